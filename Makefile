@@ -1,0 +1,63 @@
+# make demo | test | bench | eval | build | env | clean | help
+#
+# Variables, each with its default:
+#   PYTHON=python3     makes the environment; 3.10 to 3.13, with a sourced ROS 2 that distribution's own
+#   PIP_ARGS=          more arguments for pip, such as an index with another build of PyTorch
+#   CRF=1              0: do without the CRF refinement, which needs a C++ compiler
+#   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
+#   OUT=demo_output    demo: folder for the results
+#   PARAMS=config/cpu.yaml  demo: parameters of the detector
+#   ARGS=              bench, eval: more arguments for the program
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo_output
+PARAMS ?= config/cpu.yaml
+ROS := $(if $(ROS_DISTRO),sourced,wheels)
+
+# One stamp for each kind of environment: a shell with ROS sourced and one without do not share one.
+STAMP := $(VENV)/.made-with-ros-$(ROS)$(if $(ROS_DISTRO),-$(ROS_DISTRO))
+REQUIREMENTS := $(wildcard requirements/*.txt) scripts/make_env.sh
+SOURCES := package.xml setup.py setup.cfg $(shell find moving_object_detector launch config models resource -type f \
+  -not -name '*.pyc' 2>/dev/null)
+INSTALLED := install/.built
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: demo test bench eval build env clean help
+
+help:  ## Show the targets.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@sed -n '/^# Variables/,/^$$/{s/^# \{0,1\}//p}' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## Make the environment with the pinned packages.
+
+$(STAMP): $(REQUIREMENTS)
+	@PIP_ARGS='$(PIP_ARGS)' CRF='$(CRF)' scripts/make_env.sh '$(PYTHON)' '$(VENV)' '$(ROS)'
+	@touch $@
+
+build: $(INSTALLED)  ## Build the package with colcon into install/.
+
+# python -m colcon: the interpreter that builds is the one that the installed programs start with.
+$(INSTALLED): $(STAMP) $(SOURCES)
+	@$(BIN)/python -m colcon --log-level error build --packages-select moving_object_detector --event-handlers console_direct-
+	@touch $@
+
+demo: $(INSTALLED)  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
+	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(OUT)' --params '$(PARAMS)' $(if $(INPUT),'$(INPUT)')
+
+test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## Print the time of each stage.
+	@$(BIN)/python -m moving_object_detector.tools.bench $(ARGS)
+
+eval: $(STAMP)  ## Score the masks on annotated sequences: make eval ARGS='FOLDER'.
+	@$(BIN)/python -m moving_object_detector.evaluation.evaluate $(ARGS)
+
+clean:  ## Remove what was built and measured, and the environment.
+	rm -rf build install log $(VENV) demo_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,64 @@
+"""Reading a ROS parameter file without ROS, so that every program runs on the same configuration as the node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from moving_object_detector.errors import UserError
+from moving_object_detector.options import options_of, with_values
+
+T = TypeVar('T')
+
+
+def _flatten(tree: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
+def read_parameter_file(path: Path) -> dict[str, object]:
+    """Return the parameters of a file as dotted names; those of several nodes are merged in their order.
+
+    Raises:
+        UserError: The file cannot be read, or is not a ROS parameter file.
+
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f'{path} cannot be read as a parameter file: {error}') from error
+    values: dict[str, object] = {}
+    for node, section in (tree if isinstance(tree, dict) else {}).items():
+        if not isinstance(section, dict) or not isinstance(section.get('ros__parameters'), dict):
+            raise UserError(f'{path}: {node!r} has no ros__parameters; write "/**:" and under it "ros__parameters:"')
+        values.update(_flatten(section['ros__parameters']))
+    if not values:
+        raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
+    return values
+
+
+def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
+    """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments.
+
+    Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments.
+
+    Raises:
+        UserError: Something in either is wrong; the message names it.
+
+    """
+    values: dict[str, object] = {}
+    if path is not None:
+        known = {declared.name for declared in options_of(type(default))}
+        values = {name: value for name, value in read_parameter_file(path).items() if name in known}
+    for assignment in assignments:
+        name, equals, text = assignment.partition('=')
+        if not equals:
+            raise UserError(f'{assignment!r} is not of the form name=value')
+        values[name.strip()] = yaml.safe_load(text) if text else ''
+    return with_values(default, values)

@@ -1,0 +1,72 @@
+"""A folder of image files as a source of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.datasets.frames import DEFAULT_FPS, Frame, FrameSource, frame_stamp, natural_key
+from moving_object_detector.errors import ImageError, UserError
+
+IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Args:
+        path: A file in any format OpenCV knows; 16-bit images are scaled to 8 bit, grey becomes
+            RGB, transparency is dropped.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: The file cannot be read or decoded.
+
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise ImageError(f'{path}: cannot be read: {error.strerror}') from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ImageError(f'{path}: not an image that can be decoded ({data.size} bytes); repair or remove the file')
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+class FolderSource(FrameSource):
+    """Image files of one folder in natural order; frame k is at k / fps seconds."""
+
+    def __init__(self, path: Path, *, fps: float | None = None) -> None:
+        """List the folder.
+
+        Args:
+            path: The folder; files whose suffix is not an image's are passed over.
+            fps: Frames per second, :data:`DEFAULT_FPS` when not given.
+
+        Raises:
+            UserError: No image in the folder, or the first one cannot be decoded.
+
+        """
+        files = (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+        self._files = sorted(files, key=lambda file: natural_key(file.name))
+        if not self._files:
+            kinds = ' '.join(sorted(IMAGE_SUFFIXES))
+            folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+            hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
+            raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
+        self.name = str(path)
+        self.fps = fps or DEFAULT_FPS
+        self.frame_count = len(self._files)
+        height, width = read_image(self._files[0]).shape[:2]
+        self.size = (height, width)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the files in order; sizes may differ from frame to frame."""
+        for index, file in enumerate(self._files):
+            yield Frame(read_image(file), frame_stamp(index, self.fps), file.name)

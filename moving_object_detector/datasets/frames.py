@@ -1,0 +1,73 @@
+"""What a source of frames is: something to iterate over, as often as wanted, in flat memory."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SECOND = 1_000_000_000
+DEFAULT_FPS = 24.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        stamp: Time of the frame in nanoseconds, from the source's own clock.
+        name: What to call the frame in a message or a file name: its file's name or its number.
+
+    """
+
+    image: NDArray[np.uint8]
+    stamp: int
+    name: str
+
+
+class FrameSource(ABC):
+    """Frames of a folder, a video or a bag; each iteration starts again at the first.
+
+    Attributes:
+        name: The path the source was opened from.
+        fps: Frames per second, above zero.
+        frame_count: How many frames there are; ``None`` where only reading all of them tells. A
+            video's count is what its container claims.
+        size: (height, width) of the first frame in pixels, ``None`` where it is not known yet.
+
+    """
+
+    name: str
+    fps: float
+    frame_count: int | None
+    size: tuple[int, int] | None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in their order, one in memory at a time."""
+
+
+def frame_stamp(index: int, fps: float) -> int:
+    """Return the time of frame ``index`` in nanoseconds when frame 0 is at 0."""
+    return round(index * SECOND / fps)
+
+
+def ros_stamp_offset(first: int) -> int:
+    """Return what to add to a source's stamps so that none is 0, which in ROS means "no time".
+
+    Args:
+        first: Stamp of the source's first frame, in nanoseconds.
+
+    """
+    return SECOND if first == 0 else 0
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sorting key under which ``frame2`` comes before ``frame10``."""
+    parts = re.split(r'([0-9]+)', name)
+    return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part.casefold()) for part in parts)

@@ -1,0 +1,229 @@
+"""Image messages to pixels and back, for any object with the fields of sensor_msgs/Image.
+
+``rosbags-image`` is not used: it ignores ``step``, so padded rows come out sheared, takes nv12 for
+grey, and fails on compressed grey images and on truncated data with an assertion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.errors import ImageError
+
+
+class ImageMessage(Protocol):
+    """The fields of sensor_msgs/Image, as rclpy and rosbags both have them."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: Any
+    step: int
+    data: Any
+
+
+class CompressedMessage(Protocol):
+    """The fields of sensor_msgs/CompressedImage."""
+
+    format: str
+    data: Any
+
+
+class EncodedImage(NamedTuple):
+    """What to put into the fields of a sensor_msgs/Image; ``data`` is flat uint8."""
+
+    height: int
+    width: int
+    encoding: str
+    step: int
+    data: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one encoding lies in memory, and OpenCV's conversion of its 8-bit form to RGB."""
+
+    channels: int
+    to_rgb: int | None
+    depth: int = 1  # bytes a sample
+    even_width: bool = False
+    chroma_plane: bool = False  # half as many rows again below the luma, so the height is even too
+
+
+_COLOURS = {
+    'rgb': _Layout(3, None),
+    'bgr': _Layout(3, cv2.COLOR_BGR2RGB),
+    'rgba': _Layout(4, cv2.COLOR_RGBA2RGB),
+    'bgra': _Layout(4, cv2.COLOR_BGRA2RGB),
+    'mono': _Layout(1, cv2.COLOR_GRAY2RGB),
+    # OpenCV names a mosaic by its second row and second column: ROS rggb is OpenCV BG.
+    'bayer_rggb': _Layout(1, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr': _Layout(1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg': _Layout(1, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg': _Layout(1, cv2.COLOR_BayerGB2RGB),
+}
+_UYVY = _Layout(2, cv2.COLOR_YUV2RGB_UYVY, even_width=True)
+_YUYV = _Layout(2, cv2.COLOR_YUV2RGB_YUY2, even_width=True)
+
+_LAYOUTS: dict[str, _Layout] = {
+    **{f'{name}8': layout for name, layout in _COLOURS.items()},
+    **{f'{name}16': _Layout(layout.channels, layout.to_rgb, depth=2) for name, layout in _COLOURS.items()},
+    # OpenCV's names carry no colour order; its own is blue first.
+    '8UC1': _COLOURS['mono'],
+    '8UC3': _COLOURS['bgr'],
+    '8UC4': _COLOURS['bgra'],
+    '16UC1': _Layout(1, cv2.COLOR_GRAY2RGB, depth=2),
+    'yuv422': _UYVY,
+    'uyvy': _UYVY,
+    'yuv422_yuy2': _YUYV,
+    'yuyv': _YUYV,
+    'nv12': _Layout(1, cv2.COLOR_YUV2RGB_NV12, even_width=True, chroma_plane=True),
+    'nv21': _Layout(1, cv2.COLOR_YUV2RGB_NV21, even_width=True, chroma_plane=True),
+}
+
+# Channels and sample type of the encodings that are published.
+_PUBLISHED = {'rgb8': (3, 'u1'), 'bgr8': (3, 'u1'), 'mono8': (1, 'u1'), '32FC1': (1, '<f4'), '32FC2': (2, '<f4')}
+
+SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
+
+
+def _flat_bytes(data: Any) -> NDArray[np.uint8]:
+    """View bytes, array.array or numpy data as flat uint8 without copying."""
+    if isinstance(data, np.ndarray):
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return np.frombuffer(data, np.uint8)
+
+
+def _checked_rows(message: ImageMessage, layout: _Layout) -> NDArray[np.uint8]:
+    """Return the pixels as (rows, bytes of a row) without the padding, still without copying."""
+    height, width, step, encoding = int(message.height), int(message.width), int(message.step), message.encoding
+    if height < 1 or width < 1:
+        raise ImageError(f'image of size zero ({width}x{height}, {encoding}); check the camera driver')
+    if (layout.even_width and width % 2) or (layout.chroma_plane and height % 2):
+        what = 'an even width and height' if layout.chroma_plane else 'an even width'
+        raise ImageError(f'{encoding} needs {what}, but the image is {width}x{height}; publish it as rgb8 or bgr8')
+    row = width * layout.channels * layout.depth
+    if step < row:
+        raise ImageError(
+            f'step is {step}, but a row of {width} pixels in {encoding} takes {row} bytes; '
+            f'the publisher must set step to {row} or more'
+        )
+    rows = height * 3 // 2 if layout.chroma_plane else height
+    data = _flat_bytes(message.data)
+    # The last row's padding may be missing: some drivers leave it out, and no pixel is in it.
+    needed = step * (rows - 1) + row
+    if data.size < needed:
+        raise ImageError(
+            f'data has {data.size} bytes, but {width}x{height} {encoding} with step {step} takes {step * rows}; '
+            f'the image is cut short'
+        )
+    return np.lib.stride_tricks.as_strided(data, (rows, row), (step, 1), writeable=False)
+
+
+def decode_image(message: ImageMessage) -> NDArray[np.uint8]:
+    """Turn a sensor_msgs/Image into RGB.
+
+    Padding after each row is skipped and data beyond the last row ignored. 16-bit samples keep
+    their high byte, read in the byte order that ``is_bigendian`` states. 8UC3 and 8UC4 are taken
+    as blue first.
+
+    Args:
+        message: Any object with the message's fields; ``data`` may be bytes, an ``array.array``
+            or a numpy array.
+
+    Returns:
+        (H, W, 3) uint8 RGB that owns its memory.
+
+    Raises:
+        ImageError: The encoding is not one of :data:`SUPPORTED_ENCODINGS`, the size is zero, the
+            step is shorter than a row, the data is cut short, or a yuv image has an odd size.
+
+    """
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None:
+        raise ImageError(
+            f'encoding {message.encoding!r} is not supported; publish one of {", ".join(SUPPORTED_ENCODINGS)}'
+        )
+    rows = _checked_rows(message, layout)
+    if layout.depth == 2:
+        high_byte = 0 if message.is_bigendian else 1
+        rows = rows[:, high_byte::2]
+    pixels = rows.reshape(rows.shape[0], -1, layout.channels) if layout.channels > 1 else rows
+    if layout.to_rgb is None:
+        return np.array(pixels, order='C')
+    if 'bayer' in message.encoding and min(pixels.shape[:2]) < 3:
+        raise ImageError(
+            f'{message.encoding} needs at least 3x3 pixels, but the image is {message.width}x{message.height}'
+        )
+    # OpenCV reads padded rows in place but not samples that lie two bytes apart.
+    source = pixels if layout.depth == 1 else np.ascontiguousarray(pixels)
+    return np.asarray(cv2.cvtColor(source, layout.to_rgb), np.uint8)
+
+
+def decode_compressed(message: CompressedMessage) -> NDArray[np.uint8]:
+    """Turn a sensor_msgs/CompressedImage (JPEG, PNG, ...; colour or grey, 8 or 16 bit) into RGB.
+
+    The pixels decide, not the ``format`` field: image_transport stores blue first in files that
+    state the right order themselves. An orientation in the file is not applied, as in the camera's
+    uncompressed stream.
+
+    Args:
+        message: Any object with the message's fields.
+
+    Returns:
+        (H, W, 3) uint8 RGB that owns its memory.
+
+    Raises:
+        ImageError: The data is empty, cut short, or no image.
+
+    """
+    data = _flat_bytes(message.data)
+    stated = f'compressed image (format {message.format!r}, {data.size} bytes)'
+    if data.size == 0:
+        raise ImageError(f'{stated} is empty; check the camera driver')
+    # OpenCV fills the rest of a JPEG that is cut short with grey, which would pass for a picture.
+    raw = data.tobytes()
+    if raw.startswith(b'\xff\xd8') and b'\xff\xd9' not in raw:
+        raise ImageError(f'{stated} is a JPEG that is cut short')
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ImageError(f'{stated} does not decode; publish JPEG or PNG (compressedDepth is not a camera image)')
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
+    """Turn pixels into the fields of a sensor_msgs/Image without padding.
+
+    Args:
+        array: For rgb8 and bgr8 (H, W, 3) uint8 **RGB**; for mono8 (H, W) uint8; for 32FC1 (H, W)
+            float32; for 32FC2 (H, W, 2) float32. Floats are stored little-endian.
+        encoding: One of those five.
+
+    Returns:
+        The fields; ``is_bigendian`` is 0. The data shares the array's memory where it can.
+
+    Raises:
+        ValueError: The array does not have the encoding's shape and type.
+
+    """
+    channels, dtype = _PUBLISHED[encoding]
+    shape_fits = array.ndim == 2 if channels == 1 else array.ndim == 3 and array.shape[2] == channels
+    if not shape_fits or array.dtype != np.dtype(dtype):
+        raise ValueError(f'{encoding} cannot hold an array of shape {array.shape} and type {array.dtype}')
+    pixels = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if encoding == 'bgr8' else array
+    height, width = array.shape[:2]
+    data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
+    return EncodedImage(height, width, encoding, width * channels * array.itemsize, data)
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8]:
+    """Compress an (H, W, 3) uint8 RGB image; returns the file's bytes as flat uint8."""
+    done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as JPEG')
+    return np.asarray(data, np.uint8).reshape(-1)

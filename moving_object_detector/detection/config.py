@@ -1,0 +1,91 @@
+"""The detector's options: the single place where each default stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moving_object_detector.options import option
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """How optical flow is estimated."""
+
+    backend: str = option('dis', 'Flow estimator: OpenCV DIS (CPU) or PWC-Net.', choices=('dis', 'pwcnet'))
+    preset: str = option('medium', 'Quality of DIS.', choices=('ultrafast', 'fast', 'medium'))
+    height: int = option(256, 'Height at which flow is computed, pixels.', low=32, high=2048)
+    width: int = option(512, 'Width at which flow is computed, pixels.', low=32, high=4096)
+    model: str = option('', 'PWC-Net weights, .safetensors; needed by the backend pwcnet.')
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Which neighbours of a frame vote on its mask (equation 14 of the paper)."""
+
+    past: int = option(5, 'Earlier frames that vote.', low=0, high=20)
+    future: int = option(5, 'Later frames that vote; the refined result is late by future x stride.', low=0, high=20)
+    stride: int = option(1, 'Frames from one voting neighbour to the next.', low=1, high=10)
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """When a scene counts as one in which nothing moves on its own."""
+
+    min_motion: float = option(
+        0.25,
+        "Motion left after the camera's, root mean square in thousandths of the image width, under which a mask is "
+        'empty.',
+        low=0.0,
+        high=1000.0,
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """How the averaged mask is fitted to the image."""
+
+    method: str = option(
+        'guided',
+        'none, guided (guided filter, keeps up with a camera) or crf (the fully connected CRF of the paper, slow).',
+        choices=('none', 'guided', 'crf'),
+        runtime=True,
+    )
+    height: int = option(192, 'Height at which the mask is refined, pixels.', low=16, high=2160)
+    width: int = option(384, 'Width at which the mask is refined, pixels.', low=16, high=4096)
+    iterations: int = option(10, 'Mean-field iterations of the CRF; the paper has 50.', low=1, high=200, runtime=True)
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """From probability to mask and regions."""
+
+    threshold: float = option(0.5, 'Probability from which a pixel is in the mask.', low=0.01, high=0.99, runtime=True)
+    min_area: float = option(
+        0.0005, 'Regions smaller than this share of the image are dropped.', low=0.0, high=1.0, runtime=True
+    )
+
+
+@dataclass(frozen=True)
+class ContinuityConfig:
+    """When a stream is taken to start anew."""
+
+    max_gap: float = option(1.0, 'Seconds between two frames above which the detector starts anew.', low=0.01, high=1e6)
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """All options of a detector."""
+
+    model: str = option('', 'Generator weights, .safetensors; empty: the model that comes with the package.')
+    engine: str = option('auto', 'What runs the generator.', choices=('auto', 'torch', 'openvino'))
+    device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
+    height: int = option(0, "Height of the generator's input, multiple of 4; 0: the model's own.", low=0, high=2048)
+    width: int = option(0, "Width of the generator's input, multiple of 4; 0: the model's own.", low=0, high=4096)
+    threads: int = option(0, 'CPU threads of the networks; 0: all.', low=0, high=256)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    continuity: ContinuityConfig = field(default_factory=ContinuityConfig)

@@ -1,0 +1,85 @@
+"""What the detector says of one frame."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.detection.config import MaskConfig, RefinementConfig
+from moving_object_detector.detection.refinement import refine
+from moving_object_detector.detection.regions import Region, find_regions
+from moving_object_detector.detection.ring import Frame
+from moving_object_detector.flow.dis import reduce_flow
+
+Estimate = Literal['zero_lag', 'refined']
+
+
+class Result:
+    """An estimate of what moves on its own in one frame.
+
+    The average of the masks is known; everything at the image's size is computed when first asked for,
+    so what nobody reads costs nothing.
+    """
+
+    def __init__(self, frame: Frame, estimate: Estimate, refinement: RefinementConfig, mask: MaskConfig) -> None:
+        if frame.total is None:
+            raise ValueError(f'frame {frame.index} has no votes')
+        self.index = frame.index
+        """Position in the stream, counted from the last reset."""
+        self.stamp = frame.stamp
+        """Nanoseconds, as given with the image."""
+        self.image = frame.image
+        """(H, W, 3) uint8 RGB, as given."""
+        self.tag = frame.tag
+        """What the caller gave with the image."""
+        self.estimate: Estimate = estimate
+        """``zero_lag``: from earlier neighbours only, at once; ``refined``: from the whole window."""
+        self.votes = frame.votes
+        """How many neighbours voted."""
+        self._average = frame.total / frame.votes
+        self._motions = tuple(frame.motions)
+        self._flow = frame.flow
+        self._refinement = refinement
+        self._mask_config = mask
+
+    @cached_property
+    def average(self) -> NDArray[np.float32]:
+        """P_t of equation 14: the mean of the neighbours' masks, float32 (h, w) at the generator's size."""
+        return np.asarray(self._average.cpu().numpy(), np.float32)
+
+    @cached_property
+    def motion(self) -> float:
+        """Largest residual motion among the votes' flows, root mean square in thousandths of the image width."""
+        return max(float(motion) for motion in self._motions)
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """Refined probability of moving on its own, float32 (H, W) in [0, 1]."""
+        return refine(self.average, self.image, self._refinement)
+
+    @cached_property
+    def _mask_and_regions(self) -> tuple[NDArray[np.uint8], list[Region]]:
+        return find_regions(self.probability, self._mask_config)
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """The mask, uint8 (H, W), 255 where something moves on its own."""
+        return self._mask_and_regions[0]
+
+    @property
+    def regions(self) -> list[Region]:
+        """Connected regions of the mask, largest first."""
+        return self._mask_and_regions[1]
+
+    @cached_property
+    def flow(self) -> NDArray[np.float32]:
+        """Flow to the next frame (refined) or to the previous (zero lag), float32 (H, W, 2), pixels of the image."""
+        if self._flow is None:
+            return np.zeros((*self.image.shape[:2], 2), np.float32)
+        flow = np.ascontiguousarray(self._flow.permute(1, 2, 0).cpu().numpy(), np.float32)
+        return reduce_flow(flow, (self.image.shape[0], self.image.shape[1]))
+
+

@@ -1,0 +1,84 @@
+"""The frames that can still give or take a vote."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moving_object_detector.detection.config import WindowConfig
+
+
+@dataclass
+class Frame:
+    """One frame: what was computed from it once, and the running average of its masks."""
+
+    index: int
+    stamp: int
+    """Nanoseconds."""
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB as it came."""
+    network_image: Tensor
+    """(3, h, w), RGB in [-0.5, 0.5] at the generator's size."""
+    features: Any
+    """What the flow backend keeps of the frame."""
+    inferred: bool
+    """Whether masks are wanted of it; if not, it is only a neighbour of others."""
+    tag: object = None
+    """The caller's own, given back with the results."""
+    votes: int = 0
+    total: Tensor | None = None
+    """(h, w), sum of the masks so far."""
+    motions: list[Tensor] = field(default_factory=list)
+    """Residual motion of each vote's flow, scalars, thousandths of the image width."""
+    flow: Tensor | None = None
+    """(2, h, w), flow to the nearest neighbour that voted: the next frame once there is one, else the previous."""
+
+    def vote(self, mask: Tensor, motion: Tensor) -> None:
+        """Add one mask (h, w) to the running average."""
+        self.total = mask if self.total is None else self.total + mask
+        self.votes += 1
+        self.motions.append(motion)
+
+
+class Ring:
+    """The last ``max(past, future) * stride + 1`` frames."""
+
+    def __init__(self, window: WindowConfig) -> None:
+        self._window = window
+        self._frames: deque[Frame] = deque()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._frames)
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._frames.clear()
+
+    def push(self, frame: Frame) -> list[Frame]:
+        """Add the newest frame and return those that no later frame can touch, oldest first."""
+        self._frames.append(frame)
+        reach = max(self._window.past, self._window.future) * self._window.stride
+        left = []
+        while self._frames[0].index < frame.index - reach:
+            left.append(self._frames.popleft())
+        return left
+
+    def at(self, index: int) -> Frame | None:
+        """Return the frame with this index, or None when it is no longer or not yet there."""
+        if not self._frames:
+            return None
+        position = index - self._frames[0].index
+        return self._frames[position] if 0 <= position < len(self._frames) else None
+
+    def pairs(self, newest: Frame) -> list[tuple[Frame, Frame]]:
+        """Return the pairs (frame that is voted on, neighbour) that the newest frame brings, each seen only once."""
+        backward = (self.at(newest.index - k * self._window.stride) for k in range(1, self._window.past + 1))
+        forward = (self.at(newest.index - k * self._window.stride) for k in range(1, self._window.future + 1))
+        votes_now = [(newest, other) for other in backward if other]
+        return votes_now + [(other, newest) for other in forward if other and other.inferred]

@@ -1,0 +1,116 @@
+"""Score the detector on an annotated data set, by its official rule."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moving_object_detector.tools.program import run_program
+
+if TYPE_CHECKING:
+    from moving_object_detector.detection.result import Result
+
+SHEET_FRAMES = 8
+"""Overlays of a sequence on its contact sheet."""
+
+
+def _write_sheet(path: Path, pictures: list[Result]) -> None:
+    """Write evenly spread overlays of a sequence as one PNG, two rows of four."""
+    import cv2
+    import numpy as np
+
+    from moving_object_detector.detection.overlay import draw_overlay
+
+    tiles = []
+    for number in np.linspace(0, len(pictures) - 1, SHEET_FRAMES).round().astype(int):
+        result = pictures[number]
+        picture = draw_overlay(result.image, result.mask, result.regions)
+        width = 480
+        tiles.append(cv2.resize(picture, (width, round(width * picture.shape[0] / picture.shape[1]))))
+    half = SHEET_FRAMES // 2
+    sheet = np.vstack([np.hstack(tiles[:half]), np.hstack(tiles[half:])])
+    cv2.imwrite(str(path), sheet[:, :, ::-1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
+    parser.add_argument('--dataset', choices=('davis2016',), default='davis2016', help='layout of the data')
+    parser.add_argument('--root', type=Path, required=True, help='folder of the data set')
+    parser.add_argument('--split', default='val', help='train, val or trainval, default %(default)s')
+    parser.add_argument('--sequences', nargs='+', metavar='NAME', help='only these')
+    parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/cpu.yaml")
+    parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as window.past=3')
+    parser.add_argument('--estimate', choices=('refined', 'zero_lag'), default='refined')
+    parser.add_argument('--out', type=Path, help='folder for results.json and a contact sheet of each sequence')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program ``evaluate``."""
+    arguments = _parser().parse_args(argv)
+
+    def body() -> int:
+        import dataclasses
+
+        from tqdm import tqdm
+
+        from moving_object_detector.config_file import load_config
+        from moving_object_detector.datasets.davis import read_davis
+        from moving_object_detector.detection.build import build_detector
+        from moving_object_detector.detection.config import DetectorConfig
+        from moving_object_detector.errors import UserError
+        from moving_object_detector.evaluation.run import score_sequence
+
+        config = load_config(DetectorConfig(), arguments.config, arguments.set)
+        sequences = read_davis(arguments.root, arguments.split)
+        if arguments.sequences:
+            there = {sequence.name: sequence for sequence in sequences}
+            missing = [name for name in arguments.sequences if name not in there]
+            if missing:
+                raise UserError(f'no sequence {", ".join(missing)} in split {arguments.split}; there are {", ".join(there)}')
+            sequences = [there[name] for name in arguments.sequences]
+        detector = build_detector(config)
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        scores = []
+        frames = sum(len(sequence.images) for sequence in sequences)
+        started = time.monotonic()
+        with tqdm(total=frames, unit='frame') as bar:
+            for sequence in sequences:
+                bar.set_description(sequence.name)
+                pictures: list[Result] = []
+
+                def seen(result: Result, kept: list[Result] = pictures) -> None:
+                    bar.update()
+                    kept.append(result)
+
+                score = score_sequence(detector, sequence, arguments.estimate, seen)
+                scores.append(score)
+                bar.write(f'{score.name:20s} J {score.mean:.3f}')
+                if arguments.out and pictures:
+                    _write_sheet(arguments.out / f'{sequence.name}.png', pictures)
+        seconds = time.monotonic() - started
+        mean = sum(score.mean for score in scores) / len(scores)
+        if arguments.out:
+            report = {
+                'mean J': mean,
+                'estimate': arguments.estimate,
+                'engine': detector.engine.name,
+                'flow': detector.flow.name,
+                'configuration': dataclasses.asdict(config),
+                'sequences': {score.name: {'mean J': score.mean, 'frames': score.frames} for score in scores},
+            }
+            (arguments.out / 'results.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
+        sys.stdout.write(f'J {mean:.3f} frames {frames} fps {frames / seconds:.2f}\n')
+        return 0
+
+    return run_program(body)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

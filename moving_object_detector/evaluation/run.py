@@ -1,0 +1,64 @@
+"""Running the detector over a sequence of files and scoring what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from moving_object_detector.datasets.davis import Sequence, read_annotation, read_image
+from moving_object_detector.detection.detector import Detector
+from moving_object_detector.detection.result import Estimate, Result
+from moving_object_detector.evaluation.metrics import davis_mean, jaccard
+
+FRAME_INTERVAL = 40_000_000
+"""Nanoseconds between frames of a folder, which has no stamps."""
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """Scores of one sequence."""
+
+    name: str
+    frames: tuple[float | None, ...]
+    """J of each frame; None where it has no annotation."""
+    mean: float
+    """By the rule of DAVIS 2016."""
+
+
+def detect_sequence(detector: Detector, sequence: Sequence, estimate: Estimate) -> Iterator[Result]:
+    """Yield the detector's results of one kind for a sequence; it starts anew before and after."""
+    detector.reset()
+    for index, path in enumerate(sequence.images):
+        yield from (r for r in detector.step(read_image(path), index * FRAME_INTERVAL) if r.estimate == estimate)
+    yield from (r for r in detector.flush() if r.estimate == estimate)
+
+
+def score_sequence(
+    detector: Detector, sequence: Sequence, estimate: Estimate, seen: Callable[[Result], object]
+) -> SequenceScore:
+    """Score a sequence; a frame without a result counts as one with an empty mask.
+
+    Args:
+        detector: Starts anew.
+        sequence: Frames and annotations; predictions are resized to the annotations.
+        estimate: Which of the detector's results are scored.
+        seen: Called with each result.
+
+    """
+    masks = {}
+    for result in detect_sequence(detector, sequence, estimate):
+        masks[result.index] = result.mask
+        seen(result)
+    scores: list[float | None] = []
+    for index, path in enumerate(sequence.annotations):
+        if path is None:
+            scores.append(None)
+            continue
+        truth = read_annotation(path)
+        mask = masks.get(index, np.zeros(truth.shape, np.uint8))
+        size = (truth.shape[1], truth.shape[0])
+        scores.append(jaccard(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0, truth))
+    return SequenceScore(sequence.name, tuple(scores), davis_mean([score for score in scores if score is not None]))

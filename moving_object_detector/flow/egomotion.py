@@ -1,0 +1,68 @@
+"""Robust fit of the camera's motion to a flow field.
+
+The flow that a moving camera induces on a distant or gently sloping scene is close to a quadratic
+polynomial of the image position (exactly so for a plane under instantaneous motion, Longuet-Higgins
+and Prazdny 1980). What the polynomial leaves over moves on its own, is near, or is an error of the flow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FIT_GRID: Final = (24, 48)
+FIT_ROUNDS: Final = 6
+# 95 % efficiency of the Cauchy weight on Gaussian noise (Holland and Welsch 1977).
+CAUCHY_TUNING: Final = 2.385
+# Median of |r| to standard deviation, per component, of a two-dimensional Gaussian.
+RAYLEIGH_MEDIAN: Final = 1.1774
+# Floor of the scale in pixels: below it the residual is rounding, and its weights would be arbitrary.
+SCALE_FLOOR: Final = 1e-3
+
+
+def _quadratic_basis(height: int, width: int, device: torch.device) -> Tensor:
+    """Return (height * width, 6): 1, x, y, x^2, xy, y^2 at pixel centres scaled to [-1, 1]."""
+    ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2.0 / height) - 1.0
+    xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2.0 / width) - 1.0
+    y, x = torch.meshgrid(ys, xs, indexing='ij')
+    return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), -1).reshape(-1, 6)
+
+
+def fit_camera_motion(flow: Tensor) -> Tensor:
+    """Fit a quadratic polynomial to each flow field by iteratively reweighted least squares.
+
+    Cauchy weights, 6 rounds, on a grid of at most 24 x 48 cell means; both components share a weight,
+    since a pixel that moves on its own does so in both.
+
+    Args:
+        flow: (B, 2, H, W), pixels.
+
+    Returns:
+        (B, 2, H, W), the flow of the camera's motion alone, pixels.
+
+    """
+    batch, _, height, width = flow.shape
+    grid = (min(FIT_GRID[0], height), min(FIT_GRID[1], width))
+    cells = functional.adaptive_avg_pool2d(flow.float(), grid).flatten(2).transpose(1, 2)
+    basis = _quadratic_basis(*grid, flow.device)
+    ridge = torch.eye(6, device=flow.device) * 1e-6
+    weights = torch.ones(batch, basis.shape[0], 1, device=flow.device)
+    coefficients = torch.zeros(batch, 6, 2, device=flow.device)
+    for _ in range(FIT_ROUNDS):
+        weighted = (basis * weights).transpose(1, 2)
+        normal = weighted @ basis
+        scale = normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        coefficients = torch.linalg.solve(normal + ridge * scale, weighted @ cells)
+        error = (cells - basis @ coefficients).norm(dim=2, keepdim=True)
+        sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)
+        weights = 1.0 / (1.0 + (error / (CAUCHY_TUNING * sigma)) ** 2)
+    fitted = _quadratic_basis(height, width, flow.device) @ coefficients
+    return fitted.transpose(1, 2).reshape(batch, 2, height, width)
+
+
+def residual_motion(flow: Tensor) -> Tensor:
+    """Return the flow minus the camera's motion, (B, 2, H, W), pixels."""
+    return flow - fit_camera_motion(flow)

@@ -1,0 +1,118 @@
+"""The names of weights in the checkpoints that the authors of the paper and of PWC-Net released."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moving_object_detector.errors import ModelError
+from moving_object_detector.networks.inpainter import Inpainter
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+_GENERATOR_SUFFIXES: Final = {2: 'downsample', 4: 'downsample', **dict.fromkeys((7, 8, 9, 10), 'atrous')}
+_NAMED_VARIABLES: Final = 3
+
+
+def _generator_names() -> dict[str, str]:
+    names = {}
+    norms = 0
+    for number in range(1, 18):
+        suffix = _GENERATOR_SUFFIXES.get(number)
+        if number in {13, 15}:
+            # These two open a scope of their own, in which TensorFlow counts its norms from the start.
+            conv = f'conv{number}_upsample/conv{number}_upsample_conv'
+            norm = f'conv{number}_upsample/batch_normalization'
+        else:
+            conv = f'conv{number}_{suffix}' if suffix else f'conv{number}'
+            norm = f'batch_normalization_{norms}' if norms else 'batch_normalization'
+            norms += 1
+        names[f'conv{number}.conv.weight'] = f'MaskNet/{conv}/kernel'
+        names[f'conv{number}.conv.bias'] = f'MaskNet/{conv}/bias'
+        names[f'conv{number}.gamma'] = f'MaskNet/{norm}/gamma'
+        names[f'conv{number}.beta'] = f'MaskNet/{norm}/beta'
+    return names
+
+
+def _inpainter_names() -> dict[str, str]:
+    with torch.device('meta'):
+        ours = Inpainter().state_dict()
+    kinds = {'weight': 'weights', 'bias': 'biases'}
+    return {name: f'FlownetS/{name.split(".")[0]}/{kinds[name.split(".")[1]]}' for name in ours}
+
+
+def tensorflow_names(architecture: str) -> dict[str, str]:
+    """Return the TensorFlow variable of each of our parameters.
+
+    Args:
+        architecture: ``generator`` or ``inpainter``.
+
+    Returns:
+        Our name to theirs, with single slashes; the released files write ``MaskNet//conv1/kernel``,
+        because a name scope, which ends in a slash, served as variable scope.
+
+    """
+    return _generator_names() if architecture == 'generator' else _inpainter_names()
+
+
+def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str, Tensor]:
+    """Translate the variables of the authors' TensorFlow checkpoint.
+
+    Other variables (optimiser, flow network, the norms' never-updated statistics) are left alone.
+
+    Args:
+        arrays: Variable names, with single or double slashes, and values; kernels are (height, width, in, out).
+        architecture: ``generator`` or ``inpainter``.
+        source: The file, for the message.
+
+    Returns:
+        A state dict: float32, kernels (out, in, height, width).
+
+    Raises:
+        ModelError: A variable is missing.
+
+    """
+    found = {re.sub('/+', '/', name): array for name, array in arrays.items()}
+    names = tensorflow_names(architecture)
+    missing = [theirs for theirs in names.values() if theirs not in found]
+    if missing:
+        listed = ', '.join(missing[:_NAMED_VARIABLES])
+        raise ModelError(
+            f'{source}: holds no {architecture} of the released code: {len(missing)} of {len(names)} variables are '
+            f'missing ({listed}, ...); give a checkpoint that train.py of the release has written'
+        )
+    state = {}
+    for ours, theirs in names.items():
+        array = np.asarray(found[theirs], dtype=np.float32)
+        state[ours] = torch.from_numpy(np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array))
+    return state
+
+
+def from_pwcnet_checkpoint(checkpoint: object, source: str) -> dict[str, Tensor]:
+    """Return the state dict of the authors' PyTorch checkpoint of PWC-Net.
+
+    Args:
+        checkpoint: What ``torch.load`` gave: the state dict, or a dict that has it as ``state_dict``; names may
+            start with ``module.``, as DataParallel writes them.
+        source: The file, for the message.
+
+    Raises:
+        ModelError: There are no named tensors in it.
+
+    """
+    if isinstance(checkpoint, Mapping):
+        checkpoint = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise ModelError(f'{source}: holds no state dict; give the pwc_net.pth.tar of the release')
+    state = {}
+    for name, tensor in checkpoint.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ModelError(f'{source}: {name!r} is no tensor with a name; give the pwc_net.pth.tar of the release')
+        state[name.removeprefix('module.')] = tensor.float()
+    return state

@@ -1,0 +1,103 @@
+"""The mask generator G of "Unsupervised Moving Object Detection via Contextual Information Separation"."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moving_object_detector.networks.layers import SameConv2d, resize_nearest_corners
+
+BATCH_NORM_EPSILON: Final = 0.001
+LOGIT_DIVISOR: Final = 10.0
+
+
+class ScaledConv(nn.Module):
+    """Convolution, bias, then batch norm whose statistics stay at mean 0 and variance 1.
+
+    The released code never updates the statistics, so the norm is a learned scale and shift.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = SameConv2d(inputs, outputs, kernel, stride, dilation)
+        self.gamma = nn.Parameter(torch.ones(outputs))
+        self.beta = nn.Parameter(torch.zeros(outputs))
+        nn.init.xavier_uniform_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
+        scale = self.gamma / math.sqrt(1.0 + BATCH_NORM_EPSILON)
+        return self.conv(x) * scale[:, None, None] + self.beta[:, None, None]  # type: ignore[no-any-return]
+
+
+class Generator(nn.Module):
+    """Proposes the region that moves on its own: ``chi = G(I, u)`` (equation 9 of the paper).
+
+    1,451,062 parameters. The flow must have been prepared as the weights expect, by
+    :func:`moving_object_detector.flow.generator_input.prepare_flow`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = ScaledConv(5, 32, kernel=5)
+        self.conv2 = ScaledConv(32, 64, stride=2)
+        self.conv3 = ScaledConv(64, 64)
+        self.conv4 = ScaledConv(64, 128, stride=2)
+        self.conv5 = ScaledConv(128, 128)
+        self.conv6 = ScaledConv(128, 128)
+        self.conv7 = ScaledConv(128, 128, dilation=2)
+        self.conv8 = ScaledConv(128, 128, dilation=4)
+        self.conv9 = ScaledConv(128, 128, dilation=8)
+        self.conv10 = ScaledConv(128, 128, dilation=16)
+        self.conv11 = ScaledConv(128, 128)
+        self.conv12 = ScaledConv(128, 128)
+        self.conv13 = ScaledConv(128, 64)
+        self.conv14 = ScaledConv(64, 64)
+        self.conv15 = ScaledConv(64, 32)
+        self.conv16 = ScaledConv(32, 16)
+        self.conv17 = ScaledConv(16, 2)
+
+    def logits(self, image: Tensor, flow: Tensor) -> Tensor:
+        """Return the two channels before the softmax, already divided by ten.
+
+        Args:
+            image: (B, 3, H, W), RGB in [-0.5, 0.5]; H and W multiples of 4.
+            flow: (B, 2, H, W), prepared (about unit variance).
+
+        Returns:
+            (B, 2, H, W); channel 0 is "moves on its own".
+
+        Raises:
+            ValueError: H or W is not a multiple of 4.
+
+        """
+        if image.shape[-2] % 4 or image.shape[-1] % 4:
+            raise ValueError(f'generator input is {tuple(image.shape[-2:])}; height and width must be multiples of 4')
+        elu = functional.elu
+        c1 = elu(self.conv1(torch.cat((image, flow), 1)))
+        c3 = elu(self.conv3(elu(self.conv2(c1))))
+        c6 = elu(self.conv6(elu(self.conv5(elu(self.conv4(c3))))))
+        dilated = elu(self.conv10(elu(self.conv9(elu(self.conv8(elu(self.conv7(c6))))))))
+        c12 = elu(self.conv12(elu(self.conv11(dilated)) + c6))
+        c13 = elu(self.conv13(resize_nearest_corners(c12, (c3.shape[-2], c3.shape[-1]))))
+        c14 = elu(self.conv14(c13)) + c3
+        c15 = elu(self.conv15(resize_nearest_corners(c14, (c1.shape[-2], c1.shape[-1])))) + c1
+        return self.conv17(elu(self.conv16(c15))) / LOGIT_DIVISOR  # type: ignore[no-any-return]
+
+    def forward(self, image: Tensor, flow: Tensor) -> Tensor:
+        """Return the mask chi.
+
+        Args:
+            image: (B, 3, H, W), RGB in [-0.5, 0.5]; H and W multiples of 4.
+            flow: (B, 2, H, W), prepared (about unit variance).
+
+        Returns:
+            (B, 1, H, W) in [0, 1], the probability of moving on its own.
+
+        """
+        return torch.softmax(self.logits(image, flow), 1)[:, :1]

@@ -1,0 +1,106 @@
+"""The flow inpainter of "Unsupervised Moving Object Detection via Contextual Information Separation"."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moving_object_detector.networks.layers import SameConv2d, resize_bilinear_tf1
+
+LEAKY_SLOPE: Final = 0.2
+# Name, output channels, kernel, stride: both encoders are built from this one table.
+ENCODER: Final = (
+    ('conv1', 16, 7, 2),
+    ('conv2', 32, 5, 2),
+    ('conv3', 64, 5, 2),
+    ('conv31', 64, 3, 1),
+    ('conv4', 128, 3, 2),
+    ('conv41', 128, 3, 1),
+    ('conv5', 128, 3, 2),
+    ('conv51', 128, 3, 1),
+    ('conv6', 128, 3, 2),
+)
+
+
+def _xavier(inputs: int, outputs: int, kernel: int, stride: int = 1) -> SameConv2d:
+    layer = SameConv2d(inputs, outputs, kernel, stride)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+class Inpainter(nn.Module):
+    """Predicts the flow under a mask from the flow around it and the image: ``phi(chi, u_out, I)``.
+
+    3,388,610 parameters. The encoder of the image has the layers ``aconv*``, that of the flow
+    ``bconv*``; numbers are the scale (5 is 1/32 of the input), all named as the released code does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for encoder, channels in (('a', 3), ('b', 4)):
+            inputs = channels
+            for name, outputs, kernel, stride in ENCODER:
+                self.add_module(encoder + name, _xavier(inputs, outputs, kernel, stride))
+                inputs = outputs
+        self.deconv5 = _xavier(256, 128, 4)
+        self.flow5 = _xavier(384, 2, 3)
+        self.deconv4 = _xavier(384, 128, 4)
+        self.upflow4 = _xavier(2, 2, 4)
+        self.flow4 = _xavier(386, 2, 3)
+        self.deconv3 = _xavier(386, 64, 4)
+        self.upflow3 = _xavier(2, 2, 4)
+        self.flow3 = _xavier(194, 2, 3)
+        self.deconv2 = _xavier(194, 32, 4)
+        self.upflow2 = _xavier(2, 2, 4)
+        self.flow2 = _xavier(98, 2, 3)
+        self.deconv1 = _xavier(98, 16, 4)
+        self.upflow1 = _xavier(2, 2, 4)
+        self.flow1 = _xavier(50, 2, 5)
+
+    def _encode(self, encoder: str, x: Tensor) -> dict[str, Tensor]:
+        features = {}
+        for name, *_ in ENCODER:
+            x = functional.leaky_relu(self.get_submodule(encoder + name)(x), LEAKY_SLOPE)
+            features[name] = x
+        return features
+
+    def forward(self, image: Tensor, masked_flow: Tensor, mask: Tensor) -> Tensor:
+        """Return the flow everywhere, guessed from what ``masked_flow`` shows.
+
+        Args:
+            image: (B, 3, H, W), RGB in [-0.5, 0.5]; any H and W.
+            masked_flow: (B, 2, H, W), the flow divided by the trainer's constant, zero under the mask.
+            mask: (B, 1, H, W) in [0, 1], 1 where the flow is hidden.
+
+        Returns:
+            (B, 2, H, W), in the units of ``masked_flow``.
+
+        """
+        a = self._encode('a', image)
+        b = self._encode('b', torch.cat((masked_flow, torch.ones_like(mask), 1.0 - mask), 1))
+
+        x = torch.cat((a['conv6'], b['conv6']), 1)
+        x = torch.cat((_up(self.deconv5, x, b['conv51']), b['conv51'], a['conv51']), 1)
+        flow = self.flow5(x)
+        for name, deconv, upflow, predict in (
+            ('conv41', self.deconv4, self.upflow4, self.flow4),
+            ('conv31', self.deconv3, self.upflow3, self.flow3),
+            ('conv2', self.deconv2, self.upflow2, self.flow2),
+            ('conv1', self.deconv1, self.upflow1, self.flow1),
+        ):
+            coarse = upflow(resize_bilinear_tf1(flow, _size(b[name])))
+            x = torch.cat((_up(deconv, x, b[name]), b[name], a[name], coarse), 1)
+            flow = predict(x)
+        return resize_bilinear_tf1(flow, _size(image))
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]
+
+
+def _up(deconv: SameConv2d, x: Tensor, like: Tensor) -> Tensor:
+    return functional.leaky_relu(deconv(resize_bilinear_tf1(x, _size(like))), LEAKY_SLOPE)

@@ -1,0 +1,215 @@
+"""PWC-Net: optical flow by pyramid, warping and cost volume (Sun et al., CVPR 2018).
+
+The variant with a densely connected decoder and a context network. Names and order of the parameters
+are those of the authors' PyTorch release, whose checkpoint loads unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MULTIPLE: Final = 64  # of pixels, which height and width must be
+FLOW_DIVISOR: Final = 20.0  # the network's output times this is in pixels of its input
+LEAKY_SLOPE: Final = 0.1
+RADIUS: Final = 4  # of the cost volume, in pixels of a level
+PYRAMID: Final = (16, 32, 64, 96, 128, 196)
+DECODER: Final = (128, 128, 96, 64, 32)
+CONTEXT: Final = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))  # channels, dilation
+# Output times 20 is in pixels of the input; a pixel of level l is 2**l of those.
+WARP_SCALE: Final = {level: FLOW_DIVISOR / 2**level for level in (2, 3, 4, 5)}
+VALID: Final = 0.9999
+
+
+def cost_volume(a: Tensor, b: Tensor) -> Tensor:
+    """Correlate ``a`` with ``b`` displaced by up to four pixels each way (section 3 of the paper).
+
+    Args:
+        a: Features of the first image (B, C, H, W).
+        b: Features of the second (B, C, H, W).
+
+    Returns:
+        (B, 81, H, W): channel c is the mean over C of ``a(y, x) * b(y + c // 9 - 4, x + c % 9 - 4)``,
+        where ``b`` is zero outside.
+
+    """
+    height, width = a.shape[-2], a.shape[-1]
+    padded = functional.pad(b, (RADIUS,) * 4)
+    side = 2 * RADIUS + 1
+    return torch.cat(
+        [
+            (a * padded[:, :, dy : dy + height, dx : dx + width]).mean(1, keepdim=True)
+            for dy in range(side)
+            for dx in range(side)
+        ],
+        1,
+    )
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Look up ``x`` at ``position + flow``, bilinearly; zero where the look-up leaves the image.
+
+    Args:
+        x: (B, C, H, W).
+        flow: (B, 2, H, W), u right and v down, in pixels of ``x``.
+
+    Returns:
+        (B, C, H, W), of the type of ``x``. A position that lies outside, if only in part, gives exactly zero.
+
+    """
+    batch, _, height, width = x.shape
+    # In half precision a normalised coordinate would be off by a good part of a pixel.
+    flow = flow.float()
+    columns = torch.arange(width, dtype=torch.float32, device=x.device)
+    rows = torch.arange(height, dtype=torch.float32, device=x.device)[:, None]
+    grid = torch.stack(
+        (
+            (columns + flow[:, 0]) * (2.0 / max(width - 1, 1)) - 1.0,
+            (rows + flow[:, 1]) * (2.0 / max(height - 1, 1)) - 1.0,
+        ),
+        -1,
+    )
+    sampled = functional.grid_sample(x.float(), grid, align_corners=True)
+    ones = torch.ones((batch, 1, height, width), dtype=torch.float32, device=x.device)
+    inside = functional.grid_sample(ones, grid, align_corners=True) >= VALID
+    return (sampled * inside).to(x.dtype)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation),
+        nn.LeakyReLU(LEAKY_SLOPE),
+    )
+
+
+def _double(inputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, 2, 4, 2, 1)
+
+
+class PWCNet(nn.Module):
+    """Flow from image 1 to image 2; 9,374,340 parameters.
+
+    ``forward`` is ``decode(pyramid(image1), pyramid(image2))``: a caller that sees a stream of frames
+    computes each frame's pyramid once and decodes it against several others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = 3
+        for level, outputs in enumerate(PYRAMID, 1):
+            for name in _pyramid_layers(level):
+                stride = 1 if inputs == outputs else 2
+                self.add_module(name, _conv(inputs, outputs, stride))
+                inputs = outputs
+        dense = 0
+        for level in (6, 5, 4, 3, 2):
+            # The coarsest level has no features of its own and no coarser flow to go by.
+            dense = (2 * RADIUS + 1) ** 2 + (PYRAMID[level - 1] + 4 if level < len(PYRAMID) else 0)
+            for index, outputs in enumerate(DECODER):
+                self.add_module(f'conv{level}_{index}', _conv(dense, outputs))
+                dense += outputs
+            self.add_module(f'predict_flow{level}', nn.Conv2d(dense, 2, 3, padding=1))
+            self.add_module(f'deconv{level}', _double(2))  # deconv2 serves nothing but the checkpoint's names
+            if level > 2:
+                self.add_module(f'upfeat{level}', _double(dense))
+        for index, (outputs, dilation) in enumerate(CONTEXT, 1):
+            self.add_module(f'dc_conv{index}', _conv(dense, outputs, dilation=dilation))
+            dense = outputs
+        self.dc_conv7 = nn.Conv2d(dense, 2, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def _apply_layer(self, name: str, x: Tensor) -> Tensor:
+        return self.get_submodule(name)(x)  # type: ignore[no-any-return]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """Return the features of one image.
+
+        Args:
+            image: (B, 3, H, W), **BGR** in [0, 1]; H and W multiples of 64.
+
+        Returns:
+            Six maps: (B, 16, H/2, W/2), (B, 32, H/4, W/4), (B, 64, H/8, W/8), (B, 96, H/16, W/16),
+            (B, 128, H/32, W/32) and (B, 196, H/64, W/64).
+
+        Raises:
+            ValueError: H or W is not a multiple of 64.
+
+        """
+        if image.shape[-2] % MULTIPLE or image.shape[-1] % MULTIPLE:
+            raise ValueError(f'PWC-Net input is {tuple(image.shape[-2:])}; height and width must be multiples of 64')
+        features = []
+        x = image
+        for level in range(1, len(PYRAMID) + 1):
+            for name in _pyramid_layers(level):
+                x = self._apply_layer(name, x)
+            features.append(x)
+        return features
+
+    def decode_levels(self, pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor]) -> list[Tensor]:
+        """Return the flow at every level, as the training loss needs it.
+
+        Args:
+            pyramid1: What :meth:`pyramid` gave for the image that the flow starts from.
+            pyramid2: What it gave for the image that the flow leads to; same shapes.
+
+        Returns:
+            The flows of levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), each times 20 in pixels
+            of the full input.
+
+        """
+        flows: list[Tensor] = []
+        x = self._dense(6, functional.leaky_relu(cost_volume(pyramid1[5], pyramid2[5]), LEAKY_SLOPE))
+        flows.append(self._apply_layer('predict_flow6', x))
+        for level in (5, 4, 3, 2):
+            up_flow = self._apply_layer(f'deconv{level + 1}', flows[-1])
+            up_features = self._apply_layer(f'upfeat{level + 1}', x)
+            first, second = pyramid1[level - 1], pyramid2[level - 1]
+            cost = cost_volume(first, warp(second, up_flow * WARP_SCALE[level]))
+            cost = functional.leaky_relu(cost, LEAKY_SLOPE)
+            x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
+            flows.append(self._apply_layer(f'predict_flow{level}', x))
+        for index in range(1, len(CONTEXT) + 2):
+            x = self._apply_layer(f'dc_conv{index}', x)
+        flows[-1] = flows[-1] + x
+        return flows[::-1]
+
+    def _dense(self, level: int, x: Tensor) -> Tensor:
+        for index in range(len(DECODER)):
+            x = torch.cat((self._apply_layer(f'conv{level}_{index}', x), x), 1)
+        return x
+
+    def decode(self, pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor]) -> Tensor:
+        """Return the finest flow, (B, 2, H/4, W/4); times 20 it is in pixels of the full input.
+
+        Args:
+            pyramid1: What :meth:`pyramid` gave for the image that the flow starts from.
+            pyramid2: What it gave for the image that the flow leads to; same shapes.
+
+        """
+        return self.decode_levels(pyramid1, pyramid2)[0]
+
+    def forward(self, image1: Tensor, image2: Tensor) -> Tensor:
+        """Return the flow from ``image1`` to ``image2``.
+
+        Args:
+            image1: (B, 3, H, W), **BGR** in [0, 1]; H and W multiples of 64.
+            image2: The same.
+
+        Returns:
+            (B, 2, H/4, W/4), u right and v down; times 20 it is in pixels of the full input.
+
+        """
+        return self.decode(self.pyramid(image1), self.pyramid(image2))
+
+
+def _pyramid_layers(level: int) -> tuple[str, str, str]:
+    # Level 6 of the release has the first two names the other way round.
+    first, second = ('aa', 'a') if level == len(PYRAMID) else ('a', 'aa')
+    return f'conv{level}{first}', f'conv{level}{second}', f'conv{level}b'

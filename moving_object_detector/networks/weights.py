@@ -1,0 +1,223 @@
+"""Model files: safetensors with string metadata, which cannot hold code.
+
+Metadata that every file has: ``format`` (the version of this format), ``architecture``
+(:data:`ARCHITECTURES`). Generators and inpainters also have ``flow_input`` (:data:`FLOW_INPUTS`, how their
+flow is prepared), ``flow_backend`` (what computed the flow they were trained on) and ``height`` and ``width``
+(of the input they were trained at, in pixels). Any other text may be added.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from moving_object_detector.errors import ModelError
+from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.inpainter import Inpainter
+from moving_object_detector.networks.pwcnet import PWCNet
+
+FORMAT: Final = '1'
+ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
+    'generator': Generator,
+    'inpainter': Inpainter,
+    'pwcnet': PWCNet,
+}
+FLOW_INPUTS: Final = ('normalised', 'residual')
+CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
+# How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
+_PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
+_NAMED_TENSORS: Final = 3
+
+
+def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    """Write a network's weights; a reader sees the old file or the new one, never half of it.
+
+    Args:
+        module: A Generator, Inpainter or PWCNet.
+        path: The file, by custom ``NAME.safetensors``; its folder is made where missing.
+        metadata: What the module's docstring lists, less ``format`` and ``architecture``, which are added.
+
+    Raises:
+        ModelError: Metadata is missing or wrong, a weight is not finite, or the file cannot be written.
+
+    """
+    path = Path(path)
+    architecture = next((name for name, kind in ARCHITECTURES.items() if type(module) is kind), None)
+    if architecture is None:
+        raise ModelError(f'{path}: a {type(module).__name__} cannot be saved; known are {", ".join(ARCHITECTURES)}')
+    metadata = {**metadata, 'format': FORMAT, 'architecture': architecture}
+    _check_metadata(path, metadata)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    check_tensors(path, architecture, state)
+    data = save(state, metadata)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open('wb') as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return a model file's metadata, checked; the weights are not read.
+
+    Raises:
+        ModelError: The file is missing or no model file of this project; the message says what to do.
+
+    """
+    return _read(Path(path), tensors=False)[1]
+
+
+def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read and check a model file. Nothing in it is ever unpickled.
+
+    Args:
+        path: A file that :func:`save_network` or ``convert_weights`` has written.
+        expect: The architecture it must hold, a key of :data:`ARCHITECTURES`.
+
+    Returns:
+        The state dict (float32, on the CPU, as ``load_state_dict`` takes it) and the metadata.
+
+    Raises:
+        ModelError: The file is missing, damaged, of another kind or architecture, or a tensor is missing, of a
+            wrong shape or not finite; the message says what to do.
+
+    """
+    path = Path(path)
+    state, metadata = _read(path, tensors=True)
+    if metadata['architecture'] != expect:
+        raise ModelError(
+            f'{path}: holds weights of architecture {metadata["architecture"]} where {expect} is needed; '
+            'give another file'
+        )
+    check_tensors(path, expect, state)
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}, metadata
+
+
+def load_network(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[nn.Module, dict[str, str]]:
+    """Build the network that a model file holds.
+
+    Args:
+        path: A file that :func:`save_network` or ``convert_weights`` has written.
+        expect: The architecture it must hold, a key of :data:`ARCHITECTURES`.
+
+    Returns:
+        The network (float32, on the CPU, in eval mode) and the metadata.
+
+    Raises:
+        ModelError: As :func:`load_weights`.
+
+    """
+    state, metadata = load_weights(path, expect)
+    with torch.device('meta'):
+        module = ARCHITECTURES[expect]()
+    module.load_state_dict(state, assign=True)
+    return module.eval(), metadata
+
+
+def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mapping[str, Tensor]) -> None:
+    """Hold a state dict against the network it is for.
+
+    Args:
+        path: The file it comes from, for the message.
+        architecture: A key of :data:`ARCHITECTURES`.
+        state: Names and tensors.
+
+    Raises:
+        ModelError: A tensor is missing, unexpected, of a wrong shape or type, or not finite.
+
+    """
+    with torch.device('meta'):
+        expected = ARCHITECTURES[architecture]().state_dict()
+    problems = [
+        *(f'{name} is missing' for name in expected if name not in state),
+        *(f'{name} is unexpected' for name in state if name not in expected),
+        *(
+            f'{name} is {tuple(state[name].shape)} and should be {tuple(tensor.shape)}'
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ),
+        *(f'{name} holds {tensor.dtype}' for name, tensor in state.items() if not tensor.is_floating_point()),
+    ]
+    if problems:
+        more = f' and {len(problems) - _NAMED_TENSORS} more' if len(problems) > _NAMED_TENSORS else ''
+        named = '; '.join(problems[:_NAMED_TENSORS])
+        raise ModelError(f'{path}: is not a {architecture} of this version: {named}{more}; train or convert it again')
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f'{path}: {broken[0]} holds values that are not finite ({len(broken)} of {len(state)} tensors do); '
+            'the training diverged or the file is damaged: take an earlier checkpoint'
+        )
+
+
+def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    _check_kind(path)
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = dict(file.metadata() or {})
+            _check_metadata(path, metadata)
+            return {name: file.get_tensor(name) for name in file.keys() if tensors}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f'{path}: is not a whole safetensors file ({error}); copy or download it again, '
+            f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
+        ) from error
+
+
+def _check_kind(path: Path) -> None:
+    if not path.exists():
+        raise ModelError(f'{path}: no such model file; check the path')
+    if not path.is_file():
+        raise ModelError(f'{path}: is not a file; give the path of a .safetensors file')
+    try:
+        with path.open('rb') as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ModelError(f'{path}: cannot be read: {error.strerror}; check its permissions') from error
+    if not start:
+        raise ModelError(f'{path}: is empty; copy or download it again')
+    if start.startswith(_PYTORCH_STARTS):
+        raise ModelError(
+            f'{path}: is a PyTorch file, which can hold code and is not loaded; '
+            f'import it with: {CONVERT} {path} OUTPUT.safetensors'
+        )
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    if 'architecture' not in metadata or 'format' not in metadata:
+        raise ModelError(
+            f'{path}: has no metadata of this project; import it with: {CONVERT} {path} OUTPUT.safetensors'
+        )
+    if metadata['format'] != FORMAT:
+        raise ModelError(
+            f'{path}: has format {metadata["format"]}, and this version reads {FORMAT}; update moving_object_detector'
+        )
+    if metadata['architecture'] not in ARCHITECTURES:
+        raise ModelError(
+            f'{path}: holds the architecture {metadata["architecture"]!r}; known are {", ".join(ARCHITECTURES)}'
+        )
+    if metadata['architecture'] == 'pwcnet':
+        return
+    missing = [key for key in ('flow_input', 'flow_backend', 'height', 'width') if not metadata.get(key)]
+    if missing:
+        raise ModelError(f'{path}: its metadata lacks {", ".join(missing)}; train or convert it again')
+    if metadata['flow_input'] not in FLOW_INPUTS:
+        raise ModelError(f'{path}: its flow_input is {metadata["flow_input"]!r}; known are {", ".join(FLOW_INPUTS)}')
+    for key in ('height', 'width'):
+        if not (metadata[key].isascii() and metadata[key].isdigit() and int(metadata[key]) > 0):
+            raise ModelError(f'{path}: its {key} is {metadata[key]!r} and should be a whole number above 0')

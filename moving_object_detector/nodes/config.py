@@ -1,0 +1,38 @@
+"""The parameters of the node ``detect``: the detector's options and its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.options import option
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How images come in."""
+
+    timeout: float = option(
+        3.0, 'Seconds without an image after which the node says why and finishes what waits.', low=0.1, high=3600.0
+    )
+    queue: int = option(30, 'Images that may wait; the oldest is dropped and counted.', low=1, high=1000)
+    max_side: int = option(4096, 'Longest side of an image that is accepted, pixels.', low=16, high=65536)
+
+
+@dataclass(frozen=True)
+class NodeConfig(DetectorConfig):
+    """All parameters of the node."""
+
+    transport: str = option(
+        'raw', 'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed.',
+        choices=('raw', 'compressed'),
+    )
+    estimate: str = option(
+        'refined',
+        'refined: the whole window, late by window.future x window.stride frames; zero_lag: at once, from earlier '
+        'frames only.',
+        choices=('refined', 'zero_lag'),
+        runtime=True,
+    )
+    autostart: bool = option(True, 'Configure and activate at the start.')
+    input: InputConfig = field(default_factory=InputConfig)

@@ -1,0 +1,43 @@
+"""The node ``detect``: camera images in, masks of what moves on its own out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+def _make_node(name: str) -> Node:
+    from moving_object_detector.nodes.detect_node import DetectNode
+
+    return DetectNode(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until Ctrl-C."""
+    own, ros = split_arguments(argv)
+    parser = argparse.ArgumentParser(
+        prog='detect',
+        description='Detect what moves on its own in the images of a moving camera.',
+        epilog='Topics, services and parameters: see README.md. Example: ros2 run moving_object_detector detect '
+        '--ros-args -r image:=/camera/image_raw --params-file config/cpu.yaml',
+    )
+    parser.parse_args(own)
+
+    def body() -> int:
+        # Two threads, so that services and diagnostics answer while a model loads.
+        with ros_node('detect', ros, _make_node) as (node, stop), spinning(node, threads=2):
+            stop.wait()
+        return 0
+
+    return run_node(body)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

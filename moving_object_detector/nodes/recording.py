@@ -1,0 +1,159 @@
+"""What arrives on topics, into a video and a bag."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND
+from moving_object_detector.datasets.messages import decode_image
+from moving_object_detector.errors import ImageError
+from moving_object_detector.nodes.definitions import message_class, register_type
+from moving_object_detector.tools.bags import BagWriter
+from moving_object_detector.tools.video import VideoWriter
+
+# The rate of a video has to be known before its first frame is written.
+_FRAMES_TO_MEASURE = 8
+
+
+class StampedVideo:
+    """A video whose rate is the one most frequent between the stamps of its first frames."""
+
+    def __init__(self, path: str | Path, fps: float | None) -> None:
+        """Check the path.
+
+        Args:
+            path: The MP4 file.
+            fps: Frames per second where they are known already.
+
+        Raises:
+            UserError: The path cannot be used.
+
+        """
+        self.writer = VideoWriter(path, fps or DEFAULT_FPS)
+        self._measuring = fps is None
+        self._waiting: list[tuple[NDArray[np.uint8], int]] = []
+
+    def add(self, image: NDArray[np.uint8], stamp: int) -> None:
+        """Append a frame (H, W, 3) uint8 RGB with its stamp in nanoseconds."""
+        self._waiting.append((image, stamp))
+        if not self._measuring or len(self._waiting) >= _FRAMES_TO_MEASURE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._measuring:
+            stamps = [stamp for _, stamp in self._waiting]
+            steps = [after - before for before, after in pairwise(stamps) if after > before]
+            self.writer.fps = SECOND / median(steps) if steps else DEFAULT_FPS
+            self._measuring = False
+        for image, _ in self._waiting:
+            self.writer.write(image)
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Write what still waits and complete the file."""
+        try:
+            self._flush()
+        finally:
+            self.writer.close()
+
+
+@dataclass
+class Track:
+    """One recorded topic: its full name, how many messages are recorded, and how many at most."""
+
+    topic: str
+    limit: int = sys.maxsize
+    count: int = 0
+
+
+class Recorder:
+    """Subscriptions of a node that feed a video and a bag.
+
+    Attributes:
+        last_arrival: When the last message came, in seconds of :func:`time.monotonic`; ``None``
+            before the first.
+
+    """
+
+    def __init__(self, node: Node, qos: QoSProfile) -> None:
+        """Prepare; nothing is subscribed to yet.
+
+        Args:
+            node: Subscribes, and tells the time for messages without a stamp.
+            qos: Quality of service of the subscriptions.
+
+        """
+        self._node = node
+        self._qos = qos
+        self.last_arrival: float | None = None
+
+    def _arrived(self, track: Track) -> bool:
+        """Note an arrival; return whether the message is to be recorded."""
+        self.last_arrival = time.monotonic()
+        if track.count >= track.limit:
+            return False
+        track.count += 1
+        return True
+
+    def subscribe_video(self, topic: str, video: StampedVideo, limit: int | None = None) -> Track:
+        """Record an image topic as video, ``limit`` frames at most."""
+        track = Track(str(self._node.resolve_topic_name(topic)), limit or sys.maxsize)
+
+        def receive(message: Image) -> None:
+            try:
+                image = decode_image(message)
+            except ImageError as error:
+                self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
+                return
+            if self._arrived(track):
+                video.add(image, message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
+
+        self._node.create_subscription(Image, track.topic, receive, self._qos)
+        return track
+
+    def subscribe_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int | None = None) -> Track:
+        """Record a topic in a bag, byte for byte, at the time in its header.
+
+        Messages without a header, or with a stamp of 0, are put at the time they came.
+
+        Args:
+            topic: Any topic.
+            message_type: Such as ``sensor_msgs/msg/Image``.
+            bag: Where to.
+            limit: How many messages at most.
+
+        Raises:
+            UserError: The message type is not installed.
+
+        """
+        track = Track(str(self._node.resolve_topic_name(topic)), limit or sys.maxsize)
+        register_type(bag.typestore, message_type)
+        fields = bag.typestore.fielddefs[message_type][1]
+        has_header = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
+
+        def receive(data: bytes) -> None:
+            if self._arrived(track):
+                stamp = header_stamp(data) if has_header else 0
+                bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
+
+        self._node.create_subscription(message_class(message_type), track.topic, receive, self._qos, raw=True)
+        return track
+
+
+def header_stamp(data: bytes) -> int:
+    """Return the stamp, in nanoseconds, of a serialised message (CDR) that begins with a header."""
+    order: Any = 'little' if data[1] & 1 else 'big'
+    seconds = int.from_bytes(data[4:8], order, signed=True)
+    return seconds * SECOND + int.from_bytes(data[8:12], order)

@@ -1,0 +1,109 @@
+"""Starting and ending a ROS program: arguments, signals, context."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from moving_object_detector.errors import UserError
+from moving_object_detector.tools.program import run_program
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Separate a program's own arguments from ROS's, which stand between ``--ros-args`` and ``--``.
+
+    Args:
+        argv: Arguments without the program's name; those of the process when ``None``.
+
+    Returns:
+        The program's arguments, and ROS's with their markers.
+
+    """
+    own: list[str] = []
+    ros: list[str] = []
+    inside = False
+    for argument in sys.argv[1:] if argv is None else argv:
+        if argument == '--ros-args':
+            inside = True
+        (ros if inside else own).append(argument)
+        if inside and argument == '--':
+            inside = False
+    return own, ros
+
+
+def run_node(body: Callable[[], int]) -> int:
+    """Run a program that is a ROS node: as :func:`run_program`, but Ctrl-C at any moment is no failure."""
+
+    def interruptible() -> int:
+        try:
+            return body()
+        except KeyboardInterrupt:
+            return 0
+        except ModuleNotFoundError as error:
+            if error.name is not None and error.name.partition('.')[0] == 'rclpy':
+                raise UserError('ROS 2 is not in this environment: source its setup.bash, or install it') from error
+            raise
+
+    return run_program(interruptible)
+
+
+@contextmanager
+def ros_node(
+    name: str, ros_arguments: Sequence[str], make: Callable[[str], Node] | None = None
+) -> Iterator[tuple[Node, threading.Event]]:
+    """Make a node that lives as long as the context.
+
+    Args:
+        name: The node's name unless remapped.
+        ros_arguments: As :func:`split_arguments` returns them.
+        make: Makes the node from its name; a plain node unless given.
+
+    Yields:
+        The node, which the caller spins, and an event that is set by Ctrl-C and by SIGTERM: from
+        here on nothing is interrupted in the middle of a write.
+
+    Raises:
+        UserError: ROS refuses the arguments.
+
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    try:
+        rclpy.init(args=[name, *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
+        node = (make or rclpy.create_node)(name)
+    except (RuntimeError, ValueError) as error:
+        rclpy.try_shutdown()
+        raise UserError(f'ROS does not accept {" ".join(ros_arguments)!r}: {error}') from error
+    stop = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield node, stop
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def spinning(node: Node, threads: int = 1) -> Iterator[None]:
+    """Serve the node's callbacks in ``threads`` threads while the context lives."""
+    from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+
+    executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, name='spin', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()

@@ -1,0 +1,70 @@
+"""What the node counts and times."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from statistics import median
+
+WINDOW = 300
+"""Timings that are remembered."""
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the smallest value that at least ``share`` of the values do not exceed; 0 without values."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+class Statistics:
+    """Counts of frames, and the last timings; used by several threads.
+
+    received: images that arrived; processed: those that masks were computed of; skipped: entered the
+    window without masks, because a newer one had come; dropped: never looked at, because the queue
+    was full; invalid: could not be decoded; repeated: had the stamp of the one before; published:
+    results sent out.
+    """
+
+    NAMES = ('received', 'processed', 'skipped', 'dropped', 'invalid', 'repeated', 'published')
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._processing: deque[float] = deque(maxlen=WINDOW)
+        self._latency: deque[float] = deque(maxlen=WINDOW)
+        self._finished: deque[float] = deque(maxlen=WINDOW)
+        self._lock = threading.Lock()
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to the count ``frames name``."""
+        with self._lock:
+            self._counts[name] += number
+
+    def time(self, processing: float, latency: float, finished: float) -> float:
+        """Record one processed frame; all in seconds, ``finished`` on the monotonic clock.
+
+        Returns:
+            Seconds since the frame before it was finished; 0 for the first.
+
+        """
+        with self._lock:
+            cycle = finished - self._finished[-1] if self._finished else 0.0
+            self._processing.append(processing)
+            self._latency.append(latency)
+            self._finished.append(finished)
+            return cycle
+
+    def report(self, now: float) -> dict[str, str]:
+        """Return all as texts for a diagnostic status; rates are over the last five seconds."""
+        with self._lock:
+            counts = dict(self._counts)
+            processing, latency = list(self._processing), list(self._latency)
+            recent = [moment for moment in self._finished if now - moment <= 5.0]
+        rate = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+        values = {f'frames {name}': str(counts.get(name, 0)) for name in self.NAMES}
+        values['frame rate hz'] = f'{rate:.2f}'
+        for name, times in (('processing', processing), ('latency', latency)):
+            milliseconds = [1000 * seconds for seconds in times]
+            values[f'{name} median ms'] = f'{median(milliseconds) if milliseconds else 0.0:.1f}'
+            values[f'{name} p95 ms'] = f'{percentile(milliseconds, 0.95):.1f}'
+            values[f'{name} p99 ms'] = f'{percentile(milliseconds, 0.99):.1f}'
+        return values

@@ -1,0 +1,111 @@
+"""Options declared once: default, range, meaning; parameters, YAML files, flags and the README are made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, get_type_hints
+
+from moving_object_detector.errors import UserError
+
+T = TypeVar('T')
+_KEY = 'moving_object_detector.option'
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a group, with its full dotted name."""
+
+    name: str
+    kind: type
+    """bool, int, float or str."""
+    default: bool | int | float | str
+    description: str
+    low: float | None = None
+    """Least value allowed."""
+    high: float | None = None
+    """Greatest value allowed."""
+    choices: tuple[str, ...] = ()
+    runtime: bool = False
+    """Whether it can be changed while the detector runs."""
+
+    def check(self, value: object) -> bool | int | float | str:
+        """Return ``value`` in the option's type.
+
+        Raises:
+            UserError: Wrong type, out of range, or not one of the choices; names the option and what it takes.
+
+        """
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, self.kind) or (self.kind is not bool and isinstance(value, bool)):
+            raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+        if self.choices and value not in self.choices:
+            raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            # Written so that a NaN is refused too.
+            if not ((self.low is None or value >= self.low) and (self.high is None or value <= self.high)):
+                raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+        return value
+
+    def takes(self) -> str:
+        """Say in words what values the option takes."""
+        if self.choices:
+            return 'one of ' + ', '.join(self.choices)
+        word = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}[self.kind]
+        if self.low is not None and self.high is not None:
+            return f'{word} from {self.low:g} to {self.high:g}'
+        return word if self.low is None else f'{word} of at least {self.low:g}'
+
+
+def option(
+    default: bool | int | float | str,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    runtime: bool = False,
+) -> Any:
+    """Declare a dataclass field as an option."""
+    details = {'description': description, 'low': low, 'high': high, 'choices': choices, 'runtime': runtime}
+    return field(default=default, metadata={_KEY: details})
+
+
+def options_of(group: type, prefix: str = '') -> Iterator[Option]:
+    """Yield the options of a dataclass and of the dataclasses in it, as ``group.name``, in order."""
+    hints = get_type_hints(group)
+    for member in fields(group):
+        kind = hints[member.name]
+        if is_dataclass(kind):
+            yield from options_of(kind, f'{prefix}{member.name}.')  # type: ignore[arg-type]
+        elif _KEY in member.metadata and member.default is not MISSING:
+            yield Option(f'{prefix}{member.name}', kind, member.default, **member.metadata[_KEY])
+
+
+def with_values(config: T, values: Mapping[str, object]) -> T:
+    """Return ``config`` with the options named in ``values`` replaced.
+
+    Raises:
+        UserError: An unknown name, or a value that its option does not take.
+
+    """
+    known = {declared.name: declared for declared in options_of(type(config))}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f'there is no option {name!r}; the options are {", ".join(known)}')
+        config = _replaced(config, name.split('.'), known[name].check(value))
+    return config
+
+
+def _replaced(config: T, path: list[str], value: object) -> T:
+    head, *rest = path
+    new = _replaced(getattr(config, head), rest, value) if rest else value
+    return replace(config, **{head: new})  # type: ignore[type-var]
+
+
+def value_of(config: object, name: str) -> Any:
+    """Return the value of the option with the dotted ``name``."""
+    for part in name.split('.'):
+        config = getattr(config, part)
+    return config

@@ -1,0 +1,168 @@
+"""Random scenes: a camera that flies, objects that move on their own, and things that only seem to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.synthetic.motion import STILL, Camera, Drift, Trajectory, translation, turn_and_scale
+from moving_object_detector.synthetic.scene import Layer, Matrix, Scene
+from moving_object_detector.synthetic.textures import CANVAS, random_texture
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What a random scene may contain; speeds are pixels per frame at a width of 512."""
+
+    size: tuple[int, int] = (256, 512)
+    """(height, width) in pixels."""
+    objects: tuple[int, int] = (1, 3)
+    """Least and most objects that move on their own."""
+    object_extent: tuple[float, float] = (0.1, 1.0)
+    """Least and most diameter of an object, as a share of the image's height."""
+    object_speed: tuple[float, float] = (0.6, 9.0)
+    camera_speed: float = 9.0
+    """Standard deviation scale of the camera's shift."""
+    standing: tuple[int, int] = (0, 2)
+    """Least and most standing things nearer than the background, which shift by parallax only."""
+    parallax: float = 0.15
+    """Most that a standing thing shifts beyond the background, as a share of its shift."""
+
+
+def _drift(rng: np.random.Generator, rate: float, sway: float) -> Drift:
+    return Drift(
+        rate=float(rng.normal(0, rate)),
+        sway=float(abs(rng.normal(0, sway))),
+        pace=float(rng.uniform(0.1, 0.6)),
+        phase=float(rng.uniform(0, 2 * np.pi)),
+    )
+
+
+def _random_camera(rng: np.random.Generator, options: SceneOptions) -> Camera:
+    height, width = options.size
+    unit = width / 512.0
+    # Cameras are still, gentle or fast in turn, so that a network sees each often.
+    energy = float(rng.choice((0.0, 0.25, 1.0), p=(0.08, 0.42, 0.5)))
+    speed = options.camera_speed * unit * energy
+    path = Trajectory(
+        x=_drift(rng, speed, 0.6 * speed),
+        y=_drift(rng, 0.5 * speed, 0.5 * speed),
+        turn=_drift(rng, 0.008 * energy, 0.006 * energy),
+        log_scale=_drift(rng, 0.008 * energy, 0.004 * energy),
+    )
+    tilt = 2e-5 * energy / unit
+    return Camera((width / 2, height / 2), path, _drift(rng, tilt, tilt), _drift(rng, tilt, tilt))
+
+
+def _blob(rng: np.random.Generator, radius: float, centre: tuple[float, float], aspect: float) -> NDArray[np.int32]:
+    """Return the outline of a smooth random shape in 1/16 pixel, (n, 2)."""
+    angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+    radii = np.ones_like(angles)
+    for order in range(2, 6):
+        radii += rng.normal(0, 0.35 / order) * np.cos(order * angles + rng.uniform(0, 2 * np.pi))
+    radii = np.clip(radii, 0.35, 1.6) * radius
+    tilt = rng.uniform(0, np.pi)
+    points = np.stack((np.cos(angles) * radii, np.sin(angles) * radii * aspect), 1)
+    rotation = np.array(((np.cos(tilt), -np.sin(tilt)), (np.sin(tilt), np.cos(tilt))))
+    return np.round((points @ rotation.T + centre) * 16).astype(np.int32)
+
+
+def _sheet(
+    rng: np.random.Generator, radius: float, aspect: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Matrix]:
+    """Return texture, alpha and the homography that moves the sheet's middle to the origin."""
+    # A shape reaches 1.6 radii, and the largest must fit the texture canvas.
+    half = min(int(np.ceil(radius * 1.6)) + 2, CANVAS[0] // 2)
+    alpha = np.zeros((2 * half, 2 * half), np.uint8)
+    cv2.fillPoly(alpha, [_blob(rng, min(radius, (half - 2) / 1.6), (half, half), aspect)], 255, cv2.LINE_AA, 4)
+    return random_texture(rng, (2 * half, 2 * half)), alpha, translation(-half, -half)
+
+
+@dataclass(frozen=True)
+class _SheetPose:
+    """Sheet's middle -> swing about a joint ``arm`` pixels away -> own motion -> place in the scene -> camera."""
+
+    camera: Camera
+    middle: Matrix
+    place: Matrix
+    depth_gain: float = 1.0
+    own: Trajectory = Trajectory()
+    swing: Drift = STILL
+    arm: float = 0.0
+
+    def __call__(self, time: float) -> Matrix:
+        joint = translation(0, -self.arm) @ turn_and_scale(self.swing(time), 1.0) @ translation(0, self.arm)
+        moved = self.place @ self.own.matrix(time) @ joint @ self.middle
+        return self.camera.matrix(time, self.depth_gain) @ moved
+
+
+def _object(rng: np.random.Generator, options: SceneOptions, camera: Camera) -> list[Layer]:
+    """Return the sheets of one object: a body, and often limbs that swing."""
+    height, width = options.size
+    unit = width / 512.0
+    low, high = np.log(options.object_extent[0]), np.log(options.object_extent[1])
+    radius = 0.5 * height * float(np.exp(rng.uniform(low, high)))
+    place = translation(float(rng.uniform(0.1, 0.9)) * width, float(rng.uniform(0.15, 0.85)) * height)
+    speed = unit * float(np.exp(rng.uniform(*np.log(options.object_speed))))
+    heading = float(rng.uniform(0, 2 * np.pi))
+    own = Trajectory(
+        x=Drift(rate=speed * np.cos(heading)),
+        y=Drift(rate=speed * np.sin(heading)),
+        turn=_drift(rng, 0.012, 0.02),
+        log_scale=_drift(rng, 0.006, 0.0),
+    )
+    layers = []
+    for part in range(1 + int(rng.choice((0, 1, 2, 3), p=(0.45, 0.15, 0.25, 0.15)))):
+        is_limb = part > 0
+        size = radius * float(rng.uniform(0.35, 0.8)) if is_limb else radius
+        aspect = float(rng.uniform(0.2, 0.5)) if is_limb else float(rng.uniform(0.45, 1.0))
+        limb = Drift(0.0, float(rng.uniform(0.1, 0.5)), float(rng.uniform(0.2, 0.8)), float(rng.uniform(0, 6)))
+        offset = translation(float(rng.normal(0, 0.5)) * radius, float(rng.normal(0, 0.5)) * radius)
+        texture, alpha, middle = _sheet(rng, size, aspect)
+        if is_limb:
+            pose = _SheetPose(camera, middle, place @ offset, 1.0, own, limb, size)
+        else:
+            pose = _SheetPose(camera, middle, place, 1.0, own)
+        layers.append(Layer(texture, alpha, pose, moves=True))
+    return layers
+
+
+def _standing_thing(rng: np.random.Generator, options: SceneOptions, camera: Camera) -> Layer:
+    """Return a sheet nearer than the background that only the camera's motion shifts."""
+    height, width = options.size
+    radius = 0.5 * height * float(rng.uniform(0.1, 0.6))
+    place = translation(float(rng.uniform(0, 1)) * width, float(rng.uniform(0, 1)) * height)
+    gain = 1.0 + float(rng.uniform(0.0, options.parallax))
+    texture, alpha, middle = _sheet(rng, radius, float(rng.uniform(0.15, 1.0)))
+    return Layer(texture, alpha, _SheetPose(camera, middle, place, gain), moves=False)
+
+
+def random_scene(seed: int | tuple[int, ...], options: SceneOptions | None = None) -> Scene:
+    """Make a scene from a seed; the same seed and options always give the same pixels.
+
+    Args:
+        seed: Any non-negative integer, or a tuple of them.
+        options: What the scene may contain.
+
+    """
+    options = options or SceneOptions()
+    rng = np.random.default_rng(seed)
+    camera = _random_camera(rng, options)
+    height, width = options.size
+    turned = turn_and_scale(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.7, 1.6)) * width / 512.0)
+    middle = translation(-CANVAS[1] / 2, -CANVAS[0] / 2)
+    ground = _SheetPose(camera, middle, translation(width / 2, height / 2) @ turned)
+    layers = [Layer(random_texture(rng), None, ground, moves=False)]
+    near: list[list[Layer]] = [
+        [_standing_thing(rng, options, camera)]
+        for _ in range(int(rng.integers(options.standing[0], options.standing[1] + 1)))
+    ]
+    near += [
+        _object(rng, options, camera) for _ in range(int(rng.integers(options.objects[0], options.objects[1] + 1)))
+    ]
+    for index in rng.permutation(len(near)):
+        layers += near[index]
+    return Scene(tuple(layers), options.size)

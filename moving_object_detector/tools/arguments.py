@@ -1,0 +1,41 @@
+"""Command-line arguments that several programs share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def positive_float(text: str) -> float:
+    """Parse a number above zero."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
+
+
+def seconds(text: str) -> float:
+    """Parse a duration in seconds, zero or more."""
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f'{text} is not a duration in seconds')
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``input``, ``--bag-topic`` and ``--fps``, which :func:`~..datasets.sources.open_source` takes."""
+    parser.add_argument('input', metavar='INPUT', help='folder of frames, video file, or bag (ROS 2 or ROS 1)')
+    parser.add_argument('--bag-topic', metavar='TOPIC', help='image topic of a bag that has several')
+    parser.add_argument(
+        '--fps',
+        type=positive_float,
+        help="frames per second in place of the input's own timing (a folder has none: 24)",
+    )

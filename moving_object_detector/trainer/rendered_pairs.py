@@ -1,0 +1,80 @@
+"""Training pairs rendered on the fly: image, flow as the detector would estimate it, exact mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How a rendered pair is made."""
+
+    size: tuple[int, int] = (96, 192)
+    """(height, width) of the generator's input, pixels."""
+    largest_gap: int = 5
+    """Frames between the two images, uniform in 1..largest_gap, of either sign."""
+    empty_share: float = 0.1
+    """Share of scenes in which nothing moves on its own."""
+    image_dropout: float = 0.2
+    """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
+    scene: SceneOptions = SceneOptions()
+
+
+def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Add what a real camera adds: blur, exposure drift and sensor noise; uint8 (H, W, 3) to the same."""
+    if rng.random() < 0.5:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
+    noise = rng.normal(0, float(rng.uniform(0, 5)), (*image.shape[:2], 1))
+    return np.asarray(np.clip(image * float(rng.uniform(0.95, 1.05)) + noise, 0, 255), np.uint8)
+
+
+class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """``count`` pairs; pair k is a function of ``(seed, k)`` alone, so that a resumed run sees the same ones.
+
+    An item is image (3, H, W) in [-0.5, 0.5], flow (2, H, W) in pixels of that size, mask (1, H, W) in [0, 1].
+    """
+
+    def __init__(self, seed: int, first: int, count: int, options: PairOptions | None = None) -> None:
+        self._seed = seed
+        self._first = first
+        self._count = count
+        self._options = options or PairOptions()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        options = self._options
+        key = (self._seed, self._first + index)
+        rng = np.random.default_rng((*key, 1))
+        empty = rng.random() < options.empty_share
+        scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
+        time = float(rng.uniform(0, 20))
+        gap = int(rng.integers(1, options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+        noise_seed = int(rng.integers(2**31))
+        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
+        second = spoil(scene.image(time + gap), np.random.default_rng((noise_seed, 1)))
+        backend = DisFlow(options.scene.size)
+        flow = backend.estimate([backend.features(first)], [backend.features(second)], options.size)[0]
+        height, width = options.size
+        image = cv2.resize(first, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0 - 0.5
+        if rng.random() < options.image_dropout:
+            image = np.zeros_like(image)
+        mask = cv2.resize(scene.mask(time).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        item = torch.from_numpy(image).permute(2, 0, 1), flow, torch.from_numpy(mask)[None]
+        if rng.random() < 0.5:
+            sign = torch.tensor((-1.0, 1.0))[:, None, None]
+            item = item[0].flip(2), item[1].flip(2) * sign, item[2].flip(2)
+        return item

@@ -1,0 +1,102 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _is_free(domain: int) -> bool:
+    """Tell whether no DDS participant of this machine is in the domain (its first unicast port is free)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(('', 7400 + 250 * domain + 10))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope='session')
+def ros_environment() -> dict[str, str]:
+    """Environment for processes that talk over ROS 2 with nobody but each other."""
+    if importlib.util.find_spec('rclpy') is None:
+        pytest.skip('rclpy is not installed here: source ROS 2 or install its wheels')
+    first = os.getpid() % 51
+    domain = next((50 + (first + k) % 51 for k in range(51) if _is_free(50 + (first + k) % 51)), None)
+    if domain is None:
+        pytest.skip('every ROS domain from 50 to 100 is in use on this machine')
+    environment = dict(os.environ)
+    environment |= {
+        'ROS_DOMAIN_ID': str(domain),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_LOCALHOST_ONLY': '1',
+        'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]),
+        'PYTHONUNBUFFERED': '1',
+    }
+    return environment
+
+
+@pytest.fixture(scope='session')
+def pictures() -> list[np.ndarray]:
+    """Twelve different RGB images of 48x32 pixels, smooth enough for JPEG and video."""
+    rng = np.random.default_rng(5)
+    noise = rng.integers(0, 256, (12, 4, 6, 3), dtype=np.uint8)
+    return [cv2.resize(image, (48, 32), interpolation=cv2.INTER_CUBIC) for image in noise]
+
+
+@pytest.fixture(scope='session')
+def picture_folder(tmp_path_factory, pictures) -> Path:
+    """The pictures as frame0.png to frame11.png."""
+    folder = tmp_path_factory.mktemp('frames')
+    for index, image in enumerate(pictures):
+        cv2.imwrite(str(folder / f'frame{index}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+@pytest.fixture
+def start(ros_environment):
+    """Start programs of the package as processes; what still runs at the end of the test is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(program: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, '-m', f'moving_object_detector.nodes.{program}', *map(str, arguments)]
+        process = subprocess.Popen(
+            command, env=ros_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def listener(ros_environment, monkeypatch):
+    """A node of this process in the domain of the programs, with the executor that spins it."""
+    for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'):
+        monkeypatch.setenv(name, ros_environment[name])
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('listener', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    yield node, executor
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('sensor_msgs', reason="ROS 2's message packages are not installed here")
+from std_msgs.msg import Header
+
+from moving_object_detector.datasets.messages import decode_compressed, decode_image, encode_jpeg
+from moving_object_detector.nodes.messages import compressed_message, image_message
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
+def test_pixels_arrive_and_are_a_copy(pictures, encoding):
+    picture = pictures[0].copy()
+    header = Header(frame_id='left')
+    header.stamp.sec = 5
+    message = image_message(picture, encoding, header)
+    picture[:] = 0
+    np.testing.assert_array_equal(decode_image(message), pictures[0])
+    assert (message.encoding, message.step, message.is_bigendian) == (encoding, 48 * 3, 0)
+    assert (message.header.frame_id, message.header.stamp.sec) == ('left', 5)
+
+
+def test_flow_and_probability():
+    flow = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
+    message = image_message(flow, '32FC2', Header())
+    np.testing.assert_array_equal(np.frombuffer(message.data, '<f4').reshape(3, 4, 2), flow)
+    assert (message.height, message.width, message.step) == (3, 4, 32)
+    message = image_message(flow[..., 1], '32FC1', Header())
+    np.testing.assert_array_equal(np.frombuffer(message.data, '<f4').reshape(3, 4), flow[..., 1])
+
+
+def test_jpeg(pictures):
+    message = compressed_message(encode_jpeg(pictures[2]), Header())
+    assert message.format == 'jpeg'
+    assert np.abs(decode_compressed(message).astype(int) - pictures[2]).mean() < 8

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from moving_object_detector.nodes.pacing import LONGEST_PAUSE, Pacer
+
+MS = 1_000_000
+
+
+class Clock:
+    time = 100.0
+
+    def __call__(self):
+        return self.time
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_moments_do_not_drift(clock):
+    pacer = Pacer(2.0, 0.04, now=clock)
+    for k in range(1000):
+        due = pacer.due(k * 40 * MS)
+        assert due == pytest.approx(100 + k * 0.02)
+        clock.time = due + 0.003  # each wait ends a little late
+
+
+@pytest.mark.parametrize('stamp', [0, 400 * MS, -(10**12), 10**12])
+def test_a_stamp_that_leaps_comes_one_period_later(clock, stamp):
+    pacer = Pacer(1.0, 0.04, now=clock)
+    for k in range(11):
+        last = pacer.due(k * 40 * MS)
+        clock.time = last
+    assert pacer.due(stamp) == pytest.approx(last + 0.04)
+    assert pacer.due(stamp + 30 * MS) == pytest.approx(last + 0.07)
+
+
+def test_a_pause_within_reason_is_kept(clock):
+    pacer = Pacer(1.0, 0.04, now=clock)
+    pacer.due(0)
+    assert pacer.due(round(LONGEST_PAUSE * 1000) * MS) == pytest.approx(100 + LONGEST_PAUSE)
+
+
+def test_a_stall_is_not_made_up_for_by_a_burst(clock):
+    pacer = Pacer(1.0, 0.04, now=clock)
+    pacer.due(0)
+    clock.time += 3
+    assert pacer.due(40 * MS) == 103
+    assert pacer.due(80 * MS) == pytest.approx(103.04)
+
+
+def test_a_hiccup_is_made_up_for(clock):
+    pacer = Pacer(1.0, 0.04, now=clock)
+    pacer.due(0)
+    clock.time += 0.1
+    assert pacer.due(40 * MS) == pytest.approx(100.04)
+    assert pacer.due(160 * MS) == pytest.approx(100.16)

@@ -1,0 +1,119 @@
+"""The programs ``play`` and ``record`` as processes that talk over DDS."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import time
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
+
+from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.nodes.record import main
+
+START = 60
+
+
+def finish(process, limit=START):
+    out, err = process.communicate(timeout=limit)
+    assert 'Traceback' not in err
+    return out, err
+
+
+def test_what_is_played_is_recorded(start, picture_folder, pictures, tmp_path):
+    record = start(
+        'record', '--video', tmp_path / 'clip.mp4', '--overlay', 'image', '--bag', tmp_path / 'bag', '--mask', 'image',
+        '--also', '/clock', '--idle-timeout', 5, '--start-timeout', START,
+    )  # fmt: skip
+    play = start('play', picture_folder, '--fps', 12.5, '--clock', '--wait-for-subscriber', START, '--start-delay', 3)
+    finish(play)
+    out, err = finish(record)
+    assert (play.returncode, record.returncode) == (0, 0)
+    assert '12 frames at 12.5 frames/s' in out, out + err
+    assert '12 messages of /image' in out
+    bag = open_source(tmp_path / 'bag')
+    for frame, picture in zip(bag, pictures, strict=True):
+        np.testing.assert_array_equal(frame.image, picture)
+    assert [frame.stamp for frame in bag] == [10**9 + k * 80_000_000 for k in range(12)]
+    with AnyReader([tmp_path / 'bag']) as reader:
+        times = {topic: [] for topic in reader.topics}
+        for connection, moment, _ in reader.messages():
+            times[connection.topic].append(moment)
+    assert times['/image'] == [frame.stamp for frame in bag]  # the bag's time is the header's
+    assert abs(times['/clock'][0] - time.time_ns()) < 600 * 10**9  # no header: when it came
+    video = open_source(tmp_path / 'clip.mp4')
+    assert video.fps == 12.5
+    for frame, picture in zip(video, pictures, strict=True):
+        assert np.abs(frame.image.astype(int) - picture).mean() < 12
+
+
+def test_it_ends_after_so_many_frames(start, picture_folder, tmp_path):
+    record = start(
+        'record', '--bag', tmp_path / 'bag', '--storage', 'sqlite3', '--frames', 5,
+        '--ros-args', '-r', 'detect/mask:=image',
+    )  # fmt: skip
+    start('play', picture_folder, '--loop')
+    out, _ = finish(record)
+    assert record.returncode == 0
+    assert '5 messages of /image' in out
+    assert open_source(tmp_path / 'bag').frame_count == 5
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_files_are_complete_after_a_signal(start, picture_folder, tmp_path, number):
+    record = start(
+        'record', '--video', tmp_path / 'clip.mp4', '--overlay', 'image', '--bag', tmp_path / 'bag', '--mask', 'image'
+    )
+    play = start('play', picture_folder, '--loop', '--wait-for-subscriber', START)
+    deadline = time.monotonic() + START
+    while not (tmp_path / 'clip.mp4').exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    record.send_signal(number)
+    finish(record)
+    assert record.returncode == 0
+    play.send_signal(signal.SIGINT)
+    finish(play)
+    assert sum(1 for _ in open_source(tmp_path / 'clip.mp4')) >= 8
+    assert sum(1 for _ in open_source(tmp_path / 'bag')) >= 8
+
+
+def test_nothing_comes(start, tmp_path):
+    record = start('record', '--video', tmp_path / 'clip.mp4', '--bag', tmp_path / 'bag', '--start-timeout', 1)
+    _, err = finish(record)
+    assert record.returncode == 2
+    assert 'error: nothing came within 1 s' in err
+    assert 'nobody publishes /detect/overlay; nobody publishes /detect/mask' in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_header_stamps_are_found_in_serialised_messages():
+    pytest.importorskip('rclpy', reason='rclpy is not installed here')
+    from moving_object_detector.nodes.recording import header_stamp
+
+    types = get_typestore(Stores.ROS2_JAZZY)
+    for stamp in (1, 1_700_000_000_123_456_789, 2**31 * 10**9 - 1):
+        moment = types.types['builtin_interfaces/msg/Time'](sec=stamp // 10**9, nanosec=stamp % 10**9)
+        message = types.types['std_msgs/msg/Header'](stamp=moment, frame_id='x')
+        for little in (True, False):
+            data = bytes(types.serialize_cdr(message, 'std_msgs/msg/Header', little_endian=little))
+            assert header_stamp(data) == stamp
+
+
+@pytest.mark.skipif(importlib.util.find_spec('rclpy') is None, reason='rclpy is not installed here')
+def test_files_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / 'bag').mkdir()
+    assert main(['--bag', str(tmp_path / 'bag')]) == 2
+    assert 'exists already' in capsys.readouterr().err
+    assert main(['--video', str(tmp_path / 'clip.avi')]) == 2
+    assert 'ends in .mp4' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments', [[], ['--frames', '0', '--bag', 'x'], ['--video', 'x.mp4', '--also', '/y']])
+def test_arguments_that_are_wrong(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert 'usage: record' in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""What the video writer leaves, looked at with ffmpeg and OpenCV."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+
+from moving_object_detector.errors import UserError
+from moving_object_detector.tools import video as module
+from moving_object_detector.tools.video import VideoWriter, find_ffmpeg
+
+
+def read(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        found, image = capture.read()
+        if not found:
+            return frames, capture.get(cv2.CAP_PROP_FPS)
+        frames.append(image[..., ::-1])
+
+
+def test_a_browser_plays_it(tmp_path, pictures):
+    path = tmp_path / 'new' / 'folder' / 'clip.mp4'
+    with VideoWriter(path, 30000 / 1001) as video:
+        for picture in pictures:
+            video.write(picture)
+    assert video.frame_count == 12
+    stated = subprocess.run([find_ffmpeg(), '-i', str(path)], capture_output=True, text=True, check=False).stderr
+    assert re.search(r'Video: h264 .*yuv420p.* 48x32', stated)
+    assert '29.97 fps' in stated
+    content = path.read_bytes()
+    assert content.index(b'moov') < content.index(b'mdat')  # plays before all of it has come
+    frames, _ = read(path)
+    for frame, picture in zip(frames, pictures, strict=True):
+        assert np.abs(frame.astype(int) - picture).mean() < 12
+
+
+def test_colours_keep_their_order(tmp_path):
+    with VideoWriter(tmp_path / 'clip.mp4', 24) as video:
+        video.write(np.full((32, 48, 3), (200, 60, 20), np.uint8))
+    frames, _ = read(tmp_path / 'clip.mp4')
+    assert np.abs(frames[0][8, 8].astype(int) - (200, 60, 20)).max() < 8
+
+
+def test_odd_sizes_are_padded_and_other_sizes_fitted(tmp_path):
+    with VideoWriter(tmp_path / 'clip.mp4', 24) as video:
+        video.write(np.full((31, 47, 3), 200, np.uint8))
+        video.write(np.full((64, 64, 3), 200, np.uint8))
+        video.write(np.full((1, 1, 3), 200, np.uint8))
+    frames, _ = read(tmp_path / 'clip.mp4')
+    assert [frame.shape for frame in frames] == [(32, 48, 3)] * 3
+    assert all(np.abs(frame.astype(int) - 200).max() < 6 for frame in frames)
+
+
+def test_an_error_leaves_a_complete_file(tmp_path, pictures):
+    def interrupted():
+        with VideoWriter(tmp_path / 'clip.mp4', 24) as video:
+            for picture in pictures[:5]:
+                video.write(picture)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(read(tmp_path / 'clip.mp4')[0]) == 5
+
+
+def test_without_ffmpeg_opencv_writes(tmp_path, pictures, monkeypatch, caplog):
+    monkeypatch.setattr(module, 'find_ffmpeg', lambda: None)
+    with VideoWriter(tmp_path / 'clip.mp4', 12) as video:
+        for picture in pictures:
+            video.write(picture)
+    assert 'install imageio-ffmpeg' in caplog.text
+    frames, fps = read(tmp_path / 'clip.mp4')
+    assert (len(frames), fps) == (12, 12)
+
+
+def test_nothing_is_written_before_the_first_frame(tmp_path):
+    with VideoWriter(tmp_path / 'clip.mp4', 24):
+        pass
+    assert not (tmp_path / 'clip.mp4').exists()
+
+
+def test_paths_and_rates_that_cannot_be_used(tmp_path, pictures):
+    with pytest.raises(UserError, match=r'ends in \.mp4'):
+        VideoWriter(tmp_path / 'clip.avi', 24)
+    with pytest.raises(UserError, match='above 0'):
+        VideoWriter(tmp_path / 'clip.mp4', 0)
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='file'):
+        VideoWriter(tmp_path / 'file' / 'clip.mp4', 24)
+    (tmp_path / 'folder.mp4').mkdir()
+    with VideoWriter(tmp_path / 'folder.mp4', 24) as video, pytest.raises(UserError, match=r'folder\.mp4'):
+        video.write(pictures[0])
+
+
+def test_an_encoder_that_dies_is_reported(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(module, 'find_ffmpeg', lambda: 'false')  # the program that fails at once
+    video = VideoWriter(tmp_path / 'clip.mp4', 24)
+    video.write(pictures[0])
+    with pytest.raises(UserError, match=r'clip\.mp4: the video encoder'):
+        video.close()
