@@ -6,12 +6,14 @@
 #   CRF=1              0: do without the CRF refinement, which needs a C++ compiler
 #   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
 #   OUT=demo_output    demo: folder for the results
+#   RATE=0.2           demo: speed of playing; 1 is as recorded
 #   PARAMS=config/cpu.yaml  demo: parameters of the detector
 #   ARGS=              bench, eval: more arguments for the program
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo_output
+RATE ?= 0.2
 PARAMS ?= config/cpu.yaml
 ROS := $(if $(ROS_DISTRO),sourced,wheels)
 
@@ -44,7 +46,8 @@ $(INSTALLED): $(STAMP) $(SOURCES)
 	@touch $@
 
 demo: $(INSTALLED)  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
-	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(OUT)' --params '$(PARAMS)' $(if $(INPUT),'$(INPUT)')
+	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(OUT)' --params '$(PARAMS)' --rate '$(RATE)' \
+	  $(if $(INPUT),'$(INPUT)')
 
 test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
 	@$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from setuptools import find_packages, setup
 
@@ -48,7 +48,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
     return pairs
 
 
-manifest = ElementTree.parse('package.xml').getroot()
+manifest = ET.parse('package.xml').getroot()
 name = manifest.findtext('name', '')
 maintainer = manifest.find('maintainer')
 assert maintainer is not None
@@ -61,6 +61,8 @@ setup(
     maintainer=maintainer.text,
     maintainer_email=maintainer.get('email'),
     python_requires='>=3.10',
+    # What makes `colcon test` take pytest.
+    extras_require={'test': ['pytest']},
     packages=find_packages(include=[name, f'{name}.*']),
     package_data={name: ['py.typed']},
     data_files=shared_files(),

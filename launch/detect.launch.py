@@ -36,7 +36,9 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
     """Return every argument, all of them visible to ``ros2 launch --show-args``."""
     cpu_profile = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'cpu.yaml'])
     arguments = [
-        DeclareLaunchArgument('image_topic', default_value='image', description='topic of the camera, without /compressed'),
+        DeclareLaunchArgument(
+            'image_topic', default_value='image', description='topic of the camera, without /compressed'
+        ),
         DeclareLaunchArgument('params_file', default_value=cpu_profile, description='YAML file with the parameters'),
         DeclareLaunchArgument('namespace', default_value='', description='namespace of the node, one for each camera'),
         DeclareLaunchArgument('name', default_value='detect', description='name of the node'),
@@ -52,9 +54,7 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
     ]
     for argument, parameter, meaning, choices in OVERRIDES:
         description = f'{meaning} (parameter {parameter}; empty: as in the parameters file)'
-        arguments.append(
-            DeclareLaunchArgument(argument, default_value='', choices=choices, description=description)
-        )
+        arguments.append(DeclareLaunchArgument(argument, default_value='', choices=choices, description=description))
     return arguments
 
 
@@ -100,7 +100,9 @@ def generate_launch_description() -> LaunchDescription:
             start_state='configuring',
             goal_state='unconfigured',
             entities=[
-                LogInfo(msg='the detector refused to configure, its reason stands above; set the parameter right, then: '),
+                LogInfo(
+                    msg='the detector refused to configure, its reason stands above; set the parameter right, then: '
+                ),
                 LogInfo(msg='  ros2 lifecycle set NODE configure && ros2 lifecycle set NODE activate'),
             ],
         )

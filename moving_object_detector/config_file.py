@@ -22,6 +22,18 @@ def _flatten(tree: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, obje
             yield f'{prefix}{name}', value
 
 
+def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the ros__parameters of each node, also of nodes under namespaces."""
+    for name, section in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(section, dict) and 'ros__parameters' not in section:
+            yield from _sections(section, where)
+            continue
+        parameters = section['ros__parameters'] if isinstance(section, dict) else None
+        if not isinstance(parameters, dict):
+            raise UserError(f'{where}: {name!r} has no ros__parameters; write "/**:" and under it "ros__parameters:"')
+        yield parameters
+
+
 def read_parameter_file(path: Path) -> dict[str, object]:
     """Return the parameters of a file as dotted names; those of several nodes are merged in their order.
 
@@ -34,10 +46,8 @@ def read_parameter_file(path: Path) -> dict[str, object]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f'{path} cannot be read as a parameter file: {error}') from error
     values: dict[str, object] = {}
-    for node, section in (tree if isinstance(tree, dict) else {}).items():
-        if not isinstance(section, dict) or not isinstance(section.get('ros__parameters'), dict):
-            raise UserError(f'{path}: {node!r} has no ros__parameters; write "/**:" and under it "ros__parameters:"')
-        values.update(_flatten(section['ros__parameters']))
+    for section in _sections(tree, str(path)):
+        values.update(_flatten(section))
     if not values:
         raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
     return values
@@ -60,5 +70,8 @@ def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) 
         name, equals, text = assignment.partition('=')
         if not equals:
             raise UserError(f'{assignment!r} is not of the form name=value')
-        values[name.strip()] = yaml.safe_load(text) if text else ''
+        try:
+            values[name.strip()] = yaml.safe_load(text) if text else ''
+        except yaml.YAMLError as error:
+            raise UserError(f'{assignment!r} has a value that is not YAML; put it in quotes') from error
     return with_values(default, values)

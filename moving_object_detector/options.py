@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from moving_object_detector.errors import UserError
 
@@ -42,11 +42,13 @@ class Option:
             raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
         if self.choices and value not in self.choices:
             raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            # Written so that a NaN is refused too.
-            if not ((self.low is None or value >= self.low) and (self.high is None or value <= self.high)):
-                raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
-        return value
+        if isinstance(value, (int, float)) and not self._in_range(value):
+            raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+        return cast('bool | int | float | str', value)
+
+    def _in_range(self, value: float) -> bool:
+        # A NaN is in no range, but in the open one.
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
     def takes(self) -> str:
         """Say in words what values the option takes."""
@@ -59,7 +61,7 @@ class Option:
 
 
 def option(
-    default: bool | int | float | str,
+    default: bool | float | str,
     description: str,
     *,
     low: float | None = None,

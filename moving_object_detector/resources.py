@@ -13,6 +13,8 @@ DEFAULT_MODEL = 'generator.safetensors'
 def share_folder() -> Path:
     """Return the folder with ``config/``, ``launch/`` and ``models/``: the source tree's, else the installed one.
 
+    Both hold the package's ``package.xml``, by which they are told from any other folder with a ``models/``.
+
     Raises:
         ModelError: Neither is there.
 
@@ -22,7 +24,7 @@ def share_folder() -> Path:
     # <prefix>/lib/pythonX.Y/site-packages/moving_object_detector -> <prefix>/share/moving_object_detector
     candidates += [parent / 'share' / PACKAGE for parent in package.parents[:6]]
     for folder in candidates:
-        if (folder / 'models').is_dir():
+        if (folder / 'models').is_dir() and (folder / 'package.xml').is_file():
             return folder
     raise ModelError(f'the folder share/{PACKAGE} with models/ is missing beside {package}; install the package again')
 

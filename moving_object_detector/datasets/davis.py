@@ -31,7 +31,7 @@ def read_davis(root: Path, split: str) -> list[Sequence]:
         split: ``train``, ``val`` or ``trainval``.
 
     Raises:
-        UserError: The list of the split is not there, or a line of it is not two paths.
+        UserError: The list of the split is not there or empty, or a line of it is not two paths.
 
     """
     listing = root / 'ImageSets' / RESOLUTION / f'{split}.txt'
@@ -46,23 +46,12 @@ def read_davis(root: Path, split: str) -> list[Sequence]:
             raise UserError(f'{listing}, line {number}: {line!r} is not a frame and an annotation')
         image, annotation = (root / part.lstrip('/') for part in parts)
         pairs.setdefault(image.parent.name, []).append((image, annotation if annotation.is_file() else None))
+    if not pairs:
+        raise UserError(f'{listing} is empty; copy the data set again')
     return [
         Sequence(name, tuple(image for image, _ in frames), tuple(annotation for _, annotation in frames))
         for name, frames in pairs.items()
     ]
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a frame, uint8 (H, W, 3) RGB.
-
-    Raises:
-        UserError: The file is missing or not an image.
-
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f'{path} cannot be read as an image; is it missing or damaged?')
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_annotation(path: Path) -> NDArray[np.bool_]:

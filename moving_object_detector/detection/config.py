@@ -32,9 +32,9 @@ class GateConfig:
     """When a scene counts as one in which nothing moves on its own."""
 
     min_motion: float = option(
-        0.25,
-        "Motion left after the camera's, root mean square in thousandths of the image width, under which a mask is "
-        'empty.',
+        1.0,
+        "Motion left after the camera's that a mask needs, in thousandths of the image width; below it nothing moves "
+        'on its own and the mask is empty.',
         low=0.0,
         high=1000.0,
         runtime=True,

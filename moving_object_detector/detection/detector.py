@@ -18,7 +18,8 @@ from moving_object_detector.detection.ring import Frame, Ring
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.flow.generator_input import FlowInput, prepare_flow
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.networks.weights import FlowInput
 
 SMALLEST_SIDE = 16
 """Pixels: frames with a shorter side are refused."""
@@ -81,9 +82,7 @@ class Detector:
         self.reset()
         return results
 
-    def step(
-        self, image: NDArray[np.uint8], stamp: int, *, infer: bool = True, tag: object = None
-    ) -> list[Result]:
+    def step(self, image: NDArray[np.uint8], stamp: int, *, infer: bool = True, tag: object = None) -> list[Result]:
         """Take the next frame.
 
         A frame that is older than the last one, comes after too long a gap or has another size starts

@@ -37,9 +37,7 @@ def guided_filter(probability: NDArray[np.float32], image: NDArray[np.uint8]) ->
     return np.asarray(np.clip(filtered, 0.0, 1.0), np.float32)
 
 
-def dense_crf(
-    probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int
-) -> NDArray[np.float32]:
+def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
     """Run mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011).
 
     Unary -log of the probability scaled to maximum 1, one bilateral term, as in the paper's released code.
@@ -64,16 +62,12 @@ def dense_crf(
     crf = densecrf.DenseCRF2D(width, height, 2)
     crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
     position = CRF_POSITION * width / CRF_REFERENCE_WIDTH
-    crf.addPairwiseBilateral(
-        sxy=position, srgb=CRF_COLOUR, rgbim=np.ascontiguousarray(image), compat=CRF_COMPATIBILITY
-    )
+    crf.addPairwiseBilateral(sxy=position, srgb=CRF_COLOUR, rgbim=np.ascontiguousarray(image), compat=CRF_COMPATIBILITY)
     marginals = np.asarray(crf.inference(iterations), np.float32).reshape(2, height, width)
     return np.ascontiguousarray(marginals[1])
 
 
-def refine(
-    probability: NDArray[np.float32], image: NDArray[np.uint8], config: RefinementConfig
-) -> NDArray[np.float32]:
+def refine(probability: NDArray[np.float32], image: NDArray[np.uint8], config: RefinementConfig) -> NDArray[np.float32]:
     """Refine a probability as configured and bring it to the image's size.
 
     Args:

@@ -52,7 +52,7 @@ class Result:
 
     @cached_property
     def motion(self) -> float:
-        """Largest residual motion among the votes' flows, root mean square in thousandths of the image width."""
+        """How much moves on its own, the most among the votes' flows, in thousandths of the image width."""
         return max(float(motion) for motion in self._motions)
 
     @cached_property
@@ -81,5 +81,3 @@ class Result:
             return np.zeros((*self.image.shape[:2], 2), np.float32)
         flow = np.ascontiguousarray(self._flow.permute(1, 2, 0).cpu().numpy(), np.float32)
         return reduce_flow(flow, (self.image.shape[0], self.image.shape[1]))
-
-

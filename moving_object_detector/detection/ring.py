@@ -35,7 +35,7 @@ class Frame:
     total: Tensor | None = None
     """(h, w), sum of the masks so far."""
     motions: list[Tensor] = field(default_factory=list)
-    """Residual motion of each vote's flow, scalars, thousandths of the image width."""
+    """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
     flow: Tensor | None = None
     """(2, h, w), flow to the nearest neighbour that voted: the next frame once there is one, else the previous."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
+from typing import Final
 
 import torch
 
@@ -10,6 +12,8 @@ from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.errors import UserError
 from moving_object_detector.networks.generator import Generator
+
+ENGINES: Final = ('auto', 'torch', 'openvino')
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,10 +25,10 @@ def choose_device(name: str) -> torch.device:
     """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    kind, _, index = name.partition(':')
-    if kind not in ('cpu', 'cuda') or (index and not index.isdigit()):
-        raise UserError(f"device is {name!r}, but takes auto, cpu, cuda or cuda:N")
-    if kind == 'cuda' and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
+    known = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
+    if known is None:
+        raise UserError(f'device is {name!r}, but takes auto, cpu, cuda or cuda:N')
+    if name != 'cpu' and (not torch.cuda.is_available() or int(known[1] or 0) >= torch.cuda.device_count()):
         raise UserError(
             f'device is {name!r}, but PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; '
             'set device to cpu, or install a PyTorch built for CUDA and its driver'
@@ -45,14 +49,21 @@ def create_engine(
         threads: CPU threads; 0: all.
 
     Raises:
-        UserError: OpenVINO was asked for and is not installed, or for another device than the CPU.
+        UserError: There is no such engine, or OpenVINO was asked for and is not installed, or for another
+            device than the CPU.
 
     """
+    if name not in ENGINES:
+        raise UserError(f'engine is {name!r}, but takes one of {", ".join(ENGINES)}')
     installed = find_spec('openvino') is not None
     if name == 'openvino' and not installed:
-        raise UserError('engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch')
+        raise UserError(
+            'engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch'
+        )
     if name == 'openvino' and device.type != 'cpu':
-        raise UserError(f'engine openvino runs on the CPU, but device is {device}; set device to cpu or engine to torch')
+        raise UserError(
+            f'engine openvino runs on the CPU, but device is {device}; set device to cpu or engine to torch'
+        )
     if name == 'openvino' or (name == 'auto' and installed and device.type == 'cpu'):
         from moving_object_detector.engines.openvino_engine import OpenVinoEngine
 

@@ -6,6 +6,7 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.jit._trace import TracerWarning
 
 from moving_object_detector.networks.generator import Generator
 
@@ -28,7 +29,7 @@ class OpenVinoEngine:
         shapes = [[-1, 3, height, width], [-1, 2, height, width]]
         with warnings.catch_warnings():
             # Tracing fixes the sizes, which is what is wanted: the engine has one.
-            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            warnings.simplefilter('ignore', TracerWarning)
             model = openvino.convert_model(generator.eval().cpu(), example_input=example, input=shapes)
         # float32 is asked for, since OpenVINO may choose bfloat16 by itself where the CPU has it.
         properties: dict[str, object] = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moving_object_detector.errors import UserError
 from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
+    from moving_object_detector.datasets.davis import Sequence as DavisSequence
     from moving_object_detector.detection.result import Result
 
 SHEET_FRAMES = 8
@@ -34,7 +36,16 @@ def _write_sheet(path: Path, pictures: list[Result]) -> None:
         tiles.append(cv2.resize(picture, (width, round(width * picture.shape[0] / picture.shape[1]))))
     half = SHEET_FRAMES // 2
     sheet = np.vstack([np.hstack(tiles[:half]), np.hstack(tiles[half:])])
-    cv2.imwrite(str(path), sheet[:, :, ::-1])
+    path.write_bytes(cv2.imencode('.png', cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _only(names: Sequence[str], sequences: list[DavisSequence]) -> list[DavisSequence]:
+    """Return the sequences with these names, in their order; all where there are no names."""
+    there = {sequence.name: sequence for sequence in sequences}
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise UserError(f'no sequence {", ".join(missing)} in the split; there are {", ".join(there)}')
+    return [there[name] for name in names] or sequences
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--dataset', choices=('davis2016',), default='davis2016', help='layout of the data')
     parser.add_argument('--root', type=Path, required=True, help='folder of the data set')
     parser.add_argument('--split', default='val', help='train, val or trainval, default %(default)s')
-    parser.add_argument('--sequences', nargs='+', metavar='NAME', help='only these')
+    parser.add_argument('--sequences', nargs='+', default=[], metavar='NAME', help='only these')
     parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/cpu.yaml")
     parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as window.past=3')
     parser.add_argument('--estimate', choices=('refined', 'zero_lag'), default='refined')
@@ -63,20 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from moving_object_detector.datasets.davis import read_davis
         from moving_object_detector.detection.build import build_detector
         from moving_object_detector.detection.config import DetectorConfig
-        from moving_object_detector.errors import UserError
         from moving_object_detector.evaluation.run import score_sequence
 
         config = load_config(DetectorConfig(), arguments.config, arguments.set)
-        sequences = read_davis(arguments.root, arguments.split)
-        if arguments.sequences:
-            there = {sequence.name: sequence for sequence in sequences}
-            missing = [name for name in arguments.sequences if name not in there]
-            if missing:
-                raise UserError(f'no sequence {", ".join(missing)} in split {arguments.split}; there are {", ".join(there)}')
-            sequences = [there[name] for name in arguments.sequences]
+        sequences = _only(arguments.sequences, read_davis(arguments.root, arguments.split))
         detector = build_detector(config)
         if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
+            try:
+                arguments.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f'{arguments.out} cannot be made a folder: {error.strerror}') from error
         scores = []
         frames = sum(len(sequence.images) for sequence in sequences)
         started = time.monotonic()
@@ -87,12 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 def seen(result: Result, kept: list[Result] = pictures) -> None:
                     bar.update()
-                    kept.append(result)
+                    if arguments.out:
+                        kept.append(result)
 
                 score = score_sequence(detector, sequence, arguments.estimate, seen)
                 scores.append(score)
                 bar.write(f'{score.name:20s} J {score.mean:.3f}')
-                if arguments.out and pictures:
+                if pictures:
                     _write_sheet(arguments.out / f'{sequence.name}.png', pictures)
         seconds = time.monotonic() - started
         mean = sum(score.mean for score in scores) / len(scores)

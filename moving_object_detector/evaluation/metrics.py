@@ -25,13 +25,17 @@ def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return int(np.count_nonzero(prediction & truth)) / union if union else 1.0
 
 
-def davis_mean(scores: Sequence[float]) -> float:
+def davis_mean(scores: Sequence[float | None]) -> float:
     """Return a sequence's mean by the rule of DAVIS 2016: its first and last frame are not scored.
 
+    Args:
+        scores: Of each frame in order; None where a frame has no annotation.
+
     Raises:
-        ValueError: Fewer than three frames.
+        ValueError: There is none to score.
 
     """
-    if len(scores) < 3:
+    scored = [score for score in scores[1:-1] if score is not None]
+    if not scored:
         raise ValueError(f'a sequence of {len(scores)} frames has none left to score')
-    return float(np.mean(scores[1:-1]))
+    return float(np.mean(scored))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from moving_object_detector.datasets.davis import Sequence, read_annotation, read_image
+from moving_object_detector.datasets.davis import Sequence, read_annotation
+from moving_object_detector.datasets.folder import read_image
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.result import Estimate, Result
+from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.metrics import davis_mean, jaccard
 
 FRAME_INTERVAL = 40_000_000
@@ -47,7 +49,15 @@ def score_sequence(
         estimate: Which of the detector's results are scored.
         seen: Called with each result.
 
+    Raises:
+        UserError: The sequence has no frame to score, or a file of it cannot be read.
+
     """
+    if not any(sequence.annotations[1:-1]):
+        raise UserError(
+            f'sequence {sequence.name} has no annotation between its first and last frame, which are not scored; '
+            'is the folder Annotations complete?'
+        )
     masks = {}
     for result in detect_sequence(detector, sequence, estimate):
         masks[result.index] = result.mask
@@ -61,4 +71,4 @@ def score_sequence(
         mask = masks.get(index, np.zeros(truth.shape, np.uint8))
         size = (truth.shape[1], truth.shape[0])
         scores.append(jaccard(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0, truth))
-    return SequenceScore(sequence.name, tuple(scores), davis_mean([score for score in scores if score is not None]))
+    return SequenceScore(sequence.name, tuple(scores), davis_mean(scores))

@@ -51,7 +51,7 @@ class DisFlow:
             raise ValueError(f'unknown DIS preset {preset!r}; choose one of {", ".join(PRESETS)}')
         self.name = f'dis-{preset}'
         self._size = size
-        self._dis = cv2.DISOpticalFlow_create(PRESETS[preset])
+        self._dis = cv2.DISOpticalFlow.create(PRESETS[preset])
 
     def features(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the grey image at the flow's size, uint8 (h, w)."""

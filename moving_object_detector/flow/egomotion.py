@@ -24,11 +24,17 @@ SCALE_FLOOR: Final = 1e-3
 
 
 def _quadratic_basis(height: int, width: int, device: torch.device) -> Tensor:
-    """Return (height * width, 6): 1, x, y, x^2, xy, y^2 at pixel centres scaled to [-1, 1]."""
+    """Return (6, height, width): 1, x, y, x^2, xy, y^2 at pixel centres scaled to [-1, 1]."""
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2.0 / height) - 1.0
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2.0 / width) - 1.0
     y, x = torch.meshgrid(ys, xs, indexing='ij')
-    return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), -1).reshape(-1, 6)
+    return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y))
+
+
+def _cell_means(maps: Tensor) -> Tensor:
+    """Return means over the cells of the fit's grid, (..., C, H, W) to (..., cells, C)."""
+    grid = (min(FIT_GRID[0], maps.shape[-2]), min(FIT_GRID[1], maps.shape[-1]))
+    return functional.adaptive_avg_pool2d(maps, grid).flatten(-2).transpose(-2, -1)
 
 
 def fit_camera_motion(flow: Tensor) -> Tensor:
@@ -45,9 +51,9 @@ def fit_camera_motion(flow: Tensor) -> Tensor:
 
     """
     batch, _, height, width = flow.shape
-    grid = (min(FIT_GRID[0], height), min(FIT_GRID[1], width))
-    cells = functional.adaptive_avg_pool2d(flow.float(), grid).flatten(2).transpose(1, 2)
-    basis = _quadratic_basis(*grid, flow.device)
+    polynomials = _quadratic_basis(height, width, flow.device)
+    # Averaged like the flow, a polynomial flow is met exactly, also where the size gives cells of several sizes.
+    cells, basis = _cell_means(flow.float()), _cell_means(polynomials)
     ridge = torch.eye(6, device=flow.device) * 1e-6
     weights = torch.ones(batch, basis.shape[0], 1, device=flow.device)
     coefficients = torch.zeros(batch, 6, 2, device=flow.device)
@@ -59,10 +65,4 @@ def fit_camera_motion(flow: Tensor) -> Tensor:
         error = (cells - basis @ coefficients).norm(dim=2, keepdim=True)
         sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)
         weights = 1.0 / (1.0 + (error / (CAUCHY_TUNING * sigma)) ** 2)
-    fitted = _quadratic_basis(height, width, flow.device) @ coefficients
-    return fitted.transpose(1, 2).reshape(batch, 2, height, width)
-
-
-def residual_motion(flow: Tensor) -> Tensor:
-    """Return the flow minus the camera's motion, (B, 2, H, W), pixels."""
-    return flow - fit_camera_motion(flow)
+    return (coefficients.transpose(1, 2) @ polynomials.flatten(1)).reshape(batch, 2, height, width)

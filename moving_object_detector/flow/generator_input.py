@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from moving_object_detector.flow.egomotion import residual_motion
+from moving_object_detector.flow.egomotion import fit_camera_motion
+from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput
 
-FlowInput = Literal['normalised', 'residual']
-FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 # Pixels: a flow field flatter than this is divided by this instead of by its own spread.
 SPREAD_FLOOR: Final = 1e-3
+COHERENCE_GRID: Final = (12, 24)
+STRONGEST_CELL: Final = 3
 
 
 class PreparedFlow(NamedTuple):
@@ -21,7 +23,37 @@ class PreparedFlow(NamedTuple):
     flow: Tensor
     """(B, 2, H, W), about unit variance."""
     motion: Tensor
-    """(B,), root mean square of the motion left after the camera's, in thousandths of the image width."""
+    """(B,), see :func:`coherent_motion`."""
+
+
+def stays_in_view(flow: Tensor) -> Tensor:
+    """Return where a flow (B, 2, H, W) leads to a pixel of the other frame, (B, 1, H, W) of 0 and 1."""
+    height, width = flow.shape[-2:]
+    x = flow[:, :1] + torch.arange(width, device=flow.device)
+    y = flow[:, 1:] + torch.arange(height, device=flow.device)[:, None]
+    return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).to(flow.dtype)
+
+
+def coherent_motion(residual: Tensor, camera: Tensor) -> Tensor:
+    """Measure how much moves on its own: the third strongest of 12 x 24 cell means of the residual motion.
+
+    The mean over a cell keeps what moves together and averages noise out, which a root mean square over
+    the image does not; the third strongest is an object of about one per cent of the image. What the
+    camera's motion takes out of view is left out: nothing is known of its flow.
+
+    Args:
+        residual: (B, 2, H, W), flow without the camera's motion, pixels.
+        camera: (B, 2, H, W), the camera's motion, pixels.
+
+    Returns:
+        (B,), thousandths of the image width.
+
+    """
+    grid = (min(COHERENCE_GRID[0], residual.shape[-2]), min(COHERENCE_GRID[1], residual.shape[-1]))
+    known = stays_in_view(camera)
+    cells = functional.adaptive_avg_pool2d(residual * known, grid).norm(dim=1).flatten(1)
+    strongest = cells.topk(min(STRONGEST_CELL, cells.shape[1]), dim=1).values[:, -1]
+    return strongest * (1000.0 / residual.shape[-1])
 
 
 def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
@@ -40,9 +72,10 @@ def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
         ValueError: Unknown ``flow_input``.
 
     """
-    residual = residual_motion(flow)
+    camera = fit_camera_motion(flow)
+    residual = flow - camera
     spread = residual.square().mean((1, 2, 3)).sqrt()
-    motion = spread * (1000.0 / flow.shape[-1])
+    motion = coherent_motion(residual, camera)
     if flow_input == 'residual':
         return PreparedFlow(residual / spread.clamp_min(SPREAD_FLOOR)[:, None, None, None], motion)
     if flow_input == 'normalised':

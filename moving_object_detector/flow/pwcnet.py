@@ -10,11 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, MULTIPLE, PWCNet
 from moving_object_detector.networks.resize import resize_flow
-
-PYRAMID_MULTIPLE = 64
-FLOW_DIVISOR = 20.0
 
 
 class PwcFlow:
@@ -31,7 +28,7 @@ class PwcFlow:
         self.name = 'pwcnet'
         self._network = network.eval().to(device)
         self._device = device
-        height, width = (-(-length // PYRAMID_MULTIPLE) * PYRAMID_MULTIPLE for length in size)
+        height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
         self._size = (height, width)
 
     @torch.inference_mode()
@@ -49,9 +46,7 @@ class PwcFlow:
         self, sources: Sequence[list[Tensor]], targets: Sequence[list[Tensor]], size: tuple[int, int]
     ) -> Tensor:
         """Estimate the flow of each pair as one batch; see :class:`~moving_object_detector.flow.base.FlowBackend`."""
-        first, second = (
-            [torch.cat(level) for level in zip(*pyramids, strict=True)] for pyramids in (sources, targets)
-        )
+        first, second = ([torch.cat(level) for level in zip(*pyramids, strict=True)] for pyramids in (sources, targets))
         quarter = self._network.decode(first, second) * FLOW_DIVISOR
         # Vectors are in pixels of the network's input, which is four times the size of its output.
         return resize_flow(quarter, size) * 0.25

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moving_object_detector.networks.layers import SameConv2d, resize_nearest_corners
+from moving_object_detector.networks.layers import SameConv2d, repeat_twice
 
 BATCH_NORM_EPSILON: Final = 0.001
 LOGIT_DIVISOR: Final = 10.0
@@ -84,9 +84,9 @@ class Generator(nn.Module):
         c6 = elu(self.conv6(elu(self.conv5(elu(self.conv4(c3))))))
         dilated = elu(self.conv10(elu(self.conv9(elu(self.conv8(elu(self.conv7(c6))))))))
         c12 = elu(self.conv12(elu(self.conv11(dilated)) + c6))
-        c13 = elu(self.conv13(resize_nearest_corners(c12, (c3.shape[-2], c3.shape[-1]))))
+        c13 = elu(self.conv13(repeat_twice(c12)))
         c14 = elu(self.conv14(c13)) + c3
-        c15 = elu(self.conv15(resize_nearest_corners(c14, (c1.shape[-2], c1.shape[-1])))) + c1
+        c15 = elu(self.conv15(repeat_twice(c14))) + c1
         return self.conv17(elu(self.conv16(c15))) / LOGIT_DIVISOR  # type: ignore[no-any-return]
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:

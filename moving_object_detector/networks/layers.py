@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,40 +45,12 @@ class SameConv2d(nn.Conv2d):
         return functional.conv2d(x, self.weight, self.bias, stride, 0, dilation)
 
 
-def _corner_aligned_indices(size: int, target: int, device: torch.device) -> Tensor:
-    scale = (size - 1) / max(target - 1, 1)
-    positions = torch.arange(target, dtype=torch.float32, device=device) * scale
-    return torch.floor(positions + 0.5).long().clamp_(max=size - 1)
+def repeat_twice(x: Tensor) -> Tensor:
+    """Double height and width by repeating each pixel, (B, C, H, W) to (B, C, 2H, 2W).
 
-
-def resize_nearest_corners(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize by nearest neighbour with aligned corners (``resize_nearest_neighbor(align_corners=True)``).
-
-    Args:
-        x: Feature map (B, C, H, W).
-        size: Target (height, width) in pixels.
-
-    Returns:
-        (B, C, height, width); output pixel i is input pixel ``round(i * (n - 1) / (m - 1))``.
-
+    At exactly twice the size this is what TensorFlow's nearest neighbour with aligned corners does.
     """
-    rows = _corner_aligned_indices(x.shape[-2], size[0], x.device)
-    columns = _corner_aligned_indices(x.shape[-1], size[1], x.device)
-    return x.index_select(-2, rows).index_select(-1, columns)
-
-
-def _interpolate_linear(x: Tensor, dim: int, target: int) -> Tensor:
-    size = x.shape[dim]
-    if size == target:
-        return x
-    positions = torch.arange(target, dtype=torch.float32, device=x.device) * (size / target)
-    lower = positions.floor().long().clamp_(max=size - 1)
-    upper = (lower + 1).clamp_(max=size - 1)
-    shape = [1] * x.dim()
-    shape[dim] = target
-    fraction = (positions - lower).view(shape).to(x.dtype)
-    below, above = x.index_select(dim, lower), x.index_select(dim, upper)
-    return below + (above - below) * fraction
+    return functional.interpolate(x, scale_factor=2.0, mode='nearest')
 
 
 def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -93,5 +64,10 @@ def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
         (B, C, height, width).
 
     """
-    dims = x.dim()
-    return _interpolate_linear(_interpolate_linear(x, dims - 2, size[0]), dims - 1, size[1])
+    if x.shape[-2:] == size:
+        return x
+    height, width = size
+    # One more row and column: then PyTorch's aligned corners step by the same scale from the first pixel.
+    padded = functional.pad(x, (0, 1, 0, 1), mode='replicate')
+    grown = functional.interpolate(padded, (height + 1, width + 1), mode='bilinear', align_corners=True)
+    return grown[..., :height, :width]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +29,8 @@ ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'inpainter': Inpainter,
     'pwcnet': PWCNet,
 }
-FLOW_INPUTS: Final = ('normalised', 'residual')
+FlowInput = Literal['normalised', 'residual']
+FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
 _PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')

@@ -24,7 +24,8 @@ class NodeConfig(DetectorConfig):
     """All parameters of the node."""
 
     transport: str = option(
-        'raw', 'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed.',
+        'raw',
+        'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed.',
         choices=('raw', 'compressed'),
     )
     estimate: str = option(

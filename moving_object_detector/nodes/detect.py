@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Two threads, so that services and diagnostics answer while a model loads.
         with ros_node('detect', ros, _make_node) as (node, stop), spinning(node, threads=2):
             stop.wait()
+        if node.loading:
+            # Python would wait for the thread that loads, and nothing can interrupt an engine that is being built.
+            sys.stderr.flush()
+            os._exit(0)
         return 0
 
     return run_node(body)

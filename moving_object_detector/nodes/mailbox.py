@@ -1,19 +1,18 @@
-"""Between the thread that receives images and the one that computes."""
+"""Between the threads that receive images and orders and the one that computes."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
+MAX_BYTES = 256 * 2**20
+"""Images that wait never hold more memory than this, unless a single one does."""
 
-class Order(Enum):
-    """What the computing thread is told to do besides images."""
-
-    FLUSH = 'finish the frames that wait'
-    RESET = 'forget all frames'
+Order = Callable[[], None]
+"""Something that the computing thread does between two images."""
 
 
 @dataclass(frozen=True)
@@ -24,49 +23,93 @@ class Letter:
     """sensor_msgs/Image or CompressedImage."""
     arrival: float
     """Seconds of the monotonic clock."""
+    stamp: int = 0
+    """Nanoseconds of the node's clock."""
 
 
 class Mailbox:
-    """A bounded queue whose oldest letter gives way, so that a burst cannot make latency or memory grow."""
+    """A bounded queue whose oldest letters give way, so that a burst cannot make latency or memory grow.
 
-    def __init__(self, capacity: int) -> None:
+    Args:
+        capacity: Most letters that wait.
+        max_bytes: Most bytes of their images together.
+
+    """
+
+    def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
-        self._letters: deque[Letter] = deque()
-        self._orders: deque[Order] = deque()
+        self._max_bytes = max_bytes
+        self._items: deque[Letter | Order] = deque()
+        self._letters = 0
+        self._bytes = 0
         self._closed = False
         self._condition = threading.Condition()
 
-    def put(self, letter: Letter) -> bool:
-        """Add a letter; return False if the oldest one was dropped for it."""
-        with self._condition:
-            full = len(self._letters) >= self._capacity
-            if full:
-                self._letters.popleft()
-            self._letters.append(letter)
-            self._condition.notify()
-            return not full
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
 
-    def order(self, order: Order) -> None:
-        """Add an order, carried out before the letters that come after it; a reset discards those before it."""
+    def put(self, letter: Letter) -> int:
+        """Add a letter; return how many older ones were dropped for it."""
+        dropped = 0
         with self._condition:
-            if order is Order.RESET:
-                self._letters.clear()
-            self._orders.append(order)
+            if self._closed:
+                return 0
+            size = len(letter.message.data)
+            while self._letters and (self._letters >= self._capacity or self._bytes + size > self._max_bytes):
+                self._drop_oldest()
+                dropped += 1
+            self._items.append(letter)
+            self._letters += 1
+            self._bytes += size
+            self._condition.notify()
+        return dropped
+
+    def _drop_oldest(self) -> None:
+        for position, item in enumerate(self._items):
+            if isinstance(item, Letter):
+                del self._items[position]
+                self._letters -= 1
+                self._bytes -= len(item.message.data)
+                return
+
+    def order(self, order: Order, *, discard: bool = False) -> None:
+        """Add an order, carried out after the letters before it; ``discard`` throws these away."""
+        with self._condition:
+            if discard:
+                self._items = deque(item for item in self._items if not isinstance(item, Letter))
+                self._letters = self._bytes = 0
+            self._items.append(order)
             self._condition.notify()
 
     def close(self) -> None:
         """End the conversation; :meth:`take` returns None from now on."""
         with self._condition:
             self._closed = True
-            self._condition.notify_all()
+            self._items.clear()
+            self._letters = self._bytes = 0
+            self._condition.notify()
 
-    def take(self) -> tuple[list[Order], list[Letter]] | None:
-        """Wait for something to do; return all of it, or None once closed."""
+    def take(self) -> tuple[deque[Letter], Order | None] | None:
+        """Wait for something to do.
+
+        Returns:
+            All letters up to the next order, and that order; None once closed.
+
+        """
         with self._condition:
-            self._condition.wait_for(lambda: self._closed or self._letters or self._orders)
+            self._condition.wait_for(lambda: self._closed or self._items)
             if self._closed:
                 return None
-            orders, letters = list(self._orders), list(self._letters)
-            self._orders.clear()
-            self._letters.clear()
-            return orders, letters
+            letters: deque[Letter] = deque()
+            order: Order | None = None
+            while self._items and order is None:
+                item = self._items.popleft()
+                if isinstance(item, Letter):
+                    letters.append(item)
+                    self._letters -= 1
+                    self._bytes -= len(item.message.data)
+                else:
+                    order = item
+            return letters, order

@@ -13,7 +13,7 @@ from moving_object_detector.datasets.messages import encode_image
 
 
 def _octets(data: NDArray[Any]) -> array[int]:
-    # rclpy checks every element of anything but an array.array: seconds for a large image.
+    # Of anything but an array.array Humble's messages check every single element: seconds for a large image.
     octets = array('B')
     octets.frombytes(data.data)
     return octets

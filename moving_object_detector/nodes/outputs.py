@@ -6,32 +6,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.node import Node
-from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.lifecycle import LifecycleNodeMixin, LifecyclePublisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
 
 from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.detection.result import Result
+from moving_object_detector.errors import UserError
 from moving_object_detector.nodes.detections import detection_format
 from moving_object_detector.nodes.messages import image_message
+from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
 
 DEBUG_TOPICS = ('processing_time_ms', 'pipeline_latency_ms', 'cyclic_time_ms')
 
 
 @dataclass(frozen=True)
 class _Output:
-    publisher: Publisher[Any]
+    publisher: LifecyclePublisher
     message: Callable[[Result, Header], Any]
 
 
 class Outputs:
-    """Publishers of results and timings, reliable unless overridden by ``qos_overrides`` parameters."""
+    """Publishers of results and timings; silent until the node is active.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: Whose topics they are.
+
+    Raises:
+        UserError: A ``qos_overrides`` parameter is wrong.
+
+    """
+
+    def __init__(self, node: LifecycleNodeMixin) -> None:
         self._node = node
+        self._publishers: list[LifecyclePublisher] = []
+        try:
+            self._advertise_all()
+        except UserError:
+            self.destroy()
+            raise
+
+    def _advertise_all(self) -> None:
         kind, detections = detection_format()
         self._outputs = [
             _Output(self._advertise(Image, 'mask'), lambda r, h: image_message(r.mask, 'mono8', h)),
@@ -45,20 +60,30 @@ class Outputs:
         ]
         self._timings = {name: self._advertise(Float64, f'debug/{name}') for name in DEBUG_TOPICS}
 
-    def _advertise(self, kind: type, name: str) -> Publisher[Any]:
-        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        overriding = QoSOverridingOptions.with_default_policies()
-        return self._node.create_publisher(kind, f'~/{name}', qos, qos_overriding_options=overriding)
+    def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
+        with checked_overrides(self._node.resolve_topic_name(f'~/{name}')):
+            publisher = self._node.create_lifecycle_publisher(
+                kind, f'~/{name}', result_qos(), qos_overriding_options=overridable()
+            )
+        self._publishers.append(publisher)
+        return publisher
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to a result."""
         return any(output.publisher.get_subscription_count() for output in self._outputs)
 
-    def publish(self, result: Result, header: Header) -> None:
-        """Send one result to whoever subscribes; ``header`` is that of the result's own image."""
-        for output in self._outputs:
-            if output.publisher.get_subscription_count():
-                output.publisher.publish(output.message(result, header))
+    def publish(self, result: Result, header: Any) -> bool:
+        """Send one result to whoever subscribes; return whether anybody does.
+
+        Args:
+            result: The detector's.
+            header: std_msgs/Header of the result's own image.
+
+        """
+        listened_to = [output for output in self._outputs if output.publisher.get_subscription_count()]
+        for output in listened_to:
+            output.publisher.publish(output.message(result, header))
+        return bool(listened_to)
 
     def publish_timings(self, processing: float, latency: float, cycle: float) -> None:
         """Send the timings of one frame, given in seconds, as milliseconds."""
@@ -67,5 +92,5 @@ class Outputs:
 
     def destroy(self) -> None:
         """Take the topics back."""
-        for publisher in (*(output.publisher for output in self._outputs), *self._timings.values()):
-            self._node.destroy_publisher(publisher)
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)

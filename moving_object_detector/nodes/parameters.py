@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
@@ -36,25 +37,22 @@ class Parameters:
     """Keeps a node's ROS parameters and a :class:`NodeConfig` equal.
 
     The node must declare its overrides by itself (``automatically_declare_parameters_from_overrides``).
-    A wrong value given at the start does not end the node: it is remembered in ``problems``, the
-    parameter keeps its default, and setting it rightly removes the problem.
+    A wrong value given at the start does not end the node: the parameter keeps its default, and
+    :meth:`freeze` refuses until it is set rightly.
 
     Args:
         node: Whose parameters they are.
-        may_change_all: Says whether options that cannot change while running may change now.
-        changed: Called with the new configuration after a change at run time.
+        changed: Called with the new configuration after a change while frozen.
 
     """
 
-    def __init__(
-        self, node: Node, may_change_all: Callable[[], bool], changed: Callable[[NodeConfig], None]
-    ) -> None:
+    def __init__(self, node: Node, changed: Callable[[NodeConfig], None]) -> None:
         self.config = NodeConfig()
-        self.problems: dict[str, str] = {}
-        """Parameter name to what is wrong with the value it was given."""
         self._options = {declared.name: declared for declared in options_of(NodeConfig)}
-        self._may_change_all = may_change_all
+        self._problems: dict[str, str] = {}
         self._changed = changed
+        self._frozen = False
+        self._lock = threading.Lock()
         given = node.get_parameters_by_prefix('')
         for name in given:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
@@ -68,25 +66,45 @@ class Parameters:
                 try:
                     value = declared.check(given[name].value)
                 except UserError as error:
-                    self.problems[name] = str(error)
+                    self._problems[name] = str(error)
             node.declare_parameter(name, value, descriptor(declared), ignore_override=True)
             self.config = with_values(self.config, {name: value})
         node.add_on_set_parameters_callback(self._on_set)
 
+    def freeze(self) -> NodeConfig:
+        """Let only those parameters change from now on that can at run time; return them all.
+
+        Raises:
+            UserError: A parameter was given a wrong value at the start and has not been set since.
+
+        """
+        with self._lock:
+            if self._problems:
+                raise UserError('; '.join(self._problems.values()))
+            self._frozen = True
+            return self.config
+
+    def thaw(self) -> None:
+        """Let all parameters change again."""
+        with self._lock:
+            self._frozen = False
+
     def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         values = {one.name: one.value for one in parameters if one.name in self._options}
-        fixed = [name for name in values if not self._options[name].runtime]
-        if fixed and not self._may_change_all():
-            reason = (
-                f'{", ".join(fixed)} can change only while the node is unconfigured; '
-                'deactivate and clean it up first (ros2 lifecycle set)'
-            )
-            return SetParametersResult(successful=False, reason=reason)
-        try:
-            self.config = with_values(self.config, values)
-        except UserError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        for name in values:
-            self.problems.pop(name, None)
-        self._changed(self.config)
+        with self._lock:
+            fixed = [name for name in values if not self._options[name].runtime]
+            if fixed and self._frozen:
+                reason = (
+                    f'{", ".join(fixed)} can change only while the node is unconfigured; '
+                    'deactivate and clean it up first (ros2 lifecycle set)'
+                )
+                return SetParametersResult(successful=False, reason=reason)
+            try:
+                self.config = with_values(self.config, values)
+            except UserError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            for name in values:
+                self._problems.pop(name, None)
+            if values and self._frozen:
+                self._changed(self.config)
         return SetParametersResult(successful=True)

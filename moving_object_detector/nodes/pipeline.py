@@ -5,24 +5,21 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from moving_object_detector.datasets.messages import decode_compressed, decode_image
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
+from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.result import Result
 from moving_object_detector.errors import ImageError
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.intake import ADVICE, decode, header_stamp, kind_of, message_encoding
 from moving_object_detector.nodes.mailbox import Letter, Mailbox, Order
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.statistics import Statistics
-
-
-def header_stamp(header: Any) -> int:
-    """Return a header's stamp in nanoseconds."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
 class Pipeline:
@@ -35,6 +32,7 @@ class Pipeline:
         detector: Used by this thread alone.
         outputs: Where results go.
         statistics: Where counts and timings go.
+        config: All parameters.
         topic: Name of the image topic, for messages.
         warn: Logs a warning.
         fail: Logs an error.
@@ -53,70 +51,99 @@ class Pipeline:
         fail: Callable[[str], object],
         now: Callable[[], int],
     ) -> None:
-        self.mailbox = Mailbox(config.input.queue)
+        self.trouble = ''
+        """Why the last image gave no result; empty when it was in order."""
+        self._mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
         self._outputs = outputs
         self._statistics = statistics
         self._topic = topic
-        self._complain = Complaints(warn)
+        self._warn = Complaints(warn)
         self._fail = Complaints(fail)
         self._now = now
         self._encoding: str | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
 
+    # For other threads; all return at once but close.
+
+    def receive(self, message: Any) -> None:
+        """Take an image message."""
+        self._statistics.count('received')
+        dropped = self._mailbox.put(Letter(message, time.monotonic(), self._now()))
+        if dropped:
+            self._statistics.count('dropped', dropped)
+            self._warn(
+                'dropped',
+                f'{self._topic}: images come faster than they can be entered, the oldest are dropped; lower the '
+                "camera's rate or size, or the parameters window.past, window.future, flow.height and flow.width",
+            )
+
     def configure(self, config: NodeConfig) -> None:
-        """Use the options of ``config`` that can change at run time, from the next frame on."""
-        self._config = config
-        self._detector.config = config
+        """Use the options of ``config`` that can change at run time, from the next image on."""
+        self._mailbox.order(partial(self._configure, config))
+
+    def flush(self) -> None:
+        """Publish the frames that still wait for later ones."""
+        self._mailbox.order(self._flush)
+
+    def reset(self) -> None:
+        """Forget all frames, also those that have not been looked at."""
+        self._mailbox.order(self._reset, discard=True)
 
     def close(self) -> None:
         """End the thread after the frame it is at."""
-        self.mailbox.close()
+        self._mailbox.close()
         self._thread.join()
 
-    def receive(self, message: Any) -> None:
-        """Take an image message; returns at once."""
-        self._statistics.count('received')
-        if not self.mailbox.put(Letter(message, time.monotonic())):
-            self._statistics.count('dropped')
-            self._complain(
-                'dropped',
-                f'{self._topic}: images come faster than they can be entered, the oldest is dropped; '
-                'lower the camera rate, window.past or window.future',
-            )
+    # The computing thread
 
     def _run(self) -> None:
-        while (work := self.mailbox.take()) is not None:
-            orders, letters = work
-            try:
-                for order in orders:
-                    self._obey(order)
-                self._process(letters)
-            except Exception as error:  # the thread must outlive whatever one frame does
-                trace = traceback.format_exc()
-                self._fail(
-                    type(error).__name__,
-                    f'{self._topic}: detection failed and starts anew; please report this:\n{trace}',
-                )
-                self._detector.reset()
+        while (work := self._mailbox.take()) is not None:
+            letters, order = work
+            self._attempt(partial(self._process, letters))
+            if order is not None:
+                self._attempt(order)
 
-    def _obey(self, order: Order) -> None:
-        if order is Order.FLUSH:
-            self._publish(self._detector.flush())
-        else:
-            self._detector.reset()
+    def _attempt(self, action: Order) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever one frame does
+            self._statistics.count('failed')
+            self.trouble = f'detection failed: {type(error).__name__}: {error}'
+            self._fail(
+                type(error).__name__,
+                f'{self._topic}: detection failed and starts anew; please report this:\n{traceback.format_exc()}',
+            )
+            self._reset()
 
-    def _process(self, letters: list[Letter]) -> None:
+    def _configure(self, config: NodeConfig) -> None:
+        if config.estimate != self._config.estimate:
+            # Else a frame in the window would come out twice.
+            self._flush()
+        self._config = config
+        self._detector.config = config
+
+    def _flush(self) -> None:
+        self._publish(self._detector.flush())
+
+    def _reset(self) -> None:
+        self._encoding = None
+        self._detector.reset()
+
+    def _process(self, letters: deque[Letter]) -> None:
         """Enter all images into the window and compute masks of the newest."""
         wanted = self._outputs.wanted()
-        for position, letter in enumerate(letters):
-            newest = position == len(letters) - 1
+        while letters and not self._mailbox.closed:
+            # Taken out, so that its memory is free when the next one is decoded.
+            letter = letters.popleft()
+            newest = not letters
             started = time.monotonic()
             results = self._step(letter, infer=newest and wanted)
             if results is None:
                 continue
+            self.trouble = ''
             self._publish(results)
             if not newest:
                 self._statistics.count('skipped')
@@ -130,60 +157,42 @@ class Pipeline:
         """Run one image through the detector; None for an image that is not used."""
         message = letter.message
         try:
-            image = self._decode(message)
+            image = decode(message, self._config.input.max_side)
         except ImageError as error:
-            self._statistics.count('invalid')
-            self._complain(f'invalid {str(error)[:24]}', f'{self._topic}: image ignored: {error}')
+            self._ignore('invalid', kind_of(error), str(error))
             return None
+        self._follow_encoding(message_encoding(message))
         stamp = header_stamp(message.header)
         if stamp == 0:
-            self._complain(
+            self._warn(
                 'stamp', f'{self._topic}: images have no stamp, so their time of arrival is used; set it in the driver'
             )
-            stamp = self._now()
+            stamp = letter.stamp
         results = self._detector.step(image, stamp, infer=infer, tag=message.header)
         step = self._detector.last_step
         if step is Step.REPEATS:
-            self._statistics.count('repeated')
-            self._complain(
-                'repeats', f'{self._topic}: image ignored: it {step.value}; is the topic published twice, or the clock still?'
-            )
+            self._ignore('repeated', step.name, f'it {step.value}; {ADVICE[step]}')
             return None
         if step.starts_anew:
-            self._complain(step.name, f'{self._topic}: detection starts anew: the image {step.value}')
+            self._warn(step.name, f'{self._topic}: detection starts anew: the image {step.value}; {ADVICE[step]}')
         return results
 
-    def _decode(self, message: Any) -> Any:
-        if hasattr(message, 'encoding'):
-            # Checked before the pixels are touched, so that an absurd size costs nothing.
-            self._check_size(message.height, message.width)
-            image = decode_image(message)
-            encoding = message.encoding
-        else:
-            image = decode_compressed(message)
-            self._check_size(*image.shape[:2])
-            encoding = message.format
+    def _ignore(self, count: str, kind: str, reason: str) -> None:
+        self._statistics.count(count)
+        self.trouble = f'{self._topic}: image ignored: {reason}'
+        self._warn(kind, self.trouble)
+
+    def _follow_encoding(self, encoding: str) -> None:
         if self._encoding not in (None, encoding):
-            self._publish(self._detector.flush())
-            self._complain(
+            self._flush()
+            self._warn(
                 'encoding',
-                f'{self._topic}: detection starts anew: the encoding changed from {self._encoding} to {encoding}',
+                f'{self._topic}: detection starts anew: the encoding changed from {self._encoding} to {encoding}; '
+                'do two cameras publish here?',
             )
         self._encoding = encoding
-        return image
-
-    def _check_size(self, height: int, width: int) -> None:
-        if 0 < min(height, width) < SMALLEST_SIDE:
-            raise ImageError(f'it is {width}x{height}, but both sides must be at least {SMALLEST_SIDE} pixels')
-        longest = self._config.input.max_side
-        if max(height, width) > longest:
-            raise ImageError(
-                f'it is {width}x{height}, but the longest side allowed is {longest}; scale it down before it is '
-                'published, or raise the parameter input.max_side'
-            )
 
     def _publish(self, results: list[Result]) -> None:
         for result in results:
-            if result.estimate == self._config.estimate:
-                self._outputs.publish(result, result.tag)  # type: ignore[arg-type]
+            if result.estimate == self._config.estimate and self._outputs.publish(result, result.tag):
                 self._statistics.count('published')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -73,22 +74,25 @@ def ros_node(
         UserError: ROS refuses the arguments.
 
     """
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
-    try:
-        rclpy.init(args=[name, *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
-        node = (make or rclpy.create_node)(name)
-    except (RuntimeError, ValueError) as error:
-        rclpy.try_shutdown()
-        raise UserError(f'ROS does not accept {" ".join(ros_arguments)!r}: {error}') from error
     stop = threading.Event()
+    # First of all: Ctrl-C in the middle of an import would leave it half done.
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield node, stop
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+
+        try:
+            rclpy.init(args=[name, *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
+            node = (make or rclpy.create_node)(name)
+        except (RuntimeError, ValueError) as error:
+            rclpy.try_shutdown()
+            raise UserError(f'ROS does not accept {" ".join(ros_arguments)!r}: {error}') from error
+        try:
+            yield node, stop
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
     finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -100,10 +104,26 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
 
     executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, name='spin', daemon=True)
+    ended = threading.Event()
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except Exception:  # noqa: BLE001 - whatever a callback raises: one bad request must not make the node deaf
+            if not ended.is_set():
+                node.get_logger().error(f'a callback failed; please report this:\n{traceback.format_exc()}')
+        else:
+            ended.set()
+
+    def serve() -> None:
+        while not ended.is_set():
+            spin()
+
+    thread = threading.Thread(target=serve, name='spin', daemon=True)
     thread.start()
     try:
         yield
     finally:
+        ended.set()
         executor.shutdown()
         thread.join()

@@ -25,7 +25,8 @@ def explain_silence(node: Node, topic: str, kind: str, qos: QoSProfile) -> str:
     for publisher in publishers:
         name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'
         if publisher.topic_type != kind:
-            return f'{name} publishes {topic} as {publisher.topic_type}, but {kind} is needed; {_suggest(node, "", kind)}'
+            wrong = f'{name} publishes {topic} as {publisher.topic_type}, but {kind} is needed'
+            return f'{wrong}; {_suggest(node, "", kind)}'
         compatibility, reason = qos_check_compatible(publisher.qos_profile, qos)
         if compatibility is QoSCompatibility.ERROR:
             return (
@@ -33,7 +34,8 @@ def explain_silence(node: Node, topic: str, kind: str, qos: QoSProfile) -> str:
                 f'qos_overrides.{topic}.subscription.<policy> to what the publisher offers'
             )
         names.append(name)
-    return f'{" and ".join(names)} advertises {topic} with a QoS that matches, but sends nothing; is the camera running?'
+    who = ' and '.join(names)
+    return f'{who} advertises {topic} with a QoS that matches, but sends nothing; is the camera running?'
 
 
 def _suggest(node: Node, topic: str, kind: str) -> str:

@@ -10,10 +10,11 @@ WINDOW = 300
 """Timings that are remembered."""
 
 
-def percentile(values: list[float], share: float) -> float:
-    """Return the smallest value that at least ``share`` of the values do not exceed; 0 without values."""
-    ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+def percentile(values: list[float], percent: int) -> float:
+    """Return the smallest value that at least ``percent`` of the values do not exceed; 0 without values."""
+    # Whole numbers: 0.07 * 100 is more than 7.
+    rank = -(-percent * len(values) // 100)
+    return sorted(values)[max(rank, 1) - 1] if values else 0.0
 
 
 class Statistics:
@@ -21,11 +22,11 @@ class Statistics:
 
     received: images that arrived; processed: those that masks were computed of; skipped: entered the
     window without masks, because a newer one had come; dropped: never looked at, because the queue
-    was full; invalid: could not be decoded; repeated: had the stamp of the one before; published:
-    results sent out.
+    was full; invalid: could not be decoded; repeated: had the stamp of the one before; failed: ended
+    in an unexpected error; published: results sent out.
     """
 
-    NAMES = ('received', 'processed', 'skipped', 'dropped', 'invalid', 'repeated', 'published')
+    NAMES = ('received', 'processed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -65,6 +66,6 @@ class Statistics:
         for name, times in (('processing', processing), ('latency', latency)):
             milliseconds = [1000 * seconds for seconds in times]
             values[f'{name} median ms'] = f'{median(milliseconds) if milliseconds else 0.0:.1f}'
-            values[f'{name} p95 ms'] = f'{percentile(milliseconds, 0.95):.1f}'
-            values[f'{name} p99 ms'] = f'{percentile(milliseconds, 0.99):.1f}'
+            values[f'{name} p95 ms'] = f'{percentile(milliseconds, 95):.1f}'
+            values[f'{name} p99 ms'] = f'{percentile(milliseconds, 99):.1f}'
         return values

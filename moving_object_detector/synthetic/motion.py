@@ -53,13 +53,16 @@ class Trajectory:
         return translation(depth_gain * self.x(time), depth_gain * self.y(time)) @ shape
 
 
+AT_REST = Trajectory()
+
+
 @dataclass(frozen=True)
 class Camera:
     """A camera's motion over a scene, about the image centre, with a slowly changing tilt."""
 
     centre: tuple[float, float]
     """Image centre (x, y), pixels."""
-    path: Trajectory = Trajectory()
+    path: Trajectory = AT_REST
     tilt_x: Drift = STILL
     tilt_y: Drift = STILL
     """Perspective terms of the homography, per pixel."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.motion import STILL, Camera, Drift, Trajectory, translation, turn_and_scale
+from moving_object_detector.synthetic.motion import (
+    AT_REST,
+    STILL,
+    Camera,
+    Drift,
+    Trajectory,
+    translation,
+    turn_and_scale,
+)
 from moving_object_detector.synthetic.scene import Layer, Matrix, Scene
 from moving_object_detector.synthetic.textures import CANVAS, random_texture
 
@@ -89,7 +97,7 @@ class _SheetPose:
     middle: Matrix
     place: Matrix
     depth_gain: float = 1.0
-    own: Trajectory = Trajectory()
+    own: Trajectory = AT_REST
     swing: Drift = STILL
     arm: float = 0.0
 
@@ -99,21 +107,44 @@ class _SheetPose:
         return self.camera.matrix(time, self.depth_gain) @ moved
 
 
-def _object(rng: np.random.Generator, options: SceneOptions, camera: Camera) -> list[Layer]:
-    """Return the sheets of one object: a body, and often limbs that swing."""
-    height, width = options.size
-    unit = width / 512.0
-    low, high = np.log(options.object_extent[0]), np.log(options.object_extent[1])
-    radius = 0.5 * height * float(np.exp(rng.uniform(low, high)))
-    place = translation(float(rng.uniform(0.1, 0.9)) * width, float(rng.uniform(0.15, 0.85)) * height)
-    speed = unit * float(np.exp(rng.uniform(*np.log(options.object_speed))))
+def _straight_path(rng: np.random.Generator, options: SceneOptions) -> Trajectory:
+    speed = options.size[1] / 512.0 * float(np.exp(rng.uniform(*np.log(options.object_speed))))
     heading = float(rng.uniform(0, 2 * np.pi))
-    own = Trajectory(
+    return Trajectory(
         x=Drift(rate=speed * np.cos(heading)),
         y=Drift(rate=speed * np.sin(heading)),
         turn=_drift(rng, 0.012, 0.02),
         log_scale=_drift(rng, 0.006, 0.0),
     )
+
+
+def _winding_path(rng: np.random.Generator, options: SceneOptions) -> Trajectory:
+    """Return a path that comes back, within 0.2 of the width and 0.12 of the height about its middle."""
+    height, width = options.size
+    phases = np.pi * rng.integers(0, 2, 3)
+    return Trajectory(
+        x=Drift(sway=0.2 * width, pace=float(rng.uniform(0.05, 0.09)), phase=phases[0]),
+        y=Drift(sway=0.12 * height, pace=float(rng.uniform(0.06, 0.12)), phase=phases[1]),
+        turn=Drift(sway=0.4, pace=0.1, phase=phases[2]),
+    )
+
+
+def _object(
+    rng: np.random.Generator,
+    options: SceneOptions,
+    camera: Camera,
+    own: Trajectory,
+    margin: tuple[float, float] = (0.1, 0.15),
+) -> list[Layer]:
+    """Return the sheets of one object: a body, and often limbs that swing.
+
+    At time 0 the body is at least ``margin`` (x, y), as shares of the image, from its sides.
+    """
+    height, width = options.size
+    low, high = np.log(options.object_extent[0]), np.log(options.object_extent[1])
+    radius = 0.5 * height * float(np.exp(rng.uniform(low, high)))
+    x, y = (float(rng.uniform(side, 1.0 - side)) for side in margin)
+    place = translation(x * width, y * height)
     layers = []
     for part in range(1 + int(rng.choice((0, 1, 2, 3), p=(0.45, 0.15, 0.25, 0.15)))):
         is_limb = part > 0
@@ -151,18 +182,54 @@ def random_scene(seed: int | tuple[int, ...], options: SceneOptions | None = Non
     options = options or SceneOptions()
     rng = np.random.default_rng(seed)
     camera = _random_camera(rng, options)
+    things = _standing_things(rng, options, camera)
+    things += [_object(rng, options, camera, _straight_path(rng, options)) for _ in range(_count(rng, options.objects))]
+    return _assemble(rng, options, camera, things)
+
+
+def clip_scene(seed: int, options: SceneOptions) -> Scene:
+    """Make a scene fit for a clip of any length: a camera in steady flight that keeps the objects in view.
+
+    The objects' paths are given in the image, and return; over the ground they move on their own.
+
+    Args:
+        seed: The same seed and options always give the same pixels.
+        options: What the scene may contain.
+
+    """
+    rng = np.random.default_rng((seed, 1))
+    height, width = options.size
+    pan = float(rng.uniform(0.003, 0.005)) * width * float(rng.choice((-1, 1)))
+    path = Trajectory(
+        x=Drift(rate=pan, sway=0.02 * width, pace=0.11),
+        y=Drift(sway=0.05 * height, pace=0.07),
+        turn=Drift(sway=0.04, pace=0.05),
+        log_scale=Drift(sway=0.08, pace=0.04),
+    )
+    centre = (width / 2, height / 2)
+    camera = Camera(centre, path)
+    things = _standing_things(rng, options, camera)
+    middle = replace(options, object_extent=(0.25, 0.5))
+    for _ in range(_count(rng, options.objects)):
+        things.append(_object(rng, middle, Camera(centre), _winding_path(rng, options), margin=(0.3, 0.27)))
+    return _assemble(rng, options, camera, things)
+
+
+def _count(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
+    return int(rng.integers(bounds[0], bounds[1] + 1))
+
+
+def _standing_things(rng: np.random.Generator, options: SceneOptions, camera: Camera) -> list[list[Layer]]:
+    return [[_standing_thing(rng, options, camera)] for _ in range(_count(rng, options.standing))]
+
+
+def _assemble(rng: np.random.Generator, options: SceneOptions, camera: Camera, things: list[list[Layer]]) -> Scene:
+    """Put things in a random order of depth before a textured ground."""
     height, width = options.size
     turned = turn_and_scale(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.7, 1.6)) * width / 512.0)
     middle = translation(-CANVAS[1] / 2, -CANVAS[0] / 2)
     ground = _SheetPose(camera, middle, translation(width / 2, height / 2) @ turned)
     layers = [Layer(random_texture(rng), None, ground, moves=False)]
-    near: list[list[Layer]] = [
-        [_standing_thing(rng, options, camera)]
-        for _ in range(int(rng.integers(options.standing[0], options.standing[1] + 1)))
-    ]
-    near += [
-        _object(rng, options, camera) for _ in range(int(rng.integers(options.objects[0], options.objects[1] + 1)))
-    ]
-    for index in rng.permutation(len(near)):
-        layers += near[index]
+    for index in rng.permutation(len(things)):
+        layers += things[index]
     return Scene(tuple(layers), options.size)

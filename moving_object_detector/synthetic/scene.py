@@ -52,7 +52,8 @@ class Scene:
         if (w <= 1e-6).any():
             return slice(0, height), slice(0, width)
         (left, top), (right, bottom) = np.floor((x / w, y / w)).min(1), np.ceil((x / w, y / w)).max(1) + 1
-        return slice(*np.clip((top, bottom), 0, height).astype(int)), slice(*np.clip((left, right), 0, width).astype(int))
+        rows = slice(*np.clip((top, bottom), 0, height).astype(int))
+        return rows, slice(*np.clip((left, right), 0, width).astype(int))
 
     def _warp(self, sheet: NDArray[np.uint8], pose: Matrix, extent: tuple[slice, slice]) -> NDArray[np.uint8]:
         rows, columns = extent
@@ -119,4 +120,4 @@ class Scene:
         y = np.rint(ys + flow[:, :, 1]).astype(np.intp)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         then = self.visible_layer(target)[y.clip(0, height - 1), x.clip(0, width - 1)]
-        return ~inside | (then != self.visible_layer(time))
+        return np.asarray(~inside | (then != self.visible_layer(time)), np.bool_)

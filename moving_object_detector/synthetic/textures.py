@@ -72,10 +72,10 @@ def random_texture(rng: np.random.Generator, size: tuple[int, int] = CANVAS) -> 
     image = image[top : top + size[0], left : left + size[1]]
     contrast, brightness = rng.uniform(0.35, 1.1), rng.uniform(60, 190)
     table = np.clip((np.arange(256) - 128) * contrast + brightness, 0, 255).astype(np.uint8)
-    image = cv2.LUT(image, table)
+    image = np.asarray(cv2.LUT(image, table), np.uint8)
     if rng.random() < 0.5:
         image = np.asarray(cv2.cvtColor(image, (cv2.COLOR_RGB2BGR, cv2.COLOR_RGB2HSV)[int(rng.integers(2))]), np.uint8)
     if rng.random() < 0.5:
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        image = cv2.addWeighted(image, 0.45, grey, 0.55, 0)
-    return np.asarray(image, np.uint8)
+        image = np.asarray(cv2.addWeighted(image, 0.45, grey, 0.55, 0), np.uint8)
+    return image

@@ -31,7 +31,7 @@ def positive_int(text: str) -> int:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``input``, ``--bag-topic`` and ``--fps``, which :func:`~..datasets.sources.open_source` takes."""
+    """Add ``input``, ``--bag-topic`` and ``--fps``, which ``open_source`` takes."""
     parser.add_argument('input', metavar='INPUT', help='folder of frames, video file, or bag (ROS 2 or ROS 1)')
     parser.add_argument('--bag-topic', metavar='TOPIC', help='image topic of a bag that has several')
     parser.add_argument(

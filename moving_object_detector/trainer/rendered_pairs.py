@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ class PairOptions:
     """Share of scenes in which nothing moves on its own."""
     image_dropout: float = 0.2
     """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
-    scene: SceneOptions = SceneOptions()
+    scene: SceneOptions = field(default_factory=SceneOptions)
 
 
 def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -6,13 +6,14 @@ What it learns needs no annotated frame of real video; the adversarial game star
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
+from moving_object_detector.errors import UserError
+from moving_object_detector.tools.arguments import positive_float, positive_int
 from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class WarmStartOptions:
     height: int = 96
     width: int = 192
     flow_input: str = 'residual'
+
+    def __post_init__(self) -> None:
+        if self.height % 4 or self.width % 4 or self.seed < 0:
+            raise UserError('height and width take multiples of 4, and seed a number of at least 0')
 
 
 def mask_loss(probability: Tensor, mask: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ def _learning_rate(step: int, options: WarmStartOptions) -> float:
     return options.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def held_out_overlap(generator: Generator, options: WarmStartOptions, count: int = 64) -> float:
+def held_out_overlap(generator: Generator, options: WarmStartOptions, count: int) -> float:
     """Return the mean Jaccard index over rendered pairs that training never sees."""
     import torch
 
@@ -83,15 +88,7 @@ def held_out_overlap(generator: Generator, options: WarmStartOptions, count: int
     return sum(scores) / count
 
 
-def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    import torch
-
-    temporary = path.with_suffix('.tmp')
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def train(output: Path, options: WarmStartOptions, workers: int, checkpoint_every: int) -> float:
+def train(output: Path, options: WarmStartOptions, workers: int, checkpoint_every: int, held_out: int = 64) -> float:
     """Train, or go on with the run whose checkpoint lies beside ``output``.
 
     Args:
@@ -99,22 +96,23 @@ def train(output: Path, options: WarmStartOptions, workers: int, checkpoint_ever
         options: What to compute.
         workers: Processes that render.
         checkpoint_every: Steps between checkpoints.
+        held_out: Pairs on which the result is scored.
 
     Returns:
         Mean Jaccard index of the averaged weights on held-out rendered pairs.
 
     Raises:
-        UserError: The checkpoint belongs to a run with other options.
+        UserError: The checkpoint is damaged or of a run with other options, or cannot be written.
 
     """
     import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from moving_object_detector.errors import UserError
     from moving_object_detector.flow.generator_input import prepare_flow
     from moving_object_detector.networks.generator import Generator
     from moving_object_detector.networks.weights import save_network
+    from moving_object_detector.trainer.checkpoint import load_checkpoint, save_checkpoint
     from moving_object_detector.trainer.rendered_pairs import PairOptions, RenderedPairs
 
     torch.manual_seed(options.seed)
@@ -123,22 +121,21 @@ def train(output: Path, options: WarmStartOptions, workers: int, checkpoint_ever
         # Undoes the softmax's divisor, which would make supervised learning ten times slower.
         generator.conv17.gamma.fill_(10.0)
     averaged = torch.optim.swa_utils.AveragedModel(
-        generator, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(options.average_decay)
+        generator,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(options.average_decay),  # type: ignore[no-untyped-call]
     )
     optimiser = torch.optim.AdamW(generator.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     checkpoint = Path(f'{output}.checkpoint')
+    state = load_checkpoint(checkpoint, asdict(options))
     first = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state['options'] != asdict(options):
-            raise UserError(f'{checkpoint} is of a run with other options ({state["options"]}); remove it or match them')
+    if state:
         generator.load_state_dict(state['generator'])
         averaged.load_state_dict(state['averaged'])
         optimiser.load_state_dict(state['optimiser'])
         first = state['step']
 
     def save(step: int) -> None:
-        _save_checkpoint(
+        save_checkpoint(
             checkpoint,
             {
                 'options': asdict(options),
@@ -162,21 +159,19 @@ def train(output: Path, options: WarmStartOptions, workers: int, checkpoint_ever
             prepared = prepare_flow(flow, options.flow_input).flow  # type: ignore[arg-type]
             loss = mask_loss(generator(image, prepared), mask)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
             optimiser.step()
             averaged.update_parameters(generator)
             running = float(loss) if running is None else 0.98 * running + 0.02 * float(loss)
             bar.set_postfix(loss=f'{running:.3f}')
-            if (step + 1) % checkpoint_every == 0:
+            if (step + 1) % checkpoint_every == 0 or step + 1 == options.steps:
                 save(step + 1)
-    save(options.steps)
-    overlap = held_out_overlap(averaged.module, options)
+    overlap = held_out_overlap(cast('Generator', averaged.module), options, held_out)
     save_network(
         averaged.module,
         output,
         {
-            'architecture': 'generator',
             'flow_input': options.flow_input,
             'flow_backend': 'dis-medium',
             'height': str(options.height),
@@ -198,15 +193,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         'last checkpoint when started again.',
     )
     parser.add_argument('output', type=Path, help='model file to write, .safetensors')
-    parser.add_argument('--steps', type=int, default=defaults.steps, help='default %(default)s')
-    parser.add_argument('--batch', type=int, default=defaults.batch, help='pairs a step, default %(default)s')
-    parser.add_argument('--learning-rate', type=float, default=defaults.learning_rate, help='default %(default)s')
+    parser.add_argument('--steps', type=positive_int, default=defaults.steps, help='default %(default)s')
+    parser.add_argument('--batch', type=positive_int, default=defaults.batch, help='pairs a step, default %(default)s')
+    parser.add_argument(
+        '--learning-rate', type=positive_float, default=defaults.learning_rate, help='default %(default)s'
+    )
     parser.add_argument('--seed', type=int, default=defaults.seed, help='default %(default)s')
-    parser.add_argument('--height', type=int, default=defaults.height, help='multiple of 4, default %(default)s')
-    parser.add_argument('--width', type=int, default=defaults.width, help='multiple of 4, default %(default)s')
+    parser.add_argument(
+        '--height', type=positive_int, default=defaults.height, help='multiple of 4, default %(default)s'
+    )
+    parser.add_argument('--width', type=positive_int, default=defaults.width, help='multiple of 4, default %(default)s')
     parser.add_argument('--flow-input', choices=('residual', 'normalised'), default=defaults.flow_input)
     parser.add_argument('--workers', type=int, default=1, help='processes that render, default %(default)s')
-    parser.add_argument('--checkpoint-every', type=int, default=50, help='steps, default %(default)s')
+    parser.add_argument('--checkpoint-every', type=positive_int, default=50, help='steps, default %(default)s')
+    parser.add_argument('--held-out', type=positive_int, default=64, help='pairs to score it on, default %(default)s')
     arguments = parser.parse_args(argv)
 
     def body() -> int:
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             width=arguments.width,
             flow_input=arguments.flow_input,
         )
-        overlap = train(arguments.output, options, arguments.workers, arguments.checkpoint_every)
+        overlap = train(arguments.output, options, arguments.workers, arguments.checkpoint_every, arguments.held_out)
         sys.stdout.write(f'{arguments.output}: mean J {overlap:.3f} on held-out rendered scenes\n')
         return 0
 

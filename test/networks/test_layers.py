@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from moving_object_detector.networks.layers import (
     SameConv2d,
+    repeat_twice,
     resize_bilinear_tf1,
-    resize_nearest_corners,
     same_padding,
 )
 
@@ -76,21 +78,12 @@ def test_convolution_against_loops(
     np.testing.assert_allclose(conv(x)[0].detach().numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ('size', 'target', 'indices'),
-    [
-        (3, 6, [0, 0, 1, 1, 2, 2]),  # 2/5 a step
-        (4, 8, [0, 0, 1, 1, 2, 2, 3, 3]),  # 3/7
-        (2, 3, [0, 1, 1]),  # 0, 0.5, 1: the half goes up
-        (5, 3, [0, 2, 4]),
-        (3, 1, [0]),
-        (1, 4, [0, 0, 0, 0]),
-    ],
-)
-def test_nearest_with_aligned_corners(size: int, target: int, indices: list[int]) -> None:
-    line = torch.arange(size, dtype=torch.float32)
-    assert resize_nearest_corners(line.view(1, 1, 1, size), (1, target)).flatten().tolist() == indices
-    assert resize_nearest_corners(line.view(1, 1, size, 1), (target, 1)).flatten().tolist() == indices
+@pytest.mark.parametrize('size', [1, 2, 3, 24, 48, 99])
+def test_repeating_is_nearest_neighbour_with_aligned_corners(size: int) -> None:
+    indices = [math.floor(i * (size - 1) / (2 * size - 1) + 0.5) for i in range(2 * size)]
+    square = torch.arange(size * size, dtype=torch.float32).view(1, 1, size, size)
+    expected = square[:, :, indices][:, :, :, indices]
+    assert torch.equal(repeat_twice(square), expected)
 
 
 @pytest.mark.parametrize(

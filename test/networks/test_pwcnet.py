@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moving_object_detector.networks.pwcnet import PWCNet, cost_volume, warp
-from moving_object_detector.networks.resize import resize_flow, resize_to_multiple
+from moving_object_detector.networks.resize import resize_flow
 
 # The state dict of the authors' pwc_net.pth.tar, in its order: layer and shape of its weight. A bias follows each,
 # of as many values as the layer has outputs, which a transposed convolution names second.
@@ -213,19 +213,6 @@ def test_exports_without_losing_anything() -> None:
 def test_other_sizes_are_refused(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=rf'\({height}, {width}\).*multiples of 64'):
         PWCNet().pyramid(torch.zeros(1, 3, height, width))
-
-
-@pytest.mark.parametrize(('size', 'enlarged'), [((436, 1024), (448, 1024)), ((64, 64), (64, 64)), ((1, 65), (64, 128))])
-def test_odd_sizes_are_enlarged(size: tuple[int, int], enlarged: tuple[int, int]) -> None:
-    image = resize_to_multiple(torch.full((1, 3, *size), 0.25))
-    assert image.shape == (1, 3, *enlarged)
-    torch.testing.assert_close(image, torch.full((1, 3, *enlarged), 0.25))
-
-
-def test_enlarging_shifts_nothing() -> None:
-    columns = (torch.arange(48.0) + 0.5).view(1, 1, 1, 48).expand(1, 1, 48, 48)  # the pixel centres' positions
-    expected = (torch.arange(64.0) + 0.5) * 48 / 64
-    torch.testing.assert_close(resize_to_multiple(columns)[0, 0, 5, 1:-1], expected[1:-1])
 
 
 def test_flow_is_rescaled_with_its_size() -> None:

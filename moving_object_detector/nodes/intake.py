@@ -1,0 +1,71 @@
+"""From an image message to a frame: what is refused, what starts the stream anew, and how both are said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.datasets.messages import decode_compressed, decode_image
+from moving_object_detector.detection.continuity import Step
+from moving_object_detector.detection.detector import SMALLEST_SIDE
+from moving_object_detector.errors import ImageError
+
+ADVICE = {
+    Step.REPEATS: 'is the topic published twice, or does the clock stand still?',
+    Step.GOES_BACK: 'does a bag loop, was the clock set, or do two cameras publish here?',
+    Step.AFTER_GAP: 'if the camera is that slow, raise the parameter continuity.max_gap',
+    Step.NEW_SIZE: 'do two cameras publish here?',
+}
+
+
+def header_stamp(header: Any) -> int:
+    """Return a header's stamp in nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def message_encoding(message: Any) -> str:
+    """Return the encoding of a sensor_msgs/Image, or the format of a CompressedImage."""
+    return str(message.encoding if hasattr(message, 'encoding') else message.format)
+
+
+def decode(message: Any, max_side: int) -> NDArray[np.uint8]:
+    """Turn an image message into a frame.
+
+    Args:
+        message: sensor_msgs/Image or CompressedImage.
+        max_side: Longest side that is accepted, pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB that owns its memory.
+
+    Raises:
+        ImageError: It cannot be decoded as its header says, or is too small or too large.
+
+    """
+    if hasattr(message, 'encoding'):
+        # Before the pixels are touched, so that an absurd size costs nothing.
+        _check_size(message.height, message.width, max_side)
+        return decode_image(message)
+    image = decode_compressed(message)
+    _check_size(image.shape[0], image.shape[1], max_side)
+    return image
+
+
+def _check_size(height: int, width: int, max_side: int) -> None:
+    if 0 < min(height, width) < SMALLEST_SIDE:
+        raise ImageError(
+            f'size {width}x{height} is too small; both sides must be at least {SMALLEST_SIDE} pixels, '
+            'check the camera driver'
+        )
+    if max(height, width) > max_side:
+        raise ImageError(
+            f'size {width}x{height} is too large; the longest side allowed is {max_side}: scale the images down '
+            'before they are published, or raise the parameter input.max_side'
+        )
+
+
+def kind_of(error: ImageError) -> str:
+    """Return a short name of what is wrong: messages start with it, and differ in numbers after it."""
+    return f'invalid {str(error).split(maxsplit=1)[0]}'

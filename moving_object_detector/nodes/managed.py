@@ -1,0 +1,162 @@
+"""A lifecycle node that answers while it loads, survives wrong requests and says why a transition failed."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+
+from moving_object_detector.errors import UserError
+
+
+class ManagedNode(LifecycleNodeMixin, Node):
+    """Adds to rclpy's lifecycle what it lacks.
+
+    A transition may take its time: give the executor two threads, and the state, parameters, services
+    and timers stay alive meanwhile. An exception in a transition is logged and refuses it, where
+    rclpy is silent. A request for a transition that the state does not have is refused, where rclpy
+    before Kilted ends the executor (its issue 1209). The node can be destroyed while it loads.
+    """
+
+    def __init__(self, name: str) -> None:
+        Node.__init__(self, name, automatically_declare_parameters_from_overrides=True)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self.refusal = ''
+        """Why the last transition failed; empty when it succeeded."""
+        self.loading = False
+        """Whether :meth:`load` runs; it cannot be interrupted."""
+        self._destroyed = False
+        self._resources = threading.RLock()
+        self._guard_requests()
+
+    @property
+    def state(self) -> str:
+        """The lifecycle's state, such as ``active``."""
+        return str(self._state_machine.current_state[1])
+
+    # What a subclass does in its transitions. A UserError, or any other, refuses the transition.
+
+    @abstractmethod
+    def load(self) -> Any:
+        """Make what takes long; touch no ROS entity."""
+
+    @abstractmethod
+    def configure(self, loaded: Any) -> None:
+        """Go from unconfigured to inactive with what :meth:`load` has made."""
+
+    @abstractmethod
+    def activate(self) -> None:
+        """Go from inactive to active."""
+
+    @abstractmethod
+    def deactivate(self) -> None:
+        """Go from active to inactive."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of everything, from any state, also half-way into it."""
+
+    # Transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and configure; a refusal leads back to unconfigured."""
+
+        def configure() -> None:
+            self.loading = True
+            try:
+                loaded = self.load()
+            finally:
+                self.loading = False
+            with self._resources:
+                if not self._destroyed:
+                    self.configure(loaded)
+
+        result = self._attempt('configure', configure)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            self._let_go()
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate; a refusal leads back to inactive."""
+        super().on_activate(state)
+        result = self._attempt('activate', self.activate)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            super().on_deactivate(state)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate; leads to inactive."""
+        result = self._attempt('deactivate', self.deactivate)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything; leads to unconfigured."""
+        return self._attempt('cleanup', self._let_go)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything; leads to finalized, which only the end of the process leaves."""
+        return self._attempt('shutdown', self._let_go)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything; leads to unconfigured."""
+        self._let_go()
+        return TransitionCallbackReturn.SUCCESS
+
+    def start(self) -> None:
+        """Configure and activate, unless somebody else has begun to."""
+        try:
+            if self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+        except RuntimeError as error:
+            self.get_logger().warning(f'autostart gives way to another request: {error}')
+
+    def destroy_node(self) -> None:
+        """Release everything and leave the graph."""
+        with self._resources:
+            self._destroyed = True
+            self.release()
+        super().destroy_node()
+
+    def _let_go(self) -> None:
+        with self._resources:
+            self.release()
+
+    def _attempt(self, transition: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            action()
+        except UserError as error:
+            self.refusal = str(error)
+        except Exception as error:  # noqa: BLE001 - rclpy would make of it a failure without a word
+            self.get_logger().error(f'please report this:\n{traceback.format_exc()}')
+            self.refusal = f'{type(error).__name__}: {error}'
+        else:
+            self.refusal = ''
+            return TransitionCallbackReturn.SUCCESS
+        name = self.get_fully_qualified_name()
+        self.get_logger().error(
+            f'{transition} refused: {self.refusal}. When it is put right (ros2 param set {name} ...), '
+            f'try again: ros2 lifecycle set {name} {transition}'
+        )
+        return TransitionCallbackReturn.FAILURE
+
+    def _guard_requests(self) -> None:
+        service = self._service_change_state
+        change = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except RuntimeError as error:
+                wanted = request.transition.label or request.transition.id
+                self.get_logger().error(f'transition {wanted} refused: the node is {self.state} ({error})')
+                response.success = False
+                return response
+
+        service.callback = guarded

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from moving_object_detector.detection.config import RefinementConfig
+from moving_object_detector.detection.refinement import refine
+
+
+def picture_and_truth() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A bright disc on a dark, slightly noisy ground."""
+    ys, xs = np.mgrid[0:192, 0:384]
+    truth = (ys - 96) ** 2 + (xs - 200) ** 2 < 50**2
+    noise = np.random.default_rng(0).normal(0, 4, (192, 384, 3))
+    return np.clip(np.where(truth[:, :, None], (200, 180, 60), (40, 60, 80)) + noise, 0, 255).astype(np.uint8), truth
+
+
+def overlap(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+def blurred(truth: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The disc shifted by 4 pixels, at a quarter of the size, as a coarse network sees it."""
+    shifted = np.roll(truth, 4, 1).reshape(48, 4, 96, 4).mean((1, 3))
+    return (0.1 + 0.8 * shifted).astype(np.float32)
+
+
+@pytest.mark.parametrize('method', ['guided', 'crf'])
+def test_refinement_moves_a_mask_towards_the_edges_of_the_image(method: str) -> None:
+    image, truth = picture_and_truth()
+    plain = refine(blurred(truth), image, RefinementConfig(method='none'))
+    refined = refine(blurred(truth), image, RefinementConfig(method=method))
+    assert plain.shape == refined.shape == (192, 384)
+    assert 0.0 <= refined.min() <= refined.max() <= 1.0
+    assert overlap(refined > 0.5, truth) > overlap(plain > 0.5, truth) + 0.01
+
+
+@pytest.mark.parametrize('method', ['none', 'guided', 'crf'])
+def test_an_empty_mask_stays_empty(method: str) -> None:
+    image, _ = picture_and_truth()
+    assert not refine(np.zeros((48, 96), np.float32), image, RefinementConfig(method=method)).any()
+
+
+def test_the_result_has_the_size_of_the_image() -> None:
+    image, truth = picture_and_truth()
+    assert refine(blurred(truth), image[:101, :333], RefinementConfig(method='guided')).shape == (101, 333)
+
+
+def test_the_crf_equals_the_library_called_by_hand() -> None:
+    from pydensecrf import densecrf
+
+    image, truth = picture_and_truth()
+    probability = np.clip(0.1 + 0.8 * truth + np.random.default_rng(1).normal(0, 0.1, truth.shape), 0.01, 0.99)
+    config = RefinementConfig(method='crf', iterations=3)
+    found = refine(probability.astype(np.float32), image, config)
+    inside = np.clip(probability.astype(np.float32) / probability.astype(np.float32).max(), 1e-6, 1 - 1e-6)
+    crf = densecrf.DenseCRF(192 * 384, 2)
+    crf.setUnaryEnergy(-np.log(np.stack((1 - inside.ravel(), inside.ravel()))).astype(np.float32))
+    ys, xs = np.mgrid[0:192, 0:384]
+    features = np.concatenate((np.stack((xs, ys)) / 25.0, image.transpose(2, 0, 1) / 5.0)).reshape(5, -1)
+    crf.addPairwiseEnergy(features.astype(np.float32), compat=5)
+    expected = np.asarray(crf.inference(3))[1].reshape(192, 384)
+    np.testing.assert_allclose(found, expected, atol=1e-3)

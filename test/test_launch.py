@@ -1,0 +1,105 @@
+"""The launch file: arguments that can be seen, and values that are left to the parameters file unless given."""
+
+from __future__ import annotations
+
+import ast
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.options import options_of
+
+LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'detect.launch.py'
+ARGUMENTS = {
+    'autostart', 'device', 'image_topic', 'log_level', 'model', 'name', 'namespace', 'params_file', 'transport',
+    'use_sim_time', 'window_future', 'window_past', 'window_stride',
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def tree() -> ast.Module:
+    return ast.parse(LAUNCH_FILE.read_text())
+
+
+@pytest.fixture(scope='module')
+def launch_file():
+    if find_spec('launch_ros') is None:
+        pytest.skip('launch_ros is not installed here: it comes with a sourced ROS 2, not as a wheel')
+    spec = spec_from_file_location('detect_launch', LAUNCH_FILE)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def overrides(tree: ast.Module) -> list[tuple]:
+    assignments = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == 'OVERRIDES']
+    return list(ast.literal_eval(assignments[0].value))
+
+
+def test_every_argument_is_described_and_nothing_is_opaque(tree: ast.Module):
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    declared = [call for call in calls if call.func.id == 'DeclareLaunchArgument']
+    assert declared
+    for call in declared:
+        assert {'default_value', 'description'} <= {keyword.arg for keyword in call.keywords}
+    assert 'OpaqueFunction' not in LAUNCH_FILE.read_text()
+
+
+def test_overrides_are_parameters_of_the_node(tree: ast.Module):
+    options = {option.name: option for option in options_of(NodeConfig)}
+    for argument, parameter, meaning, choices in overrides(tree):
+        assert argument in ARGUMENTS
+        assert meaning
+        if parameter != 'use_sim_time':  # every node has it
+            declared = options[parameter]
+            assert (choices or ['']) == ['', *declared.choices]
+
+
+def context_with(launch_file, **values: str):
+    """The launch's context after its arguments, the parameters and the node's own are worked out."""
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument, GroupAction
+    from launch_ros.actions import SetParameter, SetParametersFromFile
+
+    context = LaunchContext()
+    context.launch_configurations.update(values)
+    description = launch_file.generate_launch_description()
+    for action in description.entities:
+        if isinstance(action, DeclareLaunchArgument):
+            action.visit(context)
+    (group,) = (action for action in description.entities if isinstance(action, GroupAction))
+    for action in group.get_sub_entities():
+        if isinstance(action, SetParameter | SetParametersFromFile):
+            action.visit(context)
+    return context
+
+
+def test_all_arguments_are_declared(launch_file):
+    declared = launch_file.generate_launch_description().get_launch_arguments()
+    assert {argument.name for argument in declared} == ARGUMENTS
+
+
+def test_nothing_given_leaves_all_to_the_file(launch_file):
+    context = context_with(launch_file, params_file='/some/file.yaml')
+    assert context.launch_configurations['global_params'] == ['/some/file.yaml']
+
+
+def test_what_is_given_comes_after_the_file_in_its_own_type(launch_file):
+    context = context_with(
+        launch_file,
+        params_file='/some/file.yaml',
+        device='cuda:0',
+        window_past='3',
+        use_sim_time='true',
+        model="/it's.st",
+    )
+    first, *given = context.launch_configurations['global_params']
+    assert first == '/some/file.yaml'
+    assert dict(given) == {'device': 'cuda:0', 'window.past': 3, 'use_sim_time': True, 'model': "/it's.st"}
+
+
+def test_a_wrong_choice_is_refused(launch_file):
+    with pytest.raises(RuntimeError, match='transport'):
+        context_with(launch_file, transport='theora')
