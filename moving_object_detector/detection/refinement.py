@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from moving_object_detector.detection.config import RefinementConfig
 
 # Guided filter (He et al., ECCV 2010) on an image in [0, 1]: radius as a share of the width, and its edge scale.
-GUIDED_RADIUS: Final = 0.02
-GUIDED_EPSILON: Final = 1e-3
+GUIDED_RADIUS: Final = 0.03
+GUIDED_EPSILON: Final = 1e-2
 # Bilateral term of the paper's released CRF, stated there for a width of 384.
 CRF_POSITION: Final = 25.0
 CRF_COLOUR: Final = 5.0

@@ -145,7 +145,7 @@ class Pipeline:
                 continue
             self.trouble = ''
             self._publish(results)
-            if not newest:
+            if wanted and not newest:
                 self._statistics.count('skipped')
             elif wanted:
                 finished = time.monotonic()

@@ -52,7 +52,7 @@ def test_the_crf_equals_the_library_called_by_hand() -> None:
 
     image, truth = picture_and_truth()
     probability = np.clip(0.1 + 0.8 * truth + np.random.default_rng(1).normal(0, 0.1, truth.shape), 0.01, 0.99)
-    config = RefinementConfig(method='crf', iterations=3)
+    config = RefinementConfig(method='crf', height=192, width=384, iterations=3)
     found = refine(probability.astype(np.float32), image, config)
     inside = np.clip(probability.astype(np.float32) / probability.astype(np.float32).max(), 1e-6, 1 - 1e-6)
     crf = densecrf.DenseCRF(192 * 384, 2)

@@ -27,7 +27,7 @@ from moving_object_detector.datasets.messages import encode_jpeg
 from moving_object_detector.nodes.messages import compressed_message, image_message
 
 # Loading PyTorch takes seconds, and many more where others use the machine.
-PATIENCE = 180
+PATIENCE = 60
 PERIOD = 33_000_000
 HEIGHT, WIDTH = 96, 128
 # Small and quick, with a window that is still both past and future.
@@ -80,7 +80,7 @@ class Bench:
         self.stamp = 10**12
         self.index = 0
         self._environment = environment
-        self._publishers, self._clients, self._subscriptions = {}, {}, {}
+        self._publishers, self._clients, self.subscriptions = {}, {}, {}
         command = [sys.executable, '-m', 'moving_object_detector.nodes.detect', '--ros-args', *arguments]
         for name, value in {**SMALL, **(parameters or {})}.items():
             command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
@@ -226,13 +226,15 @@ class Bench:
     # Images
 
     def subscribe(self, kind, topic, depth=1000):
-        """Return the list that a topic's messages go to."""
+        """Return the list that a topic's messages go to from now on."""
+        if topic in self.subscriptions:
+            self.unsubscribe(topic)
         got = []
-        self._subscriptions[topic] = self.node.create_subscription(kind, topic, got.append, depth)
+        self.subscriptions[topic] = self.node.create_subscription(kind, topic, got.append, depth)
         return got
 
     def unsubscribe(self, topic):
-        self.node.destroy_subscription(self._subscriptions.pop(topic))
+        self.node.destroy_subscription(self.subscriptions.pop(topic))
 
     def publisher(self, kind=Image, topic=None, qos=None):
         topic = topic or self.topic

@@ -234,9 +234,8 @@ def test_diagnostics_count_what_was_done(detect):
 
 def test_results_stop_when_nobody_listens_any_more(detect):
     detect.afresh()
-    for name in ('/detect/mask', '/detect/detections', '/detect/probability', '/detect/overlay', '/detect/flow'):
-        if name in detect._subscriptions:
-            detect.unsubscribe(name)
+    for topic in list(detect.subscriptions):
+        detect.unsubscribe(topic)
     detect.wait_status(lambda message, _: 'nobody subscribes' in message, 'nobody subscribes', detect.send)
     before = detect.counts()
     for _ in range(5):
