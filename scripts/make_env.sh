@@ -51,7 +51,7 @@ install() {
     sed -u -n -E 's/^ *Downloading (.*\/)?([^/ -]+)-([^- ]+)[^ ]* (\([0-9.]+ [MG]B\)).*/      \2 \3 \4/p' ||
     status=$?
   ((status == 0)) || {
-    grep -v '^WARNING: Location' "$log" | tail -n 15 >&2
+    grep -v '^WARNING' "$log" | tail -n 15 >&2
     fail "pip did not install $*; the whole log is $log"
   }
 }

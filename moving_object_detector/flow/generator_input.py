@@ -31,7 +31,8 @@ def stays_in_view(flow: Tensor) -> Tensor:
     height, width = flow.shape[-2:]
     x = flow[:, :1] + torch.arange(width, device=flow.device)
     y = flow[:, 1:] + torch.arange(height, device=flow.device)[:, None]
-    return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).to(flow.dtype)
+    inside: Tensor = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return inside.to(flow.dtype)
 
 
 def coherent_motion(residual: Tensor, camera: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class Camera:
         self._fell_silent = fell_silent
         self._timeout = config.input.timeout
         self._last = time.monotonic()
-        self._silent = False
+        self.silent = False
+        """Whether no image has come for ``input.timeout`` seconds, as far as :meth:`trouble` has looked."""
         message = Image if config.transport == 'raw' else CompressedImage
         self._kind = f'sensor_msgs/msg/{message.__name__}'
         with checked_overrides(self.topic):
@@ -53,8 +54,8 @@ class Camera:
 
     def _on_message(self, message: Any) -> None:
         self._last = time.monotonic()
-        if self._silent:
-            self._silent = False
+        if self.silent:
+            self.silent = False
             self._node.get_logger().info(f'images come again on {self.topic}')
         self._receive(message)
 
@@ -62,8 +63,8 @@ class Camera:
         """Say why no image comes, or what is wrong with how they come; empty when all is well."""
         silence = time.monotonic() - self._last
         if silence > self._timeout:
-            if not self._silent:
-                self._silent = True
+            if not self.silent:
+                self.silent = True
                 self._fell_silent()
             reason = explain_silence(self._node, self.topic, self._kind, self._subscription.qos_profile)
             return f'no image for {silence:.0f} s: {reason}'

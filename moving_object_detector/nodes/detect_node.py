@@ -181,7 +181,7 @@ class DetectNode(ManagedNode):
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
         trouble = camera.trouble()
         if trouble:
-            self._complain('camera', trouble)
+            self._complain('silence' if camera.silent else 'publishers', trouble)
         trouble = trouble or pipeline.trouble
         if trouble:
             return DiagnosticStatus.WARN, trouble

@@ -78,7 +78,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
                     self.configure(loaded)
 
         result = self._attempt('configure', configure)
-        if result is not TransitionCallbackReturn.SUCCESS:
+        if result != TransitionCallbackReturn.SUCCESS:
             self._let_go()
         return result
 
@@ -86,7 +86,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """Activate; a refusal leads back to inactive."""
         super().on_activate(state)
         result = self._attempt('activate', self.activate)
-        if result is not TransitionCallbackReturn.SUCCESS:
+        if result != TransitionCallbackReturn.SUCCESS:
             super().on_deactivate(state)
         return result
 
@@ -112,7 +112,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def start(self) -> None:
         """Configure and activate, unless somebody else has begun to."""
         try:
-            if self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except RuntimeError as error:
             self.get_logger().warning(f'autostart gives way to another request: {error}')

@@ -26,32 +26,49 @@ def explain_silence(node: Node, topic: str, kind: str, qos: QoSProfile) -> str:
         name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'
         if publisher.topic_type != kind:
             wrong = f'{name} publishes {topic} as {publisher.topic_type}, but {kind} is needed'
-            return f'{wrong}; {_suggest(node, "", kind)}'
+            return f'{wrong}; {_suggest(node, topic, kind)}'
         compatibility, reason = qos_check_compatible(publisher.qos_profile, qos)
-        if compatibility is QoSCompatibility.ERROR:
+        # Compared with ==: each value that rclpy returns is an object of its own.
+        if compatibility == QoSCompatibility.ERROR:
             return (
-                f'the QoS of {name} on {topic} does not match: {reason.strip()} Set '
-                f'qos_overrides.{topic}.subscription.<policy> to what the publisher offers'
+                f'the QoS of {name} on {topic} does not match: {reason.strip(" ;")}; start again with '
+                f'-p qos_overrides.{topic}.subscription.{_policy(reason)}'
             )
         names.append(name)
     who = ' and '.join(names)
     return f'{who} advertises {topic} with a QoS that matches, but sends nothing; is the camera running?'
 
 
-def _suggest(node: Node, topic: str, kind: str) -> str:
-    there = {name: kinds[0] for name, kinds in node.get_topic_names_and_types() if kinds and kinds[0] in IMAGE_TYPES}
-    there = {name: found for name, found in there.items() if node.count_publishers(name) and '/~' not in name}
+def _policy(reason: str) -> str:
+    """Return the override that makes a subscription take what the publisher offers."""
+    return 'reliability:=best_effort' if 'reliab' in reason.lower() else '<policy>:=<what the publisher offers>'
+
+
+def _image_topics(node: Node) -> dict[str, str]:
+    """Return the image topics that other nodes publish, and their types."""
     own = node.get_fully_qualified_name() + '/'
-    there = {name: found for name, found in there.items() if not name.startswith(own)}
-    compressed = f'{topic}/compressed'
-    if compressed in there:
-        return f'{compressed} is published: set the parameter transport to compressed'
+    found = {}
+    for topic, _ in node.get_topic_names_and_types():
+        # What the graph says of a topic counts subscriptions too, such as the one that waits in vain.
+        kinds = {publisher.topic_type for publisher in node.get_publishers_info_by_topic(topic)} & set(IMAGE_TYPES)
+        if kinds and not topic.startswith(own):
+            found[topic] = min(kinds)
+    return found
+
+
+def _suggest(node: Node, topic: str, kind: str) -> str:
+    there = _image_topics(node)
+    if f'{topic}/compressed' in there:
+        return f'{topic}/compressed is published: set the parameter transport to compressed'
     raw = topic.removesuffix('/compressed')
     if raw != topic and raw in there:
         return f'{raw} is published: set the parameter transport to raw'
     fitting = sorted(name for name, found in there.items() if found == kind)
     if fitting:
         remap = fitting[0].removesuffix('/compressed')
-        return f'{", ".join(fitting)} would fit: start with the argument image:={remap} (ros2 run: -r image:={remap})'
+        return (
+            f'{", ".join(fitting)} would fit: start with the argument image_topic:={remap} (ros2 launch) or '
+            f'-r image:={remap} (ros2 run)'
+        )
     others = ', '.join(sorted(there)) or 'none'
     return f'image topics that are published: {others}; start the camera, and check ROS_DOMAIN_ID'

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -193,20 +194,31 @@ class Bench:
 
     # Asking
 
-    def call(self, kind, name, **fields):
+    def ask(self, kind, name, **fields):
+        """Call a service; return the future of its answer."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, name)
         client = self._clients[name]
         self.wait(client.service_is_ready, f'service {name}')
-        future = client.call_async(kind.Request(**fields))
+        return client.call_async(kind.Request(**fields))
+
+    def call(self, kind, name, **fields):
+        """Call a service; return its answer."""
+        future = self.ask(kind, name, **fields)
         self.wait(future.done, f'answer of {name}')
         return future.result()
 
-    def change(self, label):
-        """Ask for a transition by its label; return whether it succeeded."""
-        request = ChangeState.Request()
-        request.transition.label = label
-        return self.call(ChangeState, f'{self.name}/change_state', transition=request.transition).success
+    def ask_change(self, transition):
+        """Ask for a transition by its label or number; return the future of the answer."""
+        by_label = isinstance(transition, str)
+        wanted = Transition(label=transition) if by_label else Transition(id=transition)
+        return self.ask(ChangeState, f'{self.name}/change_state', transition=wanted)
+
+    def change(self, transition):
+        """Ask for a transition by its label or number; return whether it succeeded."""
+        future = self.ask_change(transition)
+        self.wait(future.done, f'answer to {transition}')
+        return future.result().success
 
     def state(self):
         return self.call(GetState, f'{self.name}/get_state').current_state.label
@@ -251,21 +263,21 @@ class Bench:
         """Subscribe to the masks and send images until they come, then start afresh."""
         self.masks = self.subscribe(Image, f'{self.name}/mask')
         self.wait(lambda: self.masks, 'mask', meanwhile=self.send)
-        self.afresh()
+        self.afresh(quiet=1.5)
 
-    def afresh(self):
-        """Forget all frames, here and in the node."""
-        self.wait(lambda: self._settled(), 'quiet')
+    def afresh(self, quiet=0.2):
+        """Forget all frames, here and in the node; ``quiet`` is longer after images that nobody waited for."""
         assert self.call(Trigger, f'{self.name}/reset').success
+        self.wait(lambda: self._quiet(quiet), 'quiet')
         self.index = 0
         self.stamp += 100 * 10**9
         self.sent.clear()
         self.masks.clear()
         self.timings.clear()
 
-    def _settled(self):
+    def _quiet(self, seconds):
         before = len(self.masks), len(self.timings)
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.spin()
         return (len(self.masks), len(self.timings)) == before

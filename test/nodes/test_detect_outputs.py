@@ -16,7 +16,7 @@ from moving_object_detector.nodes.detections import detection_format
 
 @pytest.fixture(scope='module')
 def detect(start_detect):
-    return start_detect({**LOSSLESS, 'input.timeout': 2.0})
+    return start_detect({**LOSSLESS, 'input.timeout': 1.0})
 
 
 def pixels(message, dtype, channels=1):
@@ -55,7 +55,7 @@ def test_each_result_is_that_of_its_own_image(detect):
     }
     # Until the node knows all of them.
     detect.wait(lambda: all((*got.values(), *debug.values())), 'results on every topic', meanwhile=detect.send)
-    detect.afresh()
+    detect.afresh(quiet=1.5)
     for messages in (*got.values(), *debug.values()):
         messages.clear()
 
@@ -113,7 +113,7 @@ def boxes(message):
 def test_detections_box_the_mask(detect):
     got = detect.subscribe(detection_format()[0], '/detect/detections')
     detect.wait(lambda: got, 'detections', meanwhile=detect.send)
-    detect.afresh()
+    detect.afresh(quiet=1.5)
     got.clear()
     detect.show(4)
     detect.wait(lambda: len(got) == 3 and len(detect.masks) == 3, 'three results')

@@ -1,0 +1,280 @@
+"""The states of the real node, what it refuses to start with, and how it gets over that."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+from detect_bench import LOSSLESS
+from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.options import options_of
+from moving_object_detector.resources import default_model
+
+
+class Trap:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+    """Model files that must not be loaded, by what is wrong with them, and what the node says."""
+    folder = tmp_path_factory.mktemp('models')
+    good = default_model().read_bytes()
+    (folder / 'truncated.safetensors').write_bytes(good[: len(good) // 2])
+    (folder / 'garbage.safetensors').write_bytes(b'garbage' * 1000)
+    (folder / 'empty.safetensors').write_bytes(b'')
+    tensors = load_file(default_model())
+    name = next(iter(tensors))
+    save_file({**tensors, name: torch.zeros(3)}, folder / 'shape.safetensors', metadata_of(default_model()))
+    with (folder / 'pickle.safetensors').open('wb') as file:
+        pickle.dump(Trap(folder / 'executed'), file)
+    torch.save({'trap': Trap(folder / 'executed')}, folder / 'torch.safetensors')
+    return folder
+
+
+def metadata_of(path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework='pt') as file:
+        return file.metadata()
+
+
+REFUSED = {
+    'missing': r'missing\.safetensors: no such model file; check the path',
+    'truncated': r'truncated\.safetensors: is not a whole safetensors file .*; copy or download it again',
+    'garbage': r'garbage\.safetensors: is not a whole safetensors file',
+    'empty': r'empty\.safetensors: is empty; copy or download it again',
+    'shape': r'shape\.safetensors: is not a generator of this version: .* is \(3,\) and should be \(',
+    'pickle': r'pickle\.safetensors: is a PyTorch file, which can hold code and is not loaded; import it with: ros2 run',
+    'torch': r'torch\.safetensors: is a PyTorch file, which can hold code and is not loaded',
+}
+
+
+@pytest.fixture(scope='module')
+def detect(start_detect):
+    """A node that is told to start by itself, and cannot."""
+    wrong = {
+        **LOSSLESS,
+        'mask.threshold': 7.0,
+        'refinement.method': 'gided',
+        'window.past': 'many',
+        'windows.future': 3,
+        'quux': True,
+        'input.timeout': 1.0,
+    }
+    return start_detect(wrong)
+
+
+def test_wrong_parameters_are_said_and_refused(detect):
+    detect.wait_line(r'\[WARN\].*there is no parameter windows\.future; did you mean window\.future\?')
+    detect.wait_line(r'\[WARN\].*there is no parameter quux; see the README')
+    detect.wait_line(
+        r'\[ERROR\].*configure refused: window\.past is .many., but takes a whole number from 0 to 20; '
+        r"refinement\.method is 'gided', but takes one of none, guided, crf; "
+        r'mask\.threshold is 7\.0, but takes a number from 0\.01 to 0\.99\. When it is put right '
+        r'\(ros2 param set /detect \.\.\.\), try again: ros2 lifecycle set /detect configure'
+    )
+    assert detect.state() == 'unconfigured'
+    detect.wait_status(lambda message, _: 'mask.threshold is 7.0' in message, 'the reason')
+    assert detect.status.level == DiagnosticStatus.ERROR
+    # The defaults stand where a value was wrong.
+    assert detect.get('mask.threshold', 'window.past', 'window.future') == [0.5, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ('values', 'reason'),
+    [
+        ({'mask__threshold': 7.0}, r'mask\.threshold'),
+        ({'mask__threshold': float('nan')}, r'mask\.threshold'),
+        ({'mask__threshold': 'half'}, r'expected .*DOUBLE.* got .*STRING'),
+        ({'window__past': -1}, r'window\.past'),
+        ({'engine': 'tensorflow'}, r"engine is 'tensorflow', but takes one of auto, torch"),
+        ({'no_such_parameter': 1}, r'undeclared parameter'),
+    ],
+)
+def test_wrong_values_are_rejected_with_a_reason(detect, values, reason):
+    (result,) = detect.set(**values)
+    assert not result.successful
+    assert re.search(reason, result.reason)
+
+
+def test_a_request_that_is_no_parameter_does_not_deafen_the_node(detect):
+    parameter = Parameter('mask.threshold', value=0.5).to_parameter_msg()
+    parameter.value.type = 99
+    request = SetParameters.Request(parameters=[parameter])
+    client = detect.node.create_client(SetParameters, '/detect/set_parameters')
+    detect.wait(client.service_is_ready, 'service')
+    client.call_async(request)
+    detect.wait_line(r'a callback failed; please report this')
+    assert detect.state() == 'unconfigured'
+
+
+def test_putting_them_right_lets_it_configure(detect):
+    results = detect.set(mask__threshold=0.5, refinement__method='guided', window__past=1, window__future=1)
+    assert all(result.successful for result in results)
+    assert detect.change('configure')
+    assert detect.state() == 'inactive'
+    detect.wait_status(lambda message, values: message == values['state'] == 'inactive', 'inactive')
+    assert detect.status.level == DiagnosticStatus.OK
+    assert detect.change('cleanup')
+    assert detect.state() == 'unconfigured'
+
+
+@pytest.mark.parametrize('fault', REFUSED)
+def test_a_model_that_cannot_be_loaded(detect, models, fault):
+    lines = len(detect.lines)
+    assert detect.set(model=str(models / f'{fault}.safetensors'))[0].successful
+    assert not detect.change('configure')
+    line = detect.wait_line(r'\[ERROR\].*configure refused', lines)
+    assert re.search(f'{re.escape(str(models))}/{REFUSED[fault]}', line)
+    assert detect.state() == 'unconfigured'
+    assert not detect.change('activate')
+    detect.wait_status(lambda message, _: re.search(REFUSED[fault], message), 'the reason')
+    assert detect.status.level == DiagnosticStatus.ERROR
+    assert not (models / 'executed').exists()
+
+
+@pytest.mark.parametrize(
+    ('values', 'reason'),
+    [
+        ({'height': 30}, r'height is 30; the generator takes multiples of 4'),
+        ({'device': 'gpu'}, r"device is 'gpu', but takes auto, cpu, cuda or cuda:N"),
+        ({'device': 'cuda:31'}, r"device is 'cuda:31', but PyTorch .* sees \d+ CUDA devices; set device to cpu"),
+        ({'flow__backend': 'pwcnet'}, r'flow\.backend is pwcnet, but flow\.model names no weights'),
+        ({'window__past': 0, 'window__future': 0}, r'window\.past and window\.future are both 0'),
+    ],
+)
+def test_values_that_only_loading_can_judge(detect, values, reason):
+    right = {'height': 64, 'device': 'auto', 'flow__backend': 'dis', 'window__past': 1, 'window__future': 1, 'model': ''}
+    lines = len(detect.lines)
+    assert all(result.successful for result in detect.set(**{**right, **values}))
+    assert not detect.change('configure')
+    detect.wait_line(f'configure refused: {reason}', lines)
+    assert all(result.successful for result in detect.set(**right))
+
+
+def test_transitions_that_the_state_does_not_have_are_refused(detect):
+    lines = len(detect.lines)
+    for transition in ('activate', 'deactivate', 'cleanup', 'nonsense', 3, 4, 2, 77):
+        assert not detect.change(transition)
+        assert detect.state() == 'unconfigured'
+    detect.wait_line(r'transition 3 refused: the node is unconfigured', lines)
+    assert not detect.call(Trigger, '/detect/reset').success
+
+
+def test_a_full_cycle_twice(detect):
+    for _ in range(2):
+        assert detect.change('configure')
+        assert not detect.change('configure')
+        assert detect.state() == 'inactive'
+        assert detect.node.count_subscribers('/image') == 0
+        assert detect.change('activate')
+        assert detect.state() == 'active'
+        detect.watch_masks()
+        detect.show(4)
+        detect.wait(lambda: len(detect.masks) == 3, 'masks')
+        detect.check_masks()
+        # What cannot change now is refused, with the way to do it; what can is taken.
+        refused, taken = detect.set(window__past=2, mask__threshold=0.6)
+        assert not refused.successful
+        assert 'can change only while the node is unconfigured; deactivate and clean it up first' in refused.reason
+        assert taken.successful
+        assert detect.get('window.past', 'mask.threshold') == [1, 0.6]
+        assert detect.change('deactivate')
+        assert detect.state() == 'inactive'
+        detect.masks.clear()
+        detect.wait(lambda: detect.node.count_subscribers('/image') == 0, 'end of the subscription')
+        detect.withdraw()
+        detect.wait_status(lambda message, values: message == values['state'] == 'inactive', 'inactive')
+        assert not detect.masks
+        assert detect.change('activate')
+        detect.show(3)
+        detect.wait(lambda: len(detect.masks) >= 2, 'masks after the second activation')
+        assert detect.change('deactivate')
+        assert detect.change('cleanup')
+        assert detect.state() == 'unconfigured'
+        detect.wait(lambda: detect.node.count_publishers('/detect/mask') == 0, 'end of the topics')
+        detect.withdraw()
+        detect.wait_status(lambda _, values: values['state'] == 'unconfigured' and not values['engine'], 'unconfigured')
+
+
+def resident_megabytes(process):
+    status = Path(f'/proc/{process.pid}/status').read_text()
+    return int(status.split('VmRSS:')[1].split()[0]) / 1024
+
+
+def test_memory_does_not_grow_from_cycle_to_cycle(detect):
+    sizes = []
+    for _ in range(8):
+        assert detect.change('configure')
+        assert detect.change('cleanup')
+        sizes.append(resident_megabytes(detect.process))
+    # A generator takes 6 MB, and a leak would take one in each of the five cycles.
+    assert sizes[-1] - sizes[2] < 12
+
+
+def test_descriptors_say_what_each_parameter_takes(detect):
+    options = {declared.name: declared for declared in options_of(NodeConfig)}
+    answer = detect.call(DescribeParameters, '/detect/describe_parameters', names=list(options))
+    assert len(answer.descriptors) == len(options)
+    kinds = {bool: 1, int: 2, float: 3, str: 4}
+    for described in answer.descriptors:
+        declared = options[described.name]
+        assert described.type == kinds[declared.kind]
+        assert described.description.startswith(declared.description)
+        assert ('at any time' in described.description) == declared.runtime
+        ranges = [*described.integer_range, *described.floating_point_range]
+        bounds = [(one.from_value, one.to_value) for one in ranges]
+        assert bounds == ([] if declared.low is None else [(declared.low, declared.high)])
+        if declared.choices:
+            assert described.additional_constraints == 'one of ' + ', '.join(declared.choices)
+
+
+def test_shutdown_is_the_end_until_ctrl_c(detect):
+    assert detect.change('configure')
+    assert detect.change('activate')
+    assert detect.change('shutdown')
+    assert detect.state() == 'finalized'
+    detect.wait_status(lambda message, _: message == 'finalized', 'finalized')
+    assert not detect.change('configure')
+    assert detect.node.count_subscribers('/image') == 0
+    assert detect.end() < 10
+    assert detect.process.returncode == 0
+
+
+def test_without_autostart_it_waits(start_detect):
+    detect = start_detect({**LOSSLESS, 'autostart': False}, ['-r', '__node:=waiting'], node='/waiting')
+    detect.wait_status(lambda message, _: message == 'unconfigured', 'unconfigured')
+    assert detect.state() == 'unconfigured'
+    assert not [line for line in detect.lines if 'waiting]' in line]
+    # The state, parameters and services answer while a model loads.
+    answer = detect.ask_change('configure')
+    states = []
+    while not answer.done():
+        states.append(detect.state())
+        assert detect.set(mask__threshold=0.4)[0].successful
+        assert not detect.change('configure')
+    assert answer.result().success
+    assert 'configuring' in states
+    assert detect.get('mask.threshold') == [0.4]
+    assert detect.change('activate')
+    masks = detect.subscribe(Image, '/waiting/mask')
+    detect.wait(lambda: masks, 'mask', meanwhile=detect.send)

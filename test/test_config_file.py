@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moving_object_detector.config_file import load_config, read_parameter_file
+from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.errors import UserError
+
+CONFIG = Path(__file__).resolve().parents[1] / 'config'
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / 'params.yaml'
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_dotted_and_nested_names_are_the_same(file):
+    dotted = read_parameter_file(file('/**:\n  ros__parameters:\n    window.past: 3\n    flow.preset: fast\n'))
+    nested = '/**:\n  ros__parameters:\n    window:\n      past: 3\n    flow: {preset: fast}\n'
+    assert dotted == read_parameter_file(file(nested)) == {'window.past': 3, 'flow.preset': 'fast'}
+
+
+def test_values_keep_their_types(file):
+    text = '/**:\n  ros__parameters:\n    a: 1\n    b: 1.0\n    c: true\n    d: "1"\n    e: [1, 2]\n    f: text\n'
+    values = read_parameter_file(file(text))
+    assert values == {'a': 1, 'b': 1.0, 'c': True, 'd': '1', 'e': [1, 2], 'f': 'text'}
+    assert [type(value) for value in values.values()] == [int, float, bool, str, list, str]
+
+
+def test_several_nodes_and_namespaces_are_merged_in_their_order(file):
+    text = (
+        '/**:\n  ros__parameters: {device: cpu, threads: 1}\n'
+        'front:\n  detect:\n    ros__parameters: {threads: 2}\n'
+        '  play:\n    ros__parameters: {rate: 0.5}\n'
+    )
+    assert read_parameter_file(file(text)) == {'device': 'cpu', 'threads': 2, 'rate': 0.5}
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', 'holds no parameters'),
+        ('just a text', 'holds no parameters'),
+        ('/**:\n  ros__parameters: {}\n', 'holds no parameters'),
+        ('window.past: 3\n', "'window.past' has no ros__parameters"),
+        ('detect:\n  window.past: 3\n', "'window.past' has no ros__parameters"),
+        ('detect:\n  ros__parameters: 3\n', "'detect' has no ros__parameters"),
+        ('detect:\n  ros__parameters:\n', "'detect' has no ros__parameters"),
+        ('detect:\n', "'detect' has no ros__parameters"),
+        ('/**: [1, 2\n', 'cannot be read as a parameter file'),
+        ('a: !!python/object/apply:os.system ["false"]\n', 'cannot be read as a parameter file'),
+    ],
+)
+def test_what_is_no_parameter_file(file, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_parameter_file(file(text))
+    assert 'params.yaml' in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00\x80')
+    for path in (tmp_path / 'none.yaml', tmp_path, tmp_path / 'binary.yaml'):
+        with pytest.raises(UserError, match='cannot be read as a parameter file'):
+            read_parameter_file(path)
+
+
+def test_file_then_assignments_over_the_defaults(file):
+    path = file('/**:\n  ros__parameters:\n    window.past: 3\n    window.future: 4\n    gate: {min_motion: 2}\n')
+    config = load_config(DetectorConfig(), path, ['window.past=1', ' flow.preset = fast', 'model=~/a=b.safetensors'])
+    assert (config.window.past, config.window.future, config.window.stride) == (1, 4, 1)
+    assert config.gate.min_motion == 2.0
+    assert config.flow.preset == 'fast'
+    assert config.model == '~/a=b.safetensors'
+    assert load_config(DetectorConfig(), None) == DetectorConfig()
+    assert load_config(DetectorConfig(model='x'), None, ['model=']).model == ''
+
+
+def test_parameters_of_the_node_alone_are_passed_over_in_the_file_only(file):
+    path = file('/**:\n  ros__parameters:\n    use_sim_time: true\n    window.past: 3\n')
+    assert load_config(DetectorConfig(), path).window.past == 3
+    with pytest.raises(UserError, match="there is no option 'use_sim_time'"):
+        load_config(DetectorConfig(), path, ['use_sim_time=true'])
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'message'),
+    [
+        ('window.past', "'window.past' is not of the form name=value"),
+        ('window.past=', "window.past is '', but takes a whole number from 0 to 20"),
+        ('window.past=1.5', 'window.past is 1.5, but takes a whole number'),
+        ('window.past=21', 'window.past is 21, but takes'),
+        ('window.past=true', 'window.past is True, but takes'),
+        ('model=[', r"'model=\[' has a value that is not YAML; put it in quotes"),
+        ('model=a: b: c', 'has a value that is not YAML'),
+    ],
+)
+def test_wrong_assignments(assignment, message):
+    with pytest.raises(UserError, match=message):
+        load_config(DetectorConfig(), None, [assignment])
+
+
+def test_a_wrong_value_in_a_file(file):
+    with pytest.raises(UserError, match="flow.preset is 'slow', but takes one of ultrafast, fast, medium"):
+        load_config(DetectorConfig(), file('/**:\n  ros__parameters:\n    flow.preset: slow\n'))
+
+
+@pytest.mark.parametrize('name', sorted(path.name for path in CONFIG.glob('*.yaml')))
+def test_files_that_come_with_the_package(name):
+    assert load_config(DetectorConfig(), CONFIG / name) != DetectorConfig()
