@@ -39,7 +39,7 @@ def installed(tmp_path, request):
         code = 'from moving_object_detector.resources import share_folder; print(share_folder())'
         environment = os.environ | {'PYTHONPATH': str(site)}
         return subprocess.run(
-            [sys.executable, '-c', code], env=environment, cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, '-c', code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )
 
     return tmp_path, site, ask

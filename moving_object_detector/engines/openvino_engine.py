@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -35,7 +36,11 @@ class OpenVinoEngine:
         properties: dict[str, object] = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             properties['INFERENCE_NUM_THREADS'] = threads
-        self._request = openvino.compile_model(model, 'CPU', properties).create_infer_request()
+        # In a thread of its own: OpenVINO gives the thread that loads its CPU plugin a signal stack, and frees it with
+        # the plugin although the thread may live on; the next Ctrl-C or end of a child would crash the process.
+        with ThreadPoolExecutor(1) as loader:
+            compiled = loader.submit(openvino.compile_model, model, 'CPU', properties).result()
+        self._request = compiled.create_infer_request()
         self.device = torch.device('cpu')
         self.name = 'openvino float32 on cpu'
 

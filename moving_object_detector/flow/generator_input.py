@@ -31,8 +31,8 @@ def stays_in_view(flow: Tensor) -> Tensor:
     height, width = flow.shape[-2:]
     x = flow[:, :1] + torch.arange(width, device=flow.device)
     y = flow[:, 1:] + torch.arange(height, device=flow.device)[:, None]
-    inside: Tensor = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return inside.to(flow.dtype)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return torch.where(inside, 1.0, 0.0)
 
 
 def coherent_motion(residual: Tensor, camera: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def coherent_motion(residual: Tensor, camera: Tensor) -> Tensor:
     grid = (min(COHERENCE_GRID[0], residual.shape[-2]), min(COHERENCE_GRID[1], residual.shape[-1]))
     known = stays_in_view(camera)
     cells = functional.adaptive_avg_pool2d(residual * known, grid).norm(dim=1).flatten(1)
-    strongest = cells.topk(min(STRONGEST_CELL, cells.shape[1]), dim=1).values[:, -1]
+    strongest: Tensor = cells.topk(min(STRONGEST_CELL, cells.shape[1]), dim=1).values[:, -1]
     return strongest * (1000.0 / residual.shape[-1])
 
 

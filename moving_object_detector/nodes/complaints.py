@@ -14,13 +14,22 @@ class Complaints:
         say: Logs one line.
         interval: Seconds.
         counted: Whether to add how many were held back since the last of the kind.
+        now: Clock in seconds.
 
     """
 
-    def __init__(self, say: Callable[[str], object], interval: float = 5.0, *, counted: bool = True) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], object],
+        interval: float = 5.0,
+        *,
+        counted: bool = True,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._say = say
         self._interval = interval
         self._counted = counted
+        self._now = now
         self._last: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -28,7 +37,7 @@ class Complaints:
     def __call__(self, kind: str, text: str) -> None:
         """Say ``text`` unless one of the same kind was said within the interval; kinds must be few."""
         with self._lock:
-            now = time.monotonic()
+            now = self._now()
             if kind in self._last and now - self._last[kind] < self._interval:
                 self._held_back[kind] = self._held_back.get(kind, 0) + 1
                 return

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Two threads, so that services and diagnostics answer while a model loads.
         with ros_node('detect', ros, _make_node) as (node, stop), spinning(node, threads=2):
             stop.wait()
+            node.get_logger().info('stopping')
         if node.loading:
             # Python would wait for the thread that loads, and nothing can interrupt an engine that is being built.
             sys.stderr.flush()

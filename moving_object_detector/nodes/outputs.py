@@ -17,6 +17,7 @@ from moving_object_detector.nodes.detections import detection_format
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
 
+IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
 DEBUG_TOPICS = ('processing_time_ms', 'pipeline_latency_ms', 'cyclic_time_ms')
 
 

@@ -94,7 +94,8 @@ def ros_node(
             rclpy.try_shutdown()
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # Ctrl-C comes twice, from the terminal and from ros2 launch; the end must not be interrupted by itself.
+            signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
 @contextmanager

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from moving_object_detector.nodes.outputs import IMAGE_RESULTS
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
@@ -23,7 +26,7 @@ def explain_silence(node: Node, topic: str, kind: str, qos: QoSProfile) -> str:
         return f'nobody publishes {topic}; {_suggest(node, topic, kind)}'
     names = []
     for publisher in publishers:
-        name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'
+        name = _full_name(publisher)
         if publisher.topic_type != kind:
             wrong = f'{name} publishes {topic} as {publisher.topic_type}, but {kind} is needed'
             return f'{wrong}; {_suggest(node, topic, kind)}'
@@ -45,15 +48,19 @@ def _policy(reason: str) -> str:
 
 
 def _image_topics(node: Node) -> dict[str, str]:
-    """Return the image topics that other nodes publish, and their types."""
-    own = node.get_fully_qualified_name() + '/'
+    """Return the image topics that are published, results of detectors left out, and their types."""
     found = {}
     for topic, _ in node.get_topic_names_and_types():
         # What the graph says of a topic counts subscriptions too, such as the one that waits in vain.
-        kinds = {publisher.topic_type for publisher in node.get_publishers_info_by_topic(topic)} & set(IMAGE_TYPES)
-        if kinds and not topic.startswith(own):
-            found[topic] = min(kinds)
+        for publisher in node.get_publishers_info_by_topic(topic):
+            own = topic in [f'{_full_name(publisher)}/{result}' for result in IMAGE_RESULTS]
+            if publisher.topic_type in IMAGE_TYPES and not own:
+                found[topic] = publisher.topic_type
     return found
+
+
+def _full_name(endpoint: TopicEndpointInfo) -> str:
+    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
 
 
 def _suggest(node: Node, topic: str, kind: str) -> str:

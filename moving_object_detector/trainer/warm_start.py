@@ -163,7 +163,7 @@ def train(output: Path, options: WarmStartOptions, workers: int, checkpoint_ever
             torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
             optimiser.step()
             averaged.update_parameters(generator)
-            running = float(loss) if running is None else 0.98 * running + 0.02 * float(loss)
+            running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
             bar.set_postfix(loss=f'{running:.3f}')
             if (step + 1) % checkpoint_every == 0 or step + 1 == options.steps:
                 save(step + 1)

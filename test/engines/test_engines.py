@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -88,6 +91,31 @@ def test_inputs_may_be_views_and_are_left_alone(generator, openvino_engines):
     for engine in (openvino_engines[size], TorchEngine(generator, CPU)):
         assert torch.allclose(engine(*views), reference(generator, image, flow), atol=TOLERANCE)
         assert all(torch.equal(view, old) for view, old in zip(views, before, strict=True))
+
+
+def signal_stack():
+    """Where this thread's signal handlers run: address, flags and size of the alternative stack."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = (('address', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t))
+
+    found = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+    return found.address, found.flags, found.size
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks Linux where signal handlers run')
+def test_openvino_leaves_no_freed_signal_stack_behind(generator, openvino_engines):
+    """It did: after two engines had gone in the order of their making, the next signal crashed the process."""
+    from moving_object_detector.engines.openvino_engine import OpenVinoEngine
+
+    before = signal_stack()
+    engine = OpenVinoEngine(generator, (16, 32))
+    assert signal_stack() == before
+    del engine
+    gc.collect()
+    assert signal_stack() == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')

@@ -78,6 +78,7 @@ class Bench:
         self.topic = topic
         self.lines, self.masks, self.statuses, self.timings = [], [], [], []
         self.sent = {}
+        self.moment = 0.0
         self.stamp = 10**12
         self.index = 0
         self._environment = environment
@@ -119,6 +120,7 @@ class Bench:
         self.process.stderr.close()
 
     def _on_diagnostics(self, message):
+        self.moment = stamp_of(message) / 1e9
         self.statuses += [status for status in message.status if status.hardware_id == self.name]
 
     # Waiting
@@ -131,7 +133,9 @@ class Bench:
         deadline, again = time.monotonic() + limit, 0.0
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f'no {what} within {limit} s; {self.status}; the node wrote:\n' + '\n'.join(self.lines[-30:]))
+                pytest.fail(
+                    f'no {what} within {limit} s; {self.status}; the node wrote:\n' + '\n'.join(self.lines[-30:])
+                )
             if self.process.poll() is not None and what != 'end':
                 pytest.fail(f'the node ended with {self.process.returncode}:\n' + '\n'.join(self.lines[-30:]))
             if meanwhile is not None and time.monotonic() > again:
@@ -237,12 +241,12 @@ class Bench:
 
     # Images
 
-    def subscribe(self, kind, topic, depth=1000):
+    def subscribe(self, kind, topic, qos=1000):
         """Return the list that a topic's messages go to from now on."""
         if topic in self.subscriptions:
             self.unsubscribe(topic)
         got = []
-        self.subscriptions[topic] = self.node.create_subscription(kind, topic, got.append, depth)
+        self.subscriptions[topic] = self.node.create_subscription(kind, topic, got.append, qos)
         return got
 
     def unsubscribe(self, topic):

@@ -49,15 +49,15 @@ BAD_IMAGES = {
     'unknown encoding': (
         image(encoding='quux7'), r"encoding 'quux7' is not supported; publish one of rgb8, .*bgr8.*mono16.*yuv422"
     ),
-    'step too small': (image(step=100), r'step is 100, but a row of 128 pixels in rgb8 takes 384 bytes; .* set step to 384'),
-    'truncated': (image(data=bytes(1000)), r'data has 1000 bytes, but 128x96 rgb8 with step 384 takes 36864; .*cut short'),
-    'size zero': (image(height=0, width=0, step=0, data=b''), r'image of size zero \(0x0, rgb8\); check the camera driver'),
+    'step too small': (image(step=100), r'step is 100, but a row of 128 pixels in rgb8 takes 384 bytes; .* to 384'),
+    'truncated': (image(data=bytes(1000)), r'data has 1000 bytes, but 128x96 rgb8 with step 384 takes 36864; .*short'),
+    'size zero': (image(height=0, width=0, step=0, data=b''), r'image of size zero \(0x0, rgb8\); check the camera'),
     '1x1': (image(height=1, width=1, step=3, data=bytes(3)), r'size 1x1 is too small; both sides must be at least 16'),
     'odd width of yuv': (
         image(width=127, encoding='yuv422', step=254), r'yuv422 needs an even width, but the image is 127x96; publish'
     ),
     'no encoding': (image(encoding=''), r"encoding '' is not supported; publish one of"),
-    'wrong encoding': (image(encoding='rgba8'), r'step is 384, but a row of 128 pixels in rgba8 takes 512 bytes; .*512'),
+    'wrong encoding': (image(encoding='rgba8'), r'step is 384, but a row of 128 pixels in rgba8 takes 512'),
     'no data': (image(data=b''), r'data has 0 bytes'),
     'height zero': (image(height=0, data=b''), r'image of size zero \(128x0'),
     '8000x6000 truncated': (
@@ -90,7 +90,10 @@ def test_it_is_counted_and_stands_in_the_diagnostics(detect):
     for bad, _ in BAD_IMAGES.values():
         detect.bad(bad)
     detect.wait_counts(
-        invalid=before['invalid'] + len(BAD_IMAGES), processed=before['processed'] + 3, failed=0, skipped=before['skipped']
+        invalid=before['invalid'] + len(BAD_IMAGES),
+        processed=before['processed'] + 3,
+        failed=0,
+        skipped=before['skipped'],
     )
     assert detect.status.level == DiagnosticStatus.WARN
     assert detect.status.message.startswith('/image: image ignored: size 4294967295x4294967295')
@@ -178,7 +181,9 @@ def test_stamps_repeat(detect):
     detect.wait(lambda: len(detect.masks) >= 3, 'masks')
     detect.check_masks()
     detect.wait_counts(repeated=before['repeated'] + 3)
-    detect.wait_line(r'/image: image ignored: it has the stamp of the frame before it; is the topic published twice', lines)
+    detect.wait_line(
+        r'/image: image ignored: it has the stamp of the frame before it; is the topic published twice', lines
+    )
 
 
 def test_stamps_go_back(detect):
@@ -190,7 +195,9 @@ def test_stamps_go_back(detect):
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 6, 'a mask for each image')
     detect.check_masks()
-    detect.wait_line(r'/image: detection starts anew: the image is older than the frame before it; does a bag loop', lines)
+    detect.wait_line(
+        r'/image: detection starts anew: the image is older than the frame before it; does a bag loop', lines
+    )
     detect.stamp = first + 10**9
 
 
@@ -298,7 +305,7 @@ def jpeg(image_=None):
 
 
 BAD_FILES = {
-    'no image': (b'this is no image at all', r"compressed image \(format 'jpeg', 23 bytes\) does not decode; publish JPEG"),
+    'no image': (b'this is no image at all', r"compressed image \(format 'jpeg', 23 bytes\) does not decode; publish"),
     '1x1': (jpeg(np.zeros((1, 1, 3), np.uint8)), r'size 1x1 is too small'),
     'truncated': (jpeg()[:900], r"compressed image \(format 'jpeg', 900 bytes\) "),
     '8000x6000': (jpeg(np.zeros((6000, 8000, 3), np.uint8)), r'size 8000x6000 is too large'),

@@ -63,7 +63,7 @@ REFUSED = {
     'garbage': r'garbage\.safetensors: is not a whole safetensors file',
     'empty': r'empty\.safetensors: is empty; copy or download it again',
     'shape': r'shape\.safetensors: is not a generator of this version: .* is \(3,\) and should be \(',
-    'pickle': r'pickle\.safetensors: is a PyTorch file, which can hold code and is not loaded; import it with: ros2 run',
+    'pickle': r'pickle\.safetensors: is a PyTorch file, which can hold code and is not loaded; import it with: ros2',
     'torch': r'torch\.safetensors: is a PyTorch file, which can hold code and is not loaded',
 }
 
@@ -163,7 +163,14 @@ def test_a_model_that_cannot_be_loaded(detect, models, fault):
     ],
 )
 def test_values_that_only_loading_can_judge(detect, values, reason):
-    right = {'height': 64, 'device': 'auto', 'flow__backend': 'dis', 'window__past': 1, 'window__future': 1, 'model': ''}
+    right = {
+        'height': 64,
+        'device': 'auto',
+        'flow__backend': 'dis',
+        'window__past': 1,
+        'window__future': 1,
+        'model': '',
+    }
     lines = len(detect.lines)
     assert all(result.successful for result in detect.set(**{**right, **values}))
     assert not detect.change('configure')

@@ -67,17 +67,22 @@ def test_each_result_is_that_of_its_own_image(detect):
         assert ious(mask, index) > 0.5
     for name in ('probability', 'overlay', 'flow'):
         assert [stamp_of(message) for message in got[name]] == stamps
-        assert {(m.height, m.width, m.header.frame_id, m.is_bigendian) for m in got[name]} == {(HEIGHT, WIDTH, 'camera', 0)}
+        assert {(m.height, m.width, m.header.frame_id, m.is_bigendian) for m in got[name]} == {
+            (HEIGHT, WIDTH, 'camera', 0)
+        }
     for index, mask in enumerate(detect.masks):
         probability, flow = got['probability'][index], got['flow'][index]
         assert (probability.encoding, flow.encoding, got['overlay'][index].encoding) == ('32FC1', '32FC2', 'bgr8')
         shares = pixels(probability, np.float32)
-        assert 0 <= shares.min() and shares.max() <= 1
+        assert shares.min() >= 0
+        assert shares.max() <= 1
         # The default leaves out what is smaller than 0.05 % of the image: six pixels.
         assert ((shares >= 0.5) != (pixels(mask, np.uint8) > 0)).sum() <= 12
         x, y, side = object_box(index)
         moved = pixels(flow, np.float32, 2)
-        assert np.median(moved[y + 8 : y + side - 8, x + 8 : x + side - 8], axis=(0, 1)) == pytest.approx((3, 0), abs=0.7)
+        assert np.median(moved[y + 8 : y + side - 8, x + 8 : x + side - 8], axis=(0, 1)) == pytest.approx(
+            (3, 0), abs=0.7
+        )
         assert np.abs(np.median(moved[:20], axis=(0, 1))).max() < 0.3
         overlay = pixels(got['overlay'][index], np.uint8, 3)[..., ::-1]
         outside = pixels(mask, np.uint8) == 0
@@ -174,12 +179,12 @@ def test_options_of_run_time_work_on_the_next_mask(detect):
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 2, 'two masks')
     assert all(np.any(mask.data) for mask in detect.masks)
-    (result,) = detect.set(gate__min_motion=1000.0)
-    assert result.successful
+    (before,) = detect.get('gate.min_motion')
+    assert detect.set(gate__min_motion=1000.0)[0].successful
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 5, 'five masks')
     assert not any(np.any(mask.data) for mask in detect.masks[3:])
-    assert detect.set(gate__min_motion=0.25)[0].successful
+    assert detect.set(gate__min_motion=before)[0].successful
 
 
 def test_reset_forgets_the_frames_that_wait(detect):

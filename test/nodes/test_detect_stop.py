@@ -36,9 +36,13 @@ def wait_mapped(detect, library):
 @pytest.mark.parametrize(
     ('library', 'delay'),
     [
-        ('_rclpy_pybind11', 0), ('librmw_fastrtps', 0), ('libtorch_cpu', 0), ('libtorch_python', 0), ('libtorch_python', 0.5),
+        ('_rclpy_pybind11', 0),
+        ('librmw_fastrtps', 0),
+        ('libtorch_cpu', 0),
+        ('libtorch_python', 0),
+        ('libtorch_python', 0.5),
     ],
-)  # fmt: skip
+)
 def test_while_it_starts(start_detect, library, delay):
     detect = start_detect({})
     wait_mapped(detect, library)

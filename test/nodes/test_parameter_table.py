@@ -1,0 +1,54 @@
+"""One table of parameters: the README and the files in config/ say what the options say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moving_object_detector.config_file import read_parameter_file
+from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.parameter_table import main, parameter_table
+from moving_object_detector.options import options_of, with_values
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN, END = '<!-- parameters -->', '<!-- /parameters -->'
+
+
+def test_every_option_has_its_row():
+    head, rule, *rows = parameter_table().splitlines()
+    options = list(options_of(NodeConfig))
+    assert len(rows) == len(options) > 20
+    assert {line.count(' | ') for line in (head, *rows)} == {5}
+    assert rule.count('|') == 7
+    row = next(line for line in rows if '`mask.threshold`' in line)
+    assert row == (
+        '| `mask.threshold` | double | `0.5` | 0.01 to 0.99 | yes | Probability from which a pixel is in the mask. |'
+    )
+    row = next(line for line in rows if '`transport`' in line)
+    assert row.startswith('| `transport` | string | `raw` | `raw`, `compressed` |  | raw: sensor_msgs/Image')
+    assert any(line.startswith('| `autostart` | bool | `true` |  |  | ') for line in rows)
+    assert any(line.startswith('| `model` | string | `""` |  |  | ') for line in rows)
+
+
+def test_it_can_be_printed(capsys):
+    assert main([]) == 0
+    assert capsys.readouterr().out == parameter_table() + '\n'
+
+
+def test_the_readme_has_the_table():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert text.count(BEGIN) == text.count(END) == 1, f'README.md must have one table between {BEGIN} and {END}'
+    table = text.partition(BEGIN)[2].partition(END)[0].strip()
+    assert table == parameter_table(), 'paste: python -m moving_object_detector.nodes.parameter_table'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'config').glob('*.yaml')), ids=lambda path: path.name)
+def test_the_files_hold_only_parameters_and_values_that_there_are(path):
+    values = read_parameter_file(path)
+    assert values
+    with_values(NodeConfig(), values)  # raises with the name of what is wrong
+
+
+def test_there_are_files():
+    assert {path.name for path in (ROOT / 'config').glob('*.yaml')} >= {'cpu.yaml', 'gpu.yaml'}
