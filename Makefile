@@ -7,7 +7,7 @@
 #   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
 #   OUT=demo_output    demo: folder for the results
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
-#   PARAMS=config/cpu.yaml  demo: parameters of the detector
+#   PARAMS=config/cpu.yaml  demo, bench, eval: parameters of the detector
 #   ARGS=              bench, eval: more arguments for the program
 
 PYTHON ?= python3
@@ -56,11 +56,11 @@ test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pytest
 
-bench: $(STAMP)  ## Print the time of each stage.
-	@$(BIN)/python -m moving_object_detector.tools.bench $(ARGS)
+bench: $(STAMP)  ## Print the time of each stage and write bench.json.
+	@$(BIN)/python -m moving_object_detector.tools.bench --config '$(PARAMS)' --json bench.json $(ARGS)
 
-eval: $(STAMP)  ## Score the masks on annotated sequences: make eval ARGS='FOLDER'.
-	@$(BIN)/python -m moving_object_detector.evaluation.evaluate $(ARGS)
+eval: $(STAMP)  ## Score the masks on annotated sequences: make eval ARGS='--root FOLDER --split train'.
+	@$(BIN)/python -m moving_object_detector.evaluation.evaluate --config '$(PARAMS)' $(ARGS)
 
 clean:  ## Remove what was built and measured, and the environment.
 	rm -rf build install log $(VENV) demo_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

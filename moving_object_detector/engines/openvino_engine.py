@@ -46,6 +46,7 @@ class OpenVinoEngine:
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
         """Return masks; see :class:`~moving_object_detector.engines.base.MaskEngine`."""
-        outputs = self._request.infer([image.contiguous().numpy(), flow.contiguous().numpy()])
+        inputs = [image.contiguous().numpy(), flow.contiguous().numpy()]
+        outputs = self._request.infer(inputs, share_inputs=True, share_outputs=True)
         # Copied, since the request reuses its output for the next batch.
         return torch.from_numpy(outputs[0].copy())

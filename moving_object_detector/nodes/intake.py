@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from moving_object_detector.datasets.messages import decode_compressed, decode_image
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.detection.detector import SMALLEST_SIDE
 from moving_object_detector.errors import ImageError
 
 ADVICE = {
@@ -54,6 +53,9 @@ def decode(message: Any, max_side: int) -> NDArray[np.uint8]:
 
 
 def _check_size(height: int, width: int, max_side: int) -> None:
+    # Not above: PyTorch comes with it, and the node is to be there before that has been loaded.
+    from moving_object_detector.detection.detector import SMALLEST_SIDE
+
     if 0 < min(height, width) < SMALLEST_SIDE:
         raise ImageError(
             f'size {width}x{height} is too small; both sides must be at least {SMALLEST_SIDE} pixels, '

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.lifecycle import LifecycleNodeMixin, LifecyclePublisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
 
 from moving_object_detector.detection.overlay import draw_overlay
-from moving_object_detector.detection.result import Result
 from moving_object_detector.errors import UserError
 from moving_object_detector.nodes.detections import detection_format
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
+
+if TYPE_CHECKING:
+    from moving_object_detector.detection.result import Result
 
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
 DEBUG_TOPICS = ('processing_time_ms', 'pipeline_latency_ms', 'cyclic_time_ms')

@@ -8,11 +8,9 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.result import Result
 from moving_object_detector.errors import ImageError
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
@@ -20,6 +18,10 @@ from moving_object_detector.nodes.intake import ADVICE, decode, header_stamp, ki
 from moving_object_detector.nodes.mailbox import Letter, Mailbox, Order
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.statistics import Statistics
+
+if TYPE_CHECKING:
+    from moving_object_detector.detection.detector import Detector
+    from moving_object_detector.detection.result import Result
 
 
 class Pipeline:

@@ -102,6 +102,7 @@ def ros_node(
 def spinning(node: Node, threads: int = 1) -> Iterator[None]:
     """Serve the node's callbacks in ``threads`` threads while the context lives."""
     from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation as implementation
 
     executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     executor.add_node(node)
@@ -110,6 +111,9 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
     def spin() -> None:
         try:
             executor.spin()
+        except implementation.InvalidHandle:
+            # Something was destroyed by one thread while another was about to wait for it: rclpy's own race.
+            return
         except Exception:  # noqa: BLE001 - whatever a callback raises: one bad request must not make the node deaf
             if not ended.is_set():
                 node.get_logger().error(f'a callback failed; please report this:\n{traceback.format_exc()}')

@@ -49,6 +49,15 @@ def test_sequences_do_not_influence_each_other(build, davis):
     assert score_sequence(detector, blink, 'refined', lambda _: None) == alone
 
 
+def test_a_sequence_that_was_broken_off_leaves_nothing_behind(build, davis):
+    wander, blink = read_davis(davis, 'val')
+    detector = build()
+    next(detect_sequence(detector, wander, 'refined'))
+    results = list(detect_sequence(detector, blink, 'refined'))
+    assert [result.index for result in results] == list(range(6))
+    assert np.array_equal(results[0].image[:, :, ::-1], cv2.imread(str(blink.images[0])))
+
+
 @pytest.mark.parametrize('scale', [1, 2])
 def test_scores_against_counting(build, davis, scale):
     """The masks that the detector gives, scored by hand; annotations may be larger than the frames."""

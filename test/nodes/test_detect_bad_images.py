@@ -147,6 +147,14 @@ def test_padded_rows_are_no_fault(detect):
     assert any(any(mask) for mask in plain)
 
 
+@pytest.mark.parametrize('size', [(16, 16), (17, 4096), (4096, 16), (97, 131)])
+def test_sizes_that_are_only_unusual_are_no_fault(detect, size):
+    detect.afresh()
+    detect.show(images=[scene(index, size) for index in range(3)])
+    detect.wait(lambda: len(detect.masks) >= 2, 'masks')
+    detect.check_masks()
+
+
 def test_the_size_changes(detect):
     detect.afresh()
     lines = len(detect.lines)

@@ -272,6 +272,8 @@ def test_without_autostart_it_waits(start_detect):
     detect.wait_status(lambda message, _: message == 'unconfigured', 'unconfigured')
     assert detect.state() == 'unconfigured'
     assert not [line for line in detect.lines if 'waiting]' in line]
+    # The node is there before PyTorch, which takes its time.
+    assert 'libtorch' not in Path(f'/proc/{detect.process.pid}/maps').read_text()
     # The state, parameters and services answer while a model loads.
     answer = detect.ask_change('configure')
     states = []

@@ -64,6 +64,14 @@ def test_measure_gives_every_stage(options):
     assert report['window'] == '-2..+2'
 
 
+def test_frames_before_those_that_count_are_left_out(options):
+    """Of six frames, five to warm up: every figure is that of a single frame."""
+    config = load_config(DetectorConfig(), None, options)
+    report = measure(config, [np.full((48, 96, 3), 9 * k, np.uint8) for k in range(6)], 5)
+    for times in (*report['stages'].values(), report['frame']):
+        assert times['median'] == times['p95'] == times['p99']
+
+
 def test_table_text():
     times = {'median': 1.5, 'p95': 2.0, 'p99': 2.25}
     report = {

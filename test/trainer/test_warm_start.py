@@ -26,9 +26,13 @@ SMALL_SCENES = partial(PairOptions, scene=SceneOptions(size=(64, 128)))
 
 @pytest.fixture
 def small_scenes(monkeypatch):
-    """Render few textures at a small size, where a test needs many pairs."""
+    """Render few textures at a small size, where a test needs many pairs, and compute in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
     monkeypatch.setattr('moving_object_detector.trainer.rendered_pairs.PairOptions', SMALL_SCENES)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_mask_loss_by_hand():
@@ -77,7 +81,8 @@ def run(output, *arguments):
         'from moving_object_detector.trainer.warm_start import main; sys.exit(main(sys.argv[1:]))'
     )
     command = [sys.executable, '-c', code, str(output), *TINY, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {'OMP_NUM_THREADS': '1'}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -137,7 +142,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, small_scenes):
 def test_it_learns(tmp_path, small_scenes, flow_input):
     """After some steps the loss on pairs that training never saw is lower than that of any constant mask."""
     output = tmp_path / 'model.safetensors'
-    options = WarmStartOptions(steps=40, batch=6, height=32, width=64, flow_input=flow_input)
+    options = WarmStartOptions(steps=40, batch=4, height=32, width=64, flow_input=flow_input)
     train(output, options, 0, 50, held_out=1)
     _, metadata = load_weights(output)
     assert metadata['flow_input'] == flow_input

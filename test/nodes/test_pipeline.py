@@ -1,0 +1,182 @@
+"""The computing thread outlives what goes wrong in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+from rclpy.logging import get_logger
+from std_msgs.msg import Header
+
+from moving_object_detector.detection.continuity import Step
+from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.messages import image_message
+from moving_object_detector.nodes.pipeline import Pipeline
+from moving_object_detector.nodes.statistics import Statistics
+from moving_object_detector.options import with_values
+
+
+class Detector:
+    """Stands for a detector that fails on some frames, which the real one has no way to be made to do."""
+
+    def __init__(self, fails=(), gate=None):
+        self.fails = set(fails)
+        self.gate = gate
+        self.last_step = Step.CONTINUES
+        self.config = None
+        self.seen, self.resets = [], 0
+
+    def step(self, image, stamp, *, infer, tag):
+        if self.gate is not None:
+            self.gate.wait(10)
+        self.seen.append((stamp, infer))
+        if stamp in self.fails:
+            raise RuntimeError(f'CUDA error at {stamp}')
+        return [SimpleNamespace(estimate='refined', tag=tag)]
+
+    def flush(self):
+        return []
+
+    def reset(self):
+        self.resets += 1
+
+
+class Outputs:
+    def __init__(self):
+        self.published = []
+
+    def wanted(self):
+        return True
+
+    def publish(self, result, header):
+        self.published.append(header.stamp.nanosec)
+        return True
+
+    def publish_timings(self, processing, latency, cycle):
+        pass
+
+
+@pytest.fixture
+def run():
+    """Make a pipeline around a detector; it is closed at the end."""
+    pipelines = []
+    logger = get_logger('pipeline_test')
+
+    def begin(detector, **parameters):
+        said = []
+
+        def warn(text):
+            said.append(('warning', text))
+            logger.warning(text)
+
+        def fail(text):
+            said.append(('error', text))
+            logger.error(text)
+
+        outputs, statistics = Outputs(), Statistics()
+        config = with_values(NodeConfig(), parameters)
+        pipeline = Pipeline(detector, outputs, statistics, config, '/image', warn, fail, lambda: 7)
+        pipelines.append(pipeline)
+        return pipeline, outputs, statistics, said
+
+    yield begin
+    for pipeline in pipelines:
+        pipeline.close()
+
+
+def message(stamp, **fields):
+    header = Header()
+    header.stamp.nanosec = stamp
+    made = image_message(np.zeros((20, 30, 3), np.uint8), 'rgb8', header)
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def wait(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_an_unexpected_error_is_reported_and_the_next_image_is_computed(run):
+    detector = Detector(fails=[2, 3])
+    pipeline, outputs, statistics, said = run(detector)
+    for stamp in (1, 2, 3, 4):
+        pipeline.receive(message(stamp))
+        wait(lambda stamp=stamp: len(detector.seen) == stamp)
+        if stamp == 3:
+            wait(lambda: pipeline.trouble == 'detection failed: RuntimeError: CUDA error at 3')
+    wait(lambda: outputs.published == [1, 4])
+    wait(lambda: not pipeline.trouble)
+    assert detector.resets == 2
+    assert statistics.report(0)['frames failed'] == '2'
+    # A warning after an error: rclpy does not log with two severities from one line of code.
+    pipeline.receive(message(5, encoding='quux'))
+    wait(lambda: len(said) == 2)
+    assert [severity for severity, _ in said] == ['error', 'warning']
+    assert 'RuntimeError: CUDA error at 2' in said[0][1]
+    assert said[0][1].startswith('/image: detection failed and starts anew; please report this:\nTraceback')
+    assert "image ignored: encoding 'quux'" in said[1][1]
+
+
+def test_an_order_is_carried_out_though_the_images_before_it_fail(run):
+    gate = threading.Event()
+    detector = Detector(fails=[1], gate=gate)
+    pipeline, _, _, _ = run(detector)
+    pipeline.receive(message(1))
+    pipeline.configure(with_values(NodeConfig(), {'mask.threshold': 0.7}))
+    gate.set()
+    wait(lambda: detector.config is not None)
+    assert detector.config.mask.threshold == 0.7
+
+
+def test_only_the_newest_of_those_that_wait_is_computed(run):
+    gate = threading.Event()
+    detector = Detector(gate=gate)
+    pipeline, _, statistics, said = run(detector, **{'input.queue': 3})
+    pipeline.receive(message(1))
+    wait(lambda: int(statistics.report(0)['frames received']) == 1)
+    time.sleep(0.1)  # until the thread holds the first
+    for stamp in (2, 3, 4, 5):
+        pipeline.receive(message(stamp))
+    gate.set()
+    wait(lambda: len(detector.seen) == 4)
+    # The second was dropped, since three may wait.
+    assert detector.seen == [(1, True), (3, False), (4, False), (5, True)]
+    wait(lambda: statistics.report(0)['frames processed'] == '2')
+    report = statistics.report(0)
+    assert (report['frames dropped'], report['frames skipped'], report['frames received']) == ('1', '2', '5')
+    assert [text for _, text in said if 'the oldest are dropped' in text]
+
+
+def test_closing_does_not_wait_for_what_waits(run):
+    gate = threading.Event()
+    detector = Detector(gate=gate)
+    pipeline, _, _, _ = run(detector)
+    pipeline.receive(message(1))
+    time.sleep(0.1)
+    for stamp in range(2, 20):
+        pipeline.receive(message(stamp))
+    threading.Timer(0.2, gate.set).start()
+    pipeline.close()
+    assert len(detector.seen) <= 1
+    pipeline.receive(message(30))  # from a callback that was under way
+    assert len(detector.seen) <= 1
+
+
+def test_an_image_without_a_stamp_has_that_of_its_arrival(run):
+    detector = Detector()
+    pipeline, outputs, _, said = run(detector)
+    pipeline.receive(message(0))
+    wait(lambda: outputs.published == [0])
+    assert detector.seen == [(7, True)]
+    assert said == [
+        ('warning', '/image: images have no stamp, so their time of arrival is used; set it in the driver'),
+    ]
