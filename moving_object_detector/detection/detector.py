@@ -58,6 +58,8 @@ class Detector:
         self.config = config
         self.last_step = Step.CONTINUES
         """What the last frame was to the one before it."""
+        self.missed = 0
+        """Frames so far that were to be inferred and got no result, since no neighbour came that could vote."""
         self._flow_input: FlowInput = flow_input
         self._stage: Stage = stage or (lambda _: nullcontext())
         self._ring = Ring(config.window)
@@ -78,7 +80,9 @@ class Detector:
 
         """
         end = self._next_index - self.config.window.future * self.config.window.stride
-        results = [self._result(frame, 'refined') for frame in self._ring if frame.index >= end and frame.votes]
+        waiting = [frame for frame in self._ring if frame.index >= end and frame.inferred]
+        results = [self._result(frame, 'refined') for frame in waiting if frame.votes]
+        self.missed += len(waiting) - len(results)
         self.reset()
         return results
 
@@ -127,6 +131,8 @@ class Detector:
         complete = self._ring.at(newest.index - window.future * window.stride)
         if complete is not None and complete.votes:
             results.append(self._result(complete, 'refined'))
+        elif complete is not None and complete.inferred:
+            self.missed += 1
         if newest.votes:
             results.append(self._result(newest, 'zero_lag'))
         return results

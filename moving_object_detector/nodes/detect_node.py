@@ -62,9 +62,9 @@ class DetectNode(ManagedNode):
     def load(self) -> tuple[Detector, NodeConfig]:
         """Load the model; all parameters are fixed from here on but those for run time."""
         config = self._settings.freeze()
+        started = time.monotonic()
         from moving_object_detector.detection.build import build_detector
 
-        started = time.monotonic()
         detector = build_detector(config)
         self._engine = f'{detector.engine.name}, {detector.flow.name} flow, {detector.size[1]}x{detector.size[0]}'
         self.get_logger().info(f'loaded in {time.monotonic() - started:.1f} s: {self._engine}')
@@ -90,9 +90,8 @@ class DetectNode(ManagedNode):
 
     def activate(self) -> None:
         """Subscribe to the images."""
-        if self._pipeline is not None:
-            self._camera = Camera(self, self._settings.config, self._on_image, self._pipeline.flush)
-            self.get_logger().info(f'active: waiting for images on {self._camera.topic}')
+        self._camera = Camera(self, self._settings.config, self._on_image, self._on_silence)
+        self.get_logger().info(f'active: waiting for images on {self._camera.topic}')
 
     def deactivate(self) -> None:
         """Unsubscribe and forget the frames; the model stays loaded."""
@@ -107,7 +106,12 @@ class DetectNode(ManagedNode):
         self.deactivate()
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
+            import torch
+
             pipeline.close()
+            del pipeline
+            # Else PyTorch would keep a GPU's memory for what it may need later.
+            torch.cuda.empty_cache()
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.destroy()
@@ -128,6 +132,12 @@ class DetectNode(ManagedNode):
         pipeline = self._pipeline
         if pipeline is not None and self._enabled:
             pipeline.receive(message)
+
+    # Of the node and not of the pipeline: rclpy keeps a destroyed subscription for a while, with its callbacks.
+    def _on_silence(self) -> None:
+        pipeline = self._pipeline
+        if pipeline is not None:
+            pipeline.flush()
 
     def _reconfigure(self, config: NodeConfig) -> None:
         pipeline = self._pipeline

@@ -65,6 +65,7 @@ class Pipeline:
         self._fail = Complaints(fail)
         self._now = now
         self._encoding: str | None = None
+        self._missed = 0
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
 
@@ -195,6 +196,9 @@ class Pipeline:
         self._encoding = encoding
 
     def _publish(self, results: list[Result]) -> None:
+        missed, self._missed = self._detector.missed - self._missed, self._detector.missed
+        if missed:
+            self._statistics.count('skipped', missed)
         for result in results:
             if result.estimate == self._config.estimate and self._outputs.publish(result, result.tag):
                 self._statistics.count('published')

@@ -208,6 +208,18 @@ def test_one_frame_alone_gives_nothing(make_detector: Make, clip: Images) -> Non
     detector = make_detector(config_of(5, 5))
     assert detector.step(clip[0], 0) == []
     assert detector.flush() == []
+    assert detector.missed == 1
+
+
+def test_a_frame_whose_only_neighbour_was_skipped_is_counted(make_detector: Make, clip: Images) -> None:
+    detector = make_detector(config_of(1, 1))
+    results = []
+    for n, infer in enumerate((True, False, True, True)):
+        results += detector.step(clip[n], n * STEP, infer=infer)
+    results += detector.flush()
+    # Frame 0 had frame 1 alone to vote on it, which was not inferred.
+    assert [r.index for r in results if r.estimate == 'refined'] == [2, 3]
+    assert detector.missed == 1
 
 
 def test_memory_is_bounded_by_the_window(make_detector: Make, clip: Images) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
-from detect_bench import LOSSLESS
+from detect_bench import LOSSLESS, header, scene
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
@@ -19,6 +22,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.options import options_of
 from moving_object_detector.resources import default_model
 
@@ -236,6 +240,37 @@ def test_memory_does_not_grow_from_cycle_to_cycle(detect):
         sizes.append(resident_megabytes(detect.process))
     # A generator takes 6 MB, and a leak would take one in each of the five cycles.
     assert sizes[-1] - sizes[2] < 12
+
+
+def test_transitions_while_images_pour_in(detect):
+    """Whoever destroys what another thread waits for must not deafen the node, nor keep the detector alive."""
+    lines = len(detect.lines)
+    publisher = detect.node.create_publisher(Image, '/image', 10)
+    message = image_message(scene(0), 'rgb8', header(0))
+    stop = threading.Event()
+
+    def pour():
+        for stamp in itertools.count(1):
+            message.header.stamp.sec, message.header.stamp.nanosec = stamp // 100, stamp % 100 * 10_000_000
+            publisher.publish(message)
+            if stop.wait(0.01):
+                return
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    sizes = []
+    try:
+        for _ in range(20):
+            for transition, seconds in (('configure', 0.02), ('activate', 0.25), ('deactivate', 0), ('cleanup', 0)):
+                assert detect.change(transition)
+                time.sleep(seconds)
+            sizes.append(resident_megabytes(detect.process))
+    finally:
+        stop.set()
+        thread.join()
+        detect.node.destroy_publisher(publisher)
+    assert sizes[-1] - sizes[4] < 40
+    assert not [line for line in detect.lines[lines:] if 'Traceback' in line or 'report this' in line]
 
 
 def test_descriptors_say_what_each_parameter_takes(detect):
