@@ -199,6 +199,7 @@ class Pipeline:
         missed, self._missed = self._detector.missed - self._missed, self._detector.missed
         if missed:
             self._statistics.count('skipped', missed)
+            self._statistics.count('processed', -missed)
         for result in results:
             if result.estimate == self._config.estimate and self._outputs.publish(result, result.tag):
                 self._statistics.count('published')

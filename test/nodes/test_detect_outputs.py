@@ -144,6 +144,15 @@ def test_every_image_gets_one_mask_once_the_stream_ends(detect):
     detect.wait_line(r'no image for \d+ s: /bench advertises /image with a QoS that matches, but sends nothing')
 
 
+def test_an_image_alone_gets_no_mask_and_counts_as_skipped(detect):
+    detect.afresh()
+    before = detect.counts()
+    detect.show(1)
+    # At the time-out.
+    detect.wait_counts(received=before['received'] + 1, processed=before['processed'], skipped=before['skipped'] + 1)
+    assert not detect.masks
+
+
 def test_the_zero_lag_estimate_comes_at_once_and_can_be_chosen_at_run_time(detect):
     detect.afresh()
     detect.show(4)

@@ -29,6 +29,7 @@ class Detector:
         self.gate = gate
         self.last_step = Step.CONTINUES
         self.config = None
+        self.missed = 0
         self.seen, self.resets = [], 0
 
     def step(self, image, stamp, *, infer, tag):
