@@ -54,7 +54,7 @@ class Pipeline:
         now: Callable[[], int],
     ) -> None:
         self.trouble = ''
-        """Why the last image gave no result; empty when it was in order."""
+        """What was wrong with the last image; empty when it was in order."""
         self._mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
@@ -146,7 +146,6 @@ class Pipeline:
             results = self._step(letter, infer=newest and wanted)
             if results is None:
                 continue
-            self.trouble = ''
             self._publish(results)
             if wanted and not newest:
                 self._statistics.count('skipped')
@@ -164,7 +163,7 @@ class Pipeline:
         except ImageError as error:
             self._ignore('invalid', kind_of(error), str(error))
             return None
-        self._follow_encoding(message_encoding(message))
+        trouble = self._follow_encoding(message_encoding(message))
         stamp = header_stamp(message.header)
         if stamp == 0:
             self._warn(
@@ -177,7 +176,9 @@ class Pipeline:
             self._ignore('repeated', step.name, f'it {step.value}; {ADVICE[step]}')
             return None
         if step.starts_anew:
-            self._warn(step.name, f'{self._topic}: detection starts anew: the image {step.value}; {ADVICE[step]}')
+            trouble = f'{self._topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
+            self._warn(step.name, trouble)
+        self.trouble = trouble
         return results
 
     def _ignore(self, count: str, kind: str, reason: str) -> None:
@@ -185,15 +186,16 @@ class Pipeline:
         self.trouble = f'{self._topic}: image ignored: {reason}'
         self._warn(kind, self.trouble)
 
-    def _follow_encoding(self, encoding: str) -> None:
-        if self._encoding not in (None, encoding):
-            self._flush()
-            self._warn(
-                'encoding',
-                f'{self._topic}: detection starts anew: the encoding changed from {self._encoding} to {encoding}; '
-                'do two cameras publish here?',
-            )
-        self._encoding = encoding
+    def _follow_encoding(self, encoding: str) -> str:
+        """Start anew where the encoding changes; return what there is to say about it."""
+        last, self._encoding = self._encoding, encoding
+        if last in (None, encoding):
+            return ''
+        self._flush()
+        change = f'the encoding changed from {last} to {encoding}; do two cameras publish here?'
+        trouble = f'{self._topic}: detection starts anew: {change}'
+        self._warn('encoding', trouble)
+        return trouble
 
     def _publish(self, results: list[Result]) -> None:
         missed, self._missed = self._detector.missed - self._missed, self._detector.missed

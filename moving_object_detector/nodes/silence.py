@@ -50,8 +50,10 @@ def _policy(reason: str) -> str:
 def _image_topics(node: Node) -> dict[str, str]:
     """Return the image topics that are published, results of detectors left out, and their types."""
     found = {}
-    for topic, _ in node.get_topic_names_and_types():
-        # What the graph says of a topic counts subscriptions too, such as the one that waits in vain.
+    for topic, kinds in node.get_topic_names_and_types():
+        if not set(IMAGE_TYPES) & set(kinds):
+            continue
+        # These are the types of the subscriptions too, such as of the one that waits in vain.
         for publisher in node.get_publishers_info_by_topic(topic):
             own = topic in [f'{_full_name(publisher)}/{result}' for result in IMAGE_RESULTS]
             if publisher.topic_type in IMAGE_TYPES and not own:

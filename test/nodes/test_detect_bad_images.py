@@ -220,6 +220,21 @@ def test_stamps_jump_an_hour(detect):
     detect.wait_line(r'detection starts anew: the image comes after a gap; .*continuity\.max_gap', lines)
 
 
+def test_a_camera_that_is_slower_than_the_longest_gap(detect):
+    """Each image starts anew, so no mask can ever come: that is said in the diagnostics too."""
+    detect.afresh()
+
+    def send():
+        detect.stamp += 2 * 10**9
+        detect.send()
+
+    detect.wait_status(
+        lambda message, _: 'the image comes after a gap; if the camera is that slow' in message, 'it', send
+    )
+    assert detect.status.level == DiagnosticStatus.WARN
+    assert not detect.masks
+
+
 @pytest.mark.parametrize('seconds', [-5, -(2**31)])
 def test_stamps_before_1970(detect, seconds):
     detect.afresh()
@@ -312,20 +327,21 @@ def jpeg(image_=None):
     return bytes(encode_jpeg(scene(0) if image_ is None else image_))
 
 
+# The bytes are made by a call, so that collecting the tests does not encode 48 million pixels.
 BAD_FILES = {
-    'no image': (b'this is no image at all', r"compressed image \(format 'jpeg', 23 bytes\) does not decode; publish"),
-    '1x1': (jpeg(np.zeros((1, 1, 3), np.uint8)), r'size 1x1 is too small'),
-    'truncated': (jpeg()[:900], r"compressed image \(format 'jpeg', 900 bytes\) "),
-    '8000x6000': (jpeg(np.zeros((6000, 8000, 3), np.uint8)), r'size 8000x6000 is too large'),
-    'empty': (b'', r"compressed image \(format 'jpeg', 0 bytes\) "),
+    'no image': (lambda: b'this is no image at all', r"compressed image \(format 'jpeg', 23 bytes\) does not decode"),
+    '1x1': (lambda: jpeg(np.zeros((1, 1, 3), np.uint8)), r'size 1x1 is too small'),
+    'truncated': (lambda: jpeg()[:900], r"compressed image \(format 'jpeg', 900 bytes\) "),
+    '8000x6000': (lambda: jpeg(np.zeros((6000, 8000, 3), np.uint8)), r'size 8000x6000 is too large'),
+    'empty': (lambda: b'', r"compressed image \(format 'jpeg', 0 bytes\) "),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize('case', BAD_FILES)
 def test_compressed_it_is_ignored_and_said(compressed, case):
-    data, pattern = BAD_FILES[case]
+    make, pattern = BAD_FILES[case]
     bad = CompressedImage(header=header(5), format='jpeg')
-    bad.data = data
+    bad.data = make()
     compressed.afresh()
     lines = len(compressed.lines)
     compressed.show(3, encoding='jpeg')

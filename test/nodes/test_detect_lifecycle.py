@@ -315,6 +315,7 @@ def test_without_autostart_it_waits(start_detect):
     while not answer.done():
         states.append(detect.state())
         assert detect.set(mask__threshold=0.4)[0].successful
+        assert not detect.set(window__past=3)[0].successful or states[-1] == 'unconfigured'
         assert not detect.change('configure')
     assert answer.result().success
     assert 'configuring' in states
