@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
@@ -164,11 +163,8 @@ class Detector:
             masks = masks * moving[:, None, None, None]
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks[:, 0], prepared.motion, flows, strict=True):
                 frame.vote(mask, motion)
-                self._remember_flow(frame, neighbour, flow)
-
-    def _remember_flow(self, frame: Frame, neighbour: Frame, flow: Tensor) -> None:
-        if abs(neighbour.index - frame.index) == self.config.window.stride:
-            frame.flow = flow
+                if abs(neighbour.index - frame.index) == self.config.window.stride:
+                    frame.flow = flow
 
     def _result(self, frame: Frame, estimate: Estimate) -> Result:
         return Result(frame, estimate, self.config.refinement, self.config.mask)

@@ -60,14 +60,12 @@ class Ring:
         """Forget all frames."""
         self._frames.clear()
 
-    def push(self, frame: Frame) -> list[Frame]:
-        """Add the newest frame and return those that no later frame can touch, oldest first."""
+    def push(self, frame: Frame) -> None:
+        """Add the newest frame and let go of those that it and later ones cannot reach."""
         self._frames.append(frame)
         reach = max(self._window.past, self._window.future) * self._window.stride
-        left = []
         while self._frames[0].index < frame.index - reach:
-            left.append(self._frames.popleft())
-        return left
+            self._frames.popleft()
 
     def at(self, index: int) -> Frame | None:
         """Return the frame with this index, or None when it is no longer or not yet there."""
