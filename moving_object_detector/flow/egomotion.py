@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 FIT_GRID: Final = (24, 48)
-FIT_ROUNDS: Final = 6
+# Terms of the polynomial in each round: a simpler motion bends round a large object less, so it comes first;
+# the weights of a round go on to the next.
+FIT_TERMS: Final = (3, 3, 3, 3, 3, 6, 6, 6, 6, 6, 6)
 # 95 % efficiency of the Cauchy weight on Gaussian noise (Holland and Welsch 1977).
 CAUCHY_TUNING: Final = 2.385
 # Median of |r| to standard deviation, per component, of a two-dimensional Gaussian.
@@ -23,7 +25,7 @@ RAYLEIGH_MEDIAN: Final = 1.1774
 SCALE_FLOOR: Final = 1e-3
 
 
-def _quadratic_basis(height: int, width: int, device: torch.device) -> Tensor:
+def quadratic_basis(height: int, width: int, device: torch.device) -> Tensor:
     """Return (6, height, width): 1, x, y, x^2, xy, y^2 at pixel centres scaled to [-1, 1]."""
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2.0 / height) - 1.0
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2.0 / width) - 1.0
@@ -37,11 +39,18 @@ def _cell_means(maps: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(maps, grid).flatten(-2).transpose(-2, -1)
 
 
+def _cauchy_weights(residual: Tensor) -> Tensor:
+    """Return the weight of each cell, (B, cells, 2) pixels to (B, cells, 1)."""
+    error: Tensor = residual.norm(dim=2, keepdim=True)
+    sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)
+    return (1.0 + (error / (CAUCHY_TUNING * sigma)) ** 2).reciprocal()
+
+
 def fit_camera_motion(flow: Tensor) -> Tensor:
     """Fit a quadratic polynomial to each flow field by iteratively reweighted least squares.
 
-    Cauchy weights, 6 rounds, on a grid of at most 24 x 48 cell means; both components share a weight,
-    since a pixel that moves on its own does so in both.
+    Cauchy weights on a grid of at most 24 x 48 cell means, from the median flow by affine rounds to quadratic
+    ones; both components share a weight, since a pixel that moves on its own does so in both.
 
     Args:
         flow: (B, 2, H, W), pixels.
@@ -51,18 +60,15 @@ def fit_camera_motion(flow: Tensor) -> Tensor:
 
     """
     batch, _, height, width = flow.shape
-    polynomials = _quadratic_basis(height, width, flow.device)
+    polynomials = quadratic_basis(height, width, flow.device)
     # Averaged like the flow, a polynomial flow is met exactly, also where the size gives cells of several sizes.
     cells, basis = _cell_means(flow.float()), _cell_means(polynomials)
-    ridge = torch.eye(6, device=flow.device) * 1e-6
-    weights = torch.ones(batch, basis.shape[0], 1, device=flow.device)
-    coefficients = torch.zeros(batch, 6, 2, device=flow.device)
-    for _ in range(FIT_ROUNDS):
-        weighted = (basis * weights).transpose(1, 2)
-        normal = weighted @ basis
-        scale = normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        coefficients = torch.linalg.solve(normal + ridge * scale, weighted @ cells)
-        error = (cells - basis @ coefficients).norm(dim=2, keepdim=True)
-        sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)
-        weights = 1.0 / (1.0 + (error / (CAUCHY_TUNING * sigma)) ** 2)
+    weights = _cauchy_weights(cells - cells.median(1, keepdim=True).values)
+    for terms in FIT_TERMS:
+        part = basis[:, :terms]
+        weighted = (part * weights).transpose(1, 2)
+        normal = weighted @ part
+        ridge = torch.eye(terms, device=flow.device) * normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * 1e-6
+        coefficients: Tensor = torch.linalg.solve(normal + ridge, weighted @ cells)
+        weights = _cauchy_weights(cells - part @ coefficients)
     return (coefficients.transpose(1, 2) @ polynomials.flatten(1)).reshape(batch, 2, height, width)

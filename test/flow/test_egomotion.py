@@ -77,6 +77,15 @@ def test_an_object_of_an_eighth_of_the_image_does_not_bend_the_fit():
     assert (fit_camera_motion(flow) - background).abs().max() < 0.05
 
 
+def test_an_object_of_a_quarter_of_the_image_does_not_bend_the_fit():
+    """Here the camera moves gently, as it does over five frames of most video."""
+    background = polynomial(96, 192, BACKGROUND * (1, 0.5, 0.5, 0.2, 0.2, 0.2))
+    flow = background.clone()
+    flow[:, :, 20:68, 60:156] += torch.tensor((4.0, -3.0))[:, None, None]
+    assert root_mean_square(least_squares(flow) - background) > 1
+    assert (fit_camera_motion(flow) - background).abs().max() < 0.05
+
+
 def test_a_quarter_of_the_image_in_scattered_pieces_does_not_bend_the_fit():
     background = polynomial(96, 192)
     flow = background.clone()
