@@ -34,6 +34,11 @@ def _storage_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix in {'.db3', '.mcap'})
 
 
+def bag_files(path: Path) -> list[Path]:
+    """Return the files in which a bag's messages are; ``path`` is a rosbag2 folder or a single file."""
+    return _storage_files(path) if path.is_dir() else [path]
+
+
 def is_bag_folder(path: Path) -> bool:
     """Tell whether ``path`` is a rosbag2 folder, also one whose recorder died before metadata.yaml."""
     return path.is_dir() and ((path / 'metadata.yaml').exists() or bool(_storage_files(path)))
@@ -91,7 +96,7 @@ class BagSource(FrameSource):
             reader.close()
 
     def _unreadable(self, error: Exception) -> UserError:
-        files = _storage_files(self._path) if self._path.is_dir() else [self._path]
+        files = bag_files(self._path)
         remedy = _REPAIR.get(files[0].suffix if files else '', 'record it again')
         reason = str(error) or type(error).__name__
         return UserError(f'{self.name}: this bag cannot be read, it is damaged or cut short ({reason}); {remedy}')

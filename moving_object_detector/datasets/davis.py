@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
+from moving_object_detector.datasets.annotation import Annotation, MaskFiles
+from moving_object_detector.datasets.sequence import Sequence
 from moving_object_detector.errors import UserError
 
 RESOLUTION = '480p'
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """One sequence: frames in order, and the annotation of each where there is one."""
-
-    name: str
-    images: tuple[Path, ...]
-    annotations: tuple[Path | None, ...]
 
 
 def read_davis(root: Path, split: str) -> list[Sequence]:
@@ -37,7 +25,7 @@ def read_davis(root: Path, split: str) -> list[Sequence]:
     listing = root / 'ImageSets' / RESOLUTION / f'{split}.txt'
     if not listing.is_file():
         raise UserError(f'{listing} is missing; give the DAVIS 2016 folder that holds JPEGImages and ImageSets as root')
-    pairs: dict[str, list[tuple[Path, Path | None]]] = {}
+    pairs: dict[str, list[tuple[Path, Annotation | None]]] = {}
     for number, line in enumerate(listing.read_text(encoding='utf-8').splitlines(), 1):
         if not line.strip():
             continue
@@ -45,24 +33,12 @@ def read_davis(root: Path, split: str) -> list[Sequence]:
         if len(parts) != 2:
             raise UserError(f'{listing}, line {number}: {line!r} is not a frame and an annotation')
         image, annotation = (root / part.lstrip('/') for part in parts)
-        pairs.setdefault(image.parent.name, []).append((image, annotation if annotation.is_file() else None))
+        pairs.setdefault(image.parent.name, []).append(
+            (image, MaskFiles((annotation,)) if annotation.is_file() else None)
+        )
     if not pairs:
         raise UserError(f'{listing} is empty; copy the data set again')
     return [
         Sequence(name, tuple(image for image, _ in frames), tuple(annotation for _, annotation in frames))
         for name, frames in pairs.items()
     ]
-
-
-def read_annotation(path: Path) -> NDArray[np.bool_]:
-    """Read an annotation, bool (H, W): any value but zero is object.
-
-    Raises:
-        UserError: The file is missing or not an image.
-
-    """
-    annotation = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if annotation is None:
-        raise UserError(f'{path} cannot be read as an image; is it missing or damaged?')
-    values = annotation if annotation.ndim == 2 else annotation[:, :, :3].max(2)
-    return np.asarray(values > 0, np.bool_)

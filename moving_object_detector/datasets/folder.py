@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -39,8 +39,42 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-class FolderSource(FrameSource):
-    """Image files of one folder in natural order; frame k is at k / fps seconds."""
+def list_images(path: Path) -> list[Path]:
+    """Return the image files of a folder in natural order; other files are passed over."""
+    files = (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+class ImageFiles(FrameSource):
+    """Image files in a given order; frame k is at k / fps seconds."""
+
+    def __init__(self, name: str, files: Sequence[Path], *, fps: float | None = None) -> None:
+        """Decode the first file.
+
+        Args:
+            name: What to call them.
+            files: At least one.
+            fps: Frames per second, :data:`DEFAULT_FPS` when not given.
+
+        Raises:
+            ImageError: The first file cannot be decoded.
+
+        """
+        self._files = tuple(files)
+        self.name = name
+        self.fps = fps or DEFAULT_FPS
+        self.frame_count = len(self._files)
+        height, width = read_image(self._files[0]).shape[:2]
+        self.size = (height, width)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the files in order; sizes may differ from frame to frame."""
+        for index, file in enumerate(self._files):
+            yield Frame(read_image(file), frame_stamp(index, self.fps), file.name)
+
+
+class FolderSource(ImageFiles):
+    """Image files of one folder in natural order."""
 
     def __init__(self, path: Path, *, fps: float | None = None) -> None:
         """List the folder.
@@ -53,20 +87,10 @@ class FolderSource(FrameSource):
             UserError: No image in the folder, or the first one cannot be decoded.
 
         """
-        files = (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
-        self._files = sorted(files, key=lambda file: natural_key(file.name))
-        if not self._files:
+        files = list_images(path)
+        if not files:
             kinds = ' '.join(sorted(IMAGE_SUFFIXES))
             folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
             hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
             raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
-        self.name = str(path)
-        self.fps = fps or DEFAULT_FPS
-        self.frame_count = len(self._files)
-        height, width = read_image(self._files[0]).shape[:2]
-        self.size = (height, width)
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the files in order; sizes may differ from frame to frame."""
-        for index, file in enumerate(self._files):
-            yield Frame(read_image(file), frame_stamp(index, self.fps), file.name)
+        super().__init__(str(path), files, fps=fps)

@@ -1,15 +1,17 @@
-"""Running the detector over a sequence of files and scoring what it says."""
+"""Running a method over a sequence of files and scoring what it says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from moving_object_detector.datasets.davis import Sequence, read_annotation
 from moving_object_detector.datasets.folder import read_image
+from moving_object_detector.datasets.sequence import Sequence
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.errors import UserError
@@ -17,6 +19,21 @@ from moving_object_detector.evaluation.metrics import davis_mean, jaccard
 
 FRAME_INTERVAL = 40_000_000
 """Nanoseconds between frames of a folder, which has no stamps."""
+
+
+class Found(Protocol):
+    """What a method says of one frame; results of the detector are such."""
+
+    @property
+    def index(self) -> int:
+        """Number of the frame in its sequence."""
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """The mask, (h, w), non-zero where something moves on its own."""
+
+
+FoundType = TypeVar('FoundType', bound=Found)
 
 
 @dataclass(frozen=True)
@@ -39,15 +56,14 @@ def detect_sequence(detector: Detector, sequence: Sequence, estimate: Estimate) 
 
 
 def score_sequence(
-    detector: Detector, sequence: Sequence, estimate: Estimate, seen: Callable[[Result], object]
+    method: Callable[[Sequence], Iterator[FoundType]], sequence: Sequence, seen: Callable[[FoundType], object]
 ) -> SequenceScore:
-    """Score a sequence; a frame without a result counts as one with an empty mask.
+    """Score a method on a sequence; a frame of which it says nothing counts as one with an empty mask.
 
     Args:
-        detector: Starts anew.
+        method: Yields what it finds in a sequence.
         sequence: Frames and annotations; predictions are resized to the annotations.
-        estimate: Which of the detector's results are scored.
-        seen: Called with each result.
+        seen: Called with each of the method's results.
 
     Raises:
         UserError: The sequence has no frame to score, or a file of it cannot be read.
@@ -59,15 +75,15 @@ def score_sequence(
             'is the folder Annotations complete?'
         )
     masks = {}
-    for result in detect_sequence(detector, sequence, estimate):
+    for result in method(sequence):
         masks[result.index] = result.mask
         seen(result)
     scores: list[float | None] = []
-    for index, path in enumerate(sequence.annotations):
-        if path is None:
+    for index, annotation in enumerate(sequence.annotations):
+        if annotation is None:
             scores.append(None)
             continue
-        truth = read_annotation(path)
+        truth = annotation.read()
         mask = masks.get(index, np.zeros(truth.shape, np.uint8))
         size = (truth.shape[1], truth.shape[0])
         scores.append(jaccard(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0, truth))

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
-from moving_object_detector.datasets.davis import read_annotation, read_davis
+from moving_object_detector.datasets.annotation import MaskFiles
+from moving_object_detector.datasets.davis import read_davis
 from moving_object_detector.errors import UserError
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'davis2016'
@@ -31,7 +31,7 @@ def test_sequences_frames_and_annotations_in_the_listings_order(tmp_path):
     cat, ant = read_davis(tmp_path, 'val')
     assert cat.name == 'cat'
     assert cat.images == tuple(tmp_path / 'JPEGImages' / '480p' / 'cat' / f'0000{k}.jpg' for k in (0, 1))
-    assert cat.annotations == (None, folder / '00001.png')
+    assert cat.annotations == (None, MaskFiles((folder / '00001.png',)))
     assert ant.name == 'ant'
     assert [path.name for path in ant.images] == ['00000.jpg', '00002.jpg']
 
@@ -61,39 +61,15 @@ def test_a_missing_split(tmp_path):
         read_davis(tmp_path, 'test')
 
 
-@pytest.mark.parametrize('kind', ['grey', 'colour', 'transparent', 'sixteen bit', 'one'])
-def test_any_value_but_zero_is_object(tmp_path, kind):
-    mask = np.zeros((6, 8), bool)
-    mask[2:4, 3:7] = True
-    pixels = {
-        'grey': mask * np.uint8(255),
-        'one': mask * np.uint8(1),
-        'sixteen bit': mask * np.uint16(300),
-        'colour': np.stack((mask * 0, mask * 0, mask * 128), -1).astype(np.uint8),
-        'transparent': np.stack((mask * 0, mask * 9, mask * 0, mask * 0 + 255), -1).astype(np.uint8),
-    }[kind]
-    cv2.imwrite(str(tmp_path / 'a.png'), pixels)
-    found = read_annotation(tmp_path / 'a.png')
-    assert found.dtype == bool
-    assert np.array_equal(found, mask)
-
-
-def test_annotations_that_cannot_be_read(tmp_path):
-    (tmp_path / 'a.png').write_text('no picture')
-    for name in ('a.png', 'none.png'):
-        with pytest.raises(UserError, match=f'{name} cannot be read as an image'):
-            read_annotation(tmp_path / name)
-
-
 def test_the_published_training_set():
     if not PUBLISHED.is_dir():
         pytest.skip(f'{PUBLISHED} is not there: DAVIS 2016 is not part of the project')
     sequences = read_davis(PUBLISHED, 'train')
     assert len(sequences) == 30
     assert sum(len(sequence.images) for sequence in sequences) == 2079
-    assert all(path is not None and path.is_file() for sequence in sequences for path in sequence.annotations)
+    assert all(None not in sequence.annotations for sequence in sequences)
     # Sizes of annotation and frame agree, and the object is neither nothing nor everything.
     bear = next(sequence for sequence in sequences if sequence.name == 'bear')
-    mask = read_annotation(bear.annotations[0])
+    mask = bear.annotations[0].read()
     assert mask.shape == cv2.imread(str(bear.images[0])).shape[:2]
     assert 0.02 < mask.mean() < 0.5

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
 
 from moving_object_detector.config_file import load_config
-from moving_object_detector.datasets.davis import Sequence, read_davis
+from moving_object_detector.datasets.davis import read_davis
+from moving_object_detector.datasets.sequence import Sequence
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.errors import UserError
@@ -44,9 +47,9 @@ def test_every_frame_gets_a_result_of_either_kind(build, davis):
 def test_sequences_do_not_influence_each_other(build, davis):
     wander, blink = read_davis(davis, 'val')
     detector = build()
-    alone = score_sequence(build(), blink, 'refined', lambda _: None)
-    score_sequence(detector, wander, 'refined', lambda _: None)
-    assert score_sequence(detector, blink, 'refined', lambda _: None) == alone
+    alone = score_sequence(partial(detect_sequence, build(), estimate='refined'), blink, lambda _: None)
+    score_sequence(partial(detect_sequence, detector, estimate='refined'), wander, lambda _: None)
+    assert score_sequence(partial(detect_sequence, detector, estimate='refined'), blink, lambda _: None) == alone
 
 
 def test_a_sequence_that_was_broken_off_leaves_nothing_behind(build, davis):
@@ -62,15 +65,16 @@ def test_a_sequence_that_was_broken_off_leaves_nothing_behind(build, davis):
 def test_scores_against_counting(build, davis, scale):
     """The masks that the detector gives, scored by hand; annotations may be larger than the frames."""
     sequence = read_davis(davis, 'val')[0]
-    for path in sequence.annotations:
+    paths = [davis / 'Annotations' / '480p' / 'wander' / f'{k:05d}.png' for k in range(6)]
+    for path in paths:
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST))
     seen = []
-    score = score_sequence(build(), sequence, 'refined', seen.append)
+    score = score_sequence(partial(detect_sequence, build(), estimate='refined'), sequence, seen.append)
     assert [result.index for result in seen] == list(range(6))
     expected = [
         overlap(result.mask, cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
-        for result, path in zip(seen, sequence.annotations, strict=True)
+        for result, path in zip(seen, paths, strict=True)
     ]
     assert 0 < max(expected) < 1
     assert score.name == 'wander'
@@ -81,7 +85,7 @@ def test_scores_against_counting(build, davis, scale):
 def test_frames_without_a_result_count_as_empty_masks(build, davis):
     """Without earlier neighbours there is no zero-lag estimate: right where there is no object, wrong elsewhere."""
     blink = read_davis(davis, 'val')[1]
-    score = score_sequence(build('window.past=0'), blink, 'zero_lag', lambda _: None)
+    score = score_sequence(partial(detect_sequence, build('window.past=0'), estimate='zero_lag'), blink, lambda _: None)
     assert score.frames == (0, 0, 1, 0, 0, 1)
     assert score.mean == 0.25
 
@@ -90,7 +94,7 @@ def test_missing_annotations(build, davis):
     (davis / 'Annotations' / '480p' / 'wander' / '00003.png').unlink()
     (davis / 'Annotations' / '480p' / 'wander' / '00000.png').unlink()
     wander = read_davis(davis, 'val')[0]
-    score = score_sequence(build(), wander, 'refined', lambda _: None)
+    score = score_sequence(partial(detect_sequence, build(), estimate='refined'), wander, lambda _: None)
     assert [frame is None for frame in score.frames] == [True, False, False, True, False, False]
     assert score.mean == pytest.approx(sum(score.frames[k] for k in (1, 2, 4)) / 3)
 
@@ -101,4 +105,6 @@ def test_a_sequence_with_nothing_to_score_is_refused_before_it_is_run(build, dav
     images = wander.images if kept != [0, 1] else wander.images[:2]
     annotations = tuple(path if k in kept else None for k, path in enumerate(wander.annotations))[: len(images)]
     with pytest.raises(UserError, match='sequence wander has no annotation between its first and last frame'):
-        score_sequence(build(), Sequence('wander', images, annotations), 'refined', pytest.fail)
+        score_sequence(
+            partial(detect_sequence, build(), estimate='refined'), Sequence('wander', images, annotations), pytest.fail
+        )

@@ -1,0 +1,160 @@
+"""Clips to train on or to score, out of data sets, folders, videos and bags mixed at will."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from moving_object_detector.datasets import sequence as published
+from moving_object_detector.datasets.annotation import Annotation
+from moving_object_detector.datasets.bag import BAG_SUFFIXES, bag_files, is_bag_folder
+from moving_object_detector.datasets.davis import read_davis
+from moving_object_detector.datasets.fbms import read_fbms
+from moving_object_detector.datasets.folder import ImageFiles, list_images
+from moving_object_detector.datasets.frames import FrameSource, natural_key
+from moving_object_detector.datasets.segtrack import read_segtrack
+from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.errors import UserError
+
+VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.webm', '.wmv'})
+
+_LAYOUTS = (
+    'DAVIS 2016 (JPEGImages/480p and ImageSets/480p), SegTrack v2 (JPEGImages and GroundTruth), FBMS-59 (Trainingset '
+    'or Testset), images, folders of images, videos, rosbags'
+)
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """One clip.
+
+    Attributes:
+        name: Unique in the collection.
+        source: Opens it; can be sent to another process.
+        files: What its content is: the frames in order, the video, or the bag's files.
+        annotations: Of each frame, None where it has none; empty where there are none at all.
+        topic: Of a bag.
+
+    """
+
+    name: str
+    source: Callable[[], FrameSource]
+    files: tuple[Path, ...]
+    annotations: tuple[Annotation | None, ...] = ()
+    topic: str | None = None
+
+
+def _of_images(name: str, images: Sequence[Path], annotations: Sequence[Annotation | None] = ()) -> ClipFiles:
+    missing = next((image for image in images if not image.is_file()), None)
+    if missing is not None:
+        raise UserError(f'{missing}: this frame of {name} is missing; copy the data set again')
+    if len(images) < 2:
+        raise UserError(f'{images[0].parent}: one frame only; flow takes a pair of frames, so leave {name} out')
+    files = tuple(images)
+    known = any(annotation is not None for annotation in annotations)
+    return ClipFiles(name, partial(ImageFiles, name, files), files, tuple(annotations) if known else ())
+
+
+def _of_sequences(sequences: Iterable[published.Sequence]) -> list[ClipFiles]:
+    return [_of_images(item.name, item.images, item.annotations) for item in sequences]
+
+
+def _is_bag(path: Path) -> bool:
+    return path.suffix.lower() in BAG_SUFFIXES or is_bag_folder(path)
+
+
+def _of_recording(path: Path, topic: str | None) -> ClipFiles:
+    """Return the clip of a bag or a video; the topic is for bags alone."""
+    name = path.name if path.is_dir() else path.stem
+    if not _is_bag(path):
+        return ClipFiles(name, partial(open_source, path), (path,))
+    return ClipFiles(name, partial(open_source, path, topic=topic), tuple(bag_files(path)), topic=topic)
+
+
+def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
+    """Return the clips of a folder that is no data set: its images as one clip, or what lies in it."""
+    images = list_images(root)
+    if len(images) > 1:
+        return [_of_images(root.resolve().name, images)]
+    clips = []
+    for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
+        if _is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
+            clips.append(_of_recording(entry, topic))
+        elif entry.is_dir() and (frames := list_images(entry)):
+            clips.append(_of_images(entry.name, frames))
+    if not clips and images:
+        return [_of_images(root.resolve().name, images)]
+    if not clips:
+        there = sorted(entry.name for entry in root.iterdir())[:8]
+        holds = f'it holds {", ".join(there)}' if there else 'it is empty'
+        raise UserError(f'{root}: nothing to read here; {holds}, looked for {_LAYOUTS}')
+    return clips
+
+
+def _split_root(root: str, split: str) -> tuple[Path, str, bool]:
+    """Return path, split, and whether the root names its split itself."""
+    path = Path(root).expanduser()
+    if '@' in path.name and not path.exists():
+        name, _, own = root.rpartition('@')
+        return Path(name).expanduser(), own, True
+    return path, split, False
+
+
+def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
+    path, split, own = _split_root(root, split)
+    if not path.exists():
+        raise UserError(f'{path}: no such file or folder')
+    if path.is_dir() and not is_bag_folder(path):
+        if (path / 'ImageSets' / '480p').is_dir() or (path / 'JPEGImages' / '480p').is_dir():
+            return _of_sequences(read_davis(path, split))
+        if (path / 'Trainingset').is_dir() or (path / 'Testset').is_dir():
+            return _of_sequences(read_fbms(path, split))
+    if own:
+        raise UserError(f'{root}: only DAVIS 2016 and FBMS-59 have splits; leave @{split} out')
+    if not path.is_dir() or is_bag_folder(path):
+        return [_of_recording(path, topic)]
+    if (path / 'JPEGImages').is_dir() and (path / 'GroundTruth').is_dir():
+        return _of_sequences(read_segtrack(path))
+    return _of_folder(path, topic)
+
+
+def find_clips(roots: Sequence[str], split: str, topic: str | None = None) -> list[ClipFiles]:
+    """Find all clips.
+
+    Args:
+        roots: Each a path, or ``path@split`` for a data set of which another split is wanted. A path is a data
+            set in its published layout (DAVIS 2016, SegTrack v2, FBMS-59), a folder of images, a folder that
+            holds such folders, videos or bags, a video, or a bag (ROS 2 or ROS 1).
+        split: Of the data sets that have splits: ``train``, ``val``, ``trainval``.
+        topic: Image topic of bags that have several.
+
+    Returns:
+        The clips in the order of the roots; where names repeat, the later ones end in ``-2`` and so on. Videos
+        and bags are not opened yet.
+
+    Raises:
+        UserError: A root, a split or a frame is missing, a root's layout is not known, or a clip has one frame.
+
+    """
+    if not roots:
+        raise UserError('no data was given; name a data set, a folder of frames, a video or a bag')
+    try:
+        clips = [clip for root in roots for clip in _read_root(root, split, topic)]
+    except OSError as error:
+        raise UserError(f'{error.filename} cannot be read: {error.strerror}') from error
+    taken = {clip.name for clip in clips}
+    seen: set[str] = set()
+    unique = []
+    for clip in clips:
+        name, number = clip.name, 2
+        while name in seen or (name != clip.name and name in taken):
+            name = f'{clip.name}-{number}'
+            number += 1
+        seen.add(name)
+        if name != clip.name:
+            logging.getLogger(__name__).info('%s is there twice; the later one is called %s', clip.name, name)
+        unique.append(replace(clip, name=name))
+    return unique

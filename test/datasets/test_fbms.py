@@ -1,0 +1,120 @@
+"""A miniature of FBMS-59 in its published layout."""
+
+from __future__ import annotations
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from moving_object_detector.datasets.fbms import read_fbms
+from moving_object_detector.errors import UserError
+
+DEFINITION = """Ground truth definition file; do not change!
+
+Total number of regions:
+{count}
+{scales}
+Confusion penality matrix:
+0.0 1.0
+1.0 0.0
+
+Total number of frames in this shot:
+{frames}
+Total number of labeled frames for this shot:
+{labelled}
+{rows}"""
+
+
+def definition(codes, frames, rows):
+    return DEFINITION.format(
+        count=len(codes),
+        scales='\n'.join(f'\nScale of region {k}:\n{code}' for k, code in enumerate(codes)),
+        frames=frames,
+        labelled=len(rows),
+        rows=''.join(f'Frame number:\n{k}\nFile name:\n{file}\nInput file name:\n{image}\n' for k, file, image in rows),
+    )
+
+
+def frames(folder, names):
+    folder.mkdir(parents=True)
+    for name in names:
+        cv2.imwrite(str(folder / name), np.full((2, 3, 3), 90, np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """``cars1`` is labelled in grey, ``marple6`` in colour with probabilities beside it, ``tennis`` not at all."""
+    root = tmp_path / 'FBMS59'
+    cars = root / 'Testset' / 'cars1'
+    frames(cars, [f'cars1_{k:02d}.jpg' for k in range(1, 13)])
+    (cars / 'cars1.bmf').write_text('12 1\n' + '\n'.join(f'cars1_{k:02d}.pgm' for k in range(1, 13)))
+    truth = cars / 'GroundTruth'
+    truth.mkdir()
+    cv2.imwrite(str(truth / 'cars1_01_gt.pgm'), np.array([[255, 127, 0], [255, 255, 0]], np.uint8))
+    cv2.imwrite(str(truth / 'cars1_10_gt.pgm'), np.full((2, 3), 255, np.uint8))
+    rows = [(0, 'cars1_01_gt.pgm', 'cars1_01.pgm'), (9, 'cars1_10_gt.pgm', 'cars1_10.pgm')]
+    (truth / 'cars1Def.dat').write_text(definition([255, 127, 0], 12, rows))
+
+    marple = root / 'Testset' / 'marple6'
+    frames(marple, ['marple6_98.jpg', 'marple6_99.jpg', 'marple6_100.jpg'])
+    truth = marple / 'GroundTruth'
+    truth.mkdir()
+    for name in ('marple6_2_gt.ppm', 'marple6_2_PROB_gt.ppm'):
+        (truth / name).write_bytes(b'P6\n3 2\n255\n' + bytes([255, 255, 255] * 4 + [255, 0, 0, 0, 0, 255]))
+    rows = [(2, 'marple6_2_gt.ppm', '100.ppm'), (1, 'marple6_2_PROB_gt.ppm', 'marple6_99.ppm')]
+    text = definition([16777215, 16711680, 255], 3, rows)
+    (truth / 'marple6Def.dat').write_text(text.replace('\n', '\r\n'))
+
+    frames(root / 'Trainingset' / 'tennis', [f'tennis{k}.jpg' for k in (8, 9, 10)])
+    (root / 'Testset' / 'readme.txt').write_text('no sequence')
+    return root
+
+
+def test_few_frames_are_annotated(root):
+    cars, marple = read_fbms(root, 'val')
+    assert (cars.name, marple.name) == ('cars1', 'marple6')
+    assert [image.name for image in cars.images] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
+    assert [k for k, annotation in enumerate(cars.annotations) if annotation] == [0, 9]
+    assert cars.annotations[0].read().tolist() == [[False, True, True], [False, False, True]]
+    assert not cars.annotations[9].read().any()
+
+
+def test_colour_labels_probabilities_and_numbers(root):
+    """The input file's name is not there as published, so the frame's number, from 0, tells which it is."""
+    marple = read_fbms(root, 'test')[1]
+    assert [image.name for image in marple.images] == ['marple6_98.jpg', 'marple6_99.jpg', 'marple6_100.jpg']
+    assert [annotation is None for annotation in marple.annotations] == [True, True, False]
+    assert marple.annotations[2].read().tolist() == [[False, False, False], [False, True, True]]
+
+
+def test_splits(root):
+    assert [sequence.name for sequence in read_fbms(root, 'train')] == ['tennis']
+    assert read_fbms(root, 'train')[0].annotations == (None, None, None)
+    assert [sequence.name for sequence in read_fbms(root, 'trainval')] == ['tennis', 'cars1', 'marple6']
+
+
+def test_a_label_that_is_missing_or_beyond_the_end(root):
+    truth = root / 'Testset' / 'cars1' / 'GroundTruth'
+    (truth / 'cars1_10_gt.pgm').unlink()
+    text = (truth / 'cars1Def.dat').read_text()
+    (truth / 'cars1Def.dat').write_text(text.replace('cars1_01.pgm', 'other.pgm').replace('\n0\nFile', '\n12\nFile'))
+    assert read_fbms(root, 'val')[0].annotations == (None,) * 12
+
+
+def test_what_can_be_wrong(root):
+    with pytest.raises(UserError, match='FBMS-59 has no split all; it has train, val'):
+        read_fbms(root, 'all')
+    truth = root / 'Testset' / 'cars1' / 'GroundTruth' / 'cars1Def.dat'
+    whole = truth.read_text()
+    for damaged in (whole[:90], whole.replace('255', 'white', 1), whole.replace('Input file name:\n', '', 1), ''):
+        truth.write_text(damaged)
+        with pytest.raises(UserError, match=r'cars1Def\.dat: not a definition file'):
+            read_fbms(root, 'val')
+    shutil.rmtree(root / 'Testset')
+    with pytest.raises(UserError, match='Testset is missing'):
+        read_fbms(root, 'trainval')
+    (root / 'Testset').mkdir()
+    with pytest.raises(UserError, match='no folder with images in Testset'):
+        read_fbms(root, 'val')
