@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_type_hints
@@ -37,6 +38,9 @@ class Option:
 
         """
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if self.kind is float and isinstance(value, str) and re.fullmatch(r'[+-]?\d+[eE][+-]?\d+', value):
+            # YAML 1.1 takes 2e-4 for a text.
             value = float(value)
         if not isinstance(value, self.kind) or (self.kind is not bool and isinstance(value, bool)):
             raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
@@ -93,17 +97,24 @@ def with_values(config: T, values: Mapping[str, object]) -> T:
 
     """
     known = {declared.name: declared for declared in options_of(type(config))}
+    tree: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise UserError(f'there is no option {name!r}; the options are {", ".join(known)}')
-        config = _replaced(config, name.split('.'), known[name].check(value))
-    return config
+        *groups, last = name.split('.')
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[last] = known[name].check(value)
+    return cast('T', _replaced(config, tree))
 
 
-def _replaced(config: T, path: list[str], value: object) -> T:
-    head, *rest = path
-    new = _replaced(getattr(config, head), rest, value) if rest else value
-    return replace(config, **{head: new})  # type: ignore[type-var]
+def _replaced(config: Any, tree: Mapping[str, Any]) -> Any:
+    """Replace all at once, so that what a group checks of its options together does not depend on their order."""
+    changes = {
+        name: _replaced(getattr(config, name), new) if isinstance(new, dict) else new for name, new in tree.items()
+    }
+    return replace(config, **changes)
 
 
 def value_of(config: object, name: str) -> Any:

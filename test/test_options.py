@@ -84,3 +84,27 @@ def test_the_original_stays_as_it_was():
     changed = with_values(original, {'lens.focus': 4.0, 'rate': 10})
     assert (changed.lens.focus, changed.rate, changed.lens.mode, changed.serial) == (4.0, 10, 'auto', 7)
     assert original == Camera()
+
+
+def test_a_number_as_yaml_1_1_does_not_know_it_is_a_number():
+    rate = Option('rate', float, 0.1, 'A rate.', 0, 1)
+    assert rate.check('2e-4') == 2e-4
+    with pytest.raises(UserError, match='rate is .much., but takes a number'):
+        rate.check('much')
+    with pytest.raises(UserError, match=r'rate is 20\.0'):
+        rate.check('2e1')
+
+
+@dataclass(frozen=True)
+class Pair:
+    first: int = option(1, 'One.')
+    second: int = option(0, 'The other.')
+
+    def __post_init__(self):
+        if not self.first + self.second:
+            raise UserError('both are 0')
+
+
+def test_what_a_group_checks_together_does_not_depend_on_the_order():
+    for names in (('first', 'second'), ('second', 'first')):
+        assert with_values(Pair(), {name: {'first': 0, 'second': 1}[name] for name in names}) == Pair(0, 1)
