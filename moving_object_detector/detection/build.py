@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import torch
 
@@ -15,25 +15,40 @@ from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
+from moving_object_detector.flow.raft_small import RaftSmallFlow
+from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_weights
 from moving_object_detector.resources import default_model
 
+RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
-def _create_flow(config: FlowConfig, device: torch.device) -> FlowBackend:
+
+def create_flow(config: FlowConfig, device: torch.device) -> FlowBackend:
+    """Make the flow backend that the options describe.
+
+    Args:
+        config: Options of the flow.
+        device: Where a network runs.
+
+    Raises:
+        UserError: The backend needs weights and has none, or not its own; the message says what to do.
+
+    """
     size = (config.height, config.width)
     if config.backend == 'dis':
         return DisFlow(size, config.preset)
     if not config.model:
         raise UserError(
-            "flow.backend is pwcnet, but flow.model names no weights; convert the authors' checkpoint with "
-            '`ros2 run moving_object_detector convert_weights pwc_net.pth.tar pwcnet.safetensors` and set flow.model'
+            f'flow.backend is {config.backend}, but flow.model names no weights; '
+            f"set flow.model to its authors' {RELEASED[config.backend]}, or to a .safetensors of that network"
         )
-    network = PWCNet()
-    state, _ = load_weights(Path(config.model).expanduser(), expect='pwcnet')
-    network.load_state_dict(state)
-    return PwcFlow(network, size, device)
+    network = load_flow_network(config.model, config.backend)
+    if isinstance(network, RaftSmall):
+        return RaftSmallFlow(network, size, device, config.iterations)
+    return PwcFlow(cast('PWCNet', network), size, device)
 
 
 def _input_size(metadata: Mapping[str, str], config: DetectorConfig) -> tuple[int, int]:
@@ -68,5 +83,5 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None) -> Detect
     size = _input_size(metadata, config)
     engine = create_engine(config.engine, generator, size, device, config.threads)
     return Detector(
-        _create_flow(config.flow, device), engine, size, cast('FlowInput', metadata['flow_input']), config, stage
+        create_flow(config.flow, device), engine, size, cast('FlowInput', metadata['flow_input']), config, stage
     )

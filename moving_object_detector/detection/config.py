@@ -11,11 +11,14 @@ from moving_object_detector.options import option
 class FlowConfig:
     """How optical flow is estimated."""
 
-    backend: str = option('dis', 'Flow estimator: OpenCV DIS (CPU) or PWC-Net.', choices=('dis', 'pwcnet'))
+    backend: str = option(
+        'dis', 'Flow estimator: OpenCV DIS (CPU), PWC-Net or RAFT-small.', choices=('dis', 'pwcnet', 'raft_small')
+    )
     preset: str = option('medium', 'Quality of DIS.', choices=('ultrafast', 'fast', 'medium'))
     height: int = option(256, 'Height at which flow is computed, pixels.', low=32, high=2048)
     width: int = option(512, 'Width at which flow is computed, pixels.', low=32, high=4096)
-    model: str = option('', 'PWC-Net weights, .safetensors; needed by the backend pwcnet.')
+    model: str = option('', 'Weights of PWC-Net or RAFT-small: .safetensors, or the PyTorch file of their authors.')
+    iterations: int = option(12, 'Refinement iterations of RAFT-small.', low=1, high=64)
 
 
 @dataclass(frozen=True)

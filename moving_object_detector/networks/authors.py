@@ -1,18 +1,22 @@
-"""The names of weights in the checkpoints that the authors of the paper and of PWC-Net released."""
+"""The checkpoints that the authors of the paper, of PWC-Net and of RAFT released."""
 
 from __future__ import annotations
 
+import os
+import pickle
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from moving_object_detector.errors import ModelError
 from moving_object_detector.networks.inpainter import Inpainter
+from moving_object_detector.networks.weights import ARCHITECTURES, PYTORCH_STARTS, check_tensors, load_network
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -94,8 +98,26 @@ def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str,
     return state
 
 
-def from_pwcnet_checkpoint(checkpoint: object, source: str) -> dict[str, Tensor]:
-    """Return the state dict of the authors' PyTorch checkpoint of PWC-Net.
+def read_pytorch(path: Path) -> object:
+    """Read a PyTorch checkpoint that holds tensors and plain values only.
+
+    Raises:
+        ModelError: The file is damaged, or holds objects, which could run code; none of it has then been run.
+
+    """
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f'{path}: was not loaded: it holds more than tensors, which could run code, or is damaged, or no '
+            'PyTorch checkpoint at all; get it from its authors again'
+        ) from error
+    except Exception as error:  # a damaged file makes torch.load fail in any way
+        raise ModelError(f'{path}: is no whole PyTorch checkpoint; copy it again from its source') from error
+
+
+def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
+    """Return the state dict of the authors' PyTorch checkpoint of PWC-Net or RAFT-small.
 
     Args:
         checkpoint: What ``torch.load`` gave: the state dict, or a dict that has it as ``state_dict``; names may
@@ -106,13 +128,46 @@ def from_pwcnet_checkpoint(checkpoint: object, source: str) -> dict[str, Tensor]
         ModelError: There are no named tensors in it.
 
     """
+    remedy = 'give the pwc_net.pth.tar or raft-small.pth of the release'
     if isinstance(checkpoint, Mapping):
         checkpoint = checkpoint.get('state_dict', checkpoint)
     if not isinstance(checkpoint, Mapping) or not checkpoint:
-        raise ModelError(f'{source}: holds no state dict; give the pwc_net.pth.tar of the release')
+        raise ModelError(f'{source}: holds no state dict; {remedy}')
     state = {}
     for name, tensor in checkpoint.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ModelError(f'{source}: {name!r} is no tensor with a name; give the pwc_net.pth.tar of the release')
+            raise ModelError(f'{source}: {name!r} is no tensor with a name; {remedy}')
         state[name.removeprefix('module.')] = tensor.float()
     return state
+
+
+def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Module:
+    """Build a flow network from a model file of this project or from its authors' PyTorch checkpoint.
+
+    Args:
+        path: A .safetensors file of the architecture, or the checkpoint as released.
+        architecture: ``pwcnet`` or ``raft_small``.
+
+    Returns:
+        The network (float32, on the CPU, in eval mode).
+
+    Raises:
+        ModelError: The file is missing, damaged, holds code or something else than this network.
+
+    """
+    path = Path(path).expanduser()
+    if not _is_pytorch(path):
+        return load_network(path, architecture)[0]
+    state = from_pytorch(read_pytorch(path), str(path))
+    check_tensors(path, architecture, state)
+    network = ARCHITECTURES[architecture]()
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _is_pytorch(path: Path) -> bool:
+    try:
+        with path.open('rb') as file:
+            return file.read(8).startswith(PYTORCH_STARTS)
+    except OSError:  # load_network says what is wrong with it
+        return False

@@ -22,18 +22,21 @@ from moving_object_detector.errors import ModelError
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.raft_small import RaftSmall
 
 FORMAT: Final = '1'
 ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'generator': Generator,
     'inpainter': Inpainter,
     'pwcnet': PWCNet,
+    'raft_small': RaftSmall,
 }
+FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
 FlowInput = Literal['normalised', 'residual']
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
-_PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
+PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
 _NAMED_TENSORS: Final = 3
 
 
@@ -41,7 +44,7 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
     """Write a network's weights; a reader sees the old file or the new one, never half of it.
 
     Args:
-        module: A Generator, Inpainter or PWCNet.
+        module: A Generator, Inpainter, PWCNet or RaftSmall.
         path: The file, by custom ``NAME.safetensors``; its folder is made where missing.
         metadata: What the module's docstring lists, less ``format`` and ``architecture``, which are added.
 
@@ -192,7 +195,7 @@ def _check_kind(path: Path) -> None:
         raise ModelError(f'{path}: cannot be read: {error.strerror}; check its permissions') from error
     if not start:
         raise ModelError(f'{path}: is empty; copy or download it again')
-    if start.startswith(_PYTORCH_STARTS):
+    if start.startswith(PYTORCH_STARTS):
         raise ModelError(
             f'{path}: is a PyTorch file, which can hold code and is not loaded; '
             f'import it with: {CONVERT} {path} OUTPUT.safetensors'
@@ -212,7 +215,7 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
         raise ModelError(
             f'{path}: holds the architecture {metadata["architecture"]!r}; known are {", ".join(ARCHITECTURES)}'
         )
-    if metadata['architecture'] == 'pwcnet':
+    if metadata['architecture'] in FLOW_NETWORKS:
         return
     missing = [key for key in ('flow_input', 'flow_backend', 'height', 'width') if not metadata.get(key)]
     if missing:

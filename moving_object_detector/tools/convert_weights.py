@@ -1,4 +1,4 @@
-"""Import weights that others released: the authors' PWC-Net (PyTorch), generator and inpainter (TensorFlow)."""
+"""Import weights that others released: PWC-Net, RAFT-small (PyTorch), generator and inpainter (TensorFlow)."""
 
 from __future__ import annotations
 
@@ -50,28 +50,6 @@ def read_tensorflow(prefix: Path) -> dict[str, NDArray[np.float32]]:
         ) from error
 
 
-def read_pytorch(path: Path) -> object:
-    """Read a PyTorch checkpoint that holds tensors and plain values only.
-
-    Raises:
-        ModelError: The file is damaged, or holds objects, which could run code; none of it has then been run.
-
-    """
-    import pickle
-
-    import torch
-
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f'{path}: was not loaded: it holds more than tensors, which could run code, or is damaged, or no '
-            'PyTorch checkpoint at all; get it from its authors again'
-        ) from error
-    except Exception as error:  # a damaged file makes torch.load fail in any way
-        raise ModelError(f'{path}: is no whole PyTorch checkpoint; copy it again from its source') from error
-
-
 def find_tensorflow(path: Path) -> Path | None:
     """Return the prefix of the TensorFlow checkpoint that the user means.
 
@@ -99,30 +77,35 @@ def find_tensorflow(path: Path) -> Path | None:
 
 def convert(arguments: argparse.Namespace) -> int:
     """Convert as the command line asks and say what was written."""
-    from moving_object_detector.networks.authors import from_pwcnet_checkpoint, from_tensorflow
-    from moving_object_detector.networks.weights import ARCHITECTURES, check_tensors, save_network
+    from moving_object_detector.networks.authors import from_pytorch, from_tensorflow, read_pytorch
+    from moving_object_detector.networks.weights import ARCHITECTURES, FLOW_NETWORKS, check_tensors, save_network
 
     source: Path = arguments.input
     if arguments.output.suffix != '.safetensors':
         raise UserError(f'{arguments.output}: model files end in .safetensors; give such a name as second argument')
     prefix = find_tensorflow(source)
     if prefix is None and not source.is_file():
-        raise UserError(f'{source}: no such checkpoint; give a .pth.tar file, or model.best where model.best.index is')
-    architecture: str = arguments.network or ('pwcnet' if prefix is None else 'generator')
-    if (prefix is None) != (architecture == 'pwcnet'):
+        raise UserError(
+            f'{source}: no such checkpoint; give a .pth or .pth.tar file, or model.best where model.best.index is'
+        )
+    given: str | None = arguments.network
+    if given is not None and (prefix is None) != (given in FLOW_NETWORKS):
         kind = 'PyTorch file' if prefix is None else 'TensorFlow checkpoint'
         raise UserError(
-            f'{source}: is a {kind}; PWC-Net is imported from PyTorch, generator and inpainter from TensorFlow'
+            f'{source}: is a {kind}; PWC-Net and RAFT-small are imported from PyTorch, '
+            'generator and inpainter from TensorFlow'
         )
     if prefix is None:
-        state = from_pwcnet_checkpoint(read_pytorch(source), str(source))
+        state = from_pytorch(read_pytorch(source), str(source))
+        architecture = given or ('raft_small' if 'fnet.conv1.weight' in state else 'pwcnet')
     else:
+        architecture = given or 'generator'
         state = from_tensorflow(read_tensorflow(prefix), architecture, str(prefix))
     check_tensors(source, architecture, state)
     network = ARCHITECTURES[architecture]()
     network.load_state_dict(state)
     metadata = {'source': source.name}
-    if architecture != 'pwcnet':
+    if architecture not in FLOW_NETWORKS:
         metadata |= {
             'flow_input': arguments.flow_input,
             'flow_backend': 'pwcnet',
@@ -139,13 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
     parser = argparse.ArgumentParser(prog='convert_weights', description=__doc__)
     parser.add_argument(
-        'input', metavar='INPUT', type=Path, help='pwc_net.pth.tar, or a TensorFlow checkpoint (prefix, file or folder)'
+        'input',
+        metavar='INPUT',
+        type=Path,
+        help='pwc_net.pth.tar, raft-small.pth, or a TensorFlow checkpoint (prefix, file or folder)',
     )
     parser.add_argument('output', metavar='OUTPUT.safetensors', type=Path, help='model file to write')
     parser.add_argument(
         '--network',
-        choices=('pwcnet', 'generator', 'inpainter'),
-        help='default: pwcnet from a PyTorch file, generator from a TensorFlow checkpoint, which has the inpainter too',
+        choices=('pwcnet', 'raft_small', 'generator', 'inpainter'),
+        help='default: what a PyTorch file holds, or the generator of a TensorFlow checkpoint, which has both',
     )
     parser.add_argument(
         '--flow-input',

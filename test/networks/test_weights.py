@@ -18,6 +18,7 @@ from moving_object_detector.errors import ModelError
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import load_network, load_weights, read_metadata, save_network
 
 METADATA = {'flow_input': 'residual', 'flow_backend': 'dis-medium', 'height': '96', 'width': '192'}
@@ -41,7 +42,12 @@ def generator_state() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ('network', 'architecture', 'metadata'),
-    [(Generator, 'generator', METADATA), (Inpainter, 'inpainter', METADATA), (PWCNet, 'pwcnet', {})],
+    [
+        (Generator, 'generator', METADATA),
+        (Inpainter, 'inpainter', METADATA),
+        (PWCNet, 'pwcnet', {}),
+        (RaftSmall, 'raft_small', {}),
+    ],
 )
 def test_round_trip(network: type[nn.Module], architecture: str, metadata: Mapping[str, str], tmp_path: Path) -> None:
     torch.manual_seed(3)
@@ -146,7 +152,9 @@ def test_saving_takes_all_metadata(key: str, tmp_path: Path) -> None:
 
 
 def test_other_modules_are_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match='a Linear cannot be saved; known are generator, inpainter, pwcnet'):
+    with pytest.raises(
+        ModelError, match='a Linear cannot be saved; known are generator, inpainter, pwcnet, raft_small'
+    ):
         save_network(nn.Linear(2, 2), tmp_path / 'g.safetensors', METADATA)
 
 
@@ -276,7 +284,10 @@ def test_wrong_tensors(change: Callable[[dict[str, Tensor]], None], message: str
         ({'format': '2'}, 'has format 2, and this version reads 1; update moving_object_detector'),
         ({'format': None}, 'no metadata of this project.*convert_weights'),
         ({'architecture': None}, 'no metadata of this project.*convert_weights'),
-        ({'architecture': 'resnet'}, "holds the architecture 'resnet'; known are generator, inpainter, pwcnet"),
+        (
+            {'architecture': 'resnet'},
+            "holds the architecture 'resnet'; known are generator, inpainter, pwcnet, raft_small",
+        ),
         ({'flow_input': None, 'width': ''}, 'lacks flow_input, width'),
         ({'flow_input': 'raw'}, "flow_input is 'raw'; known are normalised, residual"),
         ({'height': '-4'}, "height is '-4'"),

@@ -21,6 +21,7 @@ from moving_object_detector.networks.authors import from_tensorflow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import load_network, load_weights, read_metadata
 from moving_object_detector.tools.convert_weights import main
 
@@ -158,6 +159,44 @@ def test_pwcnet(
     assert all(torch.equal(state[name], tensor) for name, tensor in pwcnet_state.items())
 
 
+PUBLISHED_RAFT = Path(__file__).resolve().parents[2].parent / 'shared' / 'weights' / 'raft_small.pth'
+
+
+@pytest.mark.parametrize('options', [[], ['--network', 'raft_small']])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_raft_small(options: list[str], prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    network = RaftSmall()
+    source, output = tmp_path / 'raft-small.pth', tmp_path / 'raft.safetensors'
+    torch.save({prefix + name: tensor for name, tensor in network.state_dict().items()}, source)
+    assert main([str(source), str(output), *options]) == 0
+    assert capsys.readouterr().out == f'{output}: raft_small, 990,162 parameters, 106 tensors\n'
+    state, metadata = load_weights(output, 'raft_small')
+    assert metadata == {'architecture': 'raft_small', 'format': '1', 'source': 'raft-small.pth'}
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_raft_small_as_published(tmp_path: Path) -> None:
+    if not PUBLISHED_RAFT.is_file():
+        pytest.skip(f'the published weights are not here: {PUBLISHED_RAFT}')
+    output = tmp_path / 'raft.safetensors'
+    assert main([str(PUBLISHED_RAFT), str(output)]) == 0
+    state, _ = load_weights(output, 'raft_small')
+    published = torch.load(PUBLISHED_RAFT, map_location='cpu', weights_only=True)
+    assert {f'module.{name}' for name in state} == set(published)
+    assert all(torch.equal(tensor, published[f'module.{name}']) for name, tensor in state.items())
+
+
+def test_the_wrong_network_is_not_written(
+    pwcnet_state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / 'pwc_net.pth.tar', tmp_path / 'raft.safetensors'
+    torch.save(pwcnet_state, source)
+    assert main([str(source), str(output), '--network', 'raft_small']) == 2
+    assert 'is not a raft_small of this version: fnet.conv1.weight is missing' in capsys.readouterr().err
+    assert not output.exists()
+
+
 def python2_checkpoint(state: dict[str, Tensor]) -> bytes:
     """Write a checkpoint as PyTorch 0.2 did under Python 2: byte strings, storages of a GPU, the first rebuild."""
 
@@ -284,7 +323,7 @@ def test_generator_does_not_come_from_pytorch(tmp_path: Path, capsys: pytest.Cap
     source = tmp_path / 'generator.pth'
     torch.save(Generator().state_dict(), source)
     assert main([str(source), str(tmp_path / 'out.safetensors'), '--network', 'generator']) == 2
-    assert 'is a PyTorch file; PWC-Net is imported from PyTorch' in capsys.readouterr().err
+    assert 'is a PyTorch file; PWC-Net and RAFT-small are imported from PyTorch' in capsys.readouterr().err
 
 
 def test_several_checkpoints_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,7 +392,7 @@ class TestTensorFlow:
         self, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main([str(checkpoint), str(tmp_path / 'out.safetensors'), '--network', 'pwcnet']) == 2
-        assert 'is a TensorFlow checkpoint; PWC-Net is imported from PyTorch' in capsys.readouterr().err
+        assert 'is a TensorFlow checkpoint; PWC-Net and RAFT-small are imported from PyTorch' in capsys.readouterr().err
 
     @pytest.mark.parametrize('damage', ['no data', 'short data', 'bad index'])
     def test_damaged(self, damage: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,250 @@
+"""RAFT-small: optical flow by recurrent look-ups in all-pairs correlations (Teed and Deng, ECCV 2020).
+
+The small model of the paper: bottleneck encoders, look-up radius 3, one 3x3 GRU, bilinear upsampling.
+Names of the parameters are those of the authors' release, whose weights load unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDE: Final = 8  # pixels of the input to one of the features
+SMALLEST_SIDE: Final = 64  # pixels: a smaller input has no pixel left on the coarsest level of correlations
+LEVELS: Final = 4  # of the correlation pyramid
+RADIUS: Final = 3  # of a look-up, in pixels of each level
+MATCHING: Final = 128  # channels
+HIDDEN: Final = 96  # channels of the GRU's state
+CONTEXT: Final = 64  # channels of its constant input
+
+
+class Features(NamedTuple):
+    """What one image contributes to every pair it is in."""
+
+    matching: Tensor
+    """(B, 128, H/8, W/8), compared with the other image's."""
+    context: Tensor
+    """(B, 160, H/8, W/8), first state of the GRU and its constant input; used where the flow starts."""
+
+
+class Bottleneck(nn.Module):
+    """Residual block of 1x1, 3x3 and 1x1 convolutions, (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs // 4, 1)
+        self.conv2 = nn.Conv2d(outputs // 4, outputs // 4, 3, stride, padding=1)
+        self.conv3 = nn.Conv2d(outputs // 4, outputs, 1)
+        self.norm1, self.norm2, self.norm3 = norm(outputs // 4), norm(outputs // 4), norm(outputs)
+        self.downsample = nn.Sequential()
+        if stride != 1:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), norm(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, not negative."""
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = functional.relu(self.norm2(self.conv2(y)))
+        y = functional.relu(self.norm3(self.conv3(y)))
+        return functional.relu(self.downsample(x) + y)
+
+
+class Encoder(nn.Module):
+    """Features at an eighth of the image, (B, 3, H, W) to (B, outputs, H/8, W/8)."""
+
+    def __init__(self, outputs: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 7, 2, padding=3)
+        self.norm1 = norm(32)
+        self.layer1 = nn.Sequential(Bottleneck(32, 32, 1, norm), Bottleneck(32, 32, 1, norm))
+        self.layer2 = nn.Sequential(Bottleneck(32, 64, 2, norm), Bottleneck(64, 64, 1, norm))
+        self.layer3 = nn.Sequential(Bottleneck(64, 96, 2, norm), Bottleneck(96, 96, 1, norm))
+        self.conv2 = nn.Conv2d(96, outputs, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode an image, RGB in [-1, 1]."""
+        x = functional.relu(self.norm1(self.conv1(image)))
+        return cast('Tensor', self.conv2(self.layer3(self.layer2(self.layer1(x)))))
+
+
+class MotionEncoder(nn.Module):
+    """Joins what was looked up with the flow it was looked up at, to (B, 82, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convc1 = nn.Conv2d(LEVELS * (2 * RADIUS + 1) ** 2, 96, 1)
+        self.convf1 = nn.Conv2d(2, 64, 7, padding=3)
+        self.convf2 = nn.Conv2d(64, 32, 3, padding=1)
+        self.conv = nn.Conv2d(128, 80, 3, padding=1)
+
+    def forward(self, flow: Tensor, correlation: Tensor) -> Tensor:
+        """Encode flow (B, 2, h, w) and correlations (B, 196, h, w); the last two channels are the flow."""
+        c = functional.relu(self.convc1(correlation))
+        f = functional.relu(self.convf2(functional.relu(self.convf1(flow))))
+        return torch.cat((functional.relu(self.conv(torch.cat((c, f), 1))), flow), 1)
+
+
+class ConvGru(nn.Module):
+    """Gated recurrent unit with convolutions (equations 3 to 6 of the paper)."""
+
+    def __init__(self, hidden: int, inputs: int) -> None:
+        super().__init__()
+        self.convz = nn.Conv2d(hidden + inputs, hidden, 3, padding=1)
+        self.convr = nn.Conv2d(hidden + inputs, hidden, 3, padding=1)
+        self.convq = nn.Conv2d(hidden + inputs, hidden, 3, padding=1)
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        """Return the state that follows h (B, hidden, h, w) on seeing x (B, inputs, h, w)."""
+        hx = torch.cat((h, x), 1)
+        z = self.convz(hx).sigmoid()
+        r = self.convr(hx).sigmoid()
+        q = self.convq(torch.cat((r * h, x), 1)).tanh()
+        return cast('Tensor', (1 - z) * h + z * q)
+
+
+class FlowHead(nn.Module):
+    """From the GRU's state to a step of the flow, (B, 96, h, w) to (B, 2, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(HIDDEN, 128, 3, padding=1)
+        self.conv2 = nn.Conv2d(128, 2, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the step in pixels of the features."""
+        return cast('Tensor', self.conv2(functional.relu(self.conv1(h))))
+
+
+class UpdateBlock(nn.Module):
+    """One iteration: from state, context, look-up and flow to the next state and a step of the flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = MotionEncoder()
+        self.gru = ConvGru(HIDDEN, CONTEXT + 82)
+        self.flow_head = FlowHead()
+
+    def forward(self, h: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the new state (B, 96, h, w) and the step (B, 2, h, w)."""
+        h = self.gru(h, torch.cat((context, self.encoder(flow, correlation)), 1))
+        return h, self.flow_head(h)
+
+
+def correlation_pyramid(a: Tensor, b: Tensor) -> list[Tensor]:
+    """Correlate every pixel of one image with every pixel of the other (equation 1 and section 3.2 of the paper).
+
+    Args:
+        a: Matching features of the first image (B, C, h, w).
+        b: Of the second, same shape.
+
+    Returns:
+        Four levels, (B h w, 1, h_l, w_l) with sides halved and rounded down from one to the next: inner products
+        with the means of ``b`` over 1, 2x2, 4x4 and 8x8 pixels, divided by the root of C.
+
+    """
+    batch, channels, height, width = a.shape
+    queries = a.flatten(2).transpose(1, 2) / math.sqrt(channels)
+    levels = []
+    for level in range(LEVELS):
+        # A mean of products is the product with the mean, which is cheaper.
+        b = b if level == 0 else functional.avg_pool2d(b, 2)
+        levels.append((queries @ b.flatten(2)).view(batch * height * width, 1, b.shape[-2], b.shape[-1]))
+    return levels
+
+
+def look_up(pyramid: list[Tensor], coordinates: Tensor) -> Tensor:
+    """Sample each pixel's correlations around where the flow leads it.
+
+    Args:
+        pyramid: What :func:`correlation_pyramid` gave.
+        coordinates: (B, 2, h, w), x and y in the second image, pixels of its features.
+
+    Returns:
+        (B, 196, h, w): channel 49 l + 7 i + j is level l, bilinearly, at ``(x, y) / 2**l + (i - 3, j - 3)``, zero
+        outside. That x varies slowest is no mistake: the released weights were trained on it.
+
+    """
+    batch, _, height, width = coordinates.shape
+    centres = coordinates.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
+    steps = torch.arange(-RADIUS, RADIUS + 1, dtype=coordinates.dtype, device=coordinates.device)
+    window = torch.stack(torch.meshgrid(steps, steps, indexing='ij'), -1)
+    found = []
+    for level, correlation in enumerate(pyramid):
+        sides = coordinates.new_tensor((correlation.shape[-1], correlation.shape[-2]))
+        grid = (2 * (centres / 2**level + window) + 1) / sides - 1
+        sampled = functional.grid_sample(correlation, grid, align_corners=False)
+        found.append(sampled.view(batch, height, width, -1))
+    return torch.cat(found, -1).permute(0, 3, 1, 2).contiguous()
+
+
+class RaftSmall(nn.Module):
+    """Flow from image 1 to image 2; 990,162 parameters.
+
+    ``forward`` is ``upsample(decode(features(image1), features(image2)))``: a caller that sees a stream of
+    frames computes each frame's features once and decodes them against several others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fnet = Encoder(MATCHING, nn.InstanceNorm2d)
+        self.cnet = Encoder(HIDDEN + CONTEXT, nn.Identity)
+        self.update_block = UpdateBlock()
+
+    def features(self, image: Tensor) -> Features:
+        """Return the features of images.
+
+        Args:
+            image: (B, 3, H, W), RGB in [-1, 1]; H and W multiples of 8, at least 64.
+
+        Raises:
+            ValueError: H or W is not a multiple of 8 or less than 64.
+
+        """
+        size = tuple(image.shape[-2:])
+        if any(length % STRIDE or length < SMALLEST_SIDE for length in size):
+            raise ValueError(f'RAFT-small input is {size}; height and width must be multiples of 8, at least 64')
+        return Features(self.fnet(image), self.cnet(image))
+
+    def decode(self, first: Features, second: Features, iterations: int = 12) -> Tensor:
+        """Estimate the flow in steps from zero.
+
+        Args:
+            first: Features of the images that the flow starts from.
+            second: Features of the images it leads to; the context is not used.
+            iterations: Number of steps; the paper trains with 12.
+
+        Returns:
+            (B, 2, H/8, W/8), u right and v down, in pixels of the features (an eighth of the input's).
+
+        """
+        pyramid = correlation_pyramid(first.matching, second.matching)
+        h, context = first.context[:, :HIDDEN].tanh(), functional.relu(first.context[:, HIDDEN:])
+        _, _, height, width = h.shape
+        rows = torch.arange(height, dtype=h.dtype, device=h.device)
+        columns = torch.arange(width, dtype=h.dtype, device=h.device)
+        y, x = torch.meshgrid(rows, columns, indexing='ij')
+        position = torch.stack((x, y))
+        flow = torch.zeros_like(h[:, :2])
+        for _ in range(iterations):
+            h, step = self.update_block(h, context, look_up(pyramid, position + flow), flow)
+            flow = flow + step
+        return flow
+
+    def forward(self, image1: Tensor, image2: Tensor, iterations: int = 12) -> Tensor:
+        """Return the flow from ``image1`` to ``image2``, (B, 2, H, W) in pixels.
+
+        Args:
+            image1: (B, 3, H, W), RGB in [-1, 1]; H and W multiples of 8, at least 64.
+            image2: The same.
+            iterations: Number of steps.
+
+        """
+        return upsample(self.decode(self.features(image1), self.features(image2), iterations))
+
+
+def upsample(flow: Tensor) -> Tensor:
+    """Bring flow of the features' size to that of the input, (B, 2, h, w) to (B, 2, 8h, 8w), in its pixels."""
+    return STRIDE * functional.interpolate(flow, scale_factor=float(STRIDE), mode='bilinear', align_corners=True)

@@ -1,0 +1,62 @@
+"""Flow backends as the options ask for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.detection.build import create_flow
+from moving_object_detector.detection.config import FlowConfig
+from moving_object_detector.errors import UserError
+from moving_object_detector.flow.pwcnet import PwcFlow
+from moving_object_detector.flow.raft_small import RaftSmallFlow
+from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.raft_small import RaftSmall
+from moving_object_detector.networks.weights import save_network
+
+CPU = torch.device('cpu')
+NETWORKS = {'pwcnet': PWCNet, 'raft_small': RaftSmall}
+PICTURES = [
+    cv2.resize(np.random.default_rng(seed).integers(0, 256, (8, 12, 3), np.uint8), (128, 64)) for seed in (1, 2)
+]
+
+
+@pytest.mark.parametrize(('architecture', 'released'), [('raft_small', True), ('raft_small', False), ('pwcnet', False)])
+def test_networks_from_either_kind_of_file(architecture: str, released: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[architecture]()
+    path = tmp_path / ('weights.pth' if released else 'weights.safetensors')
+    if released:
+        torch.save({f'module.{name}': tensor for name, tensor in network.state_dict().items()}, path)
+    else:
+        save_network(network, path, {})
+    backend = create_flow(FlowConfig(backend=architecture, height=64, width=128, model=str(path), iterations=2), CPU)
+    expected = (
+        PwcFlow(network, (64, 128), CPU) if architecture == 'pwcnet' else RaftSmallFlow(network, (64, 128), CPU, 2)
+    )
+    flows = [
+        each.estimate([each.features(PICTURES[0])], [each.features(PICTURES[1])], (48, 96))
+        for each in (backend, expected)
+    ]
+    assert backend.name == architecture
+    assert torch.equal(*flows)
+
+
+@pytest.mark.parametrize(('backend', 'file'), [('pwcnet', 'pwc_net.pth.tar'), ('raft_small', 'raft-small.pth')])
+def test_a_network_needs_its_weights(backend: str, file: str) -> None:
+    message = (
+        rf'flow\.backend is {backend}, but flow\.model names no weights; set flow\.model to .*{file}.*\.safetensors'
+    )
+    with pytest.raises(UserError, match=message):
+        create_flow(FlowConfig(backend=backend), CPU)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'weights.safetensors'
+    save_network(PWCNet(), path, {})
+    with pytest.raises(UserError, match=r'weights\.safetensors: holds weights of architecture pwcnet'):
+        create_flow(FlowConfig(backend='raft_small', model=str(path)), CPU)
