@@ -1,4 +1,4 @@
-# make demo | test | bench | eval | build | env | clean | help
+# make demo | test | bench | eval | train | train-smoke | bench-train | build | env | clean | help
 #
 # Variables, each with its default:
 #   PYTHON=python3     makes the environment; 3.10 to 3.13, with a sourced ROS 2 that distribution's own
@@ -8,7 +8,7 @@
 #   OUT=demo_output    demo: folder for the results
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
 #   PARAMS=config/cpu.yaml  demo, bench, eval: parameters of the detector
-#   ARGS=              bench, eval: more arguments for the program
+#   ARGS=              bench, eval, train, train-smoke, bench-train: more arguments for the program
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,10 +26,10 @@ INSTALLED := install/.built
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: demo test bench eval build env clean help
+.PHONY: demo test bench eval train train-smoke bench-train build env clean help
 
 help:  ## Show the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 	@sed -n '/^# Variables/,/^$$/{s/^# \{0,1\}//p}' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## Make the environment with the pinned packages.
@@ -61,6 +61,15 @@ bench: $(STAMP)  ## Print the time of each stage and write bench.json.
 
 eval: $(STAMP)  ## Score the masks on annotated sequences: make eval ARGS='--root FOLDER --split train'.
 	@$(BIN)/python -m moving_object_detector.evaluation.evaluate --config '$(PARAMS)' $(ARGS)
+
+train: $(STAMP)  ## Train on your own footage: make train ARGS='--config config/train.yaml data.root=FOLDER'.
+	@$(BIN)/python -m moving_object_detector.trainer.train $(ARGS)
+
+train-smoke: $(STAMP)  ## Train for a minute on rendered clips and check that both players learn.
+	@$(BIN)/python -m moving_object_detector.trainer.smoke $(ARGS)
+
+bench-train: $(STAMP)  ## Print samples per second and the wait for data of each stage of the training.
+	@$(BIN)/python -m moving_object_detector.trainer.bench --json bench_train.json $(ARGS)
 
 clean:  ## Remove what was built and measured, and the environment.
 	rm -rf build install log $(VENV) demo_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -20,7 +20,7 @@ PROGRAMS = {
     'convert_weights': 'tools.convert_weights',
     'bench': 'tools.bench',
     'evaluate': 'evaluation.evaluate',
-    'warm_start': 'trainer.warm_start',
+    'train': 'trainer.train',
     'render': 'synthetic.render',
 }
 

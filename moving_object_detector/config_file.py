@@ -1,4 +1,4 @@
-"""Reading a ROS parameter file without ROS, so that every program runs on the same configuration as the node."""
+"""Options from files: ROS parameter files, without ROS, so that every program runs on the node's; plain YAML."""
 
 from __future__ import annotations
 
@@ -53,6 +53,33 @@ def read_parameter_file(path: Path) -> dict[str, object]:
     return values
 
 
+def read_plain_file(path: Path) -> dict[str, object]:
+    """Return the options of a plain YAML file, nested or with dotted names, as dotted names.
+
+    Raises:
+        UserError: The file cannot be read, or is not a tree of options.
+
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f'{path} cannot be read as a YAML file: {error}') from error
+    if not isinstance(tree, dict):
+        raise UserError(f'{path} holds no options; write them as in "game:" and under it "steps: 600"')
+    return dict(_flatten(tree))
+
+
+def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
+    """Return ``default`` with the values of a plain YAML file, all of them known, then of ``name=value`` assignments.
+
+    Raises:
+        UserError: Something in either is wrong; the message names it.
+
+    """
+    values = read_plain_file(path) if path is not None else {}
+    return with_values(default, {**values, **_assigned(assignments)})
+
+
 def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
     """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments.
 
@@ -66,6 +93,11 @@ def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) 
     if path is not None:
         known = {declared.name for declared in options_of(type(default))}
         values = {name: value for name, value in read_parameter_file(path).items() if name in known}
+    return with_values(default, {**values, **_assigned(assignments)})
+
+
+def _assigned(assignments: Sequence[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition('=')
         if not equals:
@@ -74,4 +106,4 @@ def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) 
             values[name.strip()] = yaml.safe_load(text) if text else ''
         except yaml.YAMLError as error:
             raise UserError(f'{assignment!r} has a value that is not YAML; put it in quotes') from error
-    return with_values(default, values)
+    return values

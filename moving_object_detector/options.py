@@ -39,7 +39,7 @@ class Option:
         """
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if self.kind is float and isinstance(value, str) and re.fullmatch(r'[+-]?\d+[eE][+-]?\d+', value):
+        if self.kind is float and isinstance(value, str) and re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+', value):
             # YAML 1.1 takes 2e-4 for a text.
             value = float(value)
         if not isinstance(value, self.kind) or (self.kind is not bool and isinstance(value, bool)):

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from moving_object_detector.config_file import load_config, read_parameter_file
+from moving_object_detector.config_file import load_config, load_plain_config, read_parameter_file, read_plain_file
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.errors import UserError
+from moving_object_detector.trainer.config import TrainConfig
+from moving_object_detector.trainer.flow.config import FlowTrainConfig
 
 CONFIG = Path(__file__).resolve().parents[1] / 'config'
 
@@ -111,6 +113,59 @@ def test_a_wrong_value_in_a_file(file):
         load_config(DetectorConfig(), file('/**:\n  ros__parameters:\n    flow.preset: slow\n'))
 
 
+def test_plain_files_are_nested_or_dotted(file):
+    nested = read_plain_file(file('data:\n  root: films\n  workers: 2\ngame: {steps: 20}\n'))
+    assert nested == read_plain_file(file('data.root: films\ndata.workers: 2\ngame.steps: 20\n'))
+    assert nested == {'data.root': 'films', 'data.workers': 2, 'game.steps': 20}
+
+
+@pytest.mark.parametrize('text', ['', '# nothing', 'game.steps=600', '- game.steps: 600', '3'])
+def test_what_holds_no_options(file, text):
+    with pytest.raises(
+        UserError, match=r'params\.yaml holds no options; write them as in "game:" and under it "steps: 600"'
+    ):
+        read_plain_file(file(text))
+
+
+@pytest.mark.parametrize('text', ['game: [1, 2\n', 'a: !!python/object/apply:os.system ["false"]\n', 'a: 1\n b: 2\n'])
+def test_what_is_no_yaml(file, text):
+    with pytest.raises(UserError, match=r'params\.yaml cannot be read as a YAML file'):
+        load_plain_config(TrainConfig(), file(text))
+
+
+def test_plain_files_that_cannot_be_read(tmp_path):
+    (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00\x80')
+    for path in (tmp_path / 'none.yaml', tmp_path, tmp_path / 'binary.yaml'):
+        with pytest.raises(UserError, match='cannot be read as a YAML file'):
+            load_plain_config(TrainConfig(), path)
+
+
+def test_plain_file_then_assignments_over_the_defaults(file):
+    path = file('game:\n  steps: 20\n  batch: 8\n  learning_rate: 2e-4\n')
+    config = load_plain_config(TrainConfig(), path, ['game.batch=4', 'inpainter.learning_rate=1.5e-3'])
+    assert (config.game.steps, config.game.batch, config.game.learning_rate) == (20, 4, 2e-4)
+    assert config.inpainter.learning_rate == 1.5e-3
+    assert config.rendered == TrainConfig().rendered
+    assert load_plain_config(TrainConfig(), None) == TrainConfig()
+
+
+def test_unknown_names_in_a_plain_file_are_told(file):
+    with pytest.raises(UserError, match=r"there is no option 'game\.step'"):
+        load_plain_config(TrainConfig(), file('game:\n  step: 20\n'))
+    with pytest.raises(UserError, match=r"there is no option '/\*\*\.ros__parameters\.game\.steps'"):
+        load_plain_config(TrainConfig(), file('/**:\n  ros__parameters:\n    game.steps: 20\n'))
+    with pytest.raises(UserError, match=r'game\.steps is \[1, 2\], but takes a whole number'):
+        load_plain_config(TrainConfig(), file('game:\n  steps: [1, 2]\n'))
+    with pytest.raises(UserError, match=r"there is no option 'game'|game is None"):
+        load_plain_config(TrainConfig(), file('game:\n'))
+
+
+PLAIN = {'train.yaml': TrainConfig, 'train_flow.yaml': FlowTrainConfig}
+
+
 @pytest.mark.parametrize('name', sorted(path.name for path in CONFIG.glob('*.yaml')))
 def test_files_that_come_with_the_package(name):
-    assert load_config(DetectorConfig(), CONFIG / name) != DetectorConfig()
+    if name in PLAIN:
+        assert load_plain_config(PLAIN[name](), CONFIG / name) is not None
+    else:
+        assert load_config(DetectorConfig(), CONFIG / name) != DetectorConfig()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'moving_object_detector'
 PROGRAMS = [
     'bench', 'contact_sheet', 'convert_weights', 'demo', 'detect', 'evaluate', 'make_bag', 'make_video', 'play',
-    'record', 'render', 'warm_start',
+    'record', 'render', 'train',
 ]  # fmt: skip
 SLOW_TO_IMPORT = ('cv2', 'matplotlib', 'numpy', 'openvino', 'rclpy', 'rosbags', 'torch', 'tqdm')
 

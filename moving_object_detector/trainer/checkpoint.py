@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,19 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_name(f'{path.name}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('wb') as file:
-            torch.save(state, file)
-        temporary.replace(path)
+        try:
+            with temporary.open('wb') as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'{path} cannot be written: {error.strerror}; give a path in a folder you own') from error
+    except RuntimeError as error:
+        # What torch.save makes of a full disk.
+        raise UserError(f'{path} cannot be written: {error}; is the disk full?') from error
 
 
 def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | None:
@@ -42,10 +52,22 @@ def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | Non
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        found = state['options']
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        # Onto the CPU: each process brings it to a device of its own, and a GPU's run may go on without one.
+        state: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+        found = dict(state['options'])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew') from error
-    if found != options:
-        raise UserError(f'{path} is of a run with other options ({found}); remove it or match them')
+    there, here = dict(_flatten(found)), dict(_flatten(options))
+    changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if changed:
+        named = ', '.join(f'{name} {there.get(name)} there and {here.get(name)} now' for name in changed)
+        raise UserError(f'{path} is of a run with other options ({named}); match them, or remove it to start anew')
     return state
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value

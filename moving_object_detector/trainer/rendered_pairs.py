@@ -39,25 +39,18 @@ def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
 
 
 class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """``count`` pairs; pair k is a function of ``(seed, k)`` alone, so that a resumed run sees the same ones.
+    """Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones.
 
     An item is image (3, H, W) in [-0.5, 0.5], flow (2, H, W) in pixels of that size, mask (1, H, W) in [0, 1].
     """
 
-    def __init__(self, seed: int, first: int, count: int, options: PairOptions | None = None) -> None:
+    def __init__(self, seed: int, options: PairOptions | None = None) -> None:
         self._seed = seed
-        self._first = first
-        self._count = count
         self._options = options or PairOptions()
 
-    def __len__(self) -> int:
-        return self._count
-
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
         options = self._options
-        key = (self._seed, self._first + index)
+        key = (self._seed, index)
         rng = np.random.default_rng((*key, 1))
         empty = rng.random() < options.empty_share
         scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)

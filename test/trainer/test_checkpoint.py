@@ -34,8 +34,23 @@ def test_what_a_kill_during_writing_leaves_does_not_matter(tmp_path):
 def test_a_run_with_other_options(tmp_path):
     path = tmp_path / 'run.checkpoint'
     save_checkpoint(path, {'options': OPTIONS, 'step': 3})
-    with pytest.raises(UserError, match=r"is of a run with other options \(\{'steps': 10, 'seed': 1\}\); remove it"):
+    with pytest.raises(
+        UserError, match=r'of a run with other options \(steps 10 there and 11 now\); match them, or remove'
+    ):
         load_checkpoint(path, {'steps': 11, 'seed': 1})
+    save_checkpoint(path, {'options': {'data': {'root': 'a', 'gap': 5}, 'seed': 1}})
+    with pytest.raises(UserError, match=r'\(data\.gap 5 there and 2 now, name None there and x now\)'):
+        load_checkpoint(path, {'data': {'root': 'a', 'gap': 2}, 'seed': 1, 'name': 'x'})
+
+
+def test_a_full_disk(tmp_path):
+    path = tmp_path / 'run.checkpoint'
+    save_checkpoint(path, {'options': OPTIONS, 'step': 3})
+    (tmp_path / 'run.checkpoint.tmp').symlink_to('/dev/full')
+    with pytest.raises(UserError, match=r'run\.checkpoint cannot be written'):
+        save_checkpoint(path, {'options': OPTIONS, 'weights': torch.zeros(1_000_000)})
+    assert [file.name for file in tmp_path.iterdir()] == ['run.checkpoint']
+    assert load_checkpoint(path, OPTIONS)['step'] == 3
 
 
 class Malicious:

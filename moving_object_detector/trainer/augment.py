@@ -1,0 +1,106 @@
+"""Random views of a training pair: crops, flips and camera motion, with the flow transformed rightly.
+
+Both frames of a pair are thought to be transformed alike, so that the transformed flow still leads from the one to
+the other. All functions take batches, (B, C, H, W), and treat every item of a batch alike.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from moving_object_detector.flow.egomotion import quadratic_basis
+
+# Standard deviations of the terms 1, x, y, x^2, xy, y^2 relative to that of the shift.
+MOTION_TERMS: Final = (1.0, 0.5, 0.5, 0.25, 0.25, 0.25)
+AFFINE_TERMS: Final = 3
+
+
+class Crop(NamedTuple):
+    """A rectangle of an image, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float) -> Crop:
+    """Draw a crop whose sides are the same share, uniform in ``least`` to 1, of an image's; its place is uniform.
+
+    Args:
+        rng: What it is drawn from.
+        size: (height, width) of the image.
+        least: Above 0, at most 1.
+
+    """
+    share = float(rng.uniform(least, 1.0))
+    height, width = (max(round(side * share), 1) for side in size)
+    return Crop(int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width)
+
+
+def crop_resize(image: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
+    """Cut an image (B, C, H, W) and resize the cut bilinearly, smoothed where it shrinks, to (B, C, *size)."""
+    top, left, height, width = crop
+    cut = image[..., top : top + height, left : left + width]
+    if (height, width) == size:
+        return cut
+    smoothed = size[0] < height and size[1] < width
+    return functional.interpolate(cut, size, mode='bilinear', align_corners=False, antialias=smoothed)
+
+
+def crop_resize_flow(flow: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
+    """Cut and resize flow, (B, 2, H, W) pixels of its own size to (B, 2, *size) pixels of ``size``.
+
+    Where a vector starts is cut, where it leads may lie outside.
+    """
+    scale = flow.new_tensor((size[1] / crop.width, size[0] / crop.height))
+    return crop_resize(flow, crop, size) * scale[:, None, None]
+
+
+def flip(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
+    """Mirror an image (B, C, H, W) left to right, upside down or both, which is a turn by 180 degrees."""
+    return image.flip([axis for axis, wanted in ((-1, horizontal), (-2, vertical)) if wanted])
+
+
+def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
+    """Mirror flow (B, 2, H, W) as :func:`flip` does images: u changes sign with left and right, v with up and down."""
+    sign = flow.new_tensor((-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0))
+    return flip(flow, horizontal=horizontal, vertical=vertical) * sign[:, None, None]
+
+
+def random_motion(rng: np.random.Generator, batch: int, size: tuple[int, int], deviation: float) -> Tensor:
+    """Draw motions as a camera's, half of them affine and half quadratic.
+
+    Args:
+        rng: What they are drawn from.
+        batch: How many.
+        size: (height, width) of the flow they are for, pixels.
+        deviation: Standard deviation of the shift in each direction, as a share of the width.
+
+    Returns:
+        (B, 2, 6): coefficients of u and v in pixels, for :func:`global_motion`.
+
+    """
+    coefficients = rng.normal(0.0, deviation * size[1], (batch, 2, 6)) * MOTION_TERMS
+    coefficients[rng.random(batch) < 0.5, :, AFFINE_TERMS:] = 0.0
+    return torch.from_numpy(coefficients.astype(np.float32))
+
+
+def global_motion(flow: Tensor, coefficients: Tensor) -> Tensor:
+    """Add a camera's motion to flow; what moves on its own stays the same (Meunier et al., TPAMI 2022).
+
+    Args:
+        flow: (B, 2, H, W), pixels.
+        coefficients: (B, 2, 6), pixels: of 1, x, y, x^2, xy, y^2, with x and y from -1 to 1 over the image.
+
+    Returns:
+        (B, 2, H, W), pixels.
+
+    """
+    basis = quadratic_basis(flow.shape[-2], flow.shape[-1], flow.device)
+    return flow + (coefficients.to(flow.device) @ basis.flatten(1)).reshape(flow.shape)

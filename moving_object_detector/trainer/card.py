@@ -1,0 +1,114 @@
+"""Model cards: what a model is, what it was trained on, by which command."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moving_object_detector.options import options_of, value_of
+from moving_object_detector.trainer.config import TrainConfig
+from moving_object_detector.trainer.selection import Judgement
+
+
+def changed_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the options that differ from their defaults, by their dotted names."""
+    return {
+        option.name: value_of(config, option.name)
+        for option in options_of(type(config))
+        if value_of(config, option.name) != option.default
+    }
+
+
+def write_card(
+    config: TrainConfig,
+    command: Sequence[str],
+    clips: Mapping[str, int],
+    judgements: Mapping[str, Judgement],
+    chosen: str,
+    *,
+    ideal: bool = False,
+) -> str:
+    """Return the card of a generator as Markdown.
+
+    Args:
+        config: All options of the run.
+        command: The arguments of the command that started it.
+        clips: Names of the clips it was trained on, and their frames.
+        judgements: Of each candidate.
+        chosen: Which candidate became the model.
+        ideal: Whether the truth entered the training.
+
+    """
+    import torch
+
+    size = f'{config.network.height}x{config.network.width}'
+    flow = f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
+    rows = [
+        ('network', 'mask generator of the CVPR 2019 paper, 1,451,062 parameters, float32'),
+        ('input', f'{size} RGB in [-0.5, 0.5]; `{config.network.flow_input}` flow by {flow}'),
+        ('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, exact masks'),
+    ]
+    if clips:
+        frames = sum(clips.values())
+        rows += [
+            (
+                'annotated video' if ideal else 'unlabelled video',
+                f'{len(clips)} clips, {frames} frames: {", ".join(clips)}',
+            ),
+            ('inpainter on boxes', f'{config.inpainter.steps} steps of {config.inpainter.batch} pairs'),
+            ('adversarial game', f'{config.game.steps} steps of {config.game.batch} pairs, seed {config.run.seed}'),
+        ]
+    if judgements:
+        rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
+    if config.start.model:
+        rows.insert(2, ('started from', config.start.model))
+    rows.append(('made with', f'PyTorch {torch.__version__}, Python {platform.python_version()}'))
+    lines = [f'# {config.name}.safetensors', '', '| | |', '|---|---|']
+    lines += [f'| {name} | {text} |' for name, text in rows]
+    if ideal:
+        lines += ['', '**The truth entered this training** (ideal conditions, table 1 of the paper). Not for use.']
+    elif config.run.select == 'truth' and clips:
+        lines += ['', '**Annotations chose this model** among its candidates (run.select=truth).']
+    else:
+        lines += ['', 'No annotated frame was used.']
+    if judgements:
+        lines += ['', '| candidate | agreement between gaps | empty masks | J of the average |', '|---|---|---|---|']
+        for name, judged in judgements.items():
+            overlap = 'not looked at' if judged.jaccard is None else f'{judged.jaccard:.3f}'
+            lines.append(f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} | {overlap} |')
+    lines += ['', 'Command:', '', f'    ros2 run moving_object_detector train {shlex.join(command)}', '']
+    changed = {name: value for name, value in changed_options(config).items() if not _is_path(name)}
+    if changed:
+        lines += ['Options other than the defaults:', '']
+        lines += [f'    {name}: {value}' for name, value in changed.items()]
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _is_path(name: str) -> bool:
+    return name in {'data.root', 'data.cache', 'flow.model'}
+
+
+def as_text(config: TrainConfig) -> dict[str, str]:
+    """Return the options as text, for a model file's metadata."""
+    flat = {option.name: str(value_of(config, option.name)) for option in options_of(type(config))}
+    return {name: value for name, value in flat.items() if not _is_path(name)}
+
+
+def identity(config: TrainConfig, clips: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what decides the weights, by which a checkpoint knows its run; not how the run is shown or shared out.
+
+    Args:
+        config: All options.
+        clips: Keys of the clips' content and flow, which say more than where the footage lies.
+
+    """
+    plain = dataclasses.asdict(config)
+    plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
+    plain.pop('flow')
+    plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision', 'candidates')}
+    plain.pop('name')
+    return plain

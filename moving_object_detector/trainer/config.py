@@ -1,0 +1,164 @@
+"""The trainer's options: the single place where each default stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moving_object_detector.detection.config import FlowConfig
+from moving_object_detector.errors import UserError
+from moving_object_detector.options import option
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What video is learnt from."""
+
+    root: str = option(
+        '',
+        'Footage: data sets (DAVIS 2016, SegTrackV2, FBMS-59), folders of frames or of such folders, videos, bags; '
+        'several separated by commas, each PATH or PATH@SPLIT. Empty: rendered scenes only.',
+    )
+    split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
+    topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
+    cache: str = option('', "Folder for the flow cache; empty: 'flow_cache' in the output folder.")
+    height: int = option(128, 'Height of cached images and flow, pixels.', low=16, high=2160)
+    width: int = option(256, 'Width of cached images and flow, pixels.', low=16, high=4096)
+    largest_gap: int = option(5, 'Frames between the two images of a pair, uniform in 1 to this.', low=1, high=20)
+    workers: int = option(1, 'Processes that prepare batches; 0: the training process itself.', low=0, high=256)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The generator's input."""
+
+    height: int = option(96, "Height of the networks' input, multiple of 4.", low=32, high=2048)
+    width: int = option(192, "Width of the networks' input, multiple of 4.", low=32, high=4096)
+    flow_input: str = option(
+        'residual',
+        "residual: flow without a robust fit of the camera's motion; normalised: the paper's.",
+        choices=('residual', 'normalised'),
+    )
+
+
+@dataclass(frozen=True)
+class RenderedConfig:
+    """First stage: the generator on rendered scenes, where the mask is exact and free."""
+
+    steps: int = option(1100, 'Steps; 0: none, start from start.model or from random weights.', low=0, high=10**9)
+    batch: int = option(10, 'Pairs a step, all processes together.', low=1, high=4096)
+    learning_rate: float = option(1e-3, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
+    average: float = option(0.995, 'Decay of the moving average of the weights.', low=0, high=0.999999)
+
+
+@dataclass(frozen=True)
+class InpainterConfig:
+    """Second stage: the inpainter alone, filling random boxes of the flow."""
+
+    steps: int = option(600, 'Steps; 0: none.', low=0, high=10**9)
+    batch: int = option(16, 'Pairs a step, all processes together.', low=1, high=4096)
+    learning_rate: float = option(3e-4, 'Of Adam.', low=1e-8, high=1)
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """Third stage: generator against inpainter (equation 9 of the paper) on unlabelled video."""
+
+    steps: int = option(600, 'Updates of either player; 0: none.', low=0, high=10**9)
+    batch: int = option(16, 'Pairs a step, all processes together.', low=1, high=4096)
+    learning_rate: float = option(1e-4, 'Of Adam, beta1 0.9.', low=1e-8, high=1)
+    generator_steps: int = option(3, 'Generator updates after each inpainter update.', low=1, high=100)
+    loss: str = option(
+        'code',
+        "code: the released code's (Charbonnier, measured against a guess from the image alone); paper: equation 9.",
+        choices=('code', 'paper'),
+    )
+    target: str = option(
+        'raw',
+        "Flow that is inpainted: raw, the paper's; residual, without the camera's motion.",
+        choices=('raw', 'residual'),
+    )
+    clip: float = option(0.2, 'Gradients are clipped by value to plus and minus this.', low=1e-6, high=1e6)
+    least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
+    global_motion: float = option(
+        0.0,
+        'Standard deviation of random quadratic camera motion added to the flow, share of the width.',
+        low=0,
+        high=1,
+    )
+    adversarial: float = option(1.0, "Weight of the game's own loss in the generator's.", low=0, high=1e3)
+    parametric: float = option(
+        0.0, 'Weight of the loss of explaining each side of the mask by a quadratic motion.', low=0, high=1e3
+    )
+    consistency: float = option(
+        0.0,
+        'Weight of agreement with what the generator before the game finds from two gaps of the frame, fitted to the '
+        "image by the paper's CRF.",
+        low=0,
+        high=1e3,
+    )
+    average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run runs."""
+
+    seed: int = option(
+        1,
+        'Decides all that is random; the same seed gives the same weights on the same machine.',
+        low=0,
+        high=2**31 - 1,
+    )
+    device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
+    threads: int = option(0, 'CPU threads of PyTorch; 0: its own choice.', low=0, high=256)
+    precision: str = option('float32', 'bfloat16: mixed precision.', choices=('float32', 'bfloat16'))
+    checkpoint_every: int = option(50, 'Steps between checkpoints.', low=1, high=10**9)
+    picture_every: int = option(100, 'Steps between pictures.', low=1, high=10**9)
+    candidates: int = option(5, 'Candidates for the model that the game leaves, evenly spread.', low=1, high=1000)
+    select: str = option(
+        'agreement',
+        'How the model is chosen among the candidates: agreement of masks from different gaps (no labels), last, or '
+        'truth (annotations, said in the card).',
+        choices=('agreement', 'last', 'truth'),
+    )
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What a run starts from."""
+
+    model: str = option(
+        '', 'Generator to start from, .safetensors, or "default" for the one of the package; empty: random weights.'
+    )
+    inpainter: str = option('', 'Inpainter to start from, .safetensors; empty: random weights.')
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All options of ``train``."""
+
+    name: str = option('generator', 'Name of the model file that the run leaves.')
+    data: DataConfig = field(default_factory=DataConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    start: StartConfig = field(default_factory=StartConfig)
+    rendered: RenderedConfig = field(default_factory=RenderedConfig)
+    inpainter: InpainterConfig = field(default_factory=InpainterConfig)
+    game: GameConfig = field(default_factory=GameConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Check what no single option's range says."""
+        if self.network.height % 4 or self.network.width % 4:
+            raise UserError(
+                f'network.height and network.width are {self.network.height} and {self.network.width}, '
+                'but take multiples of 4'
+            )
+        if not self.name or Path(self.name).name != self.name:
+            raise UserError(f'name is {self.name!r}, but takes the name of a file, without folders; they go to --out')
+        if self.game.steps and not self.game.adversarial + self.game.parametric + self.game.consistency:
+            raise UserError(
+                'game.adversarial, game.parametric and game.consistency are all 0, so the generator has nothing to '
+                'learn; set one of them, or game.steps=0'
+            )

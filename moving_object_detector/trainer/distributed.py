@@ -1,0 +1,114 @@
+"""Data-parallel training under ``torchrun``: every process computes its share of each batch, gradients are averaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from moving_object_detector.errors import UserError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together; one alone where ``torchrun`` did not start it."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> range:
+        """Return which items of a batch this process computes.
+
+        Raises:
+            UserError: The batch cannot be divided evenly, and so not averaged evenly.
+
+        """
+        if batch % self.count:
+            raise UserError(f'a batch of {batch} cannot be shared evenly by {self.count} processes')
+        part = batch // self.count
+        return range(self.rank * part, (self.rank + 1) * part)
+
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes; all must call this with the same parameters."""
+        if self.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        means = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def average(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the mean of each value over the processes."""
+        if self.count == 1:
+            return values
+        device = torch.device('cuda') if distributed.get_backend() == 'nccl' else torch.device('cpu')
+        flat = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+        distributed.all_reduce(flat)
+        return dict(zip(values, (flat / self.count).tolist(), strict=True))
+
+    def share_weights(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the first one's values."""
+        if self.count > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of this process: ``auto`` is a GPU where there is one, each process its own.
+
+    Raises:
+        UserError: There is no such device.
+
+    """
+    local = int(os.environ.get('LOCAL_RANK', '0'))
+    if name == 'auto' and not torch.cuda.is_available():
+        return torch.device('cpu')
+    name = 'cuda' if name == 'auto' else name
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f'run.device is {name!r}, but takes auto, cpu, cuda or cuda:N') from error
+    if device.type not in {'cpu', 'cuda'}:
+        raise UserError(f'run.device is {name!r}, but takes auto, cpu, cuda or cuda:N')
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise UserError(f'run.device is {name}, but PyTorch sees no GPU; use cpu, or install PyTorch for your CUDA')
+    if name == 'cuda':
+        device = torch.device('cuda', local)
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f'there is no {device} for this process, PyTorch sees {torch.cuda.device_count()} GPUs; start at most one '
+            'process for each (torchrun --nproc-per-node), or set run.device=cpu'
+        )
+    return device
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that ``torchrun`` has started (NCCL between GPUs, gloo between CPUs), and leave them."""
+    if int(os.environ.get('WORLD_SIZE', '1')) == 1:
+        yield Processes()
+        return
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)
+    distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()

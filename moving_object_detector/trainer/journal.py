@@ -1,0 +1,156 @@
+"""What a run leaves to look at: a log of every step, TensorBoard, pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+LOG = 'log.jsonl'
+
+
+class Journal:
+    """Writes into a run's folder; a resumed run's journal goes on as if it had not been killed.
+
+    Args:
+        folder: Of the run; None: writes nothing, for the processes that do not lead.
+        stages: Names of the run's stages.
+        stage: Number of the stage that the run goes on with.
+        step: The step that it goes on with; what was logged at or after it is dropped.
+
+    """
+
+    def __init__(self, folder: Path | None, stages: Sequence[str], stage: int = 0, step: int = 0) -> None:
+        self._folder = folder
+        self._stages = tuple(stages)
+        self._at = (stage, step)
+        self._boards: dict[int, SummaryWriter] = {}
+        self._writer: type[SummaryWriter] | None = None
+        self._log: Any = None
+
+    def __enter__(self) -> Journal:
+        """Open the files.
+
+        Raises:
+            UserError: The folder cannot be written to.
+
+        """
+        if self._folder is None:
+            return self
+        try:
+            (self._folder / 'pictures').mkdir(parents=True, exist_ok=True)
+            log = self._folder / LOG
+            kept = [line for line in read_log(log) if self._is_kept(line)]
+            temporary = log.with_suffix('.tmp')
+            temporary.write_text(''.join(f'{json.dumps(line)}\n' for line in kept), encoding='utf-8')
+            temporary.replace(log)
+            self._log = log.open('a', encoding='utf-8')
+        except OSError as error:
+            raise UserError(f'{self._folder} cannot be written to: {error.strerror}; give another --out') from error
+        self._writer = _board_writer()
+        return self
+
+    def _is_kept(self, line: Mapping[str, Any]) -> bool:
+        """Tell whether a line of the log is from before the step that the run goes on with."""
+        # Another run with other stages may have been here.
+        return line['stage'] in self._stages and (self._stages.index(line['stage']), line['step']) < self._at
+
+    def _board(self, stage: int) -> SummaryWriter | None:
+        """Return TensorBoard's writer of a stage; one for each, since each counts its steps from 0."""
+        if self._folder is None or self._writer is None:
+            return None
+        if stage not in self._boards:
+            first = self._at[1] if stage == self._at[0] else 0
+            # What a killed run wrote at or after this step is not shown.
+            self._boards[stage] = self._writer(
+                str(self._folder / 'tensorboard' / self._stages[stage]), purge_step=first
+            )
+        return self._boards[stage]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        for board in self._boards.values():
+            board.close()
+        if self._log is not None:
+            try:
+                self._log.close()
+            except OSError as failure:
+                # After an error that one is told: what could not be written is dropped by the run that goes on.
+                if error is None:
+                    raise UserError(f'{self._folder} cannot be written to: {failure.strerror}') from failure
+
+    def scalars(self, stage: int, step: int, values: Mapping[str, float]) -> None:
+        """Write the values of a step."""
+        if self._log is None:
+            return
+        name = self._stages[stage]
+        with self._reported():
+            self._log.write(json.dumps({'stage': name, 'step': step, **values}) + '\n')
+            board = self._board(stage)
+            if board is not None:
+                for key, value in values.items():
+                    board.add_scalar(f'{name}/{key}', value, step)
+
+    def pictures(self, stage: int, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Write pictures (H, W, 3) RGB as PNG and to TensorBoard."""
+        if self._folder is None:
+            return
+        for key, picture in pictures.items():
+            name = f'{self._stages[stage]}-{key}'
+            file = self._folder / 'pictures' / f'{name}-{step + 1:06d}.png'
+            with self._reported():
+                file.write_bytes(cv2.imencode('.png', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+                board = self._board(stage)
+                if board is not None:
+                    board.add_image(name, picture, step, dataformats='HWC')
+
+    def flush(self) -> None:
+        """Bring what was written to the disk; a checkpoint must not be ahead of the log."""
+        if self._log is not None:
+            with self._reported():
+                self._log.flush()
+                os.fsync(self._log.fileno())
+                for board in self._boards.values():
+                    board.flush()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f'{self._folder} cannot be written to: {error.strerror}; free some space and start again, which goes on'
+            ) from error
+
+
+def _board_writer() -> type[SummaryWriter] | None:
+    """Return TensorBoard's writer; None where it is not installed: the log and the pictures are there without it."""
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log, less one that a kill cut short; none where there is no file."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding='utf-8')
+    # A line is whole when its newline is there.
+    return [json.loads(line) for line in text[: text.rfind('\n') + 1].splitlines()]

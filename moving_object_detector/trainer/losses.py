@@ -1,0 +1,176 @@
+"""The terms of the adversarial game and what later label-free work added; each a function of tensors.
+
+Flow is in "motion units" here (:func:`motion_units`), masks are (B, 1, H, W) in [0, 1], and every loss of a sample
+does not depend on the size of its image: sums over pixels are means, and epsilon is per pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from moving_object_detector.flow.egomotion import quadratic_basis
+
+# The released code divides flow by 80 pixels of its 640 x 384 input.
+UNIT_SIZE: Final = (384, 640)
+UNIT_PIXELS: Final = 80.0
+CHARBONNIER: Final = 0.001
+# The released code's 75, a sum over its 192 x 384 pixels.
+EPSILON: Final = 75.0 / (192 * 384)
+
+
+class Guesses(NamedTuple):
+    """What the inpainter makes of a flow field, each (B, 2, H, W) in motion units."""
+
+    inside: Tensor
+    """phi(chi, u_out, I): under the mask, from outside it."""
+    outside: Tensor
+    """phi(1 - chi, u_in, I): outside the mask, from under it."""
+    alone: Tensor | None
+    """phi(Omega, 0, I): everywhere, from the image alone; None where the form of the loss has no use for it."""
+
+
+def motion_units(flow: Tensor) -> Tensor:
+    """Express flow (B, 2, H, W), pixels, in units of 80 pixels of an image of 384 x 640, whatever its own size."""
+    height, width = flow.shape[-2:]
+    scale = flow.new_tensor((UNIT_SIZE[1] / width, UNIT_SIZE[0] / height)) / UNIT_PIXELS
+    return flow * scale[:, None, None]
+
+
+def squared(difference: Tensor) -> Tensor:
+    """Return |d|^2 of each pixel, (B, 2, H, W) to (B, 1, H, W); the norm of the paper."""
+    return difference.square().sum(1, keepdim=True)
+
+
+def charbonnier(difference: Tensor) -> Tensor:
+    """Return (d^2 + 0.001^2)^0.5 summed over both components, (B, 2, H, W) to (B, 1, H, W); the code's norm."""
+    return (difference.square() + CHARBONNIER**2).sqrt().sum(1, keepdim=True)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean((1, 2, 3))
+
+
+def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> tuple[Tensor, Tensor]:
+    """Return how badly each side of the mask is predicted from the other, relative to not knowing the other.
+
+    The two terms of equation 9, inside and outside. In the ``paper`` form the denominator is the flow's own energy
+    (the guess of "no motion"), in the ``code`` form the error of the guess from the image alone.
+
+    Args:
+        flow: (B, 2, H, W), motion units.
+        mask: (B, 1, H, W), chi.
+        guesses: Of the inpainter.
+        form: ``paper`` or ``code``.
+
+    Returns:
+        Two of (B,), at least 0: near 0 where the other side tells the flow, near 1 where it tells nothing.
+
+    Raises:
+        ValueError: Unknown form, or ``code`` without the guess from the image alone.
+
+    """
+    sides = (mask, 1.0 - mask)
+    if form == 'paper':
+        norm, unknown = squared, squared(flow)
+        # |chi d|^2 is chi^2 |d|^2: the paper's norm takes the mask in.
+        sides = (sides[0].square(), sides[1].square())
+    elif form == 'code':
+        if guesses.alone is None:
+            raise ValueError('the code form needs the guess from the image alone')
+        norm, unknown = charbonnier, charbonnier(flow - guesses.alone)
+    else:
+        raise ValueError(f'unknown form {form!r}; choose paper or code')
+    inside, outside = (
+        _mean(side * norm(flow - guess)) / (_mean(side * unknown) + EPSILON)
+        for side, guess in zip(sides, (guesses.inside, guesses.outside), strict=True)
+    )
+    return inside, outside
+
+
+def generator_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> Tensor:
+    """Return (1 - r_in / d_in) + (1 - r_out / d_out), the mean over the batch: equation 7, 2 - L."""
+    inside, outside = region_errors(flow, mask, guesses, form)
+    return (2.0 - inside - outside).mean()
+
+
+def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> Tensor:
+    """Return what the inpainter minimises: L of equation 9, or in the ``code`` form its errors per pixel."""
+    if form == 'paper':
+        inside, outside = region_errors(flow, mask, guesses, form)
+        return (inside + outside).mean()
+    if form != 'code' or guesses.alone is None:
+        raise ValueError(f'form {form!r}: choose paper, or code with the guess from the image alone')
+    error = mask * charbonnier(flow - guesses.inside) + (1.0 - mask) * charbonnier(flow - guesses.outside)
+    return (error + charbonnier(flow - guesses.alone)).mean()
+
+
+def box_loss(flow: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
+    """Return the Charbonnier error per masked pixel, the mean over the batch: what pretraining on boxes minimises."""
+    return (_mean(mask * charbonnier(flow - guess)) / _mean(mask).clamp_min(1e-6)).mean()
+
+
+def weighted_motion(flow: Tensor, weight: Tensor) -> Tensor:
+    """Fit a quadratic motion (6 coefficients a component) to flow by weighted least squares.
+
+    Args:
+        flow: (B, 2, H, W).
+        weight: (B, 1, H, W), at least 0; no gradient goes through it.
+
+    Returns:
+        (B, 2, H, W), the fitted motion everywhere.
+
+    """
+    basis = quadratic_basis(flow.shape[2], flow.shape[3], flow.device).flatten(1).T
+    weight = weight.detach().float().flatten(2).transpose(1, 2)
+    weighted = (basis * weight).transpose(1, 2) / weight.sum(1, keepdim=True).clamp_min(1e-6)
+    normal = weighted @ basis + 1e-5 * torch.eye(basis.shape[1], device=flow.device)
+    coefficients: Tensor = torch.linalg.solve(normal, weighted @ flow.detach().float().flatten(2).transpose(1, 2))
+    fitted: Tensor = (basis @ coefficients).transpose(1, 2)
+    return fitted.reshape(flow.shape)
+
+
+def parametric_loss(flow: Tensor, mask: Tensor) -> Tensor:
+    """Return the error of two quadratic motions, one for each side of the mask, relative to that of one for all.
+
+    After Meunier et al., "EM-driven unsupervised learning for efficient motion segmentation" (TPAMI 2022): the fits
+    are the E-like step and carry no gradient. 1 where the mask separates nothing, 0 where two motions explain all.
+
+    Args:
+        flow: (B, 2, H, W), motion units.
+        mask: (B, 1, H, W).
+
+    """
+    inside = charbonnier(flow - weighted_motion(flow, mask))
+    outside = charbonnier(flow - weighted_motion(flow, 1.0 - mask))
+    whole = charbonnier(flow - weighted_motion(flow, torch.ones_like(mask)))
+    return (_mean(mask * inside + (1.0 - mask) * outside) / (_mean(whole) + EPSILON)).mean()
+
+
+def consistency_loss(mask: Tensor, other: Tensor) -> Tensor:
+    """Return the cross-entropy to the mask of the same frame from another gap, whose gradient is stopped.
+
+    Args:
+        mask: (B, 1, H, W).
+        other: (B, 1, H, W), of the averaged generator, its sign resolved.
+
+    """
+    other = other.detach()
+    mask = mask.clamp(1e-6, 1.0 - 1e-6)
+    return -(other * mask.log() + (1.0 - other) * (1.0 - mask).log()).mean()
+
+
+def mask_loss(probability: Tensor, mask: Tensor) -> Tensor:
+    """Return binary cross-entropy plus soft Dice loss, a scalar, for scenes whose mask is known.
+
+    Args:
+        probability: (B, 1, H, W) in [0, 1].
+        mask: (B, 1, H, W) in [0, 1], exact.
+
+    """
+    entropy = torch.nn.functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), mask)
+    overlap = (probability * mask).sum((1, 2, 3))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) + 1)
+    return entropy + dice.mean()

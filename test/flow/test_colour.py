@@ -1,0 +1,68 @@
+import math
+
+import numpy as np
+import pytest
+
+from moving_object_detector.flow.colour import colour_wheel, flow_colours
+
+
+def benchmark_wheel():
+    """Write out the benchmark's wheel, colour by colour."""
+    wheel = [(255, 255 * i // 15, 0) for i in range(15)]
+    wheel += [(255 - 255 * i // 6, 255, 0) for i in range(6)]
+    wheel += [(0, 255, 255 * i // 4) for i in range(4)]
+    wheel += [(0, 255 - 255 * i // 11, 255) for i in range(11)]
+    wheel += [(255 * i // 13, 0, 255) for i in range(13)]
+    wheel += [(255, 0, 255 - 255 * i // 6) for i in range(6)]
+    return wheel
+
+
+def benchmark_colour(u, v):
+    """Paint one vector, in units of the largest, as the benchmark's program does."""
+    wheel = benchmark_wheel()
+    place = (math.atan2(-v, -u) / math.pi + 1) / 2 * (len(wheel) - 1)
+    low = int(place)
+    share, radius = place - low, math.hypot(u, v)
+    pixel = []
+    for a, b in zip(wheel[low], wheel[(low + 1) % len(wheel)], strict=True):
+        colour = (1 - share) * a / 255 + share * b / 255
+        colour = 1 - radius * (1 - colour) if radius <= 1 else colour * 0.75
+        pixel.append(int(255 * colour))
+    return pixel
+
+
+def test_the_wheel_is_the_benchmarks():
+    assert colour_wheel().tolist() == [list(colour) for colour in benchmark_wheel()]
+
+
+def test_colours_are_the_benchmarks():
+    flow = np.random.default_rng(3).normal(0, 5, (9, 11, 2)).astype(np.float32)
+    expected = [[benchmark_colour(u / 8.0, v / 8.0) for u, v in row] for row in flow.astype(float)]
+    assert np.abs(flow_colours(flow, 8.0).astype(int) - np.array(expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('vector', 'strong', 'weak'),
+    [((1, 0), 'r', 'gb'), ((0, 1), 'rg', 'b'), ((-1, 0), 'gb', 'r'), ((0, -1), 'b', 'g')],
+)
+def test_directions(vector, strong, weak):
+    pixel = flow_colours(np.full((1, 1, 2), vector, np.float32), 1.0)[0, 0]
+    channels = dict(zip('rgb', pixel.tolist(), strict=True))
+    assert all(channels[name] > 190 for name in strong)
+    assert all(channels[name] < 60 for name in weak)
+
+
+def test_stillness_is_white_and_the_unknown_black():
+    flow = np.zeros((2, 2, 2), np.float32)
+    assert (flow_colours(flow) == 255).all()
+    flow[0, 0], flow[1, 1, 0] = 2e9, np.nan
+    colours = flow_colours(flow)
+    assert (colours[0, 0] == 0).all()
+    assert (colours[1, 1] == 0).all()
+    assert (colours[0, 1] == 255).all()
+
+
+def test_full_colour_is_at_the_99th_percentile():
+    flow = np.zeros((10, 100, 2), np.float32)
+    flow[:, :, 0] = np.linspace(0, 100, 1000).reshape(10, 100)
+    assert np.array_equal(flow_colours(flow), flow_colours(flow, 99.0))
