@@ -60,7 +60,7 @@ bench: $(STAMP)  ## Print the time of each stage and write bench.json.
 	@$(BIN)/python -m moving_object_detector.tools.bench --config '$(PARAMS)' --json bench.json $(ARGS)
 
 eval: $(STAMP)  ## Score the masks on annotated sequences: make eval ARGS='--root FOLDER --split train'.
-	@$(BIN)/python -m moving_object_detector.evaluation.evaluate --config '$(PARAMS)' $(ARGS)
+	@$(BIN)/python -m moving_object_detector.evaluation.evaluate $(if $(findstring --baseline,$(ARGS)),,--config '$(PARAMS)') $(ARGS)
 
 train: $(STAMP)  ## Train on your own footage: make train ARGS='--config config/train.yaml data.root=FOLDER'.
 	@$(BIN)/python -m moving_object_detector.trainer.train $(ARGS)
