@@ -89,7 +89,7 @@ def write_card(
 
 
 def _is_path(name: str) -> bool:
-    return name in {'data.root', 'data.cache', 'flow.model'}
+    return name in {'data.root', 'data.cache', 'flow.model', 'start.model', 'start.inpainter'}
 
 
 def as_text(config: TrainConfig) -> dict[str, str]:

@@ -19,8 +19,8 @@ CLIP_SEEDS: Final = (7, 11)
 RENDER: Final = ('--frames', '12', '--height', '96', '--width', '192', '--objects', '1', '1')
 OPTIONS: Final = (
     'data.height=64', 'data.width=128', 'data.largest_gap=2', 'flow.height=96', 'flow.width=192', 'network.height=48',
-    'network.width=96', 'rendered.steps=16', 'rendered.batch=4', 'inpainter.steps=40', 'inpainter.batch=4',
-    'inpainter.learning_rate=0.001', 'game.steps=80', 'game.batch=4', 'game.learning_rate=0.0003', 'run.candidates=2',
+    'network.width=96', 'rendered.steps=16', 'rendered.batch=4', 'inpainter.steps=32', 'inpainter.batch=4',
+    'inpainter.learning_rate=0.001', 'game.steps=60', 'game.batch=4', 'game.learning_rate=0.0003', 'run.candidates=2',
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from moving_object_detector.synthetic.random_scene import SceneOptions, clip_sce
 # For the programs and doubles beside the tests: pytest imports the test modules without the folder that they are in.
 sys.path.insert(0, str(Path(__file__).parent))
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import cv2
 
 from moving_object_detector.synthetic import textures
 from moving_object_detector.synthetic.random_scene import SceneOptions
-from moving_object_detector.trainer import distributed, rendered_pairs, train
+from moving_object_detector.trainer import distributed, prepare, train
 
 cv2.setNumThreads(1)
 textures.POOL = 4
-rendered_pairs.PairOptions = partial(rendered_pairs.PairOptions, scene=SceneOptions(size=(64, 128)))
+prepare.RenderedOptions = partial(prepare.RenderedOptions, scene=SceneOptions(size=(64, 128)))
 
 
 class BrokenProcess(distributed.Processes):

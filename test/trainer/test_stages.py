@@ -50,7 +50,7 @@ def test_the_generator_learns_from_rendered_scenes(monkeypatch):
     config = with_values(TrainConfig(), {'network.height': SIZE[0], 'network.width': SIZE[1]})
     generator, _ = make_networks(config)
     stage = RenderedStage(
-        generator, RenderedPairs(1, options), RenderedConfig(steps=30, batch=4), flow_input='residual',
+        generator, RenderedPairs(1, options), RenderedConfig(steps=40, batch=4), flow_input='residual',
         group=Processes(), device=CPU, workers=0, autocast=nullcontext,
     )  # fmt: skip
     for step, batch in enumerate(stage.batches(0)):
@@ -58,7 +58,7 @@ def test_the_generator_learns_from_rendered_scenes(monkeypatch):
     stage.load_state_dict(stage.state_dict())
 
     pairs = RenderedPairs(99, options)
-    image, flow, mask = default_collate([pairs[k] for k in range(16)])
+    image, flow, mask = default_collate([pairs[k] for k in range(24)])
     with torch.no_grad():
         loss = float(mask_loss(generator(image, prepare_flow(flow, 'residual').flow), mask))
         constants = [float(mask_loss(torch.full_like(mask, p), mask)) for p in torch.linspace(0.01, 0.99, 50).tolist()]
