@@ -124,7 +124,11 @@ def make_stages(
         'workers': config.data.workers,
         'autocast': _autocast(device, config.run.precision),
     }
-    scenes = RenderedPairs(config.run.seed, RenderedOptions(size=size, largest_gap=config.data.largest_gap))
+    scenes = RenderedPairs(
+        config.run.seed,
+        RenderedOptions(size=size, largest_gap=config.data.largest_gap),
+        partial(create_flow, config.flow, torch.device('cpu')),
+    )
     stages: list[Task] = [RenderedStage(generator, scenes, config.rendered, flow_input=flow_input, **shared)]
     if clips:
         options = PairOptions(size, config.data.largest_gap, config.game.least_crop)

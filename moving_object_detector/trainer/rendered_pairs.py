@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
@@ -42,11 +46,25 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones.
 
     An item is image (3, H, W) in [-0.5, 0.5], flow (2, H, W) in pixels of that size, mask (1, H, W) in [0, 1].
+
+    Args:
+        seed: At least 0.
+        options: How a pair is made.
+        make_flow: Makes the estimator of the flow, once in each process; by default DIS at the scene's size.
+
     """
 
-    def __init__(self, seed: int, options: PairOptions | None = None) -> None:
+    def __init__(
+        self, seed: int, options: PairOptions | None = None, make_flow: Callable[[], FlowBackend] | None = None
+    ) -> None:
         self._seed = seed
         self._options = options or PairOptions()
+        self._make_flow = make_flow or partial(DisFlow, self._options.scene.size)
+        self._flow: FlowBackend | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An estimator, once made, cannot be sent to another process.
+        return {**self.__dict__, '_flow': None}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         options = self._options
@@ -59,7 +77,8 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         noise_seed = int(rng.integers(2**31))
         first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
         second = spoil(scene.image(time + gap), np.random.default_rng((noise_seed, 1)))
-        backend = DisFlow(options.scene.size)
+        # Made where it is used: a network is not sent to the processes that render.
+        backend = self._flow = self._flow or self._make_flow()
         flow = backend.estimate([backend.features(first)], [backend.features(second)], options.size)[0]
         height, width = options.size
         image = cv2.resize(first, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0 - 0.5

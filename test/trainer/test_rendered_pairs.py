@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.synthetic.motion import translation
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.synthetic.scene import Layer, Scene
@@ -28,7 +31,7 @@ def same(a, b):
 
 
 def test_shapes_types_and_ranges():
-    for image, flow, mask in (RenderedPairs(1, 0, 12, OPTIONS)[k] for k in range(12)):
+    for image, flow, mask in (RenderedPairs(1, OPTIONS)[k] for k in range(12)):
         assert (image.shape, flow.shape, mask.shape) == ((3, 32, 64), (2, 32, 64), (1, 32, 64))
         assert image.dtype == flow.dtype == mask.dtype == torch.float32
         assert -0.5 <= image.min() <= image.max() <= 0.5
@@ -37,36 +40,25 @@ def test_shapes_types_and_ranges():
 
 
 def test_a_pair_is_a_function_of_seed_and_number_alone():
-    whole = RenderedPairs(7, 0, 20, OPTIONS)
-    later = RenderedPairs(7, 15, 5, OPTIONS)
-    assert len(whole), len(later) == (20, 5)
-    assert same(whole[17], later[2])
+    whole = RenderedPairs(7, OPTIONS)
+    later = RenderedPairs(7, OPTIONS)
+    assert same(whole[17], later[17])
     assert same(whole[17], whole[17])
     assert not same(whole[17], whole[18])
-    assert not same(whole[17], RenderedPairs(8, 0, 20, OPTIONS)[17])
+    assert not same(whole[17], RenderedPairs(8, OPTIONS)[17])
 
 
 def test_loading_in_another_process_gives_the_same_pairs():
-    here = RenderedPairs(7, 3, 4, OPTIONS)
-    loader = torch.utils.data.DataLoader(here, 2, num_workers=1)
-    batches = list(loader)
-    assert len(batches) == 2
-    for number, batch in enumerate(batches):
-        for index in range(2):
-            assert same([item[index] for item in batch], here[2 * number + index])
-
-
-def test_the_ends():
-    pairs = RenderedPairs(1, 0, 3, OPTIONS)
-    for index in (-1, 3):
-        with pytest.raises(IndexError):
-            pairs[index]
-    assert len(list(torch.utils.data.DataLoader(RenderedPairs(1, 0, 0, OPTIONS)))) == 0
+    here = RenderedPairs(7, OPTIONS)
+    loader = torch.utils.data.DataLoader(here, batch_sampler=[[3, 4], [5, 6]], num_workers=1)
+    for numbers, batch in zip(([3, 4], [5, 6]), loader, strict=True):
+        for place, number in enumerate(numbers):
+            assert same([item[place] for item in batch], here[number])
 
 
 def test_shares_of_empty_scenes_and_blank_images():
-    empty = RenderedPairs(1, 0, 8, replace(OPTIONS, empty_share=1.0, image_dropout=0.0))
-    full = RenderedPairs(1, 0, 8, replace(OPTIONS, empty_share=0.0, image_dropout=1.0))
+    empty = RenderedPairs(1, replace(OPTIONS, empty_share=1.0, image_dropout=0.0))
+    full = RenderedPairs(1, replace(OPTIONS, empty_share=0.0, image_dropout=1.0))
     assert not any(empty[k][2].any() for k in range(8))
     assert all(empty[k][0].std() > 0.01 for k in range(8))
     assert sum(bool(full[k][2].any()) for k in range(8)) > 4  # an object may be out of view
@@ -92,7 +84,7 @@ def known_scene(monkeypatch):
 def test_mirrored_pairs_are_mirrored_as_a_whole(known_scene):
     """Image, mask and flow say together whether a pair is mirrored; v, which is not, says how far it is apart."""
     options = replace(OPTIONS, empty_share=0.0, image_dropout=0.0, largest_gap=1)
-    pairs = RenderedPairs(1, 0, 24, options)
+    pairs = RenderedPairs(1, options)
     kinds = set()
     for k in range(24):
         image, flow, mask = pairs[k]
@@ -112,7 +104,7 @@ def test_gaps_are_spread_over_their_range(known_scene):
     options = replace(OPTIONS, largest_gap=3)
     found = []
     for k in range(40):
-        v = float(RenderedPairs(2, 0, 40, options)[k][1][1, 4:12, 20:44].median())
+        v = float(RenderedPairs(2, options)[k][1][1, 4:12, 20:44].median())
         found.append(round(-v))
     assert set(found) == {-3, -2, -1, 1, 2, 3}
 
@@ -122,7 +114,7 @@ def test_mask_and_image_are_the_scenes(known_scene):
     expected = np.zeros((32, 64))
     expected[15:25, 6:16] = 1
     for k in range(6):
-        image, _, mask = RenderedPairs(3, 0, 6, options)[k]
+        image, _, mask = RenderedPairs(3, options)[k]
         mirrored = bool(image[:, :, :24].mean() > image[:, :, 40:].mean())
         assert np.array_equal(mask[0].numpy(), expected[:, ::-1] if mirrored else expected)
 
@@ -139,3 +131,18 @@ def test_spoiling_is_mild_and_random():
     assert len({result.tobytes() for result in results}) == 10
     assert (image[:, :48] == 128).all()
     assert np.array_equal(results[4], spoil(image, np.random.default_rng(4)))
+
+
+def test_the_flow_is_of_the_estimator_that_is_asked_for():
+    options = replace(OPTIONS, image_dropout=0.0)
+    usual, coarse = RenderedPairs(1, options), RenderedPairs(1, options, partial(DisFlow, (32, 64), 'ultrafast'))
+    for k in range(3):
+        assert torch.equal(usual[k][0], coarse[k][0])
+        assert torch.equal(usual[k][2], coarse[k][2])
+    assert any(not torch.equal(usual[k][1], coarse[k][1]) for k in range(3))
+
+
+def test_pairs_that_were_used_can_be_sent_to_another_process():
+    pairs = RenderedPairs(4, OPTIONS)
+    item = pairs[2]
+    assert same(pickle.loads(pickle.dumps(pairs))[2], item)
