@@ -10,6 +10,7 @@ from typing import Any
 
 from moving_object_detector.options import options_of, value_of
 from moving_object_detector.trainer.config import TrainConfig
+from moving_object_detector.trainer.prepare import flow_fingerprint
 from moving_object_detector.trainer.selection import Judgement
 
 
@@ -108,7 +109,8 @@ def identity(config: TrainConfig, clips: Sequence[str] = ()) -> dict[str, Any]:
     """
     plain = dataclasses.asdict(config)
     plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
-    plain.pop('flow')
+    # Footage says by its keys what its flow is; rendered pairs have no key.
+    plain['flow'] = flow_fingerprint(config.flow) if config.rendered.steps else ''
     plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision', 'candidates')}
     plain.pop('name')
     return plain

@@ -78,6 +78,7 @@ def test_a_run_is_known_by_what_decides_its_weights():
         {'run.seed': 2},
         {'run.precision': 'bfloat16'},
         {'rendered.batch': 8},
+        {'flow.preset': 'fast', 'flow.backend': 'dis'},
         {'inpainter.learning_rate': 1e-3},
         {'network.height': 128},
         {'data.largest_gap': 2},
