@@ -149,19 +149,6 @@ def parametric_loss(flow: Tensor, mask: Tensor) -> Tensor:
     return (_mean(mask * inside + (1.0 - mask) * outside) / (_mean(whole) + EPSILON)).mean()
 
 
-def consistency_loss(mask: Tensor, other: Tensor) -> Tensor:
-    """Return the cross-entropy to the mask of the same frame from another gap, whose gradient is stopped.
-
-    Args:
-        mask: (B, 1, H, W).
-        other: (B, 1, H, W), of the averaged generator, its sign resolved.
-
-    """
-    other = other.detach()
-    mask = mask.clamp(1e-6, 1.0 - 1e-6)
-    return -(other * mask.log() + (1.0 - other) * (1.0 - mask).log()).mean()
-
-
 def mask_loss(probability: Tensor, mask: Tensor) -> Tensor:
     """Return binary cross-entropy plus soft Dice loss, a scalar, for scenes whose mask is known.
 

@@ -42,7 +42,7 @@ def flow_fingerprint(config: FlowConfig) -> str:
     else:
         weights = Path(config.model).expanduser()
         parts += [
-            str(getattr(config, 'iterations', '')),
+            str(config.iterations),
             hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else '',
         ]
     return ' '.join(parts)

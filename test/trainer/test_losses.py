@@ -281,20 +281,6 @@ def test_two_quadratic_motions_are_explained_by_the_true_mask_alone():
     assert (mask.grad[truth == 0] > 0).float().mean() > 0.9
 
 
-def test_consistency_by_hand():
-    mask = weights(0.5, 0.25).requires_grad_()
-    other = weights(1, 0.5).requires_grad_()
-    loss = losses.consistency_loss(mask, other)
-    assert loss.item() == pytest.approx((math.log(2) - 0.5 * math.log(0.25) - 0.5 * math.log(0.75)) / 2)
-    loss.backward()
-    assert other.grad is None
-    assert (mask.grad < 0).all()
-    same = weights(0.5, 0.25).requires_grad_()
-    losses.consistency_loss(same, same.detach()).backward()
-    assert same.grad.abs().max() < 1e-6
-    assert losses.consistency_loss(weights(0, 1), weights(1, 0)).isfinite()
-
-
 def test_mask_loss_by_hand():
     """Entropy log 2; Dice 1 - (2 x 1 + 1) / (2 + 2 + 1)."""
     half, mask = weights(0.5, 0.5, 0.5, 0.5), weights(1, 1, 0, 0)

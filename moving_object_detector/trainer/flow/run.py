@@ -15,7 +15,6 @@ from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.errors import UserError
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.synthetic.textures import POOL, pooled_texture
 from moving_object_detector.trainer.distributed import Processes, choose_device, processes
 from moving_object_detector.trainer.flow.card import write_card
 from moving_object_detector.trainer.flow.config import FlowTrainConfig
@@ -106,10 +105,6 @@ def make_task(config: FlowTrainConfig, clips: Sequence[CachedClip], group: Proce
     options = pair_options(config)
     rendered = RenderedFlowPairs(config.run.seed, options)
     network = make_network(config, rendered)
-    if config.run.workers:
-        # Made once here, the textures are shared by the processes that render.
-        for index in range(POOL):
-            pooled_texture(index)
     video = VideoPairOptions(options.size, config.video.least_crop)
     data = FlowData(
         rendered,
@@ -164,9 +159,7 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
         if not group.leads:
             return None
         network = task.model()
-        scenes = compare(
-            network, held_out_samples(config.run.seed, config.validation.scenes, pair_options(config)), device
-        )
+        scenes = compare(network, task.held_out, device)
         measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, device)]
         model = out / f'{config.name}.safetensors'
         frames = {clip.name: clip.frame_count for clip in clips}

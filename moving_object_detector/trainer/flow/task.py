@@ -79,6 +79,11 @@ class FlowTask:
         )
         self._shown: dict[str, Tensor] = {}
 
+    @property
+    def held_out(self) -> tuple[Sample, ...]:
+        """The rendered pairs that training never sees."""
+        return self._data.held_out
+
     def model(self) -> PWCNet:
         """Return the averaged weights, on the CPU."""
         return cast('TrainedPWCNet', self._averaged.module).plain()

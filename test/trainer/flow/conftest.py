@@ -17,4 +17,3 @@ def one_thread():
 def few_textures(monkeypatch):
     """Draw from four textures; making all of them takes long."""
     monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-    monkeypatch.setattr('moving_object_detector.trainer.flow.run.POOL', 4)
