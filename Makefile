@@ -5,15 +5,17 @@
 #   PIP_ARGS=          more arguments for pip, such as an index with another build of PyTorch
 #   CRF=1              0: do without the CRF refinement, which needs a C++ compiler
 #   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
-#   OUT=demo_output    demo: folder for the results
+#   OUT=               demo, eval: folder for the results; without it demo_output, evaluation_output
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
+#   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag or rendered
+#   ROOT= SPLIT=       eval: where the data is, and which part of it
 #   PARAMS=config/cpu.yaml  demo, bench, eval: parameters of the detector
 #   ARGS=              bench, eval, train, train-smoke, bench-train: more arguments for the program
 
 PYTHON ?= python3
 VENV ?= .venv
-OUT ?= demo_output
 RATE ?= 0.2
+DATASET ?= davis2016
 PARAMS ?= config/cpu.yaml
 ROS := $(if $(ROS_DISTRO),sourced,wheels)
 
@@ -46,7 +48,7 @@ $(INSTALLED): $(STAMP) $(SOURCES)
 	@touch $@
 
 demo: $(INSTALLED)  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
-	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(OUT)' --params '$(PARAMS)' --rate '$(RATE)' \
+	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(or $(OUT),demo_output)' --params '$(PARAMS)' --rate '$(RATE)' \
 	  $(if $(INPUT),'$(INPUT)')
 
 test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
@@ -59,8 +61,10 @@ test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
 bench: $(STAMP)  ## Print the time of each stage and write bench.json.
 	@$(BIN)/python -m moving_object_detector.tools.bench --config '$(PARAMS)' --json bench.json $(ARGS)
 
-eval: $(STAMP)  ## Score the masks on annotated sequences: make eval ARGS='--root FOLDER --split train'.
-	@$(BIN)/python -m moving_object_detector.evaluation.evaluate $(if $(findstring --baseline,$(ARGS)),,--config '$(PARAMS)') $(ARGS)
+eval: $(STAMP)  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
+	@$(BIN)/python -m moving_object_detector.evaluation.evaluate --dataset '$(DATASET)' \
+	  $(if $(ROOT),--root '$(ROOT)') $(if $(SPLIT),--split '$(SPLIT)') --out '$(or $(OUT),evaluation_output)' \
+	  $(if $(findstring --method,$(ARGS)),,--config '$(PARAMS)') $(ARGS)
 
 train: $(STAMP)  ## Train on your own footage: make train ARGS='--config config/train.yaml data.root=FOLDER'.
 	@$(BIN)/python -m moving_object_detector.trainer.train $(ARGS)
@@ -72,4 +76,4 @@ bench-train: $(STAMP)  ## Print samples per second and the wait for data of each
 	@$(BIN)/python -m moving_object_detector.trainer.bench --json bench_train.json $(ARGS)
 
 clean:  ## Remove what was built and measured, and the environment.
-	rm -rf build install log $(VENV) demo_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build install log $(VENV) demo_output evaluation_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

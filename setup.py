@@ -20,6 +20,7 @@ PROGRAMS = {
     'convert_weights': 'tools.convert_weights',
     'bench': 'tools.bench',
     'evaluate': 'evaluation.evaluate',
+    'live': 'nodes.live',
     'train': 'trainer.train',
     'render': 'synthetic.render',
 }
@@ -64,7 +65,7 @@ setup(
     # What makes `colcon test` take pytest.
     extras_require={'test': ['pytest']},
     packages=find_packages(include=[name, f'{name}.*']),
-    package_data={name: ['py.typed']},
+    package_data={name: ['py.typed', 'evaluation/report/templates/*']},
     data_files=shared_files(),
     zip_safe=False,
     options={'build_scripts': {'executable': script_interpreter()}},

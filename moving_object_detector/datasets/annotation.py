@@ -25,26 +25,60 @@ class Annotation(Protocol):
         """
 
 
-def read_label(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Read an annotation file as it is stored: (H, W), or (H, W, C) in OpenCV's order BGR.
-
-    Raises:
-        UserError: The file is missing or not an image.
-
-    """
+def _content(path: Path) -> bytes:
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
-    label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+
+
+def _decoded(path: Path, content: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return an image as it is stored, colours of a palette in place of its numbers: (H, W), or (H, W, C) in BGR."""
+    label = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if label is None:
         raise UserError(f'{path} cannot be read as an image; is it damaged?')
     return label  # type: ignore[return-value]
 
 
+def _first_colour(content: bytes) -> bytes:
+    """Return the first colour of a PNG's palette, empty where there is none.
+
+    Of a PNG, byte 25 is 3 where it has a palette, which comes before the pixels as length, ``PLTE`` and colours (RFC
+    2083, sections 4.1.1 and 4.1.2).
+    """
+    if not content.startswith(b'\x89PNG\r\n\x1a\n') or content[25:26] != b'\x03':
+        return b''
+    start = content.find(b'PLTE') + 4
+    return content[start : start + 3]
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a mask in which black is background and all else is object, whatever its depth or number of channels.
+
+    In a JPEG, which blurs the step from 0 to 255, half of it is the limit. In a palette, as DAVIS and others have it,
+    the first colour is the background's and black.
+
+    Returns:
+        (H, W), True on the object.
+
+    Raises:
+        UserError: The file is missing or not an image, or the first colour of its palette is not black.
+
+    """
+    content = _content(path)
+    if any(_first_colour(content)):
+        raise UserError(
+            f'{path}: the first colour of its palette is not black, so there is no telling which is the background; '
+            'store it in grey, with 0 for the background'
+        )
+    label = _decoded(path, content)
+    values = label if label.ndim == 2 else label[:, :, :3].max(2)
+    return np.asarray(values > (127 if content.startswith(b'\xff\xd8') else 0), np.bool_)
+
+
 @dataclass(frozen=True)
 class MaskFiles:
-    """The union of masks in which any value but zero is object."""
+    """The union of masks; see :func:`read_mask`."""
 
     paths: tuple[Path, ...]
     """One or more, of one size."""
@@ -53,8 +87,7 @@ class MaskFiles:
         """Read the union; see :class:`Annotation`."""
         union: NDArray[np.bool_] | None = None
         for path in self.paths:
-            label = read_label(path)
-            mask = (label if label.ndim == 2 else label[:, :, :3].max(2)) > 0
+            mask = read_mask(path)
             if union is not None and union.shape != mask.shape:
                 raise UserError(f'{path} is {mask.shape[1]}x{mask.shape[0]}, but {self.paths[0]} is not')
             union = mask if union is None else union | mask
@@ -65,7 +98,7 @@ class MaskFiles:
 
 @dataclass(frozen=True)
 class RegionFile:
-    """Regions told apart by codes, all but one of which are objects.
+    """Regions told apart by codes.
 
     The code of a pixel is its grey value, or R * 65536 + G * 256 + B in a colour image.
     """
@@ -73,9 +106,20 @@ class RegionFile:
     path: Path
     background: int
     """The code that is no object."""
+    objects: tuple[int, ...]
+    """The codes that are. A code that is neither is no object, as in the official code of FBMS-59."""
 
     def read(self) -> NDArray[np.bool_]:
-        """Read the objects' union; see :class:`Annotation`."""
-        label = read_label(self.path).astype(np.int64)
+        """Read the objects' union; see :class:`Annotation`.
+
+        Raises:
+            UserError: As there, or not one pixel has any of the codes.
+
+        """
+        label = _decoded(self.path, _content(self.path)).astype(np.int64)
         codes = label if label.ndim == 2 else label[:, :, 2] * 65536 + label[:, :, 1] * 256 + label[:, :, 0]
-        return np.asarray(codes != self.background, np.bool_)
+        mask = np.asarray(np.isin(codes, self.objects), np.bool_)
+        if not mask.any() and not (codes == self.background).any():
+            known = ', '.join(str(code) for code in (self.background, *self.objects))
+            raise UserError(f'{self.path} has none of the codes of its definition file: {known}')
+        return mask

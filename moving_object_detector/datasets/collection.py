@@ -121,6 +121,11 @@ def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
     return _of_folder(path, topic)
 
 
+def roots_of(text: str) -> list[str]:
+    """Return the roots in a text that has commas between them."""
+    return [root.strip() for root in text.split(',') if root.strip()]
+
+
 def find_clips(roots: Sequence[str], split: str, topic: str | None = None) -> list[ClipFiles]:
     """Find all clips.
 

@@ -26,7 +26,7 @@ def read_davis(root: Path, split: str) -> list[Sequence]:
     if not listing.is_file():
         raise UserError(f'{listing} is missing; give the DAVIS 2016 folder that holds JPEGImages and ImageSets as root')
     pairs: dict[str, list[tuple[Path, Annotation | None]]] = {}
-    for number, line in enumerate(listing.read_text(encoding='utf-8').splitlines(), 1):
+    for number, line in enumerate(listing.read_text(encoding='utf-8-sig').splitlines(), 1):
         if not line.strip():
             continue
         parts = line.split()

@@ -40,8 +40,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def list_images(path: Path) -> list[Path]:
-    """Return the image files of a folder in natural order; other files are passed over."""
-    files = (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    """Return the image files of a folder in natural order; other files and hidden ones are passed over."""
+    visible = (entry for entry in path.iterdir() if not entry.name.startswith('.'))
+    files = (entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
@@ -67,10 +68,14 @@ class ImageFiles(FrameSource):
         height, width = read_image(self._files[0]).shape[:2]
         self.size = (height, width)
 
+    def _frame(self, numbered: tuple[int, Path]) -> Frame:
+        index, file = numbered
+        return Frame(read_image(file), frame_stamp(index, self.fps), file.name)
+
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the files in order; sizes may differ from frame to frame."""
-        for index, file in enumerate(self._files):
-            yield Frame(read_image(file), frame_stamp(index, self.fps), file.name)
+        """Return the files in order; sizes may differ from frame to frame."""
+        # Not a generator, which ends with the first error: after a file that cannot be read comes the next one.
+        return map(self._frame, enumerate(self._files))
 
 
 class FolderSource(ImageFiles):

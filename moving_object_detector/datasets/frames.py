@@ -49,7 +49,10 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in their order, one in memory at a time."""
+        """Yield the frames in their order, one in memory at a time.
+
+        After an ImageError, which is one frame's, the next frame can be asked for.
+        """
 
 
 def frame_stamp(index: int, fps: float) -> int:

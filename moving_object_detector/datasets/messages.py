@@ -227,3 +227,11 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8
     if not done:
         raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as JPEG')
     return np.asarray(data, np.uint8).reshape(-1)
+
+
+def encode_png(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Compress an (H, W, 3) uint8 RGB image or an (H, W) one without loss; returns the file's bytes as flat uint8."""
+    done, data = cv2.imencode('.png', image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as PNG')
+    return np.asarray(data, np.uint8).reshape(-1)

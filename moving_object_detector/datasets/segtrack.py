@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moving_object_detector.datasets.annotation import MaskFiles
+from moving_object_detector.datasets.annotation import Annotation, MaskFiles
 from moving_object_detector.datasets.folder import list_images
 from moving_object_detector.datasets.frames import natural_key
+from moving_object_detector.datasets.masks import masks_by_name
 from moving_object_detector.datasets.sequence import Sequence
 from moving_object_detector.errors import UserError
 
@@ -42,6 +43,28 @@ def _images(root: Path, name: str) -> list[Path]:
     return [there[stem] for stem in stems]
 
 
+def _masks(images: list[Path], folder: Path) -> list[Path | None]:
+    """Return the mask of each frame, None where there is none: by name, or by order where none has a frame's name."""
+    masks = list_images(folder)
+    named = {mask.stem for mask in masks} & {image.stem for image in images}
+    return list(masks) if not named and len(masks) == len(images) else masks_by_name(images, folder)
+
+
+def _annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
+    """Return the union of each frame's masks.
+
+    A sequence of several objects has a folder for each, ``1``, ``2`` and so on, in formats that differ (those of
+    ``cheetah`` are bmp and png), and there are masks of no frame (one of ``worm``).
+    """
+    if not truth.is_dir():
+        return (None,) * len(images)
+    entries = sorted(truth.iterdir(), key=lambda entry: natural_key(entry.name))
+    objects = [entry for entry in entries if entry.is_dir() and list_images(entry)]
+    frames = zip(*(_masks(images, folder) for folder in objects or [truth]), strict=True)
+    unions = (tuple(mask for mask in masks if mask) for masks in frames)
+    return tuple(MaskFiles(union) if union else None for union in unions)
+
+
 def read_segtrack(root: Path) -> list[Sequence]:
     """List all sequences; the annotation of a frame is the union of its objects' masks.
 
@@ -49,7 +72,8 @@ def read_segtrack(root: Path) -> list[Sequence]:
         root: Folder with ``JPEGImages`` and ``GroundTruth``, and with ``ImageSets`` as published.
 
     Raises:
-        UserError: A folder or a frame that a list names is missing, or there is no sequence.
+        UserError: A folder or a frame that a list names is missing, there is no sequence, or masks are called in
+            another way than their frames and are not as many.
 
     """
     if not (root / 'JPEGImages').is_dir():
@@ -57,19 +81,8 @@ def read_segtrack(root: Path) -> list[Sequence]:
     sequences = []
     for name in _names(root):
         truth = root / 'GroundTruth' / name
-        # A sequence of several objects has a folder for each: GroundTruth/<name>/1, 2 and so on.
-        objects = sorted((entry for entry in truth.iterdir() if entry.is_dir()), key=_key) if truth.is_dir() else []
-        masks: dict[str, list[Path]] = {}
-        for folder in objects or ([truth] if truth.is_dir() else []):
-            for mask in list_images(folder):
-                masks.setdefault(mask.stem, []).append(mask)
         images = _images(root, name)
-        found = (tuple(masks.get(image.stem, ())) for image in images)
-        sequences.append(Sequence(name, tuple(images), tuple(MaskFiles(paths) if paths else None for paths in found)))
+        sequences.append(Sequence(name, tuple(images), _annotations(truth, images)))
     if not sequences:
         raise UserError(f'{root}: no sequence in JPEGImages; copy the data set again')
     return sequences
-
-
-def _key(path: Path) -> tuple[tuple[int, int, str], ...]:
-    return natural_key(path.name)

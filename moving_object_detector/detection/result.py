@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Literal
 
@@ -75,9 +76,26 @@ class Result:
         return self._mask_and_regions[1]
 
     @cached_property
-    def flow(self) -> NDArray[np.float32]:
-        """Flow to the next frame (refined) or to the previous (zero lag), float32 (H, W, 2), pixels of the image."""
+    def coarse_flow(self) -> NDArray[np.float32] | None:
+        """Flow to the next frame (refined) or to the previous (zero lag) at the generator's size, float32 (h, w, 2).
+
+        In pixels of that size; None where the frame has no such neighbour.
+        """
         if self._flow is None:
+            return None
+        return np.ascontiguousarray(self._flow.permute(1, 2, 0).cpu().numpy(), np.float32)
+
+    @cached_property
+    def flow(self) -> NDArray[np.float32]:
+        """Flow as :attr:`coarse_flow` at the image's size, float32 (H, W, 2), pixels of the image; 0 where none."""
+        if self.coarse_flow is None:
             return np.zeros((*self.image.shape[:2], 2), np.float32)
-        flow = np.ascontiguousarray(self._flow.permute(1, 2, 0).cpu().numpy(), np.float32)
-        return reduce_flow(flow, (self.image.shape[0], self.image.shape[1]))
+        return reduce_flow(self.coarse_flow, (self.image.shape[0], self.image.shape[1]))
+
+    def refined_by(self, refinement: RefinementConfig) -> Result:
+        """Return the same estimate refined in another way."""
+        other = copy(self)
+        other._refinement = refinement
+        for computed in ('probability', '_mask_and_regions'):
+            other.__dict__.pop(computed, None)
+        return other

@@ -1,8 +1,9 @@
-"""Classical methods to compare the detector with."""
+"""Classical methods to compare the detector with, and the two that look at nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,27 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.datasets.folder import read_image
-from moving_object_detector.datasets.sequence import Sequence
-from moving_object_detector.detection.regions import Region
+from moving_object_detector.datasets.frames import Frame, FrameSource
+from moving_object_detector.errors import UserError
+from moving_object_detector.evaluation.method import Finding, Method
 from moving_object_detector.flow.dis import DisFlow
 
 SIZE: Final = (256, 512)
 GRID_STEP: Final = 8
 INLIER: Final = 1.0
 """Pixels of SIZE by which a point of the background may miss the homography."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a baseline says of one frame."""
-
-    index: int
-    image: NDArray[np.uint8]
-    """(H, W, 3) RGB."""
-    mask: NDArray[np.uint8]
-    """(H, W), 255 where something moves on its own."""
-    regions: tuple[Region, ...] = ()
+HISTORY: Final = 500
+VARIANCE_THRESHOLD: Final = 16.0
+"""With HISTORY the defaults of OpenCV's MOG2: frames it learns over, squared Mahalanobis distance to the background."""
 
 
 def residual_magnitude(flow: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -55,28 +47,146 @@ def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(levels > threshold, np.uint8(255), np.uint8(0))
 
 
-def homography_residual(sequence: Sequence) -> Iterator[Finding]:
-    """Yield what DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
+class _Baseline:
+    """What the baselines have in common: one variant, named as the baseline."""
 
-    The last frame has no next one and takes the one before it.
+    def __init__(self, name: str, constants: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        self.name = name
+        self.variants: tuple[str, ...] = (name,)
+        self.identity: Mapping[str, Any] = {'baseline': name, **constants}
+        self.details = details
+
+    def start(self, name: str, source: FrameSource) -> Sequence[str]:
+        """Begin a clip."""
+        self._begin()
+        return ()
+
+    def _begin(self) -> None:
+        """Forget the last clip; most have nothing to forget."""
+
+    def finish(self) -> tuple[Finding, ...]:
+        """Return what waits: nothing."""
+        return ()
+
+    def _found(self, frame: Frame, index: int, mask: NDArray[np.uint8], seconds: float) -> tuple[Finding, ...]:
+        return (Finding(index, self.name, frame.image, mask, latency=1000 * seconds),)
+
+
+@dataclass
+class _Waiting:
+    """A frame whose flow to the next one is not known yet."""
+
+    frame: Frame
+    index: int
+    grey: NDArray[np.uint8]
+    seconds: float
+    """Spent on it so far."""
+
+
+class HomographyResidual(_Baseline):
+    """What DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
+
+    The last frame of a clip has no next one and takes the one before it; a clip of one frame gets no mask.
     """
-    backend = DisFlow(SIZE, 'medium')
-    images = (read_image(path) for path in sequence.images)
-    previous: tuple[NDArray[np.uint8], Any] | None = None
-    for index, image in enumerate(images):
-        features = backend.features(image)
-        if previous is not None:
-            yield _finding(backend, index - 1, previous[0], previous[1], features)
-        last, previous = previous, (image, features)
-    if previous is not None and last is not None:
-        yield _finding(backend, len(sequence.images) - 1, previous[0], previous[1], last[1])
+
+    def __init__(self) -> None:
+        self._flow = DisFlow(SIZE, 'medium')
+        constants = {'flow': self._flow.name, 'flow size': list(SIZE), 'grid': GRID_STEP, 'inlier': INLIER}
+        super().__init__('homography', constants, {'flow': self._flow.name, 'opencv': cv2.__version__})
+        self._begin()
+
+    def _begin(self) -> None:
+        self._waiting: _Waiting | None = None
+        self._last: tuple[_Waiting, NDArray[np.uint8]] | None = None
+        """The newest frame, and what its flow leads to should it stay the last: the one before."""
+
+    def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
+        """Take a frame; return the mask of the one before."""
+        started = time.perf_counter()
+        grey = self._flow.features(frame.image)
+        now = _Waiting(frame, index, grey, time.perf_counter() - started)
+        before, self._waiting = self._waiting, now
+        if before is None:
+            return ()
+        self._last = now, before.grey
+        return (self._compare(before, grey, follows=index == before.index + 1),)
+
+    def finish(self) -> tuple[Finding, ...]:
+        """Return the mask of the last frame."""
+        return (self._compare(*self._last, follows=False),) if self._last is not None else ()
+
+    def _compare(self, source: _Waiting, target: NDArray[np.uint8], *, follows: bool) -> Finding:
+        """Return the mask of a frame from its flow to another one; that flow too where this is the next one."""
+        started = time.perf_counter()
+        flow = self._flow.estimate([source.grey], [target], SIZE)[0].permute(1, 2, 0).numpy()
+        size = (source.frame.image.shape[1], source.frame.image.shape[0])
+        mask = cv2.resize(otsu(residual_magnitude(flow)), size, interpolation=cv2.INTER_NEAREST)
+        milliseconds = 1000 * (source.seconds + time.perf_counter() - started)
+        return Finding(
+            source.index,
+            self.name,
+            source.frame.image,
+            np.asarray(mask, np.uint8),
+            flow=np.ascontiguousarray(flow) if follows else None,
+            latency=milliseconds,
+        )
 
 
-def _finding(backend: DisFlow, index: int, image: NDArray[np.uint8], source: Any, target: Any) -> Finding:
-    flow = backend.estimate([source], [target], SIZE)[0].permute(1, 2, 0).numpy()
-    mask = otsu(residual_magnitude(flow))
-    size = (image.shape[1], image.shape[0])
-    return Finding(index, image, np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8))
+class BackgroundSubtraction(_Baseline):
+    """OpenCV's MOG2 (Zivkovic 2004) with its defaults, anew for each clip; what it takes for a shadow is no object.
+
+    It models each pixel, so the camera must stand still.
+    """
+
+    def __init__(self) -> None:
+        constants = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
+        super().__init__('mog2', constants, {'opencv': cv2.__version__})
+        self._begin()
+
+    def _begin(self) -> None:
+        self._subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
+
+    def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
+        """Take a frame; return its mask."""
+        started = time.perf_counter()
+        labels = np.asarray(self._subtractor.apply(frame.image))
+        mask = np.where(labels == 255, np.uint8(255), np.uint8(0))  # 127 is shadow
+        return self._found(frame, index, mask, time.perf_counter() - started)
 
 
-BASELINES: Final = {'homography': homography_residual}
+class Constant(_Baseline):
+    """The same answer for every pixel: what a score is worth that looks at nothing."""
+
+    def __init__(self, name: str, value: int) -> None:
+        super().__init__(name, {}, {})
+        self._value = value
+
+    def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
+        """Take a frame; return its mask."""
+        started = time.perf_counter()
+        mask = np.full(frame.image.shape[:2], self._value, np.uint8)
+        return self._found(frame, index, mask, time.perf_counter() - started)
+
+
+_MAKE: Final[Mapping[str, Callable[[], Method]]] = {
+    'homography': HomographyResidual,
+    'mog2': BackgroundSubtraction,
+    'everything': lambda: Constant('everything', 255),
+    'nothing': lambda: Constant('nothing', 0),
+}
+BASELINES: Final = tuple(_MAKE)
+
+
+def make_baseline(name: str) -> Method:
+    """Return a baseline.
+
+    Args:
+        name: One of :data:`BASELINES`.
+
+    Raises:
+        UserError: There is no such baseline.
+
+    """
+    if name not in _MAKE:
+        raise UserError(f'no baseline {name!r}; choose one of {", ".join(BASELINES)}')
+    return _MAKE[name]()

@@ -1,152 +1,220 @@
-"""Score the detector, or a classical baseline, on an annotated data set, by its official rule."""
+"""Score masks on data sets by their official rules, on your own footage and on bags, with a report.
+
+evaluate --dataset davis2016 --root FOLDER [--split val] [--out DIR]   data sets, folders, rendered scenes
+evaluate --dataset bag --root BAG [--mask-topic TOPIC] [--live]        bags, offline or through the real node
+evaluate compare A B [--out FILE.html]                                 two runs side by side
+evaluate report DIR                                                    write the report of a run anew
+
+Everything goes to --out: results.json, report.html, pictures. An interrupted run goes on where it was.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moving_object_detector.errors import UserError
+from moving_object_detector.tools.arguments import positive_float, positive_int
 from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
-    from moving_object_detector.datasets.sequence import Sequence as Clip
-    from moving_object_detector.detection.result import Result
-    from moving_object_detector.evaluation.baselines import Finding
-    from moving_object_detector.evaluation.run import SequenceScore
+    from moving_object_detector.evaluation.clips import EvaluationClip
+    from moving_object_detector.evaluation.method import Method
+    from moving_object_detector.evaluation.results import RunResult
 
-SHEET_FRAMES = 8
-"""Overlays of a sequence on its contact sheet."""
-
-
-def _write_sheet(path: Path, pictures: Sequence[Result | Finding]) -> None:
-    """Write evenly spread overlays of a sequence as one PNG, two rows of four."""
-    import cv2
-    import numpy as np
-
-    from moving_object_detector.detection.overlay import draw_overlay
-
-    tiles = []
-    for number in np.linspace(0, len(pictures) - 1, SHEET_FRAMES).round().astype(int):
-        result = pictures[number]
-        picture = draw_overlay(result.image, result.mask, result.regions)
-        width = 480
-        tiles.append(cv2.resize(picture, (width, round(width * picture.shape[0] / picture.shape[1]))))
-    half = SHEET_FRAMES // 2
-    sheet = np.vstack([np.hstack(tiles[:half]), np.hstack(tiles[half:])])
-    path.write_bytes(cv2.imencode('.png', cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
-
-
-def _only(names: Sequence[str], sequences: list[Clip]) -> list[Clip]:
-    """Return the sequences with these names, in their order; all where there are no names."""
-    there = {sequence.name: sequence for sequence in sequences}
-    missing = [name for name in names if name not in there]
-    if missing:
-        raise UserError(f'no sequence {", ".join(missing)} in the split; there are {", ".join(there)}')
-    return [there[name] for name in names] or sequences
+_DATASETS = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered')
+_METHODS = ('detector', 'homography', 'mog2', 'everything', 'nothing')
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
-    parser.add_argument('--dataset', choices=('davis2016',), default='davis2016', help='layout of the data')
-    parser.add_argument('--root', type=Path, required=True, help='folder of the data set')
-    parser.add_argument('--split', default='val', help='train, val or trainval, default %(default)s')
-    parser.add_argument('--sequences', nargs='+', default=[], metavar='NAME', help='only these')
-    parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/cpu.yaml")
-    parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as window.past=3')
-    parser.add_argument('--estimate', choices=('refined', 'zero_lag'), default='refined')
-    parser.add_argument(
-        '--baseline',
-        choices=('homography',),
-        help='in place of the detector; homography: the residual of DIS flow to a homography, above a threshold',
+    parser = argparse.ArgumentParser(
+        prog='evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', type=Path, help='folder for results.json and a contact sheet of each sequence')
+    data = parser.add_argument_group('footage')
+    data.add_argument('--dataset', choices=_DATASETS, default='davis2016', help='default: %(default)s')
+    data.add_argument('--root', type=Path, metavar='PATH', help='of the data set, folder, video or bag')
+    data.add_argument('--split', default='', help='of DAVIS 2016 (default: val) or FBMS-59 (default: test)')
+    data.add_argument('--sequences', nargs='+', default=[], metavar='NAME', help='only these')
+    data.add_argument('--masks', type=Path, metavar='DIR', help='folder: the truth, named as the frames')
+    data.add_argument('--still', action='store_true', help='nothing moves in it: all masks are false alarms')
+    data.add_argument('--fps', type=positive_float, help='of frames without times (default: 24)')
+    data.add_argument('--topic', help='bag: the images, where it has several image topics')
+    data.add_argument('--mask-topic', metavar='TOPIC', help='bag: masks as truth, matched by their stamps')
+    data.add_argument('--scenes', type=positive_int, default=6, help='rendered: with moving objects (default: 6)')
+    data.add_argument('--scene-frames', type=positive_int, default=40, help='rendered: of each (default: 40)')
+    what = parser.add_argument_group('what is scored')
+    what.add_argument('--method', choices=_METHODS, default='detector', help='or a baseline (default: %(default)s)')
+    what.add_argument('--config', type=Path, metavar='FILE', help="the node's parameters, such as config/cpu.yaml")
+    what.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as window.past=3')
+    what.add_argument(
+        '--variants',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='zero_lag or refined, with +crf or +guided; the last one counts (default: zero_lag refined refined+crf)',
+    )
+    what.add_argument('--live', action='store_true', help='bag: played through the real node, so drops count')
+    what.add_argument('--rate', type=positive_float, default=1.0, help='live: speed of playing (default: 1)')
+    out = parser.add_argument_group('output')
+    out.add_argument('--out', type=Path, default=Path('evaluation_output'), metavar='DIR', help='default: %(default)s')
+    out.add_argument('--overwrite', action='store_true', help='begin anew where --out holds a run')
+    out.add_argument('--save-masks', action='store_true', help='keep the masks that count as PNG')
+    out.add_argument('--video', action='store_true', help='make an MP4 of each sequence')
+    out.add_argument('--inpainter', type=Path, metavar='FILE', help="what train leaves: adds the signal 'information'")
     return parser
 
 
-def _method(arguments: argparse.Namespace) -> tuple[Callable[[Clip], Iterator[Result | Finding]], dict[str, Any]]:
-    """Return what is to be scored, and what to say of it in the report."""
-    if arguments.baseline:
-        from moving_object_detector.evaluation.baselines import BASELINES
+def _subcommand(name: str, argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f'evaluate {name}')
+    if name == 'compare':
+        parser.description = 'Put two runs side by side.'
+        parser.add_argument('a', type=Path, metavar='A', help='folder of a run')
+        parser.add_argument('b', type=Path, metavar='B', help='folder of another run')
+        parser.add_argument('--out', type=Path, metavar='FILE.html', help='page to write (default: text alone)')
+    else:
+        parser.description = 'Write the report of a run anew.'
+        parser.add_argument('folder', type=Path, metavar='DIR', help='folder of a run')
+    arguments = parser.parse_args(argv)
 
-        if arguments.config or arguments.set or arguments.estimate != 'refined':
-            raise UserError(f'the baseline {arguments.baseline} takes no --config, --set or --estimate; leave them out')
-        return BASELINES[arguments.baseline], {'baseline': arguments.baseline}
+    def body() -> int:
+        if name == 'compare':
+            from moving_object_detector.evaluation.compare import compare_folders
 
+            sys.stdout.write(compare_folders(arguments.a, arguments.b, arguments.out))
+            return 0
+        from moving_object_detector.evaluation.report import write_report
+        from moving_object_detector.evaluation.results import read_results
+
+        path = write_report(arguments.folder, read_results(arguments.folder))
+        sys.stdout.write(f'{path}\n')
+        return 0
+
+    return run_program(body)
+
+
+def _footage(arguments: argparse.Namespace) -> tuple[list[EvaluationClip], list[str]]:
     import dataclasses
-    from functools import partial
 
+    from moving_object_detector.evaluation.footage import Footage, open_footage
+
+    clips, problems = open_footage(
+        Footage(
+            dataset=arguments.dataset,
+            root=arguments.root,
+            split=arguments.split,
+            masks=arguments.masks,
+            topic=arguments.topic,
+            mask_topic=arguments.mask_topic,
+            fps=arguments.fps,
+            scenes=arguments.scenes,
+            scene_frames=arguments.scene_frames,
+        )
+    )
+    if arguments.still:
+        clips = [dataclasses.replace(clip, still=True) for clip in clips]
+    there = {clip.name: clip for clip in clips}
+    missing = [name for name in arguments.sequences if name not in there]
+    if missing:
+        raise UserError(f'no sequence {", ".join(missing)} in the footage; there are {", ".join(there)}')
+    return [there[name] for name in arguments.sequences] or clips, problems
+
+
+def _method(arguments: argparse.Namespace) -> Method:
+    """Return what is to be scored."""
+    if arguments.method != 'detector':
+        from moving_object_detector.evaluation.baselines import make_baseline
+
+        if arguments.config or arguments.set or arguments.variants or arguments.live:
+            raise UserError(f'{arguments.method} takes no --config, --set, --variants or --live; leave them out')
+        return make_baseline(arguments.method)
+    if arguments.live:
+        from moving_object_detector.evaluation.live import LiveMethod
+
+        if arguments.dataset != 'bag' or arguments.variants:
+            raise UserError('--live plays a bag through the node: it takes --dataset bag, and no --variants')
+        return LiveMethod(arguments.config, arguments.rate, arguments.out / 'live', settings=arguments.set)
     from moving_object_detector.config_file import load_config
-    from moving_object_detector.detection.build import build_detector
     from moving_object_detector.detection.config import DetectorConfig
-    from moving_object_detector.evaluation.run import detect_sequence
+    from moving_object_detector.evaluation.detector_method import DetectorMethod
 
-    config = load_config(DetectorConfig(), arguments.config, arguments.set)
-    detector = build_detector(config)
-    details = {
-        'estimate': arguments.estimate,
-        'engine': detector.engine.name,
-        'flow': detector.flow.name,
-        'configuration': dataclasses.asdict(config),
+    return DetectorMethod(load_config(DetectorConfig(), arguments.config, arguments.set), arguments.variants)
+
+
+def _identity(arguments: argparse.Namespace, method: Method) -> dict[str, Any]:
+    from moving_object_detector.evaluation.footage import PROTOCOLS
+
+    names = ['dataset', 'split', 'still', 'topic', 'mask_topic', 'fps']
+    names += ['scenes', 'scene_frames'] if arguments.dataset == 'rendered' else []
+    values = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+    for name in ('root', 'masks'):
+        if getattr(arguments, name) is not None:
+            values[name] = str(getattr(arguments, name))
+    return {
+        **values,
+        'protocol': PROTOCOLS.get(arguments.dataset, 'annotated'),
+        'method': method.name,
+        'variants': list(method.variants),
+        **method.identity,
     }
-    return partial(detect_sequence, detector, estimate=arguments.estimate), details
 
 
-def _score(
-    method: Callable[[Clip], Iterator[Result | Finding]], sequences: list[Clip], out: Path | None
-) -> list[SequenceScore]:
-    """Score a method on sequences, with a progress bar, and draw a contact sheet of each where there is a folder."""
-    from tqdm import tqdm
+def _evaluate(arguments: argparse.Namespace, argv: Sequence[str]) -> RunResult:
+    from moving_object_detector.evaluation.provenance import provenance
+    from moving_object_detector.evaluation.run import claim_folder, evaluate_clips
+    from moving_object_detector.evaluation.sequence_pass import Keeping
+    from moving_object_detector.evaluation.signals import Signals
 
-    from moving_object_detector.evaluation.run import score_sequence
+    information = None
+    if arguments.inpainter is not None:
+        from moving_object_detector.evaluation.information import Information
 
-    scores = []
-    with tqdm(total=sum(len(sequence.images) for sequence in sequences), unit='frame') as bar:
-        for sequence in sequences:
-            bar.set_description(sequence.name)
-            pictures: list[Result | Finding] = []
+        information = Information(arguments.inpainter.expanduser())
+    clips, problems = _footage(arguments)
+    method = _method(arguments)
+    identity = {**_identity(arguments, method), **(information.identity if information is not None else {})}
+    claim_folder(arguments.out, identity, overwrite=arguments.overwrite)
+    return evaluate_clips(
+        method,
+        clips,
+        identity,
+        {**provenance('evaluate', argv), **method.details},
+        Signals(information),
+        Keeping(arguments.out, masks=arguments.save_masks, video=arguments.video),
+        problems,
+    )
 
-            def seen(result: Result | Finding, kept: list[Result | Finding] = pictures) -> None:
-                bar.update()
-                if out:
-                    kept.append(result)
 
-            score = score_sequence(method, sequence, seen)
-            scores.append(score)
-            bar.write(f'{score.name:20s} J {score.mean:.3f}')
-            if out and pictures:
-                _write_sheet(out / f'{sequence.name}.png', pictures)
-    return scores
+def last_line(run: RunResult) -> str:
+    """Return the run in one line: J, F, frames, frames per second."""
+    from moving_object_detector.evaluation.summary import run_scores
+
+    scores = run_scores(run, run.variants[-1])
+    frames = sum(sequence.frame_count for sequence in run.sequences)
+    seconds = sum(sequence.seconds for sequence in run.sequences)
+    j, f = ('-' if value is None else f'{value:.3f}' for value in (scores.j_mean, scores.f_mean))
+    return f'J {j} F {f} frames {frames} fps {frames / max(seconds, 1e-9):.2f}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program ``evaluate``."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in {'compare', 'report'}:
+        return _subcommand(argv[0], argv[1:])
     arguments = _parser().parse_args(argv)
 
     def body() -> int:
-        from moving_object_detector.datasets.davis import read_davis
+        from moving_object_detector.evaluation.report import write_report
+        from moving_object_detector.evaluation.results import write_results
+        from moving_object_detector.evaluation.summary import summarise
+        from moving_object_detector.evaluation.table import table
 
-        sequences = _only(arguments.sequences, read_davis(arguments.root, arguments.split))
-        method, details = _method(arguments)
-        if arguments.out:
-            try:
-                arguments.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f'{arguments.out} cannot be made a folder: {error.strerror}') from error
-        started = time.monotonic()
-        scores = _score(method, sequences, arguments.out)
-        seconds = time.monotonic() - started
-        mean = sum(score.mean for score in scores) / len(scores)
-        if arguments.out:
-            found = {score.name: {'mean J': score.mean, 'frames': score.frames} for score in scores}
-            report = {'mean J': mean, **details, 'sequences': found}
-            (arguments.out / 'results.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
-        frames = sum(len(sequence.images) for sequence in sequences)
-        sys.stdout.write(f'J {mean:.3f} frames {frames} fps {frames / seconds:.2f}\n')
+        run = _evaluate(arguments, argv)
+        write_results(arguments.out, run, summarise(run))
+        report = write_report(arguments.out, run)
+        sys.stdout.write(f'{table(run)}\nreport: {report}\n{last_line(run)}\n')
         return 0
 
     return run_program(body)

@@ -1,90 +1,132 @@
-"""Running a method over a sequence of files and scoring what it says."""
+"""Evaluating a method on clips: one after another, each kept as soon as it is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from tqdm import tqdm
 
-from moving_object_detector.datasets.folder import read_image
-from moving_object_detector.datasets.sequence import Sequence
-from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.errors import UserError
-from moving_object_detector.evaluation.metrics import davis_mean, jaccard
+from moving_object_detector.evaluation.clips import EvaluationClip
+from moving_object_detector.evaluation.method import Method
+from moving_object_detector.evaluation.results import RunResult, SequenceResult
+from moving_object_detector.evaluation.sequence_pass import Keeping, SequencePass
+from moving_object_detector.evaluation.signals import Signals
+from moving_object_detector.evaluation.summary import sequence_scores
+from moving_object_detector.files import make_folder, write_atomically
 
-FRAME_INTERVAL = 40_000_000
-"""Nanoseconds between frames of a folder, which has no stamps."""
-
-
-class Found(Protocol):
-    """What a method says of one frame; results of the detector are such."""
-
-    @property
-    def index(self) -> int:
-        """Number of the frame in its sequence."""
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """The mask, (h, w), non-zero where something moves on its own."""
+IDENTITY: Final = 'run.json'
+SEQUENCES: Final = 'sequences'
 
 
-FoundType = TypeVar('FoundType', bound=Found)
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON gives back of values."""
+    return dict(json.loads(json.dumps(values)))
 
 
-@dataclass(frozen=True)
-class SequenceScore:
-    """Scores of one sequence."""
-
-    name: str
-    frames: tuple[float | None, ...]
-    """J of each frame; None where it has no annotation."""
-    mean: float
-    """By the rule of DAVIS 2016."""
+def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {f'{prefix}{name}': value}
+    return flat
 
 
-def detect_sequence(detector: Detector, sequence: Sequence, estimate: Estimate) -> Iterator[Result]:
-    """Yield the detector's results of one kind for a sequence; it starts anew before and after."""
-    detector.reset()
-    for index, path in enumerate(sequence.images):
-        yield from (r for r in detector.step(read_image(path), index * FRAME_INTERVAL) if r.estimate == estimate)
-    yield from (r for r in detector.flush() if r.estimate == estimate)
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the dotted names of what differs, with both values; None where one has no such name."""
+    first, second = _flat(_plain(one)), _flat(_plain(other))
+    names = [*first, *(name for name in second if name not in first)]
+    return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 
 
-def score_sequence(
-    method: Callable[[Sequence], Iterator[FoundType]], sequence: Sequence, seen: Callable[[FoundType], object]
-) -> SequenceScore:
-    """Score a method on a sequence; a frame of which it says nothing counts as one with an empty mask.
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding='utf-8'))
+    except OSError:
+        return None
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}); remove it, or give --overwrite to begin anew') from error
+    return values if isinstance(values, dict) else None
 
-    Args:
-        method: Yields what it finds in a sequence.
-        sequence: Frames and annotations; predictions are resized to the annotations.
-        seen: Called with each of the method's results.
+
+def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Make a folder that of a run, or check that it is.
 
     Raises:
-        UserError: The sequence has no frame to score, or a file of it cannot be read.
+        UserError: It holds a run that differs, or cannot be written.
 
     """
-    if not any(sequence.annotations[1:-1]):
+    make_folder(folder / SEQUENCES)
+    before = None if overwrite else _read_json(folder / IDENTITY)
+    changed = differences(before, identity) if before is not None else {}
+    if changed:
+        name, (old, new) = next(iter(changed.items()))
         raise UserError(
-            f'sequence {sequence.name} has no annotation between its first and last frame, which are not scored; '
-            'is the folder Annotations complete?'
+            f'{folder} holds a run in which {name} was {old!r}, now it is {new!r}; give another --out, '
+            'or --overwrite to begin anew'
         )
-    masks = {}
-    for result in method(sequence):
-        masks[result.index] = result.mask
-        seen(result)
-    scores: list[float | None] = []
-    for index, annotation in enumerate(sequence.annotations):
-        if annotation is None:
-            scores.append(None)
-            continue
-        truth = annotation.read()
-        mask = masks.get(index, np.zeros(truth.shape, np.uint8))
-        size = (truth.shape[1], truth.shape[0])
-        scores.append(jaccard(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0, truth))
-    return SequenceScore(sequence.name, tuple(scores), davis_mean(scores))
+    if before is None:
+        for path in (folder / SEQUENCES).glob('*.json'):
+            path.unlink()
+        write_atomically(folder / IDENTITY, json.dumps(_plain(identity), indent=1).encode())
+
+
+def _line(result: SequenceResult, protocol: str) -> str:
+    scores = sequence_scores(result, list(result.variants)[-1], protocol)
+    j, f = ('  -  ' if value is None else f'{value:.3f}' for value in (scores.j_mean, scores.f_mean))
+    return f'{result.name:20s} J {j}  F {f}  {result.frame_count / max(result.seconds, 1e-9):5.1f} frames/s'
+
+
+def evaluate_clips(
+    method: Method,
+    clips: Sequence[EvaluationClip],
+    identity: Mapping[str, Any],
+    details: Mapping[str, Any],
+    signals: Signals,
+    keeping: Keeping,
+    problems: Sequence[str] = (),
+) -> RunResult:
+    """Evaluate all clips; those that the folder has already are read back.
+
+    Args:
+        method: What is scored.
+        clips: With unique names.
+        identity: What decides the numbers; has ``protocol``.
+        details: What else is to be told.
+        signals: Label-free signals.
+        keeping: The run's folder, and what to keep.
+        problems: What is wrong already.
+
+    Raises:
+        UserError: Not one clip could be evaluated.
+
+    """
+    protocol = str(identity['protocol'])
+    results: list[SequenceResult] = []
+    failures = list(problems)
+    done = {clip.name: _read_json(keeping.folder / SEQUENCES / f'{clip.name}.json') for clip in clips}
+    total = sum(clip.frame_count for clip in clips if done[clip.name] is None)
+    with tqdm(total=total, unit='frame', dynamic_ncols=True, smoothing=0.05) as bar:
+        for clip in clips:
+            before = done[clip.name]
+            if before is not None:
+                results.append(SequenceResult.from_json(before))
+                continue
+            bar.set_description(clip.name)
+            try:
+                result = SequencePass(clip, method, protocol, signals, keeping, bar.update).run()
+            except UserError as error:
+                failures.append(f'{clip.name}: {error}')
+                bar.write(f'{clip.name:20s} left out: {error}')
+                continue
+            write_atomically(keeping.folder / SEQUENCES / f'{clip.name}.json', json.dumps(asdict(result)).encode())
+            results.append(result)
+            bar.write(_line(result, protocol))
+            for problem in result.problems:
+                bar.write(f'  {problem}')
+    if not results:
+        raise UserError(f'nothing could be evaluated: {"; ".join(failures) or "there is no clip"}')
+    return RunResult(_plain(identity), _plain(details), tuple(results), tuple(failures))

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from moving_object_detector.errors import ModelError
+from moving_object_detector.files import atomic_file
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
@@ -61,17 +62,9 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     check_tensors(path, architecture, state)
     data = save(state, metadata)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open('wb') as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            file.write(data)
     except OSError as error:
         raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
 

@@ -27,11 +27,12 @@ class Child:
         command: Program and arguments.
         log: File for its output, emptied first.
         environment: Its environment variables.
+        name: What to call it, if not as the command.
 
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        self.name = Path(command[0]).name
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], name: str = '') -> None:
+        self.name = name or Path(command[0]).name
         self._log = log
         with log.open('wb') as output:
             self._process = subprocess.Popen(

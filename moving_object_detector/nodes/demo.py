@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
+from moving_object_detector.nodes.playthrough import Parts, Playthrough, isolated_environment
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning
 from moving_object_detector.tools.arguments import positive_float, positive_int
-
-if TYPE_CHECKING:
-    from moving_object_detector.nodes.children import Child
 
 _PACKAGE = 'moving_object_detector'
 # A camera's images may get lost; the frames of a clip are to be seen all.
@@ -23,7 +20,6 @@ _NO_LOSS = (
     *('-p', 'qos_overrides./image.subscription.reliability:=reliable'),
     *('-p', 'qos_overrides./image.subscription.depth:=30'),
 )
-_START_SECONDS = 300.0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,18 +41,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def isolated_environment(domain: int | None) -> dict[str, str]:
-    """Return this process's environment with a ROS domain of its own that nothing outside the machine sees."""
-    environment = dict(os.environ)
-    # Up to 101 the ports stay clear of those that the system hands out.
-    environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101 if domain is None else domain)
-    if environment.get('ROS_DISTRO') == 'humble':
-        environment['ROS_LOCALHOST_ONLY'] = '1'
-    else:
-        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    return environment
-
-
 class Demo:
     """The folder of results and the programs of the installed package."""
 
@@ -69,23 +53,14 @@ class Demo:
             prefix = Path(get_package_prefix(_PACKAGE))
         except PackageNotFoundError:
             raise UserError(f'{_PACKAGE} is not installed where ROS looks; source install/setup.bash first') from None
-        self._programs = prefix / 'lib' / _PACKAGE
         self._arguments = arguments
         self._environment = isolated_environment(arguments.domain_id)
         self.out = Path(arguments.out)
+        programs = prefix / 'lib' / _PACKAGE
+        self._programs = Playthrough(lambda name: [str(programs / name)], self.out, self._environment)
         self._params = Path(arguments.params or prefix / 'share' / _PACKAGE / 'config' / 'cpu.yaml')
         if not self._params.is_file():
             raise UserError(f'there is no file {self._params}; --params takes a YAML file with parameters')
-
-    def _child(self, program: str, *arguments: str | Path) -> Child:
-        from moving_object_detector.nodes.children import Child
-
-        log = self.out / ('node.log' if program == 'detect' else f'{program}.log')
-        return Child([str(self._programs / program), *map(str, arguments)], log, self._environment)
-
-    def _run(self, program: str, *arguments: str | Path) -> None:
-        with self._child(program, *arguments) as child:
-            child.wait()
 
     def _clip(self, running: ExitStack) -> Path:
         from moving_object_detector.datasets.sources import open_source
@@ -95,45 +70,32 @@ class Demo:
             open_source(self._arguments.input)
             return Path(self._arguments.input)
         folder = Path(running.enter_context(TemporaryDirectory()))
-        print(f'rendering {self._arguments.frames} frames, seed {self._arguments.seed}', flush=True)
-        self._run('render', folder, '--frames', str(self._arguments.frames), '--seed', str(self._arguments.seed))
+        frames, seed = str(self._arguments.frames), str(self._arguments.seed)
+        print(f'rendering {frames} frames, seed {seed}', flush=True)
+        self._programs.run('render', folder, '--frames', frames, '--seed', seed)
         return folder / 'frames'
 
     def run(self) -> None:
         """Make all results; what they are stands in the README."""
         from moving_object_detector.errors import UserError
-        from moving_object_detector.nodes.watcher import Settled, Watcher
 
         self.out.mkdir(parents=True, exist_ok=True)
         os.environ.update(self._environment)
-        with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
-            clip = self._clip(running)
-            watcher = Watcher(node, stop)
-            print('loading the model', flush=True)
-            detect = running.enter_context(
-                self._child('detect', '--ros-args', '--params-file', self._params, *_NO_LOSS)
-            )
-            watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
-            record = running.enter_context(
-                self._child('record', '--video', self.out / 'overlay.mp4', '--bag', self.out / 'masks', '--overwrite')
-            )
-            results = ('/detect/overlay', '/detect/mask')
-            watcher.wait(lambda: watcher.subscribed(*results), 'recording', [detect, record], _START_SECONDS)
-            print(f'playing {clip}', flush=True)
+        video, sheet, bag = (self.out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
+        parts = Parts(
+            detect=('--ros-args', '--params-file', self._params, *_NO_LOSS),
+            record=('--video', video, '--bag', bag, '--overwrite'),
+            results=('/detect/overlay', '/detect/mask'),
             # With the recording's own stamps the overlay video runs at the recording's speed.
-            timing = ('--rate', str(self._arguments.rate), '--stamp', 'source')
-            play = running.enter_context(self._child('play', clip, *timing, '--wait-for-subscriber', '60'))
-            settled = Settled(watcher)
-            # Both are asked each time: one tells the progress, the other fails when the player does.
-            watcher.wait(lambda: all([settled(), play.finished()]), 'the end', [detect, record], float('inf'))
-            record.stop()
-            detect.stop()
-            played = play.number_before(' frames published')
-        if not watcher.count('published'):
-            raise UserError(f'the detector published no mask; see {self.out / "node.log"}')
-        self._run('contact_sheet', self.out / 'overlay.mp4', self.out / 'contact_sheet.png')
-        print(f'results: {", ".join(str(self.out / name) for name in ("overlay.mp4", "contact_sheet.png", "masks"))}')
-        print(watcher.summary(played))
+            play=('--rate', str(self._arguments.rate), '--stamp', 'source'),
+        )
+        with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
+            played = self._programs.play(node, stop, self._clip(running), parts)
+        if not played.watcher.count('published'):
+            raise UserError(f'the detector published no mask; see {self._programs.log("detect")}')
+        self._programs.run('contact_sheet', video, sheet)
+        print(f'results: {video}, {sheet}, {bag}')
+        print(played.watcher.summary(played.frames))
 
 
 def _demo(arguments: argparse.Namespace) -> int:

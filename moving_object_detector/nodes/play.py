@@ -38,6 +38,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--frame-id', default='camera', help='frame id of the headers (default: %(default)s)')
     parser.add_argument('--compressed', action='store_true', help='publish JPEG on TOPIC/compressed instead')
     parser.add_argument(
+        '--keep-going', action='store_true', help='leave out frames that cannot be read; else the first one is the end'
+    )
+    parser.add_argument(
         '--wait-for-subscriber',
         type=seconds,
         metavar='SECONDS',
@@ -104,6 +107,7 @@ def _play(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
             frame_id=arguments.frame_id,
             source_stamps=arguments.stamp == 'source',
             clock=arguments.clock,
+            keep_going=arguments.keep_going,
         )
         try:
             playback.run(source, stop, loop=arguments.loop)

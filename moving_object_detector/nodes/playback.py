@@ -15,9 +15,10 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from moving_object_detector.datasets.frames import SECOND, FrameSource, ros_stamp_offset
+from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.datasets.messages import encode_jpeg
 from moving_object_detector.datasets.prefetch import Prefetch
+from moving_object_detector.errors import ImageError
 from moving_object_detector.nodes.messages import compressed_message, image_message
 from moving_object_detector.nodes.pacing import Pacer
 
@@ -43,6 +44,7 @@ class Playback:
         frame_id: str,
         source_stamps: bool,
         clock: bool,
+        keep_going: bool = False,
     ) -> None:
         """Prepare.
 
@@ -54,6 +56,7 @@ class Playback:
             frame_id: Of the headers.
             source_stamps: Headers carry the recording's time; else the time of publishing.
             clock: Publish /clock, a hundred times a second and just before each frame.
+            keep_going: Leave out frames that cannot be read, with a warning.
 
         """
         self._node = node
@@ -62,6 +65,7 @@ class Playback:
         self._compressed = compressed
         self._frame_id = frame_id
         self._source_stamps = source_stamps
+        self._keep_going = keep_going
         self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
         self._first = self._last = 0.0
         self.count = 0
@@ -71,11 +75,25 @@ class Playback:
         """Frames per second from the first frame to the last, 0 before the second."""
         return (self.count - 1) / (self._last - self._first) if self.count > 1 else 0.0
 
+    def _frames(self, source: FrameSource) -> Iterator[Frame]:
+        frames = iter(source)
+        while True:
+            try:
+                frame = next(frames, None)
+            except ImageError as error:
+                if not self._keep_going:
+                    raise
+                self._node.get_logger().warning(f'left out: {error}')
+                continue
+            if frame is None:
+                return
+            yield frame
+
     def _messages(self, source: FrameSource, *, loop: bool) -> Iterator[tuple[Any, int]]:
         """Yield messages and the recording's times; runs in the prefetching thread."""
         for _ in itertools.count() if loop else range(1):
             offset: int | None = None
-            for frame in source:
+            for frame in self._frames(source):
                 offset = ros_stamp_offset(frame.stamp) if offset is None else offset
                 header = Header(frame_id=self._frame_id)
                 if self._compressed:

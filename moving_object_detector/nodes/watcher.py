@@ -65,13 +65,21 @@ class Watcher:
             if self._stop.wait(0.1):
                 raise KeyboardInterrupt
 
-    def summary(self, played: int) -> str:
-        """Return the run of ``played`` frames in one line; those that never arrived are dropped too."""
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second that were detected, the median of what was said while images came; 0 if none."""
         rates = [rate for rate in self._rates if rate > 0]
-        dropped = self.count('dropped') + max(played - self.count('received'), 0)
+        return median(rates) if rates else 0.0
+
+    def dropped(self, played: int) -> int:
+        """Return how many of ``played`` frames never arrived, or gave way to newer ones before they were looked at."""
+        return self.count('dropped') + max(played - self.count('received'), 0)
+
+    def summary(self, played: int) -> str:
+        """Return the run of ``played`` frames in one line."""
         return (
-            f'frames {played}, masks {self.count("published")}, dropped {dropped}, '
-            f'skipped {self.count("skipped")}, frames/s {median(rates) if rates else 0:.1f}, '
+            f'frames {played}, masks {self.count("published")}, dropped {self.dropped(played)}, '
+            f'skipped {self.count("skipped")}, frames/s {self.frame_rate:.1f}, '
             f'latency median {self.values.get("latency median ms", "-")} ms, '
             f'p95 {self.values.get("latency p95 ms", "-")} ms, '
             f'window delay {self.values.get("window delay frames", "-")} frames'
@@ -86,11 +94,11 @@ class Settled:
         self._published = -1
         self._changed = self._reported = time.monotonic()
 
-    def __call__(self) -> bool:
-        """Return whether no result has come for long enough."""
+    def __call__(self, *, playing: bool) -> bool:
+        """Return whether the player has ended and no result has come for long enough since."""
         now = time.monotonic()
         published, received = self._watcher.count('published'), self._watcher.count('received')
-        if published != self._published:
+        if playing or published != self._published:
             self._published, self._changed = published, now
         if now - self._reported > _REPORT_SECONDS:
             self._reported = now

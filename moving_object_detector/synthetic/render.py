@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tqdm import tqdm
 
         from moving_object_detector.errors import UserError
+        from moving_object_detector.files import make_folder
         from moving_object_detector.flow.files import write_flow
         from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
@@ -37,11 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         size = (arguments.height, arguments.width)
         scene = clip_scene(arguments.seed, SceneOptions(size=size, objects=(least, most)))
         names = ('frames', 'masks', 'flow') if arguments.flow else ('frames', 'masks')
-        try:
-            for name in names:
-                (arguments.out / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'{arguments.out} cannot be made a folder: {error.strerror}') from error
+        for name in names:
+            make_folder(arguments.out / name)
         for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
             image = cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR)
             cv2.imwrite(str(arguments.out / 'frames' / f'{time:05d}.png'), image)

@@ -30,9 +30,13 @@ def positive_int(text: str) -> int:
     return value
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``input``, ``--bag-topic`` and ``--fps``, which ``open_source`` takes."""
-    parser.add_argument('input', metavar='INPUT', help='folder of frames, video file, or bag (ROS 2 or ROS 1)')
+def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add ``input``, ``--bag-topic`` and ``--fps``, which ``open_source`` takes; ``several``: a list ``inputs``."""
+    what = 'folder of frames, video file, or bag (ROS 2 or ROS 1)'
+    if several:
+        parser.add_argument('inputs', metavar='INPUT', nargs='+', help=what)
+    else:
+        parser.add_argument('input', metavar='INPUT', help=what)
     parser.add_argument('--bag-topic', metavar='TOPIC', help='image topic of a bag that has several')
     parser.add_argument(
         '--fps',

@@ -101,10 +101,12 @@ class BagWriter(AbstractContextManager['BagWriter']):
         header = self._header(stamp, frame_id)
         self._write_message(topic, 'sensor_msgs/msg/Image', stamp, header=header, is_bigendian=0, **image._asdict())
 
-    def write_compressed(self, topic: str, stamp: int, data: Any, frame_id: str = 'camera') -> None:
-        """Append a sensor_msgs/CompressedImage with a JPEG (flat uint8), stamped as above."""
+    def write_compressed(
+        self, topic: str, stamp: int, data: Any, frame_id: str = 'camera', *, kind: str = 'jpeg'
+    ) -> None:
+        """Append a sensor_msgs/CompressedImage with a file (flat uint8) of this kind, stamped as above."""
         header = self._header(stamp, frame_id)
-        self._write_message(topic, 'sensor_msgs/msg/CompressedImage', stamp, header=header, format='jpeg', data=data)
+        self._write_message(topic, 'sensor_msgs/msg/CompressedImage', stamp, header=header, format=kind, data=data)
 
     def close(self) -> None:
         """Write the index and metadata.yaml; a bag without messages is removed. Further calls do nothing."""

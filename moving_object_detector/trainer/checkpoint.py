@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from moving_object_detector.errors import UserError
+from moving_object_detector.files import atomic_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -24,17 +24,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         UserError: The file cannot be written.
 
     """
-    temporary = path.with_name(f'{path.name}.tmp')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open('wb') as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            torch.save(state, file)
     except OSError as error:
         raise UserError(f'{path} cannot be written: {error.strerror}; give a path in a folder you own') from error
     except RuntimeError as error:

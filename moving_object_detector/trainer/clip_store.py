@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.errors import UserError
+from moving_object_detector.files import atomic_file
 
 FORMAT: Final = 1
 """Of the files; another number, another key."""
@@ -59,13 +60,8 @@ def _header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file of which a reader sees all or nothing, also after a power failure."""
-    temporary = path.with_name(f'{path.name}.tmp')
-    with temporary.open('w', encoding='utf-8') as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic_file(path) as file:
+        file.write(json.dumps(content, indent=1).encode())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

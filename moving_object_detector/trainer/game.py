@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final, cast
 
 import numpy as np
@@ -27,6 +26,7 @@ from moving_object_detector.trainer.collapse import revive
 from moving_object_detector.trainer.config import GameConfig
 from moving_object_detector.trainer.distributed import Processes
 from moving_object_detector.trainer.losses import Guesses, motion_units
+from moving_object_detector.trainer.parts import Precision
 from moving_object_detector.trainer.pictures import game_picture
 
 BETAS: Final = (0.9, 0.999)
@@ -108,7 +108,7 @@ class Game:
         group: Processes,
         device: torch.device,
         workers: int,
-        autocast: Callable[[], AbstractContextManager[None]],
+        autocast: Precision,
         candidate: Callable[[int, nn.Module], object],
         candidates: int,
     ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.files import make_folder
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, save_network
@@ -39,6 +39,7 @@ from moving_object_detector.trainer.ideal_pairs import (
 )
 from moving_object_detector.trainer.inpainter_stage import InpainterStage
 from moving_object_detector.trainer.loop import LoopOptions, Task, fit
+from moving_object_detector.trainer.parts import mixed_precision, place
 from moving_object_detector.trainer.prepare import SUPERVISED_GAIN, make_networks
 
 WARNING: Final = (
@@ -68,35 +69,27 @@ def run_ideal(config: TrainConfig, out: Path, command: Sequence[str]) -> Path | 
     config = replace(config, rendered=replace(config.rendered, steps=0), game=replace(config.game, consistency=0.0))
     if not config.data.root:
         raise UserError('--ideal needs annotated footage; give data.root=PATH of a data set')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{out} cannot be made a folder: {error.strerror}; give another --out') from error
+    make_folder(out)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     device = choose_device(config.run.device)
     with processes(device) as group:
         if group.leads:
             sys.stderr.write(f'{WARNING}\n')
-        roots = [root.strip() for root in config.data.root.split(',') if root.strip()]
-        clips = find_clips(roots, config.data.split, config.data.topic or None)
+        clips = find_clips(roots_of(config.data.root), config.data.split, config.data.topic or None)
         frames = annotated_frames(clips, (config.network.height, config.network.width))
         generator, inpainter = make_networks(config)
         if not config.start.model:
             with torch.no_grad():
                 generator.conv17.gamma.fill_(SUPERVISED_GAIN)
-        for network in (generator, inpainter):
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            group.share_weights(network.parameters())
+        place((generator, inpainter), device, group)
         flow_input = cast('FlowInput', config.network.flow_input)
         seed = config.run.seed
         shared: dict[str, Any] = {
             'group': group,
             'device': device,
             'workers': config.data.workers,
-            'autocast': partial(
-                torch.autocast, device.type, torch.bfloat16, enabled=config.run.precision == 'bfloat16'
-            ),
+            'autocast': mixed_precision(device, config.run.precision),
         }
         stages: list[Task] = [
             InpainterStage(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.flow.egomotion import fit_camera_motion
@@ -19,6 +18,7 @@ from moving_object_detector.trainer.boxes import random_boxes
 from moving_object_detector.trainer.config import InpainterConfig
 from moving_object_detector.trainer.distributed import Processes
 from moving_object_detector.trainer.losses import box_loss, motion_units
+from moving_object_detector.trainer.parts import Precision, update
 from moving_object_detector.trainer.pictures import game_picture
 
 LARGEST_GRADIENT = 1.0
@@ -54,7 +54,7 @@ class InpainterStage:
         group: Processes,
         device: torch.device,
         workers: int,
-        autocast: Callable[[], AbstractContextManager[None]],
+        autocast: Precision,
     ) -> None:
         self.steps = config.steps
         self._inpainter = inpainter
@@ -87,12 +87,7 @@ class InpainterStage:
         with self._autocast():
             guess = self._inpainter(image, target * (1.0 - mask), mask)
         loss = box_loss(target, mask, guess.float())
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = list(self._inpainter.parameters())
-        self._group.average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-        self._optimiser.step()
+        update(loss, self._inpainter, self._optimiser, self._group, LARGEST_GRADIENT)
         filled = torch.lerp(target, guess.detach().float(), mask)
         self._seen = {'image': image, 'flow': target, 'mask': mask, 'guessed': filled}
         return {'loss': loss.detach()}

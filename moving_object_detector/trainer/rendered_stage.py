@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.flow.generator_input import prepare_flow
@@ -21,6 +20,7 @@ from moving_object_detector.trainer.batches import batches
 from moving_object_detector.trainer.config import RenderedConfig
 from moving_object_detector.trainer.distributed import Processes
 from moving_object_detector.trainer.losses import mask_loss
+from moving_object_detector.trainer.parts import Precision, update
 from moving_object_detector.trainer.pictures import mask_picture
 
 WEIGHT_DECAY = 1e-4
@@ -64,7 +64,7 @@ class RenderedStage:
         group: Processes,
         device: torch.device,
         workers: int,
-        autocast: Callable[[], AbstractContextManager[None]],
+        autocast: Precision,
     ) -> None:
         self.steps = config.steps
         self._generator = generator
@@ -93,12 +93,7 @@ class RenderedStage:
         with self._autocast():
             mask = self._generator(image, prepared)
         loss = mask_loss(mask.float(), truth)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = list(self._generator.parameters())
-        self._group.average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-        self._optimiser.step()
+        update(loss, self._generator, self._optimiser, self._group, LARGEST_GRADIENT)
         self._averaged.update_parameters(self._generator)
         self._seen = {'image': image, 'flow': prepared, 'mask': mask.detach(), 'truth': truth}
         return {'loss': loss.detach()}

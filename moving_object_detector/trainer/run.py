@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from moving_object_detector.errors import UserError
+from moving_object_detector.files import make_folder
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
 from moving_object_detector.trainer.card import as_text, identity, write_card
@@ -56,10 +57,7 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Path
         UserError: Options, footage, files or the folder are wrong, or the training diverged.
 
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{out} cannot be made a folder: {error.strerror}; give another --out') from error
+    make_folder(out)
     if not config.data.root and not config.rendered.steps:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps:

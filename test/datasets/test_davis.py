@@ -42,6 +42,15 @@ def test_the_split_decides(tmp_path):
     assert [sequence.name for sequence in read_davis(tmp_path, 'train')] == ['dog']
 
 
+def test_listings_of_other_systems(tmp_path):
+    """Lines end as on Windows, and the file begins with a byte order mark."""
+    folder = tmp_path / 'ImageSets' / '480p'
+    folder.mkdir(parents=True)
+    (folder / 'val.txt').write_bytes(f'\ufeff{line("cat", 0)}\r\n{line("cat", 1)}\r\n'.encode())
+    (cat,) = read_davis(tmp_path, 'val')
+    assert cat.images == tuple(tmp_path / 'JPEGImages' / '480p' / 'cat' / f'0000{k}.jpg' for k in (0, 1))
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [

@@ -100,7 +100,48 @@ def test_a_label_that_is_missing_or_beyond_the_end(root):
     (truth / 'cars1_10_gt.pgm').unlink()
     text = (truth / 'cars1Def.dat').read_text()
     (truth / 'cars1Def.dat').write_text(text.replace('cars1_01.pgm', 'other.pgm').replace('\n0\nFile', '\n12\nFile'))
-    assert read_fbms(root, 'val')[0].annotations == (None,) * 12
+    annotations = read_fbms(root, 'val')[0].annotations
+    assert [k for k, annotation in enumerate(annotations) if annotation] == [9]
+    with pytest.raises(UserError, match=r'cars1_10_gt\.pgm cannot be read: No such file'):
+        annotations[9].read()
+
+
+def test_a_code_that_the_definition_does_not_know_is_no_object(root):
+    """As in the published ``cats04``; the official code takes it for the background."""
+    label = np.array([[255, 127, 33], [255, 33, 0]], np.uint8)
+    cv2.imwrite(str(root / 'Testset' / 'cars1' / 'GroundTruth' / 'cars1_01_gt.pgm'), label)
+    cars = read_fbms(root, 'val')[0]
+    assert cars.annotations[0].read().tolist() == [[False, True, False], [False, False, True]]
+
+
+def test_several_definitions(root):
+    """All count, but for what a Mac leaves in archives; where two label a frame, the sequence's own does."""
+    truth = root / 'Testset' / 'cars1' / 'GroundTruth'
+    (truth / '._cars1Def.dat').write_bytes(b'\0\5\x16\7')
+    for name, value in (('cars1_05_gt', 7), ('again_gt', 7)):
+        cv2.imwrite(str(truth / f'{name}.pgm'), np.full((2, 3), value, np.uint8))
+    rows = [(0, 'again_gt.pgm', 'cars1_01.pgm'), (4, 'cars1_05_gt.pgm', 'cars1_05.pgm')]
+    (truth / 'cars1_moreDef.dat').write_text(definition([0, 7], 12, rows))
+    annotations = read_fbms(root, 'val')[0].annotations
+    assert [k for k, annotation in enumerate(annotations) if annotation] == [0, 4, 9]
+    assert not annotations[0].read().all()
+    assert annotations[4].read().all()
+
+
+def test_frames_that_somebody_has_converted_count_once(root):
+    cars = root / 'Testset' / 'cars1'
+    for k in range(1, 13):
+        cv2.imwrite(str(cars / f'cars1_{k:02d}.ppm'), np.full((2, 3, 3), 90, np.uint8))
+    sequence = read_fbms(root, 'val')[0]
+    assert [image.name for image in sequence.images] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
+    assert [k for k, annotation in enumerate(sequence.annotations) if annotation] == [0, 9]
+
+
+def test_definitions_whose_headings_have_no_colon(root):
+    path = root / 'Testset' / 'cars1' / 'GroundTruth' / 'cars1Def.dat'
+    expected = read_fbms(root, 'val')[0]
+    path.write_text(path.read_text().replace(':\n', '\n'))
+    assert read_fbms(root, 'val')[0] == expected
 
 
 def test_what_can_be_wrong(root):
@@ -108,7 +149,13 @@ def test_what_can_be_wrong(root):
         read_fbms(root, 'all')
     truth = root / 'Testset' / 'cars1' / 'GroundTruth' / 'cars1Def.dat'
     whole = truth.read_text()
-    for damaged in (whole[:90], whole.replace('255', 'white', 1), whole.replace('Input file name:\n', '', 1), ''):
+    for damaged in (
+        whole[:90],
+        whole.replace('255', 'white', 1),
+        whole.replace('region 0', 'region 5'),
+        whole.replace('Input file name:\n', '', 1),
+        '',
+    ):
         truth.write_text(damaged)
         with pytest.raises(UserError, match=r'cars1Def\.dat: not a definition file'):
             read_fbms(root, 'val')

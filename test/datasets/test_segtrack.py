@@ -57,6 +57,40 @@ def test_published_layout(root):
     assert [columns(annotation) for annotation in bmx.annotations] == [[1], [1], [1, 4]]
 
 
+def test_formats_of_masks_and_masks_of_no_frame(root):
+    """As published: the objects of ``cheetah`` are bmp and png, and ``worm`` has a mask too many."""
+    truth = root / 'GroundTruth' / 'bmx'
+    for k in range(3):
+        (truth / '1' / f'bmx_{k:05d}.png').unlink()
+        mask(truth / '1' / f'bmx_{k:05d}.bmp', 0)
+        mask(truth / '2' / f'bmx_{k:05d}.png', 3)
+    mask(root / 'GroundTruth' / 'girl' / '0000000000.png', 5)
+    girl, bmx = read_segtrack(root)
+    assert [columns(annotation) for annotation in girl.annotations] == [[0], [0], [0]]
+    assert [columns(annotation) for annotation in bmx.annotations] == [[0, 3]] * 3
+
+
+def test_folders_that_are_no_objects(root):
+    (root / 'GroundTruth' / 'girl' / '.svn').mkdir()
+    (root / 'GroundTruth' / 'girl' / '.svn' / 'entries').write_text('12')
+    (root / 'GroundTruth' / 'bmx' / 'notes').mkdir()
+    girl, bmx = read_segtrack(root)
+    assert [columns(annotation) for annotation in girl.annotations] == [[0], [0], [0]]
+    assert columns(bmx.annotations[2]) == [1, 4]
+
+
+def test_an_object_whose_masks_have_other_names_goes_by_order(root):
+    truth = root / 'GroundTruth' / 'bmx' / '2'
+    (truth / 'bmx_00002.png').unlink()
+    for k, column in ((8, 3), (9, 4), (10, 5)):
+        mask(truth / f'second{k}.png', column)
+    bmx = read_segtrack(root)[1]
+    assert [columns(annotation) for annotation in bmx.annotations] == [[1, 3], [1, 4], [1, 5]]
+    (truth / 'second9.png').unlink()
+    with pytest.raises(UserError, match=r'bmx/2: no mask fits a frame; .* bmx_00000, .*, the masks second8, second10'):
+        read_segtrack(root)
+
+
 def test_without_lists_the_folders_count(root):
     shutil.rmtree(root / 'ImageSets')
     bmx, girl = read_segtrack(root)

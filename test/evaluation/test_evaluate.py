@@ -2,90 +2,253 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import cv2
+import numpy as np
 import pytest
 
 from moving_object_detector.evaluation.evaluate import main
+from moving_object_detector.evaluation.results import read_results
+
+
+def run(davis, out, options, *more):
+    assert main(['--root', str(davis), '--out', str(out), *more, '--set', *options]) == 0
+    return read_results(out)
 
 
 def test_the_program_end_to_end(davis, options, tmp_path, capsys):
     out = tmp_path / 'new' / 'results'
-    assert main(['--root', str(davis), '--out', str(out), '--set', *options]) == 0
+    result = run(davis, out, options, '--variants', 'zero_lag', 'refined+guided', 'refined', '--save-masks', '--video')
     last = capsys.readouterr().out.splitlines()[-1]
-    found = re.fullmatch(r'J (\d\.\d{3}) frames 12 fps (\d+\.\d\d)', last)
+    found = re.fullmatch(r'J (\d\.\d{3}) F (\d\.\d{3}) frames 12 fps (\d+\.\d\d)', last)
     assert found
-    assert float(found[2]) > 0.2
+    assert float(found[3]) > 0.2
 
-    report = json.loads((out / 'results.json').read_text())
-    sequences = report['sequences']
-    assert list(sequences) == ['wander', 'blink']
-    for name, score in sequences.items():
-        assert len(score['frames']) == 6
-        assert score['mean J'] == pytest.approx(sum(score['frames'][1:-1]) / 4)
-        sheet = cv2.imread(str(out / f'{name}.png'))
-        assert sheet.shape == (2 * 240, 4 * 480, 3)  # frames of 96x48 at a width of 480
-        assert sheet.std() > 5
-    assert report['mean J'] == pytest.approx(sum(score['mean J'] for score in sequences.values()) / 2)
-    assert f'{report["mean J"]:.3f}' == found[1]
-    assert report['estimate'] == 'refined'
-    assert report['engine'] == 'torch float32 on cpu'
-    assert report['flow'] == 'dis-ultrafast'
-    assert report['configuration']['window'] == {'past': 1, 'future': 1, 'stride': 1}
+    assert [sequence.name for sequence in result.sequences] == ['wander', 'blink']
+    assert result.variants == ('zero_lag', 'refined+guided', 'refined')
+    for sequence in result.sequences:
+        assert sequence.frame_count == 6
+        assert sequence.size == (48, 96)
+        assert set(sequence.variants) == set(result.variants)
+        assert len(sequence.latency) == 5  # the last frame is complete without a frame that follows it
+        assert all(value > 0 for value in sequence.latency)
+        for picture in sequence.pictures:
+            assert cv2.imread(str(out / picture.file)).shape == (48, 96, 3)
+        assert cv2.VideoCapture(str(out / sequence.video)).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    means = [np.mean(sequence.variants['refined'].j[1:-1]) for sequence in result.sequences]
+    assert f'{np.mean(means):.3f}' == found[1]
+    summary = json.loads((out / 'results.json').read_text())['summary']
+    assert summary['variants']['refined']['run']['j_mean'] == pytest.approx(np.mean(means))
+    assert result.details['engine'] == 'torch float32 on cpu'
+    assert result.details['flow'] == 'dis-ultrafast'
+    assert result.identity['configuration']['window'] == {'past': 1, 'future': 1, 'stride': 1}
+    assert 'wander' in (out / 'report.html').read_text()
+
+
+def test_kept_masks_are_what_is_scored(davis, options, tmp_path):
+    result = run(davis, tmp_path / 'out', options, '--save-masks', '--variants', 'refined')
+    covered = 0
+    for sequence in result.sequences:
+        for index, score in enumerate(sequence.variants['refined'].j):
+            name = f'{index:05d}.png'
+            mask = cv2.imread(str(tmp_path / 'out' / 'masks' / sequence.name / name), cv2.IMREAD_UNCHANGED)
+            truth = cv2.imread(str(davis / 'Annotations' / '480p' / sequence.name / name), cv2.IMREAD_UNCHANGED)
+            both, either = ((mask > 0) & (truth > 0)).sum(), ((mask > 0) | (truth > 0)).sum()
+            assert score == (both / either if either else 1)
+            covered += both
+    assert covered > 0
 
 
 def test_the_official_rule_by_hand(davis, options, tmp_path, capsys):
     """Nothing passes the gate: J is 1 where there is no object and 0 elsewhere, the ends not counted."""
-    arguments = ['--root', str(davis), '--out', str(tmp_path), '--set', *options, 'gate.min_motion=1000.0']
-    assert main(arguments) == 0
-    report = json.loads((tmp_path / 'results.json').read_text())
-    assert report['sequences']['wander'] == {'mean J': 0, 'frames': [0, 0, 0, 0, 0, 0]}
-    assert report['sequences']['blink'] == {'mean J': 0.25, 'frames': [0, 0, 1, 0, 0, 1]}
-    assert capsys.readouterr().out.splitlines()[-1].startswith('J 0.125 frames 12 fps ')
+    result = run(davis, tmp_path / 'out', [*options, 'gate.min_motion=1000.0'])
+    wander, blink = (sequence.variants['refined'] for sequence in result.sequences)
+    assert wander.j == wander.f == (0, 0, 0, 0, 0, 0)
+    assert blink.j == blink.f == (0, 0, 1, 0, 0, 1)
+    assert blink.objects == (1, 1, 0, 1, 1, 0)
+    assert blink.area == (0, 0, 0, 0, 0, 0)
+    assert capsys.readouterr().out.splitlines()[-1].startswith('J 0.125 F 0.125 frames 12 fps ')
 
 
-def test_chosen_sequences_and_the_zero_lag_estimate(davis, options, tmp_path, capsys):
-    arguments = ['--root', str(davis), '--sequences', 'blink', '--estimate', 'zero_lag', '--out', str(tmp_path)]
-    assert main([*arguments, '--set', *options]) == 0
-    assert ' frames 6 fps ' in capsys.readouterr().out.splitlines()[-1]
-    report = json.loads((tmp_path / 'results.json').read_text())
-    assert list(report['sequences']) == ['blink']
-    assert report['estimate'] == 'zero_lag'
-    assert report['sequences']['blink']['frames'][0] == 0  # no earlier neighbour, so empty; there is an object
+def test_a_frame_of_which_nothing_is_said_counts_as_an_empty_mask(davis, options, tmp_path):
+    result = run(davis, tmp_path / 'out', [*options, 'window.past=0'], '--variants', 'zero_lag')
+    blink = result.sequences[1].variants['zero_lag']
+    assert blink.j == (0, 0, 1, 0, 0, 1)
+    assert blink.area == (None,) * 6
+
+
+def test_sequences_do_not_influence_each_other(davis, options, tmp_path):
+    both = run(davis, tmp_path / 'both', options)
+    alone = run(davis, tmp_path / 'alone', options, '--sequences', 'blink')
+    assert [sequence.name for sequence in alone.sequences] == ['blink']
+    assert alone.sequences[0].variants == both.sequences[1].variants
+    assert alone.sequences[0].signals == both.sequences[1].signals
 
 
 def test_parameters_of_the_nodes_file(davis, options, tmp_path):
     config = tmp_path / 'params.yaml'
     rows = [option.replace('=', ': ', 1) for option in options]
     config.write_text('/**:\n  ros__parameters:\n    qos_depth_of_somebody_else: 3\n    ' + '\n    '.join(rows))
-    assert main(['--root', str(davis), '--sequences', 'wander', '--config', str(config), '--out', str(tmp_path)]) == 0
-    assert json.loads((tmp_path / 'results.json').read_text())['configuration']['flow']['preset'] == 'ultrafast'
+    out = tmp_path / 'out'
+    assert main(['--root', str(davis), '--sequences', 'wander', '--config', str(config), '--out', str(out)]) == 0
+    assert read_results(out).identity['configuration']['flow']['preset'] == 'ultrafast'
+
+
+def test_a_baseline(davis, tmp_path, capsys):
+    arguments = ['--root', str(davis), '--method', 'everything', '--out', str(tmp_path / 'out')]
+    assert main(arguments) == 0
+    area = 20 * 20 / (48 * 96)
+    expected = (area + 3 * area / 4) / 2  # blink is empty in one of its four scored frames
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f'J {expected:.3f} F ')
 
 
 def test_mistakes_are_told(davis, options, tmp_path, capsys):
-    def error(*arguments, root=davis):
-        assert main(['--root', str(root), *arguments, '--set', *options]) == 2
+    def error(*arguments, root=davis, out=tmp_path / 'out'):
+        assert main(['--root', str(root), '--out', str(out), *arguments, '--set', *options]) == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     assert re.search(r'error: .*none.*val\.txt is missing', error(root=tmp_path / 'none'))
     assert re.search(r'error: .*train\.txt is missing', error('--split', 'train'))
     assert error('--sequences', 'wander', 'dog', 'cat') == (
-        'error: no sequence dog, cat in the split; there are wander, blink'
+        'error: no sequence dog, cat in the footage; there are wander, blink'
     )
     (tmp_path / 'file').write_text('')
-    assert 'file cannot be made a folder' in error('--out', str(tmp_path / 'file'))
-
-    frame = davis / 'JPEGImages' / '480p' / 'wander' / '00002.jpg'
-    frame.write_bytes(b'no picture')
-    assert re.search(r'error: .*wander/00002\.jpg: not an image that can be decoded', error())
-    frame.unlink()
-    assert re.search(r'error: .*wander/00002\.jpg: cannot be read: No such file', error())
-
-    for annotation in (davis / 'Annotations' / '480p' / 'blink').iterdir():
-        annotation.unlink()
-    assert 'sequence blink has no annotation' in error('--sequences', 'blink')
-
-
-def test_a_wrong_option(davis, capsys):
+    assert 'cannot be made a folder' in error(out=tmp_path / 'file')
+    assert 'error: last is no variant; give zero_lag or refined' in error('--variants', 'last')
+    assert 'everything takes no --config, --set' in error('--method', 'everything')
+    assert main(['--dataset', 'folder']) == 2
+    assert '--dataset folder needs --root' in capsys.readouterr().err
     assert main(['--root', str(davis), '--set', 'window.past=many']) == 2
     assert "error: window.past is 'many', but takes a whole number from 0 to 20" in capsys.readouterr().err
+
+
+def test_a_damaged_frame_costs_that_frame(davis, options, tmp_path):
+    before = run(davis, tmp_path / 'before', options)
+    (davis / 'JPEGImages' / '480p' / 'wander' / '00002.jpg').write_bytes(b'no picture')
+    (davis / 'JPEGImages' / '480p' / 'wander' / '00004.jpg').unlink()
+    result = run(davis, tmp_path / 'after', options)
+    wander, blink = result.sequences
+    assert wander.frame_count == 6
+    assert wander.variants['refined'].area[2] is None
+    assert wander.variants['refined'].j[2] == wander.variants['refined'].j[4] == 0
+    assert wander.variants['refined'].area[3] is not None
+    assert 'frame 2 is left out' in wander.problems[0]
+    assert 'not an image that can be decoded' in wander.problems[0]
+    assert 'frame 4 is left out' in wander.problems[1]
+    assert blink.variants == before.sequences[1].variants
+    assert 'frame 2 is left out' in (tmp_path / 'after' / 'report.html').read_text()
+
+
+def test_a_lost_sequence_costs_that_sequence(davis, options, tmp_path):
+    for frame in (davis / 'JPEGImages' / '480p' / 'wander').iterdir():
+        frame.write_bytes(b'')
+    result = run(davis, tmp_path / 'out', options)
+    assert [sequence.name for sequence in result.sequences] == ['blink']
+    assert result.problems[0].startswith('wander: ')
+
+
+def test_damaged_and_missing_annotations(davis, options, tmp_path):
+    truth = davis / 'Annotations' / '480p' / 'wander'
+    (truth / '00003.png').unlink()
+    (truth / '00002.png').write_bytes(b'\x89PNG cut short')
+    big = cv2.resize(cv2.imread(str(truth / '00001.png'), cv2.IMREAD_UNCHANGED), None, fx=2, fy=2)
+    cv2.imwrite(str(truth / '00001.png'), big)
+    wander = run(davis, tmp_path / 'out', options).sequences[0]
+    assert [value is None for value in wander.variants['refined'].j] == [False, False, True, True, False, False]
+    text = ' | '.join(wander.problems)
+    assert '1 of 6 frames have no annotation' in text
+    assert 'annotation of frame 2 is left out' in text
+    assert 'annotations are 192x96, images 96x48: masks are resized' in text
+
+
+def test_a_run_goes_on_where_it_was(davis, options, tmp_path, capsys):
+    whole = run(davis, tmp_path / 'whole', options)
+    out = tmp_path / 'out'
+    run(davis, out, options)
+    (out / 'sequences' / 'blink.json').unlink()
+    kept = (out / 'sequences' / 'wander.json').stat().st_mtime_ns
+    again = run(davis, out, options)
+    assert (out / 'sequences' / 'wander.json').stat().st_mtime_ns == kept
+    assert [s.variants for s in again.sequences] == [s.variants for s in whole.sequences]
+
+    capsys.readouterr()
+    assert main(['--root', str(davis), '--out', str(out), '--set', *options, 'window.past=2']) == 2
+    assert 'holds a run in which configuration.window.past was 1, now it is 2' in capsys.readouterr().err
+    assert main(['--root', str(davis), '--out', str(out), '--overwrite', '--set', *options, 'window.past=2']) == 0
+    assert read_results(out).identity['configuration']['window']['past'] == 2
+
+
+def test_a_killed_run_loses_nothing_that_was_done(davis, options, tmp_path):
+    source, out = davis / 'JPEGImages' / '480p', tmp_path / 'out'
+    rows = (davis / 'ImageSets' / '480p' / 'val.txt').read_text().splitlines()
+    for number in range(8):
+        for folder in ('JPEGImages', 'Annotations'):
+            shutil.copytree(davis / folder / '480p' / 'wander', davis / folder / '480p' / f'more{number}')
+        rows += [row.replace('wander', f'more{number}') for row in rows[:6]]
+    (davis / 'ImageSets' / '480p' / 'val.txt').write_text('\n'.join(rows))
+    assert len(list(source.iterdir())) == 10
+    arguments = ['--root', str(davis), '--out', str(out), '--set', *options]
+    command = [sys.executable, '-m', 'moving_object_detector.evaluation.evaluate', *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 120
+        while len(list((out / 'sequences').glob('*.json'))) < 3:
+            assert time.monotonic() < end
+            assert process.poll() is None, 'it ended before it could be killed'
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    done = {path.name: path.stat().st_mtime_ns for path in (out / 'sequences').glob('*.json')}
+    assert 3 <= len(done) < 10
+    assert main(arguments) == 0
+    assert len(read_results(out).sequences) == 10
+    assert all((out / 'sequences' / name).stat().st_mtime_ns == when for name, when in done.items())
+
+
+def test_footage_in_which_nothing_moves(davis, options, tmp_path, capsys):
+    """Declared still, every mask is a false alarm; a folder's clips are named by their folders."""
+    root = davis / 'JPEGImages' / '480p'
+    arguments = ['--dataset', 'folder', '--root', str(root), '--still', '--out', str(tmp_path / 'out')]
+    assert main([*arguments, '--set', *options]) == 0
+    result = read_results(tmp_path / 'out')
+    assert [sequence.name for sequence in result.sequences] == ['blink', 'wander']
+    for sequence in result.sequences:
+        columns = sequence.variants['refined']
+        assert columns.j == tuple(1.0 if area == 0 else 0.0 for area in columns.area)
+    assert 'alarms/min' in capsys.readouterr().out
+
+
+def test_a_folder_with_masks_scores_as_the_data_set(davis, options, tmp_path):
+    published = run(davis, tmp_path / 'published', options)
+    root, masks = davis / 'JPEGImages' / '480p', davis / 'Annotations' / '480p'
+    arguments = ['--dataset', 'folder', '--root', str(root), '--masks', str(masks), '--out', str(tmp_path / 'folder')]
+    assert main([*arguments, '--set', *options]) == 0
+    found = {sequence.name: sequence for sequence in read_results(tmp_path / 'folder').sequences}
+    for sequence in published.sequences:
+        assert found[sequence.name].variants == sequence.variants
+
+
+def test_footage_without_truth_gets_a_report(davis, options, tmp_path, capsys):
+    root = davis / 'JPEGImages' / '480p' / 'wander'
+    assert main(['--dataset', 'folder', '--root', str(root), '--out', str(tmp_path / 'out'), '--set', *options]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith('J - F - frames 6 fps ')
+    assert (tmp_path / 'out' / 'report.html').stat().st_size > 10_000
+
+
+def test_rendered_scenes(options, tmp_path):
+    arguments = ['--dataset', 'rendered', '--scenes', '3', '--scene-frames', '3', '--out', str(tmp_path / 'out')]
+    assert main([*arguments, '--set', *options]) == 0
+    result = read_results(tmp_path / 'out')
+    assert [sequence.name for sequence in result.sequences] == ['moving-0', 'moving-1', 'moving-2', 'still-0']
+    objects = {sequence.name: sequence.variants['refined'].objects for sequence in result.sequences}
+    assert objects['still-0'] == (0, 0, 0)
+    assert sum(sum(counts) for counts in objects.values()) > 0
+
+
+def test_help_is_instant():
+    code = 'import sys; from moving_object_detector.evaluation.evaluate import main\n'
+    code += "try: main(['--help'])\nexcept SystemExit: pass\nassert not {'torch', 'cv2', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL, timeout=60)

@@ -14,7 +14,7 @@ import cv2
 import pytest
 from rosbags.highlevel import AnyReader
 
-from moving_object_detector.nodes.demo import isolated_environment
+from moving_object_detector.nodes.playthrough import isolated_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = 'moving_object_detector'

@@ -142,6 +142,25 @@ def test_a_frame_that_cannot_be_read_ends_it_with_its_name(start, listener, pict
     assert spin_until(executor, lambda: len(got) == 7, limit=5)
 
 
+def test_frames_that_cannot_be_read_are_left_out_when_asked(start, listener, picture_folder, tmp_path):
+    from sensor_msgs.msg import Image
+
+    folder = tmp_path / 'frames'
+    shutil.copytree(picture_folder, folder)
+    (folder / 'frame7.png').write_bytes(b'broken')
+    node, executor = listener
+    stamps = []
+    node.create_subscription(Image, 'image', lambda m: stamps.append(nanoseconds(m.header.stamp)), 50)
+    play = start('play', folder, '--keep-going', '--fps', 20, '--stamp', 'source', '--wait-for-subscriber', START)
+    assert spin_until(executor, lambda: len(stamps) == 11)
+    out, err = finish(play)
+    assert play.returncode == 0
+    assert '11 frames published' in out
+    assert re.search(r'left out: .*frame7\.png: not an image', err)
+    # The others keep their times.
+    assert stamps == [10**9 + k * 50_000_000 for k in range(12) if k != 7]
+
+
 def test_nobody_listens(start, picture_folder):
     play = start('play', picture_folder, '--wait-for-subscriber', '0.5', '--topic', 'camera/image')
     out, err = finish(play)

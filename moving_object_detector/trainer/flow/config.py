@@ -19,6 +19,12 @@ class TrainingConfig:
     learning_rate: float = option(4e-4, 'Greatest rate of AdamW; one cycle, after 5 % of the steps.', low=1e-8, high=1)
     weight_decay: float = option(1e-4, 'Of AdamW.', low=0, high=1)
     clip: float = option(1.0, 'Norm to which the gradient is clipped.', low=1e-6, high=1e6)
+    matching: float = option(
+        0.3,
+        'Weight, at the start, of the term that makes features of the same point alike; it falls evenly to 0.',
+        low=0,
+        high=1e3,
+    )
     average: float = option(
         0.99, 'Decay of the moving average of the weights, which is the model.', low=0, high=0.999999
     )

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.errors import UserError
+from moving_object_detector.files import make_folder
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.trainer.distributed import Processes, choose_device, processes
@@ -68,9 +69,8 @@ def open_video(config: FlowTrainConfig, out: Path, device: torch.device) -> list
     preset = 'medium' if video.distillation else 'ultrafast'
     backend = video.teacher if video.distillation else 'dis'
     teacher = FlowConfig(backend, preset, video.height, video.width, video.teacher_model)
-    roots = [root.strip() for root in video.root.split(',') if root.strip()]
     return cached_clips(
-        find_clips(roots, video.split, video.topic or None),
+        find_clips(roots_of(video.root), video.split, video.topic or None),
         Path(video.cache).expanduser() if video.cache else out / 'flow_cache',
         create_flow(teacher, device),
         flow_fingerprint(teacher),
@@ -141,10 +141,7 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
         UserError: Options, footage, files or the folder are wrong, or the training diverged.
 
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{out} cannot be made a folder: {error.strerror}; give another --out') from error
+    make_folder(out)
     # Read now, so that a mistake in them is not found after the training.
     pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
     if config.run.threads:

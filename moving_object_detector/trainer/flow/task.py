@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
@@ -21,12 +21,14 @@ from moving_object_detector.trainer.distributed import Processes
 from moving_object_detector.trainer.flow.census import census_loss, smoothness
 from moving_object_detector.trainer.flow.config import FlowTrainConfig
 from moving_object_detector.trainer.flow.losses import end_point_error, multi_scale_error
+from moving_object_detector.trainer.flow.matching import matching_loss
 from moving_object_detector.trainer.flow.network import TrainedPWCNet
 from moving_object_detector.trainer.flow.pairs import FlowPair
 from moving_object_detector.trainer.flow.pictures import flow_picture
 from moving_object_detector.trainer.flow.schedule import one_cycle
 from moving_object_detector.trainer.flow.validate import Sample, mean_error
 from moving_object_detector.trainer.flow.video_pairs import VideoPair
+from moving_object_detector.trainer.parts import mixed_precision, place, update
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ class FlowTask:
         device: torch.device,
     ) -> None:
         self.steps = config.training.steps
-        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        group.share_weights(self._network.parameters())
+        self._network = network
+        place([network], device, group)
+        self._autocast = mixed_precision(device, config.run.precision)
         self._data = data
         self._config = config
         self._group = group
@@ -108,14 +111,9 @@ class FlowTask:
         training = self._config.training
         for options in self._optimiser.param_groups:
             options['lr'] = one_cycle(step, self.steps, training.learning_rate)
-        terms = self._terms(rendered, video)
+        terms = self._terms(step, rendered, video)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = list(self._network.parameters())
-        self._group.average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, training.clip)
-        self._optimiser.step()
+        norm = update(loss, self._network, self._optimiser, self._group, training.clip)
         self._averaged.update_parameters(self._network)
         values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
         values['error'] = end_point_error(self._shown['flow'], self._shown['truth']).mean()
@@ -128,14 +126,13 @@ class FlowTask:
     def _sent(self, items: Iterable[Tensor]) -> list[Tensor]:
         return [item.to(self._device, non_blocking=True) for item in items]
 
-    def _terms(self, rendered: FlowPair, video: VideoPair | None) -> dict[str, tuple[float, Tensor]]:
+    def _terms(self, step: int, rendered: FlowPair, video: VideoPair | None) -> dict[str, tuple[float, Tensor]]:
         """Return weight and value of each term of the loss."""
         parts = [rendered] if video is None else [rendered, video]
         first, second = (network_input(torch.cat([part[place] for part in parts])) for place in (0, 1))
         count = rendered.first.shape[0]
         options = self._config.video
-        precision = self._config.run.precision
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == 'bfloat16'):
+        with self._autocast():
             pyramids = self._network.pyramid(first), self._network.pyramid(second)
             levels = self._network.decode_levels(*pyramids)
             back: Tensor | None = None
@@ -143,6 +140,10 @@ class FlowTask:
                 real1, real2 = ([level[count:] for level in pyramid] for pyramid in pyramids)
                 back = self._network.decode(real2, real1)
         terms = {'rendered': (1.0, multi_scale_error([level[:count] for level in levels], rendered.flow))}
+        matching = self._config.training.matching * (1 - step / self.steps)
+        if matching > 0:
+            one, other = ([level[:count] for level in pyramid] for pyramid in pyramids)
+            terms['matching'] = (matching, matching_loss(one, other, rendered.flow, rendered.seen))
         self._show(rendered, levels[0][:count])
         if video is None:
             return terms

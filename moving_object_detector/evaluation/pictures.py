@@ -1,0 +1,134 @@
+"""Pictures of what was evaluated: the mask and the truth on the frame, and the frames that are worth showing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.detection.overlay import draw_overlay
+from moving_object_detector.evaluation.results import Picture
+from moving_object_detector.files import write_atomically
+from moving_object_detector.tools.contact_sheet import evenly_spaced
+
+TRUTH: Final = (64, 196, 255)
+"""Outline of the truth: a blue that the colour-blind, too, tell from the mask's red and white."""
+_CASING: Final = (0, 24, 48)
+"""Dark on both sides of the truth's outline, so that it is seen on a bright sky."""
+WIDTH: Final = 640
+"""Of the pictures that are kept, at most; pixels."""
+SPREAD: Final = 8
+"""Frames of a sequence's contact sheet."""
+_CANDIDATES: Final = 4 * SPREAD
+"""For the contact sheet; the more, the more evenly its frames are spread."""
+_QUALITY: Final = (cv2.IMWRITE_JPEG_QUALITY, 82)
+
+
+def draw_judged(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Draw the mask as :func:`~moving_object_detector.detection.overlay.draw_overlay` does, and the truth's outline.
+
+    Args:
+        image: (H, W, 3) RGB.
+        mask: Non-zero where something moves on its own, (H, W) or of another size, which is then fitted.
+        truth: True on the annotated objects, (H, W) or of another size; None where nothing is known.
+
+    Returns:
+        (H, W, 3) uint8 RGB; the inputs are not changed.
+
+    """
+    picture = draw_overlay(image, _fit(mask, image))
+    if truth is None:
+        return picture
+    contours, _ = cv2.findContours(_fit(truth.astype(np.uint8), image), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(image.shape[1] / 400))
+    cv2.drawContours(picture, contours, -1, _CASING, 2 * thickness, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, TRUTH, thickness, cv2.LINE_AA)
+    return picture
+
+
+class PicturePicker:
+    """Picks the frames of one sequence that are worth showing, while they pass; memory does not grow with their number.
+
+    Frames that the protocol does not score are given without J, and are then neither the best nor the worst.
+    """
+
+    def __init__(self) -> None:
+        self._best: tuple[float, int, bytes] | None = None
+        self._worst: tuple[float, int, bytes] | None = None
+        self._spread: list[tuple[int, bytes]] = []
+        self._stride = 1
+        self._count = 0
+
+    def take(self, index: int, j: float | None, draw: Callable[[], NDArray[np.uint8]]) -> None:
+        """Look at the next frame.
+
+        Args:
+            index: Of the frame in its sequence.
+            j: Its Jaccard index; None: not scored.
+            draw: Draws it, (H, W, 3) uint8 RGB; called only if the frame is kept.
+
+        """
+        best = j is not None and (self._best is None or j > self._best[0])
+        worst = j is not None and (self._worst is None or j < self._worst[0])
+        spread = self._count % self._stride == 0
+        self._count += 1
+        if not (best or worst or spread):
+            return
+        picture = _jpeg(draw())
+        if j is not None and best:
+            self._best = j, index, picture
+        if j is not None and worst:
+            self._worst = j, index, picture
+        if spread:
+            self._spread.append((index, picture))
+            if len(self._spread) > _CANDIDATES:
+                # Every second one is given up, so that those left are as evenly spread over twice the time.
+                self._spread = self._spread[::2]
+                self._stride *= 2
+
+    def write(self, folder: Path, sequence: str) -> tuple[Picture, ...]:
+        """Write the best, the worst and a contact sheet's frames to ``pictures/<sequence>/`` in the run's folder.
+
+        Args:
+            folder: The run's folder.
+            sequence: Name of the sequence, fit for a file's name.
+
+        Raises:
+            UserError: They cannot be written.
+
+        """
+        chosen: list[tuple[str, str, int, bytes]] = []
+        if self._best is not None:
+            chosen.append(('best', 'best', *self._best[1:]))
+        if self._worst is not None and self._best is not None and self._worst[1] != self._best[1]:
+            chosen.append(('worst', 'worst', *self._worst[1:]))
+        for number, place in enumerate(evenly_spaced(len(self._spread), SPREAD)):
+            chosen.append(('spread', f'spread_{number:02d}', *self._spread[place]))
+        pictures = []
+        for kind, name, index, data in chosen:
+            file = Path('pictures', sequence, f'{name}.jpg')
+            write_atomically(folder / file, data)
+            pictures.append(Picture(file.as_posix(), index, kind))
+        return tuple(pictures)
+
+
+def _fit(mask: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+    height, width = picture.shape[:2]
+    if width > WIDTH:
+        size = WIDTH, max(1, round(height * WIDTH / width))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode('.jpg', bgr, _QUALITY)[1].tobytes()

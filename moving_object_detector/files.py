@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from moving_object_detector.errors import UserError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write: a reader sees the old one or the new one, also after a kill or a power failure.
+
+    Args:
+        path: The file; its folder is made where missing. When the context is left by an error it stays as it was.
+
+    Raises:
+        OSError: The file cannot be written.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.tmp')
+    try:
+        with temporary.open('wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file as :func:`atomic_file` does.
+
+    Raises:
+        UserError: The file cannot be written.
+
+    """
+    try:
+        with atomic_file(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror}; give a path in a folder you own') from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: It cannot be made.
+
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{path} cannot be made a folder: {error.strerror}; give another path') from error

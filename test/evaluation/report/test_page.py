@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moving_object_detector.errors import UserError
+from moving_object_detector.evaluation.report import write_report
+from moving_object_detector.evaluation.results import Picture, write_results
+
+
+def assert_self_contained(page, text, videos=()):
+    for tag, name, value in page.references:
+        inside = value.startswith(('#', 'data:image/jpeg;base64,'))
+        assert inside or (tag == 'a' and value in videos), (tag, name, value[:80])
+    assert not {'link', 'iframe', 'object', 'embed', 'base'} & set(page.tags)
+    assert '@import' not in text
+    assert 'url(http' not in text
+    anchors = {value[1:] for tag, _, value in page.references if tag == 'a' and value.startswith('#')}
+    assert all(f'id="{anchor}"' in text for anchor in anchors)
+
+
+def test_numbers_worked_by_hand(run, tmp_path, parse):
+    path = write_report(tmp_path, run)
+    assert path == tmp_path / 'report.html'
+    page = parse(path)
+    # F: means 0.5 and 0.55, recalls 1/3 and 1/2; 4 of 5 objects found; no footage in which nothing moves.
+    variants = page.row('refinedshown below')
+    assert variants[1:3] == ['0.700', '0.833']
+    assert variants[4:6] == ['0.525', '0.417']
+    assert variants[7:10] == ['4', '1', '–']  # noqa: RUF001 - a dash
+    assert page.row('zero_lag')[1] == '0.400'
+    car = page.row('car')
+    assert car[:3] == ['car', '5', '0.600']
+    assert car[4:6] == ['0.500', '66.7 %']
+    assert '40.0 %' in car  # two of five masks are empty
+    assert '0.500' in car[7]  # consistency: 0.5, 0.75, 0.25
+    assert '2.50' in car  # frames a second
+    assert 'DAVIS2016 val' in page.text
+    assert '9 in 2 sequences' in page.text
+    assert '3.00 fps' in page.text
+    assert 'median 25.0, p95 38.5, p99 39.7, longest 40.0 ms; 4 frames.' in page.text
+    for caption in ('Best · frame 1 · J 0.900', 'Worst · frame 2 · J 0.200', 'frame 3 · J 0.700'):
+        assert caption in page.text
+
+
+def test_all_else_that_was_run_is_told(run, tmp_path, parse):
+    text = parse(write_report(tmp_path, run)).text
+    for words in (
+        'threshold 0.45', 'window.past 5', 'model abc123', 'command evaluate --root <here>', 'versions.numpy 2.2.6',
+        'lost: no frame could be read', 'frame 2 is <damaged>', 'dis-medium',
+        'all frames but the first and the last of each sequence',
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_one_file_whatever_the_names(run, odd, tmp_path, parse):
+    path = write_report(tmp_path, run)
+    page, text = parse(path), path.read_text(encoding='utf-8')
+    assert_self_contained(page, text, ('videos/car.mp4',))
+    assert page.text.count(odd) >= 3  # table, frames, bars of J
+    assert '<b>&"' not in text
+    assert page.tags.count('script') == 1
+    images = [value for tag, _, value in page.references if tag == 'img']
+    assert len(images) == 6
+    identifiers = [part.split('"')[0] for part in text.split(' id="')[1:]]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_the_same_bytes_every_time(run, tmp_path):
+    first = write_report(tmp_path, run).read_bytes()
+    assert write_report(tmp_path, run).read_bytes() == first
+    write_results(tmp_path, run, {})
+    program = (
+        'from pathlib import Path; from moving_object_detector.evaluation.report import write_report; '
+        'from moving_object_detector.evaluation.results import read_results; '
+        f'write_report(Path({str(tmp_path)!r}), read_results(Path({str(tmp_path)!r})))'
+    )
+    environment = {**os.environ, 'PYTHONHASHSEED': '77'}
+    subprocess.run([sys.executable, '-c', program], check=True, env=environment, cwd=Path(__file__).parents[3])
+    assert (tmp_path / 'report.html').read_bytes() == first
+
+
+def test_footage_without_truth(blind, tmp_path, parse):
+    path = write_report(tmp_path, blind)
+    page = parse(path)
+    assert_self_contained(page, path.read_text(encoding='utf-8'), ('videos/car.mp4',))
+    assert 'Bag ride.mcap' in page.text
+    assert 'There is no truth to score against' in page.text
+    for word in ('J, region', 'Best ·', 'truth: blue outline', 'J over', 'mean 0.'):
+        assert word not in page.text
+    # Masks of car cover 0, 1/4, 1/4, 1/4 and 0 of the image.
+    assert page.row('car')[:3] == ['car', '5', '15.0 %']
+    assert 'Consistency' in page.text
+    assert len([1 for tag, _, _ in page.references if tag == 'img']) == 2
+    assert page.tags.count('svg') >= 5  # latency, and for each sequence a curve and a small one
+
+
+def test_one_sequence_without_latency_signals_or_pictures(run, tmp_path, parse):
+    bare = replace(run.sequences[0], latency=(), signals={}, pictures=(), video='')
+    page = parse(write_report(tmp_path, replace(run, sequences=(bare,), problems=())))
+    assert 'Latency' not in page.text
+    assert 'in 1 sequence ' in page.text
+    assert 'every frame of every sequence was evaluated' in page.text
+    assert not [1 for tag, _, _ in page.references if tag == 'img']
+
+
+def test_nothing_evaluated(run, tmp_path, parse):
+    text = parse(write_report(tmp_path, replace(run, sequences=()))).text
+    assert 'lost: no frame could be read' in text
+    assert '0 in 0 sequences' in text
+
+
+def test_dropped_frames_are_shown(run, tmp_path, parse):
+    page = parse(write_report(tmp_path, run))
+    assert 'Dropped' not in page.text
+    live = replace(run, sequences=(replace(run.sequences[0], dropped=7), run.sequences[1]))
+    page = parse(write_report(tmp_path, live))
+    assert 'Dropped' in page.text
+    assert '7' in page.row('car')
+
+
+def test_pictures_that_are_gone_or_elsewhere_are_left_out(run, tmp_path, parse):
+    (tmp_path / 'pictures' / 'car' / 'best_0.jpg').unlink()
+    (tmp_path / 'pictures' / 'car' / 'worst_1.jpg').write_bytes(b'no picture')
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    outside = replace(run.sequences[1], pictures=(Picture('../pictures/odd/best_0.jpg', 1, 'best'),))
+    page = parse(write_report(tmp_path, run))
+    assert len([1 for tag, _, _ in page.references if tag == 'img']) == 4
+    page = parse(write_report(folder, replace(run, sequences=(outside,))))
+    assert not [1 for tag, _, _ in page.references if tag == 'img']
+
+
+def test_few_annotations_are_drawn_as_dots(run, tmp_path):
+    """A data set that annotates every tenth frame: the curve joins what is known."""
+    item = run.sequences[0]
+    sparse = tuple(0.5 if place % 10 == 0 else None for place in range(41))
+    variants = {name: replace(values, j=sparse, f=sparse, area=sparse) for name, values in item.variants.items()}
+    variants = {name: replace(values, objects=sparse, found=sparse, false=sparse) for name, values in variants.items()}
+    sparse_run = replace(run, sequences=(replace(item, frame_count=41, variants=variants, pictures=()),))
+    text = write_report(tmp_path, sparse_run).read_text(encoding='utf-8')
+    curve = text[text.index('aria-label="J over the frames of car"') :]
+    curve = curve[: curve.index('</svg>')]
+    assert curve.count('<use ') >= 5
+
+
+def test_a_protocol_that_there_is_not(run, tmp_path):
+    with pytest.raises(UserError, match='no protocol'):
+        write_report(tmp_path, replace(run, identity={**run.identity, 'protocol': 'mine'}))

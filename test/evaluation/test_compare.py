@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from moving_object_detector.errors import UserError
+from moving_object_detector.evaluation.compare import compare, compare_folders
+from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns, write_results
+
+IDENTITY = {
+    'dataset': 'davis2016',
+    'root': 'data',
+    'split': 'val',
+    'protocol': 'davis2016',
+    'method': 'detector',
+    'variants': ['refined'],
+    'configuration': {'threshold': 0.5, 'window': {'past': 5, 'future': 5}},
+}
+
+
+def columns(j):
+    one = tuple(None if value is None else 1.0 for value in j)
+    return VariantColumns(j=tuple(j), f=tuple(j), objects=one, found=one, false=one, area=tuple(0.1 for _ in j))
+
+
+def run_of(scores, identity=None, variants=('refined',)):
+    """A run in which each sequence has three frames; the second alone is scored, with the J given."""
+    sequences = tuple(
+        SequenceResult(
+            name=name,
+            frame_count=3,
+            size=(48, 96),
+            fps=24.0,
+            seconds=1.0,
+            variants={
+                variant: columns([None, None, None] if j is None else [0.0, j - 0.1 * place, 0.0])
+                for place, variant in enumerate(reversed(variants))
+            },
+        )
+        for name, j in scores.items()
+    )
+    return RunResult({**IDENTITY, 'variants': list(variants), **(identity or {})}, {}, sequences)
+
+
+NAMES = 'abcdefgh'
+BASE = dict.fromkeys(NAMES, 0.5)
+
+
+def test_differences_by_hand():
+    found = compare(run_of({'x': 0.5, 'y': 0.25, 'left': 0.1}), run_of({'y': 0.75, 'x': 0.25, 'right': 0.2}))
+    assert found.differences == {'x': pytest.approx(-0.25), 'y': pytest.approx(0.5)}
+    assert found.paired.mean == pytest.approx(0.125)
+    assert found.means == pytest.approx((0.375, 0.5))
+    assert found.only == (('left',), ('right',))
+    assert found.options == ()
+    assert found.notes == ()
+
+
+def test_a_clear_difference_is_called_so():
+    """Eight differences above zero: p is 2/256, and the interval ends at the sixth smallest mean of a subset."""
+    better = {name: 0.51 + 0.01 * place for place, name in enumerate(NAMES)}
+    found = compare(run_of(BASE), run_of(better), ('old', 'new'))
+    assert found.paired.p == pytest.approx(2 / 256)
+    # Differences are 1 to 8 hundredths; the least means: 1, 1.5, 2 (of 2; of 1 and 3; of 1, 2 and 3), 2.33 (1, 2, 4).
+    assert found.paired.interval == pytest.approx((0.0233333, 0.0666667), abs=1e-6)
+    assert found.sentence == (
+        'new is better by 0.045, on 8 of 8 sequences; 95 % interval 0.023 to 0.067: more than the spread between '
+        'sequences explains.'
+    )
+    mirrored = compare(run_of(better), run_of(BASE), ('new', 'old'))
+    assert mirrored.sentence == found.sentence
+
+
+def test_a_difference_within_the_spread_is_called_so():
+    other = {name: 0.5 + (0.1 if place % 2 else -0.09) for place, name in enumerate(NAMES)}
+    sentence = compare(run_of(BASE), run_of(other), ('old', 'new')).sentence
+    assert sentence.startswith('new is better by 0.005, on 4 of 8 sequences; 95 % interval -0.')
+    assert sentence.endswith(': not more than the spread between sequences explains.')
+
+
+def test_few_sequences_and_equal_runs():
+    few = compare(run_of({'x': 0.5}), run_of({'x': 0.6}), ('old', 'new')).sentence
+    assert few == 'new is better by 0.100, on 1 of 1 sequence; that is too few to tell it from chance, which takes 6.'
+    same = compare(run_of(BASE), run_of(BASE), ('old', 'new')).sentence
+    assert same == 'old and new score the same on all 8 sequences.'
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(UserError, match='old was scored by the rule of davis2016, new by that of fbms59'):
+        compare(run_of(BASE), run_of(BASE, {'protocol': 'fbms59'}), ('old', 'new'))
+    with pytest.raises(UserError, match='no sequence in common'):
+        compare(run_of({'x': 0.5}), run_of({'y': 0.5}))
+    with pytest.raises(UserError, match='no sequence in common that was scored'):
+        compare(run_of({'x': None}), run_of({'x': None}))
+    with pytest.raises(UserError, match='new has no variant zero_lag; it has refined'):
+        compare(run_of(BASE), run_of(BASE), ('old', 'new'), (None, 'zero_lag'))
+
+
+def test_sequences_without_truth_are_shown_and_do_not_count():
+    found = compare(run_of({'x': 0.5, 'y': None}), run_of({'x': 0.6, 'y': None}))
+    assert [pair.name for pair in found.pairs] == ['x', 'y']
+    assert found.paired.count == 1
+    assert found.means == pytest.approx((0.5, 0.6))
+
+
+def test_variants():
+    run = run_of(BASE, variants=('zero_lag', 'refined'))
+    assert compare(run, run).paired.mean == 0
+    assert compare(run, run, variants=('zero_lag', None)).paired.mean == pytest.approx(0.1)
+
+
+def test_what_the_runs_differ_in():
+    other = {'configuration': {'threshold': 0.4, 'window': {'past': 3, 'future': 5}, 'sign': 'border'}, 'root': 'disk'}
+    b = replace(run_of(BASE, other), details={'flow': 'raft', 'command': 'evaluate'})
+    assert compare(run_of(BASE), b).options == (
+        ('threshold', '0.5', '0.4'),
+        ('window.past', '5', '3'),
+        ('sign', '–', 'border'),  # noqa: RUF001 - a dash
+        ('flow', '–', 'raft'),  # noqa: RUF001 - a dash
+    )
+
+
+def test_sequences_of_other_lengths_are_noted():
+    b = run_of({'x': 0.5})
+    longer = columns([0.0, 0.5, 0.5, 0.0])
+    b = replace(b, sequences=(replace(b.sequences[0], frame_count=4, variants={'refined': longer}),))
+    assert compare(run_of({'x': 0.5}), b, ('old', 'new')).notes == ('x: 1 frames were scored in old, 2 in new',)
+
+
+def test_text_for_the_terminal(tmp_path):
+    write_results(tmp_path / 'old', run_of({'bear': 0.5, 'boat': 0.25, 'lost': 0.5}), {})
+    write_results(tmp_path / 'new', run_of({'bear': 0.75, 'boat': 0.25}), {})
+    lines = compare_folders(tmp_path / 'old', tmp_path / 'new').splitlines()
+    assert lines[:6] == [
+        '      J old  J new  difference',
+        'bear  0.500  0.750      +0.250',
+        'boat  0.250  0.250      +0.000',
+        '------------------------------',
+        'mean  0.375  0.500      +0.125',
+        'only in old: lost',
+    ]
+    assert any(line.startswith('new is better by 0.125, on 1 of 2 sequences') for line in lines)
+    assert 'sign-flip permutation test' in lines[-1]
+    assert not list(tmp_path.glob('*.html'))
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    for place in ('here', 'there'):
+        write_results(tmp_path / place / 'out', run_of(BASE), {})
+    text = compare_folders(tmp_path / 'here' / 'out', tmp_path / 'there' / 'out')
+    assert f'J {tmp_path}/here/out' in text
+    with pytest.raises(UserError, match='give the folder that evaluate wrote'):
+        compare_folders(tmp_path, tmp_path / 'here' / 'out')
