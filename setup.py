@@ -19,6 +19,8 @@ PROGRAMS = {
     'contact_sheet': 'tools.contact_sheet',
     'convert_weights': 'tools.convert_weights',
     'bench': 'tools.bench',
+    'build_engine': 'tools.build_engine',
+    'export_onnx': 'tools.export_onnx',
     'evaluate': 'evaluation.evaluate',
     'live': 'nodes.live',
     'train': 'trainer.train',

@@ -8,6 +8,7 @@ from moving_object_detector.errors import ModelError
 
 PACKAGE = 'moving_object_detector'
 DEFAULT_MODEL = 'generator.safetensors'
+DEFAULT_INPAINTER = 'inpainter.safetensors'
 
 
 def share_folder() -> Path:
@@ -27,6 +28,11 @@ def share_folder() -> Path:
         if (folder / 'models').is_dir() and (folder / 'package.xml').is_file():
             return folder
     raise ModelError(f'the folder share/{PACKAGE} with models/ is missing beside {package}; install the package again')
+
+
+def default_inpainter() -> Path:
+    """Return the inpainter that comes with the package."""
+    return share_folder() / 'models' / DEFAULT_INPAINTER
 
 
 def default_model() -> Path:

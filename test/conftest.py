@@ -31,8 +31,16 @@ def _is_free(domain: int) -> bool:
     return True
 
 
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep engines that tests build out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(scope='session')
-def ros_environment() -> dict[str, str]:
+def ros_environment(own_cache) -> dict[str, str]:
     """Environment for processes that talk over ROS 2 with nobody but each other."""
     if importlib.util.find_spec('rclpy') is None:
         pytest.skip('rclpy is not installed here: source ROS 2 or install its wheels')

@@ -16,8 +16,8 @@ import moving_object_detector
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'moving_object_detector'
 PROGRAMS = [
-    'bench', 'contact_sheet', 'convert_weights', 'demo', 'detect', 'evaluate', 'live', 'make_bag', 'make_video', 'play',
-    'record', 'render', 'train',
+    'bench', 'build_engine', 'contact_sheet', 'convert_weights', 'demo', 'detect', 'evaluate', 'export_onnx', 'live',
+    'make_bag', 'make_video', 'play', 'record', 'render', 'train',
 ]  # fmt: skip
 SLOW_TO_IMPORT = ('cv2', 'matplotlib', 'numpy', 'openvino', 'rclpy', 'rosbags', 'torch', 'tqdm')
 

@@ -10,6 +10,8 @@ import torch
 
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector, Stage
+from moving_object_detector.engines.base import Engine, MaskEngine
+from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
@@ -26,12 +28,14 @@ from moving_object_detector.resources import default_model
 RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
 
-def create_flow(config: FlowConfig, device: torch.device) -> FlowBackend:
+def create_flow(config: FlowConfig, device: torch.device, engine: Engine | None = None, batch: int = 1) -> FlowBackend:
     """Make the flow backend that the options describe.
 
     Args:
         config: Options of the flow.
         device: Where a network runs.
+        engine: What runs PWC-Net, on that device; None: PyTorch. RAFT-small is always run by PyTorch.
+        batch: Pairs that are usually estimated at once.
 
     Raises:
         UserError: The backend needs weights and has none, or not its own; the message says what to do.
@@ -40,15 +44,25 @@ def create_flow(config: FlowConfig, device: torch.device) -> FlowBackend:
     size = (config.height, config.width)
     if config.backend == 'dis':
         return DisFlow(size, config.preset)
+    network = load_flow_network(require_flow_model(config), config.backend)
+    if isinstance(network, RaftSmall):
+        return RaftSmallFlow(network, size, device, config.iterations)
+    return PwcFlow(cast('PWCNet', network), size, device, engine.load if engine else None, batch)
+
+
+def require_flow_model(config: FlowConfig) -> str:
+    """Return the file of the flow network's weights.
+
+    Raises:
+        UserError: None is named.
+
+    """
     if not config.model:
         raise UserError(
             f'flow.backend is {config.backend}, but flow.model names no weights; '
             f"set flow.model to its authors' {RELEASED[config.backend]}, or to a .safetensors of that network"
         )
-    network = load_flow_network(config.model, config.backend)
-    if isinstance(network, RaftSmall):
-        return RaftSmallFlow(network, size, device, config.iterations)
-    return PwcFlow(cast('PWCNet', network), size, device)
+    return config.model
 
 
 def _input_size(metadata: Mapping[str, str], config: DetectorConfig) -> tuple[int, int]:
@@ -60,12 +74,30 @@ def _input_size(metadata: Mapping[str, str], config: DetectorConfig) -> tuple[in
     return height, width
 
 
-def build_detector(config: DetectorConfig, stage: Stage | None = None) -> Detector:
+def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], FlowInput]:
+    """Return the generator that the options name, the (height, width) of its input and the flow that it expects.
+
+    Raises:
+        UserError: The model file or the size is wrong.
+
+    """
+    path = Path(config.model).expanduser() if config.model else default_model()
+    state, metadata = load_weights(path, expect='generator')
+    generator = Generator()
+    generator.load_state_dict(state)
+    return generator, _input_size(metadata, config), cast('FlowInput', metadata['flow_input'])
+
+
+def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None) -> Detector:
     """Load the weights and make the detector that the options describe.
+
+    What the engines have to say (a build that takes minutes, a cached engine that is not used) goes to the logger
+    ``moving_object_detector.engines`` of Python's ``logging``.
 
     Args:
         config: All options.
         stage: Called with a stage's name around each stage; for measuring.
+        cache: Where built engines are kept; None: the user's cache folder.
 
     Raises:
         UserError: An option, a device or a model file is wrong; the message says which and what to do.
@@ -76,12 +108,12 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None) -> Detect
             'window.past and window.future are both 0, so no frame could vote; set one of them to 1 or more'
         )
     device = choose_device(config.device)
-    path = Path(config.model).expanduser() if config.model else default_model()
-    state, metadata = load_weights(path, expect='generator')
-    generator = Generator()
-    generator.load_state_dict(state)
-    size = _input_size(metadata, config)
-    engine = create_engine(config.engine, generator, size, device, config.threads)
-    return Detector(
-        create_flow(config.flow, device), engine, size, cast('FlowInput', metadata['flow_input']), config, stage
+    generator, size, flow_input = load_generator(config)
+    engine = create_engine(
+        config.engine, device, precision=config.precision, threads=config.threads, cache=cache or EngineCache()
     )
+    # What every frame brings once the window is full.
+    batch = config.window.past + config.window.future
+    masks = MaskEngine(engine, generator, size, batch)
+    flow = create_flow(config.flow, device, engine, batch)
+    return Detector(flow, masks, size, flow_input, config, stage)

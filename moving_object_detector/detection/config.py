@@ -81,11 +81,22 @@ class DetectorConfig:
     """All options of a detector."""
 
     model: str = option('', 'Generator weights, .safetensors; empty: the model that comes with the package.')
-    engine: str = option('auto', 'What runs the generator.', choices=('auto', 'torch', 'openvino'))
+    engine: str = option(
+        'auto',
+        'What runs the generator and PWC-Net; auto: OpenVINO on a CPU and TensorRT on a GPU where they are installed, '
+        'else PyTorch.',
+        choices=('auto', 'torch', 'openvino', 'torch_tensorrt'),
+    )
+    precision: str = option(
+        'auto',
+        'What the engine computes in; auto: float32. float16 is for GPUs, bfloat16 also for OpenVINO on CPUs that have '
+        'it.',
+        choices=('auto', 'float32', 'float16', 'bfloat16'),
+    )
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
     height: int = option(0, "Height of the generator's input, multiple of 4; 0: the model's own.", low=0, high=2048)
     width: int = option(0, "Width of the generator's input, multiple of 4; 0: the model's own.", low=0, high=4096)
-    threads: int = option(0, 'CPU threads of the networks; 0: all.', low=0, high=256)
+    threads: int = option(0, 'CPU threads of the networks; 0: one for each core.', low=0, high=256)
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
     gate: GateConfig = field(default_factory=GateConfig)

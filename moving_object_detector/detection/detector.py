@@ -14,6 +14,7 @@ from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.ring import Frame, Ring
+from moving_object_detector.detection.setting import Setting
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
@@ -32,12 +33,17 @@ class Detector:
     flows are one batch, their masks another, and each mask goes into the running average of its own
     frame (equation 14 of the paper). A frame whose neighbours have all come is complete and leaves.
 
+    The window can change between two frames. Whether two frames make a pair is then said by the window
+    at the arrival of the later one, and a frame is complete when the newest window reaches no further
+    than the frames that have come since: so a smaller window completes frames at once, with the votes
+    they have, a larger one lets them wait longer, and each still gets one refined result, in order.
+
     Args:
         flow: Flow backend.
         engine: Runs the generator.
         size: (height, width) of the generator's input, multiples of 4.
         flow_input: Form of flow that the generator's weights expect.
-        config: Window, gate, refinement and mask options; may be replaced between steps.
+        config: Window, gate, refinement and mask options; all but the window's may be replaced between steps.
         stage: Called with a stage's name around each stage; for measuring.
 
     """
@@ -59,17 +65,42 @@ class Detector:
         """What the last frame was to the one before it."""
         self.missed = 0
         """Frames so far that were to be inferred and got no result, since no neighbour came that could vote."""
+        self.last_inferred = False
+        """Whether the last frame is one of those that get a result."""
+        self.last_pairs = 0
+        """How many masks the last frame brought."""
+        self.stage: Stage = stage or (lambda _: nullcontext())
+        """Called with a stage's name around each stage; may be replaced between steps."""
         self._flow_input: FlowInput = flow_input
-        self._stage: Stage = stage or (lambda _: nullcontext())
+        self._setting = Setting(config.window)
+        self._since_inferred: int | None = None
         self._ring = Ring(config.window)
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
+
+    @property
+    def setting(self) -> Setting:
+        """Which neighbours vote, and of which frames masks are computed; from the next frame on.
+
+        Raises:
+            ValueError: Set to a window that reaches further than the configured one.
+
+        """
+        return self._setting
+
+    @setting.setter
+    def setting(self, setting: Setting) -> None:
+        window = setting.window
+        if max(window.past, window.future) * window.stride > self._ring.reach:
+            raise ValueError(f'{setting} reaches further than the {self._ring.reach} frames that are kept')
+        self._setting = setting
 
     def reset(self) -> None:
         """Forget all frames; the next one starts a stream."""
         self._ring.clear()
         self._continuity.forget()
         self._next_index = 0
+        self._since_inferred = None
 
     def flush(self) -> list[Result]:
         """Finish the frames that still wait for later neighbours, with those that exist, and reset.
@@ -78,10 +109,7 @@ class Detector:
             Refined results, oldest first.
 
         """
-        end = self._next_index - self.config.window.future * self.config.window.stride
-        waiting = [frame for frame in self._ring if frame.index >= end and frame.inferred]
-        results = [self._result(frame, 'refined') for frame in waiting if frame.votes]
-        self.missed += len(waiting) - len(results)
+        results = self._finish(self._next_index)
         self.reset()
         return results
 
@@ -95,8 +123,8 @@ class Detector:
         Args:
             image: (H, W, 3) uint8 RGB, at least 16 x 16; kept by reference for as long as the window needs it.
             stamp: Nanoseconds.
-            infer: False only enters the frame into the window as a neighbour of others, for a caller
-                that is behind; it gets no result of its own.
+            infer: False only enters the frame into the window as a neighbour of later ones, for a caller
+                that is behind; it gets no result of its own. True leaves that to :attr:`setting`.
             tag: Given back as ``tag`` of the frame's results.
 
         Returns:
@@ -113,6 +141,7 @@ class Detector:
             raise ValueError(
                 f'image is {image.shape[1]}x{image.shape[0]}; both sides must be at least {SMALLEST_SIDE} pixels'
             )
+        self.last_inferred, self.last_pairs = False, 0
         self.last_step = self._continuity.follow(stamp, image.shape)
         if self.last_step is Step.REPEATS:
             return []
@@ -120,20 +149,27 @@ class Detector:
         if self.last_step.starts_anew:
             results = self.flush()
             self._continuity.follow(stamp, image.shape)
-        with self._stage('prepare'):
-            newest = self._enter(image, stamp, infer, tag)
+        with self.stage('prepare'):
+            newest = self._enter(image, stamp, infer and self._is_due(), tag)
+        self._since_inferred = 0 if newest.inferred else (self._since_inferred or 0) + 1
         self._ring.push(newest)
-        pairs = self._ring.pairs(newest) if infer else []
+        pairs = self._ring.pairs(newest, self._setting.window) if infer else []
         if pairs:
             self._vote(pairs)
-        window = self.config.window
-        complete = self._ring.at(newest.index - window.future * window.stride)
-        if complete is not None and complete.votes:
-            results.append(self._result(complete, 'refined'))
-        elif complete is not None and complete.inferred:
-            self.missed += 1
+        self.last_inferred, self.last_pairs = newest.inferred, len(pairs)
+        results += self._finish(newest.index - self._setting.delay)
         if newest.votes:
             results.append(self._result(newest, 'zero_lag'))
+        return results
+
+    def _is_due(self) -> bool:
+        return self._since_inferred is None or self._since_inferred + 1 >= self._setting.every
+
+    def _finish(self, last: int) -> list[Result]:
+        """Return the refined results of the frames up to index ``last`` that still waited."""
+        complete = [frame for frame in self._ring.finish(last) if frame.inferred]
+        results = [self._result(frame, 'refined') for frame in complete if frame.votes]
+        self.missed += len(complete) - len(results)
         return results
 
     def _enter(self, image: NDArray[np.uint8], stamp: int, infer: bool, tag: object) -> Frame:
@@ -148,22 +184,22 @@ class Detector:
 
     def _vote(self, pairs: list[tuple[Frame, Frame]]) -> None:
         """Compute the mask of each pair (frame, neighbour) and add it to the frame's average."""
-        with self._stage('flow'):
+        with self.stage('flow'):
             flows = self.flow.estimate(
                 [frame.features for frame, _ in pairs], [neighbour.features for _, neighbour in pairs], self.size
             ).to(self.engine.device)
-        with self._stage('generator input'):
+        with self.stage('generator input'):
             prepared = prepare_flow(flows, self._flow_input)
             images = torch.stack([frame.network_image for frame, _ in pairs])
-        with self._stage('generator'):
+        with self.stage('generator'):
             masks = self.engine(images, prepared.flow)
-        with self._stage('vote'):
+        with self.stage('vote'):
             masks = resolve_sign(masks)
             moving = prepared.motion >= self.config.gate.min_motion
             masks = masks * moving[:, None, None, None]
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks[:, 0], prepared.motion, flows, strict=True):
                 frame.vote(mask, motion)
-                if abs(neighbour.index - frame.index) == self.config.window.stride:
+                if abs(neighbour.index - frame.index) == self._setting.window.stride:
                     frame.flow = flow
 
     def _result(self, frame: Frame, estimate: Estimate) -> Result:

@@ -95,7 +95,7 @@ class Result:
     def refined_by(self, refinement: RefinementConfig) -> Result:
         """Return the same estimate refined in another way."""
         other = copy(self)
-        other._refinement = refinement
+        vars(other)['_refinement'] = refinement
         for computed in ('probability', '_mask_and_regions'):
             other.__dict__.pop(computed, None)
         return other

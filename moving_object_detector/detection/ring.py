@@ -34,6 +34,8 @@ class Frame:
     votes: int = 0
     total: Tensor | None = None
     """(h, w), sum of the masks so far."""
+    finished: bool = False
+    """Whether its refined result is out, so that nobody votes on it any more."""
     motions: list[Tensor] = field(default_factory=list)
     """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
     flow: Tensor | None = None
@@ -47,10 +49,11 @@ class Frame:
 
 
 class Ring:
-    """The last ``max(past, future) * stride + 1`` frames."""
+    """The last ``max(past, future) * stride + 1`` frames of the largest window there will be."""
 
-    def __init__(self, window: WindowConfig) -> None:
-        self._window = window
+    def __init__(self, largest: WindowConfig) -> None:
+        self.reach = max(largest.past, largest.future) * largest.stride
+        """How many frames back the oldest one may be."""
         self._frames: deque[Frame] = deque()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -63,8 +66,7 @@ class Ring:
     def push(self, frame: Frame) -> None:
         """Add the newest frame and let go of those that it and later ones cannot reach."""
         self._frames.append(frame)
-        reach = max(self._window.past, self._window.future) * self._window.stride
-        while self._frames[0].index < frame.index - reach:
+        while self._frames[0].index < frame.index - self.reach:
             self._frames.popleft()
 
     def at(self, index: int) -> Frame | None:
@@ -74,9 +76,22 @@ class Ring:
         position = index - self._frames[0].index
         return self._frames[position] if 0 <= position < len(self._frames) else None
 
-    def pairs(self, newest: Frame) -> list[tuple[Frame, Frame]]:
-        """Return the pairs (frame that is voted on, neighbour) that the newest frame brings, each seen only once."""
-        backward = (self.at(newest.index - k * self._window.stride) for k in range(1, self._window.past + 1))
-        forward = (self.at(newest.index - k * self._window.stride) for k in range(1, self._window.future + 1))
-        votes_now = [(newest, other) for other in backward if other]
-        return votes_now + [(other, newest) for other in forward if other and other.inferred]
+    def pairs(self, newest: Frame, window: WindowConfig) -> list[tuple[Frame, Frame]]:
+        """Return the pairs (frame that is voted on, neighbour) that the newest frame brings, each seen only once.
+
+        Args:
+            newest: The frame that was pushed last.
+            window: Which neighbours vote now; another one than before may be given at every frame.
+
+        """
+        backward = (self.at(newest.index - k * window.stride) for k in range(1, window.past + 1))
+        forward = (self.at(newest.index - k * window.stride) for k in range(1, window.future + 1))
+        votes_now = [(newest, other) for other in backward if other and newest.inferred]
+        return votes_now + [(other, newest) for other in forward if other and other.inferred and not other.finished]
+
+    def finish(self, last: int) -> list[Frame]:
+        """Close the votes on all frames up to index ``last``; return those that were still open, oldest first."""
+        closed = [frame for frame in self._frames if frame.index <= last and not frame.finished]
+        for frame in closed:
+            frame.finished = True
+        return closed

@@ -1,20 +1,65 @@
-"""What an engine is: a way to run the generator."""
+"""What an engine is: a way to run networks; and the generator on any of them."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Runner = Callable[..., tuple[Tensor, ...]]
+"""A network made ready: takes its inputs, with any number of rows, and returns all its outputs in memory of their own.
+
+Inputs and outputs are float32 on the engine's device. Not to be called by two threads at once.
+"""
+
+PRECISIONS: Final = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
-class MaskEngine(Protocol):
-    """Runs the generator on batches of any length at one fixed size."""
+class Engine(Protocol):
+    """Runs networks whose input sizes are fixed but for the first dimension, the batch."""
 
     name: str
-    """For logs: engine, precision and device."""
+    """As in the options."""
     device: torch.device
-    """Where its inputs and outputs live."""
+    """Where inputs and outputs live."""
+    precision: str
+    """What its networks compute in, as the engine's library reports it once one is loaded."""
+
+    def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
+        """Make a network ready.
+
+        Args:
+            module: Takes tensors, returns a tensor or a tuple of tensors, each with the batch first. The engine may
+                move it to its device.
+            examples: One input each, float32, of the network's sizes and of the batch that is the usual one.
+            label: What the network is, for messages and for the cache.
+
+        Raises:
+            UserError: The network cannot be run by this engine; the message says what to do.
+
+        """
+
+
+class MaskEngine:
+    """Runs the generator on batches of any length at one fixed size.
+
+    Args:
+        engine: What runs it.
+        generator: With its weights loaded.
+        size: (height, width) of its input.
+        batch: Pairs that the usual call has.
+
+    """
+
+    def __init__(self, engine: Engine, generator: nn.Module, size: tuple[int, int], batch: int = 1) -> None:
+        examples = torch.zeros(batch, 3, *size), torch.zeros(batch, 2, *size)
+        self._run = engine.load(generator, examples, 'generator')
+        self.device = engine.device
+        """Where its inputs and outputs live."""
+        self.name = describe(engine)
+        """For logs: engine, precision and device."""
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
         """Return masks.
@@ -27,3 +72,15 @@ class MaskEngine(Protocol):
             (B, 1, h, w) in [0, 1], float32.
 
         """
+        return self._run(image, flow)[0]
+
+
+def describe(engine: Engine) -> str:
+    """Return an engine's name, precision and device, for logs."""
+    return f'{engine.name} {engine.precision} on {engine.device}'
+
+
+def outputs_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return what a module gave as a tuple of float32 tensors."""
+    tensors = (result,) if isinstance(result, Tensor) else result
+    return tuple(tensor.float() for tensor in tensors)

@@ -8,12 +8,12 @@ from typing import Final
 
 import torch
 
-from moving_object_detector.engines.base import MaskEngine
+from moving_object_detector.engines.base import Engine
+from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.errors import UserError
-from moving_object_detector.networks.generator import Generator
 
-ENGINES: Final = ('auto', 'torch', 'openvino')
+ENGINES: Final = ('auto', 'torch', 'openvino', 'torch_tensorrt')
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,38 +36,51 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def create_engine(
-    name: str, generator: Generator, size: tuple[int, int], device: torch.device, threads: int = 0
-) -> MaskEngine:
-    """Make the engine that runs the generator.
-
-    Args:
-        name: ``torch``, ``openvino`` (CPU only) or ``auto``: OpenVINO on a CPU where it is installed.
-        generator: With its weights loaded.
-        size: (height, width) of its input.
-        device: Where it runs.
-        threads: CPU threads; 0: all.
+def choose_engine(name: str, device: torch.device) -> str:
+    """Return the engine that a name stands for; ``auto``: the fastest that is installed for the device.
 
     Raises:
-        UserError: There is no such engine, or OpenVINO was asked for and is not installed, or for another
-            device than the CPU.
+        UserError: There is no such engine.
 
     """
     if name not in ENGINES:
         raise UserError(f'engine is {name!r}, but takes one of {", ".join(ENGINES)}')
-    installed = find_spec('openvino') is not None
-    if name == 'openvino' and not installed:
-        raise UserError(
-            'engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch'
-        )
-    if name == 'openvino' and device.type != 'cpu':
-        raise UserError(
-            f'engine openvino runs on the CPU, but device is {device}; set device to cpu or engine to torch'
-        )
-    if name == 'openvino' or (name == 'auto' and installed and device.type == 'cpu'):
+    if name != 'auto':
+        return name
+    best = {'cpu': 'openvino', 'cuda': 'torch_tensorrt'}[device.type]
+    return best if find_spec(best) is not None else 'torch'
+
+
+def create_engine(
+    name: str, device: torch.device, *, precision: str = 'auto', threads: int = 0, cache: EngineCache | None = None
+) -> Engine:
+    """Make an engine.
+
+    Args:
+        name: ``torch``, ``openvino`` (CPU only), ``torch_tensorrt`` (NVIDIA GPUs) or ``auto``: see
+            :func:`choose_engine`.
+        device: Where it runs.
+        precision: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
+        threads: CPU threads; 0: one for each physical core.
+        cache: Where engines that take long to build are kept; None: nowhere.
+
+    Raises:
+        UserError: There is no such engine, it is not installed, or not for this device or precision.
+
+    """
+    chosen = choose_engine(name, device)
+    if chosen == 'openvino':
+        if device.type != 'cpu':
+            raise UserError(
+                f'engine openvino runs on the CPU, but device is {device}; set device to cpu or engine to torch'
+            )
         from moving_object_detector.engines.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(generator, size, threads)
+        return OpenVinoEngine(precision, threads, cache)
+    if chosen == 'torch_tensorrt':
+        from moving_object_detector.engines.tensorrt_engine import TensorRtEngine
+
+        return TensorRtEngine(device, precision, cache)
     if threads and device.type == 'cpu':
         torch.set_num_threads(threads)
-    return TorchEngine(generator, device)
+    return TorchEngine(device, precision)

@@ -1,52 +1,174 @@
-"""The generator compiled by OpenVINO: the engine for a bare CPU."""
+"""OpenVINO as an engine: for a bare CPU."""
 
 from __future__ import annotations
 
+import io
+import logging
+import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any, Final, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from moving_object_detector.networks.generator import Generator
+from moving_object_detector.engines.base import Runner
+from moving_object_detector.engines.cache import EngineCache
+from moving_object_detector.engines.cpu import usable_cores
+from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
+from moving_object_detector.engines.progress import building
+from moving_object_detector.errors import UserError
+
+T = TypeVar('T')
+HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
+WORTH_KEEPING: Final = 1.0
+"""Seconds of building from which an engine is cached: loading one takes a tenth of a second."""
+_log = logging.getLogger(__name__)
 
 
 class OpenVinoEngine:
-    """Runs a generator compiled for this CPU in float32.
+    """Runs networks compiled for this CPU, at any batch length.
 
     Args:
-        generator: With its weights loaded.
-        size: (height, width) of its input.
-        threads: CPU threads; 0 leaves the choice to OpenVINO.
+        precision: ``auto`` (float32), ``float32``, or ``bfloat16`` or ``float16`` on a CPU that computes in it.
+        threads: CPU threads; 0: one for each physical core that the process may use.
+        cache: Where compiled networks are kept; None: nowhere.
+        worth_keeping: Seconds of building from which they are.
+
+    Raises:
+        UserError: OpenVINO is not installed.
 
     """
 
-    def __init__(self, generator: Generator, size: tuple[int, int], threads: int = 0) -> None:
+    name = 'openvino'
+
+    def __init__(
+        self,
+        precision: str = 'auto',
+        threads: int = 0,
+        cache: EngineCache | None = None,
+        worth_keeping: float = WORTH_KEEPING,
+    ) -> None:
+        if find_spec('openvino') is None:
+            raise UserError(
+                'engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch'
+            )
+        self.device = torch.device('cpu')
+        self.precision = 'float32' if precision == 'auto' else precision
+        self._cache = cache
+        self._worth_keeping = worth_keeping
+        # Precision is always asked for: OpenVINO chooses bfloat16 by itself where the CPU has it, also for a network
+        # that it imports. Threads are not pinned: what else runs on a pinned core would hold all the others up.
+        self._properties: dict[str, object] = {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'INFERENCE_PRECISION_HINT': HINTS[self.precision],
+            'INFERENCE_NUM_THREADS': threads or usable_cores(),
+            'ENABLE_CPU_PINNING': False,
+        }
+
+    def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
+        """Make a network ready; see :class:`~moving_object_detector.engines.base.Engine`.
+
+        Raises:
+            UserError: The CPU does not compute in the precision that was asked for.
+
+        """
+        module = module.eval().cpu()
+        compiled = _aside(lambda: self._compiled(module, examples, label))
+        real = next((ours for ours, hint in HINTS.items() if hint == _hint(compiled)), _hint(compiled))
+        if real != self.precision:
+            raise UserError(
+                f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
+            )
+        return _Request(compiled)
+
+    def _compiled(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Any:
         import openvino
 
-        height, width = size
-        example = torch.zeros(2, 3, height, width), torch.zeros(2, 2, height, width)
-        shapes = [[-1, 3, height, width], [-1, 2, height, width]]
-        with warnings.catch_warnings():
-            # Tracing fixes the sizes, which is what is wanted: the engine has one.
-            warnings.simplefilter('ignore', TracerWarning)
-            model = openvino.convert_model(generator.eval().cpu(), example_input=example, input=shapes)
-        # float32 is asked for, since OpenVINO may choose bfloat16 by itself where the CPU has it.
-        properties: dict[str, object] = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
-        if threads:
-            properties['INFERENCE_NUM_THREADS'] = threads
-        # In a thread of its own: OpenVINO gives the thread that loads its CPU plugin a signal stack, and frees it with
-        # the plugin although the thread may live on; the next Ctrl-C or end of a child would crash the process.
-        with ThreadPoolExecutor(1) as loader:
-            compiled = loader.submit(openvino.compile_model, model, 'CPU', properties).result()
-        self._request = compiled.create_infer_request()
-        self.device = torch.device('cpu')
-        self.name = 'openvino float32 on cpu'
+        core = openvino.Core()
+        what = {
+            'label': label,
+            'engine': self.name,
+            'device': _cpu_name(core),
+            'precision': self.precision,
+            'shapes': shapes_text(examples, batch=False),
+            'weights': weights_hash(module),
+        }
+        made_by = {
+            'openvino': openvino.get_version(),
+            'torch': torch.__version__,
+            'code': code_hash(module, self),
+        }
+        kept = self._cache.load(what, made_by) if self._cache else None
+        if kept is not None:
+            try:
+                return core.import_model(io.BytesIO(kept), 'CPU', self._properties)
+            except RuntimeError as error:
+                _log.warning('the cached engine of the %s cannot be loaded and is built anew: %s', label, error)
+        _log.info('%s: OpenVINO builds an engine', label)
+        started = time.monotonic()
+        with building(label, 'OpenVINO'):
+            compiled = core.compile_model(_converted(module, examples), 'CPU', self._properties)
+        if self._cache and time.monotonic() - started >= self._worth_keeping:
+            exported = compiled.export_model()
+            self._cache.store(what, made_by, exported if isinstance(exported, bytes) else exported.getvalue())
+        return compiled
 
-    def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return masks; see :class:`~moving_object_detector.engines.base.MaskEngine`."""
-        inputs = [image.contiguous().numpy(), flow.contiguous().numpy()]
-        outputs = self._request.infer(inputs, share_inputs=True, share_outputs=True)
-        # Copied, since the request reuses its output for the next batch.
-        return torch.from_numpy(outputs[0].copy())
+
+class _Request:
+    """Runs a compiled network without copying: inputs are shared, outputs written to the memory that is returned."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._shapes = [[size.get_length() for size in list(port.partial_shape)[1:]] for port in compiled.outputs]
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        from openvino import Tensor as Shared
+
+        outputs = [np.empty((inputs[0].shape[0], *shape), np.float32) for shape in self._shapes]
+        arrays = [tensor.contiguous().numpy() for tensor in inputs]
+        for index, array in enumerate(arrays):
+            self._request.set_input_tensor(index, Shared(array, shared_memory=True))
+        for index, array in enumerate(outputs):
+            self._request.set_output_tensor(index, Shared(array, shared_memory=True))
+        self._request.infer()
+        return tuple(torch.from_numpy(array) for array in outputs)
+
+
+def _aside(action: Callable[[], T]) -> T:
+    """Do something in a thread of its own.
+
+    OpenVINO gives the thread that loads its CPU plugin a signal stack, and frees it with the plugin although the
+    thread may live on; the next Ctrl-C or end of a child would crash the process.
+    """
+    with ThreadPoolExecutor(1) as loader:
+        return loader.submit(action).result()
+
+
+def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
+    """Return OpenVINO's model of a network, of any batch length."""
+    import openvino
+
+    # One row: the network is run once at its full size.
+    rows = tuple(example[:1].cpu() for example in examples)
+    with warnings.catch_warnings(), torch.no_grad():
+        # Tracing fixes the sizes, which is what is wanted: the engine has one.
+        warnings.simplefilter('ignore', TracerWarning)
+        warnings.simplefilter('ignore', DeprecationWarning)
+        traced = torch.jit.trace(module, rows, check_trace=False)  # type: ignore[no-untyped-call]
+    return openvino.convert_model(traced, input=[[-1, *row.shape[1:]] for row in rows])
+
+
+def _hint(compiled: Any) -> str:
+    names = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
+    reported = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
+    return names.get(reported, str(reported))
+
+
+def _cpu_name(core: Any) -> str:
+    capabilities = ' '.join(sorted(core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')))
+    return f'{core.get_property("CPU", "FULL_DEVICE_NAME")} ({capabilities})'

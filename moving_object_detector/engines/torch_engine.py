@@ -1,28 +1,66 @@
-"""The generator in PyTorch: the reference, on a CPU or a GPU."""
+"""PyTorch as an engine: the reference, on a CPU or a GPU."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import copy
 
-from moving_object_detector.networks.generator import Generator
+import torch
+from torch import Tensor, nn
+
+from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
+from moving_object_detector.engines.cuda_graph import CudaGraphs
+from moving_object_detector.errors import UserError
 
 
 class TorchEngine:
-    """Runs a generator eagerly in float32, channels last.
+    """Runs networks eagerly, channels last; on a GPU as CUDA graphs of the batch sizes that keep coming.
 
     Args:
-        generator: With its weights loaded; moved to ``device``.
         device: Where it runs.
+        precision: ``auto`` (float32), ``float32``, or on a GPU ``float16`` or ``bfloat16``. On a GPU convolutions in
+            float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
+        graphs: Whether to capture CUDA graphs on a GPU.
+
+    Raises:
+        UserError: Half precision on a CPU.
 
     """
 
-    def __init__(self, generator: Generator, device: torch.device) -> None:
-        self._generator = generator.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device = device
-        self.name = f'torch float32 on {device}'
+    name = 'torch'
 
-    @torch.inference_mode()
-    def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return masks; see :class:`~moving_object_detector.engines.base.MaskEngine`."""
-        return self._generator(image, flow)  # type: ignore[no-any-return]
+    def __init__(self, device: torch.device, precision: str = 'auto', *, graphs: bool = True) -> None:
+        self.device = device
+        wanted = 'float32' if precision == 'auto' else precision
+        if device.type == 'cpu' and wanted != 'float32':
+            raise UserError(
+                f'precision is {precision}, but engine torch computes in float32 on a CPU; '
+                'set precision to auto, or engine to openvino, which can use bfloat16'
+            )
+        self._dtype = PRECISIONS[wanted]
+        self._graphs = graphs and device.type == 'cuda'
+        self.precision = real_precision(device, wanted)
+
+    def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
+        """Make a network ready; see :class:`~moving_object_detector.engines.base.Engine`."""
+        module = placed(module, self.device, self._dtype)
+
+        @torch.inference_mode()
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return outputs_of(module(*(tensor.to(self._dtype) for tensor in inputs)))
+
+        return CudaGraphs(run, self.device) if self._graphs else run
+
+
+def placed(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return a module for inference on a device: itself, moved, in float32, or a copy in half precision."""
+    if dtype is not torch.float32:
+        module = copy.deepcopy(module)
+    return module.eval().to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def real_precision(device: torch.device, wanted: str) -> str:
+    """Return what convolutions on the device are computed in when ``wanted`` is asked for."""
+    if wanted != 'float32' or device.type != 'cuda' or torch.version.hip is not None:
+        return wanted
+    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    return 'tf32' if ampere and torch.backends.cudnn.allow_tf32 else 'float32'

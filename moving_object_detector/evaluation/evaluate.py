@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from moving_object_detector.evaluation.results import RunResult
 
 _DATASETS = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered')
+INFORMATION_EVERY = 5
+"""Frames from one that the inpainter looks at to the next; each takes as long as a fifth of a frame's detection."""
 _METHODS = ('detector', 'homography', 'mog2', 'everything', 'nothing')
 
 
@@ -63,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument('--overwrite', action='store_true', help='begin anew where --out holds a run')
     out.add_argument('--save-masks', action='store_true', help='keep the masks that count as PNG')
     out.add_argument('--video', action='store_true', help='make an MP4 of each sequence')
-    out.add_argument('--inpainter', type=Path, metavar='FILE', help="what train leaves: adds the signal 'information'")
+    out.add_argument(
+        '--inpainter', default='default', metavar='FILE', help="for the signal 'information'; none: do without"
+    )
     return parser
 
 
@@ -168,10 +172,12 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str]) -> RunResult:
     from moving_object_detector.evaluation.signals import Signals
 
     information = None
-    if arguments.inpainter is not None:
+    if arguments.inpainter != 'none':
         from moving_object_detector.evaluation.information import Information
+        from moving_object_detector.resources import default_inpainter
 
-        information = Information(arguments.inpainter.expanduser())
+        chosen = default_inpainter() if arguments.inpainter == 'default' else Path(arguments.inpainter).expanduser()
+        information = Information(chosen, INFORMATION_EVERY)
     clips, problems = _footage(arguments)
     method = _method(arguments)
     identity = {**_identity(arguments, method), **(information.identity if information is not None else {})}

@@ -48,9 +48,12 @@ def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
 class Information:
     """The information reduction rate of masks, by an inpainter that the trainer has left.
 
+    An inpainter of the whole flow (``game.target=raw``) also tells what an object shares with a moving camera, so rates
+    compare masks of one clip, not clips under cameras of different speed.
+
     Args:
         path: The inpainter's file.
-        every: Only frames whose number is a multiple of it are looked at; one takes about 20 ms of one core
+        every: Only frames whose number is a multiple of it are looked at; one takes about 30 ms of one core
             at 96x192.
 
     Raises:

@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, MULTIPLE, PWCNet
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, MULTIPLE, PYRAMID, PWCNet
 from moving_object_detector.networks.resize import resize_flow
+
+Run = Callable[..., tuple[Tensor, ...]]
+Load = Callable[[nn.Module, tuple[Tensor, ...], str], Run]
+"""Makes a network ready, given examples of its inputs and a word for it; ``Engine.load`` is one."""
+
+LEVELS: Final = len(PYRAMID) - 1
+"""Of the pyramid that the decoder uses: all but the finest, at half the input's size."""
+
+
+class PwcPyramid(nn.Module):
+    """The half of PWC-Net that sees one frame."""
+
+    def __init__(self, network: PWCNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return levels 2 to 6 of the pyramid of an image (B, 3, H, W), **BGR** in [0, 1]."""
+        return tuple(self.network.pyramid(image)[-LEVELS:])
+
+
+class PwcDecoder(nn.Module):
+    """The half of PWC-Net that sees a pair."""
+
+    def __init__(self, network: PWCNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        """Return the flow (B, 2, H/4, W/4), in pixels of the full input.
+
+        Args:
+            levels: What :class:`PwcPyramid` gave for the images that the flow starts from, then for those it leads to.
+
+        """
+        sources, targets = levels[:LEVELS], levels[LEVELS:]
+        # The first level is counted, but not looked at.
+        return self.network.decode((sources[0], *sources), (targets[0], *targets)) * FLOW_DIVISOR
 
 
 class PwcFlow:
@@ -21,32 +60,55 @@ class PwcFlow:
         network: With its weights loaded; moved to ``device``.
         size: (height, width) at which the flow is computed, rounded up to multiples of 64.
         device: Where it runs.
+        load: What runs both halves, on ``device``; None: PyTorch, so that later changes of the weights are seen.
+        batch: Pairs that the usual call has.
 
     """
 
-    def __init__(self, network: PWCNet, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self, network: PWCNet, size: tuple[int, int], device: torch.device, load: Load | None = None, batch: int = 1
+    ) -> None:
         self.name = 'pwcnet'
-        self._network = network.eval().to(device)
         self._device = device
         height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
         self._size = (height, width)
+        load = load or _Eager(device)
+        self._pyramid = load(PwcPyramid(network), (torch.zeros(1, 3, height, width),), 'PWC-Net pyramid')
+        shapes = [(batch, PYRAMID[level - 1], height >> level, width >> level) for level in range(2, LEVELS + 2)]
+        examples = tuple(torch.zeros(shape) for shape in (*shapes, *shapes))
+        self._decode = load(PwcDecoder(network), examples, 'PWC-Net decoder')
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8]) -> list[Tensor]:
-        """Return the six levels of the frame's feature pyramid, each (1, C, h, w)."""
+    def features(self, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """Return levels 2 to 6 of the frame's feature pyramid, each (1, C, h, w)."""
         height, width = self._size
         shrinks = image.shape[0] > height
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         # The authors' weights expect BGR.
         bgr = np.ascontiguousarray(small[:, :, ::-1].transpose(2, 0, 1))[None]
-        return self._network.pyramid(torch.from_numpy(bgr).to(self._device).float() / 255.0)
+        return self._pyramid(torch.from_numpy(bgr).to(self._device).float() / 255.0)
 
     @torch.inference_mode()
     def estimate(
-        self, sources: Sequence[list[Tensor]], targets: Sequence[list[Tensor]], size: tuple[int, int]
+        self, sources: Sequence[tuple[Tensor, ...]], targets: Sequence[tuple[Tensor, ...]], size: tuple[int, int]
     ) -> Tensor:
         """Estimate the flow of each pair as one batch; see :class:`~moving_object_detector.flow.base.FlowBackend`."""
-        first, second = ([torch.cat(level) for level in zip(*pyramids, strict=True)] for pyramids in (sources, targets))
-        quarter = self._network.decode(first, second) * FLOW_DIVISOR
+        levels = [torch.cat(level) for pyramids in (sources, targets) for level in zip(*pyramids, strict=True)]
         # Vectors are in pixels of the network's input, which is four times the size of its output.
-        return resize_flow(quarter, size) * 0.25
+        return resize_flow(self._decode(*levels)[0], size) * 0.25
+
+
+class _Eager:
+    """Runs modules as they are."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Run:
+        module = module.eval().to(self._device)
+
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            result = module(*inputs)
+            return (result,) if isinstance(result, Tensor) else tuple(result)
+
+        return run

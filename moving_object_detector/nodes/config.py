@@ -20,6 +20,20 @@ class InputConfig:
 
 
 @dataclass(frozen=True)
+class LoadConfig:
+    """What is given up when the machine is behind."""
+
+    target_rate: float = option(
+        0.0,
+        'Masks a second, or as many as images come: the window is made smaller as far as that takes, and larger again '
+        'when there is room; 0: the window stays.',
+        low=0.0,
+        high=1000.0,
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True)
 class NodeConfig(DetectorConfig):
     """All parameters of the node."""
 
@@ -37,3 +51,4 @@ class NodeConfig(DetectorConfig):
     )
     autostart: bool = option(True, 'Configure and activate at the start.')
     input: InputConfig = field(default_factory=InputConfig)
+    load: LoadConfig = field(default_factory=LoadConfig)

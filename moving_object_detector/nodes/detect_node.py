@@ -10,10 +10,12 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool, Trigger
 
+from moving_object_detector.nodes.adaptation import delay_of
 from moving_object_detector.nodes.camera import Camera, image_topic
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.diagnostics import diagnostics
+from moving_object_detector.nodes.engine_log import core_log
 from moving_object_detector.nodes.managed import ManagedNode
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import Parameters
@@ -65,7 +67,9 @@ class DetectNode(ManagedNode):
         started = time.monotonic()
         from moving_object_detector.detection.build import build_detector
 
-        detector = build_detector(config)
+        # An engine that is built for minutes, or a cached one that cannot be used, is told where the operator looks.
+        with core_log(self.get_logger()):
+            detector = build_detector(config)
         self._engine = f'{detector.engine.name}, {detector.flow.name} flow, {detector.size[1]}x{detector.size[0]}'
         self.get_logger().info(f'loaded in {time.monotonic() - started:.1f} s: {self._engine}')
         return detector, config
@@ -84,6 +88,7 @@ class DetectNode(ManagedNode):
             self._warn,
             self._fail,
             lambda: int(self.get_clock().now().nanoseconds),
+            self._inform,
         )
         # What was set while it loaded.
         self._pipeline.configure(self._settings.config)
@@ -119,6 +124,9 @@ class DetectNode(ManagedNode):
         self._settings.thaw()
 
     # rclpy refuses to log with two severities from one line, and Complaints has one line.
+
+    def _inform(self, text: str) -> None:
+        self.get_logger().info(text)
 
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text)
@@ -167,14 +175,15 @@ class DetectNode(ManagedNode):
 
     def _on_status(self) -> None:
         level, message = self._judge()
-        config = self._settings.config
-        delay = config.window.future * config.window.stride if config.estimate == 'refined' else 0
+        config, pipeline = self._settings.config, self._pipeline
+        delay = delay_of(config) if pipeline is None else pipeline.load.delay
         values = {
             'state': self.state,
             'engine': self._engine,
             'image topic': image_topic(self, config.transport),
             'estimate': config.estimate,
             'window delay frames': str(delay),
+            **(pipeline.load.report() if pipeline is not None else {}),
             **self._statistics.report(time.monotonic()),
         }
         stamp = self.get_clock().now().to_msg()
@@ -192,7 +201,7 @@ class DetectNode(ManagedNode):
         trouble = camera.trouble()
         if trouble:
             self._complain('silence' if camera.silent else 'publishers', trouble)
-        trouble = trouble or pipeline.trouble
+        trouble = trouble or pipeline.trouble or pipeline.load.trouble
         if trouble:
             return DiagnosticStatus.WARN, trouble
         nobody = 'nobody subscribes to a result, so none is computed'

@@ -62,6 +62,7 @@ class Outputs:
             _Output(self._advertise(kind, 'detections'), lambda r, h: detections(r.regions, h)),
         ]
         self._timings = {name: self._advertise(Float64, f'debug/{name}') for name in DEBUG_TOPICS}
+        self._window_delay = self._advertise(Float64, 'debug/window_delay_ms')
 
     def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
         with checked_overrides(self._node.resolve_topic_name(f'~/{name}')):
@@ -92,6 +93,10 @@ class Outputs:
         """Send the timings of one frame, given in seconds, as milliseconds."""
         for publisher, seconds in zip(self._timings.values(), (processing, latency, cycle), strict=True):
             publisher.publish(Float64(data=1000.0 * seconds))
+
+    def publish_window_delay(self, delay: float) -> None:
+        """Send how much older than the newest image a result's image is, given in seconds, as milliseconds."""
+        self._window_delay.publish(Float64(data=1000.0 * delay))
 
     def destroy(self) -> None:
         """Take the topics back."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.errors import ImageError
+from moving_object_detector.nodes.adaptation import Adaptation
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.intake import ADVICE, decode, header_stamp, kind_of, message_encoding
@@ -39,6 +40,7 @@ class Pipeline:
         warn: Logs a warning.
         fail: Logs an error.
         now: The node's clock in nanoseconds, for images without a stamp.
+        inform: Logs a line.
 
     """
 
@@ -52,9 +54,12 @@ class Pipeline:
         warn: Callable[[str], object],
         fail: Callable[[str], object],
         now: Callable[[], int],
+        inform: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.trouble = ''
         """What was wrong with the last image; empty when it was in order."""
+        self.load = Adaptation(detector, config, inform)
+        """Keeps up with the target rate."""
         self._mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
@@ -66,6 +71,7 @@ class Pipeline:
         self._now = now
         self._encoding: str | None = None
         self._missed = 0
+        self._newest = 0
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
 
@@ -74,7 +80,9 @@ class Pipeline:
     def receive(self, message: Any) -> None:
         """Take an image message."""
         self._statistics.count('received')
-        dropped = self._mailbox.put(Letter(message, time.monotonic(), self._now()))
+        arrival = time.monotonic()
+        self.load.arrived(arrival)
+        dropped = self._mailbox.put(Letter(message, arrival, self._now()))
         if dropped:
             self._statistics.count('dropped', dropped)
             self._warn(
@@ -89,7 +97,7 @@ class Pipeline:
 
     def flush(self) -> None:
         """Publish the frames that still wait for later ones."""
-        self._mailbox.order(self._flush)
+        self._mailbox.order(self._finish)
 
     def reset(self) -> None:
         """Forget all frames, also those that have not been looked at."""
@@ -127,17 +135,24 @@ class Pipeline:
             self._flush()
         self._config = config
         self._detector.config = config
+        self.load.configure(config)
 
     def _flush(self) -> None:
         self._publish(self._detector.flush())
 
+    def _finish(self) -> None:
+        self.load.forget()
+        self._flush()
+
     def _reset(self) -> None:
         self._encoding = None
+        self.load.forget()
         self._detector.reset()
 
     def _process(self, letters: deque[Letter]) -> None:
         """Enter all images into the window and compute masks of the newest."""
         wanted = self._outputs.wanted()
+        letters = self._taken(letters)
         while letters and not self._mailbox.closed:
             # Taken out, so that its memory is free when the next one is decoded.
             letter = letters.popleft()
@@ -146,14 +161,22 @@ class Pipeline:
             results = self._step(letter, infer=newest and wanted)
             if results is None:
                 continue
+            self.load.stepped(time.monotonic() - started)
             self._publish(results)
-            if wanted and not newest:
+            if wanted and not (newest and self.load.inferred()):
                 self._statistics.count('skipped')
             elif wanted:
                 finished = time.monotonic()
                 self._statistics.count('processed')
                 cycle = self._statistics.time(finished - started, finished - letter.arrival, finished)
                 self._outputs.publish_timings(finished - started, finished - letter.arrival, cycle)
+                self.load.decide()
+
+    def _taken(self, letters: deque[Letter]) -> deque[Letter]:
+        taken = deque(letter for letter in letters if self.load.takes())
+        if len(taken) < len(letters):
+            self._statistics.count('dropped', len(letters) - len(taken))
+        return taken
 
     def _step(self, letter: Letter, infer: bool) -> list[Result] | None:
         """Run one image through the detector; None for an image that is not used."""
@@ -178,6 +201,9 @@ class Pipeline:
         if step.starts_anew:
             trouble = f'{self._topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
             self._warn(step.name, trouble)
+        else:
+            # Else the results are those of the stream that ended.
+            self._newest = stamp
         self.trouble = trouble
         return results
 
@@ -203,5 +229,9 @@ class Pipeline:
             self._statistics.count('skipped', missed)
             self._statistics.count('processed', -missed)
         for result in results:
+            started = time.monotonic()
             if result.estimate == self._config.estimate and self._outputs.publish(result, result.tag):
                 self._statistics.count('published')
+                if self.load.active:
+                    self.load.published(time.monotonic() - started)
+                    self._outputs.publish_window_delay((self._newest - result.stamp) / 1e9)

@@ -21,9 +21,10 @@ class Statistics:
     """Counts of frames, and the last timings; used by several threads.
 
     received: images that arrived; processed: those that masks were computed of; skipped: entered the
-    window without masks, because a newer one had come, or found no neighbour there; dropped: never
-    looked at, because the queue was full; invalid: could not be decoded; repeated: had the stamp of
-    the one before; failed: ended in an unexpected error; published: results sent out.
+    window without masks, because a newer one had come, the load setting has masks of fewer frames or no
+    neighbour was there; dropped: never looked at, because the queue was full or the load setting takes
+    fewer images; invalid: could not be decoded; repeated: had the stamp of the one before; failed: ended
+    in an unexpected error; published: results sent out.
     """
 
     NAMES = ('received', 'processed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')

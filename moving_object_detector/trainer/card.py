@@ -80,13 +80,45 @@ def write_card(
         for name, judged in judgements.items():
             overlap = 'not looked at' if judged.jaccard is None else f'{judged.jaccard:.3f}'
             lines.append(f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} | {overlap} |')
-    lines += ['', 'Command:', '', f'    ros2 run moving_object_detector train {shlex.join(command)}', '']
+    return '\n'.join([*lines, *_command(config, command)])
+
+
+def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Mapping[str, int]) -> str:
+    """Return the card of an inpainter that was trained alone, as Markdown.
+
+    Args:
+        config: All options of the run.
+        command: The arguments of the command that started it.
+        clips: Names of the clips it was trained on, and their frames; none: rendered scenes.
+
+    """
+    import torch
+
+    stage, flow = config.inpainter, f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
+    target = "flow without the camera's motion" if config.game.target == 'residual' else 'flow'
+    footage = f'unlabelled video, {len(clips)} clips, {sum(clips.values())} frames: {", ".join(clips)}'
+    rows = [
+        ('network', 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'),
+        ('input', f'{config.network.height}x{config.network.width} RGB in [-0.5, 0.5]; {target} by {flow}'),
+        ('trained on', footage if clips else 'scenes rendered by this package (`synthetic/`), nothing else'),
+        ('objective', 'Charbonnier error of the flow under random boxes'),
+        ('steps', f'{stage.steps} of {stage.batch} pairs, Adam {stage.learning_rate:g}, seed {config.run.seed}'),
+        ('made with', f'PyTorch {torch.__version__}, Python {platform.python_version()}'),
+    ]
+    lines = [f'# {config.name}-inpainter.safetensors', '', '| | |', '|---|---|']
+    lines += [f'| {name} | {text} |' for name, text in rows]
+    lines += ['', 'No annotated frame was used.']
+    return '\n'.join([*lines, *_command(config, command)])
+
+
+def _command(config: TrainConfig, command: Sequence[str]) -> list[str]:
+    lines = ['', 'Command:', '', f'    ros2 run moving_object_detector train {shlex.join(command)}', '']
     changed = {name: value for name, value in changed_options(config).items() if not _is_path(name)}
     if changed:
         lines += ['Options other than the defaults:', '']
         lines += [f'    {name}: {value}' for name, value in changed.items()]
         lines.append('')
-    return '\n'.join(lines)
+    return lines
 
 
 def _is_path(name: str) -> bool:

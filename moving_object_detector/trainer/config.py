@@ -148,6 +148,11 @@ class TrainConfig:
     game: GameConfig = field(default_factory=GameConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    @property
+    def inpainter_alone(self) -> bool:
+        """Whether nothing but the inpainter is trained: on rendered scenes where there is no footage."""
+        return bool(self.inpainter.steps) and not self.rendered.steps and not self.game.steps
+
     def __post_init__(self) -> None:
         """Check what no single option's range says."""
         if self.network.height % 4 or self.network.width % 4:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -165,6 +165,23 @@ def _unfinished(tasks: Sequence[Task], stage: int) -> Sequence[Task]:
     return tasks[min(stage, len(tasks) - 1) :]
 
 
+def displayed(shown: Mapping[str, float], before: Collection[str], values: Mapping[str, float]) -> dict[str, float]:
+    """Return what the progress bar shows after a step.
+
+    Args:
+        shown: What it showed.
+        before: Names of the values of the step before.
+        values: Of this step; those that come at every step are smoothed, one that is measured now and then is shown as
+            it is, and stays.
+
+    """
+    smoothed = {
+        key: SMOOTHING * shown[key] + (1 - SMOOTHING) * value if key in shown and key in before else value
+        for key, value in values.items()
+    }
+    return {**shown, **smoothed}
+
+
 def _run(
     task: Task,
     number: int,
@@ -175,7 +192,8 @@ def _run(
     save: Callable[[int, int], None],
 ) -> Timing:
     timing = Timing()
-    smooth: dict[str, float] = {}
+    shown: dict[str, float] = {}
+    before: Collection[str] = ()
     if first >= task.steps:
         return timing
     batches = iter(task.batches(first))
@@ -189,8 +207,8 @@ def _run(
             waited = time.perf_counter() - begun
             values = group.average(_numbers(task.name, step, task.step(step, batch)))
             journal.scalars(number, step, values)
-            for key, value in values.items():
-                smooth[key] = SMOOTHING * smooth.get(key, value) + (1 - SMOOTHING) * value
+            shown = displayed(shown, before, values)
+            before = values.keys()
             timing.waiting += waited
             done = step + 1
             if done % loop.picture_every == 0 or done == task.steps:
@@ -200,6 +218,6 @@ def _run(
             timing.total += time.perf_counter() - begun
             timing.steps += 1
             bar.set_postfix(
-                {**{key: f'{value:.3f}' for key, value in smooth.items()}, 'wait': f'{timing.waiting_share:.0%}'}
+                {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{timing.waiting_share:.0%}'}
             )
     return timing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from moving_object_detector.datasets.collection import find_clips, roots_of
+from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.networks.generator import Generator
@@ -25,7 +26,6 @@ from moving_object_detector.trainer.flow_cache import CachedClip, cached_clips
 from moving_object_detector.trainer.game import Game
 from moving_object_detector.trainer.inpainter_stage import InpainterStage
 from moving_object_detector.trainer.loop import Task
-from moving_object_detector.trainer.parts import mixed_precision, place
 from moving_object_detector.trainer.rendered_pairs import PairOptions as RenderedOptions
 from moving_object_detector.trainer.rendered_pairs import RenderedPairs
 from moving_object_detector.trainer.rendered_stage import RenderedStage
@@ -58,8 +58,9 @@ def open_clips(config: TrainConfig, out: Path, device: torch.device, *, progress
     data = config.data
     if not data.root:
         return []
+    roots = [root.strip() for root in data.root.split(',') if root.strip()]
     return cached_clips(
-        find_clips(roots_of(data.root), data.split, data.topic or None),
+        find_clips(roots, data.split, data.topic or None),
         Path(data.cache).expanduser() if data.cache else out / 'flow_cache',
         create_flow(config.flow, device),
         flow_fingerprint(config.flow),
@@ -100,26 +101,32 @@ def make_stages(
 ) -> list[Task]:
     """Return the stages of a run in their order; those on footage only where there is some.
 
+    The inpainter, when it alone is trained, does with rendered scenes.
+
     Raises:
         UserError: A batch cannot be shared evenly by the processes, or the clips are too short.
 
     """
     settings: list[RenderedConfig | InpainterConfig | GameConfig] = [config.rendered]
+    if clips or config.inpainter_alone:
+        settings += [config.inpainter]
     if clips:
-        settings += [config.inpainter, config.game]
+        settings += [config.game]
     for one in settings:
         if one.steps:
             # Now, and not when the stage begins: a run may go on with another number of processes.
             group.share(one.batch)
     generator, inpainter = networks
-    place(networks, device, group)
+    for network in networks:
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        group.share_weights(network.parameters())
     size = (config.network.height, config.network.width)
     flow_input = cast('FlowInput', config.network.flow_input)
     shared: dict[str, Any] = {
         'group': group,
         'device': device,
         'workers': config.data.workers,
-        'autocast': mixed_precision(device, config.run.precision),
+        'autocast': _autocast(device, config.run.precision),
     }
     scenes = RenderedPairs(
         config.run.seed,
@@ -127,14 +134,15 @@ def make_stages(
         partial(create_flow, config.flow, torch.device('cpu')),
     )
     stages: list[Task] = [RenderedStage(generator, scenes, config.rendered, flow_input=flow_input, **shared)]
-    if clips:
+    if clips or config.inpainter_alone:
         options = PairOptions(size, config.data.largest_gap, config.game.least_crop)
-        pairs = CachedPairs(clips, 2 * config.run.seed, options)
+        pairs = CachedPairs(clips, 2 * config.run.seed, options) if clips else scenes
         stages.append(
             InpainterStage(
                 inpainter, pairs, config.inpainter, target=config.game.target, seed=config.run.seed, **shared
             )
         )
+    if clips:
         options = PairOptions(
             size,
             config.data.largest_gap,
@@ -156,3 +164,7 @@ def make_stages(
             )
         )
     return stages
+
+
+def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[None]]:
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == 'bfloat16')

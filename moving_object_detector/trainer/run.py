@@ -15,7 +15,7 @@ from moving_object_detector.errors import UserError
 from moving_object_detector.files import make_folder
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
-from moving_object_detector.trainer.card import as_text, identity, write_card
+from moving_object_detector.trainer.card import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.distributed import choose_device, processes
 from moving_object_detector.trainer.flow_cache import CachedClip
@@ -51,14 +51,14 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Path
         command: The arguments of the program, for the card.
 
     Returns:
-        The model file; None in a process that does not lead.
+        The model file, the inpainter's where nothing else is trained; None in a process that does not lead.
 
     Raises:
         UserError: Options, footage, files or the folder are wrong, or the training diverged.
 
     """
     make_folder(out)
-    if not config.data.root and not config.rendered.steps:
+    if not config.data.root and not config.rendered.steps and not config.inpainter_alone:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps:
         raise UserError('rendered.steps, inpainter.steps and game.steps are all 0; set one of them above 0')
@@ -88,11 +88,15 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Path
             judged = _judge_all(config, clips, frames, [candidates / _candidate_name(step) for step in steps], device)
             chosen = choose(judged, config.run.select)
             generator.load_state_dict(load_network(candidates / f'{chosen}.safetensors')[0].state_dict())
-        if clips:
-            save_network(inpainter.cpu(), out / f'{config.name}-inpainter.safetensors', _metadata(config))
+        lengths = {clip.name: clip.frame_count for clip in clips}
+        if clips or config.inpainter_alone:
+            model = out / f'{config.name}-inpainter.safetensors'
+            save_network(inpainter.cpu(), model, _metadata(config))
+        if config.inpainter_alone:
+            model.with_suffix('.md').write_text(write_inpainter_card(config, command, lengths), encoding='utf-8')
+            return model
         model = out / f'{config.name}.safetensors'
         save_network(generator.cpu(), model, _metadata(config))
-        lengths = {clip.name: clip.frame_count for clip in clips}
         model.with_suffix('.md').write_text(write_card(config, command, lengths, judged, chosen), encoding='utf-8')
         return model
 

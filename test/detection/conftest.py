@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.detector import Detector
+from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.generator import Generator
@@ -50,7 +51,11 @@ def generator() -> Generator:
 def make_detector(generator: Generator) -> Callable[..., Detector]:
     def make(config: DetectorConfig, flow_size: tuple[int, int] = (64, 128), preset: str = 'fast') -> Detector:
         return Detector(
-            CountingFlow(flow_size, preset), TorchEngine(generator, torch.device('cpu')), SIZE, 'residual', config
+            CountingFlow(flow_size, preset),
+            MaskEngine(TorchEngine(torch.device('cpu')), generator, SIZE),
+            SIZE,
+            'residual',
+            config,
         )
 
     return make

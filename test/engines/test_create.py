@@ -6,11 +6,11 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.engines.base import describe
+from moving_object_detector.engines.create import choose_device, choose_engine, create_engine
 from moving_object_detector.errors import UserError
-from moving_object_detector.networks.generator import Generator
 
-CPU = torch.device('cpu')
+CPU, GPU = torch.device('cpu'), torch.device('cuda:1')
 needs_openvino = pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
 
 
@@ -47,42 +47,53 @@ def test_a_gpu_that_is_not_there():
 
 @needs_openvino
 def test_auto_takes_openvino_on_a_cpu():
-    engine = create_engine('auto', Generator(), (16, 32), CPU)
-    assert engine.name == 'openvino float32 on cpu'
-    assert engine.device == CPU
+    engine = create_engine('auto', CPU)
+    assert describe(engine) == 'openvino float32 on cpu'
 
 
-def test_auto_takes_pytorch_where_openvino_is_not_installed(monkeypatch):
+def test_auto_takes_pytorch_where_nothing_else_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, 'openvino', None)
-    assert create_engine('auto', Generator(), (16, 32), CPU).name == 'torch float32 on cpu'
+    monkeypatch.setitem(sys.modules, 'torch_tensorrt', None)
+    assert describe(create_engine('auto', CPU)) == 'torch float32 on cpu'
+    assert choose_engine('auto', GPU) == 'torch'
     with pytest.raises(UserError, match='OpenVINO is not installed; pip install openvino, or set engine to torch'):
-        create_engine('openvino', Generator(), (16, 32), CPU)
+        create_engine('openvino', CPU)
+    with pytest.raises(UserError, match=r'is torch_tensorrt, but it is not installed; pip install .*engine to torch'):
+        create_engine('torch_tensorrt', GPU)
+
+
+def test_auto_takes_tensorrt_on_a_gpu_where_it_is_installed(monkeypatch, tmp_path):
+    (tmp_path / 'torch_tensorrt.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert choose_engine('auto', GPU) == 'torch_tensorrt'
+    assert choose_engine('torch', GPU) == 'torch'
 
 
 def test_pytorch_when_asked_for():
-    assert create_engine('torch', Generator(), (16, 32), CPU).name == 'torch float32 on cpu'
+    assert describe(create_engine('torch', CPU)) == 'torch float32 on cpu'
 
 
-@needs_openvino
-def test_openvino_is_for_the_cpu():
+def test_engines_of_other_devices():
     with pytest.raises(UserError, match='engine openvino runs on the CPU, but device is cuda:1'):
-        create_engine('openvino', Generator(), (16, 32), torch.device('cuda:1'))
+        create_engine('openvino', GPU)
+    with pytest.raises(UserError, match='torch_tensorrt runs on NVIDIA GPUs, but device is cpu; set device to cuda'):
+        create_engine('torch_tensorrt', CPU)
 
 
 def test_an_unknown_engine():
-    with pytest.raises(UserError, match="engine is 'tensorflow', but takes one of auto, torch, openvino"):
-        create_engine('tensorflow', Generator(), (16, 32), CPU)
+    with pytest.raises(UserError, match="engine is 'tensorflow', but takes one of auto, torch, openvino, torch_tens"):
+        create_engine('tensorflow', CPU)
+
+
+@pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
+def test_pytorch_has_one_precision_on_a_cpu(precision):
+    with pytest.raises(UserError, match=f'precision is {precision}, but engine torch computes in float32 on a CPU'):
+        create_engine('torch', CPU, precision=precision)
 
 
 def test_threads_of_pytorch(threads):
-    create_engine('torch', Generator(), (16, 32), CPU, threads=1)
+    create_engine('torch', CPU, threads=1)
     assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
-    create_engine('torch', Generator(), (16, 32), CPU)
+    create_engine('torch', CPU)
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')
-def test_auto_takes_pytorch_on_a_gpu():
-    device = choose_device('auto')
-    assert create_engine('auto', Generator(), (16, 32), device).device == device

@@ -1,39 +1,46 @@
+"""Every engine that can run here gives what the network gives."""
+
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import pytest
 import torch
 
+from moving_object_detector.engines.base import MaskEngine
+from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.torch_engine import TorchEngine
-from moving_object_detector.networks.generator import Generator
+from moving_object_detector.errors import UserError
 
 CPU = torch.device('cpu')
 SIZES = [(32, 64), (44, 100)]
 # Both compute in float32 and differ in the order of their sums.
 TOLERANCE = 2e-5
 needs_openvino = pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')
+needs_tensorrt = pytest.mark.skipif(
+    find_spec('torch_tensorrt') is None or not torch.cuda.is_available(),
+    reason='torch_tensorrt, or an NVIDIA GPU for it, is not here: the TensorRT engine is not tested',
+)
+ENGINES = ['torch', pytest.param('openvino', marks=needs_openvino)]
 
 
 @pytest.fixture(scope='module')
-def generator():
-    """Random weights whose masks go from near 0 to near 1."""
-    torch.manual_seed(5)
-    generator = Generator().eval()
-    with torch.no_grad():
-        generator.conv17.gamma.fill_(30.0)
-    return generator
+def mask_engines(generator):
+    """Return the function (engine, size) that gives a mask engine, made once."""
+    made = {}
 
+    def get(name, size):
+        if (name, size) not in made:
+            made[name, size] = MaskEngine(create_engine(name, CPU), generator, size, batch=4)
+        return made[name, size]
 
-@pytest.fixture(scope='module')
-def openvino_engines(generator):
-    """An engine for each size, with all threads and with one."""
-    from moving_object_detector.engines.openvino_engine import OpenVinoEngine
-
-    return {size: OpenVinoEngine(generator, size, threads) for threads, size in enumerate(SIZES)}
+    return get
 
 
 def batch(length, size, seed=1):
@@ -47,50 +54,65 @@ def reference(generator, image, flow):
 
 
 @pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('length', [1, 2, 7])
-def test_pytorch_gives_the_generators_masks(generator, size, length):
-    image, flow = batch(length, size)
-    masks = TorchEngine(generator, CPU)(image, flow)
-    expected = reference(generator, image, flow)
-    assert expected.min() < 0.1
-    assert expected.max() > 0.9
-    assert masks.shape == (length, 1, *size)
-    assert masks.dtype == torch.float32
-    assert torch.allclose(masks, expected, atol=TOLERANCE)
-
-
-@needs_openvino
-@pytest.mark.parametrize('size', SIZES)
-def test_openvino_equals_pytorch_at_any_batch_length(generator, openvino_engines, size):
+@pytest.mark.parametrize('name', ENGINES)
+def test_masks_are_the_generators_at_any_batch_length(generator, mask_engines, name, size):
+    engine = mask_engines(name, size)
+    assert engine.name == f'{name} float32 on cpu'
+    assert engine.device == CPU
     for length in (1, 10, 3, 1):
         image, flow = batch(length, size, seed=length)
-        masks = openvino_engines[size](image, flow)
+        masks = engine(image, flow)
+        expected = reference(generator, image, flow)
+        assert expected.min() < 0.1
+        assert expected.max() > 0.9
         assert masks.shape == (length, 1, *size)
         assert masks.dtype == torch.float32
-        assert torch.allclose(masks, reference(generator, image, flow), atol=TOLERANCE)
+        assert torch.allclose(masks, expected, atol=TOLERANCE)
 
 
-@needs_openvino
-def test_results_of_earlier_calls_are_not_overwritten(generator, openvino_engines):
-    size = SIZES[0]
-    for engine in (openvino_engines[size], TorchEngine(generator, CPU)):
-        first = engine(*batch(2, size, seed=1))
-        copy = first.clone()
-        second = engine(*batch(2, size, seed=2))
-        assert torch.equal(first, copy)
-        assert not torch.allclose(first, second, atol=0.01)
+@pytest.mark.parametrize('name', ENGINES)
+def test_a_network_with_several_inputs_and_outputs(toy, toy_inputs, name):
+    run = create_engine(name, CPU).load(toy, toy_inputs(3), 'toy')
+    for length in (2, 5, 1):
+        inputs = toy_inputs(length, seed=length)
+        outputs = run(*inputs)
+        with torch.no_grad():
+            expected = toy(*inputs)
+        assert isinstance(outputs, tuple)
+        assert [tuple(output.shape) for output in outputs] == [(length, 4, 4, 6), (length, 1, 4, 6)]
+        for output, each in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(output, each, atol=1e-5, rtol=0)
 
 
-@needs_openvino
-def test_inputs_may_be_views_and_are_left_alone(generator, openvino_engines):
+@pytest.mark.parametrize('name', ENGINES)
+def test_results_of_earlier_calls_are_not_overwritten(mask_engines, name):
+    engine, size = mask_engines(name, SIZES[0]), SIZES[0]
+    first = engine(*batch(2, size, seed=1))
+    copied = first.clone()
+    second = engine(*batch(2, size, seed=2))
+    gc.collect()
+    assert torch.equal(first, copied)
+    assert not torch.allclose(first, second, atol=0.01)
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_inputs_may_be_views_and_are_left_alone(generator, mask_engines, name):
     size = SIZES[0]
     image, flow = batch(2, size)
     views = image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), torch.cat((flow, flow), 1)[:, :2]
     assert not views[0].is_contiguous()
     before = [view.clone() for view in views]
-    for engine in (openvino_engines[size], TorchEngine(generator, CPU)):
-        assert torch.allclose(engine(*views), reference(generator, image, flow), atol=TOLERANCE)
-        assert all(torch.equal(view, old) for view, old in zip(views, before, strict=True))
+    masks = mask_engines(name, size)(*views)
+    assert torch.allclose(masks, reference(generator, image, flow), atol=TOLERANCE)
+    assert all(torch.equal(view, old) for view, old in zip(views, before, strict=True))
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_inputs_of_inference_mode(generator, mask_engines, name):
+    size = SIZES[0]
+    with torch.inference_mode():
+        masks = mask_engines(name, size)(*batch(2, size))
+    assert torch.allclose(masks, reference(generator, *batch(2, size)), atol=TOLERANCE)
 
 
 def signal_stack():
@@ -106,27 +128,72 @@ def signal_stack():
 
 @needs_openvino
 @pytest.mark.skipif(sys.platform != 'linux', reason='asks Linux where signal handlers run')
-def test_openvino_leaves_no_freed_signal_stack_behind(generator, openvino_engines):
+def test_openvino_leaves_no_freed_signal_stack_behind(toy, toy_inputs, tmp_path):
     """It did: after two engines had gone in the order of their making, the next signal crashed the process."""
+    from moving_object_detector.engines.cache import EngineCache
     from moving_object_detector.engines.openvino_engine import OpenVinoEngine
 
     before = signal_stack()
-    engine = OpenVinoEngine(generator, (16, 32))
-    assert signal_stack() == before
-    del engine
-    gc.collect()
-    assert signal_stack() == before
+    for _ in ('built', 'from the cache'):
+        run = OpenVinoEngine(cache=EngineCache(tmp_path / 'engines'), worth_keeping=0).load(toy, toy_inputs(1), 'toy')
+        assert signal_stack() == before
+        run(*toy_inputs(1))
+        del run
+        gc.collect()
+        assert signal_stack() == before
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')
-def test_the_gpu_agrees_with_the_cpu(generator):
-    image, flow = batch(3, SIZES[0])
-    expected = reference(generator, image, flow)
-    state = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-    other = Generator()
-    other.load_state_dict(state)
+@needs_openvino
+def test_openvino_says_what_it_really_computes_in(toy, toy_inputs):
+    """Half precisions either work, and then differ from float32, or are refused by name."""
+    inputs = toy_inputs(4)
+    exact = create_engine('openvino', CPU).load(toy, inputs, 'toy')(*inputs)
+    import openvino
+
+    with ThreadPoolExecutor(1) as aside:  # see the test before this one
+        offered = aside.submit(lambda: openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')).result()
+    for precision, capability in (('bfloat16', 'BF16'), ('float16', 'FP16')):
+        engine = create_engine('openvino', CPU, precision=precision)
+        if capability in offered:
+            halved = engine.load(toy, inputs, 'toy')(*inputs)
+            assert engine.precision == precision
+            assert halved[0].dtype == torch.float32
+            torch.testing.assert_close(halved[0], exact[0], atol=0.05, rtol=0)
+        else:
+            with pytest.raises(
+                UserError, match=f'precision is {precision}, but OpenVINO computes in b?float(32|16) on'
+            ):
+                engine.load(toy, inputs, 'toy')
+
+
+@pytest.mark.parametrize('precision', ['float32', 'float16'])
+@pytest.mark.parametrize(
+    'name', [pytest.param('torch', marks=needs_gpu), pytest.param('torch_tensorrt', marks=needs_tensorrt)]
+)
+def test_the_gpu_agrees_with_the_cpu(generator, name, precision):
     device = torch.device('cuda')
-    masks = TorchEngine(other, device)(image.to(device), flow.to(device))
-    assert masks.device.type == 'cuda'
-    # A GPU may multiply in TF32.
-    assert torch.allclose(masks.cpu(), expected, atol=5e-3)
+    engine = MaskEngine(create_engine(name, device, precision=precision), copy.deepcopy(generator), SIZES[0], 6)
+    # Often enough for a CUDA graph of the usual batch; the others run without one.
+    for length in (6, 6, 6, 6, 6, 2, 5):
+        image, flow = batch(length, SIZES[0], seed=length)
+        masks = engine(image.to(device), flow.to(device))
+        assert masks.device.type == 'cuda'
+        assert masks.dtype == torch.float32
+        # A GPU may multiply in TF32.
+        assert torch.allclose(
+            masks.cpu(), reference(generator, image, flow), atol=5e-3 if precision[5:] == '32' else 0.1
+        )
+
+
+@needs_gpu
+def test_a_cuda_graph_gives_what_eager_execution_gives(toy, toy_inputs):
+    device = torch.device('cuda')
+    graphed = TorchEngine(device).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
+    eager = TorchEngine(device, graphs=False).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
+    kept = []
+    for seed in range(8):
+        inputs = [tensor.to(device) for tensor in toy_inputs(3, seed)]
+        kept.append((graphed(*inputs), eager(*inputs)))
+    for ours, theirs in kept:
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b)

@@ -13,7 +13,7 @@ from training_runs import HERE, environment
 
 from moving_object_detector.errors import UserError
 from moving_object_detector.trainer.journal import read_log
-from moving_object_detector.trainer.loop import CHECKPOINT, LoopOptions, Timing, fit
+from moving_object_detector.trainer.loop import CHECKPOINT, LoopOptions, Timing, displayed, fit
 
 OPTIONS = {'game': {'steps': 10}, 'seed': 1}
 
@@ -162,3 +162,10 @@ def test_a_full_disk_is_told(tmp_path):
     (tmp_path / 'log.tmp').symlink_to('/dev/full')
     with pytest.raises(UserError, match='cannot be written to: No space left on device'):
         fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
+
+
+def test_the_bar_smooths_what_comes_at_every_step_and_shows_measurements_as_they_are():
+    shown, before = {}, ()
+    for values in ({'loss': 1.0, 'held_out': 8.0}, {'loss': 0.0}, {'loss': 0.0, 'held_out': 2.0}):
+        shown, before = displayed(shown, before, values), values
+    assert shown == {'loss': pytest.approx(0.95 * 0.95), 'held_out': 2.0}

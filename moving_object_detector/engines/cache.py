@@ -1,0 +1,194 @@
+"""Built engines on disk: a cache that can be deleted, damaged, read-only or full without harm.
+
+Trust: what is cached here is code to the library that loads it (TensorRT engines are machine code for the GPU, and the
+readers of OpenVINO and ``torch.export`` are not made for hostile files). So only what this user has written is
+loaded: the file and its folder must belong to the user and be writable by nobody else, the header must name exactly
+the engine that is asked for, and the payload must have the hash that the header states. It is read into memory once,
+checked there and loaded from there. Never copy such files from somebody else; models are exchanged as safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from moving_object_detector.files import atomic_file
+
+MAGIC: Final = b'moving_object_detector engine 1\n'
+LONGEST_HEADER: Final = 16384
+LONGEST_VALUE: Final = 60
+MOST_FILES: Final = 16
+"""The ones not used for longest are removed beyond this."""
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+Key = Mapping[str, str]
+_log = logging.getLogger(__name__)
+
+
+class _UnusableError(Exception):
+    """Why a cached engine is not loaded or not written."""
+
+
+def default_folder() -> Path:
+    """Return ``moving_object_detector/engines`` in the user's cache folder."""
+    base = os.environ.get('XDG_CACHE_HOME', '')
+    # By the XDG specification a relative path is to be ignored.
+    cache = Path(base) if Path(base).is_absolute() else Path('~/.cache').expanduser()
+    return cache / 'moving_object_detector' / 'engines'
+
+
+class EngineCache:
+    """Keeps built engines as files; whatever goes wrong is a line in the log and means building in memory.
+
+    Args:
+        folder: Where; :func:`default_folder` unless given.
+
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+
+    def path(self, what: Key) -> Path:
+        """Return the file of an engine."""
+        name = hashlib.sha256(json.dumps(dict(what), sort_keys=True).encode()).hexdigest()[:16]
+        label = what['label'].replace(' ', '_')
+        return self.folder / f'{label}-{what["engine"]}-{name}.engine'
+
+    def load(self, what: Key, made_by: Key) -> bytes | None:
+        """Return an engine, or None where it has to be built.
+
+        Args:
+            what: What was asked for: label, engine, weights, shapes, precision, device. Names the file.
+            made_by: What it was built with: versions and code. Must be the same too.
+
+        """
+        path = self.path(what)
+        try:
+            payload = _read(path, {**what, **made_by})
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning('%s cannot be read (%s); the engine is built anew', path, error.strerror)
+            return None
+        except _UnusableError as reason:
+            _log.warning('%s is not used: %s; the engine is built anew', path, reason)
+            return None
+        _log.info('%s: loaded from %s', what.get('label'), path)
+        with suppress(OSError):
+            os.utime(path)  # it is in use: the last to be removed
+        return payload
+
+    def store(self, what: Key, made_by: Key, payload: bytes) -> bool:
+        """Keep an engine for the next start; return whether it is kept.
+
+        Args:
+            what: As for :meth:`load`.
+            made_by: As for :meth:`load`.
+            payload: The engine.
+
+        """
+        path = self.path(what)
+        header = {'key': {**what, **made_by}, 'bytes': len(payload), 'sha256': hashlib.sha256(payload).hexdigest()}
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(self.folder.stat(), 'its folder')
+            with _alone(path), atomic_file(path) as file:
+                _make_private(file.fileno())
+                file.write(MAGIC + json.dumps(header).encode() + b'\n')
+                file.write(payload)
+        except OSError as error:
+            _log.warning('%s cannot be written (%s); the engine is built again at the next start', path, error.strerror)
+            return False
+        except _UnusableError as reason:
+            _log.warning('%s is not written: %s; the engine is built again at the next start', path, reason)
+            return False
+        with suppress(OSError):  # another process may remove them at the same time
+            self._remove_oldest()
+        return True
+
+    def _remove_oldest(self) -> None:
+        files = sorted(self.folder.glob('*.engine'), key=lambda file: file.stat().st_mtime)
+        for file in files[:-MOST_FILES]:
+            file.unlink(missing_ok=True)
+            _lock_of(file).unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_suffix('.lock')
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the right to write a file; a process that ends gives it back."""
+    import fcntl
+
+    with _lock_of(path).open('ab') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _UnusableError('another process is writing it') from error
+        yield
+
+
+def _make_private(descriptor: int) -> None:
+    # Else a umask by which the group may write would make it a file that is not loaded.
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)
+
+
+def _check_owner(status: os.stat_result, what: str) -> None:
+    if status.st_uid != os.getuid():
+        raise _UnusableError(f'{what} belongs to another user')
+    if status.st_mode & OTHERS_WRITE:
+        raise _UnusableError(f'{what} can be written by other users (chmod go-w)')
+
+
+def _read(path: Path, key: Key) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _UnusableError('it is not a file')
+    with path.open('rb') as file:
+        _check_owner(os.fstat(file.fileno()), 'it')
+        _check_owner(path.parent.stat(), 'its folder')
+        if file.read(len(MAGIC)) != MAGIC:
+            raise _UnusableError('it is no engine of this version')
+        header = _header(file.readline(LONGEST_HEADER))
+        found = header.get('key')
+        if not isinstance(found, dict) or found != dict(key):
+            raise _UnusableError(f'it was made for something else ({_differences(found, key)})')
+        payload = file.read()
+    if len(payload) != header.get('bytes') or hashlib.sha256(payload).hexdigest() != header.get('sha256'):
+        raise _UnusableError('it is damaged')
+    return payload
+
+
+def _header(line: bytes) -> dict[str, object]:
+    try:
+        header = json.loads(line)
+    except ValueError as error:
+        raise _UnusableError('its header is damaged') from error
+    if not isinstance(header, dict):
+        raise _UnusableError('its header is damaged')
+    return header
+
+
+def _differences(found: object, key: Key) -> str:
+    if not isinstance(found, dict):
+        return 'it has no key'
+    names = sorted({*found, *key})
+    return ', '.join(
+        f'{name} {_short(found.get(name))} there and {_short(key.get(name))} here'
+        for name in names
+        if found.get(name) != key.get(name)
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + '...'

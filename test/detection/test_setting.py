@@ -1,0 +1,241 @@
+"""The window changes while frames wait: against a direct computation of equation 14."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moving_object_detector.detection.config import DetectorConfig, GateConfig, WindowConfig
+from moving_object_detector.detection.detector import Detector
+from moving_object_detector.detection.setting import Setting
+
+STEP = 40_000_000
+SIZE = (32, 64)
+
+
+class TellingEngine:
+    """Gives each pair of frames a mask of its own, by the two numbers that :class:`TellingFlow` makes of them."""
+
+    name = 'telling'
+    device = torch.device('cpu')
+
+    def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
+        return torch.stack([mask_of(round(float(one[0, 0, 0])), round(float(one[1, 0, 0]))) for one in flow])
+
+
+class TellingFlow:
+    """Estimates as flow between two frames their two numbers."""
+
+    name = 'telling'
+
+    def features(self, image: NDArray[np.uint8]) -> int:
+        return int(image[0, 0, 0])
+
+    def estimate(self, sources: list[int], targets: list[int], size: tuple[int, int]) -> Tensor:
+        numbers = torch.tensor([sources, targets], dtype=torch.float32).T
+        return numbers[:, :, None, None].expand(-1, -1, *size).contiguous()
+
+
+def mask_of(frame: int, neighbour: int) -> Tensor:
+    """Return (1, h, w), not touching the border, whose mean over neighbours tells which these were."""
+    mask = torch.zeros(1, *SIZE)
+    mask[0, 4:-4, 4:-4] = torch.rand((SIZE[0] - 8, SIZE[1] - 8), generator=torch.Generator().manual_seed(
+        1000 * frame + neighbour
+    ))  # fmt: skip
+    return mask
+
+
+@pytest.fixture
+def make_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[WindowConfig], Detector]:
+    from types import SimpleNamespace
+
+    # The flows carry numbers, which must reach the engine as they are.
+    monkeypatch.setattr(
+        'moving_object_detector.detection.detector.prepare_flow',
+        lambda flows, form: SimpleNamespace(flow=flows, motion=torch.ones(len(flows))),
+    )
+
+    def make(window: WindowConfig) -> Detector:
+        config = DetectorConfig(window=window, gate=GateConfig(min_motion=0.0))
+        return Detector(TellingFlow(), TellingEngine(), SIZE, 'residual', config)  # type: ignore[arg-type]
+
+    return make
+
+
+def numbered(number: int) -> NDArray[np.uint8]:
+    return np.full((20, 24, 3), number, np.uint8)
+
+
+def expected(settings: list[Setting]) -> tuple[dict[int, tuple[int, list[int]]], dict[int, list[int]]]:
+    """Work out, from the settings in force at each frame's arrival, what the rule says.
+
+    Returns:
+        Of each frame that gets a mask: when it is complete and who votes on it; who has voted at its arrival.
+
+    """
+    length = len(settings)
+    inferred, last = [], None
+    for n, setting in enumerate(settings):
+        if last is None or n - last >= setting.every:
+            inferred.append(n)
+            last = n
+    refined, zero_lag = {}, {}
+    for t in inferred:
+        window = settings[t].window
+        early = [t - k * window.stride for k in range(1, window.past + 1) if t - k * window.stride >= 0]
+        if early:
+            zero_lag[t] = early
+        late = []
+        for n in range(t, length):
+            window = settings[n].window
+            if n > t and n - t in [k * window.stride for k in range(1, window.future + 1)]:
+                late.append(n)
+            if n - t >= window.future * window.stride:
+                break
+        else:
+            n = length  # at the end of the stream
+        if early + late:
+            refined[t] = n, early + late
+    return refined, zero_lag
+
+
+def settings_at_random(seed: int, length: int, longest: int) -> list[Setting]:
+    rng = np.random.default_rng(seed)
+    settings: list[Setting] = []
+    while len(settings) < length:
+        stride = int(rng.integers(1, 3))
+        past, future = rng.integers(0, longest // stride + 1, 2)
+        setting = Setting(WindowConfig(int(past), int(future), stride), int(rng.integers(1, 4)))
+        settings += [setting] * int(rng.integers(1, 6))
+    return settings[:length]
+
+
+@pytest.mark.parametrize('seed', range(25))
+def test_every_frame_is_the_mean_over_the_neighbours_that_the_rule_names(
+    make_detector: Callable[[WindowConfig], Detector], seed: int
+) -> None:
+    settings = settings_at_random(seed, 40, 5)
+    detector = make_detector(WindowConfig(5, 5, 1))
+    came = []
+    for n, setting in enumerate(settings):
+        detector.setting = setting
+        came += [(n, result) for result in detector.step(numbered(n), n * STEP)]
+    came += [(len(settings), result) for result in detector.flush()]
+    refined, zero_lag = expected(settings)
+    at = [(result.index, n) for n, result in came if result.estimate == 'refined']
+    assert at == [(t, n) for t, (n, _) in sorted(refined.items())]  # each once, in order, on time
+    assert [(r.index, n) for n, r in came if r.estimate == 'zero_lag'] == [(t, t) for t in zero_lag]
+    for _, result in came:
+        neighbours = refined[result.index][1] if result.estimate == 'refined' else zero_lag[result.index]
+        mean = torch.stack([mask_of(result.index, neighbour)[0] for neighbour in neighbours]).mean(0)
+        assert result.votes == len(neighbours)
+        np.testing.assert_allclose(result.average, mean.numpy(), atol=1e-6)
+
+
+def steps(detector: Detector, numbers: range) -> list[tuple[int, int, int]]:
+    """Return (frame at which it came, frame, votes) of each refined result."""
+    return [
+        (n, result.index, result.votes)
+        for n in numbers
+        for result in detector.step(numbered(n), n * STEP)
+        if result.estimate == 'refined'
+    ]
+
+
+def test_a_smaller_window_completes_the_frames_that_wait_with_the_votes_they_have(
+    make_detector: Callable[[WindowConfig], Detector],
+) -> None:
+    detector = make_detector(WindowConfig(3, 3, 1))
+    assert steps(detector, range(6)) == [(3, 0, 3), (4, 1, 4), (5, 2, 5)]
+    detector.setting = Setting(WindowConfig(1, 1, 1))
+    # Frame 3 had 3 earlier and 2 later votes, 4 had 3 and 1, frame 5 gets its only later one now.
+    assert steps(detector, range(6, 8)) == [(6, 3, 5), (6, 4, 4), (6, 5, 4), (7, 6, 2)]
+
+
+def test_a_larger_window_lets_the_frames_that_wait_wait_longer(
+    make_detector: Callable[[WindowConfig], Detector],
+) -> None:
+    detector = make_detector(WindowConfig(2, 3, 1))
+    detector.setting = Setting(WindowConfig(1, 1, 1))
+    assert steps(detector, range(5)) == [(1, 0, 1), (2, 1, 2), (3, 2, 2), (4, 3, 2)]
+    detector.setting = Setting(WindowConfig(2, 3, 1))
+    # Frame 3 is out and gets no vote from 5; frame 4 had one earlier vote; from frame 5 on all five.
+    assert steps(detector, range(5, 10)) == [(7, 4, 4), (8, 5, 5), (9, 6, 5)]
+    assert [(result.index, result.votes) for result in detector.flush()] == [(7, 4), (8, 3), (9, 2)]
+
+
+def test_the_frames_between_vote_where_one_in_three_gets_a_mask(
+    make_detector: Callable[[WindowConfig], Detector],
+) -> None:
+    detector = make_detector(WindowConfig(2, 2, 1))
+    detector.setting = Setting(WindowConfig(2, 2, 1), every=3)
+    pairs = []
+    for n in range(9):
+        detector.step(numbered(n), n * STEP)
+        pairs.append((detector.last_inferred, detector.last_pairs))
+    assert pairs == [(True, 0), (False, 1), (False, 1), *[(True, 2), (False, 1), (False, 1)] * 2]
+    assert detector.missed == 0
+    # After a reset the first frame gets one again.
+    detector.reset()
+    detector.step(numbered(9), 0)
+    assert detector.last_inferred
+
+
+def test_a_caller_that_is_behind_takes_the_next_frame_it_can(
+    make_detector: Callable[[WindowConfig], Detector],
+) -> None:
+    detector = make_detector(WindowConfig(1, 1, 1))
+    detector.setting = Setting(WindowConfig(1, 1, 1), every=2)
+    inferred = []
+    for n, infer in enumerate((True, False, False, True, True, True)):
+        detector.step(numbered(n), n * STEP, infer=infer)
+        inferred.append(detector.last_inferred)
+    assert inferred == [True, False, False, True, False, True]
+
+
+def test_no_window_reaches_beyond_the_configured_one(make_detector: Callable[[WindowConfig], Detector]) -> None:
+    detector = make_detector(WindowConfig(2, 4, 1))
+    detector.setting = Setting(WindowConfig(2, 1, 2))
+    with pytest.raises(ValueError, match=r'window -3\.\.\+1, stride 2, every frame reaches further than the 4 frames'):
+        detector.setting = Setting(WindowConfig(3, 1, 2))
+    assert detector.setting == Setting(WindowConfig(2, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ('setting', 'batches', 'text'),
+    [
+        (Setting(WindowConfig(5, 5, 1)), (10,), 'window -5..+5, stride 1, every frame'),
+        (Setting(WindowConfig(2, 1, 3)), (3,), 'window -2..+1, stride 3, every frame'),
+        # The frame with a mask brings its 2 earlier pairs; each of the next two is a later neighbour of it.
+        (Setting(WindowConfig(2, 2, 1), 3), (2, 1, 1), 'window -2..+2, stride 1, one frame in 3'),
+        # Later neighbours are 2 and 4 frames on: every second frame with a mask is one of another's.
+        (Setting(WindowConfig(1, 2, 2), 2), (3, 0), 'window -1..+2, stride 2, one frame in 2'),
+        (Setting(WindowConfig(1, 0, 1), 4), (1, 0, 0, 0), 'window -1..+0, stride 1, one frame in 4'),
+        (Setting(WindowConfig(1, 0, 1), take=3), (1,), 'window -1..+0, stride 1, every frame, one image in 3'),
+    ],
+)
+def test_pairs_that_a_frame_brings(setting: Setting, batches: tuple[int, ...], text: str) -> None:
+    assert setting.batches == batches
+    assert str(setting) == text
+
+
+@pytest.mark.parametrize('every', [1, 2, 3, 5])
+def test_the_predicted_pairs_are_those_that_are_computed(
+    make_detector: Callable[[WindowConfig], Detector], every: int
+) -> None:
+    detector = make_detector(WindowConfig(4, 4, 1))
+    for window in (WindowConfig(4, 4, 1), WindowConfig(1, 2, 2), WindowConfig(1, 0, 1)):
+        detector.setting = setting = Setting(window, every)
+        came = []
+        for n in range(30):
+            detector.step(numbered(n), n * STEP)
+            if detector.last_inferred:
+                came.append([])
+            came[-1].append(detector.last_pairs)
+        detector.reset()
+        assert tuple(came[-2]) == setting.batches

@@ -1,0 +1,296 @@
+"""The cache never stops anything: what it cannot use or write is a line in the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from moving_object_detector.engines.cache import MAGIC, MOST_FILES, EngineCache, default_folder
+from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
+
+WHAT = {'label': 'toy', 'engine': 'openvino', 'device': 'a CPU', 'shapes': 'nx3x4', 'weights': 'ab' * 32}
+MADE_BY = {'openvino': '2026.4', 'code': 'cd' * 32}
+PAYLOAD = bytes(range(256)) * 40
+needs_openvino = pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
+not_root = pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EngineCache(tmp_path / 'engines')
+
+
+@pytest.fixture
+def filled(cache):
+    assert cache.store(WHAT, MADE_BY, PAYLOAD)
+    return cache
+
+
+def refused(cache, caplog, reason):
+    """Say whether the engine is not loaded, with one line in the log that gives the reason and the file."""
+    caplog.clear()
+    assert cache.load(WHAT, MADE_BY) is None
+    (line,) = caplog.messages
+    return reason in line and str(cache.path(WHAT)) in line and 'the engine is built anew' in line
+
+
+def test_what_is_stored_is_loaded(filled, caplog):
+    assert EngineCache(filled.folder).load(WHAT, MADE_BY) == PAYLOAD
+    assert not caplog.messages
+    status = filled.path(WHAT).stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert stat.S_IMODE(filled.folder.stat().st_mode) == 0o700
+
+
+def test_an_empty_cache_says_nothing(cache, caplog):
+    assert cache.load(WHAT, MADE_BY) is None
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize('name', ['label', 'engine', 'device', 'shapes', 'weights'])
+def test_another_engine_is_another_file(filled, name, caplog):
+    assert filled.load({**WHAT, name: 'other'}, MADE_BY) is None
+    assert not caplog.messages
+    assert filled.store({**WHAT, name: 'other'}, MADE_BY, b'other')
+    assert filled.load(WHAT, MADE_BY) == PAYLOAD
+
+
+def test_other_versions_replace_the_file(filled, caplog):
+    newer = {**MADE_BY, 'openvino': '2026.5'}
+    assert filled.load(WHAT, newer) is None
+    assert 'made for something else (openvino 2026.4 there and 2026.5 here); the engine is built anew' in caplog.text
+    assert filled.store(WHAT, newer, b'newer')
+    assert filled.load(WHAT, newer) == b'newer'
+    assert len(list(filled.folder.glob('*.engine'))) == 1
+
+
+def test_a_file_of_another_key_under_this_name(filled, caplog):
+    other = {**WHAT, 'weights': 'ef' * 32}
+    assert filled.store(other, MADE_BY, b'other')
+    filled.path(other).replace(filled.path(WHAT))
+    assert refused(filled, caplog, 'made for something else (weights efef')
+
+
+@pytest.mark.parametrize(
+    ('damage', 'reason'),
+    [
+        (lambda data: b'', 'no engine of this version'),
+        (lambda data: b'text\n' * 100, 'no engine of this version'),
+        (lambda data: MAGIC, 'header is damaged'),
+        (lambda data: MAGIC + b'[]\n' + PAYLOAD, 'header is damaged'),
+        (lambda data: MAGIC + b'{}\n' + PAYLOAD, 'it has no key'),
+        (lambda data: MAGIC + b'\xff' * 100_000, 'header is damaged'),
+        (lambda data: data[:-1], 'it is damaged'),
+        (lambda data: data + b'x', 'it is damaged'),
+        (lambda data: data[:-1] + b'\x00', 'it is damaged'),
+        (lambda data: data[: len(data) // 2], 'it is damaged'),
+    ],
+)
+def test_damaged_files(filled, caplog, damage, reason):
+    path = filled.path(WHAT)
+    path.write_bytes(damage(path.read_bytes()))
+    assert refused(filled, caplog, reason)
+    assert filled.store(WHAT, MADE_BY, PAYLOAD)
+    assert filled.load(WHAT, MADE_BY) == PAYLOAD
+
+
+@pytest.mark.parametrize('mode', [0o620, 0o602])
+def test_what_others_can_write_is_not_trusted(filled, caplog, mode):
+    filled.path(WHAT).chmod(mode)
+    assert refused(filled, caplog, 'it can be written by other users')
+
+
+@pytest.mark.parametrize('mode', [0o720, 0o702, 0o1777])
+def test_nor_is_a_folder_that_others_can_write(filled, caplog, mode):
+    filled.folder.chmod(mode)
+    assert refused(filled, caplog, 'its folder can be written by other users')
+    assert not filled.store(WHAT, MADE_BY, b'new')
+    assert 'is not written: its folder can be written by other users (chmod go-w)' in caplog.text
+
+
+def test_what_belongs_to_another_user_is_not_trusted(filled, caplog, monkeypatch):
+    """Root gives the file away; anybody else can only take himself for somebody else."""
+    if os.geteuid() == 0:
+        os.chown(filled.path(WHAT), 4321, -1)
+    else:
+        monkeypatch.setattr(os, 'getuid', lambda: filled.folder.stat().st_uid + 1)
+    assert refused(filled, caplog, 'it belongs to another user')
+    if os.geteuid() == 0:
+        os.chown(filled.folder, 4321, -1)
+    assert not filled.store(WHAT, MADE_BY, b'new')
+    assert 'its folder belongs to another user' in caplog.text
+
+
+def test_a_umask_by_which_a_group_may_write(cache):
+    before = os.umask(0o002)
+    try:
+        assert cache.store(WHAT, MADE_BY, PAYLOAD)
+    finally:
+        os.umask(before)
+    assert cache.load(WHAT, MADE_BY) == PAYLOAD
+
+
+@pytest.mark.parametrize('kind', ['folder', 'pipe'])
+def test_what_is_not_a_file(cache, caplog, kind):
+    path = cache.path(WHAT)
+    cache.folder.mkdir(mode=0o700)
+    if kind == 'folder':
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    assert refused(cache, caplog, 'it is not a file')
+
+
+@not_root
+def test_a_read_only_folder(filled, caplog):
+    filled.folder.chmod(0o500)
+    try:
+        assert filled.load(WHAT, MADE_BY) == PAYLOAD
+        assert not filled.store({**WHAT, 'label': 'new'}, MADE_BY, PAYLOAD)
+    finally:
+        filled.folder.chmod(0o700)
+    assert 'cannot be written (Permission denied); the engine is built again at the next start' in caplog.text
+
+
+@not_root
+def test_an_unreadable_file(filled, caplog):
+    filled.path(WHAT).chmod(0o200)
+    assert refused(filled, caplog, 'cannot be read (Permission denied)')
+
+
+def test_a_file_in_place_of_the_folder(tmp_path, caplog):
+    (tmp_path / 'file').write_text('')
+    cache = EngineCache(tmp_path / 'file' / 'engines')
+    assert not cache.store(WHAT, MADE_BY, PAYLOAD)
+    assert 'cannot be written (Not a directory)' in caplog.text
+    assert refused(cache, caplog, 'cannot be read (Not a directory)')
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full here, which stands for a full disk')
+def test_a_full_disk(filled, caplog):
+    mode = Path('/dev/full').stat().st_mode
+    path = filled.path(WHAT)
+    path.with_name(f'{path.name}.tmp').symlink_to('/dev/full')
+    assert not filled.store(WHAT, {**MADE_BY, 'openvino': '2026.5'}, PAYLOAD * 100)
+    assert 'cannot be written (No space left on device)' in caplog.text
+    assert filled.load(WHAT, MADE_BY) == PAYLOAD
+    assert Path('/dev/full').stat().st_mode == mode
+
+
+def test_another_process_that_writes_the_same_file(filled, caplog):
+    """It holds the file's lock and is stopped; nobody waits for it, and its end frees the file."""
+    lock = filled.path(WHAT).with_suffix('.lock')
+    code = f'import fcntl; f = open({str(lock)!r}, "ab"); fcntl.flock(f, fcntl.LOCK_EX); print("held"); input()'
+    with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b'held\n'
+        assert not filled.store(WHAT, MADE_BY, b'new')
+        assert 'is not written: another process is writing it' in caplog.text
+        assert filled.load(WHAT, MADE_BY) == PAYLOAD
+        other.kill()
+    assert filled.store(WHAT, MADE_BY, b'new')
+    assert filled.load(WHAT, MADE_BY) == b'new'
+
+
+def test_writers_at_once(cache):
+    """Four processes write and read one file fifty times: nobody ever sees half an engine."""
+    code = f"""
+import logging, sys
+from pathlib import Path
+from moving_object_detector.engines.cache import EngineCache
+logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stdout)
+cache, payload = EngineCache(Path({str(cache.folder)!r})), bytes([int(sys.argv[1])]) * 300_000
+for _ in range(50):
+    cache.store({WHAT!r}, {MADE_BY!r}, payload)
+    found = cache.load({WHAT!r}, {MADE_BY!r})
+    assert found is not None and len(found) == 300_000 and len(set(found)) == 1
+"""
+    assert cache.store(WHAT, MADE_BY, bytes(300_000))
+    processes = [
+        subprocess.Popen([sys.executable, '-c', code, str(number)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    output = ''.join(process.communicate(timeout=120)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0] * 4
+    assert 'damaged' not in output
+    assert all('another process is writing it' in line for line in output.splitlines())
+
+
+def test_the_ones_not_used_for_longest_are_removed(cache):
+    kinds = [{**WHAT, 'label': f'toy {number}'} for number in range(MOST_FILES)]
+    for age, what in enumerate(kinds):
+        assert cache.store(what, MADE_BY, PAYLOAD)
+        os.utime(cache.path(what), (10_000 + age, 10_000 + age))
+    assert cache.load(kinds[0], MADE_BY) == PAYLOAD  # used again
+    assert cache.store(WHAT, MADE_BY, PAYLOAD)
+    assert not cache.path(kinds[1]).exists()
+    assert all(cache.path(what).exists() for what in (WHAT, kinds[0], *kinds[2:]))
+
+
+def test_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert default_folder() == tmp_path / 'moving_object_detector' / 'engines'
+    monkeypatch.setenv('HOME', '/home/someone')
+    for unset in ('', 'relative'):
+        monkeypatch.setenv('XDG_CACHE_HOME', unset)
+        assert default_folder() == Path('/home/someone/.cache/moving_object_detector/engines')
+
+
+def test_the_key_follows_weights_shapes_and_code(toy, toy_inputs):
+    before = weights_hash(toy)
+    assert weights_hash(toy) == before
+    with torch.no_grad():
+        toy.conv.bias[0] += 1e-6
+    assert weights_hash(toy) != before
+    assert shapes_text(toy_inputs(3), batch=True) == '3x1x8x12 3x2x8x12'
+    assert shapes_text(toy_inputs(3), batch=False) == 'nx1x8x12 nx2x8x12'
+    from moving_object_detector.networks.generator import Generator
+    from moving_object_detector.networks.pwcnet import PWCNet
+
+    assert len({code_hash(module) for module in (Generator(), PWCNet(), toy)}) == 3
+    assert code_hash(Generator()) != code_hash(Generator(), EngineCache())
+
+
+@needs_openvino
+@pytest.mark.parametrize('damage', ['none', 'payload'])
+def test_openvino_from_the_cache(cache, toy, toy_inputs, caplog, damage):
+    """Also where the payload is whole, but OpenVINO cannot read it."""
+    from moving_object_detector.engines.openvino_engine import OpenVinoEngine
+
+    caplog.set_level(logging.INFO)
+    inputs = toy_inputs(3)
+    built = OpenVinoEngine(cache=cache, worth_keeping=0).load(toy, inputs, 'toy')(*inputs)
+    assert 'toy: built in' in caplog.text
+    (file,) = cache.folder.glob('*.engine')
+    if damage == 'payload':
+        import json
+
+        header = json.loads(file.read_bytes().splitlines()[1])['key']
+        what = {name: header[name] for name in ('label', 'engine', 'device', 'precision', 'shapes', 'weights')}
+        assert cache.path(what) == file
+        assert cache.store(what, {name: header[name] for name in header if name not in what}, b'no model' * 100)
+    caplog.clear()
+    engine = OpenVinoEngine(cache=cache, worth_keeping=0)
+    found = engine.load(toy, inputs, 'toy')(*inputs)
+    assert engine.precision == 'float32'
+    assert all(torch.equal(a, b) for a, b in zip(built, found, strict=True))
+    if damage == 'none':
+        assert caplog.messages == [f'toy: loaded from {file}']
+    else:
+        assert 'the cached engine of the toy cannot be loaded and is built anew' in caplog.text
+
+
+@needs_openvino
+def test_openvino_keeps_what_takes_long_only(cache, toy, toy_inputs):
+    from moving_object_detector.engines.openvino_engine import OpenVinoEngine
+
+    OpenVinoEngine(cache=cache, worth_keeping=1000).load(toy, toy_inputs(1), 'toy')
+    assert not list(cache.folder.glob('*'))
