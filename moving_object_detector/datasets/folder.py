@@ -50,23 +50,36 @@ class ImageFiles(FrameSource):
     """Image files in a given order; frame k is at k / fps seconds."""
 
     def __init__(self, name: str, files: Sequence[Path], *, fps: float | None = None) -> None:
-        """Decode the first file.
+        """Decode the first file that can be.
 
         Args:
             name: What to call them.
-            files: At least one.
+            files: The files.
             fps: Frames per second, :data:`DEFAULT_FPS` when not given.
 
         Raises:
-            ImageError: The first file cannot be decoded.
+            UserError: There is no file.
+            ImageError: None of them can be decoded; the message is about the first.
 
         """
+        if not files:
+            raise UserError(f'{name}: no frame there; is the data complete?')
         self._files = tuple(files)
         self.name = name
         self.fps = fps or DEFAULT_FPS
         self.frame_count = len(self._files)
-        height, width = read_image(self._files[0]).shape[:2]
+        height, width = self._first_image().shape[:2]
         self.size = (height, width)
+
+    def _first_image(self) -> NDArray[np.uint8]:
+        failure: ImageError | None = None
+        for file in self._files:
+            try:
+                return read_image(file)
+            except ImageError as error:  # noqa: PERF203 (the next one may do)
+                failure = failure or error
+        assert failure is not None
+        raise failure
 
     def _frame(self, numbered: tuple[int, Path]) -> Frame:
         index, file = numbered
@@ -89,7 +102,7 @@ class FolderSource(ImageFiles):
             fps: Frames per second, :data:`DEFAULT_FPS` when not given.
 
         Raises:
-            UserError: No image in the folder, or the first one cannot be decoded.
+            UserError: No image in the folder, or none that can be decoded.
 
         """
         files = list_images(path)

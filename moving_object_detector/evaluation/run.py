@@ -119,7 +119,8 @@ def evaluate_clips(
             try:
                 result = SequencePass(clip, method, protocol, signals, keeping, bar.update).run()
             except UserError as error:
-                failures.append(f'{clip.name}: {error}')
+                text = str(error)
+                failures.append(text if text.startswith(f'{clip.name}:') else f'{clip.name}: {text}')
                 bar.write(f'{clip.name:20s} left out: {error}')
                 continue
             write_atomically(keeping.folder / SEQUENCES / f'{clip.name}.json', json.dumps(asdict(result)).encode())

@@ -41,6 +41,19 @@ def test_a_folder_goes_on_after_files_that_cannot_be_read(picture_folder, tmp_pa
     assert outcomes(ImageFiles('three', files, fps=10)) == [0, None, 200_000_000, 'end']
 
 
+def test_the_first_file_may_be_the_broken_one(picture_folder, tmp_path):
+    folder = tmp_path / 'frames'
+    shutil.copytree(picture_folder, folder)
+    (folder / 'frame0.png').write_bytes(b'')
+    source = ImageFiles('clip', [folder / 'frame0.png', folder / 'frame5.png'], fps=10)
+    assert source.size == (32, 48)
+    assert outcomes(source) == [None, 100_000_000, 'end']
+    with pytest.raises(ImageError, match='frame0'):
+        ImageFiles('clip', [folder / 'frame0.png'])
+    with pytest.raises(UserError, match='clip: no frame there'):
+        ImageFiles('clip', [])
+
+
 @pytest.mark.parametrize('fps', [None, 10])
 def test_a_bag_goes_on_after_images_that_do_not_decode(tmp_path, pictures, fps):
     stamps = [10**9 + k * 50_000_000 for k in range(12)]

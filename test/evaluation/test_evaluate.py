@@ -144,6 +144,27 @@ def test_a_damaged_frame_costs_that_frame(davis, options, tmp_path):
     assert 'frame 2 is left out' in (tmp_path / 'after' / 'report.html').read_text()
 
 
+def test_a_first_frame_that_is_damaged_costs_that_frame_too(davis, options, tmp_path):
+    (davis / 'JPEGImages' / '480p' / 'wander' / '00000.jpg').write_bytes(b'')
+    wander = run(davis, tmp_path / 'out', options, '--sequences', 'wander').sequences[0]
+    assert [value is None for value in wander.variants['refined'].area] == [True, *(5 * [False])]
+
+
+def test_an_empty_sequence_costs_that_sequence(options, tmp_path):
+    root, rng = tmp_path / 'segtrack', np.random.default_rng(3)
+    for name, count in (('bird', 3), ('frog', 0)):
+        for folder in ('JPEGImages', 'GroundTruth'):
+            (root / folder / name).mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(root / 'JPEGImages' / name / f'{number}.png'), rng.integers(0, 255, (48, 96, 3), np.uint8))
+            cv2.imwrite(str(root / 'GroundTruth' / name / f'{number}.png'), np.full((48, 96), 255, np.uint8))
+    arguments = ['--dataset', 'segtrackv2', '--root', str(root), '--out', str(tmp_path / 'out')]
+    assert main([*arguments, '--set', *options]) == 0
+    result = read_results(tmp_path / 'out')
+    assert [sequence.name for sequence in result.sequences] == ['bird']
+    assert result.problems == ('frog: no frame there; is the data complete?',)
+
+
 def test_a_lost_sequence_costs_that_sequence(davis, options, tmp_path):
     for frame in (davis / 'JPEGImages' / '480p' / 'wander').iterdir():
         frame.write_bytes(b'')
