@@ -123,6 +123,8 @@ class SequencePass:
             raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
         count = len(self._stamps)
         self._score_the_silent(count)
+        # The cache refers to this pass and this pass to it: else both stay until the interpreter looks for cycles.
+        self._truth.cache_clear()
         pictures = self._picker.write(self._keeping.folder, self._clip.name) if self._keeping.pictures else ()
         return SequenceResult(
             name=self._clip.name,
