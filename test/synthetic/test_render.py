@@ -52,4 +52,4 @@ def test_no_frames(tmp_path, capsys):
 def test_a_file_in_place_of_the_folder(tmp_path, capsys):
     (tmp_path / 'clip').write_text('')
     assert main([str(tmp_path / 'clip'), *ARGUMENTS]) == 2
-    assert 'clip cannot be made a folder' in capsys.readouterr().err
+    assert 'clip/frames cannot be made a folder' in capsys.readouterr().err
