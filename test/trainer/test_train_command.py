@@ -105,7 +105,7 @@ def test_a_flow_network_without_weights(tmp_path, capsys, footage):
 def test_out_cannot_be_made(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     error = mistake(capsys, '--out', tmp_path / 'file' / 'run', 'run.device=cpu')
-    assert 'file/run cannot be made a folder: Not a directory; give another --out' in error
+    assert 'file/run cannot be made a folder: Not a directory; give another path' in error
     assert 'file cannot be made a folder: File exists' in mistake(capsys, '--out', tmp_path / 'file')
 
 
