@@ -9,7 +9,7 @@
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
 #   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag or rendered
 #   ROOT= SPLIT=       eval: where the data is, and which part of it
-#   PARAMS=config/cpu.yaml  demo, bench, eval: parameters of the detector
+#   PARAMS=config/cpu.yaml  demo, eval: parameters of the detector
 #   ARGS=              bench, eval, train, train-smoke, bench-train: more arguments for the program
 
 PYTHON ?= python3
@@ -58,8 +58,8 @@ test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pytest
 
-bench: $(STAMP)  ## Print the time of each stage and write bench.json.
-	@$(BIN)/python -m moving_object_detector.tools.bench --config '$(PARAMS)' --json bench.json $(ARGS)
+bench: $(STAMP)  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
+	@$(BIN)/python -m moving_object_detector.tools.bench --json bench.json --plot bench.png $(ARGS)
 
 eval: $(STAMP)  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
 	@$(BIN)/python -m moving_object_detector.evaluation.evaluate --dataset '$(DATASET)' \

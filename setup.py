@@ -23,6 +23,7 @@ PROGRAMS = {
     'export_onnx': 'tools.export_onnx',
     'evaluate': 'evaluation.evaluate',
     'live': 'nodes.live',
+    'quantise': 'tools.quantise',
     'train': 'trainer.train',
     'render': 'synthetic.render',
 }

@@ -13,6 +13,9 @@ from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector, S
 from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.engines.merged import merge_upsampling
+from moving_object_detector.engines.quantised import quantise
+from moving_object_detector.engines.ranges_file import load_ranges, ranges_path
 from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
@@ -74,6 +77,10 @@ def _input_size(metadata: Mapping[str, str], config: DetectorConfig) -> tuple[in
     return height, width
 
 
+def _model_path(config: DetectorConfig) -> Path:
+    return Path(config.model).expanduser() if config.model else default_model()
+
+
 def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], FlowInput]:
     """Return the generator that the options name, the (height, width) of its input and the flow that it expects.
 
@@ -81,15 +88,23 @@ def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], 
         UserError: The model file or the size is wrong.
 
     """
-    path = Path(config.model).expanduser() if config.model else default_model()
-    state, metadata = load_weights(path, expect='generator')
+    state, metadata = load_weights(_model_path(config), expect='generator')
     generator = Generator()
     generator.load_state_dict(state)
     return generator, _input_size(metadata, config), cast('FlowInput', metadata['flow_input'])
 
 
+def _made_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
+    """Return the generator in the form that the engine is fastest with."""
+    if config.precision == 'int8':
+        return quantise(generator, load_ranges(ranges_path(_model_path(config)), generator))
+    return merge_upsampling(generator) if engine.name == 'openvino' else generator
+
+
 def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None) -> Detector:
     """Load the weights and make the detector that the options describe.
+
+    Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
 
     What the engines have to say (a build that takes minutes, a cached engine that is not used) goes to the logger
     ``moving_object_detector.engines`` of Python's ``logging``.
@@ -112,8 +127,11 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
     engine = create_engine(
         config.engine, device, precision=config.precision, threads=config.threads, cache=cache or EngineCache()
     )
+    if engine.name == 'openvino' and config.flow.backend != 'raft_small':
+        # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
+        torch.set_num_threads(1)
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
-    masks = MaskEngine(engine, generator, size, batch)
+    masks = MaskEngine(engine, _made_for(engine, generator, config), size, batch)
     flow = create_flow(config.flow, device, engine, batch)
     return Detector(flow, masks, size, flow_input, config, stage)

@@ -90,8 +90,8 @@ class DetectorConfig:
     precision: str = option(
         'auto',
         'What the engine computes in; auto: float32. float16 is for GPUs, bfloat16 also for OpenVINO on CPUs that have '
-        'it.',
-        choices=('auto', 'float32', 'float16', 'bfloat16'),
+        'it, int8 for OpenVINO with a model whose ranges were measured.',
+        choices=('auto', 'float32', 'float16', 'bfloat16', 'int8'),
     )
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
     height: int = option(0, "Height of the generator's input, multiple of 4; 0: the model's own.", low=0, high=2048)

@@ -60,7 +60,7 @@ def create_engine(
         name: ``torch``, ``openvino`` (CPU only), ``torch_tensorrt`` (NVIDIA GPUs) or ``auto``: see
             :func:`choose_engine`.
         device: Where it runs.
-        precision: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
+        precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or, for OpenVINO, ``int8``.
         threads: CPU threads; 0: one for each physical core.
         cache: Where engines that take long to build are kept; None: nowhere.
 
@@ -69,6 +69,11 @@ def create_engine(
 
     """
     chosen = choose_engine(name, device)
+    if precision == 'int8' and chosen != 'openvino':
+        raise UserError(
+            f'precision is int8, which engine openvino alone computes in, but the engine is {chosen}; '
+            'set precision to auto, or engine to openvino and device to cpu'
+        )
     if chosen == 'openvino':
         if device.type != 'cpu':
             raise UserError(

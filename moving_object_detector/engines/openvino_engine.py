@@ -24,7 +24,8 @@ from moving_object_detector.engines.progress import building
 from moving_object_detector.errors import UserError
 
 T = TypeVar('T')
-HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
+HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16', 'int8': 'f32'}
+"""What OpenVINO is asked for; int8 is in the network itself, and what is not int8 there is computed in float32."""
 WORTH_KEEPING: Final = 1.0
 """Seconds of building from which an engine is cached: loading one takes a tenth of a second."""
 _log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ class OpenVinoEngine:
     """Runs networks compiled for this CPU, at any batch length.
 
     Args:
-        precision: ``auto`` (float32), ``float32``, or ``bfloat16`` or ``float16`` on a CPU that computes in it.
+        precision: ``auto`` (float32), ``float32``, ``bfloat16`` or ``float16`` on a CPU that computes in it,
+            or ``int8``: a quantised network's layers in 8-bit integers, all else in float32.
         threads: CPU threads; 0: one for each physical core that the process may use.
         cache: Where compiled networks are kept; None: nowhere.
         worth_keeping: Seconds of building from which they are.
@@ -79,8 +81,8 @@ class OpenVinoEngine:
         """
         module = module.eval().cpu()
         compiled = _aside(lambda: self._compiled(module, examples, label))
-        real = next((ours for ours, hint in HINTS.items() if hint == _hint(compiled)), _hint(compiled))
-        if real != self.precision:
+        if _hint(compiled) != HINTS[self.precision]:
+            real = next((ours for ours, hint in HINTS.items() if hint == _hint(compiled)), _hint(compiled))
             raise UserError(
                 f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
             )

@@ -34,6 +34,10 @@ class ScaledConv(nn.Module):
         scale = self.gamma / math.sqrt(1.0 + BATCH_NORM_EPSILON)
         return self.conv(x) * scale[:, None, None] + self.beta[:, None, None]  # type: ignore[no-any-return]
 
+    def upsampled(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2H, 2W) at stride 1: each pixel repeated twice, then convolved."""
+        return self(repeat_twice(x))  # type: ignore[no-any-return]
+
 
 class Generator(nn.Module):
     """Proposes the region that moves on its own: ``chi = G(I, u)`` (equation 9 of the paper).
@@ -84,9 +88,9 @@ class Generator(nn.Module):
         c6 = elu(self.conv6(elu(self.conv5(elu(self.conv4(c3))))))
         dilated = elu(self.conv10(elu(self.conv9(elu(self.conv8(elu(self.conv7(c6))))))))
         c12 = elu(self.conv12(elu(self.conv11(dilated)) + c6))
-        c13 = elu(self.conv13(repeat_twice(c12)))
+        c13 = elu(self.conv13.upsampled(c12))
         c14 = elu(self.conv14(c13)) + c3
-        c15 = elu(self.conv15(repeat_twice(c14))) + c1
+        c15 = elu(self.conv15.upsampled(c14)) + c1
         return self.conv17(elu(self.conv16(c15))) / LOGIT_DIVISOR  # type: ignore[no-any-return]
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
