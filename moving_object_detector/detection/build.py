@@ -94,7 +94,7 @@ def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], 
     return generator, _input_size(metadata, config), cast('FlowInput', metadata['flow_input'])
 
 
-def _made_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
+def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
     """Return the generator in the form that the engine is fastest with."""
     if config.precision == 'int8':
         return quantise(generator, load_ranges(ranges_path(_model_path(config)), generator))
@@ -132,6 +132,6 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
         torch.set_num_threads(1)
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
-    masks = MaskEngine(engine, _made_for(engine, generator, config), size, batch)
+    masks = MaskEngine(engine, generator_for(engine, generator, config), size, batch)
     flow = create_flow(config.flow, device, engine, batch)
     return Detector(flow, masks, size, flow_input, config, stage)
