@@ -9,17 +9,9 @@ from typing import Any, TypeVar
 import yaml
 
 from moving_object_detector.errors import UserError
-from moving_object_detector.options import options_of, with_values
+from moving_object_detector.options import flatten, options_of, with_values
 
 T = TypeVar('T')
-
-
-def _flatten(tree: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f'{prefix}{name}.')
-        else:
-            yield f'{prefix}{name}', value
 
 
 def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
@@ -47,7 +39,7 @@ def read_parameter_file(path: Path) -> dict[str, object]:
         raise UserError(f'{path} cannot be read as a parameter file: {error}') from error
     values: dict[str, object] = {}
     for section in _sections(tree, str(path)):
-        values.update(_flatten(section))
+        values.update(flatten(section))
     if not values:
         raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
     return values
@@ -66,7 +58,7 @@ def read_plain_file(path: Path) -> dict[str, object]:
         raise UserError(f'{path} cannot be read as a YAML file: {error}') from error
     if not isinstance(tree, dict):
         raise UserError(f'{path} holds no options; write them as in "game:" and under it "steps: 600"')
-    return dict(_flatten(tree))
+    return dict(flatten(tree))
 
 
 def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:

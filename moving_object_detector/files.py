@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,6 +47,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise UserError(f'{path} cannot be written: {error.strerror}; give a path in a folder you own') from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits; raises OSError."""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def make_folder(path: Path) -> None:

@@ -89,6 +89,15 @@ def options_of(group: type, prefix: str = '') -> Iterator[Option]:
             yield Option(f'{prefix}{member.name}', kind, member.default, **member.metadata[_KEY])
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield what nested mappings hold as dotted names and values, in order."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
 def with_values(config: T, values: Mapping[str, object]) -> T:
     """Return ``config`` with the options named in ``values`` replaced.
 

@@ -30,6 +30,11 @@ def share_folder() -> Path:
     raise ModelError(f'the folder share/{PACKAGE} with models/ is missing beside {package}; install the package again')
 
 
+def generator_path(model: str) -> Path:
+    """Return the generator's file that the option ``model`` names; empty: the one that comes with the package."""
+    return Path(model).expanduser() if model else default_model()
+
+
 def default_inpainter() -> Path:
     """Return the inpainter that comes with the package."""
     return share_folder() / 'models' / DEFAULT_INPAINTER

@@ -40,6 +40,21 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def load_launch_file():
+    """What imports a launch file as a module."""
+
+    def load(path: Path):
+        if importlib.util.find_spec('launch_ros') is None:
+            pytest.skip('launch_ros is not installed here: it comes with a sourced ROS 2, not as a wheel')
+        spec = importlib.util.spec_from_file_location(path.name.replace('.launch.py', '_launch'), path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope='session')
 def ros_environment(own_cache) -> dict[str, str]:
     """Environment for processes that talk over ROS 2 with nobody but each other."""
     if importlib.util.find_spec('rclpy') is None:

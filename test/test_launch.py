@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,8 @@ def tree() -> ast.Module:
 
 
 @pytest.fixture(scope='module')
-def launch_file():
-    if find_spec('launch_ros') is None:
-        pytest.skip('launch_ros is not installed here: it comes with a sourced ROS 2, not as a wheel')
-    spec = spec_from_file_location('detect_launch', LAUNCH_FILE)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def launch_file(load_launch_file):
+    return load_launch_file(LAUNCH_FILE)
 
 
 def overrides(tree: ast.Module) -> list[tuple]:

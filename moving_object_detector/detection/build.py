@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, cast
 
 import torch
@@ -26,7 +25,7 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_weights
-from moving_object_detector.resources import default_model
+from moving_object_detector.resources import generator_path
 
 RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
@@ -77,10 +76,6 @@ def _input_size(metadata: Mapping[str, str], config: DetectorConfig) -> tuple[in
     return height, width
 
 
-def _model_path(config: DetectorConfig) -> Path:
-    return Path(config.model).expanduser() if config.model else default_model()
-
-
 def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], FlowInput]:
     """Return the generator that the options name, the (height, width) of its input and the flow that it expects.
 
@@ -88,7 +83,7 @@ def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], 
         UserError: The model file or the size is wrong.
 
     """
-    state, metadata = load_weights(_model_path(config), expect='generator')
+    state, metadata = load_weights(generator_path(config.model), expect='generator')
     generator = Generator()
     generator.load_state_dict(state)
     return generator, _input_size(metadata, config), cast('FlowInput', metadata['flow_input'])
@@ -97,7 +92,7 @@ def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], 
 def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
     """Return the generator in the form that the engine is fastest with."""
     if config.precision == 'int8':
-        return quantise(generator, load_ranges(ranges_path(_model_path(config)), generator))
+        return quantise(generator, load_ranges(ranges_path(generator_path(config.model)), generator))
     return merge_upsampling(generator) if engine.name == 'openvino' else generator
 
 

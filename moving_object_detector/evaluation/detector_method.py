@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -15,8 +14,9 @@ from moving_object_detector.detection.config import DetectorConfig, RefinementCo
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.method import Finding
+from moving_object_detector.files import file_hash
 from moving_object_detector.options import options_of
-from moving_object_detector.resources import default_model
+from moving_object_detector.resources import generator_path
 
 REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
 
@@ -45,8 +45,12 @@ def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, Refine
     return estimate, replace(config, method=method or 'none')  # type: ignore[return-value]
 
 
-def _hash(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
+def config_identity(config: DetectorConfig) -> dict[str, Any]:
+    """Return what decides a detector's masks: all options, and hashes of the weights."""
+    identity = {'configuration': asdict(config), 'model': file_hash(generator_path(config.model))}
+    if config.flow.model:
+        identity['flow_model'] = file_hash(Path(config.flow.model).expanduser())
+    return identity
 
 
 class DetectorMethod:
@@ -67,11 +71,7 @@ class DetectorMethod:
         self.variants = tuple(dict.fromkeys(variants)) or default_variants(config)
         self._reading = {name: parse_variant(name, config.refinement) for name in self.variants}
         self._detector = build_detector(config)
-        model = Path(config.model).expanduser() if config.model else default_model()
-        identity = {'configuration': asdict(config), 'model': _hash(model)}
-        if config.flow.model:
-            identity['flow_model'] = _hash(Path(config.flow.model).expanduser())
-        self.identity: Mapping[str, Any] = identity
+        self.identity: Mapping[str, Any] = config_identity(config)
         self.details: Mapping[str, Any] = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
 
     def start(self, name: str, source: FrameSource) -> Sequence[str]:

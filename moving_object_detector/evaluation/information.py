@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from moving_object_detector.evaluation.method import Finding
 from moving_object_detector.evaluation.signals import at_size
+from moving_object_detector.files import file_hash
 from moving_object_detector.flow.dis import reduce_flow
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.networks.weights import load_network
@@ -69,7 +69,7 @@ class Information:
         self._residual = metadata.get('game.target') == 'residual'
         self._every = every
         self.identity: Mapping[str, Any] = {
-            'inpainter': sha256(path.read_bytes()).hexdigest(),
+            'inpainter': file_hash(path),
             'inpainter_every': every,
         }
         """What decides the rates, but for masks and flow."""

@@ -9,8 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +21,10 @@ from moving_object_detector.datasets.frames import Frame, FrameSource, ros_stamp
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.bag_clips import read_masks
+from moving_object_detector.evaluation.detector_method import config_identity
 from moving_object_detector.evaluation.method import Finding
 from moving_object_detector.evaluation.packed_mask import PackedMask
 from moving_object_detector.files import make_folder
-from moving_object_detector.resources import default_model
 
 _PROGRAM: Final = 'moving_object_detector.nodes.live'
 _MASK: Final = '/detect/mask'
@@ -166,13 +165,11 @@ class LiveMethod:
     ) -> None:
         config = load_config(DetectorConfig(), params, settings)
         own = read_parameter_file(params) if params is not None else {}
-        model = Path(config.model).expanduser() if config.model else default_model()
         self.identity: Mapping[str, Any] = {
             'rate': rate,
             'best_effort': best_effort,
-            'configuration': asdict(config),
             'estimate': own.get('estimate', 'refined'),
-            'model': sha256(model.read_bytes()).hexdigest(),
+            **config_identity(config),
         }
         self.details: Mapping[str, Any] = {}
         self._folder = folder

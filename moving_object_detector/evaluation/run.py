@@ -18,6 +18,7 @@ from moving_object_detector.evaluation.sequence_pass import Keeping, SequencePas
 from moving_object_detector.evaluation.signals import Signals
 from moving_object_detector.evaluation.summary import sequence_scores
 from moving_object_detector.files import make_folder, write_atomically
+from moving_object_detector.options import flatten
 
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'
@@ -28,16 +29,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(values)))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {f'{prefix}{name}': value}
-    return flat
-
-
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the dotted names of what differs, with both values; None where one has no such name."""
-    first, second = _flat(_plain(one)), _flat(_plain(other))
+    first, second = dict(flatten(_plain(one))), dict(flatten(_plain(other)))
     names = [*first, *(name for name in second if name not in first)]
     return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 

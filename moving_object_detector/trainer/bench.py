@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         from moving_object_detector.config_file import load_plain_config
-        from moving_object_detector.errors import UserError
+        from moving_object_detector.files import write_atomically
         from moving_object_detector.trainer.config import TrainConfig
 
         config = load_plain_config(TrainConfig(), arguments.config, arguments.options)
@@ -154,10 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = bench(config, Path(folder), arguments.warm_up, arguments.steps)
         sys.stdout.write(f'{table(report)}\n')
         if arguments.json:
-            try:
-                arguments.json.write_text(json.dumps(report, indent=1), encoding='utf-8')
-            except OSError as error:
-                raise UserError(f'{arguments.json} cannot be written: {error.strerror}') from error
+            write_atomically(arguments.json, json.dumps(report, indent=1).encode())
         return 0
 
     return run_program(body)

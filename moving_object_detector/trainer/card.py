@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moving_object_detector.options import options_of, value_of
+from moving_object_detector.trainer.command_text import changed_options, command_lines
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.prepare import flow_fingerprint
 from moving_object_detector.trainer.selection import Judgement
-
-
-def changed_options(config: TrainConfig) -> dict[str, Any]:
-    """Return the options that differ from their defaults, by their dotted names."""
-    return {
-        option.name: value_of(config, option.name)
-        for option in options_of(type(config))
-        if value_of(config, option.name) != option.default
-    }
 
 
 def write_card(
@@ -80,7 +71,7 @@ def write_card(
         for name, judged in judgements.items():
             overlap = 'not looked at' if judged.jaccard is None else f'{judged.jaccard:.3f}'
             lines.append(f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} | {overlap} |')
-    return '\n'.join([*lines, *_command(config, command)])
+    return '\n'.join([*lines, *command_lines('train', command, _told(config))])
 
 
 def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Mapping[str, int]) -> str:
@@ -108,17 +99,11 @@ def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Map
     lines = [f'# {config.name}-inpainter.safetensors', '', '| | |', '|---|---|']
     lines += [f'| {name} | {text} |' for name, text in rows]
     lines += ['', 'No annotated frame was used.']
-    return '\n'.join([*lines, *_command(config, command)])
+    return '\n'.join([*lines, *command_lines('train', command, _told(config))])
 
 
-def _command(config: TrainConfig, command: Sequence[str]) -> list[str]:
-    lines = ['', 'Command:', '', f'    ros2 run moving_object_detector train {shlex.join(command)}', '']
-    changed = {name: value for name, value in changed_options(config).items() if not _is_path(name)}
-    if changed:
-        lines += ['Options other than the defaults:', '']
-        lines += [f'    {name}: {value}' for name, value in changed.items()]
-        lines.append('')
-    return lines
+def _told(config: TrainConfig) -> dict[str, Any]:
+    return {name: value for name, value in changed_options(config).items() if not _is_path(name)}
 
 
 def _is_path(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from moving_object_detector.errors import UserError
 from moving_object_detector.files import atomic_file
+from moving_object_detector.options import flatten
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -49,17 +49,9 @@ def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | Non
         found = dict(state['options'])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew') from error
-    there, here = dict(_flatten(found)), dict(_flatten(options))
+    there, here = dict(flatten(found)), dict(flatten(options))
     changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if changed:
         named = ', '.join(f'{name} {there.get(name)} there and {here.get(name)} now' for name in changed)
         raise UserError(f'{path} is of a run with other options ({named}); match them, or remove it to start anew')
     return state
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f'{prefix}{name}.')
-        else:
-            yield f'{prefix}{name}', value

@@ -11,8 +11,8 @@ from moving_object_detector.options import option
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """What video is learnt from."""
+class FootageConfig:
+    """Where video is."""
 
     root: str = option(
         '',
@@ -21,6 +21,12 @@ class DataConfig:
     )
     split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
     topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
+
+
+@dataclass(frozen=True)
+class DataConfig(FootageConfig):
+    """What video is learnt from."""
+
     cache: str = option('', "Folder for the flow cache; empty: 'flow_cache' in the output folder.")
     height: int = option(128, 'Height of cached images and flow, pixels.', low=16, high=2160)
     width: int = option(256, 'Width of cached images and flow, pixels.', low=16, high=4096)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +14,7 @@ from torch import nn
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
+from moving_object_detector.files import file_hash
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput, load_network
@@ -43,7 +43,7 @@ def flow_fingerprint(config: FlowConfig) -> str:
         weights = Path(config.model).expanduser()
         parts += [
             str(config.iterations),
-            hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else '',
+            file_hash(weights) if weights.is_file() else '',
         ]
     return ' '.join(parts)
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from moving_object_detector.options import with_values
-from moving_object_detector.trainer.card import as_text, changed_options, identity, write_card
+from moving_object_detector.trainer.card import as_text, identity, write_card
+from moving_object_detector.trainer.command_text import changed_options
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.selection import Judgement
 

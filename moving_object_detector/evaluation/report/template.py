@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from moving_object_detector.evaluation.results import Picture
+from moving_object_detector.options import flatten
 
 NOTHING: Final = '\N{EN DASH}'
 SMALL: Final = 320
@@ -41,16 +42,12 @@ def count(value: int) -> str:
     return f'{value:,}'
 
 
-def flat(values: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:
+def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return nested settings as lines of dotted name and value."""
-    lines: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            lines += flat(value, f'{prefix}{name}.')
-        else:
-            shown = ', '.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            lines.append((f'{prefix}{name}', shown))
-    return lines
+    return [
+        (name, ', '.join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        for name, value in flatten(values)
+    ]
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moving_object_detector.detection.build import create_flow, load_generator
+from moving_object_detector.detection.build import create_flow, generator_for, load_generator
 from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
-from moving_object_detector.engines.quantised import quantise
-from moving_object_detector.engines.ranges_file import load_ranges, ranges_path
 from moving_object_detector.networks.pwcnet import MULTIPLE
-from moving_object_detector.resources import default_model
 from moving_object_detector.tools.bench.cases import EAGER, INT8, Case
 from moving_object_detector.tools.bench.task import Task
 
@@ -73,9 +69,8 @@ class GeneratorTask(NetworkTask):
         super().__init__(case)
         config = case.config
         generator, size, _ = load_generator(config)
-        if config.precision == INT8:
-            model = Path(config.model).expanduser() if config.model else default_model()
-            generator = quantise(generator, load_ranges(ranges_path(model), generator))
+        if self.engine:
+            generator = generator_for(self.engine, generator, config)
         image = torch.rand(self.pairs, 3, *size, generator=self.rng) - 0.5
         flow = torch.randn(self.pairs, 2, *size, generator=self.rng)
         self._run = self.load(generator, (image, flow), 'generator')

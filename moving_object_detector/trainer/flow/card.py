@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 
-from moving_object_detector.options import options_of, value_of
+from moving_object_detector.trainer.command_text import changed_options, command_lines
 from moving_object_detector.trainer.flow.config import FlowTrainConfig
 from moving_object_detector.trainer.flow.validate import Errors
 
@@ -56,20 +55,8 @@ def write_card(
     )
     lines = [f'# {config.name}.safetensors', '', '| | |', '|---|---|']
     lines += [f'| {name} | {text} |' for name, text in rows]
-    lines += ['', *error_table(measured), '', 'Command:', '']
-    lines += [f'    ros2 run moving_object_detector train flow {shlex.join(command)}', '']
-    changed = {
-        option.name: value_of(config, option.name)
-        for option in options_of(type(config))
-        if option.name not in _PATHS and value_of(config, option.name) != option.default
-    }
-    if changed:
-        lines += [
-            'Options other than the defaults:',
-            '',
-            *(f'    {name}: {value}' for name, value in changed.items()),
-            '',
-        ]
+    changed = {name: value for name, value in changed_options(config).items() if name not in _PATHS}
+    lines += ['', *error_table(measured), *command_lines('train flow', command, changed)]
     return '\n'.join(lines)
 
 

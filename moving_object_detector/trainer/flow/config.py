@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from moving_object_detector.errors import UserError
 from moving_object_detector.options import option
+from moving_object_detector.trainer.config import FootageConfig
 
 MULTIPLE = 64
 
@@ -37,16 +38,9 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(FootageConfig):
     """Learning from real video besides: from a teacher's flow, and from the images themselves."""
 
-    root: str = option(
-        '',
-        'Footage: data sets (DAVIS 2016, SegTrackV2, FBMS-59), folders of frames or of such folders, videos, bags; '
-        'several separated by commas, each PATH or PATH@SPLIT. Empty: rendered scenes only.',
-    )
-    split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
-    topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
     cache: str = option('', "Folder for images and the teacher's flow; empty: 'flow_cache' in the output folder.")
     height: int = option(256, "Height of cached images and of the teacher's flow, pixels.", low=64, high=2160)
     width: int = option(448, "Width of cached images and of the teacher's flow, pixels.", low=64, high=4096)
