@@ -11,6 +11,7 @@ from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector, Stage
 from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
+from moving_object_detector.engines.cpu import usable_cores
 from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.engines.merged import merge_upsampling
 from moving_object_detector.engines.quantised import quantise
@@ -30,7 +31,9 @@ from moving_object_detector.resources import generator_path
 RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
 
-def create_flow(config: FlowConfig, device: torch.device, engine: Engine | None = None, batch: int = 1) -> FlowBackend:
+def create_flow(
+    config: FlowConfig, device: torch.device, engine: Engine | None = None, batch: int = 1, threads: int = 0
+) -> FlowBackend:
     """Make the flow backend that the options describe.
 
     Args:
@@ -38,6 +41,7 @@ def create_flow(config: FlowConfig, device: torch.device, engine: Engine | None 
         device: Where a network runs.
         engine: What runs PWC-Net, on that device; None: PyTorch. RAFT-small is always run by PyTorch.
         batch: Pairs that are usually estimated at once.
+        threads: Pairs that DIS computes at a time; 0: one for each physical core.
 
     Raises:
         UserError: The backend needs weights and has none, or not its own; the message says what to do.
@@ -45,7 +49,7 @@ def create_flow(config: FlowConfig, device: torch.device, engine: Engine | None 
     """
     size = (config.height, config.width)
     if config.backend == 'dis':
-        return DisFlow(size, config.preset)
+        return DisFlow(size, config.preset, threads or usable_cores())
     network = load_flow_network(require_flow_model(config), config.backend)
     if isinstance(network, RaftSmall):
         return RaftSmallFlow(network, size, device, config.iterations)
@@ -128,5 +132,5 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
     masks = MaskEngine(engine, generator_for(engine, generator, config), size, batch)
-    flow = create_flow(config.flow, device, engine, batch)
+    flow = create_flow(config.flow, device, engine, batch, config.threads)
     return Detector(flow, masks, size, flow_input, config, stage)

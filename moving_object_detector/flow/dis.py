@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -38,20 +40,28 @@ def reduce_flow(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
 
 
 class DisFlow:
-    """Flow by OpenCV's DIS on grey images.
+    """Flow by OpenCV's DIS on grey images, several pairs at a time.
 
     Args:
         size: (height, width) at which the flow is computed; the result is reduced from it.
         preset: ``ultrafast``, ``fast`` or ``medium``.
+        threads: Pairs that are computed at a time; each gives the same flow with any number of them.
+
+    Raises:
+        ValueError: There is no such preset.
 
     """
 
-    def __init__(self, size: tuple[int, int] = (256, 512), preset: str = 'medium') -> None:
+    def __init__(self, size: tuple[int, int] = (256, 512), preset: str = 'medium', threads: int = 1) -> None:
         if preset not in PRESETS:
             raise ValueError(f'unknown DIS preset {preset!r}; choose one of {", ".join(PRESETS)}')
         self.name = f'dis-{preset}'
         self._size = size
-        self._dis = cv2.DISOpticalFlow.create(PRESETS[preset])
+        self._preset = PRESETS[preset]
+        # What works on a pair keeps its buffers, so each thread has its own.
+        self._own = threading.local()
+        # Threads start with the first pairs, so that a process may be forked before.
+        self._pool = ThreadPoolExecutor(threads, 'dis') if threads > 1 else None
 
     def features(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the grey image at the flow's size, uint8 (h, w)."""
@@ -63,8 +73,21 @@ class DisFlow:
     ) -> Tensor:
         """Estimate the flow of each pair; see :class:`~moving_object_detector.flow.base.FlowBackend`."""
         flows = np.empty((len(sources), 2, *size), np.float32)
-        for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
+
+        def compute(index: int) -> None:
             # DIS reads its flow argument as a starting point only when one is given, so pairs stay independent.
-            flow = self._dis.calc(source, target, None)  # type: ignore[call-overload]
+            flow = self._dis().calc(sources[index], targets[index], None)
             flows[index] = reduce_flow(flow, size).transpose(2, 0, 1)
+
+        if self._pool is None or len(sources) == 1:
+            for index in range(len(sources)):
+                compute(index)
+        else:
+            # OpenCV lets other threads run meanwhile; the list lets errors out.
+            list(self._pool.map(compute, range(len(sources))))
         return torch.from_numpy(flows)
+
+    def _dis(self) -> Any:
+        if not hasattr(self._own, 'dis'):
+            self._own.dis = cv2.DISOpticalFlow.create(self._preset)
+        return self._own.dis

@@ -122,9 +122,10 @@ def test_identical_frames_have_no_flow(scene):
         assert not flow_between(DisFlow(scene.size, preset), scene.image(0), scene.image(0), (96, 160)).any()
 
 
-def test_pairs_do_not_influence_each_other(scene):
+@pytest.mark.parametrize('threads', [1, 3])
+def test_pairs_do_not_influence_each_other(scene, threads):
     size = (96, 160)
-    backend = DisFlow(size)
+    backend = DisFlow(size, threads=threads)
     features = [backend.features(scene.image(time)) for time in (0, 2, 4, 7)]
     pairs = [(0, 1), (1, 0), (0, 3), (2, 1)]
     together = backend.estimate([features[a] for a, _ in pairs], [features[b] for _, b in pairs], size)
@@ -137,6 +138,12 @@ def test_pairs_do_not_influence_each_other(scene):
     for flow, (a, b) in zip(together, pairs, strict=True):
         fresh = DisFlow(size).estimate([features[a]], [features[b]], size)
         assert torch.equal(fresh[0], flow)
+
+
+def test_a_thread_lets_its_error_out(scene):
+    features = DisFlow((96, 160)).features(scene.image(0))
+    with pytest.raises(cv2.error):
+        DisFlow((96, 160), threads=2).estimate([features, features], [features, features[1:]], (96, 160))
 
 
 def test_grey_features_are_those_of_rgb_images():
