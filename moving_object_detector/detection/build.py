@@ -13,6 +13,7 @@ from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.cpu import usable_cores
 from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.engines.fused_correlation import fuse_correlation
 from moving_object_detector.engines.merged import merge_upsampling
 from moving_object_detector.engines.quantised import quantise
 from moving_object_detector.engines.ranges_file import load_ranges, ranges_path
@@ -53,7 +54,10 @@ def create_flow(
     network = load_flow_network(require_flow_model(config), config.backend)
     if isinstance(network, RaftSmall):
         return RaftSmallFlow(network, size, device, config.iterations)
-    return PwcFlow(cast('PWCNet', network), size, device, engine.load if engine else None, batch)
+    network = cast('PWCNet', network)
+    if engine and engine.name == 'torch' and engine.device.type == 'cuda':
+        network = fuse_correlation(network, engine, size)
+    return PwcFlow(network, size, device, engine.load if engine else None, batch)
 
 
 def require_flow_model(config: FlowConfig) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, MULTIPLE, PYRAMID, PWCNet
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
 from moving_object_detector.networks.resize import resize_flow
 
 Run = Callable[..., tuple[Tensor, ...]]
@@ -70,8 +70,7 @@ class PwcFlow:
     ) -> None:
         self.name = 'pwcnet'
         self._device = device
-        height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
-        self._size = (height, width)
+        self._size = height, width = padded(size)
         load = load or _Eager(device)
         self._pyramid = load(PwcPyramid(network), (torch.zeros(1, 3, height, width),), 'PWC-Net pyramid')
         shapes = [(batch, PYRAMID[level - 1], height >> level, width >> level) for level in range(2, LEVELS + 2)]

@@ -6,7 +6,7 @@ are those of the authors' PyTorch release, whose checkpoint loads unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -23,6 +23,15 @@ CONTEXT: Final = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))  # c
 # Output times 20 is in pixels of the input; a pixel of level l is 2**l of those.
 WARP_SCALE: Final = {level: FLOW_DIVISOR / 2**level for level in (2, 3, 4, 5)}
 VALID: Final = 0.9999
+
+Correlate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Computes what :func:`correlate` does."""
+
+
+def padded(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest (height, width) that the network takes and that is no smaller than ``size``."""
+    height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
+    return height, width
 
 
 def cost_volume(a: Tensor, b: Tensor) -> Tensor:
@@ -79,6 +88,23 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     return (sampled * inside).to(x.dtype)
 
 
+def correlate(first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
+    """Return the activated cost volume of features with features that a flow leads to.
+
+    Args:
+        first: Features of the first image (B, C, H, W).
+        second: Features of the second (B, C, H, W).
+        flow: From the first to the second (B, 2, H, W), in pixels of these features; None: no motion.
+
+    Returns:
+        (B, 81, H, W), as :func:`cost_volume` numbers the channels.
+
+    """
+    if flow is not None:
+        second = warp(second, flow)
+    return functional.leaky_relu(cost_volume(first, second), LEAKY_SLOPE)
+
+
 def _conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation),
@@ -99,6 +125,8 @@ class PWCNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.correlate: Correlate = correlate
+        """An engine may put a faster one in its place."""
         inputs = 3
         for level, outputs in enumerate(PYRAMID, 1):
             for name in _pyramid_layers(level):
@@ -165,14 +193,13 @@ class PWCNet(nn.Module):
 
         """
         flows: list[Tensor] = []
-        x = self._dense(6, functional.leaky_relu(cost_volume(pyramid1[5], pyramid2[5]), LEAKY_SLOPE))
+        x = self._dense(6, self.correlate(pyramid1[5], pyramid2[5], None))
         flows.append(self._apply_layer('predict_flow6', x))
         for level in (5, 4, 3, 2):
             up_flow = self._apply_layer(f'deconv{level + 1}', flows[-1])
             up_features = self._apply_layer(f'upfeat{level + 1}', x)
             first, second = pyramid1[level - 1], pyramid2[level - 1]
-            cost = cost_volume(first, warp(second, up_flow * WARP_SCALE[level]))
-            cost = functional.leaky_relu(cost, LEAKY_SLOPE)
+            cost = self.correlate(first, second, up_flow * WARP_SCALE[level])
             x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
             flows.append(self._apply_layer(f'predict_flow{level}', x))
         for index in range(1, len(CONTEXT) + 2):
