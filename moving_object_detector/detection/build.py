@@ -8,7 +8,8 @@ from typing import Final, cast
 import torch
 
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
-from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector, Stage
+from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
+from moving_object_detector.detection.stage import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.cpu import usable_cores

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-
 import cv2
 import numpy as np
 import torch
@@ -15,15 +12,15 @@ from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.ring import Frame, Ring
 from moving_object_detector.detection.setting import Setting
-from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.detection.stage import Stage, unwatched
+from moving_object_detector.detection.votes import PairVotes
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import upload
 from moving_object_detector.networks.weights import FlowInput
 
 SMALLEST_SIDE = 16
 """Pixels: frames with a shorter side are refused."""
-Stage = Callable[[str], AbstractContextManager[None]]
 
 
 class Detector:
@@ -69,9 +66,9 @@ class Detector:
         """Whether the last frame is one of those that get a result."""
         self.last_pairs = 0
         """How many masks the last frame brought."""
-        self.stage: Stage = stage or (lambda _: nullcontext())
+        self.stage: Stage = stage or unwatched
         """Called with a stage's name around each stage; may be replaced between steps."""
-        self._flow_input: FlowInput = flow_input
+        self._votes = PairVotes(engine, flow_input)
         self._setting = Setting(config.window)
         self._since_inferred: int | None = None
         self._ring = Ring(config.window)
@@ -176,7 +173,7 @@ class Detector:
         height, width = self.size
         shrinks = image.shape[0] > height and image.shape[1] > width
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        network_image = torch.from_numpy(small).to(self.engine.device).permute(2, 0, 1).float() / 255.0 - 0.5
+        network_image = upload(small, self.engine.device).permute(2, 0, 1).float() / 255.0 - 0.5
         features = self.flow.features(image)
         frame = Frame(self._next_index, stamp, image, network_image, features, infer, tag)
         self._next_index += 1
@@ -188,16 +185,12 @@ class Detector:
             flows = self.flow.estimate(
                 [frame.features for frame, _ in pairs], [neighbour.features for _, neighbour in pairs], self.size
             ).to(self.engine.device)
-        with self.stage('generator input'):
-            prepared = prepare_flow(flows, self._flow_input)
-            images = torch.stack([frame.network_image for frame, _ in pairs])
-        with self.stage('generator'):
-            masks = self.engine(images, prepared.flow)
+        images = torch.stack([frame.network_image for frame, _ in pairs])
+        masks, motions = self._votes(images, flows, self.stage)
         with self.stage('vote'):
-            masks = resolve_sign(masks)
-            moving = prepared.motion >= self.config.gate.min_motion
-            masks = masks * moving[:, None, None, None]
-            for (frame, neighbour), mask, motion, flow in zip(pairs, masks[:, 0], prepared.motion, flows, strict=True):
+            moving = motions >= self.config.gate.min_motion
+            masks = masks * moving[:, None, None]
+            for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
                 if abs(neighbour.index - frame.index) == self._setting.window.stride:
                     frame.flow = flow

@@ -26,6 +26,8 @@ class Engine(Protocol):
     """Where inputs and outputs live."""
     precision: str
     """What its networks compute in, as the engine's library reports it once one is loaded."""
+    capturable: bool
+    """Whether a CUDA graph may be made of its networks together with what is before and after them."""
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
         """Make a network ready.
@@ -58,6 +60,8 @@ class MaskEngine:
         self._run = engine.load(generator, examples, 'generator')
         self.device = engine.device
         """Where its inputs and outputs live."""
+        self.capturable = engine.capturable
+        """Whether a CUDA graph may be made of it together with what is before and after it."""
         self.name = describe(engine)
         """For logs: engine, precision and device."""
 

@@ -47,6 +47,7 @@ class OpenVinoEngine:
     """
 
     name = 'openvino'
+    capturable = False
 
     def __init__(
         self,

@@ -45,6 +45,8 @@ class TensorRtEngine:
     """
 
     name = 'torch_tensorrt'
+    # Its runtime moves to streams of its own.
+    capturable = False
 
     def __init__(self, device: torch.device, precision: str = 'auto', cache: EngineCache | None = None) -> None:
         if device.type != 'cuda':

@@ -37,7 +37,7 @@ class TorchEngine:
                 'set precision to auto, or engine to openvino, which can use bfloat16'
             )
         self._dtype = PRECISIONS[wanted]
-        self._graphs = graphs and device.type == 'cuda'
+        self.capturable = graphs and device.type == 'cuda'
         self.precision = real_precision(device, wanted)
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
@@ -48,7 +48,7 @@ class TorchEngine:
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
             return outputs_of(module(*(tensor.to(self._dtype) for tensor in inputs)))
 
-        return CudaGraphs(run, self.device) if self._graphs else run
+        return CudaGraphs(run, self.device) if self.capturable else run
 
 
 def placed(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

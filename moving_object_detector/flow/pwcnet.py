@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from moving_object_detector.flow.upload import upload
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
 from moving_object_detector.networks.resize import resize_flow
 
@@ -85,7 +86,7 @@ class PwcFlow:
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         # The authors' weights expect BGR.
         bgr = np.ascontiguousarray(small[:, :, ::-1].transpose(2, 0, 1))[None]
-        return self._pyramid(torch.from_numpy(bgr).to(self._device).float() / 255.0)
+        return self._pyramid(upload(bgr, self._device).float() / 255.0)
 
     @torch.inference_mode()
     def estimate(

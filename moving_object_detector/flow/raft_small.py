@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moving_object_detector.flow.upload import upload
 from moving_object_detector.networks.raft_small import SMALLEST_SIDE, STRIDE, Features, RaftSmall, upsample
 from moving_object_detector.networks.resize import resize_flow
 
@@ -44,7 +45,7 @@ class RaftSmallFlow:
         height, width = self._size
         shrinks = image.shape[0] > height
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))[None]).to(self._device)
+        pixels = upload(np.ascontiguousarray(small.transpose(2, 0, 1))[None], self._device)
         return self._network.features(pixels.float() / 127.5 - 1.0)
 
     @torch.inference_mode()

@@ -14,7 +14,8 @@ from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
 
 if TYPE_CHECKING:
-    from moving_object_detector.detection.detector import Detector, Stage
+    from moving_object_detector.detection.detector import Detector
+    from moving_object_detector.detection.stage import Stage
 
 
 class PairClock:

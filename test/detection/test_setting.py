@@ -23,6 +23,7 @@ class TellingEngine:
 
     name = 'telling'
     device = torch.device('cpu')
+    capturable = False
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
         return torch.stack([mask_of(round(float(one[0, 0, 0])), round(float(one[1, 0, 0]))) for one in flow])
@@ -56,7 +57,7 @@ def make_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[WindowConfig], D
 
     # The flows carry numbers, which must reach the engine as they are.
     monkeypatch.setattr(
-        'moving_object_detector.detection.detector.prepare_flow',
+        'moving_object_detector.detection.votes.prepare_flow',
         lambda flows, form: SimpleNamespace(flow=flows, motion=torch.ones(len(flows))),
     )
 
