@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, cast
 
 import torch
@@ -13,7 +14,7 @@ from moving_object_detector.detection.stage import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.cpu import usable_cores
-from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.engines.create import choose_device, create_engine, mask_precision
 from moving_object_detector.engines.fused_correlation import fuse_correlation
 from moving_object_detector.engines.merged import merge_upsampling
 from moving_object_detector.engines.quantised import quantise
@@ -128,14 +129,16 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
         )
     device = choose_device(config.device)
     generator, size, flow_input = load_generator(config)
-    engine = create_engine(
-        config.engine, device, precision=config.precision, threads=config.threads, cache=cache or EngineCache()
-    )
+    make = partial(create_engine, config.engine, device, threads=config.threads, cache=cache or EngineCache())
+    automatic = config.precision == 'auto'
+    # Masks bear bfloat16; what it does to flow depends on the weights.
+    engine = make(precision=mask_precision(config.engine, device) if automatic else config.precision)
+    flow_engine = make(precision='float32') if automatic else engine
     if engine.name == 'openvino' and config.flow.backend != 'raft_small':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
         torch.set_num_threads(1)
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
     masks = MaskEngine(engine, generator_for(engine, generator, config), size, batch)
-    flow = create_flow(config.flow, device, engine, batch, config.threads)
+    flow = create_flow(config.flow, device, flow_engine, batch, config.threads)
     return Detector(flow, masks, size, flow_input, config, stage)

@@ -89,8 +89,8 @@ class DetectorConfig:
     )
     precision: str = option(
         'auto',
-        'What the engine computes in; auto: float32. float16 is for GPUs, bfloat16 also for OpenVINO on CPUs that have '
-        'it, int8 for OpenVINO with a model whose ranges were measured.',
+        'What the engine computes in; auto: float32, masks in bfloat16 where OpenVINO runs on a CPU with instructions '
+        'for it. float16 is for GPUs, int8 for OpenVINO with a model whose ranges were measured.',
         choices=('auto', 'float32', 'float16', 'bfloat16', 'int8'),
     )
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')

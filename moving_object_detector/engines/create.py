@@ -51,6 +51,23 @@ def choose_engine(name: str, device: torch.device) -> str:
     return best if find_spec(best) is not None else 'torch'
 
 
+def mask_precision(name: str, device: torch.device) -> str:
+    """Return the precision in which an engine computes masks fastest without changing them.
+
+    That is bfloat16 for OpenVINO on a CPU with instructions for it (masks overlap by more than 0.99 with float32's, see
+    docs/performance.md), else float32.
+
+    Raises:
+        UserError: There is no such engine.
+
+    """
+    if choose_engine(name, device) != 'openvino' or find_spec('openvino') is None:
+        return 'float32'
+    from moving_object_detector.engines.openvino_engine import native_precision
+
+    return 'bfloat16' if native_precision() == 'bfloat16' else 'float32'
+
+
 def create_engine(
     name: str, device: torch.device, *, precision: str = 'auto', threads: int = 0, cache: EngineCache | None = None
 ) -> Engine:
@@ -60,7 +77,7 @@ def create_engine(
         name: ``torch``, ``openvino`` (CPU only), ``torch_tensorrt`` (NVIDIA GPUs) or ``auto``: see
             :func:`choose_engine`.
         device: Where it runs.
-        precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or, for OpenVINO, ``int8``.
+        precision: ``auto`` (float32), ``float32``, ``float16``, ``bfloat16`` or, for OpenVINO, ``int8``.
         threads: CPU threads; 0: one for each physical core.
         cache: Where engines that take long to build are kept; None: nowhere.
 

@@ -82,8 +82,8 @@ class OpenVinoEngine:
         """
         module = module.eval().cpu()
         compiled = _aside(lambda: self._compiled(module, examples, label))
-        if _hint(compiled) != HINTS[self.precision]:
-            real = next((ours for ours, hint in HINTS.items() if hint == _hint(compiled)), _hint(compiled))
+        real = _ours(compiled.get_property('INFERENCE_PRECISION_HINT'))
+        if HINTS.get(real, real) != HINTS[self.precision]:
             raise UserError(
                 f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
             )
@@ -166,10 +166,23 @@ def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
     return openvino.convert_model(traced, input=[[-1, *row.shape[1:]] for row in rows])
 
 
-def _hint(compiled: Any) -> str:
-    names = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
-    reported = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
-    return names.get(reported, str(reported))
+def native_precision() -> str:
+    """Return the fastest floating precision that this CPU has instructions for."""
+
+    def ask() -> Any:
+        import openvino
+
+        # Unasked, OpenVINO hints at what the hardware is fastest with.
+        return openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT')
+
+    return _ours(_aside(ask))
+
+
+def _ours(precision: Any) -> str:
+    """Return our name of a precision of OpenVINO's, of which those that are not ours keep theirs."""
+    name = precision.to_string()
+    names = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
+    return str(names.get(name, name))
 
 
 def _cpu_name(core: Any) -> str:

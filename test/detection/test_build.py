@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.detection.build import create_flow
-from moving_object_detector.detection.config import FlowConfig
+from moving_object_detector.detection.build import build_detector, create_flow
+from moving_object_detector.detection.config import DetectorConfig, FlowConfig
+from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.errors import UserError
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
@@ -53,6 +56,28 @@ def test_a_network_needs_its_weights(backend: str, file: str) -> None:
     )
     with pytest.raises(UserError, match=message):
         create_flow(FlowConfig(backend=backend), CPU)
+
+
+@pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
+def test_auto_computes_masks_in_what_the_cpu_is_fastest_with_and_flow_in_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = PWCNet(), tmp_path / 'weights.safetensors'
+    save_network(network, path, {})
+    config = DetectorConfig(
+        device='cpu', height=32, width=64, flow=FlowConfig(backend='pwcnet', height=64, width=128, model=str(path))
+    )
+    detector = build_detector(config, cache=EngineCache(tmp_path / 'engines'))
+    cpu = Path('/proc/cpuinfo')
+    if not cpu.is_file() or platform.machine() != 'x86_64':
+        pytest.skip('only x86-64 Linux says in /proc/cpuinfo whether there are bfloat16 instructions')
+    has = {'avx512_bf16', 'amx_bf16'} & set(cpu.read_text().split())
+    assert detector.engine.name == f'openvino {"bfloat16" if has else "float32"} on cpu'
+    found, expected = (
+        each.estimate([each.features(PICTURES[0])], [each.features(PICTURES[1])], (64, 128))
+        for each in (detector.flow, PwcFlow(network, (64, 128), CPU))
+    )
+    # Relative, for random weights give long vectors; bfloat16 has but 8 bits.
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
