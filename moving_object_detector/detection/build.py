@@ -133,7 +133,7 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
     automatic = config.precision == 'auto'
     # Masks bear bfloat16; what it does to flow depends on the weights.
     engine = make(precision=mask_precision(config.engine, device) if automatic else config.precision)
-    flow_engine = make(precision='float32') if automatic else engine
+    flow_engine = make(precision='float32') if config.precision in ('auto', 'int8') else engine
     if engine.name == 'openvino' and config.flow.backend != 'raft_small':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
         torch.set_num_threads(1)

@@ -63,9 +63,9 @@ def mask_precision(name: str, device: torch.device) -> str:
     """
     if choose_engine(name, device) != 'openvino' or find_spec('openvino') is None:
         return 'float32'
-    from moving_object_detector.engines.openvino_engine import native_precision
+    from moving_object_detector.engines import openvino_engine
 
-    return 'bfloat16' if native_precision() == 'bfloat16' else 'float32'
+    return openvino_engine.mask_precision()
 
 
 def create_engine(

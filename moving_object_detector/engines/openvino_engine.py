@@ -24,8 +24,8 @@ from moving_object_detector.engines.progress import building
 from moving_object_detector.errors import UserError
 
 T = TypeVar('T')
-HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16', 'int8': 'f32'}
-"""What OpenVINO is asked for; int8 is in the network itself, and what is not int8 there is computed in float32."""
+HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
+"""What OpenVINO calls the floating precisions."""
 WORTH_KEEPING: Final = 1.0
 """Seconds of building from which an engine is cached: loading one takes a tenth of a second."""
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class OpenVinoEngine:
 
     Args:
         precision: ``auto`` (float32), ``float32``, ``bfloat16`` or ``float16`` on a CPU that computes in it,
-            or ``int8``: a quantised network's layers in 8-bit integers, all else in float32.
+            or ``int8``: a quantised network's layers in 8-bit integers, all else as :func:`mask_precision` says.
         threads: CPU threads; 0: one for each physical core that the process may use.
         cache: Where compiled networks are kept; None: nowhere.
         worth_keeping: Seconds of building from which they are.
@@ -62,13 +62,15 @@ class OpenVinoEngine:
             )
         self.device = torch.device('cpu')
         self.precision = 'float32' if precision == 'auto' else precision
+        # What is int8 is so in the network itself.
+        self._floating = mask_precision() if precision == 'int8' else self.precision
         self._cache = cache
         self._worth_keeping = worth_keeping
         # Precision is always asked for: OpenVINO chooses bfloat16 by itself where the CPU has it, also for a network
         # that it imports. Threads are not pinned: what else runs on a pinned core would hold all the others up.
         self._properties: dict[str, object] = {
             'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_PRECISION_HINT': HINTS[self.precision],
+            'INFERENCE_PRECISION_HINT': HINTS[self._floating],
             'INFERENCE_NUM_THREADS': threads or usable_cores(),
             'ENABLE_CPU_PINNING': False,
         }
@@ -83,7 +85,7 @@ class OpenVinoEngine:
         module = module.eval().cpu()
         compiled = _aside(lambda: self._compiled(module, examples, label))
         real = _ours(compiled.get_property('INFERENCE_PRECISION_HINT'))
-        if HINTS.get(real, real) != HINTS[self.precision]:
+        if real != self._floating:
             raise UserError(
                 f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
             )
@@ -166,8 +168,8 @@ def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
     return openvino.convert_model(traced, input=[[-1, *row.shape[1:]] for row in rows])
 
 
-def native_precision() -> str:
-    """Return the fastest floating precision that this CPU has instructions for."""
+def mask_precision() -> str:
+    """Return in what this CPU computes masks fastest: bfloat16 where it has instructions for that, else float32."""
 
     def ask() -> Any:
         import openvino
@@ -175,7 +177,7 @@ def native_precision() -> str:
         # Unasked, OpenVINO hints at what the hardware is fastest with.
         return openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT')
 
-    return _ours(_aside(ask))
+    return 'bfloat16' if _ours(_aside(ask)) == 'bfloat16' else 'float32'
 
 
 def _ours(precision: Any) -> str:

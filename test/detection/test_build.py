@@ -59,19 +59,25 @@ def test_a_network_needs_its_weights(backend: str, file: str) -> None:
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
-def test_auto_computes_masks_in_what_the_cpu_is_fastest_with_and_flow_in_float32(tmp_path: Path) -> None:
+@pytest.mark.parametrize('precision', ['auto', 'int8'])
+def test_where_masks_are_computed_in_less_flow_is_in_float32(tmp_path: Path, precision: str) -> None:
     torch.manual_seed(0)
     network, path = PWCNet(), tmp_path / 'weights.safetensors'
     save_network(network, path, {})
     config = DetectorConfig(
-        device='cpu', height=32, width=64, flow=FlowConfig(backend='pwcnet', height=64, width=128, model=str(path))
+        device='cpu',
+        precision=precision,
+        height=32,
+        width=64,
+        flow=FlowConfig(backend='pwcnet', height=64, width=128, model=str(path)),
     )
     detector = build_detector(config, cache=EngineCache(tmp_path / 'engines'))
     cpu = Path('/proc/cpuinfo')
     if not cpu.is_file() or platform.machine() != 'x86_64':
         pytest.skip('only x86-64 Linux says in /proc/cpuinfo whether there are bfloat16 instructions')
     has = {'avx512_bf16', 'amx_bf16'} & set(cpu.read_text().split())
-    assert detector.engine.name == f'openvino {"bfloat16" if has else "float32"} on cpu'
+    masks = {'auto': 'bfloat16' if has else 'float32', 'int8': 'int8'}[precision]
+    assert detector.engine.name == f'openvino {masks} on cpu'
     found, expected = (
         each.estimate([each.features(PICTURES[0])], [each.features(PICTURES[1])], (64, 128))
         for each in (detector.flow, PwcFlow(network, (64, 128), CPU))
