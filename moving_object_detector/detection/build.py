@@ -10,6 +10,8 @@ import torch
 
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
+from moving_object_detector.detection.load import most_pairs_at_half_size
+from moving_object_detector.detection.setting import SMALLEST_HALF, half_of
 from moving_object_detector.detection.stage import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
@@ -106,7 +108,9 @@ def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) 
     return merge_upsampling(generator) if engine.name == 'openvino' else generator
 
 
-def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None) -> Detector:
+def build_detector(
+    config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None, half: bool = False
+) -> Detector:
     """Load the weights and make the detector that the options describe.
 
     Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
@@ -118,6 +122,8 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
         config: All options.
         stage: Called with a stage's name around each stage; for measuring.
         cache: Where built engines are kept; None: the user's cache folder.
+        half: Whether to make the generator ready at half its size too, for settings that ask for it; at less than
+            :data:`SMALLEST_HALF` on a side it is not.
 
     Raises:
         UserError: An option, a device or a model file is wrong; the message says which and what to do.
@@ -139,6 +145,10 @@ def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache:
         torch.set_num_threads(1)
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
-    masks = MaskEngine(engine, generator_for(engine, generator, config), size, batch)
+    network = generator_for(engine, generator, config)
+    masks = MaskEngine(engine, network, size, batch)
+    smaller = None
+    if half and all(side >= least for side, least in zip(half_of(size), SMALLEST_HALF, strict=True)):
+        smaller = MaskEngine(engine, network, half_of(size), most_pairs_at_half_size(config.window))
     flow = create_flow(config.flow, device, flow_engine, batch, config.threads)
-    return Detector(flow, masks, size, flow_input, config, stage)
+    return Detector(flow, masks, size, flow_input, config, stage, smaller)

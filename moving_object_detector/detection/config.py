@@ -103,3 +103,25 @@ class DetectorConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     continuity: ContinuityConfig = field(default_factory=ContinuityConfig)
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """What is given up when the machine is behind."""
+
+    target_rate: float = option(
+        0.0,
+        'Masks a second, or as many as images come: the window is made smaller as far as that takes, then the '
+        "generator's size (if this was above 0 when the node was configured), and larger again when there is room; "
+        '0: both stay.',
+        low=0.0,
+        high=1000.0,
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True)
+class EngineConfig(DetectorConfig):
+    """All options of a detector and of what decides which engines it is built with."""
+
+    load: LoadConfig = field(default_factory=LoadConfig)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from math import log2
 from statistics import median
+from typing import Final, NamedTuple
 
 from moving_object_detector.detection.setting import Setting
 
@@ -15,6 +16,18 @@ SAMPLES = 9
 SETTLED = 5
 """Batches after which a new setting is judged."""
 MOST_OVERHEAD = 50.0
+LEAST_HALF: Final = 0.25
+"""Of a pair's cost at the whole size, where the generator is all of it: half the size has a quarter of the pixels."""
+UNKNOWN_HALF: Final = 0.5
+"""Until it is known: between that quarter and 1, where all is flow, or the generator does not fill a GPU."""
+
+
+class Batch(NamedTuple):
+    """What the flows and masks of some pairs took, all at one size."""
+
+    pairs: float
+    half: bool
+    seconds: float
 
 
 class Arrivals:
@@ -46,19 +59,22 @@ class Costs:
     """Predicts the time that a setting takes from the times that the present one takes; all in seconds.
 
     A frame costs ``frame`` (decoding, resizing, features), a result ``result`` (refinement, messages), a
-    batch of n pairs ``unit x (overhead + n)``. The overhead is a property of the machine more than
-    of its load, is nought on a CPU and is large on a GPU that a small batch cannot fill. It is learnt
-    from changes of the setting, which bring batches of another length.
+    batch of n pairs ``unit x (overhead + n)``, at half the generator's size ``unit x (overhead + half x n)``.
+    The overhead is a property of the machine more than of its load, is nought on a CPU and is large on a
+    GPU that a small batch cannot fill; half is between a quarter and 1, the more of a pair is flow the
+    larger. Both are learnt from changes of the setting, which bring batches of another length or size.
     """
 
     def __init__(self) -> None:
         self.overhead = 0.0
         """What a batch costs beside its pairs, in pairs."""
+        self.half = UNKNOWN_HALF
+        """What a pair costs at half the generator's size, in pairs at the whole size."""
         self._frames: deque[float] = deque(maxlen=SAMPLES)
         self._results: deque[float] = deque(maxlen=SAMPLES)
-        self._batches: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
-        self._before: list[tuple[int, float]] = []
-        self._seen: set[int] = set()
+        self._batches: deque[Batch] = deque(maxlen=SAMPLES)
+        self._before: list[Batch] = []
+        self._seen: set[tuple[int, bool]] = set()
 
     def frame(self, seconds: float) -> None:
         """Take note of what entering a frame took."""
@@ -68,15 +84,15 @@ class Costs:
         """Take note of what refining and publishing a result took."""
         self._results.append(seconds)
 
-    def batch(self, pairs: int, seconds: float) -> None:
-        """Take note of what the flows and masks of a batch of pairs took."""
-        if pairs not in self._seen:
+    def batch(self, pairs: int, seconds: float, *, half: bool = False) -> None:
+        """Take note of what the flows and masks of a batch of pairs took, at half the generator's size or the whole."""
+        if (pairs, half) not in self._seen:
             # Engines prepare themselves for a batch of new length: the first one says nothing.
-            self._seen.add(pairs)
+            self._seen.add((pairs, half))
             return
-        self._batches.append((pairs, seconds))
+        self._batches.append(Batch(pairs, half, seconds))
         if self._before and len(self._batches) == SETTLED:
-            self._learn_overhead()
+            self._learn()
 
     def changed(self) -> None:
         """Judge by what comes from now on: the setting is another."""
@@ -90,30 +106,48 @@ class Costs:
 
     def work(self, setting: Setting) -> float:
         """Predict the seconds of computing that one image takes, on average."""
-        unit = median(seconds / (self.overhead + pairs) for pairs, seconds in self._batches)
-        batches = sum(unit * (self.overhead + pairs) for pairs in setting.batches if pairs)
+        unit = median(batch.seconds / self._units(batch.pairs, batch.half) for batch in self._batches)
+        batches = sum(unit * self._units(pairs, setting.half) for pairs in setting.batches if pairs)
         results = median(self._results) if self._results else 0.0
         return (median(self._frames) + (batches + results) / setting.every) / setting.take
 
-    def _learn_overhead(self) -> None:
+    def _units(self, pairs: float, half: bool) -> float:
+        """Return what a batch costs, in pairs at the whole size."""
+        return self.overhead + (self.half if half else 1.0) * pairs
+
+    def _learn(self) -> None:
         """Compare the last batches before a change of the setting with the first ones after it.
 
         So close together they were computed under the same load by others, which varies more than the machine.
         """
-        (pairs, seconds), (pairs_before, seconds_before) = _typical(self._batches), _typical(self._before)
+        after, before = _typical(self._batches), _typical(self._before)
         self._before = []
+        if after.half == before.half:
+            self._learn_overhead(after, before)
+        else:
+            self._learn_half(*((after, before) if after.half else (before, after)))
+
+    def _learn_half(self, half: Batch, whole: Batch) -> None:
+        """Take for the size's doing what the overhead does not explain."""
+        unit = whole.seconds / self._units(whole.pairs, whole.half)
+        found = (half.seconds / unit - self.overhead) / half.pairs if unit > 0 else 1.0
+        self.half = min(max(found, LEAST_HALF), 1.0)
+
+    def _learn_overhead(self, after: Batch, before: Batch) -> None:
+        share = self.half if after.half else 1.0
+        pairs, pairs_before = share * after.pairs, share * before.pairs
         ratio = pairs / pairs_before
         if ratio == 1:
             return
-        slope = (seconds - seconds_before) / (pairs - pairs_before)
+        slope = (after.seconds - before.seconds) / (pairs - pairs_before)
         # A longer batch that took no longer: the machine is far from full.
-        found = seconds / slope - pairs if slope > 0 else MOST_OVERHEAD
+        found = after.seconds / slope - pairs if slope > 0 else MOST_OVERHEAD
         # The smaller the change, the more of it is noise; from a factor of two on it is believed.
         belief = min(abs(log2(ratio)), 1.0)
         self.overhead += belief * (min(max(found, 0.0), MOST_OVERHEAD) - self.overhead)
 
 
-def _typical(batches: Iterable[tuple[int, float]]) -> tuple[float, float]:
-    """Return medians of pairs and of seconds."""
-    pairs, seconds = zip(*batches, strict=True)
-    return median(pairs), median(seconds)
+def _typical(batches: Iterable[Batch]) -> Batch:
+    """Return medians of pairs and of seconds of batches at one size."""
+    pairs, halves, seconds = zip(*batches, strict=True)
+    return Batch(median(pairs), halves[0], median(seconds))

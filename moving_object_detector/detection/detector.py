@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.ring import Frame, Ring
-from moving_object_detector.detection.setting import Setting
+from moving_object_detector.detection.setting import Setting, half_of
 from moving_object_detector.detection.stage import Stage, unwatched
 from moving_object_detector.detection.votes import PairVotes
 from moving_object_detector.engines.base import MaskEngine
@@ -35,6 +38,9 @@ class Detector:
     than the frames that have come since: so a smaller window completes frames at once, with the votes
     they have, a larger one lets them wait longer, and each still gets one refined result, in order.
 
+    The generator's size can change as well. A frame that gets votes at both sizes goes on at the newer one:
+    the generator's image is made anew of the frame's own, the sum of its votes and its flow are resized.
+
     Args:
         flow: Flow backend.
         engine: Runs the generator.
@@ -42,6 +48,7 @@ class Detector:
         flow_input: Form of flow that the generator's weights expect.
         config: Window, gate, refinement and mask options; all but the window's may be replaced between steps.
         stage: Called with a stage's name around each stage; for measuring.
+        half: Runs the generator at :func:`half_of` the size; None: the size stays.
 
     """
 
@@ -53,10 +60,11 @@ class Detector:
         flow_input: FlowInput,
         config: DetectorConfig,
         stage: Stage | None = None,
+        half: MaskEngine | None = None,
     ) -> None:
         self.flow = flow
-        self.engine = engine
-        self.size = size
+        self.sizes = {False: size} if half is None else {False: size, True: half_of(size)}
+        """(height, width) of the generator's input by :attr:`Setting.half`, for the settings that there are."""
         self.config = config
         self.last_step = Step.CONTINUES
         """What the last frame was to the one before it."""
@@ -68,7 +76,8 @@ class Detector:
         """How many masks the last frame brought."""
         self.stage: Stage = stage or unwatched
         """Called with a stage's name around each stage; may be replaced between steps."""
-        self._votes = PairVotes(engine, flow_input)
+        self._engines = {False: engine} if half is None else {False: engine, True: half}
+        self._votes = {small: PairVotes(each, flow_input) for small, each in self._engines.items()}
         self._setting = Setting(config.window)
         self._since_inferred: int | None = None
         self._ring = Ring(config.window)
@@ -76,11 +85,21 @@ class Detector:
         self._next_index = 0
 
     @property
+    def engine(self) -> MaskEngine:
+        """What runs the generator at present."""
+        return self._engines[self._setting.half]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the generator's input at present."""
+        return self.sizes[self._setting.half]
+
+    @property
     def setting(self) -> Setting:
-        """Which neighbours vote, and of which frames masks are computed; from the next frame on.
+        """Which neighbours vote, at which size, and of which frames masks are computed; from the next frame on.
 
         Raises:
-            ValueError: Set to a window that reaches further than the configured one.
+            ValueError: Set to a window that reaches further than the configured one, or to a size without an engine.
 
         """
         return self._setting
@@ -90,6 +109,8 @@ class Detector:
         window = setting.window
         if max(window.past, window.future) * window.stride > self._ring.reach:
             raise ValueError(f'{setting} reaches further than the {self._ring.reach} frames that are kept')
+        if setting.half not in self._engines:
+            raise ValueError(f'{setting}: the detector was built without an engine of half the size')
         self._setting = setting
 
     def reset(self) -> None:
@@ -152,6 +173,7 @@ class Detector:
         self._ring.push(newest)
         pairs = self._ring.pairs(newest, self._setting.window) if infer else []
         if pairs:
+            self._bring_to_size(frame for frame, _ in pairs)
             self._vote(pairs)
         self.last_inferred, self.last_pairs = newest.inferred, len(pairs)
         results += self._finish(newest.index - self._setting.delay)
@@ -169,15 +191,25 @@ class Detector:
         self.missed += len(complete) - len(results)
         return results
 
+    def _bring_to_size(self, frames: Iterable[Frame]) -> None:
+        """Let frames that are about to be voted on go on at the present size, where they were at another."""
+        for frame in frames:
+            if frame.network_image.shape[1:] != self.size:
+                frame.resize(self._network_image(frame.image))
+
     def _enter(self, image: NDArray[np.uint8], stamp: int, infer: bool, tag: object) -> Frame:
-        height, width = self.size
-        shrinks = image.shape[0] > height and image.shape[1] > width
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        network_image = upload(small, self.engine.device).permute(2, 0, 1).float() / 255.0 - 0.5
+        network_image = self._network_image(image)
         features = self.flow.features(image)
         frame = Frame(self._next_index, stamp, image, network_image, features, infer, tag)
         self._next_index += 1
         return frame
+
+    def _network_image(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return (3, h, w), RGB in [-0.5, 0.5] at the generator's present size, on its device."""
+        height, width = self.size
+        shrinks = image.shape[0] > height and image.shape[1] > width
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return upload(small, self.engine.device).permute(2, 0, 1).float() / 255.0 - 0.5
 
     def _vote(self, pairs: list[tuple[Frame, Frame]]) -> None:
         """Compute the mask of each pair (frame, neighbour) and add it to the frame's average."""
@@ -186,7 +218,7 @@ class Detector:
                 [frame.features for frame, _ in pairs], [neighbour.features for _, neighbour in pairs], self.size
             ).to(self.engine.device)
         images = torch.stack([frame.network_image for frame, _ in pairs])
-        masks, motions = self._votes(images, flows, self.stage)
+        masks, motions = self._votes[self._setting.half](images, flows, self.stage)
         with self.stage('vote'):
             moving = motions >= self.config.gate.min_motion
             masks = masks * moving[:, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -44,22 +45,47 @@ def windows(ceiling: WindowConfig, *, zero_lag: bool) -> list[WindowConfig]:
     return [replace(ceiling, past=past, future=future) for past, future in sides]
 
 
-def ladder(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1, sparsest: int = SPARSEST) -> list[Setting]:
+def rungs(reaches: Sequence[WindowConfig], *, half: bool) -> list[tuple[WindowConfig, bool]]:
+    """Return windows and whether the generator has half its size with each, the best first.
+
+    This alone says where the size stands: last, since half of 96x192 costs the shipped weights some thirty points of J
+    on rendered scenes, and all votes but one cost a few (docs/performance.md).
+
+    Args:
+        reaches: As from :func:`windows`.
+        half: Whether the generator can have half its size.
+
+    """
+    whole = [(window, False) for window in reaches]
+    return [*whole, (reaches[-1], True)] if half else whole
+
+
+def ladder(
+    ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1, sparsest: int = SPARSEST, half: bool = False
+) -> list[Setting]:
     """Return all settings, the best first.
 
-    The largest window counts most, then masks of more frames. Below the smallest window images are left
-    out altogether, since entering one costs too, at last more than the rate that is asked for allows.
+    Windows and sizes count most (:func:`rungs`), then masks of more frames. Below the smallest window images
+    are left out altogether, since entering one costs too, at last more than the rate that is asked for allows.
 
     Args:
         ceiling: The configured window.
         zero_lag: As for :func:`windows`.
         spare: Images that come for each mask that is asked for.
         sparsest: One image in so many is looked at at least.
+        half: As for :func:`rungs`.
 
     """
     reaches = windows(ceiling, zero_lag=zero_lag)
-    whole = [Setting(window, every) for window in reaches for every in range(1, spare + 1)]
-    return whole + [Setting(reaches[-1], take=take) for take in range(2, sparsest + 1)]
+    steps = rungs(reaches, half=half)
+    whole = [Setting(window, every, half=small) for window, small in steps for every in range(1, spare + 1)]
+    last = [small for window, small in steps if window == reaches[-1]]
+    return whole + [Setting(reaches[-1], take=take, half=small) for take in range(2, sparsest + 1) for small in last]
+
+
+def most_pairs_at_half_size(ceiling: WindowConfig) -> int:
+    """Return how many pairs the largest batch of a ladder has at half the generator's size."""
+    return max(sum(step.batches) for step in ladder(ceiling, zero_lag=False, half=True) if step.half)
 
 
 class LoadController:
@@ -75,6 +101,7 @@ class LoadController:
         max_gap: Seconds between two frames above which the detector starts anew.
         arrivals: The images that come.
         costs: What the work takes.
+        half: Whether the generator can have half its size.
 
     """
 
@@ -87,6 +114,7 @@ class LoadController:
         max_gap: float,
         arrivals: Arrivals,
         costs: Costs,
+        half: bool = False,
     ) -> None:
         self.target = target
         self.reason = 'the configured window'
@@ -97,6 +125,7 @@ class LoadController:
         """Whether even the smallest setting is too much."""
         self._ceiling = ceiling
         self._zero_lag = zero_lag
+        self._half = half
         self._max_gap = max_gap
         self._arrivals = arrivals
         self._costs = costs
@@ -156,7 +185,9 @@ class LoadController:
         sparsest = _whole(rate * self._max_gap, 2.0, 1.5, self.setting.take)
         key = min(spare, MOST_SPARE), min(sparsest, SPARSEST)
         if key not in self._ladders:
-            self._ladders[key] = ladder(self._ceiling, zero_lag=self._zero_lag, spare=key[0], sparsest=key[1])
+            self._ladders[key] = ladder(
+                self._ceiling, zero_lag=self._zero_lag, spare=key[0], sparsest=key[1], half=self._half
+            )
         return self._ladders[key]
 
 

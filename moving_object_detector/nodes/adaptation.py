@@ -94,9 +94,8 @@ class Adaptation:
         controller = self._controller
         if controller is None:
             return {}
-        height, width = self._detector.size
         return {
-            'load setting': f'{controller.setting}, {width}x{height}',
+            'load setting': self._described(controller.setting),
             'load reason': controller.reason,
             'target rate hz': f'{controller.target:.2f}',
             'camera rate hz': f'{self._arrivals.rate():.2f}',
@@ -111,8 +110,8 @@ class Adaptation:
             return ''
         return (
             f'load.target_rate {controller.target:g} Hz cannot be kept even at the smallest setting '
-            f'({controller.setting}); lower the rate or size of the images, flow.height and flow.width, or height '
-            'and width'
+            f'({self._described(controller.setting)}); lower the rate or size of the images, flow.height and '
+            'flow.width, or height and width'
         )
 
     # For the computing thread
@@ -160,7 +159,7 @@ class Adaptation:
         pairs = self._clock.take()
         self._costs.frame(seconds - pairs)
         if self._detector.last_pairs:
-            self._costs.batch(self._detector.last_pairs, pairs)
+            self._costs.batch(self._detector.last_pairs, pairs, half=self._detector.setting.half)
 
     def published(self, seconds: float) -> None:
         """Take note of how long refining and publishing a result took."""
@@ -171,7 +170,11 @@ class Adaptation:
         controller = self._controller
         if controller is not None and controller.decide(time.monotonic()):
             self._detector.setting = controller.setting
-            self._inform('load', f'load: {controller.setting}; {controller.reason}')
+            self._inform('load', f'load: {self._described(controller.setting)}; {controller.reason}')
+
+    def _described(self, setting: Setting) -> str:
+        height, width = self._detector.sizes[setting.half]
+        return f'{setting}, {width}x{height}'
 
     def _start(self, config: NodeConfig) -> None:
         self._controller = LoadController(
@@ -181,6 +184,7 @@ class Adaptation:
             max_gap=config.continuity.max_gap,
             arrivals=self._arrivals,
             costs=self._costs,
+            half=True in self._detector.sizes,
         )
         self._detector.setting = self._controller.setting
         if self._clock is None:

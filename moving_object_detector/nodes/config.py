@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.detection.config import EngineConfig
 from moving_object_detector.options import option
 
 
@@ -20,21 +20,7 @@ class InputConfig:
 
 
 @dataclass(frozen=True)
-class LoadConfig:
-    """What is given up when the machine is behind."""
-
-    target_rate: float = option(
-        0.0,
-        'Masks a second, or as many as images come: the window is made smaller as far as that takes, and larger again '
-        'when there is room; 0: the window stays.',
-        low=0.0,
-        high=1000.0,
-        runtime=True,
-    )
-
-
-@dataclass(frozen=True)
-class NodeConfig(DetectorConfig):
+class NodeConfig(EngineConfig):
     """All parameters of the node."""
 
     transport: str = option(
@@ -51,4 +37,3 @@ class NodeConfig(DetectorConfig):
     )
     autostart: bool = option(True, 'Configure and activate at the start.')
     input: InputConfig = field(default_factory=InputConfig)
-    load: LoadConfig = field(default_factory=LoadConfig)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.detector import Detector
+from moving_object_detector.detection.setting import half_of
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.dis import DisFlow
@@ -56,6 +57,7 @@ def make_detector(generator: Generator) -> Callable[..., Detector]:
             SIZE,
             'residual',
             config,
+            half=MaskEngine(TorchEngine(torch.device('cpu')), generator, half_of(SIZE)),
         )
 
     return make

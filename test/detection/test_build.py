@@ -1,4 +1,4 @@
-"""Flow backends as the options ask for them."""
+"""Flow backends and engines as the options ask for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from moving_object_detector.detection.build import build_detector, create_flow
-from moving_object_detector.detection.config import DetectorConfig, FlowConfig
+from moving_object_detector.detection.config import DetectorConfig, FlowConfig, WindowConfig
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.errors import UserError
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -47,6 +47,24 @@ def test_networks_from_either_kind_of_file(architecture: str, released: bool, tm
     ]
     assert backend.name == architecture
     assert torch.equal(*flows)
+
+
+@pytest.mark.parametrize(
+    ('size', 'half', 'sizes'),
+    [
+        ((96, 192), True, {False: (96, 192), True: (48, 96)}),
+        ((96, 192), False, {False: (96, 192)}),
+        # Half of it would be too small.
+        ((92, 192), True, {False: (92, 192), True: (48, 96)}),
+        ((84, 192), True, {False: (84, 192)}),
+        ((192, 184), True, {False: (192, 184)}),
+    ],
+)
+def test_half_the_size_where_it_is_asked_for_and_large_enough(
+    size: tuple[int, int], half: bool, sizes: dict[bool, tuple[int, int]]
+) -> None:
+    config = DetectorConfig(engine='torch', device='cpu', height=size[0], width=size[1], window=WindowConfig(1, 1, 1))
+    assert build_detector(config, half=half).sizes == sizes
 
 
 @pytest.mark.parametrize(('backend', 'file'), [('pwcnet', 'pwc_net.pth.tar'), ('raft_small', 'raft-small.pth')])

@@ -10,12 +10,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.result import Result
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
+from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
 Images = list[NDArray[np.uint8]]
 Make = Callable[..., Detector]
@@ -143,6 +145,70 @@ def test_the_flow_of_a_result_leads_to_its_neighbour(make_detector: Make, clip: 
         cells = whole.reshape(32, 2, 64, 2, 2).mean((1, 3))
         inner = np.s_[2:-2, 2:-2]
         assert np.abs(cells / 2 - flow(key[1], target))[inner].mean() < 0.15
+
+
+def test_a_frame_keeps_its_flow_when_the_size_changes(make_detector: Make, clip: Images) -> None:
+    results = {}
+    for half in (False, True):
+        detector = make_detector(config_of(2, 2))
+        came = []
+        for n, image in enumerate(clip[:6]):
+            if n == 5:
+                # Frame 3 has its flow to frame 4 and waits for the last vote; frame 5 comes at the new size.
+                detector.setting = replace(detector.setting, half=half)
+            came += detector.step(image, n * STEP)
+        results[half] = {(r.estimate, r.index): r for r in came}
+    before, after = results[False]['refined', 3], results[True]['refined', 3]
+    assert after.coarse_flow.shape == (16, 32, 2)
+    # Pixels of half the size are twice as large; two by two cells are averaged.
+    np.testing.assert_allclose(
+        after.coarse_flow, before.coarse_flow.reshape(16, 2, 32, 2, 2).mean((1, 3)) / 2, atol=1e-5
+    )
+    assert after.flow.shape == before.flow.shape == (64, 128, 2)
+    assert results[True]['zero_lag', 5].coarse_flow.shape == (16, 32, 2)
+
+
+def test_what_is_computed_at_half_the_size_is_the_generator_at_half_the_size(
+    make_detector: Make, generator: Generator, clip: Images
+) -> None:
+    """Of a frame that came at the whole size, and of one that came at half the size and was voted on at the whole."""
+    detector = make_detector(config_of(0, 1))
+    whole, half = detector.setting, replace(detector.setting, half=True)
+    for change, size in (((whole, half), (16, 32)), ((half, whole), (32, 64))):
+        for n, setting in enumerate(change):
+            detector.setting = setting
+            results = detector.step(clip[n], n * STEP)
+        assert detector.size == size
+        expected = pair_mask(generator, detector, clip[0], clip[1])
+        np.testing.assert_allclose(results[0].average, expected, atol=2e-5)
+        detector.reset()
+
+
+def test_masks_before_and_after_a_change_of_size_overlap() -> None:
+    """With the weights that come with the package, on a rendered scene."""
+    scene = random_scene(9, SceneOptions(size=(192, 384)))
+    config = DetectorConfig(
+        engine='torch', device='cpu', window=WindowConfig(1, 1, 1), gate=OPEN_GATE, height=96, width=192
+    )
+    detector = build_detector(config, half=True)
+    assert detector.sizes == {False: (96, 192), True: (48, 96)}
+    images, masks = [scene.image(time) for time in range(6)], {}
+    for half in (False, True):
+        results = []
+        for n, image in enumerate(images):
+            detector.setting = replace(detector.setting, half=half and n >= 3)
+            results += [r for r in detector.step(image, n * STEP, tag=n) if r.estimate == 'refined']
+        results += detector.flush()
+        assert [(r.index, r.stamp, r.tag, r.votes) for r in results] == [
+            (n, n * STEP, n, 1 if n in (0, 5) else 2) for n in range(6)
+        ]
+        assert all(r.image is images[r.index] and r.probability.shape == (192, 384) for r in results)
+        masks[half] = [r.mask > 0 for r in results]
+    overlaps = [(a & b).sum() / (a | b).sum() for a, b in zip(masks[False], masks[True], strict=True)]
+    areas = [mask.mean() for mask in masks[False]]
+    assert overlaps[:2] == [1.0, 1.0]
+    assert min(areas) > 0.01
+    assert min(overlaps) > 0.8
 
 
 def test_a_caller_that_is_behind_skips_inference_but_not_frames(make_detector: Make, clip: Images) -> None:

@@ -11,17 +11,18 @@ import pytest
 
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.costs import SAMPLES, Arrivals, Costs
-from moving_object_detector.detection.load import HOLD, OVERLOAD, ROOM, LoadController, ladder
+from moving_object_detector.detection.load import HOLD, OVERLOAD, ROOM, LoadController, ladder, most_pairs_at_half_size
 from moving_object_detector.detection.setting import Setting
 
 FIVE = WindowConfig(5, 5, 1)
 
 
 def text(settings: list[Setting]) -> list[str]:
-    """Write a setting as past, future, frames for each mask and, unless it is 1, images for each frame."""
+    """Write a setting as past, future, frames for each mask, unless it is 1 images for each frame, h for half size."""
     return [
-        f'{s.window.past}{s.window.future}/{s.every}' + (f'/{s.take}' if s.take > 1 else '') for s in settings
-    ]  # fmt: skip
+        f'{s.window.past}{s.window.future}/{s.every}' + (f'/{s.take}' if s.take > 1 else '') + ('h' if s.half else '')
+        for s in settings
+    ]
 
 
 def test_the_ladder_of_refined_results() -> None:
@@ -46,6 +47,20 @@ def test_where_fewer_masks_than_images_are_asked_for_the_window_comes_before_the
     assert found[:11] == [
         '22/1', '22/2', '22/3', '11/1', '11/2', '11/3', '10/1', '10/2', '10/3', '10/1/2', '10/1/3'
     ]  # fmt: skip
+
+
+def test_the_size_gives_way_after_the_window() -> None:
+    found = text(ladder(FIVE, zero_lag=False, half=True, sparsest=3))
+    assert found == [
+        '55/1', '44/1', '33/1', '22/1', '11/1', '10/1', '10/1h', '10/1/2', '10/1/2h', '10/1/3', '10/1/3h'
+    ]  # fmt: skip
+    assert text(ladder(WindowConfig(1, 1, 1), zero_lag=False, half=True, spare=2))[:6] == [
+        '11/1', '11/2', '10/1', '10/2', '10/1h', '10/2h'
+    ]  # fmt: skip
+    assert text(ladder(FIVE, zero_lag=True, half=True))[3:6] == ['20/1', '10/1', '10/1h']
+    assert text(ladder(WindowConfig(1, 0, 1), zero_lag=False, half=True))[:3] == ['10/1', '10/1h', '10/1/2']
+    for ceiling in (FIVE, WindowConfig(0, 3, 1), WindowConfig(1, 0, 2)):
+        assert most_pairs_at_half_size(ceiling) == 1
 
 
 def test_the_rate_of_arrivals() -> None:
@@ -83,11 +98,11 @@ def test_costs_by_hand() -> None:
     assert not costs.settled
 
 
-def feed(costs: Costs, pairs: int, seconds: float) -> None:
-    """Change the setting to one with batches of that length."""
+def feed(costs: Costs, pairs: int, seconds: float, *, half: bool = False) -> None:
+    """Change the setting to one with batches of that length and size."""
     costs.changed()
     for _ in range(6):
-        costs.batch(pairs, seconds)
+        costs.batch(pairs, seconds, half=half)
 
 
 def test_what_a_batch_costs_beside_its_pairs_is_learnt_when_the_setting_changes() -> None:
@@ -122,17 +137,70 @@ def test_a_small_change_of_the_window_teaches_little() -> None:
     assert 0 < costs.overhead < 2
 
 
-class Hand:
-    """A controller fed by hand: a pair costs ``pair`` seconds, an image comes every ``period``."""
+ONE_EACH = WindowConfig(1, 1, 1)
 
-    def __init__(self, target: float, period: float, ceiling: WindowConfig = FIVE) -> None:
+
+def test_what_half_the_size_costs_is_learnt_when_the_size_changes() -> None:
+    costs = Costs()
+    costs.frame(0.0)
+    # A pair is 6 ms of flow and 12 ms of generator, 3 ms of it at half the size.
+    feed(costs, 10, 0.180)
+    assert costs.work(Setting(ONE_EACH, half=True)) == pytest.approx(0.018)  # half as long as at the whole size
+    feed(costs, 2, 0.018, half=True)  # window and size at once
+    assert costs.half == pytest.approx(0.5)
+    feed(costs, 2, 0.036)
+    feed(costs, 2, 0.022, half=True)
+    assert costs.half == pytest.approx(22 / 36)
+    assert costs.work(Setting(ONE_EACH)) == pytest.approx(0.036)
+    assert costs.work(Setting(WindowConfig(1, 0, 1), half=True)) == pytest.approx(0.011)
+    feed(costs, 1, 0.020)  # and back, to another window
+    assert costs.half == pytest.approx(0.55)
+    assert costs.overhead == 0
+
+
+@pytest.mark.parametrize(('seconds', 'half'), [(0.001, 0.25), (0.010, 0.25), (0.040, 1.0), (0.200, 1.0)])
+def test_half_the_size_costs_a_quarter_at_least_and_the_whole_at_most(seconds: float, half: float) -> None:
+    costs = Costs()
+    feed(costs, 2, 0.040)
+    feed(costs, 2, seconds, half=True)
+    assert costs.half == half
+
+
+def test_the_overhead_stays_when_the_size_changes() -> None:
+    """Of 8 ms and 1 ms a pair, a quarter of that at half the size: learnt from windows, then from sizes."""
+    costs = Costs()
+    costs.frame(0.0)
+    feed(costs, 8, 0.016)
+    feed(costs, 2, 0.010)
+    assert costs.overhead == pytest.approx(8)
+    feed(costs, 2, 0.0085, half=True)
+    assert (costs.overhead, costs.half) == (pytest.approx(8), pytest.approx(0.25))
+    feed(costs, 1, 0.00825, half=True)
+    assert costs.overhead == pytest.approx(8)
+    assert costs.work(Setting(FIVE)) == pytest.approx(0.018)
+
+
+class Hand:
+    """A controller fed by hand: a pair costs ``pair`` seconds, an image comes every ``period``.
+
+    ``share``: of a pair's cost, what it costs at half the size; None: there is no half size.
+    """
+
+    def __init__(self, target: float, period: float, ceiling: WindowConfig = FIVE, share: float | None = None) -> None:
         self.arrivals, self.costs = Arrivals(), Costs()
         self.controller = LoadController(
-            ceiling, zero_lag=False, target=target, max_gap=1.0, arrivals=self.arrivals, costs=self.costs
+            ceiling,
+            zero_lag=False,
+            target=target,
+            max_gap=1.0,
+            arrivals=self.arrivals,
+            costs=self.costs,
+            half=share is not None,
         )
-        self.period, self.now = period, 0.0
+        self.period, self.now, self.share = period, 0.0, share or 1.0
         for pairs in range(1, 11):
-            self.costs.batch(pairs, 1.0)
+            for half in (False, True):
+                self.costs.batch(pairs, 1.0, half=half)
 
     def frames(self, count: int, pair: float) -> list[str]:
         """Feed frames; return the settings that were changed to."""
@@ -141,8 +209,8 @@ class Hand:
             self.now += self.period
             self.arrivals.add(self.now)
             self.costs.frame(0.0)
-            pairs = self.controller.setting.batches[0]
-            self.costs.batch(pairs, pairs * pair)
+            pairs, half = self.controller.setting.batches[0], self.controller.setting.half
+            self.costs.batch(pairs, pairs * pair * (self.share if half else 1.0), half=half)
             if self.controller.decide(self.now):
                 changes += text([self.controller.setting])
         return changes
@@ -163,6 +231,38 @@ def test_down_at_once_to_what_fits() -> None:
     assert hand.frames(300, pair=0.016) == []  # six pairs would take 96
     assert hand.controller.utilisation == pytest.approx(0.64)
     assert not hand.controller.overloaded
+
+
+def test_the_size_before_the_rate_and_back() -> None:
+    hand = Hand(target=10, period=0.1, share=0.6)
+    # One pair would take 120 ms of 100, at half the size 60 as long as nothing is known; in truth 72.
+    assert hand.frames(6, pair=0.12) == ['10/1h']
+    assert hand.frames(300, pair=0.12) == []
+    assert hand.controller.utilisation == pytest.approx(0.72)
+    # 48 ms: at the whole size 80, too much to go up; then 36, and 60.
+    assert hand.frames(300, pair=0.08) == []
+    assert hand.frames(60, pair=0.06) == ['10/1']
+    assert hand.frames(300, pair=0.06) == []
+
+
+def test_where_all_is_flow_the_size_is_given_back() -> None:
+    hand = Hand(target=10, period=0.1, share=1.0)
+    # Half the size helps nothing; one pair at the whole size takes 120 ms of 200.
+    assert hand.frames(12, pair=0.12) == ['10/1h', '10/1/2']
+    assert hand.frames(600, pair=0.12) == []
+
+
+def test_a_size_that_fails_is_tried_ever_more_rarely() -> None:
+    """The whole size costs more than a machine at half the size can know: half is taken for 0.4 of it, at most."""
+    hand = Hand(target=10, period=0.1, ceiling=WindowConfig(1, 0, 1), share=0.25)
+    ups = []
+    for frame in range(6000):
+        whole = not hand.controller.setting.half
+        hand.costs.half = max(hand.costs.half, 0.4)
+        ups += [frame for change in hand.frames(1, pair=0.12 if whole else 0.1) if change == '10/1']
+    gaps = np.diff(ups)
+    assert 1 < len(ups) < 12
+    assert all(later > 1.4 * earlier or later > 1000 for earlier, later in itertools.pairwise(gaps))
 
 
 def test_single_slow_frames_change_nothing() -> None:
@@ -245,8 +345,9 @@ def test_another_target_takes_effect() -> None:
 class Machine:
     """A camera, a computer and the node's pipeline, in virtual seconds.
 
-    Entering an image, a batch of pairs (``fixed + pairs x pair``) and a result take time, all with
-    noise; every image that came meanwhile is entered, of thirty at most, and the newest is computed.
+    Entering an image, a batch of pairs (``fixed + pairs x pair``; at half the size, where ``share`` says
+    that there is one, a pair takes that share of it) and a result take time, all with noise; every
+    image that came meanwhile is entered, of thirty at most, and the newest is computed.
     """
 
     rate: float
@@ -259,6 +360,7 @@ class Machine:
     ceiling: WindowConfig = FIVE
     zero_lag: bool = False
     seed: int = 0
+    share: float | None = None
     load: float = 1.0
     """Factor on all costs: others use the machine."""
     changes: list[tuple[float, Setting]] = field(default_factory=list)
@@ -276,6 +378,7 @@ class Machine:
             max_gap=1.0,
             arrivals=self.arrivals,
             costs=self.costs,
+            half=self.share is not None,
         )
         self.now = self.next = 0.0
         self.entered: deque[tuple[int, bool]] = deque(maxlen=40)
@@ -321,7 +424,7 @@ class Machine:
             pairs += sum(there.get(self.index - k * window.stride, False) for k in range(1, window.future + 1))
         self.entered.append((self.index, inferred))
         if pairs:
-            self.costs.batch(pairs, self._spend(self.fixed + pairs * self.pair))
+            self.costs.batch(pairs, self._spend(self._batch(pairs, setting.half)), half=setting.half)
         if inferred:
             self.costs.result(self._spend(self.result))
             self.latencies.append(self.now - arrival)
@@ -329,17 +432,20 @@ class Machine:
             if self.controller.decide(self.now):
                 self.changes.append((self.now, self.controller.setting))
 
+    def _batch(self, pairs: int, half: bool) -> float:
+        return self.fixed + pairs * self.pair * (self.share if half and self.share else 1.0)
+
     def true_load(self, setting: Setting) -> float:
         """Return the share of the time that a setting needs in truth."""
-        batches = sum(self.fixed + pairs * self.pair for pairs in setting.batches if pairs)
+        batches = sum(self._batch(pairs, setting.half) for pairs in setting.batches if pairs)
         return self.rate * self.load * (self.enter + (batches + self.result) / setting.every) / setting.take
 
     def steps(self) -> list[Setting]:
         spare = max(1, min(8, int(self.rate / self.target / 0.9)))
-        return ladder(self.ceiling, zero_lag=self.zero_lag, spare=spare)
+        return ladder(self.ceiling, zero_lag=self.zero_lag, spare=spare, half=self.share is not None)
 
 
-def random_machine(seed: int) -> Machine:
+def random_machine(seed: int, *, half: bool) -> Machine:
     """Return a machine on which the largest setting takes between a tenth of the time and twelve times as much."""
     random = np.random.default_rng(seed)
     rate = float(random.uniform(5, 60))
@@ -351,14 +457,16 @@ def random_machine(seed: int) -> Machine:
         ceiling=WindowConfig(*(int(n) for n in random.integers(1, 6, 2)), int(random.integers(1, 3))),
         zero_lag=bool(random.integers(0, 2)),
         seed=seed,
+        share=float(np.random.default_rng(100 + seed).uniform(0.25, 1)) if half else None,
     )  # fmt: skip
     machine.load = float(np.exp(random.uniform(np.log(0.1), np.log(12)))) / machine.true_load(machine.steps()[0])
     return machine
 
 
+@pytest.mark.parametrize('half', [False, True])
 @pytest.mark.parametrize('seed', range(40))
-def test_it_settles_at_the_largest_setting_that_fits(seed: int) -> None:
-    machine = random_machine(seed)
+def test_it_settles_at_the_largest_setting_that_fits(seed: int, half: bool) -> None:
+    machine = random_machine(seed, half=half)
     largest = machine.load * (machine.enter + machine.fixed + 10 * machine.pair + machine.result)
     machine.run(max(60, 30 * largest))
     settled = machine.controller.setting
@@ -403,9 +511,26 @@ def test_an_overload_that_comes_and_goes() -> None:
     assert len(machine.changes) <= len(down) + 3
 
 
+@pytest.mark.parametrize(
+    ('ceiling', 'pair', 'share'),
+    [(FIVE, 0.004, None), *((WindowConfig(1, 0, 1), 0.032, share) for share in (0.25, 0.6, 1.0))],
+)
 @pytest.mark.parametrize('seed', range(5))
-def test_a_load_that_varies_all_the_time_makes_few_changes(seed: int) -> None:
-    machine = Machine(rate=20, target=20, enter=0.001, fixed=0.002, pair=0.004, result=0.003, noise=0.25, seed=seed)
+def test_a_load_that_varies_all_the_time_makes_few_changes(
+    seed: int, ceiling: WindowConfig, pair: float, share: float | None
+) -> None:
+    machine = Machine(
+        rate=20,
+        target=20,
+        enter=0.001,
+        fixed=0.002,
+        pair=pair,
+        result=0.003,
+        noise=0.25,
+        ceiling=ceiling,
+        seed=seed,
+        share=share,
+    )
     random = np.random.default_rng(seed)
     for _ in range(300):
         machine.load = float(random.uniform(0.8, 1.6))

@@ -1,9 +1,10 @@
-"""The window changes while frames wait: against a direct computation of equation 14."""
+"""The window and the generator's size change while frames wait: against a direct computation of equation 14."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.setting import Setting
+from moving_object_detector.detection.setting import Setting, half_of
 
 STEP = 40_000_000
-SIZE = (32, 64)
+SIZES = {False: (32, 64), True: (16, 32)}
 
 
 class TellingEngine:
@@ -26,7 +27,9 @@ class TellingEngine:
     capturable = False
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
-        return torch.stack([mask_of(round(float(one[0, 0, 0])), round(float(one[1, 0, 0]))) for one in flow])
+        assert image.shape[2:] == flow.shape[2:]
+        half = tuple(flow.shape[2:]) == SIZES[True]
+        return torch.stack([mask_of(round(float(one[0, 0, 0])), round(float(one[1, 0, 0])), half) for one in flow])
 
 
 class TellingFlow:
@@ -42,11 +45,12 @@ class TellingFlow:
         return numbers[:, :, None, None].expand(-1, -1, *size).contiguous()
 
 
-def mask_of(frame: int, neighbour: int) -> Tensor:
+def mask_of(frame: int, neighbour: int, half: bool = False) -> Tensor:
     """Return (1, h, w), not touching the border, whose mean over neighbours tells which these were."""
-    mask = torch.zeros(1, *SIZE)
-    mask[0, 4:-4, 4:-4] = torch.rand((SIZE[0] - 8, SIZE[1] - 8), generator=torch.Generator().manual_seed(
-        1000 * frame + neighbour
+    height, width = SIZES[half]
+    mask = torch.zeros(1, height, width)
+    mask[0, 4:-4, 4:-4] = torch.rand((height - 8, width - 8), generator=torch.Generator().manual_seed(
+        2000 * frame + 2 * neighbour + half
     ))  # fmt: skip
     return mask
 
@@ -63,7 +67,8 @@ def make_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[WindowConfig], D
 
     def make(window: WindowConfig) -> Detector:
         config = DetectorConfig(window=window, gate=GateConfig(min_motion=0.0))
-        return Detector(TellingFlow(), TellingEngine(), SIZE, 'residual', config)  # type: ignore[arg-type]
+        engine = TellingEngine()
+        return Detector(TellingFlow(), engine, SIZES[False], 'residual', config, half=engine)  # type: ignore[arg-type]
 
     return make
 
@@ -111,9 +116,22 @@ def settings_at_random(seed: int, length: int, longest: int) -> list[Setting]:
     while len(settings) < length:
         stride = int(rng.integers(1, 3))
         past, future = rng.integers(0, longest // stride + 1, 2)
-        setting = Setting(WindowConfig(int(past), int(future), stride), int(rng.integers(1, 4)))
+        setting = Setting(
+            WindowConfig(int(past), int(future), stride), int(rng.integers(1, 4)), half=bool(rng.integers(0, 2))
+        )
         settings += [setting] * int(rng.integers(1, 6))
     return settings[:length]
+
+
+def mean_of(frame: int, neighbours: list[int], settings: list[Setting]) -> NDArray[np.float32]:
+    """Return the mean of the neighbours' masks, each brought to the size of every later vote."""
+    masks: list[NDArray[np.float32]] = []
+    for neighbour in sorted(neighbours, key=lambda neighbour: max(frame, neighbour)):
+        half = settings[max(frame, neighbour)].half
+        height, width = SIZES[half]
+        masks = [cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) for mask in masks]
+        masks.append(mask_of(frame, neighbour, half)[0].numpy())
+    return np.mean(masks, axis=0)
 
 
 @pytest.mark.parametrize('seed', range(25))
@@ -125,7 +143,7 @@ def test_every_frame_is_the_mean_over_the_neighbours_that_the_rule_names(
     came = []
     for n, setting in enumerate(settings):
         detector.setting = setting
-        came += [(n, result) for result in detector.step(numbered(n), n * STEP)]
+        came += [(n, result) for result in detector.step(numbered(n), n * STEP, tag=-n)]
     came += [(len(settings), result) for result in detector.flush()]
     refined, zero_lag = expected(settings)
     at = [(result.index, n) for n, result in came if result.estimate == 'refined']
@@ -133,9 +151,10 @@ def test_every_frame_is_the_mean_over_the_neighbours_that_the_rule_names(
     assert [(r.index, n) for n, r in came if r.estimate == 'zero_lag'] == [(t, t) for t in zero_lag]
     for _, result in came:
         neighbours = refined[result.index][1] if result.estimate == 'refined' else zero_lag[result.index]
-        mean = torch.stack([mask_of(result.index, neighbour)[0] for neighbour in neighbours]).mean(0)
         assert result.votes == len(neighbours)
-        np.testing.assert_allclose(result.average, mean.numpy(), atol=1e-6)
+        np.testing.assert_allclose(result.average, mean_of(result.index, neighbours, settings), atol=1e-6)
+        assert (result.stamp, result.image[0, 0, 0], result.tag) == (result.index * STEP, result.index, -result.index)
+        assert result.probability.shape == result.image.shape[:2]
 
 
 def steps(detector: Detector, numbers: range) -> list[tuple[int, int, int]]:
@@ -207,6 +226,23 @@ def test_no_window_reaches_beyond_the_configured_one(make_detector: Callable[[Wi
     assert detector.setting == Setting(WindowConfig(2, 1, 2))
 
 
+def test_a_size_needs_its_engine(make_detector: Callable[[WindowConfig], Detector]) -> None:
+    detector = make_detector(WindowConfig(1, 1, 1))
+    detector.setting = Setting(WindowConfig(1, 1, 1), half=True)
+    assert (detector.size, detector.sizes) == (SIZES[True], SIZES)
+    alone = Detector(detector.flow, detector.engine, SIZES[False], 'residual', detector.config)
+    with pytest.raises(ValueError, match='half size: the detector was built without an engine of half the size'):
+        alone.setting = Setting(WindowConfig(1, 1, 1), half=True)
+    assert alone.sizes == {False: SIZES[False]}
+
+
+@pytest.mark.parametrize(
+    ('size', 'half'), [((96, 192), (48, 96)), ((192, 384), (96, 192)), ((100, 204), (48, 104)), ((108, 188), (56, 96))]
+)
+def test_half_a_size_is_a_multiple_of_four(size: tuple[int, int], half: tuple[int, int]) -> None:
+    assert half_of(size) == half
+
+
 @pytest.mark.parametrize(
     ('setting', 'batches', 'text'),
     [
@@ -218,6 +254,7 @@ def test_no_window_reaches_beyond_the_configured_one(make_detector: Callable[[Wi
         (Setting(WindowConfig(1, 2, 2), 2), (3, 0), 'window -1..+2, stride 2, one frame in 2'),
         (Setting(WindowConfig(1, 0, 1), 4), (1, 0, 0, 0), 'window -1..+0, stride 1, one frame in 4'),
         (Setting(WindowConfig(1, 0, 1), take=3), (1,), 'window -1..+0, stride 1, every frame, one image in 3'),
+        (Setting(WindowConfig(1, 1, 1), half=True), (2,), 'window -1..+1, stride 1, every frame, half size'),
     ],
 )
 def test_pairs_that_a_frame_brings(setting: Setting, batches: tuple[int, ...], text: str) -> None:

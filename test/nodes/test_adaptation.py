@@ -24,7 +24,7 @@ class Detector:
         self.setting = Setting(WindowConfig(5, 5, 1))
         self.stage = self.first_stage = lambda _: None
         self.engine = SimpleNamespace(device=torch.device('cpu'))
-        self.size = (64, 128)
+        self.sizes = {False: (64, 128)}
         self.last_inferred, self.last_pairs = True, 10
 
 
@@ -37,13 +37,13 @@ def said():
     return []
 
 
-def overload(adaptation, detector, frames=40):
-    """Feed frames of which each pair takes 20 ms while images come every 50 ms."""
+def overload(adaptation, detector, frames=40, pair=0.02, share=1.0):
+    """Feed frames of which each pair takes 20 ms, that share of it at half the size, while images come every 50 ms."""
     for frame in range(frames):
         adaptation.arrived(0.05 * frame)
         detector.last_pairs = sum(detector.setting.batches)
-        adaptation._clock._seconds = 0.02 * detector.last_pairs
-        adaptation.stepped(0.001 + 0.02 * detector.last_pairs)
+        adaptation._clock._seconds = detector.last_pairs * pair * (share if detector.setting.half else 1.0)
+        adaptation.stepped(0.001 + adaptation._clock._seconds)
         adaptation.published(0.001)
         adaptation.decide()
 
@@ -75,7 +75,23 @@ def test_a_load_that_is_too_much_changes_the_detector_and_is_told(said):
         'camera rate hz': '20.00',
         'utilisation %': '404',
     }
-    assert said == ['load: window -1..+1, stride 1, every frame; the last one needed 404% of the time at 20.0 images/s']
+    assert said == [
+        'load: window -1..+1, stride 1, every frame, 128x64; the last one needed 404% of the time at 20.0 images/s'
+    ]
+
+
+def test_a_load_that_no_window_fits_makes_the_size_smaller_where_there_is_one(said):
+    detector = Detector()
+    detector.sizes = {False: (96, 192), True: (48, 96)}
+    adaptation = Adaptation(detector, config(load__target_rate=100.0), said.append)
+    # Twenty a second: one pair needs 60 ms of 50, at half the size 30; it takes 40, also of what is known then.
+    overload(adaptation, detector, pair=0.06, share=2 / 3)
+    assert detector.setting == Setting(WindowConfig(1, 0, 1), half=True)
+    assert adaptation.report()['load setting'] == 'window -1..+0, stride 1, every frame, half size, 96x48'
+    assert adaptation._costs.half == pytest.approx(2 / 3)
+    assert said[-1].startswith('load: window -1..+0, stride 1, every frame, half size, 96x48; the last one needed')
+    adaptation.configure(config(load__target_rate=0.0))
+    assert detector.setting == Setting(WindowConfig(5, 5, 1))
 
 
 def test_without_the_target_all_is_as_before(said):
@@ -118,7 +134,10 @@ def test_overload_at_the_smallest_setting_is_trouble(said):
     detector = Detector()
     adaptation = Adaptation(detector, config(load__target_rate=100.0), said.append)
     adaptation._controller.overloaded = True
-    assert 'load.target_rate 100 Hz cannot be kept even at the smallest setting (window -5..+5' in adaptation.trouble
+    assert adaptation.trouble.startswith(
+        'load.target_rate 100 Hz cannot be kept even at the smallest setting '
+        '(window -5..+5, stride 1, every frame, 128x64); lower the rate'
+    )
 
 
 def test_the_clock_leaves_out_what_a_frame_costs_without_pairs_and_waits_for_a_gpu():

@@ -9,7 +9,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.engines import openvino_engine
+from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.tools.build_engine import main
@@ -32,7 +35,15 @@ def test_the_second_time_nothing_is_built(model, tmp_path, capsys, monkeypatch):
     """Kept by default only where it takes a second to build, which it does not on every machine."""
     monkeypatch.setattr(openvino_engine.OpenVinoEngine.__init__, '__defaults__', ('auto', 0, None, 0.0))
     folder = tmp_path / 'engines'
-    arguments = ['--folder', str(folder), '--set', f'model={model}', 'engine=openvino', 'device=cpu']
+    arguments = [
+        '--folder',
+        str(folder),
+        '--set',
+        f'model={model}',
+        'engine=openvino',
+        'precision=float32',
+        'device=cpu',
+    ]
     assert main(arguments) == 0
     first = capsys.readouterr()
     (file,) = folder.glob('*.engine')
@@ -44,6 +55,33 @@ def test_the_second_time_nothing_is_built(model, tmp_path, capsys, monkeypatch):
     assert second.err == f'generator: loaded from {file}\n'
     assert second.out == first.out
     assert not logging.getLogger('moving_object_detector.engines').handlers
+
+
+@needs_openvino
+def test_where_the_load_is_adapted_both_sizes_are_built(model, tmp_path, capsys, monkeypatch, caplog):
+    """From the node's own parameter file: what the node asks for is then in the cache."""
+    monkeypatch.setattr(openvino_engine.OpenVinoEngine.__init__, '__defaults__', ('auto', 0, None, 0.0))
+    parameters = tmp_path / 'node.yaml'
+    parameters.write_text('/**: {ros__parameters: {load.target_rate: 10.0, estimate: zero_lag}}\n')
+    folder = tmp_path / 'engines'
+    arguments = ['--folder', str(folder), '--config', str(parameters)]
+    arguments += [
+        '--set',
+        f'model={model}',
+        'engine=openvino',
+        'precision=float32',
+        'device=cpu',
+        'height=96',
+        'width=192',
+    ]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith('ready: openvino float32 on cpu, 192x96 and 96x48, dis-medium flow\n')
+    assert len(list(folder.glob('*.engine'))) == 2
+    config = DetectorConfig(model=str(model), engine='openvino', device='cpu', height=96, width=192)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, 'moving_object_detector.engines'):
+        build_detector(config, cache=EngineCache(folder), half=True)
+    assert [' '.join(message.split()[:3]) for message in caplog.messages] == ['generator: loaded from'] * 2
 
 
 def test_pytorch_has_nothing_to_build(model, tmp_path, capsys, monkeypatch):
