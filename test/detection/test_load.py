@@ -446,10 +446,15 @@ class Machine:
 
 
 def random_machine(seed: int, *, half: bool) -> Machine:
-    """Return a machine on which the largest setting takes between a tenth of the time and twelve times as much."""
+    """Return a machine on which the largest setting takes between a tenth of the time and twelve times as much.
+
+    Where there is half the size, the smallest window at the whole size takes between half the time and four times it.
+    """
     random = np.random.default_rng(seed)
     rate = float(random.uniform(5, 60))
     costs = random.uniform(0, 1, 4) * (0.3, random.choice((0.0, 6.0)), 1.0, 1.0)
+    if half:
+        costs *= 0.2, 0.2, 1.0, 0.2  # else the size would matter little
     machine = Machine(
         rate=rate,
         target=float(rate * random.choice((0.15, 0.3, 0.5, 1.0, 5.0))),
@@ -459,7 +464,8 @@ def random_machine(seed: int, *, half: bool) -> Machine:
         seed=seed,
         share=float(np.random.default_rng(100 + seed).uniform(0.25, 1)) if half else None,
     )  # fmt: skip
-    machine.load = float(np.exp(random.uniform(np.log(0.1), np.log(12)))) / machine.true_load(machine.steps()[0])
+    largest, least, most = (Setting(machine.steps()[-1].window), 0.5, 4) if half else (machine.steps()[0], 0.1, 12)
+    machine.load = float(np.exp(random.uniform(np.log(least), np.log(most)))) / machine.true_load(largest)
     return machine
 
 
