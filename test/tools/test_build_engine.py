@@ -65,19 +65,12 @@ def test_where_the_load_is_adapted_both_sizes_are_built(model, tmp_path, capsys,
     parameters.write_text('/**: {ros__parameters: {load.target_rate: 10.0, estimate: zero_lag}}\n')
     folder = tmp_path / 'engines'
     arguments = ['--folder', str(folder), '--config', str(parameters)]
-    arguments += [
-        '--set',
-        f'model={model}',
-        'engine=openvino',
-        'precision=float32',
-        'device=cpu',
-        'height=96',
-        'width=192',
-    ]
+    values = {'engine': 'openvino', 'precision': 'float32', 'device': 'cpu', 'height': 96, 'width': 192}
+    arguments += ['--set', f'model={model}', *(f'{name}={value}' for name, value in values.items())]
     assert main(arguments) == 0
     assert capsys.readouterr().out.startswith('ready: openvino float32 on cpu, 192x96 and 96x48, dis-medium flow\n')
     assert len(list(folder.glob('*.engine'))) == 2
-    config = DetectorConfig(model=str(model), engine='openvino', device='cpu', height=96, width=192)
+    config = DetectorConfig(model=str(model), **values)
     caplog.clear()
     with caplog.at_level(logging.INFO, 'moving_object_detector.engines'):
         build_detector(config, cache=EngineCache(folder), half=True)
