@@ -144,10 +144,10 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
     if gpu:
         file = share_folder() / 'config' / 'gpu.yaml'
         found += [
-            Group('gpu-generator', 'generator', setting(file), 10),
+            Group('gpu-generator', 'generator', setting(file, *paper), 10),
             Group('gpu-pwcnet', 'pwcnet', setting(file), 10),
-            Group('gpu-window-1', 'frame', setting(file, *one), 10),
-            Group('gpu', 'frame', setting(file), 30, naive=True),
+            Group('gpu-window-1', 'frame', setting(file, *paper, *one), 10),
+            Group('gpu', 'frame', setting(file, *paper), 30, naive=True),
         ]
     return found
 
