@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import torch
 
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
-from moving_object_detector.detection.load import most_pairs_at_half_size
-from moving_object_detector.detection.setting import SMALLEST_HALF, half_of
+from moving_object_detector.detection.setting import half_of
 from moving_object_detector.detection.stage import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine
 from moving_object_detector.engines.cache import EngineCache
@@ -79,17 +77,27 @@ def require_flow_model(config: FlowConfig) -> str:
     return config.model
 
 
-def _input_size(metadata: Mapping[str, str], config: DetectorConfig) -> tuple[int, int]:
+def _input_size(config: DetectorConfig, trained: tuple[int, int]) -> tuple[int, int]:
     """Return the size that was asked for, else the one the weights were trained at."""
-    height, width = config.height or int(metadata['height']), config.width or int(metadata['width'])
+    height, width = config.height or trained[0], config.width or trained[1]
     for name, length in (('height', height), ('width', width)):
         if length % 4 or length < SMALLEST_SIDE:
             raise UserError(f'{name} is {length}; the generator takes multiples of 4 from {SMALLEST_SIDE}')
     return height, width
 
 
-def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], FlowInput]:
-    """Return the generator that the options name, the (height, width) of its input and the flow that it expects.
+class LoadedGenerator(NamedTuple):
+    """A generator with its weights; sizes are (height, width) of its input."""
+
+    network: Generator
+    size: tuple[int, int]
+    """What the options say."""
+    trained_size: tuple[int, int]
+    flow_input: FlowInput
+
+
+def load_generator(config: DetectorConfig) -> LoadedGenerator:
+    """Return the generator that the options name.
 
     Raises:
         UserError: The model file or the size is wrong.
@@ -98,7 +106,8 @@ def load_generator(config: DetectorConfig) -> tuple[Generator, tuple[int, int], 
     state, metadata = load_weights(generator_path(config.model), expect='generator')
     generator = Generator()
     generator.load_state_dict(state)
-    return generator, _input_size(metadata, config), cast('FlowInput', metadata['flow_input'])
+    trained = int(metadata['height']), int(metadata['width'])
+    return LoadedGenerator(generator, _input_size(config, trained), trained, cast('FlowInput', metadata['flow_input']))
 
 
 def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
@@ -122,8 +131,8 @@ def build_detector(
         config: All options.
         stage: Called with a stage's name around each stage; for measuring.
         cache: Where built engines are kept; None: the user's cache folder.
-        half: Whether to make the generator ready at half its size too, for settings that ask for it; at less than
-            :data:`SMALLEST_HALF` on a side it is not.
+        half: Whether to make the generator ready at half its size too, for settings that ask for it; it is not where
+            that is smaller than the size that the weights were trained at.
 
     Raises:
         UserError: An option, a device or a model file is wrong; the message says which and what to do.
@@ -134,7 +143,7 @@ def build_detector(
             'window.past and window.future are both 0, so no frame could vote; set one of them to 1 or more'
         )
     device = choose_device(config.device)
-    generator, size, flow_input = load_generator(config)
+    generator, size, trained, flow_input = load_generator(config)
     make = partial(create_engine, config.engine, device, threads=config.threads, cache=cache or EngineCache())
     automatic = config.precision == 'auto'
     # Masks bear bfloat16; what it does to flow depends on the weights.
@@ -148,7 +157,7 @@ def build_detector(
     network = generator_for(engine, generator, config)
     masks = MaskEngine(engine, network, size, batch)
     smaller = None
-    if half and all(side >= least for side, least in zip(half_of(size), SMALLEST_HALF, strict=True)):
-        smaller = MaskEngine(engine, network, half_of(size), most_pairs_at_half_size(config.window))
+    if half and all(side >= least for side, least in zip(half_of(size), trained, strict=True)):
+        smaller = MaskEngine(engine, network, half_of(size), batch)
     flow = create_flow(config.flow, device, flow_engine, batch, config.threads)
     return Detector(flow, masks, size, flow_input, config, stage, smaller)

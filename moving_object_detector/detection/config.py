@@ -96,7 +96,9 @@ class DetectorConfig:
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
     height: int = option(0, "Height of the generator's input, multiple of 4; 0: the model's own.", low=0, high=2048)
     width: int = option(0, "Width of the generator's input, multiple of 4; 0: the model's own.", low=0, high=4096)
-    threads: int = option(0, 'CPU threads of the networks; 0: one for each core.', low=0, high=256)
+    threads: int = option(
+        0, 'CPU threads of the networks, and pairs that DIS computes at a time; 0: one for each core.', low=0, high=256
+    )
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -111,9 +113,9 @@ class LoadConfig:
 
     target_rate: float = option(
         0.0,
-        'Masks a second, or as many as images come: the window is made smaller as far as that takes, then the '
-        "generator's size (if this was above 0 when the node was configured), and larger again when there is room; "
-        '0: both stay.',
+        "Masks a second, or as many as images come: window and, where twice the weights' own, the generator's size (if "
+        'this was above 0 when the node was configured) are made smaller as far as that takes, and larger again when '
+        'there is room; 0: both stay.',
         low=0.0,
         high=1000.0,
         runtime=True,

@@ -99,6 +99,11 @@ class Costs:
         self._before = list(self._batches)[-SETTLED:]
         self._batches.clear()
 
+    def forget(self) -> None:
+        """Forget what batches took: it is not known of which setting they were."""
+        self._batches.clear()
+        self._before = []
+
     @property
     def settled(self) -> bool:
         """Whether enough was seen of the present setting to judge it."""

@@ -48,16 +48,17 @@ def windows(ceiling: WindowConfig, *, zero_lag: bool) -> list[WindowConfig]:
 def rungs(reaches: Sequence[WindowConfig], *, half: bool) -> list[tuple[WindowConfig, bool]]:
     """Return windows and whether the generator has half its size with each, the best first.
 
-    This alone says where the size stands: last, since half of 96x192 costs the shipped weights some thirty points of J
-    on rendered scenes, and all votes but one cost a few (docs/performance.md).
+    The size gives way before the window: half is there only where it is no smaller than the size that the weights were
+    trained at, and down to that size it costs nothing (README, Results).
 
     Args:
         reaches: As from :func:`windows`.
         half: Whether the generator can have half its size.
 
     """
-    whole = [(window, False) for window in reaches]
-    return [*whole, (reaches[-1], True)] if half else whole
+    return (
+        [(reaches[0], False), *((window, True) for window in reaches)] if half else [(each, False) for each in reaches]
+    )
 
 
 def ladder(
@@ -79,13 +80,7 @@ def ladder(
     reaches = windows(ceiling, zero_lag=zero_lag)
     steps = rungs(reaches, half=half)
     whole = [Setting(window, every, half=small) for window, small in steps for every in range(1, spare + 1)]
-    last = [small for window, small in steps if window == reaches[-1]]
-    return whole + [Setting(reaches[-1], take=take, half=small) for take in range(2, sparsest + 1) for small in last]
-
-
-def most_pairs_at_half_size(ceiling: WindowConfig) -> int:
-    """Return how many pairs the largest batch of a ladder has at half the generator's size."""
-    return max(sum(step.batches) for step in ladder(ceiling, zero_lag=False, half=True) if step.half)
+    return whole + [Setting(reaches[-1], take=take, half=half) for take in range(2, sparsest + 1)]
 
 
 class LoadController:

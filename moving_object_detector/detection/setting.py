@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 from moving_object_detector.detection.config import WindowConfig
-
-SMALLEST_HALF: Final = (48, 96)
-"""(height, width): the generator's coarsest maps, a quarter of its input on each side, then have 12 x 24 pixels, one
-for each cell of the gate. Three cells open the gate; in smaller maps what opens it would be less than three pixels."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from moving_object_detector.detection.sign import resolve_sign
@@ -22,8 +24,8 @@ class PairVotes:
     """
 
     def __init__(self, engine: MaskEngine, flow_input: FlowInput) -> None:
-        self._engine = engine
-        self._flow_input: FlowInput = flow_input
+        # No method of this object, which would keep itself, and the GPU's memory with it, alive.
+        self._compute = partial(_compute, engine, flow_input)
         self._graphs = CudaGraphs(self._compute, engine.device) if engine.capturable else None
 
     def __call__(self, images: Tensor, flows: Tensor, stage: Stage) -> tuple[Tensor, Tensor]:
@@ -46,9 +48,12 @@ class PairVotes:
             masks, motion = self._graphs(images, flows)
             return masks, motion
 
-    def _compute(self, images: Tensor, flows: Tensor, stage: Stage = unwatched) -> tuple[Tensor, Tensor]:
-        with stage('generator input'):
-            prepared = prepare_flow(flows, self._flow_input)
-        with stage('generator'):
-            masks = resolve_sign(self._engine(images, prepared.flow))
-        return masks[:, 0], prepared.motion
+
+def _compute(
+    engine: MaskEngine, flow_input: FlowInput, images: Tensor, flows: Tensor, stage: Stage = unwatched
+) -> tuple[Tensor, Tensor]:
+    with stage('generator input'):
+        prepared = prepare_flow(flows, flow_input)
+    with stage('generator'):
+        masks = resolve_sign(engine(images, prepared.flow))
+    return masks[:, 0], prepared.motion

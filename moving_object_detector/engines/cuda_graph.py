@@ -46,7 +46,8 @@ class CudaGraphs:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the network's outputs, in memory of their own."""
-        if _within.get():
+        if _within.get() or self._gave_up:
+            # Where the whole cannot be captured, its parts still may.
             return self._run(*inputs)
         batch = inputs[0].shape[0]
         if batch not in self._graphs and not self._to_capture(batch):
@@ -58,7 +59,7 @@ class CudaGraphs:
                 except RuntimeError as error:
                     self._gave_up = True
                     logging.getLogger(__name__).warning('no CUDA graph, the network runs eagerly: %s', error)
-                    return self._as_a_whole(inputs)
+                    return self._run(*inputs)
             graph = self._graphs[batch]
             for kept, tensor in zip(graph.inputs, inputs, strict=True):
                 kept.copy_(tensor, non_blocking=True)
@@ -75,7 +76,7 @@ class CudaGraphs:
 
     def _to_capture(self, batch: int) -> bool:
         self._calls[batch] += 1
-        return self._calls[batch] > SEEN_BEFORE_CAPTURE and len(self._graphs) < MOST_GRAPHS and not self._gave_up
+        return self._calls[batch] > SEEN_BEFORE_CAPTURE and len(self._graphs) < MOST_GRAPHS
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph:
         kept = tuple(tensor.clone() for tensor in inputs)

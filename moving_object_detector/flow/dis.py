@@ -45,7 +45,8 @@ class DisFlow:
     Args:
         size: (height, width) at which the flow is computed; the result is reduced from it.
         preset: ``ultrafast``, ``fast`` or ``medium``.
-        threads: Pairs that are computed at a time; each gives the same flow with any number of them.
+        threads: Pairs that are computed at a time; each gives the same flow with any number of them. With more than
+            one, a process is not to be forked after the first pairs.
 
     Raises:
         ValueError: There is no such preset.

@@ -41,6 +41,8 @@ def _cell_means(maps: Tensor) -> Tensor:
 
 def _cauchy_weights(residual: Tensor) -> Tensor:
     """Return the weight of each cell, (B, cells, 2) pixels to (B, cells, 1)."""
+    # A gradient would be infinite at no error, and weights are constants of a round.
+    residual = residual.detach()
     # On a CPU several times as fast as the norm over so short a last dimension.
     error = torch.hypot(residual[..., :1], residual[..., 1:])
     sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)

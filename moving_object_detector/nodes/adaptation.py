@@ -177,6 +177,7 @@ class Adaptation:
         return f'{setting}, {width}x{height}'
 
     def _start(self, config: NodeConfig) -> None:
+        self._costs.forget()
         self._controller = LoadController(
             config.window,
             zero_lag=self._zero_lag,

@@ -52,12 +52,12 @@ def test_networks_from_either_kind_of_file(architecture: str, released: bool, tm
 @pytest.mark.parametrize(
     ('size', 'half', 'sizes'),
     [
-        ((96, 192), True, {False: (96, 192), True: (48, 96)}),
-        ((96, 192), False, {False: (96, 192)}),
-        # Half of it would be too small.
-        ((92, 192), True, {False: (92, 192), True: (48, 96)}),
-        ((84, 192), True, {False: (84, 192)}),
-        ((192, 184), True, {False: (192, 184)}),
+        ((192, 384), True, {False: (192, 384), True: (96, 192)}),
+        ((192, 384), False, {False: (192, 384)}),
+        # Half of it would be smaller than the 96x192 that the weights were trained at.
+        ((192, 376), True, {False: (192, 376)}),
+        ((184, 384), True, {False: (184, 384)}),
+        ((0, 0), True, {False: (96, 192)}),
     ],
 )
 def test_half_the_size_where_it_is_asked_for_and_large_enough(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -184,17 +185,15 @@ def test_what_is_computed_at_half_the_size_is_the_generator_at_half_the_size(
         detector.reset()
 
 
-def test_masks_before_and_after_a_change_of_size_overlap() -> None:
-    """With the weights that come with the package, on a rendered scene."""
-    scene = random_scene(9, SceneOptions(size=(192, 384)))
-    config = DetectorConfig(
-        engine='torch', device='cpu', window=WindowConfig(1, 1, 1), gate=OPEN_GATE, height=96, width=192
-    )
+def test_masks_after_a_change_of_size_are_as_good() -> None:
+    """With the weights that come with the package, scored on rendered scenes before and after the change."""
+    config = DetectorConfig(device='cpu', window=WindowConfig(1, 1, 1), gate=OPEN_GATE, height=192, width=384)
     detector = build_detector(config, half=True)
-    assert detector.sizes == {False: (96, 192), True: (48, 96)}
-    images, masks = [scene.image(time) for time in range(6)], {}
-    for half in (False, True):
-        results = []
+    assert detector.sizes == {False: (192, 384), True: (96, 192)}
+    scores = {False: [], True: []}
+    for seed, half in itertools.product(range(5), (False, True)):
+        scene = random_scene(seed, SceneOptions(size=(192, 384)))
+        images, results = [scene.image(time) for time in range(6)], []
         for n, image in enumerate(images):
             detector.setting = replace(detector.setting, half=half and n >= 3)
             results += [r for r in detector.step(image, n * STEP, tag=n) if r.estimate == 'refined']
@@ -203,12 +202,11 @@ def test_masks_before_and_after_a_change_of_size_overlap() -> None:
             (n, n * STEP, n, 1 if n in (0, 5) else 2) for n in range(6)
         ]
         assert all(r.image is images[r.index] and r.probability.shape == (192, 384) for r in results)
-        masks[half] = [r.mask > 0 for r in results]
-    overlaps = [(a & b).sum() / (a | b).sum() for a, b in zip(masks[False], masks[True], strict=True)]
-    areas = [mask.mean() for mask in masks[False]]
-    assert overlaps[:2] == [1.0, 1.0]
-    assert min(areas) > 0.01
-    assert min(overlaps) > 0.8
+        for r in results[3:]:
+            mask, truth = r.mask > 0, scene.mask(r.index) > 0
+            scores[half].append((mask & truth).sum() / (mask | truth).sum())
+    assert np.mean(scores[False]) > 0.7
+    assert np.mean(scores[True]) > np.mean(scores[False]) - 0.1
 
 
 def test_a_caller_that_is_behind_skips_inference_but_not_frames(make_detector: Make, clip: Images) -> None:

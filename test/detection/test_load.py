@@ -11,7 +11,7 @@ import pytest
 
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.costs import SAMPLES, Arrivals, Costs
-from moving_object_detector.detection.load import HOLD, OVERLOAD, ROOM, LoadController, ladder, most_pairs_at_half_size
+from moving_object_detector.detection.load import HOLD, OVERLOAD, ROOM, LoadController, ladder
 from moving_object_detector.detection.setting import Setting
 
 FIVE = WindowConfig(5, 5, 1)
@@ -49,18 +49,16 @@ def test_where_fewer_masks_than_images_are_asked_for_the_window_comes_before_the
     ]  # fmt: skip
 
 
-def test_the_size_gives_way_after_the_window() -> None:
+def test_the_size_gives_way_before_the_window() -> None:
     found = text(ladder(FIVE, zero_lag=False, half=True, sparsest=3))
     assert found == [
-        '55/1', '44/1', '33/1', '22/1', '11/1', '10/1', '10/1h', '10/1/2', '10/1/2h', '10/1/3', '10/1/3h'
+        '55/1', '55/1h', '44/1h', '33/1h', '22/1h', '11/1h', '10/1h', '10/1/2h', '10/1/3h'
     ]  # fmt: skip
     assert text(ladder(WindowConfig(1, 1, 1), zero_lag=False, half=True, spare=2))[:6] == [
-        '11/1', '11/2', '10/1', '10/2', '10/1h', '10/2h'
+        '11/1', '11/2', '11/1h', '11/2h', '10/1h', '10/2h'
     ]  # fmt: skip
-    assert text(ladder(FIVE, zero_lag=True, half=True))[3:6] == ['20/1', '10/1', '10/1h']
-    assert text(ladder(WindowConfig(1, 0, 1), zero_lag=False, half=True))[:3] == ['10/1', '10/1h', '10/1/2']
-    for ceiling in (FIVE, WindowConfig(0, 3, 1), WindowConfig(1, 0, 2)):
-        assert most_pairs_at_half_size(ceiling) == 1
+    assert text(ladder(FIVE, zero_lag=True, half=True))[:3] == ['50/1', '50/1h', '40/1h']
+    assert text(ladder(WindowConfig(1, 0, 1), zero_lag=False, half=True))[:3] == ['10/1', '10/1h', '10/1/2h']
 
 
 def test_the_rate_of_arrivals() -> None:
@@ -239,16 +237,18 @@ def test_the_size_before_the_rate_and_back() -> None:
     assert hand.frames(6, pair=0.12) == ['10/1h']
     assert hand.frames(300, pair=0.12) == []
     assert hand.controller.utilisation == pytest.approx(0.72)
-    # 48 ms: at the whole size 80, too much to go up; then 36, and 60.
+    # 48 ms, two pairs would take 96, too much to go up; then 36 and 72.
     assert hand.frames(300, pair=0.08) == []
-    assert hand.frames(60, pair=0.06) == ['10/1']
+    assert hand.frames(60, pair=0.06) == ['11/1h']
     assert hand.frames(300, pair=0.06) == []
+    # Ten pairs at the whole size take 60 ms.
+    assert hand.frames(60, pair=0.006) == ['55/1']
 
 
-def test_where_all_is_flow_the_size_is_given_back() -> None:
+def test_where_all_is_flow_images_are_left_out() -> None:
     hand = Hand(target=10, period=0.1, share=1.0)
-    # Half the size helps nothing; one pair at the whole size takes 120 ms of 200.
-    assert hand.frames(12, pair=0.12) == ['10/1h', '10/1/2']
+    # Half the size helps nothing; one pair takes 120 ms of 200.
+    assert hand.frames(12, pair=0.12) == ['10/1h', '10/1/2h']
     assert hand.frames(600, pair=0.12) == []
 
 
@@ -446,10 +446,7 @@ class Machine:
 
 
 def random_machine(seed: int, *, half: bool) -> Machine:
-    """Return a machine on which the largest setting takes between a tenth of the time and twelve times as much.
-
-    Where there is half the size, the smallest window at the whole size takes between half the time and four times it.
-    """
+    """Return a machine on which the largest setting takes between a tenth of the time and twelve times as much."""
     random = np.random.default_rng(seed)
     rate = float(random.uniform(5, 60))
     costs = random.uniform(0, 1, 4) * (0.3, random.choice((0.0, 6.0)), 1.0, 1.0)
@@ -464,8 +461,7 @@ def random_machine(seed: int, *, half: bool) -> Machine:
         seed=seed,
         share=float(np.random.default_rng(100 + seed).uniform(0.25, 1)) if half else None,
     )  # fmt: skip
-    largest, least, most = (Setting(machine.steps()[-1].window), 0.5, 4) if half else (machine.steps()[0], 0.1, 12)
-    machine.load = float(np.exp(random.uniform(np.log(least), np.log(most)))) / machine.true_load(largest)
+    machine.load = float(np.exp(random.uniform(np.log(0.1), np.log(12)))) / machine.true_load(machine.steps()[0])
     return machine
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -57,7 +59,7 @@ def test_the_whole_step_is_one_graph_on_a_gpu(caplog):
     """Nothing in it may wait for the GPU: a capture fails where something does, and says so in the log."""
     device = torch.device('cuda')
     generator, votes = make(device)
-    for length in (4, 4, 4, 4, 4, 2, 4):
+    for length in (4, 4, 4, 4, 4, 2, 1, 1, 1, 1, 1, 4):
         images, flows = pairs(length, device)
         masks, motion = votes(images, flows, unwatched)
         prepared = prepare_flow(flows, 'residual')
@@ -66,9 +68,9 @@ def test_the_whole_step_is_one_graph_on_a_gpu(caplog):
         assert torch.allclose(masks, expected, atol=1e-2)
         assert torch.allclose(motion, prepared.motion, rtol=1e-3)
     assert not caplog.records
-    assert list(votes._graphs._graphs) == [4]
+    assert list(votes._graphs._graphs) == [4, 1]
     # The generator's own graphs would hold its memory twice.
-    assert not votes._engine._run._graphs
+    assert not votes._compute.args[0]._run._graphs
 
 
 def test_a_graph_within_a_graph_runs_as_part_of_it():
@@ -80,3 +82,29 @@ def test_a_graph_within_a_graph_runs_as_part_of_it():
     assert not inner._calls
     inner(torch.ones(2))
     assert inner._calls[2] == 1
+
+
+def test_where_the_whole_cannot_be_captured_its_parts_still_may():
+    inner = CudaGraphs(lambda x: (x + 1,), torch.device('cpu'))
+    outer = CudaGraphs(inner, torch.device('cpu'))
+    # What a failed capture leaves behind; there is none to fail without a GPU.
+    outer._gave_up = True
+    outer(torch.ones(2))
+    assert inner._calls[2] == 1
+
+
+def test_nothing_keeps_an_engine_alive_that_is_no_longer_used():
+    """Without waiting for the garbage collector, since a GPU's memory hangs on it."""
+
+    class Engine:
+        device = torch.device('cpu')
+        capturable = True
+
+    engine = Engine()
+    votes, kept = PairVotes(engine, 'residual'), weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine, votes
+        assert kept() is None
+    finally:
+        gc.enable()

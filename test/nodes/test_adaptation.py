@@ -92,6 +92,10 @@ def test_a_load_that_no_window_fits_makes_the_size_smaller_where_there_is_one(sa
     assert said[-1].startswith('load: window -1..+0, stride 1, every frame, half size, 96x48; the last one needed')
     adaptation.configure(config(load__target_rate=0.0))
     assert detector.setting == Setting(WindowConfig(5, 5, 1))
+    # What was measured at half the size says nothing of the setting that it starts anew with.
+    adaptation.configure(config(load__target_rate=100.0))
+    overload(adaptation, detector, frames=3, pair=0.06, share=2 / 3)
+    assert detector.setting == Setting(WindowConfig(5, 5, 1))
 
 
 def test_without_the_target_all_is_as_before(said):

@@ -33,7 +33,7 @@ class NaivePipeline:
 
     def __init__(self, config: DetectorConfig) -> None:
         self._device = choose_device(config.device)
-        generator, self._size, self._flow_input = load_generator(config)
+        generator, self._size, _, self._flow_input = load_generator(config)
         self._generator = generator.eval().to(self._device)
         self._flow = create_flow(config.flow, self._device)
         self._config = config

@@ -13,7 +13,7 @@ from moving_object_detector.detection.build import create_flow, generator_for, l
 from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
-from moving_object_detector.networks.pwcnet import MULTIPLE
+from moving_object_detector.networks.pwcnet import padded
 from moving_object_detector.tools.bench.cases import EAGER, INT8, Case
 from moving_object_detector.tools.bench.task import Task
 
@@ -68,7 +68,7 @@ class GeneratorTask(NetworkTask):
     def __init__(self, case: Case) -> None:
         super().__init__(case)
         config = case.config
-        generator, size, _ = load_generator(config)
+        generator, size, *_ = load_generator(config)
         if self.engine:
             generator = generator_for(self.engine, generator, config)
         image = torch.rand(self.pairs, 3, *size, generator=self.rng) - 0.5
@@ -89,8 +89,7 @@ class PwcTask(NetworkTask):
         super().__init__(case)
         config = case.config.flow
         self._flow = create_flow(config, self.device, self.engine, self.pairs)
-        height, width = (-(-length // MULTIPLE) * MULTIPLE for length in (config.height, config.width))
-        self._size = (height, width)
+        self._size = height, width = padded((config.height, config.width))
         self._image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
         self._other = self._flow.features(self._image)
         self.note(size=self._size)
