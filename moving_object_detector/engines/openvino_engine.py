@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -29,6 +30,10 @@ HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
 WORTH_KEEPING: Final = 1.0
 """Seconds of building from which an engine is cached: loading one takes a tenth of a second."""
 _log = logging.getLogger(__name__)
+
+# Else OpenVINO numbers the user in a file in the home folder and tells Google Analytics of each import and conversion;
+# without this package it does not, by its own design. All imports of OpenVINO are in this module, later than this line.
+sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 
 
 class OpenVinoEngine:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -197,3 +199,20 @@ def test_a_cuda_graph_gives_what_eager_execution_gives(toy, toy_inputs):
     for ours, theirs in kept:
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b)
+
+
+CONVERSION = """
+import torch
+from moving_object_detector.engines.openvino_engine import OpenVinoEngine
+
+OpenVinoEngine('float32', 1).load(torch.nn.Conv2d(3, 4, 3), (torch.zeros(1, 3, 8, 8),), 'toy')
+"""
+
+
+@needs_openvino
+def test_building_an_engine_tells_nobody(tmp_path):
+    """OpenVINO by itself numbers the user in a file in the home folder, and sends that number away."""
+    environment = {name: value for name, value in os.environ.items() if name not in ('CI', 'TF_BUILD', 'JENKINS_URL')}
+    environment |= {'HOME': str(tmp_path), 'PYTHONPATH': os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, '-c', CONVERSION], env=environment, check=True, timeout=120)
+    assert not list(tmp_path.rglob('*'))
