@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, cast
 
 import torch
 
-from moving_object_detector.detection.config import DetectorConfig, FlowConfig
+from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
 from moving_object_detector.detection.setting import half_of
 from moving_object_detector.detection.stage import Stage
@@ -142,6 +142,7 @@ def build_detector(
         raise UserError(
             'window.past and window.future are both 0, so no frame could vote; set one of them to 1 or more'
         )
+    check_refinement(config.refinement.method)
     device = choose_device(config.device)
     generator, size, trained, flow_input = load_generator(config)
     make = partial(create_engine, config.engine, device, threads=config.threads, cache=cache or EngineCache())

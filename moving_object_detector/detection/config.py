@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
+from moving_object_detector.errors import UserError
 from moving_object_detector.options import option
 
 
@@ -57,6 +59,20 @@ class RefinementConfig:
     height: int = option(96, 'Height at which the mask is refined, pixels.', low=16, high=2160)
     width: int = option(192, 'Width at which the mask is refined, pixels.', low=16, high=4096)
     iterations: int = option(5, 'Mean-field iterations of the CRF; the paper has 50.', low=1, high=200, runtime=True)
+
+
+def check_refinement(method: str) -> None:
+    """Check that what a method of :class:`RefinementConfig` needs is installed.
+
+    Raises:
+        UserError: It is not; the message says what to do.
+
+    """
+    if method == 'crf' and find_spec('pydensecrf') is None:
+        raise UserError(
+            'refinement.method is crf, but pydensecrf2 is not installed; install it (see requirements/crf.txt) or '
+            'set refinement.method to guided'
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.detection.config import RefinementConfig
+from moving_object_detector.detection.config import RefinementConfig, check_refinement
 
 # Guided filter (He et al., ECCV 2010) on an image in [0, 1]: radius as a share of the width, and its edge scale.
 GUIDED_RADIUS: Final = 0.03
@@ -50,7 +50,11 @@ def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterat
     Returns:
         (H, W) in [0, 1].
 
+    Raises:
+        UserError: pydensecrf2 is not installed.
+
     """
+    check_refinement('crf')
     from pydensecrf import densecrf
 
     height, width = probability.shape

@@ -10,6 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from moving_object_detector.detection.config import check_refinement
 from moving_object_detector.errors import UserError
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.options import Option, options_of, with_values
@@ -100,9 +101,12 @@ class Parameters:
                 )
                 return SetParametersResult(successful=False, reason=reason)
             try:
-                self.config = with_values(self.config, values)
+                config = with_values(self.config, values)
+                if self._frozen:
+                    check_refinement(config.refinement.method)
             except UserError as error:
                 return SetParametersResult(successful=False, reason=str(error))
+            self.config = config
             for name in values:
                 self._problems.pop(name, None)
             if values and self._frozen:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from moving_object_detector.detection.config import RefinementConfig
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.refinement import refine
+from moving_object_detector.errors import UserError
 
 
 def picture_and_truth() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -45,6 +47,16 @@ def test_an_empty_mask_stays_empty(method: str) -> None:
 def test_the_result_has_the_size_of_the_image() -> None:
     image, truth = picture_and_truth()
     assert refine(blurred(truth), image[:101, :333], RefinementConfig(method='guided')).shape == (101, 333)
+
+
+def test_without_the_library_of_the_crf_it_is_said_before_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('moving_object_detector.detection.config.find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'pydensecrf2 is not installed; .* set refinement\.method to guided'):
+        build_detector(DetectorConfig(device='cpu', engine='torch', refinement=RefinementConfig(method='crf')))
+    image, truth = picture_and_truth()
+    with pytest.raises(UserError, match='pydensecrf2 is not installed'):
+        refine(blurred(truth), image, RefinementConfig(method='crf'))
+    assert refine(blurred(truth), image, RefinementConfig(method='guided')).any()
 
 
 def test_the_crf_equals_the_library_called_by_hand() -> None:
