@@ -146,9 +146,8 @@ def build_detector(
     device = choose_device(config.device)
     generator, size, trained, flow_input = load_generator(config)
     make = partial(create_engine, config.engine, device, threads=config.threads, cache=cache or EngineCache())
-    automatic = config.precision == 'auto'
-    # Masks bear bfloat16; what it does to flow depends on the weights.
-    engine = make(precision=mask_precision(config.engine, device) if automatic else config.precision)
+    engine = make(precision=mask_precision(config.engine, device) if config.precision == 'auto' else config.precision)
+    # Masks bear less than float32; what it does to flow depends on the weights.
     flow_engine = make(precision='float32') if config.precision in ('auto', 'int8') else engine
     if engine.name == 'openvino' and config.flow.backend != 'raft_small':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.

@@ -143,3 +143,8 @@ class EngineConfig(DetectorConfig):
     """All options of a detector and of what decides which engines it is built with."""
 
     load: LoadConfig = field(default_factory=LoadConfig)
+
+    @property
+    def half(self) -> bool:
+        """Whether the generator is made ready at half its size too; see ``build_detector``."""
+        return self.load.target_rate > 0

@@ -76,8 +76,8 @@ class Detector:
         """How many masks the last frame brought."""
         self.stage: Stage = stage or unwatched
         """Called with a stage's name around each stage; may be replaced between steps."""
-        self._engines = {False: engine} if half is None else {False: engine, True: half}
-        self._votes = {small: PairVotes(each, flow_input) for small, each in self._engines.items()}
+        engines = {False: engine} if half is None else {False: engine, True: half}
+        self._votes = {small: PairVotes(each, flow_input) for small, each in engines.items()}
         self._setting = Setting(config.window)
         self._since_inferred: int | None = None
         self._ring = Ring(config.window)
@@ -87,7 +87,7 @@ class Detector:
     @property
     def engine(self) -> MaskEngine:
         """What runs the generator at present."""
-        return self._engines[self._setting.half]
+        return self._votes[self._setting.half].engine
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,7 +109,7 @@ class Detector:
         window = setting.window
         if max(window.past, window.future) * window.stride > self._ring.reach:
             raise ValueError(f'{setting} reaches further than the {self._ring.reach} frames that are kept')
-        if setting.half not in self._engines:
+        if setting.half not in self.sizes:
             raise ValueError(f'{setting}: the detector was built without an engine of half the size')
         self._setting = setting
 

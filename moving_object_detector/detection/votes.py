@@ -24,6 +24,7 @@ class PairVotes:
     """
 
     def __init__(self, engine: MaskEngine, flow_input: FlowInput) -> None:
+        self.engine = engine
         # No method of this object, which would keep itself, and the GPU's memory with it, alive.
         self._compute = partial(_compute, engine, flow_input)
         self._graphs = CudaGraphs(self._compute, engine.device) if engine.capturable else None

@@ -69,7 +69,7 @@ class DetectNode(ManagedNode):
 
         # An engine that is built for minutes, or a cached one that cannot be used, is told where the operator looks.
         with core_log(self.get_logger()):
-            detector = build_detector(config, half=config.load.target_rate > 0)
+            detector = build_detector(config, half=config.half)
         sizes = ' and '.join(f'{width}x{height}' for height, width in detector.sizes.values())
         self._engine = f'{detector.engine.name}, {detector.flow.name} flow, {sizes}'
         self.get_logger().info(f'loaded in {time.monotonic() - started:.1f} s: {self._engine}')

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         engines.addHandler(progress)
         engines.setLevel(logging.INFO)
         try:
-            detector = build_detector(config, cache=cache, half=config.load.target_rate > 0)
+            detector = build_detector(config, cache=cache, half=config.half)
         finally:
             engines.removeHandler(progress)
             engines.setLevel(level)

@@ -70,7 +70,7 @@ def test_the_whole_step_is_one_graph_on_a_gpu(caplog):
     assert not caplog.records
     assert list(votes._graphs._graphs) == [4, 1]
     # The generator's own graphs would hold its memory twice.
-    assert not votes._compute.args[0]._run._graphs
+    assert not votes.engine._run._graphs
 
 
 def test_a_graph_within_a_graph_runs_as_part_of_it():
