@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 
 class Annotation(Protocol):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp
 from moving_object_detector.datasets.messages import decode_compressed, decode_image
-from moving_object_detector.errors import ImageError, UserError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets import sequence as published
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.bag import BAG_SUFFIXES, bag_files, is_bag_folder
@@ -17,7 +18,6 @@ from moving_object_detector.datasets.folder import ImageFiles, list_images
 from moving_object_detector.datasets.frames import FrameSource, natural_key
 from moving_object_detector.datasets.segtrack import read_segtrack
 from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.webm', '.wmv'})
 

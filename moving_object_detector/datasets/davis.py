@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import Annotation, MaskFiles
 from moving_object_detector.datasets.sequence import Sequence
-from moving_object_detector.errors import UserError
 
 RESOLUTION = '480p'
 

@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import Annotation, RegionFile
 from moving_object_detector.datasets.folder import list_images
 from moving_object_detector.datasets.frames import natural_key
 from moving_object_detector.datasets.sequence import Sequence
-from moving_object_detector.errors import UserError
 
 PARTS: Final = {
     'train': ('Trainingset',),

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, Frame, FrameSource, frame_stamp, natural_key
-from moving_object_detector.errors import ImageError, UserError
 
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})
 

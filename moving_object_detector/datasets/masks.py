@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import Annotation, MaskFiles
 from moving_object_detector.datasets.folder import list_images
-from moving_object_detector.errors import UserError
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.errors import ImageError
+from moving_object_detector.common.errors import ImageError
 
 
 class ImageMessage(Protocol):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import Annotation, MaskFiles
 from moving_object_detector.datasets.folder import list_images
 from moving_object_detector.datasets.frames import natural_key
 from moving_object_detector.datasets.masks import masks_by_name
 from moving_object_detector.datasets.sequence import Sequence
-from moving_object_detector.errors import UserError
 
 
 def _lines(path: Path) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.bag import BAG_SUFFIXES, BagSource, is_bag_folder
 from moving_object_detector.datasets.folder import IMAGE_SUFFIXES, FolderSource
 from moving_object_detector.datasets.frames import FrameSource
 from moving_object_detector.datasets.video import VideoSource
-from moving_object_detector.errors import UserError
 
 
 def open_source(path: str | Path, *, topic: str | None = None, fps: float | None = None) -> FrameSource:

@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, Frame, FrameSource, frame_stamp
-from moving_object_detector.errors import UserError
 
 # A container without a rate reports 0, NaN or its time base (90000).
 _HIGHEST_FPS = 1000.0

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple, cast
 
 import torch
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import generator_path
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
 from moving_object_detector.detection.setting import half_of
@@ -19,7 +21,6 @@ from moving_object_detector.engines.fused_correlation import fuse_correlation
 from moving_object_detector.engines.merged import merge_upsampling
 from moving_object_detector.engines.quantised import quantise
 from moving_object_detector.engines.ranges_file import load_ranges, ranges_path
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -29,7 +30,6 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_weights
-from moving_object_detector.resources import generator_path
 
 RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.options import option
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import option
 
 
 @dataclass(frozen=True)

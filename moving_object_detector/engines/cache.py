@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from moving_object_detector.files import atomic_file
+from moving_object_detector.common.files import atomic_file
 
 MAGIC: Final = b'moving_object_detector engine 1\n'
 LONGEST_HEADER: Final = 16384

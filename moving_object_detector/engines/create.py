@@ -8,10 +8,10 @@ from typing import Final
 
 import torch
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import Engine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.torch_engine import TorchEngine
-from moving_object_detector.errors import UserError
 
 ENGINES: Final = ('auto', 'torch', 'openvino', 'torch_tensorrt')
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import Runner
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.cpu import usable_cores
 from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
 from moving_object_detector.engines.progress import building
-from moving_object_detector.errors import UserError
 
 T = TypeVar('T')
 HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}

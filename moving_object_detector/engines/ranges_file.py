@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from moving_object_detector.common.errors import ModelError
+from moving_object_detector.common.files import write_atomically
 from moving_object_detector.engines.fingerprint import weights_hash
 from moving_object_detector.engines.quantised import Ranges, quantised_layers
-from moving_object_detector.errors import ModelError
-from moving_object_detector.files import write_atomically
 from moving_object_detector.networks.generator import Generator
 
 FORMAT: Final = '1'

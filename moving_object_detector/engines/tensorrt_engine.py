@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
 from moving_object_detector.engines.fixed_batch import FixedBatch
 from moving_object_detector.engines.progress import building
 from moving_object_detector.engines.torch_engine import placed, real_precision
-from moving_object_detector.errors import UserError
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
 from moving_object_detector.engines.cuda_graph import CudaGraphs
-from moving_object_detector.errors import UserError
 
 
 class TorchEngine:

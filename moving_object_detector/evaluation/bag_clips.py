@@ -7,11 +7,11 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.bag import BagSource, BagTopic
 from moving_object_detector.datasets.frames import SECOND
 from moving_object_detector.datasets.mask_messages import decode_mask, is_jpeg
-from moving_object_detector.errors import ImageError, UserError
 from moving_object_detector.evaluation.clips import EvaluationClip
 from moving_object_detector.evaluation.packed_mask import PackedMask
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame, FrameSource
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.method import Finding, Method
 from moving_object_detector.flow.dis import DisFlow
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.metrics import mean
 from moving_object_detector.evaluation.paired import FEWEST, PairedDifference, paired_difference
 from moving_object_detector.evaluation.report.template import NOTHING, flat

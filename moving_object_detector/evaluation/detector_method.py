@@ -8,15 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import file_hash, generator_path
+from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.frames import Frame, FrameSource
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.result import Estimate, Result
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.method import Finding
-from moving_object_detector.files import file_hash
-from moving_object_detector.options import options_of
-from moving_object_detector.resources import generator_path
 
 REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_float, positive_int
-from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
     from moving_object_detector.evaluation.clips import EvaluationClip
@@ -140,7 +140,7 @@ def _method(arguments: argparse.Namespace) -> Method:
         if arguments.dataset != 'bag' or arguments.variants:
             raise UserError('--live plays a bag through the node: it takes --dataset bag, and no --variants')
         return LiveMethod(arguments.config, arguments.rate, arguments.out / 'live', settings=arguments.set)
-    from moving_object_detector.config_file import load_config
+    from moving_object_detector.common.parameter_files import load_config
     from moving_object_detector.detection.config import DetectorConfig
     from moving_object_detector.evaluation.detector_method import DetectorMethod
 
@@ -173,8 +173,8 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str]) -> RunResult:
 
     information = None
     if arguments.inpainter != 'none':
+        from moving_object_detector.common.files import default_inpainter
         from moving_object_detector.evaluation.information import Information
-        from moving_object_detector.resources import default_inpainter
 
         chosen = default_inpainter() if arguments.inpainter == 'default' else Path(arguments.inpainter).expanduser()
         information = Information(chosen, INFORMATION_EVERY)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets import sequence as published
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.bag import BAG_SUFFIXES, is_bag_folder
@@ -18,7 +19,6 @@ from moving_object_detector.datasets.folder import ImageFiles
 from moving_object_detector.datasets.frames import natural_key
 from moving_object_detector.datasets.masks import clip_annotations
 from moving_object_detector.datasets.segtrack import read_segtrack
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.bag_clips import bag_clip
 from moving_object_detector.evaluation.clips import EvaluationClip
 from moving_object_detector.evaluation.rendered_clips import rendered_clips

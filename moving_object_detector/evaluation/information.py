@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moving_object_detector.common.files import file_hash
 from moving_object_detector.evaluation.method import Finding
 from moving_object_detector.evaluation.signals import at_size
-from moving_object_detector.files import file_hash
 from moving_object_detector.flow.dis import reduce_flow
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.networks.weights import load_network

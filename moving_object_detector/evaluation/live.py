@@ -15,16 +15,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from moving_object_detector.config_file import load_config, read_parameter_file
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder
+from moving_object_detector.common.parameter_files import load_config, read_parameter_file
 from moving_object_detector.datasets.bag import BagSource, BagTopic, read_numbers
 from moving_object_detector.datasets.frames import Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.bag_clips import read_masks
 from moving_object_detector.evaluation.detector_method import config_identity
 from moving_object_detector.evaluation.method import Finding
 from moving_object_detector.evaluation.packed_mask import PackedMask
-from moving_object_detector.files import make_folder
 
 _PROGRAM: Final = 'moving_object_detector.nodes.live'
 _MASK: Final = '/detect/mask'

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.files import write_atomically
 from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.evaluation.results import Picture
-from moving_object_detector.files import write_atomically
 from moving_object_detector.tools.contact_sheet import evenly_spaced
 
 TRUTH: Final = (64, 196, 255)

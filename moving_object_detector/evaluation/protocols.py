@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.files import write_atomically
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import write_atomically
 
 FORMAT: Final = 1
 RESULTS: Final = 'results.json'

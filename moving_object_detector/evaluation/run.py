@@ -10,15 +10,15 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder, write_atomically
+from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.clips import EvaluationClip
 from moving_object_detector.evaluation.method import Method
 from moving_object_detector.evaluation.results import RunResult, SequenceResult
 from moving_object_detector.evaluation.sequence_pass import Keeping, SequencePass
 from moving_object_detector.evaluation.signals import Signals
 from moving_object_detector.evaluation.summary import sequence_scores
-from moving_object_detector.files import make_folder, write_atomically
-from moving_object_detector.options import flatten
 
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.common.files import write_atomically
 from moving_object_detector.datasets.frames import Frame
-from moving_object_detector.errors import ImageError, UserError
 from moving_object_detector.evaluation.clips import EvaluationClip
 from moving_object_detector.evaluation.method import Finding, Method
 from moving_object_detector.evaluation.metrics import PreparedTruth
@@ -24,7 +25,6 @@ from moving_object_detector.evaluation.pictures import PicturePicker, draw_judge
 from moving_object_detector.evaluation.protocols import find_protocol
 from moving_object_detector.evaluation.results import SequenceResult, VariantColumns
 from moving_object_detector.evaluation.signals import Signals
-from moving_object_detector.files import write_atomically
 from moving_object_detector.tools.video import VideoWriter
 
 WAITING: Final = 64

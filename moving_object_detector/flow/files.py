@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 TAG: Final = 202021.25
 

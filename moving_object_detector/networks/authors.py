@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moving_object_detector.errors import ModelError
+from moving_object_detector.common.errors import ModelError
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import ARCHITECTURES, PYTORCH_STARTS, check_tensors, load_network
 

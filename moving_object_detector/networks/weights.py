@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from moving_object_detector.errors import ModelError
-from moving_object_detector.files import atomic_file
+from moving_object_detector.common.errors import ModelError
+from moving_object_detector.common.files import atomic_file
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 _PATIENCE = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
 """Signals that end a program, in order, and the seconds that each is given."""

@@ -9,7 +9,7 @@ from typing import Any
 from rosbags.typesys import get_types_from_msg
 from rosbags.typesys.store import Typestore
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 # How a Python class names a field's type, against how a .msg file does.
 _NAMES = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}

@@ -47,7 +47,7 @@ class Demo:
     def __init__(self, arguments: argparse.Namespace) -> None:
         from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-        from moving_object_detector.errors import UserError
+        from moving_object_detector.common.errors import UserError
 
         try:
             prefix = Path(get_package_prefix(_PACKAGE))
@@ -77,7 +77,7 @@ class Demo:
 
     def run(self) -> None:
         """Make all results; what they are stands in the README."""
-        from moving_object_detector.errors import UserError
+        from moving_object_detector.common.errors import UserError
 
         self.out.mkdir(parents=True, exist_ok=True)
         os.environ.update(self._environment)

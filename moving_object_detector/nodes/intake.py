@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.messages import decode_compressed, decode_image
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.errors import ImageError
 
 ADVICE = {
     Step.REPEATS: 'is the topic published twice, or does the clock stand still?',

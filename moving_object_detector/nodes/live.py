@@ -95,9 +95,9 @@ def _report(arguments: argparse.Namespace, played: Played) -> dict[str, Any]:
 
 def _live(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     import moving_object_detector
+    from moving_object_detector.common.errors import UserError
+    from moving_object_detector.common.files import make_folder, write_atomically
     from moving_object_detector.datasets.sources import open_source
-    from moving_object_detector.errors import UserError
-    from moving_object_detector.files import make_folder, write_atomically
 
     # Mistakes are told before the model is loaded.
     open_source(arguments.input, topic=arguments.bag_topic, fps=arguments.fps)

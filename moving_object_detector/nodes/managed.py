@@ -12,7 +12,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 
 class ManagedNode(LifecycleNodeMixin, Node):

@@ -10,8 +10,8 @@ from rclpy.lifecycle import LifecycleNodeMixin, LifecyclePublisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.overlay import draw_overlay
-from moving_object_detector.errors import UserError
 from moving_object_detector.nodes.detections import detection_format
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos

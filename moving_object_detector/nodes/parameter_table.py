@@ -7,8 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from moving_object_detector.common.options import Option, options_of
 from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.options import Option, options_of
 
 _TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
 _HEAD = '| name | type | default | takes | at run time | description |\n|---|---|---|---|---|---|'

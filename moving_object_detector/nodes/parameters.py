@@ -10,10 +10,10 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import Option, options_of, with_values
 from moving_object_detector.detection.config import check_refinement
-from moving_object_detector.errors import UserError
 from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.options import Option, options_of, with_values
 
 # Declared by rclpy itself, or by whoever overrides a topic's QoS.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')

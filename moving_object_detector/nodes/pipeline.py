@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from moving_object_detector.common.errors import ImageError
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.errors import ImageError
 from moving_object_detector.nodes.adaptation import Adaptation
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig

@@ -75,7 +75,7 @@ def _publisher(node: Node, topic: str, *, compressed: bool, reliable: bool) -> P
 
 
 def _wait_for_subscriber(node: Node, publisher: Publisher, limit: float, stop: threading.Event) -> None:
-    from moving_object_detector.errors import UserError
+    from moving_object_detector.common.errors import UserError
 
     topic = publisher.topic_name
     begin = time.monotonic()

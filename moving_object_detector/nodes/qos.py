@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 
 def overridable() -> QoSOverridingOptions:

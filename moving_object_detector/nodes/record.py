@@ -86,7 +86,7 @@ class _Extras:
 
 def _ended(node: Node, recorder: Recorder, tracks: Sequence[Track], arguments: argparse.Namespace, age: float) -> bool:
     """Tell whether the recording is complete, ``age`` seconds after its start."""
-    from moving_object_detector.errors import UserError
+    from moving_object_detector.common.errors import UserError
 
     if recorder.last_arrival is None:
         if arguments.start_timeout is not None and age > arguments.start_timeout:

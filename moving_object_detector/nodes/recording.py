@@ -16,9 +16,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
+from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND
 from moving_object_detector.datasets.messages import decode_image
-from moving_object_detector.errors import ImageError
 from moving_object_detector.nodes.definitions import message_class, register_type
 from moving_object_detector.tools.bags import BagWriter
 from moving_object_detector.tools.video import VideoWriter

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.program import run_program
 
 if TYPE_CHECKING:
     from rclpy.node import Node

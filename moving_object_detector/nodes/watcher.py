@@ -10,7 +10,7 @@ from statistics import median
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.nodes.children import Child
 
 _SETTLED_SECONDS = 6.0

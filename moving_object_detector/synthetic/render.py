@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_int
-from moving_object_detector.tools.program import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import cv2
         from tqdm import tqdm
 
-        from moving_object_detector.errors import UserError
-        from moving_object_detector.files import make_folder
+        from moving_object_detector.common.errors import UserError
+        from moving_object_detector.common.files import make_folder
         from moving_object_detector.flow.files import write_flow
         from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import SECOND
 from moving_object_detector.datasets.messages import EncodedImage
-from moving_object_detector.errors import UserError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.program import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         import logging
 
-        from moving_object_detector.config_file import load_config
+        from moving_object_detector.common.parameter_files import load_config
         from moving_object_detector.detection.build import build_detector
         from moving_object_detector.detection.config import EngineConfig
         from moving_object_detector.engines.cache import EngineCache

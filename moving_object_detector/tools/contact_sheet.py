@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import add_source_arguments, positive_int
-from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,8 +80,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _contact_sheet(arguments: argparse.Namespace) -> int:
     import cv2
 
+    from moving_object_detector.common.errors import UserError
     from moving_object_detector.datasets.sources import open_source
-    from moving_object_detector.errors import UserError
 
     output = Path(arguments.output)
     if output.suffix.lower() != '.png':

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moving_object_detector.errors import ModelError, UserError
+from moving_object_detector.common.errors import ModelError, UserError
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_int
-from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
     import numpy as np

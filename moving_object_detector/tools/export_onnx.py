@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.program import run_program
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,7 +110,7 @@ def write(export: Export, path: Path) -> None:
     import torch
 
     from moving_object_detector import __version__
-    from moving_object_detector.files import write_atomically
+    from moving_object_detector.common.files import write_atomically
 
     batch = torch.export.Dim('batch', min=1, max=1024)
     shapes = tuple({0: batch} for _ in export.examples)
@@ -168,9 +168,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         from importlib.util import find_spec
 
-        from moving_object_detector.config_file import load_config
+        from moving_object_detector.common.errors import UserError
+        from moving_object_detector.common.parameter_files import load_config
         from moving_object_detector.detection.config import DetectorConfig
-        from moving_object_detector.errors import UserError
 
         missing = [package for package in ('onnx', 'onnxscript') if find_spec(package) is None]
         if missing:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import add_source_arguments, positive_float
-from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
     from moving_object_detector.datasets.frames import Frame, FrameSource
@@ -51,8 +51,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _masks_of(source: FrameSource, folder: Path) -> dict[str, Path]:
     """Return the masks in a folder by the names of frames, without suffix."""
+    from moving_object_detector.common.errors import UserError
     from moving_object_detector.datasets.folder import FolderSource, list_images
-    from moving_object_detector.errors import UserError
 
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder; --masks takes a folder of masks')

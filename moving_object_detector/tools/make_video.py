@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import add_source_arguments
-from moving_object_detector.tools.program import run_program
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_int
-from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +40,11 @@ def samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]
 
 def measure(arguments: argparse.Namespace) -> int:
     """Measure as the command line asks and say what was written."""
+    from moving_object_detector.common.files import default_model
     from moving_object_detector.engines.quantised import measure_ranges
     from moving_object_detector.engines.ranges_file import ranges_path, save_ranges
     from moving_object_detector.networks.generator import Generator
     from moving_object_detector.networks.weights import load_network
-    from moving_object_detector.resources import default_model
 
     model: Path = arguments.model or default_model()
     if not model.is_file():

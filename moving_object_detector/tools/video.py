@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 # x264's constant rate factor 20: no loss that is seen, and about 1 MB for three seconds of 854x480.
 _X264 = ('-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-crf', '20', '-preset', 'veryfast', '-movflags', '+faststart')

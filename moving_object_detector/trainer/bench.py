@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_int
-from moving_object_detector.tools.program import run_program
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def bench(config: TrainConfig, folder: Path, warm_up: int, steps: int) -> dict[s
     """
     import torch
 
-    from moving_object_detector.options import with_values
+    from moving_object_detector.common.options import with_values
     from moving_object_detector.synthetic.render import main as render
     from moving_object_detector.trainer.distributed import Processes, choose_device
     from moving_object_detector.trainer.prepare import make_networks, make_stages, open_clips
@@ -145,8 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
 
     def body() -> int:
-        from moving_object_detector.config_file import load_plain_config
-        from moving_object_detector.files import write_atomically
+        from moving_object_detector.common.files import write_atomically
+        from moving_object_detector.common.parameter_files import load_plain_config
         from moving_object_detector.trainer.config import TrainConfig
 
         config = load_plain_config(TrainConfig(), arguments.config, arguments.options)

@@ -12,9 +12,9 @@ from typing import Final, NoReturn
 
 from tqdm import tqdm
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.collection import ClipFiles
 from moving_object_detector.datasets.prefetch import Prefetch
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.trainer.clip_flow import clip_flows
 from moving_object_detector.trainer.clip_store import (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.augment import (
     crop_resize,
     crop_resize_flow,

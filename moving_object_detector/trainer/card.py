@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moving_object_detector.options import options_of, value_of
+from moving_object_detector.common.options import options_of, value_of
 from moving_object_detector.trainer.command_text import changed_options, command_lines
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.prepare import flow_fingerprint

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.files import atomic_file
-from moving_object_detector.options import flatten
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import atomic_file
+from moving_object_detector.common.options import flatten
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 
 HALF_MAX: Final = 65504.0

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.files import atomic_file
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import atomic_file
 
 FORMAT: Final = 1
 """Of the files; another number, another key."""

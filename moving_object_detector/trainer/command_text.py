@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moving_object_detector.options import options_of, value_of
+from moving_object_detector.common.options import options_of, value_of
 
 
 def changed_options(config: object) -> dict[str, Any]:

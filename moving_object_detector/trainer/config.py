@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import option
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.errors import UserError
-from moving_object_detector.options import option
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.collection import ClipFiles
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.trainer.cache_filler import Job, fill_cache
 from moving_object_detector.trainer.clip_store import FORMAT, HEADER, ClipLayout, cache_errors, finished_frames

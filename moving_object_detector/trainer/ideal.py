@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.detection.sign import resolve_sign
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.metrics import jaccard
-from moving_object_detector.files import make_folder
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, save_network

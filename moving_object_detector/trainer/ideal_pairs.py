@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.collection import ClipFiles
-from moving_object_detector.errors import UserError
 from moving_object_detector.trainer.augment import crop_resize, flip, random_crop
 from moving_object_detector.trainer.losses import UNIT_PIXELS, UNIT_SIZE
 

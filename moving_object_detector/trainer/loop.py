@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.checkpoint import load_checkpoint, save_checkpoint
 from moving_object_detector.trainer.distributed import Processes
 from moving_object_detector.trainer.journal import Journal

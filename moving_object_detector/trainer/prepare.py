@@ -11,14 +11,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from moving_object_detector.common.files import default_model, file_hash
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.files import file_hash
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput, load_network
-from moving_object_detector.resources import default_model
 from moving_object_detector.trainer.cached_pairs import CachedPairs, PairOptions
 from moving_object_detector.trainer.config import GameConfig, InpainterConfig, RenderedConfig, TrainConfig
 from moving_object_detector.trainer.distributed import Processes

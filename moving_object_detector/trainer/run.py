@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.files import make_folder
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
 from moving_object_detector.trainer.card import as_text, identity, write_card, write_inpainter_card

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.program import run_program
 
 if TYPE_CHECKING:
     from moving_object_detector.trainer.config import TrainConfig
@@ -79,7 +79,7 @@ def smoke(folder: Path, options: Sequence[str] = ()) -> int:
         0, or 1 where the training failed or a player did not learn.
 
     """
-    from moving_object_detector.config_file import load_plain_config
+    from moving_object_detector.common.parameter_files import load_plain_config
     from moving_object_detector.synthetic.render import main as render
     from moving_object_detector.trainer.config import TrainConfig
     from moving_object_detector.trainer.journal import read_log

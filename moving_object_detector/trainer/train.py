@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.program import run_program
 
 DESCRIPTION = """
 Train the mask generator: first on rendered scenes, where the mask is exact and free, then against the inpainter on
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def list_options() -> str:
     """Return all options with default and meaning, one a line."""
-    from moving_object_detector.options import options_of
+    from moving_object_detector.common.options import options_of
     from moving_object_detector.trainer.config import TrainConfig
 
     return ''.join(
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     def body() -> int:
-        from moving_object_detector.config_file import load_plain_config
+        from moving_object_detector.common.parameter_files import load_plain_config
         from moving_object_detector.trainer.config import TrainConfig
 
         config = load_plain_config(TrainConfig(), arguments.config, arguments.options)

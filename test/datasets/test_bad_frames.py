@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.folder import ImageFiles
 from moving_object_detector.datasets.messages import encode_image
 from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.errors import ImageError, UserError
 from moving_object_detector.tools.bags import BagWriter
 
 

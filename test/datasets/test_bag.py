@@ -11,8 +11,8 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.errors import ImageError, UserError
 
 ROS2 = get_typestore(Stores.ROS2_JAZZY)
 ROS1 = get_typestore(Stores.ROS1_NOETIC)

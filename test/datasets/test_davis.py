@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import MaskFiles
 from moving_object_detector.datasets.davis import read_davis
-from moving_object_detector.errors import UserError
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'davis2016'
 

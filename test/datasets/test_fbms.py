@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.fbms import read_fbms
-from moving_object_detector.errors import UserError
 
 DEFINITION = """Ground truth definition file; do not change!
 

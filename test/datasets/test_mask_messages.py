@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.mask_messages import decode_mask, is_jpeg
-from moving_object_detector.errors import ImageError
 
 TRUTH = np.zeros((6, 8), bool)
 TRUTH[1:4, 2:7] = True

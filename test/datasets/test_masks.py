@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.masks import clip_annotations, folder_annotations
-from moving_object_detector.errors import UserError
 
 
 def mask(path, column):

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.messages import (
     SUPPORTED_ENCODINGS,
     decode_compressed,
@@ -17,7 +18,6 @@ from moving_object_detector.datasets.messages import (
     encode_image,
     encode_jpeg,
 )
-from moving_object_detector.errors import ImageError
 
 # 2 rows of 4 pixels: red, green, blue, white; black, grey, orange, teal.
 RGB = np.array(

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.segtrack import read_segtrack
-from moving_object_detector.errors import UserError
 
 
 def picture(path, value=100):

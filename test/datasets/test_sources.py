@@ -5,10 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import ros_stamp_offset
 from moving_object_detector.datasets.messages import encode_image
 from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.errors import UserError
 from moving_object_detector.tools.bags import BagWriter
 from moving_object_detector.tools.video import VideoWriter
 

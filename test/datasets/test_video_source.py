@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.errors import UserError
 from moving_object_detector.tools.video import VideoWriter
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.build import build_detector, create_flow
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, WindowConfig
 from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
 from moving_object_detector.networks.pwcnet import PWCNet

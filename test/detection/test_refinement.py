@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.refinement import refine
-from moving_object_detector.errors import UserError
 
 
 def picture_and_truth() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import describe
 from moving_object_detector.engines.create import choose_device, choose_engine, create_engine
-from moving_object_detector.errors import UserError
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda:1')
 needs_openvino = pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')

@@ -14,10 +14,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.torch_engine import TorchEngine
-from moving_object_detector.errors import UserError
 
 CPU = torch.device('cpu')
 SIZES = [(32, 64), (44, 100)]

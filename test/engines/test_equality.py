@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, GateConfig, RefinementConfig
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import create_engine
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.networks.pwcnet import PWCNet, warp
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from moving_object_detector.common.errors import ModelError, UserError
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.engines.base import MaskEngine
@@ -19,7 +20,6 @@ from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.fingerprint import weights_hash
 from moving_object_detector.engines.quantised import FLOATING, QuantisedConv, measure_ranges, quantise
 from moving_object_detector.engines.ranges_file import load_ranges, ranges_path, save_ranges
-from moving_object_detector.errors import ModelError, UserError
 from moving_object_detector.networks.generator import Generator, ScaledConv
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.tools import quantise as program

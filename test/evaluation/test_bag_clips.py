@@ -10,9 +10,9 @@ import pytest
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.typesys import Stores, get_typestore
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.folder import FolderSource
 from moving_object_detector.datasets.messages import encode_image
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.bag_clips import bag_clip, read_masks
 from moving_object_detector.evaluation.packed_mask import PackedMask
 from moving_object_detector.tools.bags import BagWriter
@@ -109,7 +109,7 @@ def test_a_bag_made_of_a_folder_is_the_folder(picture_folder, tmp_path):
 
 
 def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options):
-    from moving_object_detector.config_file import load_config
+    from moving_object_detector.common.parameter_files import load_config
     from moving_object_detector.detection.config import DetectorConfig
     from moving_object_detector.evaluation.detector_method import DetectorMethod
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.baselines import BASELINES, make_baseline, otsu, residual_magnitude
 
 HEIGHT, WIDTH = 64, 96

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.compare import compare, compare_folders
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns, write_results
 

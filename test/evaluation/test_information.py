@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.errors import ModelError
+from moving_object_detector.common.errors import ModelError
 from moving_object_detector.evaluation.information import LEAST_MOTION, Information, information_reduction
 from moving_object_detector.evaluation.method import Finding
 from moving_object_detector.evaluation.signals import Signals

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.config_file import load_config
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.datasets.bag import BagSource
 from moving_object_detector.datasets.frames import Frame
 from moving_object_detector.datasets.messages import encode_image
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.errors import UserError
 from moving_object_detector.evaluation.detector_method import DetectorMethod
 from moving_object_detector.evaluation.live import LiveMethod, read_recording
 from moving_object_detector.tools.bags import BagWriter

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.pictures import TRUTH, PicturePicker, draw_judged
 
 GREY = np.full((60, 100, 3), 128, np.uint8)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.summary import run_scores, sequence_scores, summarise
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.files import read_flow, write_flow
 
 PAIR = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'flow' / 'rubberwhale'

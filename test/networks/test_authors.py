@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moving_object_detector.errors import ModelError
+from moving_object_detector.common.errors import ModelError
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall

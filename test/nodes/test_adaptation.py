@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip('torch')
 import torch
 
+from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.setting import Setting
 from moving_object_detector.nodes.adaptation import Adaptation, PairClock
 from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.options import with_values
 
 
 class Detector:

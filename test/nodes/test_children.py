@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.nodes.children import Child
 
 READY = 'import signal, sys, time\nprint("ready", flush=True)\n'

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip('sensor_msgs', reason="ROS 2's message packages are not installed here")
 from rosbags.typesys import Stores, get_typestore
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.nodes.definitions import register_type
 
 

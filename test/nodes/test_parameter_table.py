@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from moving_object_detector.config_file import read_parameter_file
+from moving_object_detector.common.options import options_of, with_values
+from moving_object_detector.common.parameter_files import read_parameter_file
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.parameter_table import main, parameter_table
-from moving_object_detector.options import options_of, with_values
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = '<!-- parameters -->', '<!-- /parameters -->'

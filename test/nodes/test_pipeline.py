@@ -13,12 +13,12 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from rclpy.logging import get_logger
 from std_msgs.msg import Header
 
+from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.pipeline import Pipeline
 from moving_object_detector.nodes.statistics import Statistics
-from moving_object_detector.options import with_values
 
 
 class Detector:

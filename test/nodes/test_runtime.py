@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.nodes.runtime import run_node, split_arguments
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moving_object_detector.errors import ModelError
+from moving_object_detector.common.errors import ModelError
 from moving_object_detector.networks.authors import from_tensorflow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter

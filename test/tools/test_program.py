@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from moving_object_detector.errors import ImageError, UserError
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.common.program import run_program
 
 
 def raising(error):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.tools import video as module
 from moving_object_detector.tools.video import VideoWriter, find_ffmpeg
 

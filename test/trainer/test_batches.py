@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from toys import Numbers
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.batches import batches
 from moving_object_detector.trainer.distributed import Processes
 

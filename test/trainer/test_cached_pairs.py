@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.trainer.cached_pairs import CachedPairs, PairOptions
 

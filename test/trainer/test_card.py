@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from moving_object_detector.options import with_values
+from moving_object_detector.common.options import with_values
 from moving_object_detector.trainer.card import as_text, identity, write_card
 from moving_object_detector.trainer.command_text import changed_options
 from moving_object_detector.trainer.config import TrainConfig

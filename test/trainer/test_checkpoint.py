@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 OPTIONS = {'steps': 10, 'seed': 1}

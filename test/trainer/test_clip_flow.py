@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.trainer.clip_flow import HALF_MAX, clip_flows, to_half
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.distributed import Processes, choose_device, processes
 
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.datasets.folder import read_image
-from moving_object_detector.errors import ImageError, UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.tools import make_bag, make_video
 from moving_object_detector.trainer import cache_filler, clip_store

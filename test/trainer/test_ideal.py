@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.config_file import load_plain_config
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.errors import UserError
 from moving_object_detector.networks.weights import load_network
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.ideal import ideal_masks, ideal_scores, run_ideal

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.journal import Journal, read_log
 
 STAGES = ['rendered', 'game']

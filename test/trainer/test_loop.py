@@ -11,7 +11,7 @@ import toys
 from torch import nn
 from training_runs import HERE, environment
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.journal import read_log
 from moving_object_detector.trainer.loop import CHECKPOINT, LoopOptions, Timing, displayed, fit
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from training_runs import SMALL
 
+from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import load_weights
-from moving_object_detector.options import with_values
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.journal import read_log
 from moving_object_detector.trainer.prepare import make_networks

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.run import _judged_frames, choose
 from moving_object_detector.trainer.selection import Judgement, judge, spread_frames
@@ -139,7 +139,7 @@ def test_truth_without_annotations_is_refused():
 
 
 def configured(select):
-    from moving_object_detector.options import with_values
+    from moving_object_detector.common.options import with_values
 
     return with_values(TrainConfig(), {'run.select': select})
 

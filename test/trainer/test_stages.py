@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import with_values
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.options import with_values
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.trainer.cached_pairs import CachedPairs
 from moving_object_detector.trainer.cached_pairs import PairOptions as CachedOptions

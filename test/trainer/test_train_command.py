@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.options import options_of
+from moving_object_detector.common.options import options_of
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.train import main
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from moving_object_detector.common.files import write_atomically
 from moving_object_detector.evaluation.compare import METHOD, Comparison
 from moving_object_detector.evaluation.report.page import title_of
 from moving_object_detector.evaluation.report.plots import difference_bars
 from moving_object_detector.evaluation.report.template import Shot, embed, render
 from moving_object_detector.evaluation.results import SequenceResult
-from moving_object_detector.files import write_atomically
 
 SHOWN: Final = 8
 """Sequences of which frames are shown."""

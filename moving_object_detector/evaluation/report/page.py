@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from markupsafe import Markup
 
+from moving_object_detector.common.files import write_atomically
 from moving_object_detector.evaluation.correlation import correlations
 from moving_object_detector.evaluation.metrics import mean
 from moving_object_detector.evaluation.protocols import find_protocol
@@ -18,7 +19,6 @@ from moving_object_detector.evaluation.report.rows import Row, sequence_rows
 from moving_object_detector.evaluation.report.template import count, flat, number, percent, render
 from moving_object_detector.evaluation.results import RunResult
 from moving_object_detector.evaluation.summary import Scores, run_scores
-from moving_object_detector.files import write_atomically
 
 REPORT: Final = 'report.html'
 _DATASETS: Final = {'davis2016': 'DAVIS2016', 'segtrackv2': 'SegTrackV2', 'fbms59': 'FBMS59'}

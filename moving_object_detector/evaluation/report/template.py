@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.results import Picture
-from moving_object_detector.options import flatten
 
 NOTHING: Final = '\N{EN DASH}'
 SMALL: Final = 320

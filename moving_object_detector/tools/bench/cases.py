@@ -77,7 +77,7 @@ class Case:
     @property
     def config(self) -> DetectorConfig:
         """The group's configuration with this engine and precision."""
-        from moving_object_detector.options import with_values
+        from moving_object_detector.common.options import with_values
 
         if self.variant in (EAGER, NAIVE):
             return self.group.config
@@ -86,8 +86,8 @@ class Case:
 
 def all_variants() -> list[Variant]:
     """Return every engine with every precision that the detector's options name; some run nowhere, some not here."""
+    from moving_object_detector.common.options import options_of
     from moving_object_detector.detection.config import DetectorConfig
-    from moving_object_detector.options import options_of
 
     choices = {declared.name: declared.choices for declared in options_of(DetectorConfig)}
     return [
@@ -111,9 +111,9 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
         UserError: The file or an assignment is wrong.
 
     """
-    from moving_object_detector.config_file import load_config
+    from moving_object_detector.common.files import share_folder
+    from moving_object_detector.common.parameter_files import load_config
     from moving_object_detector.detection.config import DetectorConfig
-    from moving_object_detector.resources import share_folder
 
     def setting(path: Path | None, *values: str) -> DetectorConfig:
         return load_config(DetectorConfig(), path, [*values, *assignments])
@@ -159,7 +159,7 @@ def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
         UserError: A pattern matches nothing.
 
     """
-    from moving_object_detector.errors import UserError
+    from moving_object_detector.common.errors import UserError
 
     for pattern in patterns:
         if not any(_matches(case, pattern) for case in cases):

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_int
-from moving_object_detector.tools.program import run_program
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 SUFFIXES: Final = ('.png', '.svg', '.pdf')
 REST: Final = 'rest'

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.tools.bench.cases import Case, Variant
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.options import option
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import option
 from moving_object_detector.trainer.config import FootageConfig
 
 MULTIPLE = 64

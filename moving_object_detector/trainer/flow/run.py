@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.errors import UserError
-from moving_object_detector.files import make_folder
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.trainer.distributed import Processes, choose_device, processes

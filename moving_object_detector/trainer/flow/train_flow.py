@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.tools.program import run_program
+from moving_object_detector.common.program import run_program
 
 DESCRIPTION = """
 Train PWC-Net on pairs of frames that are rendered on the fly, whose flow is exact and free; with video.root also on
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def list_options() -> str:
     """Return all options with default and meaning, one a line."""
-    from moving_object_detector.options import options_of
+    from moving_object_detector.common.options import options_of
     from moving_object_detector.trainer.flow.config import FlowTrainConfig
 
     return ''.join(
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     if arguments.list:
         sys.stdout.write(list_options())
         return 0
-    from moving_object_detector.config_file import load_plain_config
+    from moving_object_detector.common.parameter_files import load_plain_config
     from moving_object_detector.trainer.flow.config import FlowTrainConfig
 
     config = load_plain_config(FlowTrainConfig(), arguments.config, arguments.options)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.folder import read_image
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.files import read_flow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.report import write_report
 from moving_object_detector.evaluation.results import Picture, write_results
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.config_file import load_config
+from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.networks.generator import Generator

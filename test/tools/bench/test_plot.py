@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.tools.bench.plot import check_plot, draw
 
 pytest.importorskip('matplotlib', reason='matplotlib (requirements/report.txt) is not installed here')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.config_file import load_plain_config
+from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import PWCNet

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.files import write_flow
 from moving_object_detector.networks.pwcnet import PWCNet

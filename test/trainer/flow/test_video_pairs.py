@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import warp
 from moving_object_detector.synthetic.textures import pooled_texture

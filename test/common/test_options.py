@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.options import Option, option, options_of, value_of, with_values
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import Option, option, options_of, value_of, with_values
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from moving_object_detector.errors import UserError
-from moving_object_detector.options import flatten, options_of, with_values
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import flatten, options_of, with_values
 
 T = TypeVar('T')
 

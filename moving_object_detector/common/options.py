@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_type_hints
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 T = TypeVar('T')
 _KEY = 'moving_object_detector.option'

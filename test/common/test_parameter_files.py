@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from moving_object_detector.config_file import load_config, load_plain_config, read_parameter_file, read_plain_file
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.parameter_files import (
+    load_config,
+    load_plain_config,
+    read_parameter_file,
+    read_plain_file,
+)
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.errors import UserError
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.flow.config import FlowTrainConfig
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import moving_object_detector
+from moving_object_detector.common.files import default_model, share_folder
 from moving_object_detector.networks.weights import read_metadata
-from moving_object_detector.resources import default_model, share_folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_source_tree():
@@ -32,11 +32,11 @@ def installed(tmp_path, request):
     site = tmp_path / request.param
     target = site / 'moving_object_detector'
     target.mkdir(parents=True)
-    for name in ('__init__.py', 'errors.py', 'resources.py'):
-        shutil.copy(ROOT / 'moving_object_detector' / name, target)
+    shutil.copy(ROOT / 'moving_object_detector' / '__init__.py', target)
+    shutil.copytree(ROOT / 'moving_object_detector' / 'common', target / 'common')
 
     def ask():
-        code = 'from moving_object_detector.resources import share_folder; print(share_folder())'
+        code = 'from moving_object_detector.common.files import share_folder; print(share_folder())'
         environment = os.environ | {'PYTHONPATH': str(site)}
         return subprocess.run(
             [sys.executable, '-c', code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False

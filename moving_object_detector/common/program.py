@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from moving_object_detector.errors import UserError
+from moving_object_detector.common.errors import UserError
 
 
 def run_program(body: Callable[[], int]) -> int:
