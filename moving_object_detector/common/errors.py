@@ -1,13 +1,58 @@
-"""Errors whose message a user can act on."""
+"""Errors whose message a user can act on, and words from outside in them."""
 
 from __future__ import annotations
 
+import unicodedata
+from typing import Final
+
+LONGEST_FOREIGN: Final = 80
+LONGEST_MESSAGE: Final = 4000
+
+
+def foreign(text: object, longest: int = LONGEST_FOREIGN) -> str:
+    r"""Return a text from outside as it may stand in a log, a message or a terminal: on one line, escaped, cut.
+
+    Control and format characters (escape sequences, newlines, changes of direction) and what is not UTF-8 become
+    ``\x1b`` and the like; what is longer than ``longest`` characters ends in ``...``.
+    """
+    whole = text if isinstance(text, str) else _text(text)
+    escaped = whole[: longest + 1]
+    if not (escaped.isascii() and escaped.isprintable()):
+        escaped = ''.join(map(_escaped, escaped))
+    return escaped if len(whole) <= longest and len(escaped) <= longest else f'{escaped[: longest - 3]}...'
+
+
+def shown(value: object) -> str:
+    """Return a value from outside for a message: texts in quotes, all else as Python writes it, as :func:`foreign`."""
+    return f"'{foreign(value)}'" if isinstance(value, str) else foreign(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return value.decode(errors='backslashreplace') if isinstance(value, bytes) else str(value)
+    except (ValueError, RecursionError):
+        # Python refuses to write a number of more than 4,300 digits.
+        return f'a {type(value).__name__} too long to write'
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character)[0] != 'C' and character not in '\u2028\u2029':
+        return character
+    return character.encode('unicode_escape').decode()
+
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message names the thing and the remedy.
+    """Something the user gave is wrong; the message names the thing and the remedy, on one line.
 
     Programs print the message alone, without a traceback, and exit with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(foreign(message, LONGEST_MESSAGE))
+
+
+class InUseError(UserError):
+    """Another process works in the same place."""
 
 
 class ModelError(UserError):

@@ -1,42 +1,81 @@
-"""Files that are there whole or not at all; files that come with the package."""
+"""Files that are there whole or not at all, locks between processes, files that come with the package."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
+import re
+import secrets
+import stat
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
-from moving_object_detector.common.errors import ModelError, UserError
+from moving_object_detector.common.errors import InUseError, ModelError, UserError, foreign
 
-PACKAGE = 'moving_object_detector'
-DEFAULT_MODEL = 'generator.safetensors'
-DEFAULT_INPAINTER = 'inpainter.safetensors'
+PACKAGE: Final = 'moving_object_detector'
+DEFAULT_MODEL: Final = 'generator.safetensors'
+DEFAULT_INPAINTER: Final = 'inpainter.safetensors'
+LEFTOVER_SECONDS: Final = 60.0
+"""Age from which a temporary file that nobody has open is what a killed process left."""
+
+_held: dict[Path, int] = {}  # locks of this process, with its number: a forked child holds none of them
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write: a reader sees the old one or the new one, also after a kill or a power failure.
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file to write: a reader sees the old one or the new one, also with several writers or after a kill.
 
     Args:
         path: The file; its folder is made where missing. When the context is left by an error it stays as it was.
+        durable: Wait until it is on the disk, so that it survives a power failure.
 
     Raises:
         OSError: The file cannot be written.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.tmp')
+    _remove_leftovers(path)
+    temporary = path.with_name(f'.{path.name[:200]}.{secrets.token_hex(8)}.tmp')
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        with temporary.open('wb') as file:
+        with os.fdopen(descriptor, 'wb') as file:
+            with suppress(OSError):  # a file system without locks: leftovers stay
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            if durable:
+                os.fsync(descriptor)
+            temporary.replace(path)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of ``path`` whose writer was killed: old, and locked by nobody."""
+    name = re.compile(rf'\.{re.escape(path.name[:200])}\.[0-9a-f]{{16}}\.tmp')
+    for entry in [entry.path for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
+        with suppress(OSError), Path(entry).open('rb') as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime > LEFTOVER_SECONDS:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                Path(entry).unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems have no such thing
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -53,9 +92,94 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise UserError(f'{path} cannot be written: {error.strerror}; give a path in a folder you own') from error
 
 
+@contextmanager
+def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold ``thing`` against other processes (and this one) while the context lasts.
+
+    The kernel frees the lock when its process ends, also by a kill, so one that was left behind is taken over.
+
+    Args:
+        path: A file for the lock, which stays; it says who holds it. Its folder must exist.
+        thing: For the message, such as "the folder my_run".
+        wait: Until the other process is done, with a line in the log, instead of raising.
+
+    Raises:
+        InUseError: Another process holds it; the message says which, with what program and since when.
+        UserError: The file cannot be opened.
+
+    """
+    key = path.absolute()
+    if _held.get(key) == os.getpid():
+        raise InUseError(f'{thing} is in use by this process already')
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f'{path} cannot be opened as a lock: {error.strerror}; give a folder you own') from error
+    with os.fdopen(descriptor, 'r+b') as file:
+        _acquire(descriptor, path, thing, wait=wait)
+        _held[key] = os.getpid()
+        try:
+            about = f'process {os.getpid()} ({foreign(Path(sys.argv[0]).name)}, since {time.strftime("%F %T")})'
+            file.truncate(0)
+            file.write(about.encode())
+            file.flush()
+            yield
+        finally:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+            del _held[key]
+
+
+def _acquire(descriptor: int, path: Path, thing: str, *, wait: bool) -> None:
+    # Not flock: workers forked by a killed process would go on holding that.
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EAGAIN}:
+            logging.getLogger(__name__).warning('%s: no locks here (%s); do not use it twice', path, error.strerror)
+            return
+        holder = foreign(os.pread(descriptor, 200, 0).decode(errors='replace')) or 'another process'
+        if not wait:
+            raise InUseError(f'{thing} is in use by {holder}; wait for it or stop it, or give another one') from error
+        logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read; never waits, as opening a pipe would.
+
+    Raises:
+        OSError: It is missing, no regular file or not readable; ``strerror`` says which.
+
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, 'it is not a file')
+    return os.fdopen(descriptor, 'rb')
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a regular file of a limited size.
+
+    Raises:
+        OSError: As :func:`open_file`, or the file is too large.
+
+    """
+    with open_file(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f'it is larger than {most_bytes} bytes')
+    return content
+
+
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal digits; raises OSError."""
-    return sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a regular file's content, in hexadecimal digits; raises OSError as :func:`open_file`."""
+    total = sha256()
+    with open_file(path) as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def make_folder(path: Path) -> None:

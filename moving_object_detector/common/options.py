@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_type_hints
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, shown
 
 T = TypeVar('T')
 _KEY = 'moving_object_detector.option'
@@ -38,16 +39,17 @@ class Option:
 
         """
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            # A whole number too large for a float is refused below as too large.
+            value = float(value) if abs(value) < 1 << 1023 else math.copysign(math.inf, value)
         if self.kind is float and isinstance(value, str) and re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+', value):
             # YAML 1.1 takes 2e-4 for a text.
             value = float(value)
         if not isinstance(value, self.kind) or (self.kind is not bool and isinstance(value, bool)):
-            raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+            raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
         if self.choices and value not in self.choices:
-            raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+            raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
         if isinstance(value, (int, float)) and not self._in_range(value):
-            raise UserError(f'{self.name} is {value!r}, but takes {self.takes()}')
+            raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
         return cast('bool | int | float | str', value)
 
     def _in_range(self, value: float) -> bool:
@@ -109,7 +111,7 @@ def with_values(config: T, values: Mapping[str, object]) -> T:
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f'there is no option {name!r}; the options are {", ".join(known)}')
+            raise UserError(f'there is no option {shown(name)}; the options are {", ".join(known)}')
         *groups, last = name.split('.')
         branch = tree
         for group in groups:

@@ -4,14 +4,117 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign, shown
+from moving_object_detector.common.files import read_file, share_folder
 from moving_object_detector.common.options import flatten, options_of, with_values
 
 T = TypeVar('T')
+
+MOST_BYTES: Final = 256 * 1024
+DEEPEST: Final = 20
+"""Levels of nesting."""
+MOST_ALIASES: Final = 16
+MOST_NODES: Final = 20_000
+"""Of a document, with each alias counted as what it stands for."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Tells the line of a value that Python cannot hold: a number of 5,000 digits, a date that does not exist."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, AttributeError, TypeError) as error:
+            text = node.value if isinstance(node, yaml.ScalarNode) else node.tag
+            raise yaml.constructor.ConstructorError(
+                None, None, f'{shown(text)} is not a value ({error})', node.start_mark
+            ) from error
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the content of a YAML document from outside: only plain values, of limited size, depth and aliases.
+
+    Raises:
+        UserError: It is not such a document; the message names ``where`` and the line.
+
+    """
+    try:
+        _check_size(text)
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f', line {mark.line + 1}' if mark is not None else ''
+        raise UserError(f'{where}{line}: {foreign(error.problem or error.context, 200)}') from error
+    except yaml.reader.ReaderError as error:
+        line = f', line {text.count(chr(10), 0, error.position) + 1}'
+        raise UserError(f'{where}{line}: the character {shown(chr(int(error.character)))} is not allowed') from error
+
+
+class _Budget:
+    """Counts what a document holds, from its events, before anything is built."""
+
+    def __init__(self) -> None:
+        self._nodes = self._aliases = 0
+        self._open: list[tuple[str | None, int]] = []  # anchor of a collection, nodes before it
+        self._sizes: dict[str, int] = {}  # of what an anchor stands for
+
+    def count(self, event: yaml.Event) -> str | None:
+        """Count an event; return what is too much, if anything is."""
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor or '')
+        if isinstance(event, yaml.NodeEvent):
+            self._nodes += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((event.anchor, self._nodes - 1))
+        elif isinstance(event, yaml.ScalarEvent) and event.anchor:
+            self._sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = self._open.pop()
+            if anchor:
+                self._sizes[anchor] = self._nodes - before
+        if len(self._open) > DEEPEST:
+            return f'nested deeper than {DEEPEST} levels'
+        return f'more than {MOST_NODES} values' if self._nodes > MOST_NODES else None
+
+    def _alias(self, anchor: str) -> str | None:
+        self._aliases += 1
+        self._nodes += self._sizes.get(anchor, 0)
+        if any(anchor == around for around, _ in self._open):
+            return f'*{foreign(anchor)} holds itself'
+        if self._aliases > MOST_ALIASES or self._nodes > MOST_NODES:
+            return 'too many aliases (*name); write the values out'
+        return None
+
+
+def _check_size(text: str) -> None:
+    budget = _Budget()
+    for event in yaml.parse(text, _Loader):
+        problem = budget.count(event)
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def find_config(path: Path) -> Path:
+    """Return the file that a user names: as it is, or else, as ``config/cpu.yaml``, among the package's own."""
+    if path.is_absolute() or path.exists():
+        return path
+    ours = share_folder() / path
+    return ours if ours.is_file() else path
+
+
+def _read_yaml(path: Path) -> tuple[Any, Path]:
+    """Read a YAML file; return its content and where it was found."""
+    path = find_config(path.expanduser())
+    try:
+        text = read_file(path, MOST_BYTES).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = 'it is not UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UserError(f'{path} cannot be read: {reason}; give a YAML file') from error
+    return parse_yaml(text, str(path)), path
 
 
 def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
@@ -22,7 +125,9 @@ def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
             continue
         parameters = section['ros__parameters'] if isinstance(section, dict) else None
         if not isinstance(parameters, dict):
-            raise UserError(f'{where}: {name!r} has no ros__parameters; write "/**:" and under it "ros__parameters:"')
+            raise UserError(
+                f'{where}: {shown(name)} has no ros__parameters; write "/**:" and under it "ros__parameters:"'
+            )
         yield parameters
 
 
@@ -33,10 +138,7 @@ def read_parameter_file(path: Path) -> dict[str, object]:
         UserError: The file cannot be read, or is not a ROS parameter file.
 
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f'{path} cannot be read as a parameter file: {error}') from error
+    tree, path = _read_yaml(path)
     values: dict[str, object] = {}
     for section in _sections(tree, str(path)):
         values.update(flatten(section))
@@ -52,10 +154,7 @@ def read_plain_file(path: Path) -> dict[str, object]:
         UserError: The file cannot be read, or is not a tree of options.
 
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f'{path} cannot be read as a YAML file: {error}') from error
+    tree, path = _read_yaml(path)
     if not isinstance(tree, dict):
         raise UserError(f'{path} holds no options; write them as in "game:" and under it "steps: 600"')
     return dict(flatten(tree))
@@ -93,9 +192,9 @@ def _assigned(assignments: Sequence[str]) -> dict[str, object]:
     for assignment in assignments:
         name, equals, text = assignment.partition('=')
         if not equals:
-            raise UserError(f'{assignment!r} is not of the form name=value')
+            raise UserError(f'{shown(assignment)} is not of the form name=value')
         try:
-            values[name.strip()] = yaml.safe_load(text) if text else ''
-        except yaml.YAMLError as error:
-            raise UserError(f'{assignment!r} has a value that is not YAML; put it in quotes') from error
+            values[name.strip()] = parse_yaml(text, f'the value of {foreign(name.strip())}') if text else ''
+        except UserError as error:
+            raise UserError(f'{error}; put a text in quotes') from error
     return values

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.trainer.config import TrainConfig
 from moving_object_detector.trainer.flow.config import FlowTrainConfig
 
-CONFIG = Path(__file__).resolve().parents[1] / 'config'
+CONFIG = Path(__file__).resolve().parents[2] / 'config'
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_several_nodes_and_namespaces_are_merged_in_their_order(file):
         ('detect:\n  ros__parameters: 3\n', "'detect' has no ros__parameters"),
         ('detect:\n  ros__parameters:\n', "'detect' has no ros__parameters"),
         ('detect:\n', "'detect' has no ros__parameters"),
-        ('/**: [1, 2\n', 'cannot be read as a parameter file'),
-        ('a: !!python/object/apply:os.system ["false"]\n', 'cannot be read as a parameter file'),
+        ('/**: [1, 2\n', 'line 2'),
+        ('a: !!python/object/apply:os.system ["false"]\n', 'line 1'),
     ],
 )
 def test_what_is_no_parameter_file(file, text, message):
@@ -74,7 +75,7 @@ def test_what_is_no_parameter_file(file, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00\x80')
     for path in (tmp_path / 'none.yaml', tmp_path, tmp_path / 'binary.yaml'):
-        with pytest.raises(UserError, match='cannot be read as a parameter file'):
+        with pytest.raises(UserError, match='cannot be read'):
             read_parameter_file(path)
 
 
@@ -104,8 +105,8 @@ def test_parameters_of_the_node_alone_are_passed_over_in_the_file_only(file):
         ('window.past=1.5', 'window.past is 1.5, but takes a whole number'),
         ('window.past=21', 'window.past is 21, but takes'),
         ('window.past=true', 'window.past is True, but takes'),
-        ('model=[', r"'model=\[' has a value that is not YAML; put it in quotes"),
-        ('model=a: b: c', 'has a value that is not YAML'),
+        ('model=[', r'value of model, line 1.*in quotes'),
+        ('model=a: b: c', 'value of model, line 1'),
     ],
 )
 def test_wrong_assignments(assignment, message):
@@ -134,14 +135,82 @@ def test_what_holds_no_options(file, text):
 
 @pytest.mark.parametrize('text', ['game: [1, 2\n', 'a: !!python/object/apply:os.system ["false"]\n', 'a: 1\n b: 2\n'])
 def test_what_is_no_yaml(file, text):
-    with pytest.raises(UserError, match=r'params\.yaml cannot be read as a YAML file'):
+    with pytest.raises(UserError, match=r'params\.yaml, line [12]'):
         load_plain_config(TrainConfig(), file(text))
+
+
+BOMB = 'a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n' + ''.join(
+    f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 10)}]\n' for n in range(1, 10)
+)
+HOSTILE = {
+    'alias bomb': (BOMB, 3),
+    'a few aliases of much': ('a: &a [' + 'x, ' * 9000 + ']\nb: [*a, *a]\n', 2),
+    'a list that holds itself': ('a: 1\nb: &b [1, *b]\n', 2),
+    '5,000 brackets': ('a: 1\nb: ' + '[' * 5000, 2),
+    '5,000 levels': (''.join(' ' * n + 'a:\n' for n in range(500)), 21),
+    'a number of 5,000 digits': ('a: 1\n\nb: ' + '9' * 5000 + '\n', 3),
+    'a number of 4,000 digits': ('game:\n  steps: ' + '9' * 4000 + '\n', None),
+    'a name of 5,000 digits': ('9' * 5000 + ': 1\n', 1),
+    'the 45th of the 13th month': ('a: 2026-13-45\n', 1),
+    'an impossible time': ('a: 2026-11-25T99:99:99Z\n', 1),
+    'an unknown alias': ('a: *nobody\n', 1),
+    'an unknown tag with escape sequences': ('a: !<\x1b]0;gone> 1\n', None),
+    'a control character': ('a: 1\nb: \x07\n', 2),
+    'a text of 2 MB': ('a: ' + 'x' * 2_000_000, None),
+    'binary that is none': ('a: !!binary "\u00e4"\n', 1),
+    'a list as a name': ('? [1, 2]\n: 1\n', 1),
+    'an escape sequence as a name': ('"\\e[2J\\nforged": 1\n', None),
+    '30,000 values': ('a: [' + '1,' * 30000 + ']\n', 1),
+    'a merge of a number': ('a: {<<: 3}\n', 1),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+@pytest.mark.parametrize('load', ['plain', 'parameters', 'value'])
+def test_hostile_yaml_ends_in_one_short_sentence(file, name, load):
+    text, line = HOSTILE[name]
+    ways = {
+        'plain': lambda: load_plain_config(TrainConfig(), file(text)),
+        'parameters': lambda: read_parameter_file(file(text)),
+        'value': lambda: load_plain_config(TrainConfig(), None, [f'game.steps={text}']),
+    }
+    with pytest.raises(UserError) as caught:
+        ways[load]()
+    message = str(caught.value)
+    assert len(message) < 2000 or 'the options are' in message
+    assert message.isprintable()
+    if line and load != 'value':
+        assert f'params.yaml, line {line}:' in message
+
+
+def test_a_few_aliases_are_fine(file):
+    text = 'a: &size {height: 96, width: 192}\nb: *size\nc: {<<: *size, width: 64}\n'
+    assert read_plain_file(file(text)) == {
+        'a.height': 96, 'a.width': 192, 'b.height': 96, 'b.width': 192, 'c.height': 96, 'c.width': 64
+    }  # fmt: skip
+
+
+def test_a_file_of_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_plain_config(TrainConfig(), Path('config/train.yaml')).start.model == 'default'
+    assert read_parameter_file(Path('config/cpu.yaml'))
+    (tmp_path / 'config').mkdir()
+    (tmp_path / 'config/train.yaml').write_text('game: {steps: 7}')
+    assert load_plain_config(TrainConfig(), Path('config/train.yaml')).game.steps == 7
+    with pytest.raises(UserError, match=r'nothing\.yaml'):
+        load_plain_config(TrainConfig(), Path('config/nothing.yaml'))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.yaml')
+    with pytest.raises(UserError, match='not a file'):
+        read_plain_file(tmp_path / 'pipe.yaml')
 
 
 def test_plain_files_that_cannot_be_read(tmp_path):
     (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00\x80')
     for path in (tmp_path / 'none.yaml', tmp_path, tmp_path / 'binary.yaml'):
-        with pytest.raises(UserError, match='cannot be read as a YAML file'):
+        with pytest.raises(UserError, match='cannot be read'):
             load_plain_config(TrainConfig(), path)
 
 

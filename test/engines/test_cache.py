@@ -175,15 +175,11 @@ def test_a_file_in_place_of_the_folder(tmp_path, caplog):
     assert refused(cache, caplog, 'cannot be read (Not a directory)')
 
 
-@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full here, which stands for a full disk')
-def test_a_full_disk(filled, caplog):
-    mode = Path('/dev/full').stat().st_mode
-    path = filled.path(WHAT)
-    path.with_name(f'{path.name}.tmp').symlink_to('/dev/full')
-    assert not filled.store(WHAT, {**MADE_BY, 'openvino': '2026.5'}, PAYLOAD * 100)
-    assert 'cannot be written (No space left on device)' in caplog.text
+def test_a_full_disk(filled, caplog, full_disk):
+    with full_disk(after=len(PAYLOAD)):
+        assert not filled.store(WHAT, {**MADE_BY, 'openvino': '2026.5'}, PAYLOAD * 100)
+    assert 'cannot be written (File too large)' in caplog.text
     assert filled.load(WHAT, MADE_BY) == PAYLOAD
-    assert Path('/dev/full').stat().st_mode == mode
 
 
 def test_another_process_that_writes_the_same_file(filled, caplog):

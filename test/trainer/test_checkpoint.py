@@ -25,7 +25,7 @@ def test_round_trip_in_a_new_folder(tmp_path):
 def test_what_a_kill_during_writing_leaves_does_not_matter(tmp_path):
     path = tmp_path / 'run.checkpoint'
     save_checkpoint(path, {'options': OPTIONS, 'step': 3})
-    (tmp_path / 'run.checkpoint.tmp').write_bytes(path.read_bytes()[:100])
+    (tmp_path / '.run.checkpoint.0123456789abcdef.tmp').write_bytes(path.read_bytes()[:100])
     assert load_checkpoint(path, OPTIONS)['step'] == 3
     save_checkpoint(path, {'options': OPTIONS, 'step': 4})
     assert load_checkpoint(path, OPTIONS)['step'] == 4
@@ -43,11 +43,10 @@ def test_a_run_with_other_options(tmp_path):
         load_checkpoint(path, {'data': {'root': 'a', 'gap': 2}, 'seed': 1, 'name': 'x'})
 
 
-def test_a_full_disk(tmp_path):
+def test_a_full_disk(tmp_path, full_disk):
     path = tmp_path / 'run.checkpoint'
     save_checkpoint(path, {'options': OPTIONS, 'step': 3})
-    (tmp_path / 'run.checkpoint.tmp').symlink_to('/dev/full')
-    with pytest.raises(UserError, match=r'run\.checkpoint cannot be written'):
+    with full_disk(after=10_000), pytest.raises(UserError, match=r'run\.checkpoint cannot be written'):
         save_checkpoint(path, {'options': OPTIONS, 'weights': torch.zeros(1_000_000)})
     assert [file.name for file in tmp_path.iterdir()] == ['run.checkpoint']
     assert load_checkpoint(path, OPTIONS)['step'] == 3

@@ -158,9 +158,8 @@ def test_time_spent_waiting_for_data_is_told(tmp_path):
     assert Timing().waiting_share == 0.0
 
 
-def test_a_full_disk_is_told(tmp_path):
-    (tmp_path / 'log.tmp').symlink_to('/dev/full')
-    with pytest.raises(UserError, match='cannot be written to: No space left on device'):
+def test_a_full_disk_is_told(tmp_path, full_disk):
+    with full_disk(after=100), pytest.raises(UserError, match='cannot be written'):
         fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
 
 

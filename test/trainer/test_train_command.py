@@ -116,7 +116,7 @@ def test_options_from_a_file_and_the_command_line(tmp_path, capsys):
     assert "run.select is 'best'" in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
     error = mistake(capsys, 'run.select=last', '--config', file, 'game.loss=hinge', '--out', tmp_path / 'out')
     assert "game.loss is 'hinge'" in error
-    assert 'cannot be read as a YAML file' in mistake(capsys, '--config', tmp_path / 'none.yaml')
+    assert 'cannot be read' in mistake(capsys, '--config', tmp_path / 'none.yaml')
 
 
 def test_a_clip_of_one_frame(tmp_path, capsys):
