@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.frames import Frame, FrameSource
+from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource
+from moving_object_detector.detection.config import ContinuityConfig
+from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.evaluation.method import Finding, Method
 from moving_object_detector.flow.dis import DisFlow
 
@@ -86,7 +88,8 @@ class _Waiting:
 class HomographyResidual(_Baseline):
     """What DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
 
-    The last frame of a clip has no next one and takes the one before it; a clip of one frame gets no mask.
+    The last frame before the stream starts anew (by the detector's rule) has no next one and takes the one before it;
+    a stream of one frame gets no mask.
     """
 
     def __init__(self) -> None:
@@ -97,17 +100,25 @@ class HomographyResidual(_Baseline):
 
     def _begin(self) -> None:
         self._waiting: _Waiting | None = None
+        self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
         self._last: tuple[_Waiting, NDArray[np.uint8]] | None = None
         """The newest frame, and what its flow leads to should it stay the last: the one before."""
 
     def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
         """Take a frame; return the mask of the one before."""
+        step = self._continuity.follow(frame.stamp, frame.image.shape)
+        if step is Step.REPEATS:
+            return ()
+        ended: tuple[Finding, ...] = ()
+        if step.starts_anew:
+            ended = self.finish()
+            self._waiting = self._last = None
         started = time.perf_counter()
         grey = self._flow.features(frame.image)
         now = _Waiting(frame, index, grey, time.perf_counter() - started)
         before, self._waiting = self._waiting, now
         if before is None:
-            return ()
+            return ended
         self._last = now, before.grey
         return (self._compare(before, grey, follows=index == before.index + 1),)
 

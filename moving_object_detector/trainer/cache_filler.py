@@ -64,8 +64,8 @@ def _compute(
         committed = time.monotonic()
         with Prefetch(job.clip.source(), depth=4) as frames:
             flows = clip_flows(job.clip.name, frames, backend, layout.size, layout.gaps, batch, writer.frames)
-            for images, found in flows:
-                writer.append(images, found)
+            for images, found, streams in flows:
+                writer.append(images, found, streams)
                 if time.monotonic() - committed > COMMIT_SECONDS:
                     writer.commit()
                     committed = time.monotonic()

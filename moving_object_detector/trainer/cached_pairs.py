@@ -90,7 +90,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
             for clip, frames in zip(self._clips, self._frames, strict=True)
         ]
         if not any(pairs):
-            raise UserError('no clip has two frames to make a pair of; give longer clips')
+            raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
         self._shares = np.array(pairs) / sum(pairs)
 
     def _gaps(self, clip: PairSource, index: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cv2
 import numpy as np
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame
+from moving_object_detector.detection.config import ContinuityConfig
+from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
 
+Block: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.int32]]
 HALF_MAX: Final = 65504.0
 """The largest number of half precision."""
 
@@ -41,13 +44,23 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=interpolation), np.uint8)
 
 
-def _check_size(name: str, frame: Frame, first: tuple[int, ...]) -> None:
-    height, width = frame.image.shape[:2]
-    if (height, width) != first:
-        raise UserError(
-            f'{name}: frame {frame.name} is {width}x{height}, but the first one is {first[1]}x{first[0]}; give '
-            'frames of one size, or split the clip where the size changes'
-        )
+class _Streams:
+    """Which frames may be a pair: the detector's rule, so that it is trained on what it sees."""
+
+    def __init__(self, max_gap: float) -> None:
+        self._continuity = Continuity(round(max_gap * 1e9))
+        self._stream = 0
+        self.anew = 0
+        """Frames so far that started a stream anew."""
+
+    def of(self, frame: Frame) -> int:
+        """Return the number of the stream that the next frame is in; -1: a repetition, which pairs with nothing."""
+        step = self._continuity.follow(frame.stamp, frame.image.shape)
+        if step is Step.REPEATS:
+            return -1
+        self.anew += step.starts_anew
+        self._stream += step.starts_anew
+        return self._stream
 
 
 class _Window:
@@ -56,6 +69,7 @@ class _Window:
     def __init__(self, name: str, backend: FlowBackend, size: tuple[int, int], gaps: tuple[int, ...]) -> None:
         self.features: dict[int, Any] = {}
         self.images: dict[int, NDArray[np.uint8]] = {}
+        self.streams: list[int] = []
         self._name = name
         self._backend = backend
         self._size = size
@@ -67,14 +81,14 @@ class _Window:
         self.features = {index: kept for index, kept in self.features.items() if index >= first - reach}
         self.images = {index: kept for index, kept in self.images.items() if index >= first}
 
-    def compute(self, frames: range, batch: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-        """Return images and flows of some frames; the flow to a neighbour that is not there is 0."""
+    def compute(self, frames: range, batch: int) -> Block:
+        """Return images, flows and streams of some frames; the flow to a neighbour that is not there is 0."""
         flows = np.zeros((len(frames), len(self._gaps), 2, *self._size), np.float16)
         pairs = [
             (row, column, index, index + gap)
             for row, index in enumerate(frames)
             for column, gap in enumerate(self._gaps)
-            if index + gap in self.features
+            if index + gap in self.features and 0 <= self.streams[index] == self.streams[index + gap]
         ]
         for first in range(0, len(pairs), batch):
             rows, columns, sources, targets = zip(*pairs[first : first + batch], strict=True)
@@ -82,7 +96,8 @@ class _Window:
                 [self.features[index] for index in sources], [self.features[index] for index in targets], self._size
             )
             flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), self._name)
-        return np.stack([self.images[index] for index in frames]), flows
+        images = np.stack([self.images[index] for index in frames])
+        return images, flows, np.array([self.streams[index] for index in frames], np.int32)
 
 
 def clip_flows(
@@ -93,7 +108,8 @@ def clip_flows(
     gaps: tuple[int, ...],
     batch: int,
     first: int = 0,
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float16]]]:
+    max_gap: float = ContinuityConfig.max_gap,
+) -> Iterator[Block]:
     """Yield the clip from frame ``first`` on, some frames at a time.
 
     Features of a frame are computed once; in memory are those of the window and of one batch. Pairs are grouped
@@ -107,23 +123,24 @@ def clip_flows(
         gaps: From a frame to its neighbours, the same forward and backward.
         batch: Pairs that the backend gets at once.
         first: Frames before this one are read, but not computed.
+        max_gap: Seconds between two frames above which they are no pair.
 
     Yields:
-        Images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels of ``size``,
-        0 where the neighbour is outside the clip.
+        Images uint8 (n, height, width, 3) RGB, flows float16 (n, gaps, 2, height, width) in pixels of ``size``, 0
+        where the neighbour is outside the clip or no pair, and int32 (n,): frames with the same number are in one
+        continuous stream, -1 is in none.
 
     Raises:
-        UserError: The clip has fewer than two frames or than ``first``, or a frame of another size.
+        UserError: The clip has fewer than two frames or than ``first``.
 
     """
     window = _Window(name, backend, size, gaps)
     reach = max(gaps)
     block = max(1, batch // len(gaps))
     start, count = first, 0
-    shape: tuple[int, ...] = ()
+    streams = _Streams(max_gap)
     for index, frame in enumerate(frames):
-        shape = shape or frame.image.shape[:2]
-        _check_size(name, frame, shape)
+        window.streams.append(streams.of(frame))
         count = index + 1
         if index < start - reach:
             continue
@@ -138,3 +155,12 @@ def clip_flows(
         raise UserError(f'{name}: {count} frames could be read, which is too few; flow takes a pair of frames')
     for begin in range(start, count, block):
         yield window.compute(range(begin, min(begin + block, count)), batch)
+    if 2 * streams.anew > count:
+        logging.getLogger(__name__).warning(
+            '%s: %d of %d frames start the stream anew, as their size changes or their stamps go back or leave a gap '
+            'of more than %g s, so few pairs remain; is the frame rate or the clock of the recording right?',
+            name,
+            streams.anew,
+            count,
+            max_gap,
+        )

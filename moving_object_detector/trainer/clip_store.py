@@ -1,4 +1,4 @@
-"""How a clip lies in the flow cache: two NumPy files that grow, and a manifest once they are complete."""
+"""How a clip lies in the flow cache: three NumPy files that grow, and a manifest once they are complete."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import atomic_file
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the files; another number, another key."""
 HEADER: Final = 256
-"""Bytes before the first frame of either file."""
+"""Bytes before the first frame of each file."""
 
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """What the two arrays hold of each frame."""
+    """What the arrays hold of each frame."""
 
     size: tuple[int, int]
     """(height, width) in pixels."""
@@ -41,6 +41,7 @@ class ClipLayout:
         return {
             'images.npy': (np.dtype('|u1'), (*self.size, 3)),
             'flow.npy': (np.dtype('<f2'), (len(self.gaps), 2, *self.size)),
+            'streams.npy': (np.dtype('<i4'), ()),
         }
 
     def file_bytes(self, name: str, frames: int) -> int:
@@ -164,9 +165,9 @@ class ClipWriter(AbstractContextManager['ClipWriter']):
             file.write(_header(kind, (self.frames, *shape)))
             file.seek(end)
 
-    def append(self, images: NDArray[np.uint8], flows: NDArray[np.float16]) -> None:
-        """Append frames, as many of images as of flows, each shaped as the layout says."""
-        arrays: tuple[NDArray[Any], ...] = (images, flows)
+    def append(self, images: NDArray[np.uint8], flows: NDArray[np.float16], streams: NDArray[np.int32]) -> None:
+        """Append frames: images, flows and numbers of streams, each shaped as the layout says."""
+        arrays: tuple[NDArray[Any], ...] = (images, flows, streams)
         for file, array, (kind, shape) in zip(self._files, arrays, self._layout.arrays.values(), strict=True):
             if array.shape[1:] != shape:
                 raise ValueError(f'frames of {array.shape[1:]}, expected {shape}')

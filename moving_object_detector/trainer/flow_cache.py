@@ -36,6 +36,7 @@ class CachedClip:
         frame_count: How many frames there are.
         size: (height, width) of images and flows in pixels.
         gaps: From a frame to its neighbours, such as -2, -1, 1, 2.
+        streams: Of each frame the number of its continuous stream; -1: it is in none.
 
     """
 
@@ -45,6 +46,7 @@ class CachedClip:
     gaps: tuple[int, ...]
     folder: Path
     annotations: tuple[Annotation | None, ...]
+    streams: tuple[int, ...]
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return a frame, uint8 (height, width, 3) RGB.
@@ -60,23 +62,26 @@ class CachedClip:
 
         Raises:
             ValueError: The gap is not one of :attr:`gaps`.
-            IndexError: The frame or its neighbour is outside the clip.
+            IndexError: The frame or its neighbour is outside the clip, or they are no pair.
 
         """
         if gap not in self.gaps:
             raise ValueError(f'a gap of {gap}; cached are {self.gaps}')
         self._checked(index + gap)
+        if gap not in self.neighbours(index):
+            raise IndexError(f'{self.name}: frames {index} and {index + gap} are not of one continuous stream')
         return np.asarray(self._map('flow.npy', self._checked(index))[self.gaps.index(gap)], np.float32)
 
     def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the gaps that lead to another frame of the clip.
+        """Return the gaps that lead to another frame of the same stream; none where the detector would start anew.
 
         Raises:
             IndexError: There is no such frame.
 
         """
-        self._checked(index)
-        return tuple(gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
+        own = self.streams[self._checked(index)]
+        inside = (gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
+        return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
 
     def annotation(self, index: int) -> NDArray[np.bool_] | None:
         """Read the annotation of a frame, bool (H, W) at its own size; None where there is none. For scoring alone.
@@ -177,4 +182,7 @@ def _open(job: Job, layout: ClipLayout) -> CachedClip:
             frames,
             len(annotations),
         )
-    return CachedClip(job.clip.name, frames, layout.size, layout.gaps, job.folder, annotations)
+    kind, _ = layout.arrays['streams.npy']
+    with cache_errors(job.folder):
+        streams = np.fromfile(job.folder / 'streams.npy', kind, frames, offset=HEADER)
+    return CachedClip(job.clip.name, frames, layout.size, layout.gaps, job.folder, annotations, tuple(streams.tolist()))

@@ -56,13 +56,14 @@ class Judgement:
 
 
 def spread_frames(clips: Sequence[JudgedClip], count: int) -> list[tuple[int, int]]:
-    """Return about ``count`` (clip, frame) numbers, evenly spread over the clips and within each."""
+    """Return about ``count`` (clip, frame) numbers of frames with neighbours, spread evenly over clips and in each."""
     each = max(count // len(clips), 1)
-    return [
-        (number, int(frame))
-        for number, clip in enumerate(clips)
-        for frame in np.unique(np.linspace(0, clip.frame_count - 1, each + 2)[1:-1].round().astype(int))
-    ]
+    spread = []
+    for number, clip in enumerate(clips):
+        paired = [frame for frame in range(clip.frame_count) if clip.neighbours(frame)]
+        places = np.linspace(0, len(paired) - 1, each + 2)[1:-1].round().astype(int) if paired else ()
+        spread += [(number, paired[place]) for place in np.unique(places).tolist()]
+    return spread
 
 
 def _overlap(first: Tensor, second: Tensor) -> float:

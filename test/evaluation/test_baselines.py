@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -99,6 +100,18 @@ def run(method, frames, indexes=None):
     for index, frame in zip(indexes or range(len(frames)), frames, strict=True):
         findings += method.step(frame, index)
     return findings + list(method.finish())
+
+
+def test_homography_makes_no_pair_across_a_gap():
+    """Each part of the clip is as if it stood alone."""
+    frames, _ = clip(6)
+    later = [replace(frame, stamp=frame.stamp + 3 * 10**9) for frame in frames[3:]]
+    together = run(make_baseline('homography'), [*frames[:3], *later])
+    alone = run(make_baseline('homography'), frames[:3]) + run(make_baseline('homography'), later, range(3, 6))
+    assert [finding.index for finding in together] == [finding.index for finding in alone] == list(range(6))
+    for a, b in zip(together, alone, strict=True):
+        assert np.array_equal(a.mask, b.mask)
+        assert (a.flow is None) == (b.flow is None)
 
 
 @pytest.mark.parametrize('name', BASELINES)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,13 +14,14 @@ from moving_object_detector.trainer.clip_flow import HALF_MAX, clip_flows, to_ha
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
+PERIOD = 40_000_000
 
 
 def frames(count, size=(32, 64)):
     """A textured sheet that moves by a pixel a frame."""
     rng = np.random.default_rng(3)
     sheet = cv2.resize(rng.integers(0, 256, (12, 30, 3), np.uint8), (size[1] + 100, size[0]))
-    return [Frame(sheet[:, k : k + size[1]].copy(), k, f'{k}.png') for k in range(count)]
+    return [Frame(sheet[:, k : k + size[1]].copy(), k * PERIOD, f'{k}.png') for k in range(count)]
 
 
 class Watched(DisFlow):
@@ -46,7 +48,7 @@ class Watched(DisFlow):
 
 def collect(clip, **changes):
     settings = {'backend': DisFlow((32, 64), 'ultrafast'), 'size': SIZE, 'gaps': GAPS, 'batch': 16} | changes
-    images, flows = zip(*clip_flows('clip', clip, **settings), strict=True)
+    images, flows, _ = zip(*clip_flows('clip', clip, **settings), strict=True)
     return np.concatenate(images), np.concatenate(flows)
 
 
@@ -79,9 +81,9 @@ def test_going_on_later_gives_the_rest(first, batch):
     clip = frames(11)
     images, flows = collect(clip, batch=batch)
     rest = list(clip_flows('clip', clip, DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, batch, first))
-    assert sum(len(block) for block, _ in rest) == 11 - first
-    assert np.array_equal(np.concatenate([images[:first], *(block for block, _ in rest)]), images)
-    assert np.array_equal(np.concatenate([flows[:first], *(block for _, block in rest)]), flows)
+    assert sum(len(block) for block, *_ in rest) == 11 - first
+    assert np.array_equal(np.concatenate([images[:first], *(block for block, *_ in rest)]), images)
+    assert np.array_equal(np.concatenate([flows[:first], *(block for _, block, _ in rest)]), flows)
 
 
 @pytest.mark.parametrize('batch', [3, 10])
@@ -100,10 +102,34 @@ def test_frames_grow_to_a_larger_size():
     assert abs(float(flows[0, 2, 0].mean()) + 2) < 0.5
 
 
-def test_a_size_that_changes():
-    clip = [*frames(3), *frames(1, (32, 48))]
-    with pytest.raises(UserError, match=r'clip: frame 0\.png is 48x32, but the first one is 64x32'):
-        collect(clip)
+def at(frame, milliseconds):
+    return replace(frame, stamp=milliseconds * 1_000_000)
+
+
+@pytest.mark.parametrize('first', [0, 5])
+@pytest.mark.parametrize('batch', [4, 100])
+def test_pairs_are_made_by_the_detectors_rule(batch, first):
+    """Across a gap, a clock that goes back and another size there is no pair; a repetition pairs with nothing."""
+    times = [0, 40, 80, 2000, 2040, 2040, 2080, 100, 140, 180]
+    clip = [at(frame, time) for frame, time in zip(frames(10), times, strict=True)]
+    clip[9] = replace(clip[9], image=clip[9].image[:, :48])
+    blocks = list(clip_flows('clip', clip, DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, batch, first))
+    flows, streams = (np.concatenate([block[k] for block in blocks]) for k in (1, 2))
+    assert streams.tolist() == [0, 0, 0, 1, 1, -1, 1, 2, 2, 3][first:]
+    pairs = {(index, index + gap) for index in range(10) for k, gap in enumerate(GAPS) if index >= first
+             and flows[index - first, k].any()}  # fmt: skip
+    expected = {(0, 1), (0, 2), (1, 2), (3, 4), (4, 6), (7, 8)}
+    assert pairs == {(a, b) for a, b in expected | {(b, a) for a, b in expected} if a >= first}
+
+
+def test_that_most_frames_start_anew_is_said(caplog):
+    clip = [at(frame, 1500 * k) for k, frame in enumerate(frames(6))]
+    _, flows = collect(clip)
+    assert not flows.any()
+    assert '5 of 6 frames start the stream anew' in caplog.text
+    caplog.clear()
+    assert collect(clip, max_gap=2.0)[1].any()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize('count', [0, 1])

@@ -25,7 +25,7 @@ from moving_object_detector.trainer.flow_cache import cached_clips
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
-FILES = ('images.npy', 'flow.npy', 'manifest.json')
+FILES = ('images.npy', 'flow.npy', 'streams.npy', 'manifest.json')
 
 
 def write_clip(folder, count, seed=0, size=(32, 64)):
@@ -320,9 +320,6 @@ def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_pat
     (footage / 'c' / '3.png').write_bytes(b'damaged')
     with pytest.raises(ImageError, match=r'c/3\.png: not an image that can be decoded'):
         build(footage, tmp_path / 'cache')
-    cv2.imwrite(str(footage / 'c' / '3.png'), np.zeros((32, 62, 3), np.uint8))
-    with pytest.raises(UserError, match=r'c: frame 3\.png is 62x32, but the first one is 64x32'):
-        build(footage, tmp_path / 'cache', backend=Counting())
     cv2.imwrite(str(footage / 'c' / '3.png'), np.zeros((32, 64, 3), np.uint8))
     backend = Counting()
     build(footage, tmp_path / 'cache', backend=backend)
@@ -333,6 +330,17 @@ def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_pat
     (footage / 'c' / '2.png').unlink()
     with pytest.raises(UserError, match=r'2\.png: this file of c cannot be read: No such file'):
         cached_clips(clips, tmp_path / 'cache', backend, 'dis', SIZE, 2, progress=False)
+
+
+def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
+    """A bag of two folders, ten seconds apart, as make_bag writes it."""
+    folders = [write_clip(tmp_path / name, 4, seed) for seed, name in enumerate('ab')]
+    assert make_bag.main([*map(str, folders), str(tmp_path / 'bag')]) == 0
+    clip = build(tmp_path / 'bag', tmp_path / 'cache')[0]
+    assert clip.streams == (0, 0, 0, 0, 1, 1, 1, 1)
+    assert [clip.neighbours(index) for index in (2, 3, 4, 5)] == [(-2, -1, 1), (-2, -1), (1, 2), (-1, 1, 2)]
+    with pytest.raises(IndexError, match='frames 3 and 4'):
+        clip.flow(3, 1)
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_start(footage, tmp_path, monkeypatch):

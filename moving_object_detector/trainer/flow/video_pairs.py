@@ -56,8 +56,8 @@ class VideoFlowPairs(Dataset[VideoPair]):
         self._seed = seed
         self._options = options
         self._starts = np.cumsum([0, *(clip.frame_count for clip in self._clips)])
-        if not any(clip.frame_count > 1 for clip in self._clips):
-            raise UserError('no clip has two frames to make a pair of; give longer clips')
+        if not any(clip.neighbours(frame) for clip in self._clips for frame in range(clip.frame_count)):
+            raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
 
     def __getitem__(self, index: int) -> VideoPair:
         rng = np.random.default_rng((self._seed, index))
