@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.datasets.messages import decode_compressed, decode_image
+from moving_object_detector.datasets.messages import decode_compressed
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.nodes.messages import read_image
 
 ADVICE = {
     Step.REPEATS: 'is the topic published twice, or does the clock stand still?',
@@ -46,7 +47,7 @@ def decode(message: Any, max_side: int) -> NDArray[np.uint8]:
     if hasattr(message, 'encoding'):
         # Before the pixels are touched, so that an absurd size costs nothing.
         _check_size(message.height, message.width, max_side)
-        return decode_image(message)
+        return read_image(message)
     image = decode_compressed(message)
     _check_size(image.shape[0], image.shape[1], max_side)
     return image

@@ -12,7 +12,7 @@ from std_msgs.msg import Float64, Header
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.overlay import draw_overlay
-from moving_object_detector.nodes.detections import detection_format
+from moving_object_detector.nodes.detections import MISSING, detection_format
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
 
@@ -50,7 +50,6 @@ class Outputs:
             raise
 
     def _advertise_all(self) -> None:
-        kind, detections = detection_format()
         self._outputs = [
             _Output(self._advertise(Image, 'mask'), lambda r, h: image_message(r.mask, 'mono8', h)),
             _Output(self._advertise(Image, 'probability'), lambda r, h: image_message(r.probability, '32FC1', h)),
@@ -59,8 +58,13 @@ class Outputs:
                 lambda r, h: image_message(draw_overlay(r.image, r.mask, r.regions), 'bgr8', h),
             ),
             _Output(self._advertise(Image, 'flow'), lambda r, h: image_message(r.flow, '32FC2', h)),
-            _Output(self._advertise(kind, 'detections'), lambda r, h: detections(r.regions, h)),
         ]
+        detections = detection_format()
+        if detections is None:
+            self._node.get_logger().info(MISSING)
+        else:
+            kind, build = detections
+            self._outputs.append(_Output(self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))
         self._timings = {name: self._advertise(Float64, f'debug/{name}') for name in DEBUG_TOPICS}
         self._window_delay = self._advertise(Float64, 'debug/window_delay_ms')
 

@@ -18,8 +18,8 @@ from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND
-from moving_object_detector.datasets.messages import decode_image
 from moving_object_detector.nodes.definitions import message_class, register_type
+from moving_object_detector.nodes.messages import read_image
 from moving_object_detector.tools.bags import BagWriter
 from moving_object_detector.tools.video import VideoWriter
 
@@ -113,7 +113,7 @@ class Recorder:
 
         def receive(message: Image) -> None:
             try:
-                image = decode_image(message)
+                image = read_image(message)
             except ImageError as error:
                 self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
                 return

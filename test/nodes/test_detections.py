@@ -9,30 +9,13 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from std_msgs.msg import Header
-from visualization_msgs.msg import Marker, MarkerArray
 
 from moving_object_detector.detection.regions import Region
-from moving_object_detector.nodes.detections import detection_format, markers
+from moving_object_detector.nodes.detections import detection_format
 
 HEADER = Header(frame_id='camera')
 HEADER.stamp.sec = 5
 REGIONS = [Region(10, 20, 30, 41, 900, 0.75), Region(0, 0, 1, 1, 1, 0.5)]
-
-
-def test_markers():
-    first, box, dot = markers(REGIONS, HEADER).markers
-    assert first.action == Marker.DELETEALL
-    assert [(point.x, point.y) for point in box.points] == [(10, 20), (40, 20), (40, 61), (10, 61), (10, 20)]
-    assert [(point.x, point.y) for point in dot.points] == [(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]
-    assert (box.text, dot.text) == ('0.750', '0.500')
-    assert (box.id, dot.id) == (0, 1)
-    assert all(marker.header == HEADER and marker.ns == 'moving' for marker in (first, box, dot))
-    assert len(markers([], HEADER).markers) == 1  # what was shown before goes
-
-
-def test_markers_are_what_there_is_without_vision_msgs(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', None)
-    assert detection_format() == (MarkerArray, markers)
 
 
 class Record(SimpleNamespace):
@@ -46,14 +29,23 @@ class Record(SimpleNamespace):
         return value
 
 
-def test_vision_msgs_where_it_is_installed(monkeypatch):
-    package, module = ModuleType('vision_msgs'), ModuleType('vision_msgs.msg')
-    for name in ('Detection2D', 'Detection2DArray', 'ObjectHypothesisWithPose'):
-        setattr(module, name, type(name, (Record,), {}))
-    monkeypatch.setitem(sys.modules, 'vision_msgs', package)
-    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', module)
+@pytest.fixture
+def vision_msgs(monkeypatch):
+    """The installed package, or one with stand-ins for its classes."""
+    try:
+        from vision_msgs import msg
+    except ImportError:
+        msg = ModuleType('vision_msgs.msg')
+        for name in ('Detection2D', 'Detection2DArray', 'ObjectHypothesisWithPose'):
+            setattr(msg, name, type(name, (Record,), {'id': ''}))
+        monkeypatch.setitem(sys.modules, 'vision_msgs', ModuleType('vision_msgs'))
+        monkeypatch.setitem(sys.modules, 'vision_msgs.msg', msg)
+    return msg
+
+
+def test_boxes_and_scores(vision_msgs):
     kind, build = detection_format()
-    assert kind is module.Detection2DArray
+    assert kind is vision_msgs.Detection2DArray
     message = build(REGIONS, HEADER)
     assert message.header == HEADER
     box, dot = message.detections
@@ -63,5 +55,14 @@ def test_vision_msgs_where_it_is_installed(monkeypatch):
     assert (dot.bbox.center.position.x, dot.bbox.size_x) == (0.5, 1.0)
     (result,) = box.results
     assert (result.hypothesis.class_id, result.hypothesis.score) == ('moving', 0.75)
-    assert (box.id, dot.id) == ('0', '1')
     assert box.header == dot.header == HEADER
+
+
+def test_no_region_claims_an_identity_over_time(vision_msgs):
+    _, build = detection_format()
+    assert [one.id for one in build(REGIONS, HEADER).detections] == ['', '']
+
+
+def test_without_vision_msgs_there_is_no_other_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', None)
+    assert detection_format() is None
