@@ -67,13 +67,13 @@ eval: $(STAMP)  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=
 	  $(if $(findstring --method,$(ARGS)),,--config '$(PARAMS)') $(ARGS)
 
 train: $(STAMP)  ## Train on your own footage: make train ARGS='--config config/train.yaml data.root=FOLDER'.
-	@$(BIN)/python -m moving_object_detector.trainer.train $(ARGS)
+	@$(BIN)/python -m moving_object_detector.training.train $(ARGS)
 
 train-smoke: $(STAMP)  ## Train for a minute on rendered clips and check that both players learn.
-	@$(BIN)/python -m moving_object_detector.trainer.smoke $(ARGS)
+	@$(BIN)/python -m moving_object_detector.training.smoke $(ARGS)
 
 bench-train: $(STAMP)  ## Print samples per second and the wait for data of each stage of the training.
-	@$(BIN)/python -m moving_object_detector.trainer.bench --json bench_train.json $(ARGS)
+	@$(BIN)/python -m moving_object_detector.training.bench --json bench_train.json $(ARGS)
 
 clean:  ## Remove what was built and measured, and the environment.
 	rm -rf build install log $(VENV) demo_output evaluation_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

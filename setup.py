@@ -24,7 +24,7 @@ PROGRAMS = {
     'evaluate': 'evaluation.evaluate',
     'live': 'nodes.live',
     'quantise': 'tools.quantise',
-    'train': 'trainer.train',
+    'train': 'training.train',
     'render': 'synthetic.render',
 }
 

@@ -17,7 +17,7 @@ from moving_object_detector.evaluation.signals import at_size
 from moving_object_detector.flow.dis import reduce_flow
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.networks.weights import load_network
-from moving_object_detector.trainer.losses import UNIT_PIXELS, UNIT_SIZE, motion_units, squared
+from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE, motion_units, squared
 
 LEAST_MOTION: Final = 0.001 * UNIT_SIZE[1] / UNIT_PIXELS
 """Flow that counts as none, motion units: a thousandth of the width, as for the detector (gate.min_motion)."""

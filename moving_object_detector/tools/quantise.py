@@ -28,7 +28,7 @@ def samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]
     import torch
 
     from moving_object_detector.flow.generator_input import prepare_flow
-    from moving_object_detector.trainer.rendered_pairs import PairOptions, RenderedPairs
+    from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs
 
     for size in SIZES:
         pairs = RenderedPairs(SEED, PairOptions(size=size, image_dropout=0.0))

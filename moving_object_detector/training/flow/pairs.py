@@ -1,0 +1,148 @@
+"""Pairs of rendered frames with exact flow, made on the fly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
+from moving_object_detector.synthetic.scene import Instant
+from moving_object_detector.training.flow.photometric import photographs
+
+Field = NDArray[np.float32]
+
+
+class FlowPair(NamedTuple):
+    """Two frames and the exact flow from the first to the second; a batch has one more dimension in front."""
+
+    first: Tensor
+    """(3, H, W) uint8 RGB."""
+    second: Tensor
+    """(3, H, W) uint8 RGB."""
+    flow: Tensor
+    """(2, H, W) float32, u right and v down, pixels; exact also where ``seen`` is false."""
+    seen: Tensor
+    """(1, H, W) bool: the point is in view and uncovered in the second frame too."""
+
+
+@dataclass(frozen=True)
+class FlowPairOptions:
+    """How a rendered pair is made."""
+
+    size: tuple[int, int] = (256, 320)
+    """(height, width) of the frames, pixels."""
+    largest_gap: float = 4.0
+    """Frames of scene time between the two images, uniform from nearly none to this, of either sign."""
+    pairs_per_scene: int = 2
+    """Pairs cut from one rendering, forward and backward in turn; more is faster and less varied."""
+    deformation: float = 0.5
+    """Share of pairs with a smooth displacement on top, as of things that bend."""
+    photometric: bool = True
+    """Whether the frames differ in tone, noise and blur."""
+    scene: SceneOptions = field(default_factory=lambda: SceneOptions(objects=(1, 6), standing=(0, 4), parallax=0.4))
+
+
+class RenderedFlowPairs(Dataset[FlowPair]):
+    """Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones."""
+
+    def __init__(self, seed: int, options: FlowPairOptions | None = None) -> None:
+        self._seed = seed
+        self._options = options or FlowPairOptions()
+        height, width = self._options.size
+        # Room for crops to differ; what leaves a crop is mostly still in the rendering.
+        self._rendered = (height + height // 8, width + width // 8)
+        # The last scene, since its pairs are asked for in turn.
+        self._last: tuple[int, tuple[Instant, Instant]] | None = None
+
+    def __getitem__(self, index: int) -> FlowPair:
+        number, view = divmod(index, self._options.pairs_per_scene)
+        source, target = self._instants(number)
+        if view % 2:
+            source, target = target, source
+        return self._view(source, target, np.random.default_rng((self._seed, number, 1 + view)))
+
+    def _instants(self, number: int) -> tuple[Instant, Instant]:
+        """Render the two instants of a scene, or recall them."""
+        if self._last is None or self._last[0] != number:
+            rng = np.random.default_rng((self._seed, number, 0))
+            scene = random_scene((self._seed, number), replace(self._options.scene, size=self._rendered))
+            begin = float(rng.uniform(0, 20))
+            end = begin + float(rng.uniform(0.2, self._options.largest_gap)) * float(rng.choice((-1, 1)))
+            self._last = number, (scene.instant(begin), scene.instant(end))
+        return self._last[1]
+
+    def _view(self, source: Instant, target: Instant, rng: np.random.Generator) -> FlowPair:
+        """Cut, flip and bend a pair; the first frame samples its instant at ``at``, the second at ``place``."""
+        height, width = self._options.size
+        top, left = (
+            int(rng.integers(whole - part + 1)) for whole, part in zip(self._rendered, (height, width), strict=True)
+        )
+        flip_x, flip_y = (bool(rng.random() < 0.5) for _ in range(2))
+        # A view's pixel (x, y) is the rendering's (columns[x], rows[y]).
+        columns = np.arange(left, left + width, dtype=np.float32)[:: -1 if flip_x else 1]
+        rows = np.arange(top, top + height, dtype=np.float32)[:: -1 if flip_y else 1]
+        place_x, place_y = np.broadcast_to(columns, (height, width)), np.broadcast_to(rows[:, None], (height, width))
+        bend = _smooth_field(rng, (height, width)) if rng.random() < self._options.deformation else None
+        # Clipped positions repeat the border pixel, whose flow is as exact as any.
+        at_x = place_x if bend is None else (place_x + bend[:, :, 0]).clip(0, self._rendered[1] - 1)
+        at_y = place_y if bend is None else (place_y + bend[:, :, 1]).clip(0, self._rendered[0] - 1)
+
+        then_x, then_y, layer = _move(source, target, at_x, at_y)
+        signs = np.array((-1 if flip_x else 1, -1 if flip_y else 1), np.float32)
+        flow = np.stack(((then_x - place_x) * signs[0], (then_y - place_y) * signs[1]))
+        seen = _seen(target, then_x, then_y, layer, (top, left, height, width))
+
+        part = slice(top, top + height), slice(left, left + width)
+        first, second = (instant.image[part][:: int(signs[1]), :: int(signs[0])] for instant in (source, target))
+        if bend is not None:
+            first = np.asarray(cv2.remap(source.image, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        if self._options.photometric:
+            first, second = photographs(np.ascontiguousarray(first), np.ascontiguousarray(second), rng)
+        return FlowPair(_planes(first), _planes(second), torch.from_numpy(flow), torch.from_numpy(seen[None]))
+
+
+def _planes(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _smooth_field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
+    """Return a smooth displacement (H, W, 2), of a random few cells and up to some pixels."""
+    cells = int(rng.integers(2, 6))
+    # Stretch stays under about a half, so that the displacement never folds.
+    amplitude = float(np.exp(rng.uniform(np.log(0.2), np.log(0.06 * min(size) / cells + 0.3))))
+    grid = rng.normal(0, amplitude, (cells, cells, 2)).astype(np.float32)
+    return np.asarray(cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _move(source: Instant, target: Instant, x: Field, y: Field) -> tuple[Field, Field, NDArray[np.intp]]:
+    """Return where the points seen at (x, y) of ``source`` are in ``target``, and which layer each is on."""
+    layer = source.layer[np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)]
+    flat, flat_x, flat_y = layer.ravel(), np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel()
+    then_x, then_y = np.empty_like(flat_x), np.empty_like(flat_y)
+    for index in np.flatnonzero(np.bincount(flat)):
+        motion = (target.poses[index] @ np.linalg.inv(source.poses[index])).astype(np.float32)
+        where = np.flatnonzero(flat == index)
+        px, py = flat_x[where], flat_y[where]
+        weight = motion[2, 0] * px + motion[2, 1] * py + motion[2, 2]
+        then_x[where] = (motion[0, 0] * px + motion[0, 1] * py + motion[0, 2]) / weight
+        then_y[where] = (motion[1, 0] * px + motion[1, 1] * py + motion[1, 2]) / weight
+    return then_x.reshape(x.shape), then_y.reshape(x.shape), layer
+
+
+def _seen(
+    target: Instant, x: Field, y: Field, layer: NDArray[np.intp], crop: tuple[int, int, int, int]
+) -> NDArray[np.bool_]:
+    """Return which points at (x, y) of ``target`` lie in the crop (top, left, height, width), uncovered."""
+    top, left, height, width = crop
+    inside = (x > left - 0.5) & (x < left + width - 0.5) & (y > top - 0.5) & (y < top + height - 0.5)
+    # Half a pixel up and cut off is the nearest pixel, since nothing is negative after the clip.
+    column = (x.clip(left, left + width - 1) + np.float32(0.5)).astype(np.intp)
+    row = (y.clip(top, top + height - 1) + np.float32(0.5)).astype(np.intp)
+    return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)

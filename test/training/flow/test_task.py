@@ -1,0 +1,106 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.common.parameter_files import load_plain_config
+from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.synthetic.textures import pooled_texture
+from moving_object_detector.training.distributed import Processes
+from moving_object_detector.training.flow.config import FlowTrainConfig
+from moving_object_detector.training.flow.run import make_task
+from moving_object_detector.training.flow.task import network_input
+from moving_object_detector.training.flow_cache import cached_clips
+
+pytestmark = pytest.mark.usefixtures('few_textures', 'one_thread')
+
+CPU = torch.device('cpu')
+TINY = [
+    'training.steps=3',
+    'training.batch=2',
+    'training.height=64',
+    'training.width=64',
+    'validation.scenes=1',
+    'run.workers=0',
+]
+
+
+def tiny(*assignments):
+    return load_plain_config(FlowTrainConfig(), None, [*TINY, *assignments])
+
+
+@pytest.fixture(scope='module')
+def clips(tmp_path_factory):
+    """A clip of four frames that pans."""
+    root = tmp_path_factory.mktemp('footage')
+    for k in range(4):
+        image = pooled_texture(1)[100:164, 300 - 3 * k : 364 - 3 * k]
+        cv2.imwrite(str(root / f'{k}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return cached_clips(
+        find_clips([str(root)], 'train'), root / 'cache', DisFlow((64, 64)), 'dis', (64, 64), 1, progress=False
+    )
+
+
+def run(task, first, last):
+    values = []
+    for step, batch in zip(range(first, last), task.batches(first), strict=False):
+        values.append({name: float(value) for name, value in task.step(step, batch).items()})
+    return values
+
+
+def test_a_resumed_task_goes_on_to_the_bit(clips):
+    """Three steps at a stretch, and two that are saved as a checkpoint and one of another task that loads it."""
+    config = tiny('video.batch=1', 'video.census=0.5', 'validation.every=2')
+    whole = make_task(config, clips, Processes(), CPU)
+    expected = run(whole, 0, 3)
+    assert [set(values) >= {'held_out'} for values in expected] == [False, True, True]
+    assert all(
+        values.keys() >= {'loss', 'gradient', 'error', 'distillation', 'census', 'smoothness'} for values in expected
+    )
+
+    killed = make_task(config, clips, Processes(), CPU)
+    assert run(killed, 0, 2) == expected[:2]
+    file = io.BytesIO()
+    torch.save(killed.state_dict(), file)
+    file.seek(0)
+    resumed = make_task(config, clips, Processes(), CPU)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert run(resumed, 2, 3) == expected[2:]
+    model = whole.model()
+    assert type(model) is PWCNet
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.model().parameters(), strict=True))
+
+
+def test_it_learns_a_batch():
+    """The same two pairs again and again: the error falls under that of no motion, and the first steps are smooth."""
+    config = tiny('training.steps=40', 'training.learning_rate=1e-3', 'training.average=0')
+    task = make_task(config, [], Processes(), CPU)
+    batch = next(iter(task.batches(0)))
+    still = float(batch[0].flow.norm(dim=1).mean())
+    errors = [float(task.step(step, batch)['error']) for step in range(16)]
+    print(f'no motion {still:.2f}, first {errors[0]:.2f}, last {errors[-1]:.2f} px')
+    assert errors[0] == pytest.approx(still, rel=0.2)
+    assert errors[-1] < 0.7 * still
+
+
+def test_pictures_show_the_batch():
+    task = make_task(tiny('training.steps=1'), [], Processes(), CPU)
+    assert task.pictures() == {}
+    batch = next(iter(task.batches(0)))
+    task.step(0, batch)
+    (picture,) = task.pictures().values()
+    assert picture.shape == (2 * 64, 5 * 64, 3)
+    assert picture.dtype == np.uint8
+    assert np.array_equal(picture[64:, 64:128], batch[0].second[1].numpy().transpose(1, 2, 0))
+    # The network begins still: its flow is white, and the error is the exact flow.
+    assert np.median(picture[:, 192:256]) > 230
+    assert picture[:, 256:].max() == 255
+
+
+def test_the_network_sees_blue_first():
+    image = torch.tensor((255, 51, 0), dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
+    assert network_input(image)[0, :, 1, 1].tolist() == pytest.approx([0.0, 0.2, 1.0])

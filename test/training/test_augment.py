@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
+from moving_object_detector.training.augment import (
+    Crop,
+    crop_resize,
+    crop_resize_flow,
+    flip,
+    flip_flow,
+    global_motion,
+    random_crop,
+    random_motion,
+)
+from moving_object_detector.training.boxes import random_boxes
+
+SIZE = (128, 256)
+
+
+@pytest.fixture(scope='module')
+def rendered():
+    """Two frames of a scene, the exact flow between them, and where the first frame's pixels are seen in the second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
+        scene = clip_scene(3, SceneOptions(size=SIZE))
+        images = [torch.from_numpy(scene.image(time)).permute(2, 0, 1)[None].float() for time in (4, 7)]
+    flow = torch.from_numpy(scene.flow(4, 7)).permute(2, 0, 1)[None]
+    seen = torch.from_numpy(~scene.occluded(4, 7))[None, None].float()
+    assert flow.abs().max() > 2
+    return *images, flow, seen
+
+
+def misfit(first, second, flow, seen):
+    """Mean grey-level difference between the first frame and the second fetched by the flow, where it is seen."""
+    height, width = flow.shape[-2:]
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    fetched = cv2.remap(
+        second[0].permute(1, 2, 0).numpy(), xs + flow[0, 0].numpy(), ys + flow[0, 1].numpy(), cv2.INTER_LINEAR
+    )
+    difference = np.abs(fetched - first[0].permute(1, 2, 0).numpy()).mean(2)
+    inside = (xs + flow[0, 0].numpy() > 1) & (xs + flow[0, 0].numpy() < width - 2)
+    inside &= (ys + flow[0, 1].numpy() > 1) & (ys + flow[0, 1].numpy() < height - 2)
+    inside &= seen[0, 0].numpy() > 0.99
+    assert inside.mean() > 0.3
+    return float(difference[inside].mean())
+
+
+VIEWS = [
+    (Crop(0, 0, 128, 256), (128, 256), False, False),
+    (Crop(0, 0, 128, 256), (96, 192), False, False),
+    (Crop(20, 31, 77, 154), (96, 192), False, False),  # grows
+    (Crop(13, 40, 110, 201), (64, 160), True, False),  # not the same scale on both sides
+    (Crop(10, 3, 100, 200), (96, 192), False, True),
+    (Crop(10, 40, 100, 200), (96, 192), True, True),
+]
+
+
+@pytest.mark.parametrize(('crop', 'size', 'horizontal', 'vertical'), VIEWS)
+def test_the_flow_of_a_view_still_leads_to_the_second_frame(rendered, crop, size, horizontal, vertical):
+    first, second, flow, seen = rendered
+    views = [flip(crop_resize(x, crop, size), horizontal=horizontal, vertical=vertical) for x in (first, second, seen)]
+    moved = flip_flow(crop_resize_flow(flow, crop, size), horizontal=horizontal, vertical=vertical)
+    assert all(view.shape[-2:] == size for view in (*views, moved))
+    right = misfit(views[0], views[1], moved, views[2])
+    assert right < 4
+    # The same with flow that was treated like a picture, with none, and with the one backwards.
+    untouched = crop_resize(flow, crop, size)
+    if not torch.equal(untouched, moved):
+        assert misfit(views[0], views[1], untouched, views[2]) > 1.2 * right
+    assert misfit(views[0], views[1], 0 * moved, views[2]) > 2 * right
+    assert misfit(views[0], views[1], -moved, views[2]) > 3 * right
+
+
+def test_a_crop_by_hand():
+    """From 8 x 16 pixels rows 2 to 5 and columns 4 to 7, twice as high and three times as wide."""
+    flow = torch.zeros(1, 2, 8, 16)
+    flow[0, 0, 2:6, 4:8] = 5
+    flow[0, 1, 2:6, 4:8] = -3
+    view = crop_resize_flow(flow, Crop(2, 4, 4, 4), (8, 12))
+    assert torch.equal(view[0, 0], torch.full((8, 12), 15.0))
+    assert torch.equal(view[0, 1], torch.full((8, 12), -6.0))
+    assert torch.equal(crop_resize_flow(flow, Crop(0, 0, 8, 16), (8, 16)), flow)
+
+
+def test_half_the_size_averages_pixels():
+    """By a triangle two pixels to either side: 1, 3, 3, 1 of 8 within the image, 3, 3, 1 of 7 at its border."""
+    row, column = torch.meshgrid(torch.arange(4.0), torch.arange(8.0), indexing='ij')
+    half = crop_resize((8 * row + column)[None, None], Crop(0, 0, 4, 8), (2, 4))[0, 0]
+    assert half[0].tolist() == pytest.approx([8 * 5 / 7 + x for x in (5 / 7, 2.5, 4.5, 7 - 5 / 7)])
+    assert half[1].tolist() == pytest.approx([8 * (3 - 5 / 7) + x for x in (5 / 7, 2.5, 4.5, 7 - 5 / 7)])
+
+
+def test_flips_by_hand():
+    flow = torch.zeros(1, 2, 2, 3)
+    flow[0, :, 0, 2] = torch.tensor((4.0, -7.0))  # upper right corner
+    right = flip_flow(flow, horizontal=True, vertical=False)
+    assert right[0, :, 0, 0].tolist() == [-4, -7]
+    assert right.abs().sum() == 11
+    down = flip_flow(flow, horizontal=False, vertical=True)
+    assert down[0, :, 1, 2].tolist() == [4, 7]
+    assert down.abs().sum() == 11
+    both = flip_flow(flow, horizontal=True, vertical=True)
+    assert both[0, :, 1, 0].tolist() == [-4, 7]
+    assert torch.equal(both, -torch.rot90(flow, 2, (2, 3)))
+    assert torch.equal(flip_flow(flow, horizontal=False, vertical=False), flow)
+    image = torch.arange(6.0).reshape(1, 1, 2, 3)
+    assert flip(image, horizontal=True, vertical=False).flatten().tolist() == [2, 1, 0, 5, 4, 3]
+    assert flip(image, horizontal=False, vertical=True).flatten().tolist() == [3, 4, 5, 0, 1, 2]
+    assert flip(image, horizontal=True, vertical=True).flatten().tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_crops_are_within_the_image_and_cover_their_range():
+    rng = np.random.default_rng(2)
+    crops = [random_crop(rng, (100, 200), 0.6) for _ in range(2000)]
+    assert all(top >= 0 and left >= 0 and top + h <= 100 and left + w <= 200 for top, left, h, w in crops)
+    assert all(abs(crop.width - 2 * crop.height) <= 1 for crop in crops)
+    shares = np.array([crop.height for crop in crops]) / 100
+    assert 0.6 <= shares.min() < 0.61
+    assert 0.99 < shares.max() <= 1
+    assert shares.mean() == pytest.approx(0.8, abs=0.01)
+    # The place is uniform too: on average as much is cut off on either side.
+    room = np.array(
+        [(crop.top, 100 - crop.height - crop.top, crop.left, 200 - crop.width - crop.left) for crop in crops]
+    )
+    assert room.min() == 0
+    assert np.allclose(room.mean(0), (10, 10, 20, 20), atol=0.8)
+    assert random_crop(rng, (100, 200), 1.0) == Crop(0, 0, 100, 200)
+
+
+def polynomial(flow, powers):
+    """Least squares of flow (2, H, W) on x^a y^b in pixels: fitted field (2, H, W)."""
+    height, width = flow.shape[-2:]
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
+    basis = np.stack([(xs**a * ys**b).ravel() for a, b in powers], 1)
+    values = flow.reshape(2, -1).numpy().T.astype(np.float64)
+    return (basis @ np.linalg.lstsq(basis, values, rcond=None)[0]).T.reshape(2, height, width)
+
+
+AFFINE = [(0, 0), (1, 0), (0, 1)]
+QUADRATIC = [*AFFINE, (2, 0), (1, 1), (0, 2)]
+
+
+def test_global_motion_adds_a_polynomial_of_degree_one_or_two_and_nothing_else(rendered):
+    flow = rendered[2].repeat(40, 1, 1, 1)
+    motions = random_motion(np.random.default_rng(5), 40, SIZE, 0.02)
+    added = global_motion(flow, motions) - flow
+    affine = 0
+    for field in added:
+        assert field.abs().max() > 0.1
+        assert np.abs(polynomial(field, QUADRATIC) - field.numpy()).max() < 1e-3
+        affine += np.abs(polynomial(field, AFFINE) - field.numpy()).max() < 1e-3
+    assert 10 < affine < 30  # about half
+    means = added.mean((2, 3)) - motions[:, :, (3, 5)].sum(2) / 3  # x^2 and y^2 have mean 1/3
+    assert means.square().mean().sqrt() == pytest.approx(0.02 * 256, rel=0.25)
+    # They differ from sample to sample.
+    assert len({round(float(value), 4) for value in motions[:, 0, 0]}) == 40
+
+
+def test_global_motion_by_hand():
+    """Four pixels in a row at x = -0.75, -0.25, 0.25, 0.75 and y = 0."""
+    coefficients = torch.zeros(1, 2, 6)
+    coefficients[0, 0, :2] = torch.tensor((1.0, 4.0))
+    coefficients[0, 1, 3] = 16
+    result = global_motion(torch.full((1, 2, 1, 4), 10.0), coefficients)
+    assert result[0, 0, 0].tolist() == [8, 10, 12, 14]
+    assert result[0, 1, 0].tolist() == [19, 11, 11, 19]
+
+
+def test_boxes():
+    rng = np.random.default_rng(3)
+    masks = random_boxes(rng, 400, (50, 100))
+    assert masks.shape == (400, 1, 50, 100)
+    assert masks.dtype == torch.float32
+    assert set(masks.unique().tolist()) == {0, 1}
+    counts = []
+    for mask in masks[:, 0]:
+        rows, columns = mask.any(1), mask.any(0)
+        count, _, statistics, _ = cv2.connectedComponentsWithStats(mask.numpy().astype(np.uint8), connectivity=4)
+        whole = [box for box in statistics[1:] if box[4] == box[2] * box[3]]  # boxes that do not overlap
+        assert all(10 <= width <= 60 and 5 <= height <= 30 for _, _, width, height, _ in whole)
+        counts.append(count - 1)
+        assert rows.any()
+        assert columns.any()
+    assert set(counts) == {1, 2, 3}
+    # One to three boxes of 0.35 x 0.35 on average; every part of the image is covered at times, also the corners.
+    assert 0.1225 < masks.mean() < 2 * 0.1225
+    assert torch.nn.functional.max_pool2d(masks.mean((0, 1))[None], 5).min() > 0
+    assert not torch.equal(masks[0], masks[1])
+    again = random_boxes(np.random.default_rng(3), 400, (50, 100))
+    assert torch.equal(again, masks)
+
+
+def test_boxes_of_a_tiny_image():
+    masks = random_boxes(np.random.default_rng(1), 20, (2, 3))
+    assert (masks.sum((1, 2, 3)) >= 1).all()
+    assert not math.isclose(float(masks.mean()), 1.0)

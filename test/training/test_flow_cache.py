@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.datasets.folder import read_image
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.tools import make_bag, make_video
+from moving_object_detector.training import cache_filler, clip_store
+from moving_object_detector.training.flow_cache import cached_clips
+
+SIZE = (16, 32)
+GAPS = (-2, -1, 1, 2)
+FILES = ('images.npy', 'flow.npy', 'streams.npy', 'manifest.json')
+
+
+def write_clip(folder, count, seed=0, size=(32, 64)):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    sheet = cv2.resize(rng.integers(0, 256, (12, 30, 3), np.uint8), (size[1] + 100, size[0]))
+    for k in range(count):
+        cv2.imwrite(str(folder / f'{k}.png'), sheet[:, k : k + size[1]])
+    return folder
+
+
+@pytest.fixture
+def footage(tmp_path):
+    """Clips of 9, 2 and 5 frames."""
+    for seed, (name, count) in enumerate({'a': 9, 'b': 2, 'c': 5}.items()):
+        write_clip(tmp_path / 'footage' / name, count, seed)
+    return tmp_path / 'footage'
+
+
+class NoFlow(DisFlow):
+    """Nothing may be computed."""
+
+    def features(self, image):
+        raise AssertionError('computed again')
+
+
+def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, progress=False):
+    clips = find_clips([str(footage)], 'train')
+    backend = backend or DisFlow((32, 64), 'ultrafast')
+    return cached_clips(clips, cache, backend, fingerprint, size, largest_gap, 4, progress=progress)
+
+
+def content(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture
+def every_commit(monkeypatch):
+    monkeypatch.setattr(cache_filler, 'COMMIT_SECONDS', -1.0)
+
+
+def test_what_is_cached_is_what_the_backend_says(footage, tmp_path):
+    clips = build(footage, tmp_path / 'cache')
+    assert [(clip.name, clip.frame_count) for clip in clips] == [('a', 9), ('b', 2), ('c', 5)]
+    backend = DisFlow((32, 64), 'ultrafast')
+    for clip in clips:
+        assert (clip.size, clip.gaps) == (SIZE, GAPS)
+        images = [read_image(footage / clip.name / f'{k}.png') for k in range(clip.frame_count)]
+        features = [backend.features(image) for image in images]
+        for index, image in enumerate(images):
+            small = cv2.resize(image, (32, 16), interpolation=cv2.INTER_AREA)
+            assert np.array_equal(clip.image(index), small)
+            assert clip.neighbours(index) == tuple(g for g in GAPS if 0 <= index + g < clip.frame_count)
+            for gap in clip.neighbours(index):
+                flow = clip.flow(index, gap)
+                assert (flow.shape, flow.dtype) == ((2, *SIZE), np.float32)
+                expected = backend.estimate([features[index]], [features[index + gap]], SIZE)[0].numpy()
+                assert np.allclose(flow, expected, rtol=2**-11, atol=2**-24)
+    arrays = np.load(clips[0].folder / 'flow.npy', mmap_mode='r'), np.load(clips[0].folder / 'images.npy')
+    assert [(array.shape, array.dtype) for array in arrays] == [
+        ((9, 4, 2, 16, 32), np.float16),
+        ((9, 16, 32, 3), np.uint8),
+    ]
+    assert np.array_equal(arrays[0][3, 2], clips[0].flow(3, 1))
+
+
+def test_a_clip_can_be_sent_to_another_process_and_holds_no_file(footage, tmp_path):
+    clip = build(footage, tmp_path / 'cache')[0]
+    before = len(list(Path('/proc/self/fd').iterdir()))
+    flows = [clip.flow(index, 1) for index in range(8)]
+    assert len(list(Path('/proc/self/fd').iterdir())) == before
+    copy = pickle.loads(pickle.dumps(clip))
+    assert np.array_equal(copy.flow(7, 1), flows[7])
+    flows[7][:] = 0  # the caller's own
+    assert copy.flow(7, 1).any()
+
+
+def test_what_is_outside_the_clip(footage, tmp_path):
+    clip = build(footage, tmp_path / 'cache')[2]
+    for index, gap in ((-1, 1), (5, -1), (4, 1), (1, -2), (0, -1)):
+        with pytest.raises(IndexError, match='of 5'):
+            clip.flow(index, gap)
+    for gap in (0, 3, -3):
+        with pytest.raises(ValueError, match=f'a gap of {gap}; cached are'):
+            clip.flow(2, gap)
+    for call in (clip.image, clip.neighbours, clip.annotation):
+        with pytest.raises(IndexError, match='c: frame 5 of 5'):
+            call(5)
+    with pytest.raises(ValueError, match='largest gap 0'):
+        build(footage, tmp_path / 'cache', largest_gap=0)
+
+
+def test_a_complete_cache_is_only_read(footage, tmp_path):
+    cache = tmp_path / 'cache'
+    first = build(footage, cache)
+
+    def stamps():
+        return {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob('*'))}
+
+    before = stamps()
+    again = build(footage, cache, backend=NoFlow())
+    assert again == first
+    assert stamps() == before
+
+
+def test_a_stale_cache_is_not_used(footage, tmp_path):
+    cache = tmp_path / 'cache'
+    original = build(footage, cache)
+    folders = {original[0].folder}
+    for changes in ({'fingerprint': 'dis fast'}, {'size': (16, 24)}, {'largest_gap': 1}):
+        clip = build(footage, cache, **changes)[0]
+        assert clip.folder not in folders
+        folders.add(clip.folder)
+    assert clip.gaps == (-1, 1)
+
+    # One pixel of one file, its length and its times as before.
+    path = footage / 'a' / '4.png'
+    times = path.stat()
+    image = cv2.imread(str(path))
+    cv2.imwrite(str(path), 255 - image)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    changed = build(footage, cache)
+    assert changed[0].folder not in folders
+    assert not np.array_equal(changed[0].image(4), original[0].image(4))
+    assert changed[1:] == original[1:]  # the other clips are as they were
+
+    # The same files in another order.
+    (footage / 'c' / '0.png').rename(footage / 'c' / '9.png')
+    assert build(footage, cache)[2].folder != original[2].folder
+
+
+def test_a_topic_is_part_of_the_key(footage, tmp_path):
+    clip = find_clips([str(footage)], 'train')[0]
+    clips = [replace(clip, topic=topic) for topic in 'xy']
+    x, y = cached_clips(clips, tmp_path / 'cache', DisFlow((32, 64), 'ultrafast'), 'dis', SIZE, 1, progress=False)
+    assert x.folder != y.folder
+
+
+@pytest.mark.parametrize('damage', ['cut', 'longer', 'missing', 'no json', 'no frames'])
+def test_a_damaged_clip_is_told_and_made_again(footage, tmp_path, caplog, damage):
+    clip = build(footage, tmp_path / 'cache')[0]
+    expected = content(clip.folder)
+    flow = clip.folder / 'flow.npy'
+    if damage == 'cut':
+        os.truncate(flow, flow.stat().st_size - 1)
+    elif damage == 'longer':
+        flow.write_bytes(expected['flow.npy'] + b'x')
+    elif damage == 'missing':
+        (clip.folder / 'images.npy').unlink()
+    else:
+        (clip.folder / 'manifest.json').write_text('{"frames":' if damage == 'no json' else '[9]')
+    again = build(footage, tmp_path / 'cache')[0]
+    assert again == clip
+    assert content(clip.folder) == expected
+    assert f'{clip.folder}: the cached flow is damaged; it is computed again' in caplog.text
+
+
+def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch, every_commit):
+    """The folder as a kill would leave it, around every change of it; each goes on to the same bytes."""
+    cache, moments = tmp_path / 'cache', []
+
+    def watch(module, name):
+        original = getattr(module, name)
+
+        def watched(*arguments, **keywords):
+            for act in (None, lambda: original(*arguments, **keywords), None):
+                if act is None:
+                    shutil.copytree(cache, tmp_path / f'moment{len(moments)}')
+                    moments.append(len(moments))
+                else:
+                    result = act()
+            return result
+
+        monkeypatch.setattr(module, name, watched)
+
+    for module, name in ((clip_store.os, 'fsync'), (clip_store.Path, 'replace'), (clip_store.ClipWriter, 'append')):
+        watch(module, name)
+    whole = build(footage / 'c', cache)[0]
+    monkeypatch.undo()
+    assert len(moments) > 40
+    expected = content(whole.folder)
+    begun = set()
+    for moment in moments:
+        folder = tmp_path / f'moment{moment}' / whole.folder.name
+        begun.add(clip_store.started_frames(folder, clip_store.ClipLayout(SIZE, GAPS)))
+        assert content(build(footage / 'c', folder.parent)[0].folder) == expected
+    assert begun == {0, 1, 2, 3, 4, 5}
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+import cv2
+from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.training import cache_filler
+from moving_object_detector.training.flow_cache import cached_clips
+
+cv2.setNumThreads(1)
+cache_filler.COMMIT_SECONDS = 0.0
+calls = 0
+
+
+class Backend(DisFlow):
+    def estimate(self, *arguments):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().estimate(*arguments)
+
+
+clips = find_clips([sys.argv[1]], 'train')
+cached_clips(clips, Path(sys.argv[2]), Backend((32, 64), 'ultrafast'), 'dis', (16, 32), 2, 4)
+print(calls)
+"""
+
+
+def child(footage, cache, last_call):
+    command = [sys.executable, '-c', CHILD, str(footage), str(cache), str(last_call)]
+    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_goes_on_where_it_was(footage, tmp_path, every_commit, capfd):
+    whole = build(footage, tmp_path / 'whole')
+    process = child(footage, tmp_path / 'killed', 7)
+    process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL
+    first = tmp_path / 'killed' / whole[0].folder.name
+    left = clip_store.started_frames(first, clip_store.ClipLayout(SIZE, GAPS))
+    assert left in {5, 6}
+
+    backend = Counting()
+    resumed = build(footage, tmp_path / 'killed', backend=backend, progress=True)
+    assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(left)
+    assert [content(clip.folder) for clip in resumed] == [content(clip.folder) for clip in whole]
+    bar = capfd.readouterr().err
+    assert '16/16' in bar
+    assert 'flow of c' in bar
+
+
+def pairs_before(frame):
+    """Pairs of the first frames of clip a."""
+    return sum(1 for index in range(frame) for gap in GAPS if 0 <= index + gap < 9)
+
+
+class Counting(DisFlow):
+    def __init__(self):
+        super().__init__((32, 64), 'ultrafast')
+        self.pairs = 0
+
+    def estimate(self, sources, targets, size):
+        self.pairs += len(sources)
+        return super().estimate(sources, targets, size)
+
+
+def test_two_processes_on_one_cache(footage, tmp_path):
+    """Every clip is computed by one of them alone, and both end with all of them."""
+    expected = [content(clip.folder) for clip in build(footage, tmp_path / 'alone')]
+    processes = [child(footage, tmp_path / 'cache', 0) for _ in range(2)]
+    calls = 0
+    for process in processes:
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        calls += int(out)
+    assert calls == 9 + 2 + 5
+    clips = build(footage, tmp_path / 'cache', backend=NoFlow())
+    assert [content(clip.folder) for clip in clips] == expected
+
+
+def test_waiting_for_a_clip_that_another_process_has(footage, tmp_path, capfd):
+    """While clip a is held elsewhere the others are computed; it comes last, when its holder is gone."""
+    clips = build(footage, tmp_path / 'cache')
+    (clips[0].folder / 'manifest.json').unlink()
+    (clips[1].folder / 'manifest.json').unlink()
+    code = (
+        'import fcntl, sys, time; lock = open(sys.argv[1], "w"); fcntl.flock(lock, fcntl.LOCK_EX)\n'
+        'print("held", flush=True); time.sleep(2)'
+    )
+    holder = subprocess.Popen(
+        [sys.executable, '-c', code, str(clips[0].folder / 'lock')], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == 'held\n'
+    assert build(footage, tmp_path / 'cache', progress=True) == clips
+    assert holder.wait(timeout=60) == 0
+    bar = capfd.readouterr().err
+    assert bar.index('flow of b') < bar.index('waiting for a')
+
+
+def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_path):
+    (footage / 'c' / '3.png').write_bytes(b'damaged')
+    with pytest.raises(ImageError, match=r'c/3\.png: not an image that can be decoded'):
+        build(footage, tmp_path / 'cache')
+    cv2.imwrite(str(footage / 'c' / '3.png'), np.zeros((32, 64, 3), np.uint8))
+    backend = Counting()
+    build(footage, tmp_path / 'cache', backend=backend)
+    assert backend.pairs == 2 * (4 + 3)  # of clip c alone
+    (footage / 'c' / '4.png').unlink()
+    (footage / 'c' / '4.png').mkdir()
+    clips = find_clips([str(footage)], 'train')
+    (footage / 'c' / '2.png').unlink()
+    with pytest.raises(UserError, match=r'2\.png: this file of c cannot be read: No such file'):
+        cached_clips(clips, tmp_path / 'cache', backend, 'dis', SIZE, 2, progress=False)
+
+
+def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
+    """A bag of two folders, ten seconds apart, as make_bag writes it."""
+    folders = [write_clip(tmp_path / name, 4, seed) for seed, name in enumerate('ab')]
+    assert make_bag.main([*map(str, folders), str(tmp_path / 'bag')]) == 0
+    clip = build(tmp_path / 'bag', tmp_path / 'cache')[0]
+    assert clip.streams == (0, 0, 0, 0, 1, 1, 1, 1)
+    assert [clip.neighbours(index) for index in (2, 3, 4, 5)] == [(-2, -1, 1), (-2, -1), (1, 2), (-1, 1, 2)]
+    with pytest.raises(IndexError, match='frames 3 and 4'):
+        clip.flow(3, 1)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_start(footage, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=10**5)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: full)
+    with pytest.raises(UserError, match=r'cache: the flow cache takes 0\.12 GB more, but 0\.00 GB are free there'):
+        build(footage, tmp_path / 'cache', backend=NoFlow(), size=(480, 854))  # 16 frames of 7.79 MB
+    assert build(footage, tmp_path / 'cache', largest_gap=1, size=(8, 8))
+
+
+def test_a_disk_that_becomes_full(footage, tmp_path, every_commit):
+    """A limit on the size of files stands for it; what was finished is kept, and the rest comes later."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40000, before[1]))  # four frames of 8 KiB of flow
+    try:
+        with pytest.raises(
+            UserError, match='the flow cache cannot be read or written: File too large; what is finished'
+        ):
+            build(footage, tmp_path / 'cache')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    backend = Counting()
+    clips = build(footage, tmp_path / 'cache', backend=backend)
+    assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(4)
+    assert [content(clip.folder) for clip in clips] == [
+        content(clip.folder) for clip in build(footage, tmp_path / 'other')
+    ]
+
+
+def test_a_folder_that_cannot_be_made(footage, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='the flow cache cannot be read or written: Not a directory'):
+        build(footage, tmp_path / 'file' / 'cache')
+
+
+def test_videos_and_bags(tmp_path):
+    """A bag keeps the pixels, so its flow is the folder's; a video comes close."""
+    folder = write_clip(tmp_path / 'frames', 6)
+    assert make_bag.main([str(folder), str(tmp_path / 'bag')]) == 0
+    assert make_video.main([str(folder), str(tmp_path / 'video.mp4')]) == 0
+    roots = [str(tmp_path / name) for name in ('frames', 'bag', 'video.mp4')]
+    backend = DisFlow((32, 64), 'ultrafast')
+    clips = cached_clips(find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', SIZE, 2, progress=False)
+    assert [clip.frame_count for clip in clips] == [6, 6, 6]
+    frames, bag, video = ((clip.folder / 'flow.npy').read_bytes() for clip in clips)
+    assert bag == frames
+    assert video != frames
+    assert clips[2].flow(2, 1)[0].mean() == pytest.approx(clips[0].flow(2, 1)[0].mean(), abs=0.2)
+    assert clips[0].annotation(0) is None
+
+
+def test_a_video_that_ends_before_its_stated_count(tmp_path, caplog):
+    """Its count is what the container claims; the cache has what could be decoded."""
+    folder = tmp_path / 'frames'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(24):
+        cv2.imwrite(str(folder / f'{k}.png'), rng.integers(0, 256, (64, 96, 3), np.uint8))
+    video = tmp_path / 'clip.mp4'
+    assert make_video.main([str(folder), str(video)]) == 0
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        (clip,) = build(video, tmp_path / 'cache')
+    assert 2 <= clip.frame_count < 24
+    assert 'of the 24 frames' in caplog.text
+    assert build(video, tmp_path / 'cache', backend=NoFlow()) == [clip]
+
+
+def test_annotations_are_read_when_asked_for(footage, tmp_path, caplog):
+    clip = find_clips([str(footage)], 'train')[2]
+
+    class Drawn:
+        def read(self):
+            return np.ones((2, 2), bool)
+
+    backend = DisFlow((32, 64), 'ultrafast')
+    with_truth = replace(clip, annotations=(None, Drawn(), None, None, Drawn()))
+    (cached,) = cached_clips([with_truth], tmp_path / 'c', backend, 'dis', SIZE, 1, progress=False)
+    assert cached.annotation(0) is None
+    assert cached.annotation(4).shape == (2, 2)
+    assert not caplog.records
+    short = replace(clip, annotations=(Drawn(),))
+    (cached,) = cached_clips([short], tmp_path / 'c', backend, 'dis', SIZE, 1, progress=False)
+    assert cached.annotation(4) is None
+    assert 'c has 5 frames, but 1 annotations' in caplog.text

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import toys
+from torch import nn
+from training_runs import HERE, environment
+
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.training.journal import read_log
+from moving_object_detector.training.loop import CHECKPOINT, LoopOptions, Timing, displayed, fit
+
+OPTIONS = {'game': {'steps': 10}, 'seed': 1}
+
+
+def values(task):
+    return [parameter.tolist() for parameter in task.parameters]
+
+
+def test_killed_at_any_of_many_moments_a_run_ends_the_same(tmp_path):
+    """Of dry run, stages, checkpoints, pictures and the changes of stage; weights and log are compared."""
+    command = [sys.executable, str(HERE / 'kill_sweep.py'), str(tmp_path), '40', '--toy']
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    assert [kill for kill in report if kill['different']] == []
+    assert len(report) == 40
+    # None: before the first checkpoint.
+    places = {kill['checkpoint'] and kill['checkpoint'][0] for kill in report}
+    print(f'checkpoints when killed: {[kill["checkpoint"] for kill in report]}')
+    assert places >= {None, 0, 1, 2}
+    lines = read_log(tmp_path / 'whole' / 'log.jsonl')
+    expected = [('first', k) for k in range(5)] + [('second', k) for k in range(4)] + [('both', k) for k in range(5)]
+    assert [(line['stage'], line['step']) for line in lines] == expected
+
+
+def test_a_stage_begins_with_what_the_one_before_has_handed_on(tmp_path):
+    tasks = toys.stages()
+    fit(tasks, tmp_path, OPTIONS, LoopOptions())
+    assert [task.finished for task in tasks] == [1, 1, 1]
+    # The first two of each are the dry run's.
+    assert [task.seen for task in tasks] == [[0, 1, *range(5)], [0, 1, *range(4)], [0, 1, *range(5)]]
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    tasks = toys.stages()
+    fit(tasks, tmp_path, OPTIONS, LoopOptions())
+    log = (tmp_path / 'log.jsonl').read_bytes()
+    again = toys.stages()
+    fit(again, tmp_path, OPTIONS, LoopOptions())
+    assert values(again[-1]) == values(tasks[-1])
+    assert all(task.seen == [] and task.finished == 0 for task in again)
+    assert (tmp_path / 'log.jsonl').read_bytes() == log
+
+
+class Spy(toys.Toy):
+    """Notes its whole state when its first real batch is asked for."""
+
+    def batches(self, first_step):
+        self.states = [*getattr(self, 'states', []), copy.deepcopy(self.state_dict())]
+        return super().batches(first_step)
+
+
+def test_the_dry_run_puts_everything_back(tmp_path):
+    parameter = nn.Parameter(torch.arange(3, dtype=torch.float64))
+    task = Spy('spy', 3, [parameter])
+    fit([task], tmp_path, OPTIONS, LoopOptions())
+    dry, real = task.states
+    assert torch.equal(dry['parameters'][0], real['parameters'][0])
+    assert dry['optimiser']['state'] == real['optimiser']['state'] == {}
+    assert not (tmp_path / 'trial.pt').exists()
+    # The log has the real steps alone.
+    assert [line['step'] for line in read_log(tmp_path / 'log.jsonl')] == [0, 1, 2]
+
+
+class Broken(toys.Toy):
+    def __init__(self, *arguments, fails, error):
+        super().__init__(*arguments)
+        self._fails = fails
+        self._error = error
+
+    def step(self, step, batch):
+        if step == self._fails:
+            raise self._error
+        return super().step(step, batch)
+
+
+def test_a_stage_that_cannot_run_is_found_before_the_first_one_trains(tmp_path):
+    first = toys.Toy('first', 50, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])
+    last = Broken('last', 5, [nn.Parameter(torch.zeros(3))], fails=1, error=UserError('frame 7 is damaged'))
+    with pytest.raises(UserError, match='frame 7 is damaged'):
+        fit([first, last], tmp_path, OPTIONS, LoopOptions())
+    assert first.seen == [0, 1]
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+class Diverging(toys.Toy):
+    def step(self, step, batch):
+        loss = super().step(step, batch)
+        return loss | ({'area': float('nan')} if step == 7 else {'area': 0.5})
+
+
+def test_divergence_is_told_and_the_checkpoint_before_it_kept(tmp_path):
+    task = Diverging('game', 10, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])
+    with pytest.raises(UserError, match=r'game, step 7: area is nan; the training diverged\. .* lower learning rate'):
+        fit([task], tmp_path, OPTIONS, LoopOptions(checkpoint_every=3))
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert (state['stage'], state['step']) == (0, 6)
+    assert all(tensor.isfinite().all() for tensor in state['states'][0]['parameters'])
+    assert [line['step'] for line in read_log(tmp_path / 'log.jsonl')] == list(range(7))
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
+    fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(UserError, match=r'\(game\.steps 10 there and 20 now\); match them, or remove it'):
+        fit(toys.stages(), tmp_path, {'game': {'steps': 20}, 'seed': 1}, LoopOptions())
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    # How often it is written does not matter.
+    fit(toys.stages(), tmp_path, OPTIONS, LoopOptions(checkpoint_every=7, picture_every=1))
+
+
+def test_stages_without_steps_are_passed_over(tmp_path):
+    tasks = toys.stages()
+    tasks[1].steps = 0
+    fit(tasks, tmp_path, OPTIONS, LoopOptions())
+    assert tasks[1].seen == []
+    assert {line['stage'] for line in read_log(tmp_path / 'log.jsonl')} == {'first', 'both'}
+
+
+def test_pictures_are_written_every_so_many_steps_and_at_the_end(tmp_path):
+    fit(toys.stages()[:1], tmp_path, OPTIONS, LoopOptions(picture_every=2))
+    names = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    assert names == [f'first-grey-{step:06d}.png' for step in (2, 4, 5)]
+
+
+class Slow(toys.Toy):
+    def batches(self, first_step):
+        import time
+
+        for batch in super().batches(first_step):
+            time.sleep(0.02)
+            yield batch
+
+
+def test_time_spent_waiting_for_data_is_told(tmp_path):
+    timing = fit(
+        [Slow('slow', 10, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])], tmp_path, OPTIONS, LoopOptions()
+    )
+    assert timing['slow'].steps == 10
+    assert 0.2 <= timing['slow'].waiting <= timing['slow'].total
+    assert Timing(1.0, 4.0, 10).waiting_share == 0.25
+    assert Timing().waiting_share == 0.0
+
+
+def test_a_full_disk_is_told(tmp_path, full_disk):
+    with full_disk(after=100), pytest.raises(UserError, match='cannot be written'):
+        fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
+
+
+def test_the_bar_smooths_what_comes_at_every_step_and_shows_measurements_as_they_are():
+    shown, before = {}, ()
+    for values in ({'loss': 1.0, 'held_out': 8.0}, {'loss': 0.0}, {'loss': 0.0, 'held_out': 2.0}):
+        shown, before = displayed(shown, before, values), values
+    assert shown == {'loss': pytest.approx(0.95 * 0.95), 'held_out': 2.0}

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.networks.inpainter import Inpainter
+from moving_object_detector.training import losses
+from moving_object_detector.training.collapse import revive
+from moving_object_detector.training.game import guess
+from moving_object_detector.training.losses import Guesses
+
+EPSILON = 75 / (192 * 384)  # of the released code, which sums over 192 x 384 pixels
+
+
+def field(*pixels):
+    """A (1, 2, 1, n) flow field of the pixels' (u, v)."""
+    return torch.tensor(pixels, dtype=torch.float32).T[None, :, None, :].clone()
+
+
+def weights(*pixels):
+    return torch.tensor(pixels, dtype=torch.float32)[None, None, None, :].clone()
+
+
+def length(u, v):
+    """What the released code makes of a difference."""
+    return math.sqrt(u * u + 1e-6) + math.sqrt(v * v + 1e-6)
+
+
+def test_motion_units_do_not_depend_on_the_size():
+    """The released code divides by 80 pixels of its 640 x 384 input: 40 and 16 of those are 0.5 and 0.2."""
+    for height, width in ((384, 640), (96, 192), (100, 80)):
+        flow = torch.zeros(2, 2, height, width)
+        flow[:, 0], flow[:, 1] = 40 * width / 640, 16 * height / 384
+        units = losses.motion_units(flow)
+        assert torch.allclose(units[:, 0], torch.tensor(0.5))
+        assert torch.allclose(units[:, 1], torch.tensor(0.2))
+
+
+def test_norms_by_hand():
+    difference = field((3, -4), (0, 0))
+    assert losses.squared(difference).flatten().tolist() == [25, 0]
+    assert losses.charbonnier(difference).flatten().tolist() == pytest.approx([length(3, 4), 0.002], rel=1e-5)
+    assert losses.charbonnier(difference).shape == (1, 1, 1, 2)
+
+
+# The object is the left pixel, and moves by (3, 4) before a background that moves by (1, 0).
+FLOW = field((3, 4), (1, 0))
+MASK = weights(1, 0)
+GUESSES = Guesses(inside=field((3, 1), (9, 9)), outside=field((9, 9), (1, 0.5)), alone=field((2, 4), (0, 2)))
+
+
+def test_the_papers_terms_by_hand():
+    """Inside: missed by (0, 3) of (3, 4). Outside: missed by (0, 0.5) of (1, 0). Means over two pixels."""
+    inside, outside = losses.region_errors(FLOW, MASK, GUESSES, 'paper')
+    assert inside.tolist() == pytest.approx([(9 / 2) / (25 / 2 + EPSILON)])
+    assert outside.tolist() == pytest.approx([(0.25 / 2) / (1 / 2 + EPSILON)])
+    both = inside.item() + outside.item()
+    assert losses.inpainter_loss(FLOW, MASK, GUESSES, 'paper').item() == pytest.approx(both)
+    assert losses.generator_loss(FLOW, MASK, GUESSES, 'paper').item() == pytest.approx(2 - both)
+
+
+def test_the_released_codes_terms_by_hand():
+    """Measured against the guess from the image alone, which misses (1, 0) inside and (1, -2) outside."""
+    inside, outside = losses.region_errors(FLOW, MASK, GUESSES, 'code')
+    assert inside.tolist() == pytest.approx([(length(0, 3) / 2) / (length(1, 0) / 2 + EPSILON)], rel=1e-5)
+    assert outside.tolist() == pytest.approx([(length(0, 0.5) / 2) / (length(1, 2) / 2 + EPSILON)], rel=1e-5)
+    assert losses.generator_loss(FLOW, MASK, GUESSES, 'code').item() == pytest.approx(
+        2 - inside.item() - outside.item(), rel=1e-5
+    )
+    total = length(0, 3) + length(0, 0.5) + length(1, 0) + length(1, 2)
+    assert losses.inpainter_loss(FLOW, MASK, GUESSES, 'code').item() == pytest.approx(total / 2, rel=1e-5)
+
+
+def naive_terms(flow, mask, guesses, form):
+    """Equation 9 pixel by pixel, in sums as the paper has them, for one sample: (inside, outside)."""
+    _, height, width = flow.shape
+    epsilon = 75 * height * width / (192 * 384)
+    terms = []
+    for weight, guessed in ((mask, guesses[0]), (1 - mask, guesses[1])):
+        error = known = 0.0
+        for y in range(height):
+            for x in range(width):
+                w = float(weight[0, y, x])
+                u, v = (float(flow[c, y, x]) for c in (0, 1))
+                du, dv = (float(flow[c, y, x]) - float(guessed[c, y, x]) for c in (0, 1))
+                if form == 'paper':
+                    error += (w * du) ** 2 + (w * dv) ** 2
+                    known += (w * u) ** 2 + (w * v) ** 2
+                else:
+                    au, av = (float(flow[c, y, x]) - float(guesses[2][c, y, x]) for c in (0, 1))
+                    error += w * length(du, dv)
+                    known += w * length(au, av)
+        terms.append(error / (known + epsilon))
+    return terms
+
+
+@pytest.fixture
+def batch():
+    """Three samples of 5 x 7 pixels with soft masks."""
+    generator = torch.Generator().manual_seed(6)
+    flow, *guessed = (torch.randn(3, 2, 5, 7, generator=generator) for _ in range(4))
+    return flow, torch.rand(3, 1, 5, 7, generator=generator), Guesses(*guessed)
+
+
+@pytest.mark.parametrize('form', ['paper', 'code'])
+def test_soft_masks_against_a_second_implementation(batch, form):
+    flow, mask, guesses = batch
+    expected = [naive_terms(flow[k].numpy(), mask[k].numpy(), [g[k].numpy() for g in guesses], form) for k in range(3)]
+    inside, outside = losses.region_errors(flow, mask, guesses, form)
+    assert inside.tolist() == pytest.approx([terms[0] for terms in expected], rel=1e-4)
+    assert outside.tolist() == pytest.approx([terms[1] for terms in expected], rel=1e-4)
+    mean = np.mean([2 - sum(terms) for terms in expected])
+    assert losses.generator_loss(flow, mask, guesses, form).item() == pytest.approx(mean, rel=1e-4)
+    if form == 'paper':
+        assert losses.inpainter_loss(flow, mask, guesses, form).item() == pytest.approx(2 - mean, rel=1e-4)
+
+
+def test_the_inpainters_loss_in_the_released_code_against_a_second_implementation(batch):
+    flow, mask, guesses = batch
+    total = 0.0
+    for k, y, x in np.ndindex(3, 5, 7):
+        w = float(mask[k, 0, y, x])
+        for weight, guessed in ((w, guesses.inside), (1 - w, guesses.outside), (1, guesses.alone)):
+            total += weight * length(*(float(flow[k, c, y, x] - guessed[k, c, y, x]) for c in (0, 1)))
+    assert losses.inpainter_loss(flow, mask, guesses, 'code').item() == pytest.approx(total / (3 * 5 * 7), rel=1e-5)
+
+
+@pytest.mark.parametrize('form', ['paper', 'code'])
+@pytest.mark.parametrize('value', [0.0, 1.0])
+def test_a_mask_of_all_or_nothing(batch, form, value):
+    """The side that has no pixels costs nothing, and no gradient is lost in a division by zero."""
+    flow, _, guesses = batch
+    mask = torch.full((3, 1, 5, 7), value, requires_grad=True)
+    terms = losses.region_errors(flow, mask, guesses, form)
+    assert terms[0 if value == 0 else 1].tolist() == [0, 0, 0]
+    assert all(term > 0.1 for term in terms[1 if value == 0 else 0])
+    losses.generator_loss(flow, mask, guesses, form).backward()
+    assert mask.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('form', ['paper', 'code'])
+def test_still_scenes_have_finite_losses_and_gradients(form):
+    flow, nothing = torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4)
+    mask = torch.full((2, 1, 4, 4), 0.3, requires_grad=True)
+    guessed = nothing.clone().requires_grad_()
+    loss = losses.generator_loss(flow, mask, Guesses(guessed, guessed, guessed), form)
+    loss.backward()
+    assert loss.isfinite()
+    assert mask.grad.isfinite().all()
+    assert guessed.grad.isfinite().all()
+
+
+def constant_guesses(flow, mask):
+    """The best inpainter for regions of constant flow: each side's mean."""
+
+    def mean(weight):
+        return ((flow * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)).expand_as(flow)
+
+    return Guesses(mean(1 - mask), mean(mask), torch.zeros_like(flow))
+
+
+@pytest.fixture
+def two_motions():
+    """A background of flow (1, 0) and an object of flow (0, 1); the true mask."""
+    truth = torch.zeros(1, 1, 12, 16)
+    truth[..., 3:8, 4:11] = 1
+    return torch.cat((1 - truth, truth), 1), truth
+
+
+@pytest.mark.parametrize('form', ['paper', 'code'])
+def test_the_true_object_is_the_generators_best_mask(two_motions, form):
+    flow, truth = two_motions
+
+    def loss(mask):
+        return losses.generator_loss(flow, mask, constant_guesses(flow, mask), form).item()
+
+    sharper = [loss(0.5 + share * (truth - 0.5)) for share in (0, 0.25, 0.5, 0.75, 0.999)]
+    assert sharper == sorted(sharper, reverse=True)
+    assert len(set(sharper)) == 5
+    shifted = [loss((0.001 + 0.998 * truth).roll(step, 3)) for step in (5, 4, 3, 2, 1, 0)]
+    assert shifted == sorted(shifted, reverse=True)
+    # Mask and complement are equally good: the sign is arbitrary.
+    assert loss(0.001 + 0.998 * truth) == pytest.approx(loss(0.999 - 0.998 * truth), abs=1e-4)
+
+
+@pytest.mark.parametrize('form', ['paper', 'code'])
+def test_the_gradient_points_to_the_object_pixel_by_pixel(two_motions, form):
+    """With a perfect inpainter, the mask grows where the object is and shrinks elsewhere."""
+    flow, truth = two_motions
+    mask = (0.4 + 0.2 * truth).requires_grad_()
+    perfect = Guesses(flow.new_tensor((1, 0))[:, None, None], flow.new_tensor((0, 1))[:, None, None], 0 * flow)
+    losses.generator_loss(flow, mask, perfect, form).backward()
+    assert (mask.grad[truth > 0] < 0).all()
+    assert (mask.grad[truth == 0] > 0).all()
+
+
+@pytest.mark.parametrize('form', ['paper', 'code'])
+def test_the_inpainters_gradient_points_to_the_flow(batch, form):
+    flow, mask, guesses = batch
+    guessed = [item.clone().requires_grad_() for item in guesses]
+    losses.inpainter_loss(flow, mask, Guesses(*guessed), form).backward()
+    for number, item in enumerate(guessed):
+        if number == 2 and form == 'paper':
+            assert item.grad is None
+        else:
+            assert (item.grad * (item.detach() - flow) > 0).all()
+
+
+@pytest.mark.parametrize('compute', [losses.region_errors, losses.inpainter_loss, losses.generator_loss])
+def test_forms_that_are_none(batch, compute):
+    flow, mask, guesses = batch
+    with pytest.raises(ValueError, match='image alone'):
+        compute(flow, mask, guesses._replace(alone=None), 'code')
+    with pytest.raises(ValueError, match='paper'):
+        compute(flow, mask, guesses, 'newest')
+
+
+def test_boxes_by_hand():
+    """One of two pixels is masked, and missed by (1, -2); what the guess says elsewhere is free."""
+    assert losses.box_loss(FLOW, weights(0, 1), field((50, 50), (0, 2))).item() == pytest.approx(length(1, 2), rel=1e-5)
+    assert losses.box_loss(FLOW, weights(0, 0), FLOW + 1).item() == 0
+
+
+def numpy_motion(flow, weight):
+    """Weighted least squares on 1, x, y, x^2, xy, y^2 of pixel numbers, for one sample."""
+    _, height, width = flow.shape
+    ys, xs = np.mgrid[0:height, 0:width].reshape(2, -1).astype(np.float64)
+    basis = np.stack((np.ones_like(xs), xs, ys, xs * xs, xs * ys, ys * ys), 1)
+    root = np.sqrt(weight.reshape(-1, 1).astype(np.float64))
+    values = flow.reshape(2, -1).T.astype(np.float64)
+    coefficients = np.linalg.lstsq(root * basis, root * values, rcond=None)[0]
+    return (basis @ coefficients).T.reshape(flow.shape)
+
+
+def test_quadratic_motions_against_numpys_least_squares():
+    generator = torch.Generator().manual_seed(2)
+    flow = torch.randn(4, 2, 10, 14, generator=generator)
+    weight = torch.rand(4, 1, 10, 14, generator=generator)
+    weight[1, :, :, :7] = 0
+    weight[2] = (weight[2] > 0.5).float()
+    weight[3] *= 1e-3
+    fitted = losses.weighted_motion(flow, weight)
+    for k in range(4):
+        # Beyond the pixels that have a weight a quadratic runs away, by the ridge more or less.
+        seen = (weight[k] > 0).expand(2, -1, -1).numpy()
+        assert np.allclose(fitted[k].numpy()[seen], numpy_motion(flow[k].numpy(), weight[k].numpy())[seen], atol=0.005)
+    assert losses.weighted_motion(flow, torch.zeros(4, 1, 10, 14)).isfinite().all()
+
+
+def test_the_parametric_loss_against_numpy():
+    generator = torch.Generator().manual_seed(3)
+    flow, mask = torch.randn(2, 2, 10, 14, generator=generator), torch.rand(2, 1, 10, 14, generator=generator)
+    expected = []
+    for k in range(2):
+        one, weight = flow[k].numpy(), mask[k].numpy()
+        parts = [numpy_motion(one, part) for part in (weight, 1 - weight, np.ones_like(weight))]
+        inside, outside, whole = (np.sqrt((one - part) ** 2 + 1e-6).sum(0) for part in parts)
+        expected.append((weight[0] * inside + (1 - weight[0]) * outside).mean() / (whole.mean() + EPSILON))
+    assert losses.parametric_loss(flow, mask).item() == pytest.approx(np.mean(expected), abs=1e-3)
+
+
+def test_two_quadratic_motions_are_explained_by_the_true_mask_alone():
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 32), indexing='ij')
+    first = torch.stack((1 + xs - 0.5 * ys * ys, 0.3 * xs * ys))
+    second = torch.stack((-1 + 0.2 * ys, 0.5 - xs + 0.1 * xs * xs))
+    truth = torch.zeros(1, 1, 24, 32)
+    truth[..., 5:18, 8:22] = 1
+    flow = torch.where(truth > 0, second, first)
+    assert losses.parametric_loss(flow, truth).item() < 0.02
+    assert losses.parametric_loss(flow, 1 - truth).item() < 0.02
+    assert losses.parametric_loss(flow, torch.full_like(truth, 0.5)).item() == pytest.approx(1, abs=0.01)
+    shifted = [losses.parametric_loss(flow, truth.roll(step, 3)).item() for step in (0, 1, 2, 4, 6)]
+    assert shifted == sorted(shifted)
+    mask = (0.4 + 0.2 * truth).requires_grad_()
+    losses.parametric_loss(flow, mask).backward()
+    # Down the gradient the mask becomes the truth, but for the few pixels where either motion fits.
+    assert (mask.grad[truth > 0] < 0).float().mean() > 0.9
+    assert (mask.grad[truth == 0] > 0).float().mean() > 0.9
+
+
+def test_mask_loss_by_hand():
+    """Entropy log 2; Dice 1 - (2 x 1 + 1) / (2 + 2 + 1)."""
+    half, mask = weights(0.5, 0.5, 0.5, 0.5), weights(1, 1, 0, 0)
+    assert losses.mask_loss(half, mask).item() == pytest.approx(math.log(2) + 1 - 3 / 5)
+    assert losses.mask_loss(mask, mask).item() == pytest.approx(0, abs=1e-4)
+    assert losses.mask_loss(0 * mask, 0 * mask).item() == pytest.approx(0, abs=1e-4)
+    assert losses.mask_loss(1 - mask, mask).item() > 10
+
+
+@pytest.fixture(scope='module')
+def inpainter():
+    torch.manual_seed(5)
+    return Inpainter().eval()
+
+
+def test_no_guess_sees_the_flow_that_it_is_to_guess(inpainter):
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(2, 3, 32, 64, generator=generator) - 0.5
+    flow, other = (torch.randn(2, 2, 32, 64, generator=generator) for _ in range(2))
+    mask = torch.zeros(2, 1, 32, 64)
+    mask[..., 8:20, 16:40] = 1
+    with torch.inference_mode():
+        first = guess(inpainter, image, flow, mask, alone=True)
+        changed_inside = guess(inpainter, image, torch.where(mask > 0, other, flow), mask, alone=True)
+        changed_outside = guess(inpainter, image, torch.where(mask > 0, flow, other), mask, alone=True)
+        without = guess(inpainter, image, flow, mask, alone=False)
+        swapped = guess(inpainter, image, flow, 1 - mask, alone=True)
+        alone = inpainter(image, torch.zeros_like(flow), torch.ones_like(mask))
+    assert torch.equal(first.inside, changed_inside.inside)
+    assert not torch.allclose(first.inside, changed_outside.inside)
+    assert torch.equal(first.outside, changed_outside.outside)
+    assert not torch.allclose(first.outside, changed_inside.outside)
+    for others in (changed_inside, changed_outside):
+        assert torch.equal(first.alone, others.alone)
+    assert torch.allclose(first.alone, alone, atol=1e-5)
+    assert without.alone is None
+    assert torch.allclose(swapped.inside, first.outside, atol=1e-5)
+
+
+def parameters_with_gradient(value):
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,), (2,))]
+    for parameter in parameters[:2]:
+        parameter.grad = torch.full_like(parameter, value)
+    return parameters
+
+
+def test_a_collapsed_generator_is_shaken_by_positive_noise():
+    parameters = parameters_with_gradient(-0.9e-5)
+    assert revive(parameters, 0.2, (1, 7))
+    noise = torch.cat([parameter.grad.flatten() for parameter in parameters[:2]])
+    assert 0 <= noise.min() < 0.1 < noise.max() <= 0.2
+    assert len(noise.unique()) == 17
+    assert parameters[2].grad is None
+    again = parameters_with_gradient(0.0)
+    assert revive(again, 0.2, (1, 7))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(parameters[:2], again[:2], strict=True))
+    other = parameters_with_gradient(0.0)
+    revive(other, 0.2, (1, 8))
+    assert not torch.equal(other[0].grad, again[0].grad)
+
+
+def test_a_living_generator_is_left_alone():
+    parameters = parameters_with_gradient(-1.1e-5)
+    assert not revive(parameters, 0.2, (1, 7))
+    assert all((parameter.grad == -1.1e-5).all() for parameter in parameters[:2])
+    # The mean over all gradients decides: one that is alive is enough.
+    parameters = parameters_with_gradient(0.0)
+    parameters[1].grad[0] = 0.01
+    assert not revive(parameters, 0.2, (1, 7))
+    assert not parameters[0].grad.any()

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.synthetic.motion import translation
+from moving_object_detector.synthetic.random_scene import SceneOptions
+from moving_object_detector.synthetic.scene import Layer, Scene
+from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs, spoil
+
+OPTIONS = PairOptions(size=(32, 64), scene=SceneOptions(size=(64, 128)))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def few_textures():
+    """Draw from a pool of four textures: making all of them takes longer than the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
+        yield
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_shapes_types_and_ranges():
+    for image, flow, mask in (RenderedPairs(1, OPTIONS)[k] for k in range(12)):
+        assert (image.shape, flow.shape, mask.shape) == ((3, 32, 64), (2, 32, 64), (1, 32, 64))
+        assert image.dtype == flow.dtype == mask.dtype == torch.float32
+        assert -0.5 <= image.min() <= image.max() <= 0.5
+        assert 0 <= mask.min() <= mask.max() <= 1
+        assert flow.isfinite().all()
+
+
+def test_a_pair_is_a_function_of_seed_and_number_alone():
+    whole = RenderedPairs(7, OPTIONS)
+    later = RenderedPairs(7, OPTIONS)
+    assert same(whole[17], later[17])
+    assert same(whole[17], whole[17])
+    assert not same(whole[17], whole[18])
+    assert not same(whole[17], RenderedPairs(8, OPTIONS)[17])
+
+
+def test_loading_in_another_process_gives_the_same_pairs():
+    here = RenderedPairs(7, OPTIONS)
+    loader = torch.utils.data.DataLoader(here, batch_sampler=[[3, 4], [5, 6]], num_workers=1)
+    for numbers, batch in zip(([3, 4], [5, 6]), loader, strict=True):
+        for place, number in enumerate(numbers):
+            assert same([item[place] for item in batch], here[number])
+
+
+def test_shares_of_empty_scenes_and_blank_images():
+    empty = RenderedPairs(1, replace(OPTIONS, empty_share=1.0, image_dropout=0.0))
+    full = RenderedPairs(1, replace(OPTIONS, empty_share=0.0, image_dropout=1.0))
+    assert not any(empty[k][2].any() for k in range(8))
+    assert all(empty[k][0].std() > 0.01 for k in range(8))
+    assert sum(bool(full[k][2].any()) for k in range(8)) > 4  # an object may be out of view
+    assert not any(full[k][0].any() for k in range(8))
+
+
+@pytest.fixture
+def known_scene(monkeypatch):
+    """A scene that is darker on the left, shifts by (3, -2) pixels a frame, and has its object on the left."""
+    size = (64, 128)
+    rng = np.random.default_rng(3)
+    noise = cv2.resize(rng.normal(0, 25, (60, 80, 1)), (480, 360), interpolation=cv2.INTER_CUBIC)[:, :, None]
+    ramp = np.linspace(60, 200, 480)[None, :, None]
+    texture = np.clip(ramp + noise + np.zeros(3), 0, 255).astype(np.uint8)
+    ground = Layer(texture, None, lambda time: translation(3 * time - 200, -2 * time - 80), moves=False)
+    solid = np.full((20, 20), 255, np.uint8)
+    spot = Layer(texture[:20, :20], solid, lambda _: translation(12, 30), moves=True)
+    scene = Scene((ground, spot), size)
+    monkeypatch.setattr('moving_object_detector.training.rendered_pairs.random_scene', lambda *_: scene)
+    return scene
+
+
+def test_mirrored_pairs_are_mirrored_as_a_whole(known_scene):
+    """Image, mask and flow say together whether a pair is mirrored; v, which is not, says how far it is apart."""
+    options = replace(OPTIONS, empty_share=0.0, image_dropout=0.0, largest_gap=1)
+    pairs = RenderedPairs(1, options)
+    kinds = set()
+    for k in range(24):
+        image, flow, mask = pairs[k]
+        mirrored = bool(image[:, :, :24].mean() > image[:, :, 40:].mean())
+        columns = torch.arange(64).float()
+        assert (float((mask[0] * columns).sum() / mask.sum()) > 32) == mirrored
+        ground = flow[:, 4:12, 20:44].flatten(1).median(1).values  # above the object, away from the sides
+        gap = -float(ground[1])  # -2 pixels of the scene a frame are -1 of the pair
+        assert abs(gap) == pytest.approx(1, abs=0.1)
+        expected = 1.5 * gap * (-1 if mirrored else 1)
+        assert float(ground[0]) == pytest.approx(expected, abs=0.15)
+        kinds.add((mirrored, gap > 0))
+    assert len(kinds) == 4
+
+
+def test_gaps_are_spread_over_their_range(known_scene):
+    options = replace(OPTIONS, largest_gap=3)
+    found = []
+    for k in range(40):
+        v = float(RenderedPairs(2, options)[k][1][1, 4:12, 20:44].median())
+        found.append(round(-v))
+    assert set(found) == {-3, -2, -1, 1, 2, 3}
+
+
+def test_mask_and_image_are_the_scenes(known_scene):
+    options = replace(OPTIONS, empty_share=0.0, image_dropout=0.0)
+    expected = np.zeros((32, 64))
+    expected[15:25, 6:16] = 1
+    for k in range(6):
+        image, _, mask = RenderedPairs(3, options)[k]
+        mirrored = bool(image[:, :, :24].mean() > image[:, :, 40:].mean())
+        assert np.array_equal(mask[0].numpy(), expected[:, ::-1] if mirrored else expected)
+
+
+def test_spoiling_is_mild_and_random():
+    image = np.full((64, 96, 3), 128, np.uint8)
+    image[:, 48:] = 60
+    results = [spoil(image, np.random.default_rng(seed)) for seed in range(10)]
+    for result in results:
+        assert result.dtype == np.uint8
+        assert result.shape == image.shape
+        assert np.abs(result.astype(float) - image).mean() < 12
+        assert result[:, :40].mean() - result[:, 56:].mean() > 55
+    assert len({result.tobytes() for result in results}) == 10
+    assert (image[:, :48] == 128).all()
+    assert np.array_equal(results[4], spoil(image, np.random.default_rng(4)))
+
+
+def test_the_flow_is_of_the_estimator_that_is_asked_for():
+    options = replace(OPTIONS, image_dropout=0.0)
+    usual, coarse = RenderedPairs(1, options), RenderedPairs(1, options, partial(DisFlow, (32, 64), 'ultrafast'))
+    for k in range(3):
+        assert torch.equal(usual[k][0], coarse[k][0])
+        assert torch.equal(usual[k][2], coarse[k][2])
+    assert any(not torch.equal(usual[k][1], coarse[k][1]) for k in range(3))
+
+
+def test_pairs_that_were_used_can_be_sent_to_another_process():
+    pairs = RenderedPairs(4, OPTIONS)
+    item = pairs[2]
+    assert same(pickle.loads(pickle.dumps(pairs))[2], item)

@@ -1,0 +1,142 @@
+"""Whole runs of the program ``train``: killed and resumed, by several processes, and what they leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from training_runs import SMALL
+
+from moving_object_detector.common.options import with_values
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.weights import load_weights
+from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.journal import read_log
+from moving_object_detector.training.prepare import make_networks
+
+RESULTS = ('generator.safetensors', 'generator-inpainter.safetensors', 'log.jsonl')
+
+
+def finish(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def test_killed_at_any_moment_a_run_ends_the_same(swept):
+    """Bit for bit: both players' weights, all candidates and the log, without a doubled or a missing step."""
+    report, whole = swept
+    print(f'moments {[kill["moment"] for kill in report]} of {report[0]["of"]}')
+    print(f'checkpoints when killed {[kill["checkpoint"] for kill in report]}')
+    assert [kill for kill in report if kill['different']] == []
+    lines = [(line['stage'], line['step']) for line in read_log(whole / 'log.jsonl')]
+    expected = [(stage, k) for stage, steps in (('rendered', 3), ('inpainter', 3), ('game', 5)) for k in range(steps)]
+    assert lines == expected
+
+
+def test_a_run_killed_from_outside_goes_on_with_another_number_of_workers(swept, start_train, tmp_path):
+    _, whole = swept
+    process = start_train(tmp_path, 'data.workers=1')
+    while not (tmp_path / 'checkpoint.pt').exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / 'generator.safetensors').exists()
+    finish(start_train(tmp_path, 'data.workers=0', 'run.checkpoint_every=3', 'run.picture_every=1'))
+    log, expected = ((folder / 'log.jsonl').read_bytes() for folder in (tmp_path, whole))
+    assert log == expected
+    for name in RESULTS[:2]:
+        architecture = 'inpainter' if 'inpainter' in name else 'generator'
+        (found, _), (exact, _) = (load_weights(folder / name, architecture) for folder in (tmp_path, whole))
+        assert all(torch.equal(found[key], exact[key]) for key in exact)
+
+
+def differences(folder, whole, architecture, start):
+    """Return for each tensor how far two runs ended from each other, relative to how far they came."""
+    name = 'generator.safetensors' if architecture == 'generator' else 'generator-inpainter.safetensors'
+    (one, _), (two, _) = (load_weights(path / name, architecture) for path in (folder, whole))
+    return {
+        key: float((one[key] - two[key]).norm() / (two[key] - start[key]).norm())
+        for key in two
+        if not torch.equal(two[key], start[key])
+    }
+
+
+def test_two_processes_make_the_updates_of_one(swept, start_train, tmp_path):
+    """Each computes half of every batch; the losses and the weights are those of one process with whole batches.
+
+    Sums in another order differ in their last digits. Adam divides each gradient by its own size, so where the
+    gradient is nothing but such digits an update may go the other way; those weights are few. Their number decides the
+    criterion: the distance between the ends, as a share of the way from the start, which is far less than 1 where most
+    updates are the same, and 0.5 and more where a process learns from its own half alone.
+    """
+    _, whole = swept
+    out = finish(start_train(tmp_path, 'run.select=last', processes=2))
+    assert out.splitlines() == [str(tmp_path / 'generator.safetensors')]
+    log, expected = (read_log(folder / 'log.jsonl') for folder in (tmp_path, whole))
+    assert len(log) == len(expected)
+    for line, exact in zip(log, expected, strict=True):
+        assert [line.pop(key) for key in ('stage', 'step')] == [exact.pop(key) for key in ('stage', 'step')]
+        assert line == pytest.approx(exact, rel=2e-3, abs=2e-4)
+    values = dict(option.split('=') for option in SMALL if option.startswith('network'))
+    config = with_values(TrainConfig(), {name: int(value) for name, value in values.items()})
+    for architecture, start in zip(('generator', 'inpainter'), make_networks(config), strict=True):
+        away = differences(tmp_path, whole, architecture, start.state_dict())
+        worst = max(away, key=away.get)
+        mean = sum(away.values()) / len(away)
+        print(f'{architecture}: mean {mean:.4f}, {worst} {away[worst]:.4f} of the way')
+        assert len(away) > 30
+        assert mean < 1e-3
+        assert away[worst] < 0.02
+
+
+def test_one_process_that_breaks_ends_all(start_train, tmp_path):
+    begun = time.monotonic()
+    process = start_train(tmp_path, processes=2, BREAKS='1')
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert 'this process broke' in err
+    assert not (tmp_path / 'generator.safetensors').exists()
+    print(f'ended after {time.monotonic() - begun:.0f} s')
+
+
+def test_the_detector_runs_with_what_a_run_leaves(swept, small_scene):
+    _, whole = swept
+    config = with_values(
+        DetectorConfig(),
+        {
+            'model': str(whole / 'generator.safetensors'), 'window.past': 1, 'window.future': 0, 'device': 'cpu',
+            'engine': 'torch',
+        },
+    )  # fmt: skip
+    detector = build_detector(config)
+    results = [result for k in range(3) for result in detector.step(small_scene.image(k), k * 40_000_000)]
+    assert results
+    assert results[-1].mask.shape == (64, 128)
+
+
+def test_model_and_card_say_how_they_were_made(swept):
+    _, whole = swept
+    state, metadata = load_weights(whole / 'generator.safetensors')
+    Generator().load_state_dict(state)
+    assert {key: metadata[key] for key in ('flow_input', 'flow_backend', 'height', 'width', 'game.steps')} == {
+        'flow_input': 'residual',
+        'flow_backend': 'dis-medium',
+        'height': '32',
+        'width': '64',
+        'game.steps': '5',
+    }
+    card = (whole / 'generator.md').read_text()
+    assert '    ros2 run moving_object_detector train data.height=48 ' in card
+    assert '| unlabelled video | 1 clips, 8 frames: walk |' in card
+    for step in ('000000', '000002', '000005'):
+        assert f'| {step} | ' in card
+        assert (whole / 'candidates' / f'{step}.safetensors').exists()
+    pictures = {path.name.rpartition('-')[0] for path in (whole / 'pictures').iterdir()}
+    assert pictures == {'rendered-masks', 'inpainter-boxes', 'game-players'}

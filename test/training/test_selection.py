@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.run import _judged_frames, choose
+from moving_object_detector.training.selection import Judgement, judge, spread_frames
+
+SIZE = (32, 64)
+
+
+class BoxClip:
+    """A box of 12 x 16 pixels that moves by 3 pixels a frame over a still background, told to the gap's flow alone.
+
+    The box of the flow to gap g begins at column 20 + 8 for g = 1 and at column 20 for g = -1: half of it is in both.
+    """
+
+    frame_count = 5
+    annotations = ()
+
+    def image(self, index):
+        return np.full((*SIZE, 3), 100, np.uint8)
+
+    def flow(self, index, gap):
+        flow = np.zeros((2, *SIZE), np.float32)
+        left = 28 if gap > 0 else 20
+        flow[0, 10:22, left : left + 16] = 3.0 * gap
+        return flow
+
+    def neighbours(self, index):
+        return tuple(gap for gap in (-1, 1) if 0 <= index + gap < self.frame_count)
+
+    def annotation(self, index):
+        exact = np.zeros(SIZE, bool)
+        exact[10:22, 20:36] = True
+        return exact
+
+
+class StillClip(BoxClip):
+    def flow(self, index, gap):
+        return np.zeros((2, *SIZE), np.float32)
+
+
+class Stub(nn.Module):
+    """A generator that gives what a function of image and flow gives."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.function = function
+
+    def forward(self, image, flow):
+        return self.function(image, flow).float()
+
+
+def judged(function, clip=None, frames=((0, 2),), truth=False):
+    return judge(Stub(function), [clip or BoxClip()], frames, SIZE, 'residual', truth=truth)
+
+
+def where_it_moves(image, flow):
+    return flow.norm(dim=1, keepdim=True) > 0.5
+
+
+def one_place(image, flow):
+    mask = torch.zeros_like(flow[:, :1])
+    mask[:, :, 4:12, 8:24] = 1
+    return mask
+
+
+def test_the_same_mask_from_every_gap_agrees_fully():
+    assert judged(one_place) == Judgement(agreement=1.0, empty=0.0, jaccard=None)
+
+
+def test_empty_masks_agree_on_nothing():
+    assert judged(lambda image, flow: torch.zeros_like(flow[:, :1])) == Judgement(0.0, 1.0, None)
+
+
+def test_a_full_mask_is_taken_for_an_empty_one():
+    assert judged(lambda image, flow: torch.ones_like(flow[:, :1])) == Judgement(0.0, 1.0, None)
+
+
+def test_overlap_by_hand():
+    # Two boxes 16 wide share 8 columns of 24.
+    found = judged(where_it_moves, truth=True)
+    assert found.agreement == pytest.approx(1 / 3)
+    assert found.empty == 0
+    # The average of the two is above a half only in those 8 columns of the annotation's 16.
+    assert found.jaccard == pytest.approx(1 / 2)
+
+
+def test_the_truth_is_not_looked_at_unless_asked_for():
+    class Secret(BoxClip):
+        def annotation(self, index):
+            raise AssertionError('the annotation was read')
+
+    judged(where_it_moves, Secret())
+    with pytest.raises(AssertionError, match='the annotation was read'):
+        judged(where_it_moves, Secret(), truth=True)
+
+
+def test_where_nothing_moves_masks_are_empty():
+    assert judged(one_place, StillClip()) == Judgement(0.0, 1.0, None)
+
+
+def test_frames_are_spread_over_clips_and_within_them():
+    class Long(BoxClip):
+        frame_count = 101
+
+    assert spread_frames([Long(), Long()], 6) == [(clip, frame) for clip in (0, 1) for frame in (25, 50, 75)]
+
+    class Short(BoxClip):
+        frame_count = 2
+
+    # Of the shortest of clips there is something to judge too, and no more frames than there are.
+    assert spread_frames([Short()], 1) == [(0, 0)]
+    assert spread_frames([Short()], 60) == [(0, 0), (0, 1)]
+    assert len(spread_frames([BoxClip()] * 100, 60)) == 100
+
+
+CANDIDATES = {
+    '000100': Judgement(0.5, 0.1, 0.6),
+    '000200': Judgement(0.9, 0.0, 0.3),
+    '000300': Judgement(0.7, 0.3, 0.5),
+}
+
+
+@pytest.mark.parametrize(('by', 'chosen'), [('last', '000300'), ('agreement', '000200'), ('truth', '000100')])
+def test_choice_by_each_rule(by, chosen):
+    assert choose(CANDIDATES, by) == chosen
+
+
+def test_truth_without_annotations_is_refused():
+    with pytest.raises(UserError, match=r'run\.select is truth, but the footage has no annotations; use agreement'):
+        choose({'000100': Judgement(0.5, 0.1, None)}, 'truth')
+
+
+def configured(select):
+    from moving_object_detector.common.options import with_values
+
+    return with_values(TrainConfig(), {'run.select': select})
+
+
+def test_truth_without_annotations_is_refused_before_the_training():
+    with pytest.raises(UserError, match=r'run\.select is truth, but the footage has no annotations; use agreement'):
+        _judged_frames(configured('truth'), [BoxClip()])
+    assert _judged_frames(configured('truth'), []) == []
+
+
+def test_truth_judges_annotated_frames_alone():
+    class Sparse(BoxClip):
+        annotations = (None, 'file', None, None, 'file', 'beyond the end')
+
+    assert _judged_frames(configured('truth'), [BoxClip(), Sparse()]) == [(1, 1), (1, 4)]
+    assert len(_judged_frames(configured('agreement'), [BoxClip(), Sparse()])) == 10

@@ -1,0 +1,152 @@
+"""The first two stages alone; the game has tests of its own."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import with_values
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.inpainter import Inpainter
+from moving_object_detector.networks.weights import save_network
+from moving_object_detector.synthetic.random_scene import SceneOptions
+from moving_object_detector.training.cached_pairs import CachedPairs
+from moving_object_detector.training.cached_pairs import PairOptions as CachedOptions
+from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TrainConfig
+from moving_object_detector.training.distributed import Processes
+from moving_object_detector.training.inpainter_stage import InpainterStage
+from moving_object_detector.training.losses import mask_loss
+from moving_object_detector.training.prepare import make_networks, make_stages
+from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs
+from moving_object_detector.training.rendered_stage import RenderedStage, learning_rate
+
+SIZE = (32, 64)
+CPU = torch.device('cpu')
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+def test_learning_rate_by_hand():
+    config = RenderedConfig(steps=40, learning_rate=2e-3)
+    # Two steps up, then half a cosine over 38 steps, down to a hundredth.
+    assert learning_rate(0, config) == pytest.approx(1e-3)
+    assert learning_rate(1, config) == pytest.approx(2e-3)
+    assert learning_rate(2, config) == pytest.approx(2e-3)
+    assert learning_rate(21, config) == pytest.approx(2e-3 * 0.505)
+    assert learning_rate(39, config) == pytest.approx(2e-3 * (0.01 + 0.99 * 0.5 * (1 - math.cos(math.pi / 38))))
+    assert learning_rate(0, RenderedConfig(steps=1, learning_rate=2e-3)) == pytest.approx(2e-3)
+
+
+def test_the_generator_learns_from_rendered_scenes(monkeypatch):
+    """After some steps the loss on pairs that training never saw is lower than that of any constant mask."""
+    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
+    options = PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128)))
+    config = with_values(TrainConfig(), {'network.height': SIZE[0], 'network.width': SIZE[1]})
+    generator, _ = make_networks(config)
+    stage = RenderedStage(
+        generator, RenderedPairs(1, options), RenderedConfig(steps=40, batch=4), flow_input='residual',
+        group=Processes(), device=CPU, workers=0, autocast=nullcontext,
+    )  # fmt: skip
+    for step, batch in enumerate(stage.batches(0)):
+        stage.step(step, batch)
+    stage.load_state_dict(stage.state_dict())
+
+    pairs = RenderedPairs(99, options)
+    image, flow, mask = default_collate([pairs[k] for k in range(24)])
+    with torch.no_grad():
+        loss = float(mask_loss(generator(image, prepare_flow(flow, 'residual').flow), mask))
+        constants = [float(mask_loss(torch.full_like(mask, p), mask)) for p in torch.linspace(0.01, 0.99, 50).tolist()]
+    print(f'loss {loss:.3f}, best constant {min(constants):.3f}')
+    assert loss < min(constants)
+
+
+def test_the_rendered_stage_leaves_the_averaged_weights(monkeypatch):
+    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
+    torch.manual_seed(1)
+    generator = Generator()
+    stage = RenderedStage(
+        generator, RenderedPairs(1, PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128)))),
+        RenderedConfig(steps=3, batch=1, average=0.5), flow_input='residual', group=Processes(), device=CPU, workers=0,
+        autocast=nullcontext,
+    )  # fmt: skip
+    passed = []
+    for step, batch in enumerate(stage.batches(0)):
+        stage.step(step, batch)
+        passed.append(generator.conv1.conv.weight.detach().clone())
+    stage.finish()
+    assert torch.allclose(generator.conv1.conv.weight, 0.25 * passed[0] + 0.25 * passed[1] + 0.5 * passed[2], atol=1e-7)
+
+
+@pytest.fixture
+def make_inpainter_stage(exact_clip):
+    def make(target='raw', group=None, autocast=nullcontext):
+        torch.manual_seed(2)
+        pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2))
+        return InpainterStage(
+            Inpainter(), pairs, InpainterConfig(steps=30, batch=2, learning_rate=1e-3), target=target, seed=1,
+            group=group or Processes(), device=CPU, workers=0, autocast=autocast,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.mark.parametrize('target', ['raw', 'residual'])
+def test_the_inpainter_learns_to_fill_boxes(make_inpainter_stage, target):
+    stage = make_inpainter_stage(target)
+    losses = [float(stage.step(step, batch)['loss']) for step, batch in enumerate(stage.batches(0))]
+    print(f'{target}: {sum(losses[:5]) / 5:.3f} to {sum(losses[-5:]) / 5:.3f}')
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_the_inpainter_runs_in_mixed_precision(make_inpainter_stage):
+    stage = make_inpainter_stage(autocast=partial(torch.autocast, 'cpu', torch.bfloat16))
+    exact = make_inpainter_stage()
+    batch = next(iter(stage.batches(0)))
+    assert float(stage.step(0, batch)['loss']) == pytest.approx(float(exact.step(0, batch)['loss']), rel=0.02)
+
+
+def test_boxes_are_a_function_of_the_step_and_shared_by_processes(make_inpainter_stage):
+    alone = make_inpainter_stage()
+    shared = [make_inpainter_stage(group=Processes(rank, 2)) for rank in range(2)]
+    together = torch.cat([stage._boxes(7, SIZE) for stage in shared])
+    assert torch.equal(alone._boxes(7, SIZE), together)
+    assert not torch.equal(alone._boxes(8, SIZE), together)
+    assert not torch.equal(together[0], together[1])
+
+
+def configured(**values):
+    return with_values(TrainConfig(), {name.replace('__', '.'): value for name, value in values.items()})
+
+
+@pytest.mark.parametrize('rank', [0, 1, 2])
+@pytest.mark.parametrize('stage', ['rendered', 'inpainter', 'game'])
+def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, rank, stage):
+    values = {f'{name}__batch': 5 if name == stage else 6 for name in ('rendered', 'inpainter', 'game')}
+    networks = (Generator(), Inpainter())
+    with pytest.raises(UserError, match='a batch of 5 cannot be shared evenly by 3 processes'):
+        make_stages(configured(**values), networks, [exact_clip], Processes(rank, 3), CPU, lambda step, network: None)
+
+
+def test_networks_are_a_function_of_the_seed():
+    first, again, other = (make_networks(configured(run__seed=seed)) for seed in (1, 1, 2))
+    for one, two, three in zip(first, again, other, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))
+
+
+def test_a_run_starts_from_the_files_that_it_is_given(tmp_path):
+    about = {'flow_input': 'residual', 'flow_backend': 'dis-medium', 'height': '32', 'width': '64'}
+    generator, inpainter = make_networks(configured(run__seed=5))
+    save_network(generator, tmp_path / 'g.safetensors', about)
+    save_network(inpainter, tmp_path / 'i.safetensors', about)
+    start = {'start__model': str(tmp_path / 'g.safetensors'), 'start__inpainter': str(tmp_path / 'i.safetensors')}
+    for made, given in zip(make_networks(configured(**start)), (generator, inpainter), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(made.parameters(), given.parameters(), strict=True))
+    with pytest.raises(UserError, match='holds weights of architecture inpainter where generator is needed'):
+        make_networks(configured(start__model=start['start__inpainter']))

@@ -1,0 +1,127 @@
+"""The program ``train`` as a user meets it: help, options and mistakes; whole runs are in test_run.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from moving_object_detector.common.options import options_of
+from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.train import main
+
+CODE = """
+import sys
+from moving_object_detector.training.train import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stopped:
+    status = stopped.code
+print('SLOW', sorted({'torch', 'cv2', 'numpy', 'tqdm'} & set(sys.modules)), status)
+"""
+
+
+@pytest.mark.parametrize(
+    'arguments', [['--help'], ['--options'], ['flow', '--help'], ['flow', '--options']], ids=' '.join
+)
+def test_help_and_options_are_instant(arguments):
+    done = subprocess.run([sys.executable, '-c', CODE, *arguments], capture_output=True, text=True, check=True)
+    text, _, slow = done.stdout.rpartition('SLOW')
+    assert slow.split() == ['[]', '0']
+    if arguments == ['--options']:
+        listed = {line.partition('=')[0] for line in text.splitlines() if not line.startswith(' ')}
+        assert listed == {option.name for option in options_of(TrainConfig)}
+        assert 'game.loss=code\n' in text
+        assert 'Takes one of code, paper.' in text
+        assert (
+            'rendered.batch=10\n    Pairs a step, all processes together. Takes a whole number from 1 to 4096.' in text
+        )
+    else:
+        assert ('training.steps=' if '--options' in arguments else '--out OUT') in text
+
+
+def mistake(capsys, *arguments):
+    """Return the message of a run that is refused."""
+    assert main([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert 'Traceback' not in error
+    return error[error.index('error: ') :]
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('game.step=5', "there is no option 'game.step'; the options are name, data.root"),
+        ('game.steps', "'game.steps' is not of the form name=value"),
+        ('game.steps=many', "game.steps is 'many', but takes a whole number from 0 to 1e+09"),
+        ('game.steps=-1', 'game.steps is -1, but takes a whole number'),
+        ('game.learning_rate=0', 'game.learning_rate is 0.0, but takes a number from 1e-08 to 1'),
+        ('game.learning_rate=nan', "game.learning_rate is 'nan', but takes a number"),
+        ('game.loss=hinge', "game.loss is 'hinge', but takes one of code, paper"),
+        ('run.select=best', "run.select is 'best', but takes one of agreement, last, truth"),
+        ('run.seed=-1', 'run.seed is -1, but takes a whole number from 0'),
+        ('network.height=30', 'network.height is 30, but takes a whole number from 32'),
+        ('network.height=34', 'network.height and network.width are 34 and 192, but take multiples of 4'),
+        ('name=a/b', "name is 'a/b', but takes the name of a file, without folders; they go to --out"),
+        ('name=', "name is '', but takes the name of a file"),
+        ('game.adversarial=0', 'game.adversarial, game.parametric and game.consistency are all 0'),
+        ('run.device=gpu', "run.device is 'gpu', but takes auto, cpu, cuda or cuda:N"),
+        ('rendered.steps=0', 'there is nothing to train on: set data.root to your footage, or rendered.steps above 0'),
+        ('data.root=nowhere/to/be/found', 'nowhere/to/be/found: no such file or folder'),
+        ('data.root=" , "', 'no data was given; name a data set'),
+        ('start.model=missing.safetensors', 'missing.safetensors: no such model file; check the path'),
+        ('start.inpainter=missing.safetensors', 'missing.safetensors: no such model file; check the path'),
+    ],
+)
+def test_wrong_options(tmp_path, capsys, option, message):
+    assert message in mistake(capsys, '--out', tmp_path / 'out', 'run.device=cpu', option)
+    out = tmp_path / 'out'
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_no_steps_at_all(tmp_path, capsys):
+    steps = ['rendered.steps=0', 'inpainter.steps=0', 'game.steps=0']
+    error = mistake(capsys, '--out', tmp_path, f'data.root={tmp_path}', *steps)
+    assert 'rendered.steps, inpainter.steps and game.steps are all 0' in error
+
+
+def test_truth_without_annotations_is_refused_at_once(tmp_path, capsys, footage, start_train):
+    from training_runs import SMALL
+
+    options = [*SMALL, f'data.root={footage}', f'data.cache={start_train.cache}', 'run.select=truth']
+    error = mistake(capsys, '--out', tmp_path / 'out', *options)
+    assert 'run.select is truth, but the footage has no annotations; use agreement' in error
+    assert not (tmp_path / 'out' / 'log.jsonl').exists()
+
+
+def test_a_flow_network_without_weights(tmp_path, capsys, footage):
+    error = mistake(capsys, '--out', tmp_path, f'data.root={footage}', 'flow.backend=raft_small')
+    assert 'flow.backend is raft_small, but flow.model names no weights' in error
+
+
+def test_out_cannot_be_made(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    error = mistake(capsys, '--out', tmp_path / 'file' / 'run', 'run.device=cpu')
+    assert 'file/run cannot be made a folder: Not a directory; give another path' in error
+    assert 'file cannot be made a folder: File exists' in mistake(capsys, '--out', tmp_path / 'file')
+
+
+def test_options_from_a_file_and_the_command_line(tmp_path, capsys):
+    file = tmp_path / 'train.yaml'
+    file.write_text('game:\n  steps: 7\nrun.select: best\n')
+    # What is wrong in the file is told, what the command line overrides is not.
+    assert "run.select is 'best'" in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
+    error = mistake(capsys, 'run.select=last', '--config', file, 'game.loss=hinge', '--out', tmp_path / 'out')
+    assert "game.loss is 'hinge'" in error
+    assert 'cannot be read' in mistake(capsys, '--config', tmp_path / 'none.yaml')
+
+
+def test_a_clip_of_one_frame(tmp_path, capsys):
+    (tmp_path / 'clip').mkdir()
+    cv2.imwrite(str(tmp_path / 'clip' / '0.png'), np.zeros((48, 64, 3), np.uint8))
+    error = mistake(capsys, '--out', tmp_path / 'out', f'data.root={tmp_path / "clip"}')
+    assert 'clip' in error
+    assert 'frame' in error
