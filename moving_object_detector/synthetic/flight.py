@@ -1,0 +1,365 @@
+"""Flights: a pinhole camera over a world of planes, with exact image, flow, visibility, masks, depth and poses."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
+from moving_object_detector.synthetic.materials import Pixels, Tile, material
+from moving_object_detector.synthetic.planes import Canvas, Face, Field, draw, extents, linear, project, shadow
+from moving_object_detector.synthetic.things import Builder, Part
+from moving_object_detector.synthetic.world import populate
+
+KEPT: Final = 3
+"""Views kept, since flow and occlusion ask for the same ones again."""
+
+
+@dataclass(frozen=True)
+class FlightOptions:
+    """What a flight is like; what is None is drawn by chance."""
+
+    size: tuple[int, int] = (360, 640)
+    """(height, width) in pixels."""
+    still: bool | None = None
+    """Whether nothing moves on its own."""
+    motion: str | None = None
+    """One of :data:`~moving_object_detector.synthetic.flight_path.MOTIONS`."""
+    parallax: float = 1.0
+    """How much stands up from the ground: 0 nothing, 1 ordinary, 2 much and near."""
+    frames: int = 60
+    """For how long the camera meets things; the flight itself has no end."""
+    flow: tuple[float, float] = (2.0, 12.0)
+    """Least and most median flow of the ground, pixels a frame at a width of 640."""
+    camera: bool = True
+    """Whether the picture has the blur, the exposure, the noise and the compression of a camera."""
+
+
+class View(NamedTuple):
+    """One frame."""
+
+    image: Pixels
+    """(H, W, 3) RGB."""
+    mask: NDArray[np.bool_]
+    """(H, W), what moves on its own."""
+    instances: NDArray[np.uint8]
+    """(H, W), number of the mover from 1; 0 on what stands still."""
+    depth: Field
+    """(H, W), metres along the optical axis; infinite in the sky."""
+
+
+class _Seen(NamedTuple):
+    canvas: Canvas
+    camera: Matrix
+    parts: list[tuple[Matrix, Matrix]]
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A camera on its path through a world. Times are frames, of either sign, and need not be whole."""
+
+    size: tuple[int, int]
+    fps: float
+    motion: str
+    intrinsics: Matrix
+    """K (3, 3), pixels; the middle of the first pixel is at (0, 0)."""
+    path: FlightPath
+    faces: tuple[Face, ...]
+    parts: tuple[Part | None, ...]
+    sun: Matrix
+    shade: float
+    """How dark shadows are, 0 to 1."""
+    softness: float
+    haze: float
+    """Share of the light lost on a metre."""
+    haze_colour: tuple[float, float, float]
+    grade: tuple[float, ...]
+    """Gain, gamma and strength of the sensor's noise, shutter as share of a frame, JPEG quality (0: none), drift."""
+    seed: int | tuple[int, ...]
+
+    @cached_property
+    def _views(self) -> OrderedDict[float, _Seen]:
+        return OrderedDict()
+
+    @cached_property
+    def _stacks(self) -> tuple[Matrix, Matrix, Matrix, NDArray[np.intp], list[tuple[float, float]]]:
+        origin, s, t = (
+            np.array([getattr(face, name) for face in self.faces]) for name in ('origin', 'edge_s', 'edge_t')
+        )
+        repeats = []
+        for face, a, b in zip(self.faces, s, t, strict=True):
+            across, along = face.material.metres if isinstance(face.material, Tile) else (0.0, 0.0)
+            # A tile of width 1 or height 1 is drawn out over the face.
+            repeats.append((_repeats(float(np.linalg.norm(a)), across), _repeats(float(np.linalg.norm(b)), along)))
+        return origin, s, t, np.array([face.part for face in self.faces]), repeats
+
+    def pose(self, time: float) -> Matrix:
+        """Return the pose of the camera's optical frame in the world, (4, 4), x right, y down, z forward."""
+        return self.path.pose(time / self.fps)
+
+    def frame(self, time: float) -> View:
+        """Render the frame at ``time``."""
+        seen = self._seen(time)
+        instances = self._instances(seen.canvas)
+        image = self._photograph(time, seen)
+        with np.errstate(divide='ignore'):
+            depth = np.float32(1) / seen.canvas.nearness
+        return View(image, instances > 0, instances, depth)
+
+    def image(self, time: float) -> Pixels:
+        """Return the frame's image alone."""
+        return self.frame(time).image
+
+    def mask(self, time: float) -> NDArray[np.bool_]:
+        """Return which pixels show something that moves on its own, (H, W)."""
+        return np.asarray(self._instances(self._seen(time).canvas) > 0, np.bool_)
+
+    def flow(self, time: float, target: float) -> Field:
+        """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels."""
+        return self._flow(self._seen(time), target)[0]
+
+    def occluded(self, time: float, target: float) -> NDArray[np.bool_]:
+        """Return which pixels of ``time`` are out of view or covered at ``target``, (H, W)."""
+        height, width = self.size
+        here, there = self._seen(time), self._seen(target)
+        flow, nearness = self._flow(here, target)
+        x, y = (
+            linear(np.array((1.0, 0, 0)), here.canvas, self._whole),
+            linear(np.array((0, 1.0, 0)), here.canvas, self._whole),
+        )
+        x, y = x + flow[..., 0], y + flow[..., 1]
+        inside = (nearness >= 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        column = np.rint(x.clip(0, width - 1)).astype(np.intp)
+        row = np.rint(y.clip(0, height - 1)).astype(np.intp)
+        same = there.canvas.face[row, column] == here.canvas.face
+        # A face beside it, at the same depth, is seen through half a pixel of rounding.
+        close = np.abs(there.canvas.nearness[row, column] - nearness) < 0.02 * nearness
+        return np.asarray(~(inside & (same | close)), np.bool_)
+
+    @property
+    def _whole(self) -> tuple[slice, slice]:
+        return slice(0, self.size[0]), slice(0, self.size[1])
+
+    def _instances(self, canvas: Canvas) -> NDArray[np.uint8]:
+        # The last entry is the sky's, whose face is -1.
+        owner = [part.instance if part else 0 for part in (self.parts[face.part] for face in self.faces)]
+        return np.array([*owner, 0], np.uint8)[canvas.face]
+
+    def _flow(self, seen: _Seen, target: float) -> tuple[Field, Field]:
+        """Return the flow and the inverse depth of the same points at ``target`` (negative: behind the camera)."""
+        there = self.pose(target)
+        parts = self._poses(target)
+        flow = np.empty((*self.size, 2), np.float32)
+        nearness = np.empty(self.size, np.float32)
+        owner = np.array([*(face.part for face in self.faces), 0])[seen.canvas.face]
+        for part in np.flatnonzero(np.bincount(owner.ravel())):
+            where = owner == part
+            rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
+            extent = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+            (r0, p0), (r1, p1) = seen.parts[part], parts[part]
+            # Camera here -> world -> part -> world then -> camera there.
+            turn = r1 @ r0.T
+            world = there[:3, :3].T @ turn @ seen.camera[:3, :3]
+            shift = there[:3, :3].T @ (turn @ (seen.camera[:3, 3] - p0) + p1 - there[:3, 3])
+            matrix = self.intrinsics @ world @ np.linalg.inv(self.intrinsics)
+            offset = (self.intrinsics @ shift).astype(np.float32)
+            near = seen.canvas.nearness[extent]
+            x, y, w = (linear(matrix[k], seen.canvas, extent) + offset[k] * near for k in range(3))
+            with np.errstate(divide='ignore', invalid='ignore'):
+                moved = np.stack((x / w - seen.canvas.columns[:, extent[1]], y / w - seen.canvas.rows[extent[0]]), -1)
+                then = np.where(w > 0, near / w, np.float32(-1))
+            inside = where[extent]
+            flow[extent][inside] = moved[inside]
+            nearness[extent][inside] = then[inside]
+        return flow, nearness
+
+    def _poses(self, time: float) -> list[tuple[Matrix, Matrix]]:
+        still: tuple[Matrix, Matrix] = np.eye(3), np.zeros(3)
+        return [still if part is None else part.pose(time / self.fps) for part in self.parts]
+
+    def _seen(self, time: float) -> _Seen:
+        """Draw the world, without what the camera does to the picture."""
+        if time in self._views:
+            self._views.move_to_end(time)
+            return self._views[time]
+        camera, parts = self.pose(time), self._poses(time)
+        height, width = self.size
+        canvas = Canvas(
+            np.empty((height, width, 3), np.uint8), np.zeros(self.size, np.float32), np.full(self.size, -1, np.int32)
+        )
+        self._draw_sky(canvas, camera)
+        self._draw_faces(canvas, camera, parts)
+        self._draw_haze(canvas)
+        seen = self._views[time] = _Seen(canvas, camera, parts)
+        while len(self._views) > KEPT:
+            self._views.popitem(last=False)
+        return seen
+
+    def _draw_sky(self, canvas: Canvas, camera: Matrix) -> None:
+        """Draw clouds on a plane so high that only turning moves them."""
+        rays = camera[:3, :3] @ np.linalg.inv(self.intrinsics)
+        up = linear(rays[2], canvas, self._whole)
+        top = int(np.flatnonzero((up > 0).any(1))[-1]) + 1 if (up > 0).any() else 0
+        canvas.image[:] = np.array(self.haze_colour, np.uint8)
+        if not top:
+            return
+        extent = slice(0, top), slice(0, self.size[1])
+        sky = material('sky', int(abs(self.grade[5]) * 1e6))
+        assert isinstance(sky, Tile)
+        q = np.stack((rays[0], rays[1], np.maximum(rays[2], -np.inf)))
+        from moving_object_detector.synthetic.planes import _tiled
+
+        height = np.maximum(up[extent], np.float32(0.02))
+        sheet = _tiled(sky, q, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
+        clear = np.clip(up[extent] * 4, 0, 1)
+        haze = np.broadcast_to(np.array(self.haze_colour, np.uint8), sheet.shape)
+        canvas.image[extent] = cv2.blendLinear(sheet, np.ascontiguousarray(haze), clear, 1 - clear)
+
+    def _draw_faces(self, canvas: Canvas, camera: Matrix, parts: list[tuple[Matrix, Matrix]]) -> None:
+        origin, s, t, owner, repeats = self._stacks
+        rotations, places = (np.array([pose[k] for pose in parts])[owner] for k in range(2))
+        origin = np.einsum('nij,nj->ni', rotations, origin) + places
+        s, t = np.einsum('nij,nj->ni', rotations, s), np.einsum('nij,nj->ni', rotations, t)
+        view, centre = camera[:3, :3].T, camera[:3, 3]
+        q, corners = project(origin, s, t, view, centre, self.intrinsics)
+        places_seen = extents(corners, self.intrinsics, self.size)
+        away = np.einsum('nj,nj->n', np.cross(s, t), centre - origin)
+        depth = corners.mean(1)[:, 2]
+        ground = [k for k, face in enumerate(self.faces) if face.ground]
+        raised = sorted((k for k, face in enumerate(self.faces) if not face.ground), key=lambda k: -float(depth[k]))
+        for k in ground:
+            extent = self._whole if self.faces[k].endless else places_seen[k]
+            if extent is not None:
+                draw(self.faces[k], k, q[k], repeats[k], extent, canvas)
+        self._draw_shadows(canvas, camera, origin, s, t)
+        for k in raised:
+            face = self.faces[k]
+            extent = self._whole if face.endless else places_seen[k]
+            if extent is None or (face.one_sided and away[k] <= 0):
+                continue
+            draw(face, k, q[k], repeats[k], extent, canvas)
+
+    def _draw_shadows(self, canvas: Canvas, camera: Matrix, origin: Matrix, s: Matrix, t: Matrix) -> None:
+        chosen = np.array([face.casts and not face.ground for face in self.faces])
+        if not self.shade or not chosen.any():
+            return
+        # Along the sun's rays on to the ground.
+        fall = np.eye(3) - np.outer(self.sun, (0, 0, 1)) / self.sun[2]
+        o, a, b = (vectors[chosen] @ fall.T for vectors in (origin, s, t))
+        q, corners = project(o, a, b, camera[:3, :3].T, camera[:3, 3], self.intrinsics)
+        dark: Field = np.zeros(self.size, np.float32)
+        for k, row, extent in zip(np.flatnonzero(chosen), q, extents(corners, self.intrinsics, self.size), strict=True):
+            if extent is not None and row.any():
+                shadow(self.faces[k], row, extent, canvas, dark)
+        if not dark.any():
+            return
+        dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), self.softness * self.size[1] / 640), np.float32)
+        # In the sky there is nothing to darken.
+        dark *= canvas.face >= 0
+        light = 1 - self.shade * dark
+        canvas.image[:] = cv2.multiply(canvas.image, cv2.merge((light, light, light)), dtype=cv2.CV_8U)
+
+    def _draw_haze(self, canvas: Canvas) -> None:
+        if self.haze <= 0:
+            return
+        distance = np.float32(self.haze) / np.maximum(canvas.nearness, np.float32(1e-6))
+        clear = np.exp(-distance)
+        clear[canvas.face < 0] = 1
+        haze = np.ascontiguousarray(np.broadcast_to(np.array(self.haze_colour, np.uint8), canvas.image.shape))
+        canvas.image[:] = cv2.blendLinear(canvas.image, haze, clear, 1 - clear)
+
+    def _photograph(self, time: float, seen: _Seen) -> Pixels:
+        """Return the picture as a camera takes it."""
+        image = seen.canvas.image
+        gain, gamma, noise, shutter, quality, drift = self.grade
+        if shutter:
+            flow = self._flow(seen, time + shutter)[0].clip(-40, 40)
+            total = image.astype(np.int32)
+            for share in (-0.5, -0.25, 0.25, 0.5):
+                x = seen.canvas.columns + np.float32(share) * flow[..., 0]
+                y = seen.canvas.rows + np.float32(share) * flow[..., 1]
+                total += np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+            image = (total // 5).astype(np.uint8)
+        if not gain:
+            return image.copy()
+        level = gain * (1 + 0.05 * np.sin(0.13 * time * drift * 10 + drift * 50))
+        table = np.clip(255 * (np.arange(256) / 255) ** gamma * level, 0, 255).astype(np.uint8)
+        image = np.asarray(cv2.LUT(image, table), np.uint8)
+        rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), abs(int(time * 1024)), int(time < 0)))
+        if noise:
+            grain = _grain()
+            top, left = (
+                int(rng.integers(whole - part + 1)) for whole, part in zip(grain.shape[:2], self.size, strict=True)
+            )
+            part = grain[top : top + self.size[0], left : left + self.size[1]]
+            image = np.asarray(cv2.addWeighted(image, 1.0, part, noise, 0, dtype=cv2.CV_8U), np.uint8)
+        if quality:
+            coded = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, int(quality)))[1]
+            image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
+        return np.asarray(image, np.uint8)
+
+
+def _repeats(length: float, metres: float) -> float:
+    return length / metres if metres and metres != 1.0 else 1.0
+
+
+_GRAIN: list[NDArray[np.int16]] = []
+
+
+def _grain() -> NDArray[np.int16]:
+    """Return noise of a sensor, of deviation 16; drawn once and cut at a new place for each frame."""
+    if not _GRAIN:
+        rng = np.random.default_rng(20190616)
+        both = rng.normal(0, 11, (1400, 2000, 1)) + rng.normal(0, 11, (1400, 2000, 3))
+        _GRAIN.append(both.astype(np.int16))
+    return _GRAIN[0]
+
+
+def flight(seed: int | tuple[int, ...], options: FlightOptions | None = None) -> Flight:
+    """Make a flight from a seed; the same seed and options always give the same pixels.
+
+    Args:
+        seed: Any non-negative integer, or a tuple of them.
+        options: What it is like.
+
+    """
+    options = options or FlightOptions()
+    rng = np.random.default_rng((*np.atleast_1d(seed).tolist(), 3))
+    height, width = options.size
+    still = options.still if options.still is not None else bool(rng.random() < 1 / 3)
+    motion = str(rng.choice(MOTIONS))
+    motion = options.motion or motion
+    focal = width / 2 / np.tan(np.radians(float(rng.uniform(55, 95))) / 2)
+    intrinsics = np.array(((focal, 0, (width - 1) / 2), (0, focal, (height - 1) / 2), (0, 0, 1)))
+    fps = float(rng.choice((10, 15, 20, 25, 30)))
+    low, high = np.log(np.array(options.flow) * width / 640)
+    path = random_path(rng, motion, intrinsics, options.size, fps, float(np.exp(rng.uniform(low, high))))
+    overcast = rng.random() < 0.3
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(25, 70))
+    sun = np.array((np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)))
+    if overcast:
+        sun = np.array((0.02, 0.0, 1.0))
+    warm = np.array((1.0, 0.97, 0.9)) if rng.random() < 0.7 else np.array((1.0, 0.9, 0.74))
+    ambient = np.array((0.92, 0.93, 0.96)) if overcast else np.array((0.48, 0.53, 0.62))
+    builder = Builder(rng, sun, (ambient, 0.08 * np.ones(3) if overcast else 0.62 * warm))
+    populate(builder, path, intrinsics, options.size, options.frames / fps, options.parallax, still=still, fps=fps)
+    grey = float(rng.uniform(190, 226))
+    shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
+    grade = (
+        float(rng.uniform(0.85, 1.15)), float(rng.uniform(0.85, 1.2)), float(rng.uniform(0.0, 0.3)), shutter,
+        float(rng.choice((0, 60, 80, 92))), float(rng.uniform(0.01, 1)),
+    )  # fmt: skip
+    flown = Flight(
+        options.size, fps, motion, intrinsics, path, tuple(builder.faces), tuple(builder.parts), sun,
+        0.3 if overcast else 0.52, float(rng.uniform(4, 9)) if overcast else float(rng.uniform(0.7, 1.6)),
+        float(np.exp(rng.uniform(np.log(4e-4), np.log(6e-3)))), (grey - 6, grey, grey + 8), grade, seed,
+    )  # fmt: skip
+    if not options.camera:
+        return replace(flown, grade=(0.0, 1.0, 0.0, 0.0, 0.0, grade[5]))
+    return flown

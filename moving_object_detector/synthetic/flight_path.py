@@ -1,0 +1,184 @@
+"""How a camera flies, walks or drives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+MOTIONS: Final = ('takeoff', 'forward', 'sideways', 'orbit', 'hover', 'descent', 'walk', 'drive')
+
+
+def turn_z(angle: float) -> Matrix:
+    """Return the rotation by ``angle`` about the vertical."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array(((cosine, -sine, 0.0), (sine, cosine, 0.0), (0.0, 0.0, 1.0)))
+
+
+def turn_about(axis: Matrix, angle: float) -> Matrix:
+    """Return the rotation by ``angle`` about a unit vector (Rodrigues)."""
+    x, y, z = axis
+    cross = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross, np.float64)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Sums of sines for six quantities: x, y, z in metres; yaw, pitch, roll in radians."""
+
+    amplitude: Matrix
+    """(n, 6)."""
+    frequency: Matrix
+    """(n,), Hz."""
+    phase: Matrix
+    """(n, 6)."""
+
+    def __call__(self, seconds: float) -> Matrix:
+        """Return the six values."""
+        angle = 2 * np.pi * self.frequency[:, None] * seconds + self.phase
+        return np.asarray((self.amplitude * np.sin(angle)).sum(0), np.float64)
+
+
+@dataclass(frozen=True)
+class FlightPath:
+    """A camera's course; all but the waves is slowed or hurried by ``pace``."""
+
+    motion: str
+    start: Matrix
+    """Position at second 0, metres; z above the ground."""
+    velocity: Matrix
+    """Metres per second, level."""
+    yaw: float
+    """Where it looks at second 0, radians from x to y."""
+    pitch: float
+    """Radians above the horizon, negative: down."""
+    yaw_rate: float
+    climb: tuple[float, float]
+    """Height at the end, metres, and how long it takes to come 63 % of the way, seconds; the latter 0: level."""
+    orbit: float
+    """Radius of the circle that is flown while looking at its middle, metres; 0: none."""
+    waves: Waves
+    pace: float = 1.0
+
+    def position(self, seconds: float) -> Matrix:
+        """Return where the camera is."""
+        hurried = self.pace * seconds
+        place = self.start + self.velocity * hurried
+        if self.orbit:
+            away = self.yaw + np.pi
+            turned = away + self.yaw_rate * hurried
+            circle = np.array((np.cos(turned) - np.cos(away), np.sin(turned) - np.sin(away), 0.0))
+            place = place + self.orbit * circle
+        height, duration = self.climb
+        if duration:
+            place[2] = height + (self.start[2] - height) * np.exp(-hurried / duration)
+        place += self.waves(seconds)[:3]
+        place[2] = max(place[2], 0.25)
+        return np.asarray(place, np.float64)
+
+    def pose(self, seconds: float) -> Matrix:
+        """Return the pose of the optical frame in the world, (4, 4); see ``planes`` for the axes."""
+        dyaw, dpitch, roll = self.waves(seconds)[3:]
+        yaw, pitch = self.yaw + self.yaw_rate * self.pace * seconds + dyaw, self.pitch + dpitch
+        forward = np.array((np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)))
+        right = np.array((np.sin(yaw), -np.cos(yaw), 0.0))
+        down = np.cross(forward, right)
+        pose = np.eye(4)
+        pose[:3, :3] = np.stack((right, down, forward), 1) @ turn_z(roll)
+        pose[:3, 3] = self.position(seconds)
+        return pose
+
+
+def _waves(rng: np.random.Generator, motion: str) -> Waves:
+    """Return sway, and on top of it steps or the vibration of motors and of the road."""
+    energy = float(rng.choice((0.3, 1.0, 2.0), p=(0.3, 0.5, 0.2)))
+    amplitude = [rng.uniform(0, 1, 6) * (0.12, 0.12, 0.08, 0.03, 0.02, 0.02) * energy for _ in range(2)]
+    frequency = list(rng.uniform(0.1, 0.5, 2))
+    if motion == 'walk':
+        step = float(rng.uniform(1.6, 2.1))
+        amplitude += [
+            np.array((0, 0, 0.03, 0.002, 0.008, 0.003)) * energy,
+            np.array((0.02, 0.02, 0, 0.008, 0, 0.01)) * energy,
+        ]
+        frequency += [step, step / 2]
+    shake = energy * float(rng.uniform(0, 1))
+    for _ in range(3):
+        amplitude.append(rng.uniform(0, 1, 6) * (0.002, 0.002, 0.004, 0.001, 0.0015, 0.001) * shake)
+        frequency.append(float(rng.uniform(2.5, 9)))
+    phase = rng.uniform(0, 2 * np.pi, (len(frequency), 6))
+    return Waves(np.array(amplitude), np.array(frequency), phase)
+
+
+def random_path(
+    rng: np.random.Generator, motion: str, intrinsics: Matrix, size: tuple[int, int], fps: float, flow: float
+) -> FlightPath:
+    """Make a path, at a pace at which still ground moves by about ``flow`` pixels a frame (median).
+
+    Args:
+        rng: The only source of chance.
+        motion: One of :data:`MOTIONS`.
+        intrinsics: K.
+        size: (height, width) of the image.
+        fps: Frames per second.
+        flow: At the image's own size; hovering does not heed it.
+
+    """
+    yaw = float(rng.uniform(0, 2 * np.pi))
+    height = float(np.exp(rng.uniform(np.log(2.0), np.log(25.0))))
+    # The higher, the steeper it looks down.
+    pitch = -np.radians(float(rng.uniform(4, 14)) + 38 * rng.random() * np.log(height / 1.5) / np.log(16))
+    across = float(rng.normal(0, 0.25))
+    climb, orbit, yaw_rate = (0.0, 0.0), 0.0, float(rng.normal(0, 0.03))
+    if motion == 'takeoff':
+        low, high = float(rng.uniform(0.4, 1.5)), float(rng.uniform(8, 25))
+        climb, height = (high, float(rng.uniform(5, 10))), low
+        pitch = -np.radians(float(rng.uniform(8, 50)))
+    elif motion == 'descent':
+        climb, height = (float(rng.uniform(0.5, 3)), float(rng.uniform(4, 9))), max(height, 8.0)
+        pitch = -np.radians(float(rng.uniform(20, 85)))
+    elif motion == 'sideways':
+        across = float(rng.choice((-1, 1)) * rng.uniform(1.2, 1.57))
+        yaw_rate *= 0.5
+    elif motion == 'orbit':
+        orbit = height / np.tan(-pitch) * float(rng.uniform(0.6, 1.0))
+        orbit = float(np.clip(orbit, 5, 40))
+        yaw_rate = float(rng.choice((-1, 1)) * rng.uniform(0.1, 0.3))
+    elif motion == 'hover':
+        yaw_rate = float(rng.choice((0.0, 1.0), p=(0.4, 0.6)) * rng.normal(0, 0.12))
+    elif motion == 'walk':
+        height, pitch, yaw_rate = float(rng.uniform(1.2, 1.9)), -np.radians(float(rng.uniform(2, 25))), yaw_rate * 2
+    elif motion == 'drive':
+        height, pitch, across = float(rng.uniform(1.1, 2.2)), -np.radians(float(rng.uniform(1, 9))), 0.0
+        yaw_rate *= 0.3
+    speed = {'hover': 0.0, 'orbit': 0.0, 'takeoff': 0.4, 'descent': 0.4}.get(motion, 1.0)
+    course = yaw + across
+    velocity = speed * np.array((np.cos(course), np.sin(course), 0.0))
+    path = FlightPath(
+        motion, np.array((0.0, 0.0, height)), velocity, yaw, pitch, yaw_rate, climb, orbit, _waves(rng, motion)
+    )
+    if motion == 'hover':
+        return path
+    now = _ground_flow(path, intrinsics, size, fps)
+    return replace(path, pace=float(np.clip(flow / max(now, 1e-3), 0.15, 40.0)))
+
+
+def _ground_flow(path: FlightPath, intrinsics: Matrix, size: tuple[int, int], fps: float) -> float:
+    """Return the median flow of level ground at some points and times, pixels a frame."""
+    height, width = size
+    ys, xs = np.meshgrid(np.linspace(0, height - 1, 7), np.linspace(0, width - 1, 9), indexing='ij')
+    rays = np.linalg.inv(intrinsics) @ np.stack((xs.ravel(), ys.ravel(), np.ones(xs.size)))
+    lengths = []
+    for seconds in (0.0, 0.7, 1.5, 2.5):
+        here, there = path.pose(seconds), path.pose(seconds + 1 / fps)
+        directions = here[:3, :3] @ rays
+        depth = np.where(directions[2] < -1e-3, here[2, 3] / np.maximum(-directions[2], 1e-3), 100.0).clip(0, 100)
+        points = here[:3, 3, None] + directions * depth
+        seen = intrinsics @ there[:3, :3].T @ (points - there[:3, 3, None])
+        # What passes beside the camera counts as fast.
+        moved = np.hypot(seen[0] / seen[2] - xs.ravel(), seen[1] / seen[2] - ys.ravel())
+        lengths.append(np.median(np.where(seen[2] > 0.1, moved, 1e3)))
+    return float(np.median(lengths))

@@ -1,0 +1,261 @@
+"""Draws textured planes in space, seen by a pinhole camera, with exact visibility.
+
+A parallelogram ``origin + s edge_s + t edge_t`` (s and t in [0, 1]), seen from a camera, gives the matrix
+``M = K R [edge_s, edge_t, origin - centre]``; with ``q = inverse(M) (x, y, 1)`` the point seen at (x, y) is
+``s = q0 / q2, t = q1 / q2`` at the inverse depth ``q2``. All three are linear in the image, so what is in front is
+told exactly at each pixel. World: x, y level, z up, metres. Camera: x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.synthetic.materials import Card, Pixels, Tile
+
+Matrix = NDArray[np.float64]
+Field = NDArray[np.float32]
+
+NEAR = 0.08
+"""Depth in front of which nothing is drawn, metres."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One plane of the world; its origin and edges are in the coordinates of its part."""
+
+    material: Tile | Card
+    origin: tuple[float, float, float]
+    edge_s: tuple[float, float, float]
+    edge_t: tuple[float, float, float]
+    shade: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Light and colour that multiply the material's."""
+    part: int = 0
+    """Rigid part that carries it; 0 is the world that stands still."""
+    one_sided: bool = False
+    """Whether it is seen only from the side to which ``edge_s x edge_t`` points, as the faces of a closed box."""
+    casts: bool = True
+    """Whether it throws a shadow on the ground."""
+    ground: bool = False
+    """Whether it lies on the ground, where later ones cover earlier ones."""
+    endless: bool = False
+    """Whether it has no edges."""
+
+    @cached_property
+    def table(self) -> Pixels:
+        """What the shade makes of each value, (1, 256, 3)."""
+        values = np.arange(256)[None, :, None] * np.array(self.shade)
+        return np.asarray(np.clip(values, 0, 255), np.uint8)
+
+
+@dataclass
+class Canvas:
+    """What has been drawn so far."""
+
+    image: Pixels
+    """(H, W, 3) RGB."""
+    nearness: Field
+    """(H, W), inverse depth, 1/m; 0 in the sky."""
+    face: NDArray[np.int32]
+    """(H, W), index of the face seen; -1 in the sky."""
+    columns: Field = field(init=False)
+    rows: Field = field(init=False)
+
+    def __post_init__(self) -> None:
+        height, width = self.face.shape
+        self.columns = np.arange(width, dtype=np.float32)[None]
+        self.rows = np.arange(height, dtype=np.float32)[:, None]
+
+
+def linear(coefficients: Matrix, canvas: Canvas, extent: tuple[slice, slice]) -> Field:
+    """Return ``a x + b y + c`` at the pixels of a part of the image."""
+    a, b, c = (float(value) for value in coefficients)
+    rows, columns = extent
+    row = np.float32(b) * canvas.rows[rows] + np.float32(c)
+    return np.asarray(np.float32(a) * canvas.columns[:, columns] + row, np.float32)
+
+
+def _coverage(q: Matrix, canvas: Canvas, extent: tuple[slice, slice]) -> Field:
+    """Return how much of each pixel lies inside the edges, from its signed distance to them in the image."""
+    nearest: Field | None = None
+    for line in (q[0], q[2] - q[0], q[1], q[2] - q[1]):
+        scale = max(float(np.hypot(line[0], line[1])), 1e-12)
+        distance = linear(line / scale, canvas, extent)
+        nearest = distance if nearest is None else np.minimum(nearest, distance, out=nearest)
+    assert nearest is not None
+    nearest += np.float32(0.5)
+    return np.asarray(np.clip(nearest, 0, 1, out=nearest), np.float32)
+
+
+def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: Matrix) -> Matrix:
+    """Return the level of detail, log2 of texels per pixel, at points; between the mean and the longer axis."""
+    s, t, w = (row[0] * x + row[1] * y + row[2] for row in q)
+    w = np.maximum(w, 1e-9)
+    s, t = s / w, t / w
+    ds = [(q[0, k] - s * q[2, k]) / w * (repeats[0] * side) for k in range(2)]
+    dt = [(q[1, k] - t * q[2, k]) / w * (repeats[1] * side) for k in range(2)]
+    area = np.abs(ds[0] * dt[1] - ds[1] * dt[0])
+    longer = ds[0] ** 2 + ds[1] ** 2 + dt[0] ** 2 + dt[1] ** 2
+    return np.asarray(0.25 * np.log2(area + 1e-12) + 0.25 * np.log2(longer + 1e-12) - 0.35, np.float64)
+
+
+def _tiled(
+    tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Field, canvas: Canvas, extent: tuple[slice, slice]
+) -> Pixels:
+    """Look a repeating texture up at the pixels of a part of the image, between the two nearest levels."""
+    rows, columns = extent
+    inverse = np.asarray(np.float32(1) / np.maximum(nearness, np.float32(1e-9)), np.float32)
+    s, t = linear(q[0] * repeats[0], canvas, extent), linear(q[1] * repeats[1], canvas, extent)
+    s *= inverse
+    t *= inverse
+    s -= np.floor(s)
+    t -= np.floor(t)
+    height, width = s.shape
+    # The level changes slowly: it is computed at some points and interpolated.
+    ys = np.linspace(rows.start, rows.stop - 1, min(max(height // 6, 2), height))
+    xs = np.linspace(columns.start, columns.stop - 1, min(max(width // 24, 2), width))
+    coarse = _level(q, repeats, float(tile.side[0]), xs[None], ys[:, None]).clip(0, tile.levels - 1.001)
+    low, high = int(coarse.min()), int(coarse.max())
+    if low == high == 0 and coarse.max() < 0.01:
+        return _lookup(tile, s, t, None)
+    level = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    below = level.astype(np.int32)
+    pictures = [_lookup(tile, s, t, number) for number in (below, below + 1)]
+    blend = level - below.astype(np.float32)
+    return np.asarray(cv2.blendLinear(pictures[0], pictures[1], 1 - blend, blend), np.uint8)
+
+
+def _lookup(tile: Tile, s: Field, t: Field, level: NDArray[np.int32] | None) -> Pixels:
+    number = np.int32(0) if level is None else level
+    side, left, top = tile.side[number], tile.left[number], tile.top[number]
+    x = s * side + (left - np.float32(0.5))
+    y = t * side + (top - np.float32(0.5))
+    return np.asarray(cv2.remap(tile.atlas, x, y, cv2.INTER_LINEAR), np.uint8)
+
+
+def _cut_out(card: Card, q: Matrix, extent: tuple[slice, slice], interpolation: int = cv2.INTER_LINEAR) -> Pixels:
+    """Look a card up at the pixels of a part of the image, at one level for all."""
+    rows, columns = extent
+    height, width = card.levels[0].shape[:2]
+    x, y = (columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2
+    scale = (width * height) ** 0.5
+    level = float(_level(q, (width / scale, height / scale), scale, np.array(x), np.array(y)))
+    picture = card.levels[int(np.clip(round(level), 0, len(card.levels) - 1))]
+    height, width = picture.shape[:2]
+    sheet = np.array(((width, 0, -0.5), (0, height, -0.5), (0, 0, 1)), np.float64)
+    shift = np.array(((1, 0, columns.start), (0, 1, rows.start), (0, 0, 1)), np.float64)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    # Outside of the card its border is repeated, which is clear.
+    return np.asarray(
+        cv2.warpPerspective(picture, sheet @ q @ shift, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
+
+
+def draw(
+    face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent: tuple[slice, slice], canvas: Canvas
+) -> None:
+    """Draw a face where nothing nearer was drawn before.
+
+    Args:
+        face: The plane.
+        index: Its number, for ``canvas.face``.
+        q: Rows that give s w, t w and w (inverse depth) from (x, y, 1).
+        repeats: Repetitions of a tile along both edges.
+        extent: Rows and columns that it may touch.
+        canvas: Changed in place.
+
+    """
+    nearness = linear(q[2], canvas, extent)
+    before = canvas.nearness[extent]
+    front = nearness > (np.float32(1e-7) if face.ground else before)
+    front &= nearness < np.float32(1 / NEAR)
+    if not front.any():
+        return
+    if isinstance(face.material, Tile):
+        sheet = _tiled(face.material, q, repeats, nearness, canvas, extent)
+    else:
+        sheet = _cut_out(face.material, q, extent)
+    weight = front.astype(np.float32) if face.endless else _coverage(q, canvas, extent) * front
+    if sheet.shape[2] == 4:
+        weight *= sheet[..., 3].astype(np.float32) * np.float32(1 / 255)
+        sheet = np.ascontiguousarray(sheet[..., :3])
+    sheet = np.asarray(cv2.LUT(sheet, face.table), np.uint8)
+    part = canvas.image[extent]
+    part[:] = cv2.blendLinear(sheet, np.ascontiguousarray(part), weight, 1 - weight)
+    solid = weight >= np.float32(0.5)
+    before[solid] = nearness[solid]
+    canvas.face[extent][solid] = index
+
+
+def shadow(face: Face, q: Matrix, extent: tuple[slice, slice], canvas: Canvas, dark: Field) -> None:
+    """Add the shadow of a face, whose q is that of its outline on the ground, to ``dark`` (H, W) in [0, 1]."""
+    weight = _coverage(q, canvas, extent)
+    weight *= linear(q[2], canvas, extent) > 0
+    if isinstance(face.material, Card):
+        weight *= _cut_out(face.material, q, extent)[..., 3].astype(np.float32) * np.float32(1 / 255)
+    elif face.material.atlas.shape[2] == 4:
+        weight *= np.float32(0.5)
+    np.maximum(dark[extent], weight, out=dark[extent])
+
+
+def project(
+    origin: Matrix, edge_s: Matrix, edge_t: Matrix, rotation: Matrix, centre: Matrix, intrinsics: Matrix
+) -> tuple[Matrix, Matrix]:
+    """Return the inverse matrices (n, 3, 3) of planes and their corners (n, 4, 3) as the camera sees them.
+
+    Args:
+        origin: (n, 3), and the edges likewise, in the world.
+        edge_s: See above.
+        edge_t: See above.
+        rotation: (3, 3), world to camera.
+        centre: (3,), the camera in the world.
+        intrinsics: K, (3, 3).
+
+    """
+    o, a, b = (origin - centre) @ rotation.T, edge_s @ rotation.T, edge_t @ rotation.T
+    corners = np.stack((o, o + a, o + a + b, o + b), 1)
+    planes = np.stack((a, b, o), -1)
+    # A plane seen exactly edge-on has no inverse and is not seen.
+    flat = np.abs(np.linalg.det(planes)) < 1e-12
+    planes[flat] = np.eye(3)
+    q = np.linalg.inv(planes) @ np.linalg.inv(intrinsics)
+    q[flat] = 0.0
+    return q, corners
+
+
+def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[tuple[slice, slice] | None]:
+    """Return the rows and columns that each quadrilateral (n, 4, 3) may touch; None where it is not in view."""
+    height, width = size
+    depth = corners[..., 2]
+    pixels = corners @ intrinsics.T
+    found: list[tuple[slice, slice] | None] = []
+    with np.errstate(divide='ignore', invalid='ignore'):
+        xs, ys = pixels[..., 0] / depth, pixels[..., 1] / depth
+    behind = (depth < NEAR).sum(1)
+    for index, count in enumerate(behind):
+        if count == 4:
+            found.append(None)
+            continue
+        x, y = (xs[index], ys[index]) if not count else _clipped(corners[index], intrinsics)
+        left, right = max(int(np.floor(x.min())), 0), min(int(np.ceil(x.max())) + 1, width)
+        top, bottom = max(int(np.floor(y.min())), 0), min(int(np.ceil(y.max())) + 1, height)
+        found.append((slice(top, bottom), slice(left, right)) if right > left and bottom > top else None)
+    return found
+
+
+def _clipped(corners: Matrix, intrinsics: Matrix) -> tuple[Matrix, Matrix]:
+    """Return where the part of a quadrilateral in front of the camera has its corners in the image."""
+    kept = []
+    for here, there in zip(corners, np.roll(corners, -1, 0), strict=True):
+        if here[2] >= NEAR:
+            kept.append(here)
+        if (here[2] >= NEAR) != (there[2] >= NEAR):
+            kept.append(here + (there - here) * (NEAR - here[2]) / (there[2] - here[2]))
+    x, y, z = (np.array(kept) @ intrinsics.T).T
+    # Far outside of the image a number of pixels no longer fits an int.
+    return (x / z).clip(-1e6, 1e6), (y / z).clip(-1e6, 1e6)

@@ -1,0 +1,411 @@
+"""What stands and what moves in a flight's world, built of planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.synthetic.flight_path import turn_about, turn_z
+from moving_object_detector.synthetic.materials import OUTLINES, Card, Tile, material
+from moving_object_detector.synthetic.planes import Face
+
+Matrix = NDArray[np.float64]
+Colour = tuple[float, float, float]
+Point = tuple[float, float, float]
+
+WHITE: Final = (1.0, 1.0, 1.0)
+
+
+def point(values: Any) -> Point:
+    """Return three numbers as a tuple."""
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+def up(height: float) -> Matrix:
+    """Return the vector that leads up by a height."""
+    return np.array((0.0, 0.0, height))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A swing about a point of the body, as of a leg or a wing."""
+
+    pivot: Point
+    axis: Point
+    swing: float
+    """Radians."""
+    frequency: float
+    phase: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a thing travels: along an arc on the level, perhaps with bounces or waves in its height."""
+
+    place: Point
+    """Where it is at second ``since``, metres."""
+    velocity: Point
+    heading: float
+    """Of the thing, radians; it turns with the arc."""
+    since: float = 0.0
+    curve: float = 0.0
+    """Radians per second."""
+    bounce: tuple[float, float] = (0.0, 0.0)
+    """Height in metres and times a second."""
+    spin: float = 0.0
+    """About its own vertical, radians per second."""
+
+    def pose(self, seconds: float) -> tuple[Matrix, Matrix]:
+        """Return rotation (3, 3) and translation (3,) from the thing to the world."""
+        after = seconds - self.since
+        turned = self.curve * after
+        vx, vy, vz = self.velocity
+        if abs(self.curve) > 1e-6:
+            along, side = np.sin(turned) / self.curve, (1 - np.cos(turned)) / self.curve
+        else:
+            along, side = after, 0.0
+        high, often = self.bounce
+        rise = vz * after + high * abs(np.sin(np.pi * often * after))
+        place = np.array((along * vx - side * vy, along * vy + side * vx, rise)) + self.place
+        return turn_z(self.heading + turned + self.spin * after), place
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rigid part of a mover."""
+
+    instance: int
+    """Number of the mover, from 1."""
+    course: Course
+    joint: Joint | None = None
+
+    def pose(self, seconds: float) -> tuple[Matrix, Matrix]:
+        """Return rotation and translation from the part to the world."""
+        rotation, place = self.course.pose(seconds)
+        if self.joint is None:
+            return rotation, place
+        pivot = np.array(self.joint.pivot)
+        angle = self.joint.swing * np.sin(2 * np.pi * self.joint.frequency * seconds + self.joint.phase)
+        swing = turn_about(np.array(self.joint.axis), float(angle))
+        return rotation @ swing, rotation @ (pivot - swing @ pivot) + place
+
+
+@dataclass
+class Builder:
+    """Collects faces and parts.
+
+    Args:
+        rng: The only source of chance.
+        sun: Unit vector to the sun; straight up under clouds.
+        light: Of the sky alone, and of the sun on top of it.
+
+    """
+
+    rng: np.random.Generator
+    sun: Matrix
+    light: tuple[Matrix, Matrix]
+    faces: list[Face] = field(default_factory=list)
+    parts: list[Part | None] = field(default_factory=lambda: [None])
+    instances: int = 0
+
+    def pick(self, kind: str) -> Tile | Card:
+        """Return a material of this kind."""
+        return material(kind, int(self.rng.integers(1000)))
+
+    def lit(self, normal: Matrix, colour: Colour = WHITE) -> Colour:
+        """Return the shade of a face with this normal."""
+        ambient, direct = self.light
+        sky = 0.75 + 0.25 * normal[2]
+        shade = (ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour)
+        return float(shade[0]), float(shade[1]), float(shade[2])
+
+    def face(self, what: Tile | Card, origin: Matrix, s: Matrix, t: Matrix, colour: Colour = WHITE, *, part: int = 0,
+             one_sided: bool = False, flat: bool = False, casts: bool = True, ground: bool = False,
+             endless: bool = False, turn: float = 0.0) -> None:  # fmt: skip
+        """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces; ``turn`` its heading."""
+        normal = np.cross(s, t)
+        normal = np.asarray(turn_z(turn) @ (normal / max(float(np.linalg.norm(normal)), 1e-9)), np.float64)
+        if flat:
+            normal = np.array((0.0, 0.0, 1.0))
+        elif not one_sided:
+            normal *= 1 if normal[2] >= 0 else -1
+        lit = self.lit(normal, colour)
+        self.faces.append(Face(what, point(origin), point(s), point(t), lit, part, one_sided, casts, ground, endless))
+
+    def upright(self, what: Tile | Card, foot: Matrix, width: float, height: float, angle: float,
+                colour: Colour = WHITE, *, flat: bool = False, casts: bool = True) -> None:  # fmt: skip
+        """Add a card or a wall that stands with the middle of its lower edge at ``foot``."""
+        s = width * np.array((np.cos(angle), np.sin(angle), 0.0))
+        top = foot - s / 2 + up(height)
+        self.face(what, top, s, up(-height), colour, flat=flat, casts=casts)
+
+    def box(self, foot: Matrix, size: Point, angle: float, walls: Tile | Card, top: Tile | Card, colour: Colour = WHITE,
+            part: int = 0, turn: float = 0.0) -> None:  # fmt: skip
+        """Add the five faces of a box that stands on ``foot``."""
+        length, width, height = size
+        along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
+        side = np.array((-np.sin(angle), np.cos(angle), 0.0)) * width
+        rise = up(height)
+        corner = foot - along / 2 - side / 2
+        for origin, s in (
+            (corner, along),
+            (corner + along, side),
+            (corner + along + side, -along),
+            (corner + side, -side),
+        ):
+            # The texture hangs from the top; s x t points outwards.
+            self.face(walls, origin + rise + s, -s, -rise, colour, part=part, one_sided=True, turn=turn)
+        self.face(top, corner + rise, along, side, colour, part=part, one_sided=True, turn=turn)
+
+    # Things that stand still.
+
+    def tree(self, foot: Matrix) -> None:
+        """Add a leafy tree: a trunk and boughs at all sides."""
+        rng = self.rng
+        height = float(rng.uniform(3, 11))
+        spread = height * float(rng.uniform(0.4, 0.6))
+        thick = height * float(rng.uniform(0.025, 0.045))
+        self.box(foot, (thick, thick, 0.6 * height), float(rng.uniform(0, 3)), self.pick('bark'), self.pick('bark'))
+        card = int(rng.integers(10))
+        tint = point(rng.uniform(0.8, 1.1) * rng.uniform(0.95, 1.05, 3))
+        for number in range(int(rng.integers(6, 10))):
+            what = material('crown', card + number % 2)
+            offset = rng.normal(0, 1, 3) * (0.22 * spread, 0.22 * spread, 0.13 * height) + up(0.72 * height)
+            size = spread * float(rng.uniform(0.6, 0.95))
+            angle = float(rng.uniform(0, np.pi))
+            lean = turn_about(np.array((np.cos(angle), np.sin(angle), 0.0)), float(rng.normal(0, 0.5)))
+            s = size * np.array((np.cos(angle), np.sin(angle), 0.0))
+            t = lean @ np.array((0.0, 0.0, -size))
+            self.face(what, foot + offset - s / 2 - t / 2, s, t, tint, flat=True)
+
+    def conifer(self, foot: Matrix) -> None:
+        """Add a fir of crossed cards."""
+        rng = self.rng
+        height, what, turn = float(rng.uniform(3, 12)), self.pick('conifer'), float(rng.uniform(0, 3))
+        for number in range(3):
+            self.upright(what, foot, height * 0.45, height, turn + number * np.pi / 3, flat=True)
+
+    def shrub(self, foot: Matrix) -> None:
+        """Add tall grass or a bush."""
+        rng = self.rng
+        size, kind = float(rng.uniform(0.4, 1.6)), 'tuft' if rng.random() < 0.6 else 'crown'
+        what, turn = self.pick(kind), float(rng.uniform(0, 3))
+        drop = 0.0 if kind == 'tuft' else 0.16 * size
+        for number in range(3):
+            place = foot + np.array((*rng.normal(0, 0.12 * size, 2), -drop))
+            self.upright(what, place, size * 1.2, size, turn + number * 1.05, flat=True, casts=number < 2)
+
+    def post(self, foot: Matrix) -> None:
+        """Add a post, a lamp or a sign."""
+        rng = self.rng
+        height, thick = float(rng.uniform(0.8, 6)), float(rng.uniform(0.06, 0.22))
+        what, angle = self.pick(str(rng.choice(('metal', 'wood', 'concrete')))), float(rng.uniform(0, 3))
+        tint = point(rng.uniform(0.5, 1.0) * np.ones(3))
+        self.box(foot, (thick, thick, height), angle, what, what, tint)
+        if height > 3.5:
+            arm = foot + np.array((np.cos(angle), np.sin(angle), 0)) * 0.5 + up(height - 0.12)
+            self.box(arm, (1.2, thick, 0.12), angle, what, what, tint)
+        elif height > 1.8 and rng.random() < 0.6:
+            colour = ((0.9, 0.2, 0.15), (0.2, 0.35, 0.8), (0.95, 0.95, 0.9), (0.9, 0.75, 0.1))[int(rng.integers(4))]
+            self.upright(self.pick('plain'), foot + up(height - 0.7), 0.7, 0.7, angle, colour)
+
+    def run(self, foot: Matrix, angle: float) -> None:
+        """Add a fence, a wall or a hedge along ``angle``."""
+        rng = self.rng
+        length, kind = (
+            float(rng.uniform(4, 25)),
+            str(rng.choice(('fence', 'fence', 'brick', 'concrete', 'leafage', 'wood'))),
+        )
+        height = float(rng.uniform(0.8, 2.2))
+        if kind == 'fence':
+            self.upright(self.pick(kind), foot, length, height, angle)
+            return
+        what = self.pick(kind)
+        thick = float(rng.uniform(0.6, 1.2)) if kind == 'leafage' else float(rng.uniform(0.1, 0.3))
+        self.box(foot, (length, thick, height), angle, what, what)
+
+    def house(self, foot: Matrix, angle: float) -> None:
+        """Add a building with a flat or a gabled roof."""
+        rng = self.rng
+        length, width = float(rng.uniform(6, 16)), float(rng.uniform(5, 10))
+        height = float(rng.choice((3, 3, 6, 9, 14)) + rng.uniform(0, 1))
+        walls = self.pick('facade' if rng.random() < 0.8 else str(rng.choice(('brick', 'concrete', 'wood'))))
+        tint = point(rng.uniform(0.8, 1.1, 3) * rng.uniform(0.8, 1.0))
+        self.box(foot, (length, width, height), angle, walls, self.pick('concrete'), tint)
+        if height > 9 or rng.random() < 0.25:
+            return
+        roof, rise, over = self.pick('roof'), width * float(rng.uniform(0.25, 0.5)), 0.4
+        along = np.array((np.cos(angle), np.sin(angle), 0.0)) * (length + 2 * over)
+        side = np.array((-np.sin(angle), np.cos(angle), 0.0)) * (width / 2)
+        ridge = foot + up(height + rise)
+        for sign in (1, -1):
+            slope = (side * sign + up(-rise)) * (1 + over / width)
+            self.face(roof, ridge - along / 2, along, slope)
+        # The gable: what of a square on its corner is below the roof stays visible.
+        plaster = self.pick('concrete')
+        for sign in (1, -1):
+            middle = ridge + sign * along / 2 * ((length - 0.04) / (length + 2 * over))
+            self.face(plaster, middle, side + up(-rise), -side + up(-rise), tint)
+
+    def bough(self, place: Matrix, angle: float) -> None:
+        """Add a branch that hangs over, in the air."""
+        rng = self.rng
+        size, what = float(rng.uniform(1.2, 3.5)), self.pick('branch')
+        s = size * np.array((np.cos(angle), np.sin(angle), float(rng.normal(-0.1, 0.2))))
+        t = turn_about(s / np.linalg.norm(s), float(rng.normal(0, 0.7))) @ np.array((0, 0, -size / 2))
+        self.face(what, place, s, t, flat=True)
+
+    def rock(self, foot: Matrix) -> None:
+        """Add a heap of blocks, such as boulders, crates or bales."""
+        rng = self.rng
+        what = self.pick(str(rng.choice(('gravel', 'concrete', 'wood', 'leafage', 'wheat'))))
+        for _ in range(int(rng.integers(1, 4))):
+            size = point(rng.uniform(0.4, 1.6, 3) * (1, 1, 0.7))
+            self.box(foot + np.array((*rng.normal(0, 0.5, 2), 0)), size, float(rng.uniform(0, 3)), what, what)
+
+    # Things that move, or might.
+
+    def _part(self, course: Course | None, joint: Joint | None = None) -> int:
+        if course is None:
+            return 0
+        self.parts.append(Part(self.instances, course, joint))
+        return len(self.parts) - 1
+
+    def car(self, course: Course | None, foot: Matrix | None = None, angle: float = 0.0) -> None:
+        """Add a car, van or lorry: its outline drawn out over its width; parked where it has no course."""
+        rng = self.rng
+        part = self._part(course)
+        colours = ((0.95, 0.95, 0.95), (0.12, 0.12, 0.13), (0.5, 0.52, 0.55), (0.65, 0.08, 0.07), (0.1, 0.2, 0.45),
+                   (0.75, 0.76, 0.78), (0.85, 0.7, 0.15), (0.2, 0.32, 0.24))  # fmt: skip
+        paint = colours[int(rng.integers(len(colours)))]
+        kind = int(rng.choice((0, 0, 0, 1, 2)))
+        outline, glass = OUTLINES[kind], ((2, 4), (2,), (1,))[kind]
+        half = 0.88 if kind == 0 else 1.05
+        turn = course.heading if course is not None else angle
+        rotation = np.eye(3) if course is not None else turn_z(angle)
+        base = np.zeros(3) if foot is None else foot
+        light_turn = turn if course is not None else 0.0
+
+        def place(x: float, y: float, z: float) -> Matrix:
+            return np.asarray(rotation @ (x, y, z) + base, np.float64)
+
+        plain = self.pick('plain')
+        for number, (here, there) in enumerate(pairwise(outline)):
+            start, end = place(here[0], half, here[1]), place(there[0], half, there[1])
+            across = place(here[0], -half, here[1]) - start
+            colour = (0.16, 0.19, 0.23) if number in glass else paint
+            self.face(plain, start, across, end - start, colour, part=part, turn=light_turn)
+        side = material('side', kind)
+        xs, zs = [p[0] for p in outline], [p[1] for p in outline]
+        low, high = min(xs), max(xs)
+        for y in (half, -half):
+            top = place(low, y, max(zs))
+            s, t = place(high, y, max(zs)) - top, place(low, y, 0.0) - top
+            self.face(side, top, s, t, paint, part=part, turn=light_turn)
+
+    def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:
+        """Add a walking person, or an animal, of cards in the plane that contains its walk and the vertical.
+
+        Args:
+            course: Of the feet.
+            facing: Direction of the plane in the frame of the course, radians.
+            scale: Height in metres.
+            animal: On four legs.
+
+        """
+        rng = self.rng
+        along = np.array((np.cos(facing), np.sin(facing), 0.0))
+        axis = point(np.cross(along, (0, 0, 1)))
+        cloth = [point(rng.uniform(0.08, 0.95, 3) * rng.uniform(0.5, 1.0)) for _ in range(2)]
+        skin = point(np.array((0.85, 0.66, 0.52)) * rng.uniform(0.45, 1.1))
+        if animal:
+            cloth = [point(np.array((0.55, 0.42, 0.3)) * rng.uniform(0.3, 1.7))] * 2
+            skin = cloth[0]
+        pace, swing = float(rng.uniform(0.8, 1.6)), float(rng.uniform(0.3, 0.6))
+        limb = self.pick('limb')
+
+        def piece(
+            x: float, z: float, width: float, height: float, colour: Colour, number: float, lean: float = 0.0
+        ) -> None:
+            """Hang a card with its upper middle at (x, z), as shares of the scale."""
+            pivot = along * x * scale + up(z * scale)
+            joint = Joint(point(pivot), axis, swing * abs(lean), pace, 0.0 if lean > 0 else np.pi) if lean else None
+            part = self._part(course, joint)
+            corner = (
+                pivot
+                - along * width * scale / 2
+                + np.cross(axis, along) * 0
+                + np.cross(along, (0, 0, 1)) * 0.004 * number
+            )
+            self.face(
+                limb, corner, along * width * scale, np.array((0, 0, -height * scale)), colour, part=part, flat=True
+            )
+
+        if animal:
+            for x, phase in ((0.55, 1.0), (0.45, -1.0), (-0.45, 1.0), (-0.55, -1.0)):
+                piece(x, 0.6, 0.14, 0.6, cloth[0], -1, phase)
+            self._lying(limb, course, along, (0.0, 0.75), 1.5, 0.45, cloth[0], scale)
+            self._lying(limb, course, along, (0.85, 1.0), 0.5, 0.3, skin, scale)
+            return
+        piece(0.03, 0.8, 0.1, 0.42, cloth[0], -3, -1.2)  # far arm
+        piece(0.0, 0.5, 0.14, 0.5, cloth[1], -2, -1.0)
+        piece(0.0, 0.5, 0.14, 0.5, cloth[1], -1, 1.0)
+        piece(0.0, 0.86, 0.25, 0.42, cloth[0], 0)
+        piece(0.0, 1.0, 0.13, 0.16, skin, 1)
+        piece(0.0, 0.82, 0.1, 0.42, cloth[0], 2, 1.2)
+
+    def _lying(self, what: Tile | Card, course: Course, along: Matrix, place: tuple[float, float], length: float,
+               thick: float, colour: Colour, scale: float) -> None:  # fmt: skip
+        middle = along * place[0] * scale + up(place[1] * scale)
+        s, t = np.array((0, 0, thick * scale)), along * length * scale
+        self.face(what, middle - s / 2 - t / 2, s, t, colour, part=self._part(course), flat=True)
+
+    def bird(self, course: Course, span: float) -> None:
+        """Add a bird with beating wings; it flies along its x."""
+        rng = self.rng
+        colour = point(np.ones(3) * rng.choice((0.15, 0.3, 0.6, 1.0)) * rng.uniform(0.8, 1.1))
+        beat, phase = float(rng.uniform(1.5, 4)), float(rng.uniform(0, 6))
+        wing, body = self.pick('wing'), self.pick('limb')
+        for sign in (1.0, -1.0):
+            joint = Joint((0, 0, 0), (1, 0, 0), sign * float(rng.uniform(0.4, 0.8)), beat, phase)
+            origin = np.array((0.2 * span, 0.0, 0.0))
+            self.face(wing, origin, np.array((0, sign * span / 2, 0)), np.array((-0.35 * span, 0, 0)), colour,
+                      part=self._part(course, joint), flat=True)  # fmt: skip
+        part = self._part(course)
+        for s in (np.array((0, 0.12 * span, 0)), np.array((0, 0, 0.12 * span))):
+            self.face(body, -s / 2 + (0.3 * span, 0, 0), s, np.array((-0.7 * span, 0, 0)), colour, part=part, flat=True)
+
+    def ball(self, course: Course, size: float, towards: Matrix) -> None:
+        """Add a ball, a disc that faces ``towards`` (unit vector in the frame of the course)."""
+        rng = self.rng
+        s = np.cross(towards, (0, 0, 1))
+        s = np.asarray(s / max(float(np.linalg.norm(s)), 1e-6), np.float64)
+        t = np.asarray(np.cross(towards, s), np.float64)
+        t *= -np.sign(t[2]) if abs(t[2]) > 1e-6 else 1.0
+        bright = rng.uniform(0.2, 1.1, 3)
+        colour = point(bright / bright.max() * rng.uniform(0.8, 1.1))
+        joint = None
+        part = self._part(course, joint)
+        self.face(self.pick('disc'), -size * (s + t) / 2, size * s, size * t, colour, part=part, flat=True)
+
+    def drone(self, course: Course, size: float) -> None:
+        """Add a small aircraft: a box with four arms."""
+        part, what = self._part(course), self.pick('metal')
+        grey = point(np.ones(3) * self.rng.uniform(0.15, 0.9))
+        self.box(np.zeros(3), (0.4 * size, 0.3 * size, 0.2 * size), 0.0, what, what, grey, part, course.heading)
+        for angle in (0.8, 2.4):
+            self.box(
+                np.array((0, 0, 0.16 * size)),
+                (size, 0.06 * size, 0.05 * size),
+                angle,
+                what,
+                what,
+                grey,
+                part,
+                course.heading,
+            )

@@ -1,0 +1,321 @@
+"""Where things stand and move in a flight's world: along the camera's course, in its view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.synthetic.flight_path import FlightPath
+from moving_object_detector.synthetic.materials import material
+from moving_object_detector.synthetic.things import Builder, Course, point
+
+Matrix = NDArray[np.float64]
+
+_STYLES: Final = {
+    # Ground, patches of other ground, weights of what stands: tree conifer shrub post run house car rock bough.
+    'meadow': ('grass', ('grass', 'soil', 'wheat', 'litter'), (5, 3, 5, 1, 1, 0.3, 0.2, 1.5, 1.5)),
+    'fields': ('soil', ('grass', 'wheat', 'soil', 'soil'), (4, 1, 3, 1, 1.5, 0.5, 0.3, 1, 0.7)),
+    'suburb': ('grass', ('paving', 'asphalt', 'gravel', 'grass'), (4, 1, 3, 2, 3, 3, 3, 0.7, 1)),
+    'town': ('paving', ('asphalt', 'paving', 'grass', 'concrete'), (3, 0.3, 1, 4, 2, 4, 4, 0.7, 0.7)),
+    'wood': ('litter', ('grass', 'litter', 'gravel'), (7, 5, 5, 0.7, 0.3, 0.1, 0.1, 1.5, 3)),
+    'yard': ('gravel', ('asphalt', 'concrete', 'grass'), (2, 1, 2, 2, 2, 1.5, 2, 2, 0.5)),
+}
+_SIZES: Final = {
+    'tree': (3.0, 2.0, 11.5), 'conifer': (3.0, 1.5, 12.0), 'shrub': (1.2, 0.7, 1.6), 'post': (1.5, 0.5, 6.0),
+    'run': (2.5, 1.2, 2.2), 'house': (12.0, 9.0, 17.0), 'car': (5.0, 2.6, 2.0), 'rock': (2.0, 1.6, 1.2),
+    'bough': (1.2, 0.6, 9.0),
+}  # fmt: skip
+"""Of what stands: least distance from the camera, radius, height; metres."""
+
+
+_MOVERS: Final = {
+    'car': (0.32, 1.5, 12.0), 'person': (0.28, 0.5, 3.5), 'animal': (0.08, 0.5, 4.0),
+    'bird': (0.14, 2.0, 11.0), 'ball': (0.12, 1.0, 9.0), 'drone': (0.06, 0.5, 8.0),
+}  # fmt: skip
+"""Of what moves: how often it comes, least and most speed in metres per second."""
+
+
+class _Places:
+    """Finds places that the camera comes to see."""
+
+    def __init__(
+        self, builder: Builder, path: FlightPath, intrinsics: Matrix, size: tuple[int, int], seconds: float
+    ) -> None:
+        self._rng = builder.rng
+        self._path = path
+        self._inverse = np.linalg.inv(intrinsics)
+        self._size = size
+        self.seconds = seconds
+        self.course = np.array([path.position(second) for second in np.linspace(-0.5, seconds + 0.5, 80)])
+
+    def ray(self, when: float, margin: float = 0.0) -> tuple[Matrix, Matrix]:
+        """Return the camera and a random line of sight from it, a unit vector."""
+        pose = self._path.pose(when)
+        height, width = self._size
+        x, y = (self._rng.uniform(margin, 1 - margin) * side for side in (width, height))
+        ray = pose[:3, :3] @ self._inverse @ (x, y, 1.0)
+        return pose[:3, 3], ray / np.linalg.norm(ray)
+
+    def ground(self, when: float, least: float, most: float, margin: float = 0.0) -> Matrix | None:
+        """Return a point of the ground in view at ``when``, at a level distance between two bounds."""
+        for _ in range(8):
+            eye, ray = self.ray(when, margin)
+            if ray[2] < -1e-3:
+                distance = eye[2] / -ray[2] * np.hypot(ray[0], ray[1])
+                if least <= distance <= most:
+                    return np.array((*(eye + ray * eye[2] / -ray[2])[:2], 0.0))
+        return None
+
+    def clear(self, place: Matrix, radius: float, top: float) -> bool:
+        """Tell whether the camera passes a thing without going through it."""
+        near = np.hypot(*(self.course[:, :2] - place[:2]).T) < radius + 0.7
+        return not (near & (self.course[:, 2] < top + 0.5)).any()
+
+
+def populate(
+    builder: Builder,
+    path: FlightPath,
+    intrinsics: Matrix,
+    size: tuple[int, int],
+    seconds: float,
+    parallax: float,
+    *,
+    still: bool,
+    fps: float,
+) -> None:
+    """Fill a world.
+
+    Args:
+        builder: Takes what is made.
+        path: Of the camera.
+        intrinsics: K.
+        size: (height, width) of the image.
+        seconds: For how long the camera is to meet things.
+        parallax: How much stands up; see ``FlightOptions``.
+        still: Whether nothing moves on its own.
+        fps: Frames per second.
+
+    """
+    rng = builder.rng
+    style = str(rng.choice(list(_STYLES)))
+    places = _Places(builder, path, intrinsics, size, seconds)
+    road = _lay_ground(builder, places, style, path)
+    if parallax > 0:
+        _lay_slope(builder, places)
+        _ring_horizon(builder, places)
+        _stand_things(builder, places, style, parallax, road)
+    if not still:
+        _set_moving(builder, places, path, road, fps)
+
+
+def _flat(builder: Builder, kind: str, middle: Matrix, angle: float, length: float, width: float) -> None:
+    s = width * np.array((-np.sin(angle), np.cos(angle), 0.0))
+    t = length * np.array((np.cos(angle), np.sin(angle), 0.0))
+    builder.face(
+        builder.pick(kind),
+        middle - s / 2 - t / 2,
+        s,
+        t,
+        point(builder.rng.uniform(0.85, 1.1) * np.ones(3)),
+        ground=True,
+    )
+
+
+def _lay_ground(builder: Builder, places: _Places, style: str, path: FlightPath) -> tuple[Matrix, float, float] | None:
+    """Lay the ground, its patches and perhaps a road; return the road's middle, direction and width."""
+    rng = builder.rng
+    base, patches, _ = _STYLES[style]
+    turn = float(rng.uniform(0, np.pi))
+    far = 200.0
+    s, t = far * np.array((np.cos(turn), np.sin(turn), 0.0)), far * np.array((-np.sin(turn), np.cos(turn), 0.0))
+    builder.face(builder.pick(base), -(s + t) / 2, s, t, ground=True, endless=True)
+    for _ in range(int(rng.integers(2, 8))):
+        middle = places.ground(float(rng.uniform(0, places.seconds)), 1.0, 120.0)
+        if middle is not None:
+            size = np.exp(rng.uniform(np.log(3), np.log(50), 2))
+            _flat(builder, str(rng.choice(patches)), middle, turn + 0.1 * float(rng.normal()), *map(float, size))
+    drives = path.motion == 'drive'
+    if not drives and rng.random() < 0.35:
+        return None
+    middle = places.ground(float(rng.uniform(0, places.seconds)), 1.0, 60.0)
+    middle = np.zeros(3) if middle is None else middle
+    angle, width = float(rng.uniform(0, np.pi)), float(rng.uniform(3, 9))
+    if drives:
+        angle = float(np.arctan2(path.velocity[1], path.velocity[0]))
+        middle = path.start * (1, 1, 0) + 0.22 * width * np.array((np.sin(angle), -np.cos(angle), 0.0)) * -1.0
+        width = max(width, 5.5)
+    if rng.random() < 0.5:
+        _flat(
+            builder,
+            str(rng.choice(('paving', 'gravel', 'grass'))),
+            middle,
+            angle,
+            800.0,
+            width + float(rng.uniform(2, 5)),
+        )
+    _flat(builder, 'road', middle, angle, 800.0, width)
+    if rng.random() < 0.3:
+        _flat(builder, 'road', middle + 20 * rng.normal(0, 1, 3) * (1, 1, 0), angle + np.pi / 2, 800.0, width)
+    return middle, angle, width
+
+
+def _lay_slope(builder: Builder, places: _Places) -> None:
+    """Perhaps raise a bank or a hill beside the course."""
+    rng = builder.rng
+    if rng.random() < 0.55:
+        return
+    for _ in range(6):
+        foot = places.ground(float(rng.uniform(0, places.seconds)), 8.0, 80.0)
+        if foot is None:
+            continue
+        angle, rise, depth = (
+            float(rng.uniform(0, 2 * np.pi)),
+            float(np.radians(rng.uniform(8, 35))),
+            float(rng.uniform(5, 60)),
+        )
+        along, up = np.array((np.cos(angle), np.sin(angle), 0.0)), np.array((-np.sin(angle), np.cos(angle), 0.0))
+        if ((places.course - foot) @ up > -3).any():
+            continue
+        edge = up * np.cos(rise) + (0, 0, np.sin(rise))
+        kind = str(rng.choice(('grass', 'grass', 'gravel', 'litter', 'concrete')))
+        builder.face(builder.pick(kind), foot - 200 * along - 0.02 * edge, 400 * along, depth * edge, casts=False)
+        crest = foot + depth * edge - 200 * along
+        builder.face(builder.pick('grass'), crest, 400 * along, 200 * up, casts=False)
+        return
+
+
+def _ring_horizon(builder: Builder, places: _Places) -> None:
+    """Set woods and ridges far away."""
+    rng = builder.rng
+    middle = places.course.mean(0) * (1, 1, 0)
+    count = 9
+    for number in range(count):
+        if rng.random() < 0.25:
+            continue
+        angle, distance = 2 * np.pi * number / count + float(rng.normal(0, 0.1)), float(rng.uniform(130, 320))
+        foot = middle + distance * np.array((np.cos(angle), np.sin(angle), 0.0))
+        width = 2.2 * distance * np.tan(np.pi / count)
+        builder.upright(
+            builder.pick('skyline'), foot, width, float(rng.uniform(8, 26)), angle + np.pi / 2, flat=True, casts=False
+        )
+
+
+def _stand_things(
+    builder: Builder, places: _Places, style: str, parallax: float, road: tuple[Matrix, float, float] | None
+) -> None:
+    rng = builder.rng
+    weights = np.array(_STYLES[style][2])
+    count = round(float(rng.uniform(10, 34)) * min(parallax, 2.0) ** 0.7)
+    near = 1.0 if parallax <= 1 else 1 / parallax
+    for kind in rng.choice(list(_SIZES), count, p=weights / weights.sum()):
+        least, radius, top = _SIZES[kind]
+        when = float(rng.uniform(0, places.seconds))
+        place = places.ground(when, least * near, 90.0)
+        if place is None or not places.clear(place, radius, top):
+            continue
+        if road is not None and kind != 'car' and _aside(place, road) < road[2] / 2 + 0.6 * radius:
+            continue
+        angle = float(rng.uniform(0, np.pi)) if road is None else road[1] + float(rng.choice((0, np.pi / 2)))
+        if kind == 'run':
+            builder.run(place, angle)
+        elif kind == 'house':
+            builder.house(place, angle)
+        elif kind == 'car':
+            builder.car(None, place, angle + float(rng.choice((0.0, np.pi))))
+        elif kind == 'bough':
+            _hang(builder, places, when)
+        else:
+            simple = {'tree': builder.tree, 'conifer': builder.conifer, 'shrub': builder.shrub, 'post': builder.post}
+            simple.get(kind, builder.rock)(place)
+
+
+def _hang(builder: Builder, places: _Places, when: float) -> None:
+    """Hang a bough into the view, and a trunk to carry it if it is low."""
+    eye, ray = places.ray(when)
+    place = eye + ray * float(builder.rng.uniform(2, 9))
+    if 0.8 < place[2] < 9 and places.clear(place, 1.5, 20):
+        angle = float(builder.rng.uniform(0, 2 * np.pi))
+        builder.bough(place, angle)
+        foot = np.array((*place[:2], 0.0)) - 0.1 * np.array((np.cos(angle), np.sin(angle), 0.0))
+        builder.box(foot, (0.22, 0.22, place[2] + 2.0), angle, material('bark', 0), material('bark', 0))
+
+
+def _aside(place: Matrix, road: tuple[Matrix, float, float]) -> float:
+    middle, angle, _ = road
+    return abs(float((place - middle) @ (-np.sin(angle), np.cos(angle), 0.0)))
+
+
+def _set_moving(
+    builder: Builder, places: _Places, path: FlightPath, road: tuple[Matrix, float, float] | None, fps: float
+) -> None:
+    """Send movers through the view, at times spread over the flight."""
+    rng = builder.rng
+    count = int(rng.integers(2, 7))
+    for number in range(count):
+        when = (number + float(rng.uniform(0.1, 0.9))) * places.seconds / count
+        kind = str(
+            rng.choice(('car', 'person', 'animal', 'bird', 'ball', 'drone'), p=(0.32, 0.28, 0.08, 0.14, 0.12, 0.06))
+        )
+        ahead = path.position(when + 0.1) - path.position(when - 0.1)
+        travel = ahead[:2] * 5
+        builder.instances += 1
+        if not _send(builder, places, kind, when, travel, road):
+            builder.instances -= 1
+
+
+def _send(
+    builder: Builder, places: _Places, kind: str, when: float, travel: Matrix, road: tuple[Matrix, float, float] | None
+) -> bool:
+    rng = builder.rng
+    eye, ray = places.ray(when, 0.12)
+    flies = kind in {'bird', 'ball', 'drone'}
+    if flies:
+        place = eye + ray * float(np.exp(rng.uniform(np.log(2.5), np.log(22))))
+        place[2] = max(place[2], 0.3)
+    else:
+        found = places.ground(when, 3.0 if kind != 'car' else 5.0, 45.0, 0.12)
+        if found is None:
+            return False
+        place = found
+    _, slowest, fastest = _MOVERS[kind]
+    speed = float(rng.uniform(slowest, fastest))
+    heading = float(rng.uniform(0, 2 * np.pi))
+    pace = float(np.hypot(*travel))
+    how = float(rng.random())
+    if how < 0.3 and pace > 0.3:
+        # Along the camera's own direction of travel, either way.
+        heading = float(np.arctan2(travel[1], travel[0]) + rng.choice((0, np.pi)))
+        speed = float(np.clip(pace * rng.uniform(0.4, 1.3), 0.5, 14 if kind == 'car' else 9 if flies else 4.5))
+    if kind == 'car' and road is not None and rng.random() < 0.75:
+        middle, angle, width = road
+        across = np.array((-np.sin(angle), np.cos(angle), 0.0))
+        sense = float(rng.choice((-1, 1)))
+        place = place - across * ((place - middle) @ across) - sense * across * width * 0.23
+        heading = angle if sense > 0 else angle + np.pi
+    velocity = (speed * np.cos(heading), speed * np.sin(heading), float(rng.normal(0, 0.6)) if flies else 0.0)
+    course = Course(point(place), velocity, heading, when, float(rng.normal(0, 0.12)) if how > 0.6 else 0.0)
+    toward = (eye - place) / max(float(np.linalg.norm(eye - place)), 1e-6)
+    if kind == 'car':
+        builder.car(course)
+    elif kind in {'person', 'animal'}:
+        # The plane of the cards contains the walk or, where that points at the camera, faces it halfway.
+        side = np.arctan2(toward[1], toward[0]) + np.pi / 2
+        facing = float(np.round((side - heading) / np.pi) * np.pi + 0.35 * np.sin(2 * (side - heading)))
+        facing = float(side - heading) if abs(np.cos(side - heading)) < 0.5 else facing
+        low, high = (1.5, 1.95) if kind == 'person' else (0.5, 1.0)
+        builder.puppet(course, facing, float(rng.uniform(low, high)), animal=kind == 'animal')
+    elif kind == 'bird':
+        builder.bird(replace(course, bounce=(float(rng.uniform(0, 0.2)), 1.0)), float(rng.uniform(0.4, 1.6)))
+    elif kind == 'ball':
+        own = (
+            np.array(((np.cos(heading), np.sin(heading), 0), (-np.sin(heading), np.cos(heading), 0), (0, 0, 1)))
+            @ toward
+        )
+        bounce = (float(rng.uniform(0.2, 2)), float(rng.uniform(0.5, 1.2))) if rng.random() < 0.6 else (0.0, 0.0)
+        builder.ball(replace(course, bounce=bounce), float(rng.uniform(0.2, 0.7)), own)
+    else:
+        builder.drone(course, float(rng.uniform(0.4, 1.2)))
+    return True
