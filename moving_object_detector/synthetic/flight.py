@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
 from moving_object_detector.synthetic.materials import Pixels, Tile, material
-from moving_object_detector.synthetic.planes import Canvas, Face, Field, draw, extents, linear, project, shadow
+from moving_object_detector.synthetic.planes import Canvas, Face, Field, draw, extents, linear, look_up, project, shadow
 from moving_object_detector.synthetic.things import Builder, Part
 from moving_object_detector.synthetic.world import populate
 
@@ -157,11 +157,15 @@ class Flight:
         parts = self._poses(target)
         flow = np.empty((*self.size, 2), np.float32)
         nearness = np.empty(self.size, np.float32)
-        owner = np.array([*(face.part for face in self.faces), 0])[seen.canvas.face]
+        owner = np.array([*(face.part for face in self.faces), 0], np.int32)[seen.canvas.face]
+        everywhere = np.True_
         for part in np.flatnonzero(np.bincount(owner.ravel())):
-            where = owner == part
-            rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
-            extent = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+            extent, inside = self._whole, everywhere
+            if part:
+                where = owner == part
+                columns, rows, width, height = cv2.boundingRect(where.view(np.uint8))
+                extent = slice(rows, rows + height), slice(columns, columns + width)
+                inside = where[extent]
             (r0, p0), (r1, p1) = seen.parts[part], parts[part]
             # Camera here -> world -> part -> world then -> camera there.
             turn = r1 @ r0.T
@@ -171,12 +175,10 @@ class Flight:
             offset = (self.intrinsics @ shift).astype(np.float32)
             near = seen.canvas.nearness[extent]
             x, y, w = (linear(matrix[k], seen.canvas, extent) + offset[k] * near for k in range(3))
-            with np.errstate(divide='ignore', invalid='ignore'):
-                moved = np.stack((x / w - seen.canvas.columns[:, extent[1]], y / w - seen.canvas.rows[extent[0]]), -1)
-                then = np.where(w > 0, near / w, np.float32(-1))
-            inside = where[extent]
-            flow[extent][inside] = moved[inside]
-            nearness[extent][inside] = then[inside]
+            w = np.where(w > 1e-6, w, np.float32(np.nan))
+            np.copyto(flow[extent][..., 0], x / w - seen.canvas.columns[:, extent[1]], where=inside)
+            np.copyto(flow[extent][..., 1], y / w - seen.canvas.rows[extent[0]], where=inside)
+            np.copyto(nearness[extent], np.nan_to_num(near / w, nan=-1.0), where=inside)
         return flow, nearness
 
     def _poses(self, time: float) -> list[tuple[Matrix, Matrix]]:
@@ -189,10 +191,7 @@ class Flight:
             self._views.move_to_end(time)
             return self._views[time]
         camera, parts = self.pose(time), self._poses(time)
-        height, width = self.size
-        canvas = Canvas(
-            np.empty((height, width, 3), np.uint8), np.zeros(self.size, np.float32), np.full(self.size, -1, np.int32)
-        )
+        canvas = Canvas(self.size)
         self._draw_sky(canvas, camera)
         self._draw_faces(canvas, camera, parts)
         self._draw_haze(canvas)
@@ -213,10 +212,8 @@ class Flight:
         sky = material('sky', int(abs(self.grade[5]) * 1e6))
         assert isinstance(sky, Tile)
         q = np.stack((rays[0], rays[1], np.maximum(rays[2], -np.inf)))
-        from moving_object_detector.synthetic.planes import _tiled
-
         height = np.maximum(up[extent], np.float32(0.02))
-        sheet = _tiled(sky, q, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
+        sheet = look_up(sky, q, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
         clear = np.clip(up[extent] * 4, 0, 1)
         haze = np.broadcast_to(np.array(self.haze_colour, np.uint8), sheet.shape)
         canvas.image[extent] = cv2.blendLinear(sheet, np.ascontiguousarray(haze), clear, 1 - clear)
@@ -241,7 +238,7 @@ class Flight:
         for k in raised:
             face = self.faces[k]
             extent = self._whole if face.endless else places_seen[k]
-            if extent is None or (face.one_sided and away[k] <= 0):
+            if extent is None or face.outside * away[k] < 0:
                 continue
             draw(face, k, q[k], repeats[k], extent, canvas)
 
@@ -249,21 +246,24 @@ class Flight:
         chosen = np.array([face.casts and not face.ground for face in self.faces])
         if not self.shade or not chosen.any():
             return
-        # Along the sun's rays on to the ground.
+        # Along the sun's rays on to the ground; at half the size, since the sun's disc blurs them in any case.
         fall = np.eye(3) - np.outer(self.sun, (0, 0, 1)) / self.sun[2]
         o, a, b = (vectors[chosen] @ fall.T for vectors in (origin, s, t))
-        q, corners = project(o, a, b, camera[:3, :3].T, camera[:3, 3], self.intrinsics)
-        dark: Field = np.zeros(self.size, np.float32)
-        for k, row, extent in zip(np.flatnonzero(chosen), q, extents(corners, self.intrinsics, self.size), strict=True):
+        half = Canvas((self.size[0] // 2, self.size[1] // 2))
+        intrinsics = np.array(((0.5, 0, -0.25), (0, 0.5, -0.25), (0, 0, 1))) @ self.intrinsics
+        q, corners = project(o, a, b, camera[:3, :3].T, camera[:3, 3], intrinsics)
+        for k, row, extent in zip(np.flatnonzero(chosen), q, extents(corners, intrinsics, half.size), strict=True):
             if extent is not None and row.any():
-                shadow(self.faces[k], row, extent, canvas, dark)
+                shadow(self.faces[k], row, extent, half)
+        dark = half.nearness
         if not dark.any():
             return
-        dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), self.softness * self.size[1] / 640), np.float32)
+        dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), self.softness * half.size[1] / 640), np.float32)
+        dark = np.asarray(cv2.resize(dark, self.size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
         # In the sky there is nothing to darken.
         dark *= canvas.face >= 0
-        light = 1 - self.shade * dark
-        canvas.image[:] = cv2.multiply(canvas.image, cv2.merge((light, light, light)), dtype=cv2.CV_8U)
+        dark *= np.float32(self.shade)
+        canvas.image[:] = cv2.blendLinear(canvas.image, np.zeros_like(canvas.image), 1 - dark, dark)
 
     def _draw_haze(self, canvas: Canvas) -> None:
         if self.haze <= 0:

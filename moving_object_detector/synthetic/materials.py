@@ -24,12 +24,15 @@ class Tile:
 
     atlas: Pixels
     """(h, w, 3 or 4) RGB or RGBA."""
-    left: Field
-    top: Field
-    side: Field
-    """Of each level, pixels; ``left`` and ``top`` are where its first pixel lies."""
+    places: tuple[Field, Field, Field]
+    """Left, top (of the middle of the first pixel) and side of each level, pixels."""
     metres: tuple[float, float]
     """Extent of one repetition."""
+
+    @property
+    def side(self) -> Field:
+        """Of each level, pixels."""
+        return self.places[2]
 
     @property
     def levels(self) -> int:
@@ -58,13 +61,13 @@ def _tile(pixels: Pixels, metres: float | tuple[float, float]) -> Tile:
         if y + n > atlas.shape[0]:
             atlas = np.pad(atlas, ((0, y + n - atlas.shape[0]), (0, 0), (0, 0)))
         atlas[y : y + n, x : x + n] = np.pad(level, ((PAD, PAD), (PAD, PAD), (0, 0)), mode='wrap')
-        left.append(x + PAD)
-        top.append(y + PAD)
+        left.append(x + PAD - 0.5)
+        top.append(y + PAD - 0.5)
         y = 0 if index == 0 else y + n
-    sides = [level.shape[0] for level in levels]
     size = (metres, metres) if isinstance(metres, (int, float)) else metres
-    columns, rows, extents = (np.array(values, np.float32) for values in (left, top, sides))
-    return Tile(atlas, columns, rows, extents, size)
+    sides = [level.shape[0] for level in levels]
+    places = np.array(left, np.float32), np.array(top, np.float32), np.array(sides, np.float32)
+    return Tile(atlas, places, size)
 
 
 def _card(colour: Field, alpha: Pixels) -> Card:
@@ -575,15 +578,13 @@ _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile | Card]
 """Of each kind: how many different ones there are, and how one is made."""
 
 
-@cache
 def material(kind: str, index: int) -> Tile | Card:
     """Return a material of a kind, always the same for an index; made once in a process."""
-    count, make = _MAKERS[kind]
+    return _made(kind, index % _MAKERS[kind][0])
+
+
+@cache
+def _made(kind: str, index: int) -> Tile | Card:
     if kind == 'side':
-        return _side(index % count)
-    return make(np.random.default_rng((index % count, list(_MAKERS).index(kind), 20190616)))
-
-
-def kinds() -> tuple[str, ...]:
-    """Return the names of all kinds."""
-    return tuple(_MAKERS)
+        return _side(index)
+    return _MAKERS[kind][1](np.random.default_rng((index, list(_MAKERS).index(kind), 20190616)))

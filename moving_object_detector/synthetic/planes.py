@@ -8,7 +8,7 @@ told exactly at each pixel. World: x, y level, z up, metres. Camera: x right, y 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -36,8 +36,8 @@ class Face:
     """Light and colour that multiply the material's."""
     part: int = 0
     """Rigid part that carries it; 0 is the world that stands still."""
-    one_sided: bool = False
-    """Whether it is seen only from the side to which ``edge_s x edge_t`` points, as the faces of a closed box."""
+    outside: int = 0
+    """1: seen only from the side to which ``edge_s x edge_t`` points, as a closed body's; -1: the other; 0: both."""
     casts: bool = True
     """Whether it throws a shadow on the ground."""
     ground: bool = False
@@ -52,21 +52,17 @@ class Face:
         return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
-@dataclass
 class Canvas:
-    """What has been drawn so far."""
+    """What has been drawn so far, at (height, width) pixels."""
 
-    image: Pixels
-    """(H, W, 3) RGB."""
-    nearness: Field
-    """(H, W), inverse depth, 1/m; 0 in the sky."""
-    face: NDArray[np.int32]
-    """(H, W), index of the face seen; -1 in the sky."""
-    columns: Field = field(init=False)
-    rows: Field = field(init=False)
-
-    def __post_init__(self) -> None:
-        height, width = self.face.shape
+    def __init__(self, size: tuple[int, int]) -> None:
+        height, width = self.size = size
+        self.image: Pixels = np.empty((height, width, 3), np.uint8)
+        """(H, W, 3) RGB."""
+        self.nearness: Field = np.zeros(size, np.float32)
+        """(H, W), inverse depth, 1/m; 0 in the sky. Of a picture of shadows: their darkness, 0 to 1."""
+        self.face: NDArray[np.int32] = np.full(size, -1, np.int32)
+        """(H, W), index of the face seen; -1 in the sky."""
         self.columns = np.arange(width, dtype=np.float32)[None]
         self.rows = np.arange(height, dtype=np.float32)[:, None]
 
@@ -81,13 +77,11 @@ def linear(coefficients: Matrix, canvas: Canvas, extent: tuple[slice, slice]) ->
 
 def _coverage(q: Matrix, canvas: Canvas, extent: tuple[slice, slice]) -> Field:
     """Return how much of each pixel lies inside the edges, from its signed distance to them in the image."""
-    nearest: Field | None = None
-    for line in (q[0], q[2] - q[0], q[1], q[2] - q[1]):
-        scale = max(float(np.hypot(line[0], line[1])), 1e-12)
-        distance = linear(line / scale, canvas, extent)
-        nearest = distance if nearest is None else np.minimum(nearest, distance, out=nearest)
-    assert nearest is not None
-    nearest += np.float32(0.5)
+    lines = np.stack((q[0], q[2] - q[0], q[1], q[2] - q[1]))
+    lines /= np.maximum(np.hypot(lines[:, 0], lines[:, 1]), 1e-12)[:, None]
+    a, b, c = lines.astype(np.float32).T[:, :, None, None]
+    rows, columns = extent
+    nearest = np.min(a * canvas.columns[:, columns] + (b * canvas.rows[rows] + (c + np.float32(0.5))), 0)
     return np.asarray(np.clip(nearest, 0, 1, out=nearest), np.float32)
 
 
@@ -103,7 +97,7 @@ def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: M
     return np.asarray(0.25 * np.log2(area + 1e-12) + 0.25 * np.log2(longer + 1e-12) - 0.35, np.float64)
 
 
-def _tiled(
+def look_up(
     tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Field, canvas: Canvas, extent: tuple[slice, slice]
 ) -> Pixels:
     """Look a repeating texture up at the pixels of a part of the image, between the two nearest levels."""
@@ -119,41 +113,51 @@ def _tiled(
     ys = np.linspace(rows.start, rows.stop - 1, min(max(height // 6, 2), height))
     xs = np.linspace(columns.start, columns.stop - 1, min(max(width // 24, 2), width))
     coarse = _level(q, repeats, float(tile.side[0]), xs[None], ys[:, None]).clip(0, tile.levels - 1.001)
-    low, high = int(coarse.min()), int(coarse.max())
-    if low == high == 0 and coarse.max() < 0.01:
-        return _lookup(tile, s, t, None)
+    if np.ptp(coarse) < 0.6:
+        return _remap(tile, s, t, *(float(values[round(float(coarse.mean()))]) for values in tile.places))
     level = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    below = level.astype(np.int32)
-    pictures = [_lookup(tile, s, t, number) for number in (below, below + 1)]
+    below = level.astype(np.uint8)
+    pictures = []
+    for shift in (0, 1):
+        tables = (np.resize(values[shift:], 256) for values in tile.places)
+        pictures.append(_remap(tile, s, t, *(np.asarray(cv2.LUT(below, table), np.float32) for table in tables)))
     blend = level - below.astype(np.float32)
     return np.asarray(cv2.blendLinear(pictures[0], pictures[1], 1 - blend, blend), np.uint8)
 
 
-def _lookup(tile: Tile, s: Field, t: Field, level: NDArray[np.int32] | None) -> Pixels:
-    number = np.int32(0) if level is None else level
-    side, left, top = tile.side[number], tile.left[number], tile.top[number]
-    x = s * side + (left - np.float32(0.5))
-    y = t * side + (top - np.float32(0.5))
+def _remap(tile: Tile, s: Field, t: Field, left: Field | float, top: Field | float, side: Field | float) -> Pixels:
+    x, y = s * np.float32(side), t * np.float32(side)
+    x += np.float32(left)
+    y += np.float32(top)
     return np.asarray(cv2.remap(tile.atlas, x, y, cv2.INTER_LINEAR), np.uint8)
 
 
-def _cut_out(card: Card, q: Matrix, extent: tuple[slice, slice], interpolation: int = cv2.INTER_LINEAR) -> Pixels:
-    """Look a card up at the pixels of a part of the image, at one level for all."""
+def _cut_out(card: Card, q: Matrix, extent: tuple[slice, slice], coarser: float = 0.0) -> Pixels:
+    """Look a card up at the pixels of a part of the image, at one level for all; clear outside of it."""
     rows, columns = extent
     height, width = card.levels[0].shape[:2]
     x, y = (columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2
-    scale = (width * height) ** 0.5
-    level = float(_level(q, (width / scale, height / scale), scale, np.array(x), np.array(y)))
+    level = float(_level(q, (width, height), 1.0, np.array(x), np.array(y))) + coarser
     picture = card.levels[int(np.clip(round(level), 0, len(card.levels) - 1))]
     height, width = picture.shape[:2]
     sheet = np.array(((width, 0, -0.5), (0, height, -0.5), (0, 0, 1)), np.float64)
     shift = np.array(((1, 0, columns.start), (0, 1, rows.start), (0, 0, 1)), np.float64)
     size = (columns.stop - columns.start, rows.stop - rows.start)
-    flags = interpolation | cv2.WARP_INVERSE_MAP
-    # Outside of the card its border is repeated, which is clear.
-    return np.asarray(
-        cv2.warpPerspective(picture, sheet @ q @ shift, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpPerspective(picture, sheet @ q @ shift, size, flags=flags), np.uint8)
+
+
+def _tight(weight: Field, extent: tuple[slice, slice]) -> tuple[slice, slice] | None:
+    """Return the rows and columns of an extent in which anything is to be drawn."""
+    reduced = cv2.reduce(weight, 1, cv2.REDUCE_MAX).ravel(), cv2.reduce(weight, 0, cv2.REDUCE_MAX).ravel()
+    inside = [np.flatnonzero(values) for values in reduced]
+    if not len(inside[0]):
+        return None
+    rows, columns = (
+        slice(whole.start + int(part[0]), whole.start + int(part[-1]) + 1)
+        for whole, part in zip(extent, inside, strict=True)
     )
+    return rows, columns
 
 
 def draw(
@@ -171,36 +175,46 @@ def draw(
 
     """
     nearness = linear(q[2], canvas, extent)
-    before = canvas.nearness[extent]
-    front = nearness > (np.float32(1e-7) if face.ground else before)
+    # What lies on the ground is at one depth: later ones cover earlier ones.
+    front = nearness > (np.float32(1e-7) if face.ground else canvas.nearness[extent])
     front &= nearness < np.float32(1 / NEAR)
-    if not front.any():
-        return
     if isinstance(face.material, Tile):
-        sheet = _tiled(face.material, q, repeats, nearness, canvas, extent)
-    else:
+        weight = np.asarray(front, np.float32) if face.endless else _coverage(q, canvas, extent) * front
+        tight = _tight(weight, extent)
+        if tight is None:
+            return
+        inner = tuple(
+            slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(tight, extent, strict=True)
+        )
+        extent, nearness, weight = tight, nearness[inner], weight[inner]
+        sheet = look_up(face.material, q, repeats, nearness, canvas, extent)
+    elif front.any():
+        weight = np.asarray(front, np.float32)
         sheet = _cut_out(face.material, q, extent)
-    weight = front.astype(np.float32) if face.endless else _coverage(q, canvas, extent) * front
+    else:
+        return
     if sheet.shape[2] == 4:
-        weight *= sheet[..., 3].astype(np.float32) * np.float32(1 / 255)
+        weight = weight * (sheet[..., 3].astype(np.float32) * np.float32(1 / 255))
         sheet = np.ascontiguousarray(sheet[..., :3])
     sheet = np.asarray(cv2.LUT(sheet, face.table), np.uint8)
     part = canvas.image[extent]
-    part[:] = cv2.blendLinear(sheet, np.ascontiguousarray(part), weight, 1 - weight)
+    part[:] = cv2.blendLinear(sheet, np.ascontiguousarray(part), np.ascontiguousarray(weight), 1 - weight)
     solid = weight >= np.float32(0.5)
-    before[solid] = nearness[solid]
-    canvas.face[extent][solid] = index
+    np.copyto(canvas.nearness[extent], nearness, where=solid)
+    np.copyto(canvas.face[extent], index, where=solid)
 
 
-def shadow(face: Face, q: Matrix, extent: tuple[slice, slice], canvas: Canvas, dark: Field) -> None:
-    """Add the shadow of a face, whose q is that of its outline on the ground, to ``dark`` (H, W) in [0, 1]."""
-    weight = _coverage(q, canvas, extent)
-    weight *= linear(q[2], canvas, extent) > 0
+def shadow(face: Face, q: Matrix, extent: tuple[slice, slice], canvas: Canvas) -> None:
+    """Add the shadow of a face, whose q is that of its outline on the ground, to a picture of shadows."""
     if isinstance(face.material, Card):
-        weight *= _cut_out(face.material, q, extent)[..., 3].astype(np.float32) * np.float32(1 / 255)
-    elif face.material.atlas.shape[2] == 4:
-        weight *= np.float32(0.5)
-    np.maximum(dark[extent], weight, out=dark[extent])
+        weight = _cut_out(face.material, q, extent, 1.0)[..., 3].astype(np.float32)
+        weight *= np.float32(1 / 255)
+    else:
+        weight = _coverage(q, canvas, extent)
+        if face.material.atlas.shape[2] == 4:
+            weight *= np.float32(0.5)
+    weight *= linear(q[2], canvas, extent) > 0
+    np.maximum(canvas.nearness[extent], weight, out=canvas.nearness[extent])
 
 
 def project(
@@ -233,29 +247,29 @@ def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[
     height, width = size
     depth = corners[..., 2]
     pixels = corners @ intrinsics.T
-    found: list[tuple[slice, slice] | None] = []
     with np.errstate(divide='ignore', invalid='ignore'):
-        xs, ys = pixels[..., 0] / depth, pixels[..., 1] / depth
+        places = pixels[..., :2] / depth[..., None]
     behind = (depth < NEAR).sum(1)
-    for index, count in enumerate(behind):
-        if count == 4:
-            found.append(None)
-            continue
-        x, y = (xs[index], ys[index]) if not count else _clipped(corners[index], intrinsics)
-        left, right = max(int(np.floor(x.min())), 0), min(int(np.ceil(x.max())) + 1, width)
-        top, bottom = max(int(np.floor(y.min())), 0), min(int(np.ceil(y.max())) + 1, height)
-        found.append((slice(top, bottom), slice(left, right)) if right > left and bottom > top else None)
-    return found
+    for index in np.flatnonzero((behind > 0) & (behind < 4)):
+        clipped = _clipped(corners[index], intrinsics)
+        places[index, 0], places[index, 1:] = clipped.min(0), clipped.max(0)
+    # Far outside of the image a number of pixels no longer fits an int.
+    low = np.floor(np.nan_to_num(places.min(1)).clip(-1, 1e6)).astype(int).clip(0)
+    high = (np.ceil(np.nan_to_num(places.max(1)).clip(-1e6, 1e6)).astype(int) + 1).clip(max=(width, height))
+    seen = (behind < 4) & (high > low).all(1)
+    return [
+        (slice(y0, y1), slice(x0, x1)) if there else None
+        for there, (x0, y0), (x1, y1) in zip(seen.tolist(), low.tolist(), high.tolist(), strict=True)
+    ]
 
 
-def _clipped(corners: Matrix, intrinsics: Matrix) -> tuple[Matrix, Matrix]:
-    """Return where the part of a quadrilateral in front of the camera has its corners in the image."""
+def _clipped(corners: Matrix, intrinsics: Matrix) -> Matrix:
+    """Return where the part of a quadrilateral in front of the camera has its corners in the image, (n, 2)."""
     kept = []
     for here, there in zip(corners, np.roll(corners, -1, 0), strict=True):
         if here[2] >= NEAR:
             kept.append(here)
         if (here[2] >= NEAR) != (there[2] >= NEAR):
             kept.append(here + (there - here) * (NEAR - here[2]) / (there[2] - here[2]))
-    x, y, z = (np.array(kept) @ intrinsics.T).T
-    # Far outside of the image a number of pixels no longer fits an int.
-    return (x / z).clip(-1e6, 1e6), (y / z).clip(-1e6, 1e6)
+    pixels = np.array(kept) @ intrinsics.T
+    return np.asarray(pixels[:, :2] / pixels[:, 2:], np.float64)

@@ -125,17 +125,19 @@ class Builder:
         return float(shade[0]), float(shade[1]), float(shade[2])
 
     def face(self, what: Tile | Card, origin: Matrix, s: Matrix, t: Matrix, colour: Colour = WHITE, *, part: int = 0,
-             one_sided: bool = False, flat: bool = False, casts: bool = True, ground: bool = False,
+             outside: int = 0, flat: bool = False, casts: bool = True, ground: bool = False,
              endless: bool = False, turn: float = 0.0) -> None:  # fmt: skip
         """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces; ``turn`` its heading."""
         normal = np.cross(s, t)
         normal = np.asarray(turn_z(turn) @ (normal / max(float(np.linalg.norm(normal)), 1e-9)), np.float64)
         if flat:
             normal = np.array((0.0, 0.0, 1.0))
-        elif not one_sided:
+        elif not outside:
             normal *= 1 if normal[2] >= 0 else -1
-        lit = self.lit(normal, colour)
-        self.faces.append(Face(what, point(origin), point(s), point(t), lit, part, one_sided, casts, ground, endless))
+        else:
+            normal *= outside
+        lit = self.lit(np.asarray(normal, np.float64), colour)
+        self.faces.append(Face(what, point(origin), point(s), point(t), lit, part, outside, casts, ground, endless))
 
     def upright(self, what: Tile | Card, foot: Matrix, width: float, height: float, angle: float,
                 colour: Colour = WHITE, *, flat: bool = False, casts: bool = True) -> None:  # fmt: skip
@@ -159,8 +161,8 @@ class Builder:
             (corner + side, -side),
         ):
             # The texture hangs from the top; s x t points outwards.
-            self.face(walls, origin + rise + s, -s, -rise, colour, part=part, one_sided=True, turn=turn)
-        self.face(top, corner + rise, along, side, colour, part=part, one_sided=True, turn=turn)
+            self.face(walls, origin + rise + s, -s, -rise, colour, part=part, outside=1, turn=turn)
+        self.face(top, corner + rise, along, side, colour, part=part, outside=1, turn=turn)
 
     # Things that stand still.
 
@@ -296,17 +298,17 @@ class Builder:
 
         plain = self.pick('plain')
         for number, (here, there) in enumerate(pairwise(outline)):
-            start, end = place(here[0], half, here[1]), place(there[0], half, there[1])
-            across = place(here[0], -half, here[1]) - start
+            start, end = place(here[0], -half, here[1]), place(there[0], -half, there[1])
+            across = place(here[0], half, here[1]) - start
             colour = (0.16, 0.19, 0.23) if number in glass else paint
-            self.face(plain, start, across, end - start, colour, part=part, turn=light_turn)
+            self.face(plain, start, across, end - start, colour, part=part, outside=1, turn=light_turn)
         side = material('side', kind)
         xs, zs = [p[0] for p in outline], [p[1] for p in outline]
         low, high = min(xs), max(xs)
-        for y in (half, -half):
-            top = place(low, y, max(zs))
-            s, t = place(high, y, max(zs)) - top, place(low, y, 0.0) - top
-            self.face(side, top, s, t, paint, part=part, turn=light_turn)
+        for sign in (1, -1):
+            top = place(low, sign * half, max(zs))
+            s, t = place(high, sign * half, max(zs)) - top, up(-max(zs))
+            self.face(side, top, s, t, paint, part=part, outside=sign, turn=light_turn)
 
     def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:
         """Add a walking person, or an animal, of cards in the plane that contains its walk and the vertical.
@@ -387,11 +389,20 @@ class Builder:
         s = np.asarray(s / max(float(np.linalg.norm(s)), 1e-6), np.float64)
         t = np.asarray(np.cross(towards, s), np.float64)
         t *= -np.sign(t[2]) if abs(t[2]) > 1e-6 else 1.0
+        s, t = size * s, size * t
         bright = rng.uniform(0.2, 1.1, 3)
         colour = point(bright / bright.max() * rng.uniform(0.8, 1.1))
         joint = None
         part = self._part(course, joint)
-        self.face(self.pick('disc'), -size * (s + t) / 2, size * s, size * t, colour, part=part, flat=True)
+        self.face(
+            self.pick('disc'),
+            -(s + t) / 2,
+            s,
+            t,
+            colour,
+            part=part,
+            flat=True,
+        )
 
     def drone(self, course: Course, size: float) -> None:
         """Add a small aircraft: a box with four arms."""
