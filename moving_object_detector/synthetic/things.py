@@ -384,25 +384,13 @@ class Builder:
 
     def ball(self, course: Course, size: float, towards: Matrix) -> None:
         """Add a ball, a disc that faces ``towards`` (unit vector in the frame of the course)."""
-        rng = self.rng
-        s = np.cross(towards, (0, 0, 1))
-        s = np.asarray(s / max(float(np.linalg.norm(s)), 1e-6), np.float64)
-        t = np.asarray(np.cross(towards, s), np.float64)
-        t *= -np.sign(t[2]) if abs(t[2]) > 1e-6 else 1.0
-        s, t = size * s, size * t
-        bright = rng.uniform(0.2, 1.1, 3)
-        colour = point(bright / bright.max() * rng.uniform(0.8, 1.1))
-        joint = None
-        part = self._part(course, joint)
-        self.face(
-            self.pick('disc'),
-            -(s + t) / 2,
-            s,
-            t,
-            colour,
-            part=part,
-            flat=True,
-        )
+        level = np.array((-towards[1], towards[0], 0.0))
+        across: Matrix = size * level / max(float(np.hypot(*level[:2])), 1e-6)
+        down = np.asarray(np.cross(across, towards), np.float64)
+        down *= -1 if down[2] > 0 else 1
+        bright = self.rng.uniform(0.2, 1.1, 3)
+        colour = point(bright / bright.max() * self.rng.uniform(0.8, 1.1))
+        self.face(self.pick('disc'), -(across + down) / 2, across, down, colour, part=self._part(course), flat=True)
 
     def drone(self, course: Course, size: float) -> None:
         """Add a small aircraft: a box with four arms."""

@@ -55,6 +55,8 @@ class RenderedConfig:
     batch: int = option(10, 'Pairs a step, all processes together.', low=1, high=4096)
     learning_rate: float = option(1e-3, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
     average: float = option(0.995, 'Decay of the moving average of the weights.', low=0, high=0.999999)
+    flights: float = option(0.0, 'Share of pairs that are flights over things that stand up.', low=0, high=1)
+    still_flights: float = option(0.33, 'Share of flights in which nothing moves on its own.', low=0, high=1)
 
 
 @dataclass(frozen=True)

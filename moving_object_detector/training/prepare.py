@@ -129,7 +129,12 @@ def make_stages(
     }
     scenes = RenderedPairs(
         config.run.seed,
-        RenderedOptions(size=size, largest_gap=config.data.largest_gap),
+        RenderedOptions(
+            size=size,
+            largest_gap=config.data.largest_gap,
+            flights=config.rendered.flights,
+            still_flights=config.rendered.still_flights,
+        ),
         partial(create_flow, config.flow, torch.device('cpu')),
     )
     stages: list[Task] = [RenderedStage(generator, scenes, config.rendered, flow_input=flow_input, **shared)]

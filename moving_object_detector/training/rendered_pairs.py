@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
 
@@ -32,6 +33,10 @@ class PairOptions:
     image_dropout: float = 0.2
     """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
     scene: SceneOptions = field(default_factory=SceneOptions)
+    flights: float = 0.0
+    """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
+    still_flights: float = 1 / 3
+    """Share of flights in which nothing moves on its own."""
 
 
 def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -40,6 +45,10 @@ def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
     noise = rng.normal(0, float(rng.uniform(0, 5)), (*image.shape[:2], 1))
     return np.asarray(np.clip(image * float(rng.uniform(0.95, 1.05)) + noise, 0, 255), np.uint8)
+
+
+_Pair = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
+"""Two images, and the mask of the first."""
 
 
 class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -70,13 +79,8 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         options = self._options
         key = (self._seed, index)
         rng = np.random.default_rng((*key, 1))
-        empty = rng.random() < options.empty_share
-        scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
-        time = float(rng.uniform(0, 20))
-        gap = int(rng.integers(1, options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
-        noise_seed = int(rng.integers(2**31))
-        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
-        second = spoil(scene.image(time + gap), np.random.default_rng((noise_seed, 1)))
+        draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
+        first, second, mask = draws(key, rng)
         # Made where it is used: a network is not sent to the processes that render.
         backend = self._flow = self._flow or self._make_flow()
         flow = backend.estimate([backend.features(first)], [backend.features(second)], options.size)[0]
@@ -84,9 +88,31 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         image = cv2.resize(first, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0 - 0.5
         if rng.random() < options.image_dropout:
             image = np.zeros_like(image)
-        mask = cv2.resize(scene.mask(time).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        item = torch.from_numpy(image).permute(2, 0, 1), flow, torch.from_numpy(mask)[None]
+        truth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        item = torch.from_numpy(image).permute(2, 0, 1), flow, torch.from_numpy(truth)[None]
         if rng.random() < 0.5:
             sign = torch.tensor((-1.0, 1.0))[:, None, None]
             item = item[0].flip(2), item[1].flip(2) * sign, item[2].flip(2)
         return item
+
+    def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:
+        time = float(rng.uniform(0, latest))
+        return time, time + int(rng.integers(1, self._options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+
+    def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Pair:
+        options = self._options
+        empty = rng.random() < options.empty_share
+        scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
+        time, target = self._times(rng, 20)
+        noise_seed = int(rng.integers(2**31))
+        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
+        second = spoil(scene.image(target), np.random.default_rng((noise_seed, 1)))
+        return first, second, scene.mask(time)
+
+    def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Pair:
+        options = self._options
+        still = bool(rng.random() < options.still_flights)
+        # So short that what moves is in view.
+        scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12))
+        time, target = self._times(rng, 12)
+        return scene.image(time), scene.image(target), scene.mask(time)
