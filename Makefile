@@ -7,6 +7,7 @@
 #   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
 #   OUT=               demo, eval: folder for the results; without it demo_output, evaluation_output
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
+#   VIEW=              demo: 1 shows it live in a browser
 #   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag or rendered
 #   ROOT= SPLIT=       eval: where the data is, and which part of it
 #   PARAMS=config/cpu.yaml  demo, eval: parameters of the detector
@@ -49,7 +50,7 @@ $(INSTALLED): $(STAMP) $(SOURCES)
 
 demo: $(INSTALLED)  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
 	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(or $(OUT),demo_output)' --params '$(PARAMS)' --rate '$(RATE)' \
-	  $(if $(INPUT),'$(INPUT)')
+	  $(if $(filter 1,$(VIEW)),--view) $(if $(INPUT),'$(INPUT)')
 
 test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
 	@$(BIN)/ruff check .

@@ -23,6 +23,7 @@ PROGRAMS = {
     'export_onnx': 'tools.export_onnx',
     'evaluate': 'evaluation.evaluate',
     'live': 'nodes.live',
+    'view': 'nodes.view',
     'quantise': 'tools.quantise',
     'train': 'training.train',
     'render': 'synthetic.render',
@@ -68,7 +69,7 @@ setup(
     # What makes `colcon test` take pytest.
     extras_require={'test': ['pytest']},
     packages=find_packages(include=[name, f'{name}.*']),
-    package_data={name: ['py.typed', 'evaluation/report/templates/*']},
+    package_data={name: ['py.typed', 'evaluation/report/templates/*', 'nodes/view.html']},
     data_files=shared_files(),
     zip_safe=False,
     options={'build_scripts': {'executable': script_interpreter()}},

@@ -12,7 +12,7 @@ from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessStart
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
-from launch_ros.actions import LifecycleNode, SetParameter, SetParametersFromFile
+from launch_ros.actions import LifecycleNode, Node, SetParameter, SetParametersFromFile
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
@@ -45,6 +45,16 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             'autostart', default_value='true', choices=['true', 'false'], description='configure and activate the node'
         ),
+        DeclareLaunchArgument(
+            'view',
+            default_value='false',
+            choices=['true', 'false'],
+            description='show results on a page for a browser, and to the Foxglove app where foxglove-sdk is installed',
+        ),
+        DeclareLaunchArgument(
+            'view_host', default_value='127.0.0.1', description='address the view listens on; 0.0.0.0: for everybody'
+        ),
+        DeclareLaunchArgument('view_port', default_value='8766', description='port of the page'),
         DeclareLaunchArgument(
             'log_level',
             default_value='info',
@@ -111,6 +121,20 @@ def generate_launch_description() -> LaunchDescription:
         SetParameter(parameter, LaunchConfiguration(argument), condition=given(argument))
         for argument, parameter, _, _ in OVERRIDES
     ]
+    view = Node(
+        package=PACKAGE,
+        executable='view',
+        name=[LaunchConfiguration('name'), '_view'],
+        namespace=LaunchConfiguration('namespace'),
+        arguments=[
+            *('--detector', LaunchConfiguration('name')),
+            *('--host', LaunchConfiguration('view_host')),
+            *('--port', LaunchConfiguration('view_port')),
+        ],
+        condition=IfCondition(LaunchConfiguration('view')),
+        output='screen',
+        emulate_tty=True,
+    )
     # The group keeps the parameters from the other nodes of a launch that includes this one.
     node = GroupAction([SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), configure, activate, refused, node])
+    return LaunchDescription([*declared_arguments(), configure, activate, refused, node, view])

@@ -62,7 +62,7 @@ create
 printf '[2/4] build tools\n'
 install -r "$requirements/build.txt"
 printf '[3/4] pinned packages\n'
-packages=(-r "$requirements/runtime.txt" -r "$requirements/report.txt" -r "$requirements/train.txt" -r "$requirements/test.txt")
+packages=(-r "$requirements/runtime.txt" -r "$requirements/report.txt" -r "$requirements/train.txt" -r "$requirements/test.txt" -r "$requirements/view.txt")
 if [[ $ros == wheels ]]; then
   packages+=(-r "$requirements/ros.txt")
 fi

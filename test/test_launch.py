@@ -13,7 +13,7 @@ from moving_object_detector.nodes.config import NodeConfig
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'detect.launch.py'
 ARGUMENTS = {
     'autostart', 'device', 'image_topic', 'log_level', 'model', 'name', 'namespace', 'params_file', 'transport',
-    'use_sim_time', 'window_future', 'window_past', 'window_stride',
+    'use_sim_time', 'view', 'view_host', 'view_port', 'window_future', 'window_past', 'window_stride',
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from moving_object_detector.nodes.playthrough import Parts, Playthrough, isolated_environment
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning
+from moving_object_detector.nodes.view import PAGE_PORT
 from moving_object_detector.tools.arguments import positive_float, positive_int
 
 _PACKAGE = 'moving_object_detector'
@@ -37,6 +38,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--frames', type=positive_int, default=80, help='length of the rendered scene (default: 80)')
     parser.add_argument('--seed', type=int, default=7, help='seed of the rendered scene (default: 7)')
+    parser.add_argument(
+        '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
+    )
     parser.add_argument('--domain-id', type=int, help='ROS domain (default: one of its own)')
     return parser.parse_args(argv)
 
@@ -90,7 +94,11 @@ class Demo:
             play=('--rate', str(self._arguments.rate), '--stamp', 'source'),
         )
         with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
-            played = self._programs.play(node, stop, self._clip(running), parts)
+            clip = self._clip(running)
+            if self._arguments.view:
+                running.enter_context(self._programs.child('view', ['--open']))
+                print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
+            played = self._programs.play(node, stop, clip, parts, lookers=2 if self._arguments.view else 1)
         if not played.watcher.count('published'):
             raise UserError(f'the detector published no mask; see {self._programs.log("detect")}')
         self._programs.run('contact_sheet', video, sheet)

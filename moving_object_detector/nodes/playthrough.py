@@ -88,7 +88,7 @@ class Playthrough:
         with self.child(program, arguments) as child:
             child.wait()
 
-    def play(self, node: Node, stop: threading.Event, clip: Path, parts: Parts) -> Played:
+    def play(self, node: Node, stop: threading.Event, clip: Path, parts: Parts, lookers: int = 1) -> Played:
         """Play a clip to its end and wait for the last results.
 
         Args:
@@ -96,6 +96,7 @@ class Playthrough:
             stop: Set by Ctrl-C.
             clip: Folder of frames, video or bag.
             parts: What the programs are told.
+            lookers: Subscribers that the first result must have before the clip is played.
 
         Raises:
             UserError: A program failed, or the detector refuses its parameters.
@@ -111,6 +112,8 @@ class Playthrough:
             watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
             record = running.enter_context(self.child('record', parts.record))
             watcher.wait(lambda: watcher.subscribed(*parts.results), 'recording', [detect, record], _START_SECONDS)
+            enough = lambda: node.count_subscribers(parts.results[0]) >= lookers  # noqa: E731
+            watcher.wait(enough, 'a look', [detect, record], _START_SECONDS)
             print(f'playing {clip}', flush=True)
             waiting = ('--wait-for-subscriber', _FIND_SECONDS)
             play = running.enter_context(self.child('play', [clip, *parts.play, *waiting]))

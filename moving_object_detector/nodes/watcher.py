@@ -76,13 +76,15 @@ class Watcher:
         return self.count('dropped') + max(played - self.count('received'), 0)
 
     def summary(self, played: int) -> str:
-        """Return the run of ``played`` frames in one line."""
+        """Return the run of ``played`` frames in two lines: how it went, and what the machine has time for."""
+        each = float(self.values.get('processing median ms', '0'))
+        could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
         return (
             f'frames {played}, masks {self.count("published")}, dropped {self.dropped(played)}, '
-            f'skipped {self.count("skipped")}, frames/s {self.frame_rate:.1f}, '
-            f'latency median {self.values.get("latency median ms", "-")} ms, '
+            f'skipped {self.count("skipped")}, latency median {self.values.get("latency median ms", "-")} ms, '
             f'p95 {self.values.get("latency p95 ms", "-")} ms, '
-            f'window delay {self.values.get("window delay frames", "-")} frames'
+            f'window delay {self.values.get("window delay frames", "-")} frames\n'
+            f'this machine: {could} (they were played at {self.frame_rate:.1f} frames/s)'
         )
 
 
