@@ -92,11 +92,12 @@ class Flight:
         origin, s, t = (
             np.array([getattr(face, name) for face in self.faces]) for name in ('origin', 'edge_s', 'edge_t')
         )
-        repeats = []
-        for face, a, b in zip(self.faces, s, t, strict=True):
-            across, along = face.material.metres if isinstance(face.material, Tile) else (0.0, 0.0)
-            # A tile of width 1 or height 1 is drawn out over the face.
-            repeats.append((_repeats(float(np.linalg.norm(a)), across), _repeats(float(np.linalg.norm(b)), along)))
+        repeats = [
+            face.material.repeats(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
+            if isinstance(face.material, Tile)
+            else (1.0, 1.0)
+            for face, a, b in zip(self.faces, s, t, strict=True)
+        ]
         return origin, s, t, np.array([face.part for face in self.faces]), repeats
 
     def pose(self, time: float) -> Matrix:
@@ -305,10 +306,6 @@ class Flight:
         return np.asarray(image, np.uint8)
 
 
-def _repeats(length: float, metres: float) -> float:
-    return length / metres if metres and metres != 1.0 else 1.0
-
-
 _GRAIN: list[NDArray[np.int16]] = []
 
 
@@ -348,7 +345,7 @@ def flight(seed: int | tuple[int, ...], options: FlightOptions | None = None) ->
     warm = np.array((1.0, 0.97, 0.9)) if rng.random() < 0.7 else np.array((1.0, 0.9, 0.74))
     ambient = np.array((0.92, 0.93, 0.96)) if overcast else np.array((0.48, 0.53, 0.62))
     builder = Builder(rng, sun, (ambient, 0.08 * np.ones(3) if overcast else 0.62 * warm))
-    populate(builder, path, intrinsics, options.size, options.frames / fps, options.parallax, still=still, fps=fps)
+    populate(builder, path, intrinsics, options.size, options.frames / fps, options.parallax, still=still)
     grey = float(rng.uniform(190, 226))
     shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
     grade = (

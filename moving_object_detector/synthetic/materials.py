@@ -27,7 +27,16 @@ class Tile:
     places: tuple[Field, Field, Field]
     """Left, top (of the middle of the first pixel) and side of each level, pixels."""
     metres: tuple[float, float]
-    """Extent of one repetition."""
+    """Extent of one repetition; 1: the tile is drawn out over the face."""
+    bays: int = 0
+    """Equal parts of a repetition that may not be cut, such as windows; 0: it may be cut anywhere."""
+
+    def repeats(self, *lengths: float) -> tuple[float, float]:
+        """Return how often the tile lies along edges of these lengths, metres."""
+        whole = [1.0 if extent == 1.0 else length / extent for length, extent in zip(lengths, self.metres, strict=True)]
+        if self.bays:
+            whole = [max(round(value * self.bays), 1) / self.bays for value in whole]
+        return whole[0], whole[1]
 
     @property
     def side(self) -> Field:
@@ -47,7 +56,7 @@ class Card:
     levels: tuple[Pixels, ...]
 
 
-def _tile(pixels: Pixels, metres: float | tuple[float, float]) -> Tile:
+def _tile(pixels: Pixels, metres: float | tuple[float, float], bays: int = 0) -> Tile:
     side = pixels.shape[0]
     levels: list[Pixels] = [pixels]
     while levels[-1].shape[0] > 4:
@@ -67,7 +76,7 @@ def _tile(pixels: Pixels, metres: float | tuple[float, float]) -> Tile:
     size = (metres, metres) if isinstance(metres, (int, float)) else metres
     sides = [level.shape[0] for level in levels]
     places = np.array(left, np.float32), np.array(top, np.float32), np.array(sides, np.float32)
-    return Tile(atlas, places, size)
+    return Tile(atlas, places, size, bays)
 
 
 def _card(colour: Field, alpha: Pixels) -> Card:
@@ -78,12 +87,17 @@ def _card(colour: Field, alpha: Pixels) -> Card:
     return Card(tuple(levels))
 
 
-def _noise(rng: np.random.Generator, side: int, slope: float, stretch: tuple[float, float] = (1.0, 1.0)) -> Field:
-    """Return seamless noise whose amplitude falls with frequency^-slope; (side, side), deviation 1."""
+def _noise(
+    rng: np.random.Generator, side: int, slope: float, stretch: tuple[float, float] = (1.0, 1.0), lowest: float = 0.5
+) -> Field:
+    """Return seamless noise whose amplitude falls with frequency^-slope; (side, side), deviation 1.
+
+    What has fewer than ``lowest`` waves in the side is left out, since one sees it repeat.
+    """
     fx = np.fft.rfftfreq(side) * stretch[0]
     fy = np.fft.fftfreq(side)[:, None] * stretch[1]
     radius = np.hypot(fx, fy)
-    radius[0, 0] = np.inf
+    radius[radius * side < lowest] = np.inf
     shape = (side, side // 2 + 1)
     spectrum = rng.normal(size=shape) + 1j * rng.normal(size=shape)
     noise = np.fft.irfft2(spectrum * radius**-slope, (side, side))
@@ -143,8 +157,8 @@ _GREENS: Final = [
 def _grass(rng: np.random.Generator) -> Tile:
     side = 1024
     greens = _GREENS[int(rng.integers(4))]
-    broad = _noise(rng, side, 1.3)
-    image = _ramp(0.8 * broad + 0.5 * _noise(rng, side, 0.6), greens)
+    broad = _noise(rng, side, 1.1, lowest=5)
+    image = _ramp(0.7 * broad + 0.5 * _noise(rng, side, 0.6, lowest=5), greens)
     _strokes(rng, image, 16000, float(rng.uniform(8, 22)), np.array(greens[1:] + greens, np.float32), -1.2, 1.0)
     if rng.random() < 0.4:
         _discs(rng, image, 500, (1.5, 4), np.array([(214, 204, 120), (220, 218, 210), (120, 100, 60)], np.float32))
@@ -154,7 +168,7 @@ def _grass(rng: np.random.Generator) -> Tile:
 def _soil(rng: np.random.Generator) -> Tile:
     side = 1024
     soil = [(84, 64, 46), (124, 98, 72), (156, 130, 100)]
-    base = 0.6 * _noise(rng, side, 1.2) + 0.6 * _noise(rng, side, 0.5)
+    base = 0.6 * _noise(rng, side, 1.1, lowest=4) + 0.6 * _noise(rng, side, 0.5)
     rows = int(rng.choice((0, 8, 12, 20)))
     wave = np.sin(2 * np.pi * rows * np.arange(side) / side)[:, None] if rows else np.zeros((1, 1))
     image = _ramp(np.asarray(base + 0.9 * wave, np.float32), soil)
@@ -168,7 +182,7 @@ def _soil(rng: np.random.Generator) -> Tile:
 
 def _wheat(rng: np.random.Generator) -> Tile:
     straw = [(132, 104, 58), (184, 154, 92), (216, 190, 130)]
-    image = _ramp(0.7 * _noise(rng, 1024, 1.0) + 0.6 * _noise(rng, 1024, 0.4), straw)
+    image = _ramp(0.7 * _noise(rng, 1024, 1.0, lowest=5) + 0.6 * _noise(rng, 1024, 0.4), straw)
     _strokes(rng, image, 12000, 16, np.array(straw, np.float32), -1.5, 0.5)
     return _tile(_clip(image), 7.0)
 
@@ -191,7 +205,7 @@ def _litter(rng: np.random.Generator) -> Tile:
 
 def _asphalt_noise(rng: np.random.Generator, side: int) -> Field:
     grey = float(rng.uniform(72, 128))
-    patches = np.asarray(np.clip(1.5 * _noise(rng, side, 1.8), -1, 1), np.float32)
+    patches = np.asarray(np.clip(1.5 * _noise(rng, side, 1.4, lowest=3), -1, 1), np.float32)
     image = (grey + 7 * patches + 9 * _noise(rng, side, 0.15))[..., None] * np.array((1.0, 0.99, 0.97), np.float32)
     for _ in range(int(rng.integers(2, 9))):
         steps = rng.normal(0, 9, (60, 2)) + rng.normal(0, 8, 2)
@@ -310,7 +324,7 @@ def _facade(rng: np.random.Generator) -> Tile:
             image[y : y + height, x + width // 2 - 1 : x + width // 2 + 2] = frame
         if rng.random() < 0.3:
             image[row * bay : row * bay + 5] *= 0.85
-    return _tile(_clip(image.astype(np.float32)), float(rng.uniform(10, 14)))
+    return _tile(_clip(image.astype(np.float32)), float(rng.uniform(10, 14)), bays=4)
 
 
 def _leafage(rng: np.random.Generator) -> Tile:
@@ -333,6 +347,19 @@ def _plain(rng: np.random.Generator) -> Tile:
 def _metal(rng: np.random.Generator) -> Tile:
     values = 150 + 12 * _noise(rng, 128, 0.9, (2.0, 0.5))
     return _tile(_clip(values[..., None] * np.array((0.98, 1.0, 1.02))), 1.0)
+
+
+def _end(rng: np.random.Generator) -> Tile:
+    """Return the front or the back of a vehicle, white, with lamps, plate and bumper."""
+    image = 205 + 4 * _noise(rng, 128, 0.9)[..., None].repeat(3, 2)
+    lamp = (232, 224, 190) if rng.random() < 0.5 else (150, 24, 22)
+    for x in (16, 112):
+        cv2.rectangle(image, (x - 13, 34), (x + 13, 58), (60, 60, 62), -1)
+        cv2.rectangle(image, (x - 11, 36), (x + 11, 56), lamp, -1)
+    cv2.rectangle(image, (36, 38), (92, 60), (44, 44, 46), -1)
+    cv2.rectangle(image, (46, 74), (82, 86), (225, 222, 205), -1)
+    cv2.rectangle(image, (0, 92), (128, 112), (62, 62, 64), -1)
+    return _tile(_clip(np.ascontiguousarray(image)), (1.0, 1.0))
 
 
 def _fence(rng: np.random.Generator) -> Tile:
@@ -480,14 +507,21 @@ def _tuft(rng: np.random.Generator) -> Card:
 
 
 def _skyline(rng: np.random.Generator) -> Card:
-    """Return a distant wood or ridge."""
+    """Return a distant wood: crowns behind crowns."""
     height, width = 64, 1024
-    line = 20 + 9 * _noise(rng, width, 1.1)[0] + 5 * _noise(rng, width, 0.5)[0]
-    alpha = ((np.arange(height)[:, None] > line[None]) * 255).astype(np.uint8)
-    tones = [(52, 62, 42), (74, 84, 58), (96, 102, 76)]
-    colour = _ramp(_noise(rng, width, 0.6)[:height], tones)
-    alpha[:, :2], alpha[:, -2:], alpha[:2] = 0, 0, 0
-    return _card(colour, alpha)
+    alpha = np.zeros((height, width), np.uint8)
+    colour = np.full((height, width, 3), (58, 66, 46), np.float32)
+    greens = np.array([(58, 70, 44), (78, 90, 58), (98, 104, 70)], np.float32)
+    for row in range(3):
+        for x in np.arange(8, width - 8, 9):
+            middle = (int(x + rng.normal(0, 4)), int(24 + 9 * row + rng.normal(0, 5)))
+            axes = (int(rng.uniform(7, 15)), int(rng.uniform(8, 18)))
+            tone = (greens[int(rng.integers(3))] * rng.uniform(0.8, 1.15) * (1.1 - 0.15 * row)).tolist()
+            cv2.ellipse(colour, middle, axes, 0, 0, 360, tone, -1, cv2.LINE_AA)
+            cv2.ellipse(alpha, middle, axes, 0, 0, 360, 255, -1, cv2.LINE_AA)
+    alpha[46:] = 255
+    alpha[:, :2] = alpha[:, -2:] = alpha[:2] = 0
+    return _card(colour + 9 * np.resize(_noise(rng, 256, 0.5)[:64], (64, 1024))[..., None], alpha)
 
 
 def _limb(rng: np.random.Generator) -> Card:
@@ -570,7 +604,8 @@ _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile | Card]
     'grass': (6, _grass), 'soil': (5, _soil), 'wheat': (2, _wheat), 'gravel': (3, _gravel), 'litter': (2, _litter),
     'asphalt': (3, _asphalt), 'road': (6, _road), 'paving': (4, _paving), 'brick': (3, _brick),
     'concrete': (3, _concrete), 'wood': (3, _wood), 'roof': (5, _roof), 'facade': (10, _facade),
-    'leafage': (3, _leafage), 'bark': (2, _bark), 'plain': (1, _plain), 'metal': (1, _metal), 'fence': (8, _fence),
+    'leafage': (3, _leafage), 'bark': (2, _bark), 'plain': (1, _plain), 'end': (4, _end),
+    'metal': (1, _metal), 'fence': (8, _fence),
     'macro': (4, _macro), 'sky': (6, _sky), 'crown': (10, _crown), 'conifer': (4, _conifer), 'branch': (5, _branch),
     'tuft': (6, _tuft), 'skyline': (4, _skyline), 'limb': (3, _limb), 'disc': (3, _disc), 'wing': (2, _wing),
     'side': (3, lambda _: _side(0)),

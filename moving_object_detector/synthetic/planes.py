@@ -44,6 +44,8 @@ class Face:
     """Whether it lies on the ground, where later ones cover earlier ones."""
     endless: bool = False
     """Whether it has no edges."""
+    tone: Tile | None = None
+    """Broad differences of tone, 128 for none, so that one does not see the material repeat."""
 
     @cached_property
     def table(self) -> Pixels:
@@ -188,6 +190,10 @@ def draw(
         )
         extent, nearness, weight = tight, nearness[inner], weight[inner]
         sheet = look_up(face.material, q, repeats, nearness, canvas, extent)
+        if face.tone is not None:
+            share = face.material.metres[0] / face.tone.metres[0]
+            tone = look_up(face.tone, q, (repeats[0] * share, repeats[1] * share), nearness, canvas, extent)
+            sheet = np.asarray(cv2.multiply(sheet, tone, scale=1 / 128), np.uint8)
     elif front.any():
         weight = np.asarray(front, np.float32)
         sheet = _cut_out(face.material, q, extent)

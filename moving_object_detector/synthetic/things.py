@@ -126,7 +126,7 @@ class Builder:
 
     def face(self, what: Tile | Card, origin: Matrix, s: Matrix, t: Matrix, colour: Colour = WHITE, *, part: int = 0,
              outside: int = 0, flat: bool = False, casts: bool = True, ground: bool = False,
-             endless: bool = False, turn: float = 0.0) -> None:  # fmt: skip
+             endless: bool = False, turn: float = 0.0, tone: Tile | None = None) -> None:  # fmt: skip
         """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces; ``turn`` its heading."""
         normal = np.cross(s, t)
         normal = np.asarray(turn_z(turn) @ (normal / max(float(np.linalg.norm(normal)), 1e-9)), np.float64)
@@ -137,7 +137,9 @@ class Builder:
         else:
             normal *= outside
         lit = self.lit(np.asarray(normal, np.float64), colour)
-        self.faces.append(Face(what, point(origin), point(s), point(t), lit, part, outside, casts, ground, endless))
+        self.faces.append(
+            Face(what, point(origin), point(s), point(t), lit, part, outside, casts, ground, endless, tone)
+        )
 
     def upright(self, what: Tile | Card, foot: Matrix, width: float, height: float, angle: float,
                 colour: Colour = WHITE, *, flat: bool = False, casts: bool = True) -> None:  # fmt: skip
@@ -166,10 +168,10 @@ class Builder:
 
     # Things that stand still.
 
-    def tree(self, foot: Matrix) -> None:
-        """Add a leafy tree: a trunk and boughs at all sides."""
+    def tree(self, foot: Matrix, least: float = 3.0) -> None:
+        """Add a leafy tree, of a least height: a trunk and boughs at all sides."""
         rng = self.rng
-        height = float(rng.uniform(3, 11))
+        height = float(rng.uniform(least, max(11, 1.3 * least)))
         spread = height * float(rng.uniform(0.4, 0.6))
         thick = height * float(rng.uniform(0.025, 0.045))
         self.box(foot, (thick, thick, 0.6 * height), float(rng.uniform(0, 3)), self.pick('bark'), self.pick('bark'))
@@ -216,9 +218,24 @@ class Builder:
             colour = ((0.9, 0.2, 0.15), (0.2, 0.35, 0.8), (0.95, 0.95, 0.9), (0.9, 0.75, 0.1))[int(rng.integers(4))]
             self.upright(self.pick('plain'), foot + up(height - 0.7), 0.7, 0.7, angle, colour)
 
+    def wires(self, foot: Matrix, angle: float) -> None:
+        """Add two poles with wires between them."""
+        rng = self.rng
+        length, height, what = float(rng.uniform(12, 40)), float(rng.uniform(4, 9)), self.pick('wood')
+        along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
+        for sign in (-0.5, 0.5):
+            self.box(foot + sign * along, (0.22, 0.22, height), angle, what, what)
+        for drop in rng.uniform(0.1, 1.2, int(rng.integers(1, 4))):
+            self.upright(
+                self.pick('metal'), foot + up(height - drop), length, 0.035, angle, (0.2, 0.2, 0.2), casts=False
+            )
+
     def run(self, foot: Matrix, angle: float) -> None:
         """Add a fence, a wall or a hedge along ``angle``."""
         rng = self.rng
+        if rng.random() < 0.15:
+            self.wires(foot, angle)
+            return
         length, kind = (
             float(rng.uniform(4, 25)),
             str(rng.choice(('fence', 'fence', 'brick', 'concrete', 'leafage', 'wood'))),
@@ -296,18 +313,23 @@ class Builder:
         def place(x: float, y: float, z: float) -> Matrix:
             return np.asarray(rotation @ (x, y, z) + base, np.float64)
 
-        plain = self.pick('plain')
+        plain, ends = self.pick('plain'), int(rng.integers(4))
         for number, (here, there) in enumerate(pairwise(outline)):
             start, end = place(here[0], -half, here[1]), place(there[0], -half, there[1])
             across = place(here[0], half, here[1]) - start
             colour = (0.16, 0.19, 0.23) if number in glass else paint
-            self.face(plain, start, across, end - start, colour, part=part, outside=1, turn=light_turn)
+            if number in {0, len(outline) - 2}:
+                # The picture hangs from the top.
+                low, high = (start, end) if number == 0 else (end, start)
+                what, sign = material('end', ends + number), 1 if number else -1
+                self.face(what, high, across, low - high, colour, part=part, outside=sign, turn=light_turn)
+            else:
+                self.face(plain, start, across, end - start, colour, part=part, outside=1, turn=light_turn)
         side = material('side', kind)
-        xs, zs = [p[0] for p in outline], [p[1] for p in outline]
-        low, high = min(xs), max(xs)
+        xs, height = [p[0] for p in outline], max(p[1] for p in outline)
         for sign in (1, -1):
-            top = place(low, sign * half, max(zs))
-            s, t = place(high, sign * half, max(zs)) - top, up(-max(zs))
+            top = place(min(xs), sign * half, height)
+            s, t = place(max(xs), sign * half, height) - top, up(-height)
             self.face(side, top, s, t, paint, part=part, outside=sign, turn=light_turn)
 
     def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:

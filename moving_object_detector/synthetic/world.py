@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.flight_path import FlightPath
-from moving_object_detector.synthetic.materials import material
-from moving_object_detector.synthetic.things import Builder, Course, point
+from moving_object_detector.synthetic.flight_path import FlightPath, turn_z
+from moving_object_detector.synthetic.materials import Tile
+from moving_object_detector.synthetic.things import Builder, Course, point, up
 
 Matrix = NDArray[np.float64]
 
@@ -49,7 +49,11 @@ class _Places:
         self._inverse = np.linalg.inv(intrinsics)
         self._size = size
         self.seconds = seconds
-        self.course = np.array([path.position(second) for second in np.linspace(-0.5, seconds + 0.5, 80)])
+        self._times = np.linspace(-0.5, seconds + 0.5, 80)
+        self.course = np.array([path.position(second) for second in self._times])
+        self._taken: list[tuple[Matrix, float]] = []
+        self.slope: tuple[Matrix, Matrix] | None = None
+        """A point at the foot of a slope, and the level direction that leads up it, times the rise a metre."""
 
     def ray(self, when: float, margin: float = 0.0) -> tuple[Matrix, Matrix]:
         """Return the camera and a random line of sight from it, a unit vector."""
@@ -74,6 +78,44 @@ class _Places:
         near = np.hypot(*(self.course[:, :2] - place[:2]).T) < radius + 0.7
         return not (near & (self.course[:, 2] < top + 0.5)).any()
 
+    def height(self, place: Matrix) -> float:
+        """Return how high the slope is at a place; 0 beside it."""
+        return max(float((place - self.slope[0]) @ self.slope[1]), 0.0) if self.slope is not None else 0.0
+
+    def take(self, place: Matrix, radius: float) -> bool:
+        """Take a place for a thing, unless another stands there."""
+        if any(float(np.hypot(*(place - other)[:2])) < 0.8 * (radius + size) for other, size in self._taken):
+            return False
+        self._taken.append((place, radius))
+        return True
+
+    def free(self, course: Course, radius: float, *, aloft: bool) -> bool:
+        """Tell whether a mover meets neither the camera nor, on the ground, what stands, near the time it is for."""
+        for second, eye in zip(self._times, self.course, strict=True):
+            _, place = course.pose(float(second))
+            if float(np.linalg.norm(place + up(0.0 if aloft else 0.8) - eye)) < radius + 1.0:
+                return False
+            if aloft or abs(second - course.since) > 1.0:
+                continue
+            if self.height(place) > 0.1:
+                return False
+            if any(float(np.hypot(*(place - other)[:2])) < radius + 0.6 * size for other, size in self._taken):
+                return False
+        return True
+
+    def in_view(self, course: Course) -> float:
+        """Return the share of the flight in which a mover is in view, and not much farther than 25 m."""
+        height, width = self._size
+        seen = 0.0
+        for second in np.linspace(0, self.seconds, 7):
+            pose = self._path.pose(float(second))
+            _, place = course.pose(float(second))
+            x, y, depth = pose[:3, :3].T @ (place - pose[:3, 3])
+            at = np.linalg.inv(self._inverse) @ (x, y, depth) / max(depth, 1e-6)
+            if depth > 0.5 and 0 < at[0] < width and 0 < at[1] < height:
+                seen += 1 / 7 if depth < 25 else 1 / 21
+        return seen
+
 
 def populate(
     builder: Builder,
@@ -84,7 +126,6 @@ def populate(
     parallax: float,
     *,
     still: bool,
-    fps: float,
 ) -> None:
     """Fill a world.
 
@@ -96,7 +137,6 @@ def populate(
         seconds: For how long the camera is to meet things.
         parallax: How much stands up; see ``FlightOptions``.
         still: Whether nothing moves on its own.
-        fps: Frames per second.
 
     """
     rng = builder.rng
@@ -106,9 +146,9 @@ def populate(
     if parallax > 0:
         _lay_slope(builder, places)
         _ring_horizon(builder, places)
-        _stand_things(builder, places, style, parallax, road)
+        _stand_things(builder, places, style, parallax, road, drives=path.motion == 'drive')
     if not still:
-        _set_moving(builder, places, path, road, fps)
+        _set_moving(builder, places, path, road)
 
 
 def _flat(builder: Builder, kind: str, middle: Matrix, angle: float, length: float, width: float) -> None:
@@ -131,7 +171,9 @@ def _lay_ground(builder: Builder, places: _Places, style: str, path: FlightPath)
     turn = float(rng.uniform(0, np.pi))
     far = 200.0
     s, t = far * np.array((np.cos(turn), np.sin(turn), 0.0)), far * np.array((-np.sin(turn), np.cos(turn), 0.0))
-    builder.face(builder.pick(base), -(s + t) / 2, s, t, ground=True, endless=True)
+    tone = builder.pick('macro')
+    assert isinstance(tone, Tile)
+    builder.face(builder.pick(base), -(s + t) / 2, s, t, ground=True, endless=True, tone=tone)
     for _ in range(int(rng.integers(2, 8))):
         middle = places.ground(float(rng.uniform(0, places.seconds)), 1.0, 120.0)
         if middle is not None:
@@ -176,14 +218,15 @@ def _lay_slope(builder: Builder, places: _Places) -> None:
             float(np.radians(rng.uniform(8, 35))),
             float(rng.uniform(5, 60)),
         )
-        along, up = np.array((np.cos(angle), np.sin(angle), 0.0)), np.array((-np.sin(angle), np.cos(angle), 0.0))
-        if ((places.course - foot) @ up > -3).any():
+        along, inland = np.array((np.cos(angle), np.sin(angle), 0.0)), np.array((-np.sin(angle), np.cos(angle), 0.0))
+        if ((places.course - foot) @ inland > -3).any():
             continue
-        edge = up * np.cos(rise) + (0, 0, np.sin(rise))
+        edge = inland * np.cos(rise) + (0, 0, np.sin(rise))
         kind = str(rng.choice(('grass', 'grass', 'gravel', 'litter', 'concrete')))
+        places.slope = foot, inland * np.tan(rise)
         builder.face(builder.pick(kind), foot - 200 * along - 0.02 * edge, 400 * along, depth * edge, casts=False)
         crest = foot + depth * edge - 200 * along
-        builder.face(builder.pick('grass'), crest, 400 * along, 200 * up, casts=False)
+        builder.face(builder.pick('grass'), crest, 400 * along, 200 * inland, casts=False)
         return
 
 
@@ -204,7 +247,13 @@ def _ring_horizon(builder: Builder, places: _Places) -> None:
 
 
 def _stand_things(
-    builder: Builder, places: _Places, style: str, parallax: float, road: tuple[Matrix, float, float] | None
+    builder: Builder,
+    places: _Places,
+    style: str,
+    parallax: float,
+    road: tuple[Matrix, float, float] | None,
+    *,
+    drives: bool,
 ) -> None:
     rng = builder.rng
     weights = np.array(_STYLES[style][2])
@@ -216,31 +265,51 @@ def _stand_things(
         place = places.ground(when, least * near, 90.0)
         if place is None or not places.clear(place, radius, top):
             continue
-        if road is not None and kind != 'car' and _aside(place, road) < road[2] / 2 + 0.6 * radius:
+        if road is not None:
+            if kind == 'car':
+                place = _beside(place, road, 1.2 if drives else float(rng.uniform(-1.2, 3)))
+            elif _aside(place, road) < road[2] / 2 + 0.6 * radius:
+                continue
+        rise = places.height(place)
+        # Only trees and the like stand on a slope, and nothing beyond its crest.
+        if (rise > 0.1 and kind in {'house', 'car', 'run'}) or rise > 15 or not places.take(place, radius):
             continue
+        place = place + up(rise)
         angle = float(rng.uniform(0, np.pi)) if road is None else road[1] + float(rng.choice((0, np.pi / 2)))
-        if kind == 'run':
-            builder.run(place, angle)
-        elif kind == 'house':
-            builder.house(place, angle)
-        elif kind == 'car':
-            builder.car(None, place, angle + float(rng.choice((0.0, np.pi))))
-        elif kind == 'bough':
-            _hang(builder, places, when)
-        else:
-            simple = {'tree': builder.tree, 'conifer': builder.conifer, 'shrub': builder.shrub, 'post': builder.post}
-            simple.get(kind, builder.rock)(place)
+        _stand(builder, places, str(kind), place, angle, when)
+
+
+def _stand(builder: Builder, places: _Places, kind: str, place: Matrix, angle: float, when: float) -> None:
+    if kind == 'run':
+        builder.run(place, angle)
+    elif kind == 'house':
+        builder.house(place, angle)
+    elif kind == 'car':
+        builder.car(None, place, angle + float(builder.rng.choice((0.0, np.pi))))
+    elif kind == 'bough':
+        _hang(builder, places, when)
+    else:
+        simple = {'tree': builder.tree, 'conifer': builder.conifer, 'shrub': builder.shrub, 'post': builder.post}
+        simple.get(kind, builder.rock)(place)
 
 
 def _hang(builder: Builder, places: _Places, when: float) -> None:
-    """Hang a bough into the view, and a trunk to carry it if it is low."""
+    """Hang a bough into the view, and a tree to carry it."""
     eye, ray = places.ray(when)
     place = eye + ray * float(builder.rng.uniform(2, 9))
     if 0.8 < place[2] < 9 and places.clear(place, 1.5, 20):
         angle = float(builder.rng.uniform(0, 2 * np.pi))
-        builder.bough(place, angle)
         foot = np.array((*place[:2], 0.0)) - 0.1 * np.array((np.cos(angle), np.sin(angle), 0.0))
-        builder.box(foot, (0.22, 0.22, place[2] + 2.0), angle, material('bark', 0), material('bark', 0))
+        builder.bough(place, angle)
+        builder.tree(foot, 1.6 * float(place[2]))
+
+
+def _beside(place: Matrix, road: tuple[Matrix, float, float], gap: float) -> Matrix:
+    """Return the place by the road's edge that is nearest to a place."""
+    middle, angle, width = road
+    across = np.array((-np.sin(angle), np.cos(angle), 0.0))
+    aside = float((place - middle) @ across)
+    return np.asarray(place + across * ((1 if aside >= 0 else -1) * (width / 2 + gap) - aside), np.float64)
 
 
 def _aside(place: Matrix, road: tuple[Matrix, float, float]) -> float:
@@ -248,47 +317,55 @@ def _aside(place: Matrix, road: tuple[Matrix, float, float]) -> float:
     return abs(float((place - middle) @ (-np.sin(angle), np.cos(angle), 0.0)))
 
 
-def _set_moving(
-    builder: Builder, places: _Places, path: FlightPath, road: tuple[Matrix, float, float] | None, fps: float
-) -> None:
-    """Send movers through the view, at times spread over the flight."""
+def _set_moving(builder: Builder, places: _Places, path: FlightPath, road: tuple[Matrix, float, float] | None) -> None:
+    """Send movers through the view, at times spread over the flight; the first two are followed by the camera's eye."""
     rng = builder.rng
     count = int(rng.integers(2, 7))
     for number in range(count):
         when = (number + float(rng.uniform(0.1, 0.9))) * places.seconds / count
-        kind = str(
-            rng.choice(('car', 'person', 'animal', 'bird', 'ball', 'drone'), p=(0.32, 0.28, 0.08, 0.14, 0.12, 0.06))
-        )
-        ahead = path.position(when + 0.1) - path.position(when - 0.1)
-        travel = ahead[:2] * 5
-        builder.instances += 1
-        if not _send(builder, places, kind, when, travel, road):
-            builder.instances -= 1
+        kind = str(rng.choice(list(_MOVERS), p=[share for share, _, _ in _MOVERS.values()]))
+        plans = []
+        for _ in range(24 if number < 2 else 6):
+            course = _plan(builder, places, path, kind, when, road)
+            if course is not None:
+                plans.append(course)
+            if plans and number >= 2:
+                break
+        if plans:
+            builder.instances += 1
+            _make(builder, kind, max(plans, key=places.in_view), path.position(when))
 
 
-def _send(
-    builder: Builder, places: _Places, kind: str, when: float, travel: Matrix, road: tuple[Matrix, float, float] | None
-) -> bool:
+def _plan(
+    builder: Builder,
+    places: _Places,
+    path: FlightPath,
+    kind: str,
+    when: float,
+    road: tuple[Matrix, float, float] | None,
+) -> Course | None:
+    """Return a course through the view at a time; None where it would go through something."""
     rng = builder.rng
-    eye, ray = places.ray(when, 0.12)
     flies = kind in {'bird', 'ball', 'drone'}
     if flies:
-        place = eye + ray * float(np.exp(rng.uniform(np.log(2.5), np.log(22))))
+        eye, ray = places.ray(when, 0.12)
+        place = eye + ray * float(np.exp(rng.uniform(np.log(1.8), np.log(12))))
         place[2] = max(place[2], 0.3)
     else:
-        found = places.ground(when, 3.0 if kind != 'car' else 5.0, 45.0, 0.12)
+        # As many near as far: of points spread over the image most would be far.
+        wish = float(np.exp(rng.uniform(np.log(4.5 if kind == 'car' else 2.5), np.log(30))))
+        found = places.ground(when, 0.7 * wish, 1.4 * wish, 0.12)
         if found is None:
-            return False
+            return None
         place = found
-    _, slowest, fastest = _MOVERS[kind]
-    speed = float(rng.uniform(slowest, fastest))
-    heading = float(rng.uniform(0, 2 * np.pi))
+    travel = (path.position(when + 0.1) - path.position(when - 0.1))[:2] * 5
     pace = float(np.hypot(*travel))
-    how = float(rng.random())
-    if how < 0.3 and pace > 0.3:
-        # Along the camera's own direction of travel, either way.
-        heading = float(np.arctan2(travel[1], travel[0]) + rng.choice((0, np.pi)))
-        speed = float(np.clip(pace * rng.uniform(0.4, 1.3), 0.5, 14 if kind == 'car' else 9 if flies else 4.5))
+    _, slowest, fastest = _MOVERS[kind]
+    speed, heading, how = float(rng.uniform(slowest, fastest)), float(rng.uniform(0, 2 * np.pi)), float(rng.random())
+    if how < 0.35 and pace > 0.3:
+        # Along the camera's own direction of travel, mostly the same way.
+        heading = float(np.arctan2(travel[1], travel[0])) + (np.pi if rng.random() < 0.3 else 0.0)
+        speed = float(np.clip(pace * rng.uniform(0.4, 1.3), 0.5, 1.2 * fastest))
     if kind == 'car' and road is not None and rng.random() < 0.75:
         middle, angle, width = road
         across = np.array((-np.sin(angle), np.cos(angle), 0.0))
@@ -297,7 +374,14 @@ def _send(
         heading = angle if sense > 0 else angle + np.pi
     velocity = (speed * np.cos(heading), speed * np.sin(heading), float(rng.normal(0, 0.6)) if flies else 0.0)
     course = Course(point(place), velocity, heading, when, float(rng.normal(0, 0.12)) if how > 0.6 else 0.0)
-    toward = (eye - place) / max(float(np.linalg.norm(eye - place)), 1e-6)
+    radius = {'car': 2.2, 'person': 0.7, 'animal': 0.8}.get(kind, 0.5)
+    return course if places.free(course, radius, aloft=flies) else None
+
+
+def _make(builder: Builder, kind: str, course: Course, eye: Matrix) -> None:
+    rng = builder.rng
+    toward = (eye - course.place) / max(float(np.linalg.norm(eye - course.place)), 1e-6)
+    heading = course.heading
     if kind == 'car':
         builder.car(course)
     elif kind in {'person', 'animal'}:
@@ -310,12 +394,7 @@ def _send(
     elif kind == 'bird':
         builder.bird(replace(course, bounce=(float(rng.uniform(0, 0.2)), 1.0)), float(rng.uniform(0.4, 1.6)))
     elif kind == 'ball':
-        own = (
-            np.array(((np.cos(heading), np.sin(heading), 0), (-np.sin(heading), np.cos(heading), 0), (0, 0, 1)))
-            @ toward
-        )
         bounce = (float(rng.uniform(0.2, 2)), float(rng.uniform(0.5, 1.2))) if rng.random() < 0.6 else (0.0, 0.0)
-        builder.ball(replace(course, bounce=bounce), float(rng.uniform(0.2, 0.7)), own)
+        builder.ball(replace(course, bounce=bounce), float(rng.uniform(0.2, 0.8)), turn_z(-heading) @ toward)
     else:
-        builder.drone(course, float(rng.uniform(0.4, 1.2)))
-    return True
+        builder.drone(course, float(rng.uniform(0.4, 1.4)))
