@@ -7,7 +7,14 @@ When the node ends, a launch that holds nothing else ends too; in a larger launc
 from __future__ import annotations
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, GroupAction, LogInfo, RegisterEventHandler
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    GroupAction,
+    LogInfo,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessStart
 from launch.events import matches_action
@@ -20,11 +27,20 @@ from lifecycle_msgs.msg import Transition
 
 PACKAGE = 'moving_object_detector'
 
+# Device files of NVIDIA's drivers, on a computer and on a Jetson.
+HAS_GPU = "any(__import__('os').path.exists(path) for path in ('/dev/nvidia0', '/dev/nvhost-gpu', '/dev/nvgpu'))"
+
 # Launch argument, the node's parameter that it overrides, what it is, and what it takes (None: anything).
 OVERRIDES = (
-    ('transport', 'transport', 'how the images come', ['', 'raw', 'compressed']),
+    ('transport', 'transport', 'how the images come', ['', 'auto', 'raw', 'compressed']),
+    ('reliability', 'input.reliability', 'QoS of the images', ['', 'auto', 'reliable', 'best_effort']),
+    ('estimate', 'estimate', 'masks late and best, or at once', ['', 'refined', 'zero_lag']),
+    ('target_rate', 'load.target_rate', 'masks a second to keep up, by smaller windows; 0.0: no such rate', None),
     ('model', 'model', "weights of the generator; empty in the file too: the package's own", None),
     ('device', 'device', 'where the networks run, such as cpu or cuda:0', None),
+    ('engine', 'engine', 'what runs the networks', ['', 'auto', 'torch', 'openvino', 'torch_tensorrt']),
+    ('flow', 'flow.backend', 'flow estimator', ['', 'dis', 'pwcnet', 'raft_small']),
+    ('flow_model', 'flow.model', 'weights of PWC-Net or RAFT-small', None),
     ('window_past', 'window.past', 'frames before the current one that each mask is averaged over', None),
     ('window_future', 'window.future', 'frames after it, which the refined mask waits for', None),
     ('window_stride', 'window.stride', 'distance between these frames', None),
@@ -34,12 +50,32 @@ OVERRIDES = (
 
 def declared_arguments() -> list[DeclareLaunchArgument]:
     """Return every argument, all of them visible to ``ros2 launch --show-args``."""
-    cpu_profile = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'cpu.yaml'])
-    arguments = [
+    overrides = [
         DeclareLaunchArgument(
-            'image_topic', default_value='image', description='topic of the camera, without /compressed'
+            argument,
+            default_value='',
+            choices=choices,
+            description=f'{meaning} (parameter {parameter}; empty: as in the parameters file)',
+        )
+        for argument, parameter, meaning, choices in OVERRIDES
+    ]
+    return [
+        DeclareLaunchArgument(
+            'image_topic', default_value='/camera/image_raw', description='topic of the camera, without /compressed'
         ),
-        DeclareLaunchArgument('params_file', default_value=cpu_profile, description='YAML file with the parameters'),
+        *overrides,
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', profile()]),
+            description='YAML file with the parameters; gpu.yaml where there is an NVIDIA GPU and flow_model is given, '
+            'without which its flow cannot run, else cpu.yaml',
+        ),
+        DeclareLaunchArgument(
+            'dds_profile',
+            default_value='',
+            description="XML file for Fast DDS, such as config/fastdds.xml of this package, which the camera's process "
+            'needs too; empty: as the environment says',
+        ),
         DeclareLaunchArgument('namespace', default_value='', description='namespace of the node, one for each camera'),
         DeclareLaunchArgument('name', default_value='detect', description='name of the node'),
         DeclareLaunchArgument(
@@ -62,10 +98,13 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
             description='least severity that is logged',
         ),
     ]
-    for argument, parameter, meaning, choices in OVERRIDES:
-        description = f'{meaning} (parameter {parameter}; empty: as in the parameters file)'
-        arguments.append(DeclareLaunchArgument(argument, default_value='', choices=choices, description=description))
-    return arguments
+
+
+def profile() -> PythonExpression:
+    """Return the name of the parameters file that fits the hardware and what is given."""
+    return PythonExpression(
+        [f"'gpu.yaml' if {HAS_GPU} and r'''", LaunchConfiguration('flow_model'), "''' != '' else 'cpu.yaml'"]
+    )
 
 
 def given(argument: str) -> IfCondition:
@@ -136,5 +175,16 @@ def generate_launch_description() -> LaunchDescription:
         emulate_tty=True,
     )
     # The group keeps the parameters from the other nodes of a launch that includes this one.
-    node = GroupAction([SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), configure, activate, refused, node, view])
+    said = LogInfo(msg=['parameters: ', LaunchConfiguration('params_file')])
+    unused_gpu = LogInfo(
+        msg='an NVIDIA GPU is here; config/gpu.yaml uses it and is taken when flow_model names weights of PWC-Net',
+        condition=IfCondition(
+            PythonExpression([f"{HAS_GPU} and 'cpu.yaml' in r'''", LaunchConfiguration('params_file'), "'''"])
+        ),
+    )
+    dds = [
+        SetEnvironmentVariable(name, LaunchConfiguration('dds_profile'), condition=given('dds_profile'))
+        for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+    ]
+    node = GroupAction([*dds, SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
+    return LaunchDescription([*declared_arguments(), said, unused_gpu, configure, activate, refused, node, view])

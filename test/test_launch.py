@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from moving_object_detector.nodes.config import NodeConfig
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'detect.launch.py'
 ARGUMENTS = {
-    'autostart', 'device', 'image_topic', 'log_level', 'model', 'name', 'namespace', 'params_file', 'transport',
-    'use_sim_time', 'view', 'view_host', 'view_port', 'window_future', 'window_past', 'window_stride',
+    'autostart', 'dds_profile', 'device', 'engine', 'estimate', 'flow', 'flow_model', 'image_topic', 'log_level',
+    'model', 'name', 'namespace', 'params_file', 'reliability', 'target_rate', 'transport', 'use_sim_time',
+    'view', 'view_host', 'view_port', 'window_future', 'window_past', 'window_stride',
 }  # fmt: skip
 
 
@@ -92,6 +94,55 @@ def test_what_is_given_comes_after_the_file_in_its_own_type(launch_file):
     first, *given = context.launch_configurations['global_params']
     assert first == '/some/file.yaml'
     assert dict(given) == {'device': 'cuda:0', 'window.past': 3, 'use_sim_time': True, 'model': "/it's.st"}
+
+
+def test_numbers_and_dotted_names_reach_the_node(launch_file):
+    context = context_with(
+        launch_file,
+        params_file='/f.yaml',
+        target_rate='7.5',
+        reliability='best_effort',
+        flow='dis',
+        estimate='zero_lag',
+    )
+    _, *given = context.launch_configurations['global_params']
+    assert dict(given) == {
+        'load.target_rate': 7.5,
+        'input.reliability': 'best_effort',
+        'flow.backend': 'dis',
+        'estimate': 'zero_lag',
+    }
+
+
+@pytest.mark.parametrize(
+    ('gpu', 'flow_model', 'profile'),
+    [(False, '', 'cpu.yaml'), (True, '', 'cpu.yaml'), (False, '/pwc.st', 'cpu.yaml'), (True, '/pwc.st', 'gpu.yaml')],
+)
+def test_the_profile_follows_the_hardware(launch_file, monkeypatch, gpu, flow_model, profile):
+    from launch import LaunchContext
+
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, 'exists', lambda path: gpu if str(path).startswith('/dev/nv') else exists(path))
+    context = LaunchContext()
+    context.launch_configurations['flow_model'] = flow_model
+    assert launch_file.profile().perform(context) == profile
+
+
+def test_a_profile_for_dds_reaches_the_node_alone(launch_file):
+    from launch.actions import SetEnvironmentVariable
+
+    for given, names in (
+        ('', set()),
+        ('/dds.xml', {'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'}),
+    ):
+        context = context_with(launch_file, params_file='/f.yaml', dds_profile=given)
+        (group,) = (
+            one for one in launch_file.generate_launch_description().entities if type(one).__name__ == 'GroupAction'
+        )
+        actions = [one for one in group.get_sub_entities() if isinstance(one, SetEnvironmentVariable)]
+        for action in actions:
+            action.visit(context)
+        assert {name for name in context.environment if name.endswith('DEFAULT_PROFILES_FILE')} == names
 
 
 def test_a_wrong_choice_is_refused(launch_file):

@@ -13,7 +13,7 @@ from moving_object_detector.detection.config import DetectorConfig, FlowConfig, 
 from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
 from moving_object_detector.detection.setting import half_of
 from moving_object_detector.detection.stage import Stage
-from moving_object_detector.engines.base import Engine, MaskEngine
+from moving_object_detector.engines.base import Engine, MaskEngine, load_checked
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.cpu import usable_cores
 from moving_object_detector.engines.create import choose_device, create_engine, mask_precision
@@ -59,7 +59,7 @@ def create_flow(
     network = cast('PWCNet', network)
     if engine and engine.name == 'torch' and engine.device.type == 'cuda':
         network = fuse_correlation(network, engine, size)
-    return PwcFlow(network, size, device, engine.load if engine else None, batch)
+    return PwcFlow(network, size, device, partial(load_checked, engine) if engine else None, batch)
 
 
 def require_flow_model(config: FlowConfig) -> str:

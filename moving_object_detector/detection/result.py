@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from moving_object_detector.detection.config import MaskConfig, RefinementConfig
 from moving_object_detector.detection.refinement import refine
@@ -16,6 +17,17 @@ from moving_object_detector.detection.ring import Frame
 from moving_object_detector.flow.dis import reduce_flow
 
 Estimate = Literal['zero_lag', 'refined']
+
+
+class NotFiniteError(ArithmeticError):
+    """The networks gave values that are no numbers."""
+
+
+def _finite(tensor: Tensor, name: str) -> NDArray[np.float32]:
+    array = np.ascontiguousarray(tensor.cpu().numpy(), np.float32)
+    if not np.isfinite(array).all():
+        raise NotFiniteError(f'the {name} are not finite; set precision to float32, or model and flow.model to others')
+    return array
 
 
 class Result:
@@ -48,8 +60,13 @@ class Result:
 
     @cached_property
     def average(self) -> NDArray[np.float32]:
-        """P_t of equation 14: the mean of the neighbours' masks, float32 (h, w) at the generator's size."""
-        return np.asarray(self._average.cpu().numpy(), np.float32)
+        """P_t of equation 14: the mean of the neighbours' masks, float32 (h, w) at the generator's size.
+
+        Raises:
+            NotFiniteError: It holds a NaN.
+
+        """
+        return _finite(self._average, 'masks')
 
     @cached_property
     def motion(self) -> float:
@@ -83,7 +100,7 @@ class Result:
         """
         if self._flow is None:
             return None
-        return np.ascontiguousarray(self._flow.permute(1, 2, 0).cpu().numpy(), np.float32)
+        return _finite(self._flow.permute(1, 2, 0), 'flow')
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
+from moving_object_detector.common.errors import UserError
+
 Runner = Callable[..., tuple[Tensor, ...]]
 """A network made ready: takes its inputs, with any number of rows, and returns all its outputs in memory of their own.
 
@@ -57,7 +59,7 @@ class MaskEngine:
 
     def __init__(self, engine: Engine, generator: nn.Module, size: tuple[int, int], batch: int = 1) -> None:
         examples = torch.zeros(batch, 3, *size), torch.zeros(batch, 2, *size)
-        self._run = engine.load(generator, examples, 'generator')
+        self._run = load_checked(engine, generator, examples, 'generator')
         self.device = engine.device
         """Where its inputs and outputs live."""
         self.capturable = engine.capturable
@@ -77,6 +79,25 @@ class MaskEngine:
 
         """
         return self._run(image, flow)[0]
+
+
+def load_checked(engine: Engine, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
+    """Make a network ready as :meth:`Engine.load` does and look at its first output, of noise in [-0.5, 0.5].
+
+    Raises:
+        UserError: As :meth:`Engine.load`, or the output is not finite.
+
+    """
+    run = engine.load(module, examples, label)
+    noise = torch.Generator().manual_seed(0)
+    inputs = (torch.rand(example.shape, generator=noise) - 0.5 for example in examples)
+    outputs = run(*(tensor.to(engine.device) for tensor in inputs))
+    if not all(bool(output.isfinite().all()) for output in outputs):
+        raise UserError(
+            f'{label}: the output is not finite on {describe(engine)}; set precision to float32, or model (flow.model) '
+            'to other weights'
+        )
+    return run
 
 
 def describe(engine: Engine) -> str:

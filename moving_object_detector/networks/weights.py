@@ -154,7 +154,8 @@ def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mappin
         more = f' and {len(problems) - _NAMED_TENSORS} more' if len(problems) > _NAMED_TENSORS else ''
         named = '; '.join(problems[:_NAMED_TENSORS])
         raise ModelError(f'{path}: is not a {architecture} of this version: {named}{more}; train or convert it again')
-    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    # As they are computed with: what is finite in float64 may not be in float32.
+    broken = [name for name, tensor in state.items() if not bool(tensor.to(torch.float32).isfinite().all())]
     if broken:
         raise ModelError(
             f'{path}: {broken[0]} holds values that are not finite ({len(broken)} of {len(state)} tensors do); '

@@ -1,33 +1,73 @@
-"""The subscription to the camera, and the watch over whether anything comes."""
+"""The subscription to the camera: which topic and QoS, the watch over whether images come, and why they do not."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.qos import checked_overrides, overridable, sensor_qos
-from moving_object_detector.nodes.silence import explain_silence
+from moving_object_detector.nodes.outputs import IMAGE_RESULTS
+from moving_object_detector.nodes.qos import checked_overrides, image_qos, overridable, overridden
+
+RAW: Final = 'sensor_msgs/msg/Image'
+COMPRESSED: Final = 'sensor_msgs/msg/CompressedImage'
+_CLASSES: Final = {RAW: Image, COMPRESSED: CompressedImage}
+_LOOK_PERIOD: Final = 0.2
+"""Seconds between two looks at who publishes."""
+_REMEMBERED: Final = 40
+"""Steps between stamps from which holes are told."""
+_FEWEST_STEPS: Final = 8
+_TOO_MANY_LOST: Final = 0.1
+"""Share of lost images that is worth a warning."""
+_LOSS_STATUSES: Final = 10
+"""Over so many looks of :meth:`Camera.trouble` losses are counted."""
+REMEDY: Final = (
+    'let the publisher offer reliable, publish compressed, or give its Fast DDS and this one the larger shared memory '
+    'of config/fastdds.xml (README, "Images that get lost")'
+)
 
 
-def image_topic(node: Node, transport: str) -> str:
-    """Return the full name of the topic that images come on, remapped."""
-    topic = str(node.resolve_topic_name('image'))
-    return topic if transport == 'raw' else str(node.resolve_topic_name(f'{topic}/compressed'))
+class Source(NamedTuple):
+    """What is subscribed to."""
+
+    topic: str
+    """Full name."""
+    kind: str
+    """:data:`RAW` or :data:`COMPRESSED`."""
+    reliable: bool
+
+
+def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
+    """Return the topics and types on which images are looked for, the preferred first.
+
+    Args:
+        topic: Full name of the image topic; with ``auto`` it may be that of the compressed images itself.
+        transport: The parameter.
+
+    """
+    raw, compressed = (topic, RAW), (f'{topic}/compressed', COMPRESSED)
+    return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED)]}[transport]
 
 
 class Camera:
-    """Subscribes to images.
+    """Subscribes to images and follows what is published: ``transport`` and ``input.reliability`` may be ``auto``.
 
     Args:
         node: Who subscribes.
-        config: Transport and time-out.
+        config: Transport, reliability and time-out.
         receive: Called with each message.
         fell_silent: Called once when no image has come for ``input.timeout`` seconds.
+        moved: Called with the topic's full name when another one is subscribed to.
 
     Raises:
         UserError: A ``qos_overrides`` parameter is wrong.
@@ -35,47 +75,320 @@ class Camera:
     """
 
     def __init__(
-        self, node: Node, config: NodeConfig, receive: Callable[[Any], None], fell_silent: Callable[[], None]
+        self,
+        node: Node,
+        config: NodeConfig,
+        receive: Callable[[Any], None],
+        fell_silent: Callable[[], None],
+        moved: Callable[[str], None],
     ) -> None:
-        self.topic = image_topic(node, config.transport)
         self._node = node
+        self._config = config
+        self._base = str(node.resolve_topic_name('image'))
         self._receive = receive
         self._fell_silent = fell_silent
-        self._timeout = config.input.timeout
+        self._moved = moved
         self._last = time.monotonic()
         self.silent = False
         """Whether no image has come for ``input.timeout`` seconds, as far as :meth:`trouble` has looked."""
-        message = Image if config.transport == 'raw' else CompressedImage
-        self._kind = f'sensor_msgs/msg/{message.__name__}'
-        with checked_overrides(self.topic):
-            self._subscription = node.create_subscription(
-                message, self.topic, self._on_message, sensor_qos(), qos_overriding_options=overridable()
+        self.received = 0
+        self.lost = 0
+        """Images that the middleware says were lost on the way."""
+        self.mismatches = 0
+        """Publishers whose QoS does not match the present subscription."""
+        self._bytes = 0
+        self._losses: deque[tuple[int, int]] = deque([(0, 0)], maxlen=_LOSS_STATUSES)
+        self._steps: deque[int] = deque(maxlen=_REMEMBERED)
+        self._stamp = 0
+        self._lock = threading.Lock()
+        self._subscription: Subscription | None = None
+        reliable = config.input.reliability != 'best_effort'
+        self._subscribe(Source(*candidates(self._base, config.transport)[0], reliable))
+        self._look()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(_LOOK_PERIOD, self._look, clock=steady)
+
+    @property
+    def topic(self) -> str:
+        """Full name of the topic that is subscribed to."""
+        return self._source.topic
+
+    @property
+    def topics(self) -> list[str]:
+        """Full names of all topics on which images are looked for."""
+        return list(dict.fromkeys(topic for topic, _ in candidates(self._base, self._config.transport)))
+
+    def report(self) -> dict[str, str]:
+        """Return what is subscribed to and what got lost as texts for a diagnostic status."""
+        return {
+            'image topic': self.topic,
+            'image type': self._source.kind,
+            'image reliability': 'reliable' if self._source.reliable else 'best_effort',
+            'frames lost': str(self.lost),
+            'publishers with another QoS': str(self.mismatches),
+        }
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        with self._lock:
+            self._node.destroy_timer(self._timer)
+            self._unsubscribe()
+
+    # Following the publishers
+
+    def _look(self) -> None:
+        """Subscribe anew where something else is published than what is subscribed to."""
+        with self._lock:
+            if self._subscription is None:
+                return
+            wanted = self._wanted()
+            if wanted == self._source:
+                return
+            kept = self._source
+            self._unsubscribe()
+            try:
+                self._subscribe(wanted)
+            except Exception:
+                self._subscribe(kept)
+                raise
+        quality = 'reliable' if wanted.reliable else 'best effort'
+        self._node.get_logger().info(f'subscribed to {wanted.topic} ({wanted.kind}, {quality}), as it is published')
+
+    def _wanted(self) -> Source:
+        for topic, kind in candidates(self._base, self._config.transport):
+            offers = [one for one in self._node.get_publishers_info_by_topic(topic) if one.topic_type == kind]
+            if offers:
+                return Source(topic, kind, self._reliable(topic, offers))
+        return self._source
+
+    def _reliable(self, topic: str, offers: list[TopicEndpointInfo]) -> bool:
+        if self._config.input.reliability != 'auto' or overridden(self._node, topic, 'subscription', 'reliability'):
+            # An override of the topic has the last word when the subscription is made.
+            return self._source.reliable
+        return all(one.qos_profile.reliability == ReliabilityPolicy.RELIABLE for one in offers)
+
+    def _subscribe(self, source: Source) -> None:
+        policy = ReliabilityPolicy.RELIABLE if source.reliable else ReliabilityPolicy.BEST_EFFORT
+        self._source, self.mismatches = source, 0
+        # Else the first subscription's reliability, which becomes a parameter, would override every later one.
+        options = overridable(reliability=overridden(self._node, source.topic, 'subscription', 'reliability'))
+        with checked_overrides(self._node, source.topic):
+            self._subscription = subscribe_with_events(
+                self._node,
+                _CLASSES[source.kind],
+                source.topic,
+                self._on_message,
+                image_qos(policy),
+                options,
+                lost=self._on_lost,
+                mismatch=self._on_mismatch,
             )
+        actual = self._subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        self._source = source._replace(reliable=actual)
+        self._moved(source.topic)
+
+    def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._node.destroy_subscription(subscription)
+
+    # What comes
 
     def _on_message(self, message: Any) -> None:
         self._last = time.monotonic()
+        self.received += 1
+        self._bytes = len(message.data)
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        if self._stamp and stamp > self._stamp:
+            self._steps.append(stamp - self._stamp)
+        self._stamp = stamp
         if self.silent:
             self.silent = False
             self._node.get_logger().info(f'images come again on {self.topic}')
         self._receive(message)
 
+    def _on_lost(self, event: Any) -> None:
+        self.lost += event.total_count_change
+
+    def _on_mismatch(self, event: Any) -> None:
+        self.mismatches = event.total_count
+
+    # What is wrong
+
     def trouble(self) -> str:
         """Say why no image comes, or what is wrong with how they come; empty when all is well."""
         silence = time.monotonic() - self._last
-        if silence > self._timeout:
+        before, now = self._losses[0], (self.received, self.lost)
+        self._losses.append(now)
+        if silence > self._config.input.timeout:
             if not self.silent:
                 self.silent = True
+                self._steps.clear()
                 self._fell_silent()
-            reason = explain_silence(self._node, self.topic, self._kind, self._subscription.qos_profile)
-            return f'no image for {silence:.0f} s: {reason}'
+            return f'no image for {silence:.0f} s: {self._explain()}'
         publishers = self._node.count_publishers(self.topic)
         if publishers > 1:
             return (
                 f'{publishers} publishers on {self.topic}: their images mix, and detection starts anew at each change; '
                 'give each camera a topic and a node of its own'
             )
-        return ''
+        return self._loss(now[0] - before[0], now[1] - before[1]) or self._holes()
 
-    def destroy(self) -> None:
-        """Unsubscribe."""
-        self._node.destroy_subscription(self._subscription)
+    def _loss(self, received: int, lost: int) -> str:
+        if lost <= _TOO_MANY_LOST * (received + lost):
+            return ''
+        return (
+            f'{lost} of the last {received + lost} images on {self.topic} were lost on the way ({self._delivery()}); '
+            f'{REMEDY}'
+        )
+
+    def _holes(self) -> str:
+        """Judge by the stamps whether images are missing that the middleware does not know of."""
+        steps = sorted(self._steps)
+        if len(steps) < _FEWEST_STEPS:
+            return ''
+        period = steps[len(steps) // 4]
+        missing = sum(round(step / period) - 1 for step in steps)
+        if missing <= _TOO_MANY_LOST * (missing + len(steps)):
+            return ''
+        return (
+            f'the stamps on {self.topic} come with holes: of {missing + len(steps)} images at {10**9 / period:.3g} Hz '
+            f'{missing} are missing ({self._delivery()}; {self.lost} reported as lost): either the camera leaves them '
+            f'out, or they are lost on the way; {REMEDY}'
+        )
+
+    def _delivery(self) -> str:
+        quality = 'reliable' if self._source.reliable else 'best effort'
+        return f'{self._bytes / 1e6:.2g} MB each, {quality}' if self._bytes else quality
+
+    def _explain(self) -> str:
+        """Say why no message arrives, and what to do; only what the graph shows."""
+        if self._subscription is None:
+            return 'the subscription has ended'
+        source = self._source
+        publishers = self._node.get_publishers_info_by_topic(source.topic)
+        if not publishers:
+            return f'nobody publishes {source.topic}; {suggestion(self._node, self._base, self._config.transport)}'
+        for publisher in publishers:
+            if publisher.topic_type != source.kind:
+                wrong = f'{_full_name(publisher)} publishes {source.topic} as {publisher.topic_type}'
+                remedy = suggestion(self._node, self._base, self._config.transport)
+                return f'{wrong}, but {source.kind} is needed; {remedy}'
+            mismatch = _mismatch(publisher, source.topic, self._subscription.qos_profile)
+            if mismatch:
+                return mismatch
+        who = ' and '.join(_full_name(publisher) for publisher in publishers)
+        nothing = 'nothing arrives' if self.received else 'nothing has arrived'
+        return (
+            f'{who} advertises {source.topic} with a QoS that matches, but {nothing} ({self._delivery()}): either '
+            f'nothing is sent (is the camera running? ros2 topic hz {source.topic}), or messages are lost on the way, '
+            f'as large ones are: {REMEDY}'
+        )
+
+
+def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
+    compatibility, reason = qos_check_compatible(publisher.qos_profile, qos)
+    # Compared with ==: each value that rclpy returns is an object of its own.
+    if compatibility != QoSCompatibility.ERROR:
+        return ''
+    remedy = (
+        f'set input.reliability to auto, and leave out qos_overrides.{topic}.subscription.reliability'
+        if 'reliab' in reason.lower()
+        else f'start again with -p qos_overrides.{topic}.subscription.<policy>:=<what the publisher offers>'
+    )
+    return f'the QoS of {_full_name(publisher)} on {topic} does not match: {reason.strip(" ;")}; {remedy}'
+
+
+def subscribe_with_events(
+    node: Node,
+    message: type,
+    topic: str,
+    receive: Callable[[Any], None],
+    qos: QoSProfile,
+    overriding: Any,
+    *,
+    lost: Callable[[Any], None],
+    mismatch: Callable[[Any], None],
+) -> Subscription:
+    """Subscribe, and hear what the middleware says of lost messages and of publishers that do not match, if it can."""
+    try:
+        from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+    except ImportError:  # Humble
+        from rclpy.qos_event import (
+            SubscriptionEventCallbacks,
+            UnsupportedEventTypeError,
+        )
+    events = SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=mismatch)
+    try:
+        return node.create_subscription(
+            message, topic, receive, qos, qos_overriding_options=overriding, event_callbacks=events
+        )
+    except UnsupportedEventTypeError:
+        return node.create_subscription(message, topic, receive, qos, qos_overriding_options=overriding)
+
+
+# What is published instead
+
+
+def suggestion(node: Node, topic: str, transport: str) -> str:
+    """Say with which topic and transport images would come, by the types that are published.
+
+    Args:
+        node: Looks at the graph.
+        topic: Full name of the topic that ``image`` is remapped to.
+        transport: The parameter.
+
+    """
+    there = image_topics(node)
+    for name in dict.fromkeys((topic, topic.removesuffix('/compressed'))):
+        for needed in ('raw', 'compressed'):
+            (published, kind), *_ = candidates(name, needed)
+            if kind in there.get(published, ()):
+                return f'{published} is published: {_restart(name, topic, needed, transport)}'
+    if COMPRESSED in there.get(topic, ()):
+        return f'{topic} is published as {COMPRESSED}: {_restart(topic, topic, "auto", transport)}'
+    found = sorted({one for name, kinds in there.items() for kind in kinds for one in _names(name, kind)})
+    if not found:
+        return 'no image topic is published; start the camera, and check ROS_DOMAIN_ID'
+    fitting = [one for one in found if transport in ('auto', one[1])] or found
+    others = ', '.join(f'{name} ({needed})' for name, needed in fitting)
+    return f'image topics that are published: {others}; {_restart(fitting[0][0], topic, fitting[0][1], transport)}'
+
+
+def _names(topic: str, kind: str) -> list[tuple[str, str]]:
+    """Return what to set ``image`` and ``transport`` to for a topic that is published."""
+    if kind == RAW:
+        return [(topic, 'raw')]
+    base = topic.removesuffix('/compressed')
+    return [(base, 'compressed' if base != topic else 'auto')]
+
+
+def _restart(name: str, old_name: str, transport: str, old_transport: str) -> str:
+    launch, run = [], []
+    if name != old_name:
+        launch.append(f'image_topic:={name}')
+        run.append(f'-r image:={name}')
+    if old_transport not in ('auto', transport):
+        launch.append(f'transport:={transport}')
+        run.append(f'-p transport:={transport}')
+    return f'start again with {" ".join(launch)} (ros2 launch) or {" ".join(run)} (ros2 run)'
+
+
+def image_topics(node: Node) -> dict[str, set[str]]:
+    """Return the image topics that are published, results of detectors left out, and their types."""
+    found: dict[str, set[str]] = {}
+    for topic, kinds in node.get_topic_names_and_types():
+        if not _CLASSES.keys() & set(kinds):
+            continue
+        # These are the types of the subscriptions too, such as of the one that waits in vain.
+        for publisher in node.get_publishers_info_by_topic(topic):
+            own = topic in [f'{_full_name(publisher)}/{result}' for result in IMAGE_RESULTS]
+            if publisher.topic_type in _CLASSES and not own:
+                found.setdefault(topic, set()).add(publisher.topic_type)
+    return found
+
+
+def _full_name(endpoint: TopicEndpointInfo) -> str:
+    if 'UNKNOWN' in endpoint.node_name:
+        return 'a node whose name is not known yet'
+    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'

@@ -15,6 +15,11 @@ class InputConfig:
     timeout: float = option(
         3.0, 'Seconds without an image after which the node says why and finishes what waits.', low=0.1, high=3600.0
     )
+    reliability: str = option(
+        'auto',
+        'auto: reliable where all publishers of the images offer it, else best effort, followed as they change.',
+        choices=('auto', 'reliable', 'best_effort'),
+    )
     queue: int = option(30, 'Images that may wait; the oldest is dropped and counted.', low=1, high=1000)
     max_side: int = option(4096, 'Longest side of an image that is accepted, pixels.', low=16, high=65536)
 
@@ -24,9 +29,10 @@ class NodeConfig(EngineConfig):
     """All parameters of the node."""
 
     transport: str = option(
-        'raw',
-        'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed.',
-        choices=('raw', 'compressed'),
+        'auto',
+        'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed; auto: what is '
+        'published, raw first.',
+        choices=('auto', 'raw', 'compressed'),
     )
     estimate: str = option(
         'refined',

@@ -16,11 +16,6 @@ from moving_object_detector.nodes.view import PAGE_PORT
 from moving_object_detector.tools.arguments import positive_float, positive_int
 
 _PACKAGE = 'moving_object_detector'
-# A camera's images may get lost; the frames of a clip are to be seen all.
-_NO_LOSS = (
-    *('-p', 'qos_overrides./image.subscription.reliability:=reliable'),
-    *('-p', 'qos_overrides./image.subscription.depth:=30'),
-)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -87,7 +82,7 @@ class Demo:
         os.environ.update(self._environment)
         video, sheet, bag = (self.out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
         parts = Parts(
-            detect=('--ros-args', '--params-file', self._params, *_NO_LOSS),
+            detect=('--ros-args', '--params-file', self._params),
             record=('--video', video, '--bag', bag, '--overwrite'),
             results=('/detect/overlay', '/detect/mask'),
             # With the recording's own stamps the overlay video runs at the recording's speed.

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
+_DEFAULT_TOPIC = ('--ros-args', '-r', 'image:=camera/image_raw')
+"""After the user's own rules, of which the first that fits counts."""
+
+
 def _make_node(name: str) -> Node:
     from moving_object_detector.nodes.detect_node import DetectNode
 
@@ -27,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog='detect',
         description='Detect what moves on its own in the images of a moving camera.',
         epilog='Topics, services and parameters: see README.md. Example: ros2 run moving_object_detector detect '
-        '--ros-args -r image:=/camera/image_raw --params-file config/cpu.yaml',
+        '--ros-args -r image:=/front/image_raw --params-file config/cpu.yaml',
     )
     parser.parse_args(own)
 
     def body() -> int:
         # Two threads, so that services and diagnostics answer while a model loads.
-        with ros_node('detect', ros, _make_node) as (node, stop), spinning(node, threads=2):
+        with ros_node('detect', [*ros, *_DEFAULT_TOPIC], _make_node) as (node, stop), spinning(node, threads=2):
             stop.wait()
             node.get_logger().info('stopping')
         if node.loading:

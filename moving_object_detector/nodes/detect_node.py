@@ -11,7 +11,7 @@ from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool, Trigger
 
 from moving_object_detector.nodes.adaptation import delay_of
-from moving_object_detector.nodes.camera import Camera, image_topic
+from moving_object_detector.nodes.camera import Camera
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.diagnostics import diagnostics
@@ -20,7 +20,7 @@ from moving_object_detector.nodes.managed import ManagedNode
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import Parameters
 from moving_object_detector.nodes.pipeline import Pipeline
-from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
+from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos, unknown_overrides
 from moving_object_detector.nodes.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class DetectNode(ManagedNode):
         self._enabled = True
         self._complain = Complaints(self._warn, interval=10.0, counted=False)
         self._settings = Parameters(self, self._reconfigure)
-        with checked_overrides('/diagnostics'):
+        with checked_overrides(self, '/diagnostics'):
             self._diagnostics = self.create_publisher(
                 DiagnosticArray, '/diagnostics', result_qos(), qos_overriding_options=overridable()
             )
@@ -85,7 +85,7 @@ class DetectNode(ManagedNode):
             self._outputs,
             self._statistics,
             config,
-            image_topic(self, config.transport),
+            str(self.resolve_topic_name('image')),
             self._warn,
             self._fail,
             lambda: int(self.get_clock().now().nanoseconds),
@@ -96,7 +96,10 @@ class DetectNode(ManagedNode):
 
     def activate(self) -> None:
         """Subscribe to the images."""
-        self._camera = Camera(self, self._settings.config, self._on_image, self._on_silence)
+        self._camera = Camera(self, self._settings.config, self._on_image, self._on_silence, self._on_topic)
+        topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
+        for name in unknown_overrides(self, topics):
+            self._warn(f'{name} is for no topic of this node; its topics are {", ".join(topics)}')
         self.get_logger().info(f'active: waiting for images on {self._camera.topic}')
 
     def deactivate(self) -> None:
@@ -148,6 +151,11 @@ class DetectNode(ManagedNode):
         if pipeline is not None:
             pipeline.flush()
 
+    def _on_topic(self, topic: str) -> None:
+        pipeline = self._pipeline
+        if pipeline is not None:
+            pipeline.topic = topic
+
     def _reconfigure(self, config: NodeConfig) -> None:
         pipeline = self._pipeline
         if pipeline is not None:
@@ -176,12 +184,12 @@ class DetectNode(ManagedNode):
 
     def _on_status(self) -> None:
         level, message = self._judge()
-        config, pipeline = self._settings.config, self._pipeline
+        config, pipeline, camera = self._settings.config, self._pipeline, self._camera
         delay = delay_of(config) if pipeline is None else pipeline.load.delay
         values = {
             'state': self.state,
             'engine': self._engine,
-            'image topic': image_topic(self, config.transport),
+            **(camera.report() if camera is not None else {'image topic': str(self.resolve_topic_name('image'))}),
             'estimate': config.estimate,
             'window delay frames': str(delay),
             **(pipeline.load.report() if pipeline is not None else {}),

@@ -15,7 +15,8 @@ from moving_object_detector.nodes.messages import read_image
 ADVICE = {
     Step.REPEATS: 'is the topic published twice, or does the clock stand still?',
     Step.GOES_BACK: 'does a bag loop, was the clock set, or do two cameras publish here?',
-    Step.AFTER_GAP: 'if the camera is that slow, raise the parameter continuity.max_gap',
+    Step.AFTER_GAP: 'are images lost on the way (frames lost in /diagnostics), or left out by the camera? If it is '
+    'that slow, raise the parameter continuity.max_gap',
     Step.NEW_SIZE: 'do two cameras publish here?',
 }
 
@@ -44,11 +45,17 @@ def decode(message: Any, max_side: int) -> NDArray[np.uint8]:
         ImageError: It cannot be decoded as its header says, or is too small or too large.
 
     """
-    if hasattr(message, 'encoding'):
-        # Before the pixels are touched, so that an absurd size costs nothing.
-        _check_size(message.height, message.width, max_side)
-        return read_image(message)
-    image = decode_compressed(message)
+    try:
+        if hasattr(message, 'encoding'):
+            # Before the pixels are touched, so that an absurd size costs nothing.
+            _check_size(message.height, message.width, max_side)
+            return read_image(message)
+        image = decode_compressed(message)
+    except ImageError:
+        raise
+    except Exception as error:
+        # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
+        raise ImageError(f'undecodable: {type(error).__name__}: {error}') from error
     _check_size(image.shape[0], image.shape[1], max_side)
     return image
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _MASK: Final = '/detect/mask'
 _TIMINGS: Final = ('/detect/debug/pipeline_latency_ms', '/detect/debug/processing_time_ms')
-# How many images may wait is the node's own: a node that does not keep up loses images, as it does with a camera.
-_RELIABLE: Final = ('-p', 'qos_overrides./image.subscription.reliability:=reliable')
 # What the detector misses counts, not what the recording does: masks wait for it.
 _KEPT: Final = tuple(
     argument for topic in (_MASK, *_TIMINGS) for argument in ('-p', f'qos_overrides.{topic}.publisher.depth:=200')
@@ -43,7 +41,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         '--best-effort',
         action='store_true',
-        help='take images as from most cameras: those that get lost on the way, as many large ones do on a busy '
+        help='play as most cameras do: images that get lost on the way, as many large ones do on a busy '
         'machine, are not sent again',
     )
     parser.add_argument('--domain-id', type=int, help='ROS domain (default: one of its own)')
@@ -51,7 +49,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parts(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> Parts:
-    given: list[str | Path] = ['--ros-args', *_KEPT, *(() if arguments.best_effort else _RELIABLE)]
+    given: list[str | Path] = ['--ros-args', *_KEPT]
     if arguments.params:
         given += ['--params-file', arguments.params]
     given += ['-p', 'autostart:=true']
@@ -59,12 +57,13 @@ def _parts(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> Parts
         given += ['-p', f'estimate:={arguments.estimate}']
     source = ['--bag-topic', arguments.bag_topic] if arguments.bag_topic else []
     source += ['--fps', str(arguments.fps)] if arguments.fps else []
+    quality = ['--best-effort'] if arguments.best_effort else []
     also = [argument for topic in _TIMINGS for argument in ('--also', topic)]
     return Parts(
         detect=[*given, *ros_arguments],
         record=['--bag', Path(arguments.out) / 'masks', '--overwrite', *also],
         results=(_MASK, *_TIMINGS),
-        play=[*source, '--rate', str(arguments.rate), '--stamp', 'source', '--keep-going'],
+        play=[*source, '--rate', str(arguments.rate), '--stamp', 'source', '--keep-going', *quality],
     )
 
 

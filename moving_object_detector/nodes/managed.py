@@ -6,13 +6,17 @@ import threading
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.nodes.qos import QosError
 
 
 class ManagedNode(LifecycleNodeMixin, Node):
@@ -129,8 +133,14 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.release()
 
     def _attempt(self, transition: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        name = self.get_fully_qualified_name()
+        remedy = (
+            f'. When it is put right (ros2 param set {name} ...), try again: ros2 lifecycle set {name} {transition}'
+        )
         try:
             action()
+        except QosError as error:
+            self.refusal, remedy = str(error), ''
         except UserError as error:
             self.refusal = str(error)
         except Exception as error:  # noqa: BLE001 - rclpy would make of it a failure without a word
@@ -139,11 +149,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         else:
             self.refusal = ''
             return TransitionCallbackReturn.SUCCESS
-        name = self.get_fully_qualified_name()
-        self.get_logger().error(
-            f'{transition} refused: {self.refusal}. When it is put right (ros2 param set {name} ...), '
-            f'try again: ros2 lifecycle set {name} {transition}'
-        )
+        self.get_logger().error(f'{transition} refused: {self.refusal}{remedy}')
         return TransitionCallbackReturn.FAILURE
 
     def _guard_requests(self) -> None:
@@ -160,3 +166,35 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 return response
 
         service.callback = guarded
+        for service in self.services:
+            if service.srv_type is SetParameters:
+                service.callback = partial(_set_each, service.callback)
+            elif service.srv_type is SetParametersAtomically:
+                service.callback = partial(_set_all, service.callback)
+
+
+# rclpy never answers a request with a parameter that it cannot read, such as one of an unknown type.
+
+
+def _set_each(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+    """Answer a request of SetParameters, each parameter by itself."""
+    for parameter in request.parameters:
+        try:
+            one = answer(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
+            response.results += one.results
+        except Exception as error:  # noqa: BLE001, PERF203 - whatever it is, the answer is a refusal
+            response.results.append(_refusal(error))
+    return response
+
+
+def _set_all(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+    """Answer a request of SetParametersAtomically."""
+    try:
+        return answer(request, response)
+    except Exception as error:  # noqa: BLE001 - as above
+        response.result = _refusal(error)
+        return response
+
+
+def _refusal(error: Exception) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=f'{type(error).__name__}: {error}')

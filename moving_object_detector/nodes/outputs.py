@@ -69,7 +69,7 @@ class Outputs:
         self._window_delay = self._advertise(Float64, 'debug/window_delay_ms')
 
     def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
-        with checked_overrides(self._node.resolve_topic_name(f'~/{name}')):
+        with checked_overrides(self._node, self._node.resolve_topic_name(f'~/{name}')):
             publisher = self._node.create_lifecycle_publisher(
                 kind, f'~/{name}', result_qos(), qos_overriding_options=overridable()
             )
@@ -89,8 +89,10 @@ class Outputs:
 
         """
         listened_to = [output for output in self._outputs if output.publisher.get_subscription_count()]
-        for output in listened_to:
-            output.publisher.publish(output.message(result, header))
+        # All of them before the first goes out: one that cannot be made leaves none half said.
+        messages = [output.message(result, header) for output in listened_to]
+        for output, message in zip(listened_to, messages, strict=True):
+            output.publisher.publish(message)
         return bool(listened_to)
 
     def publish_timings(self, processing: float, latency: float, cycle: float) -> None:

@@ -65,11 +65,13 @@ class Pipeline:
         self._detector = detector
         self._outputs = outputs
         self._statistics = statistics
-        self._topic = topic
+        self.topic = topic
+        """Name of the image topic, for messages; may be changed."""
         self._warn = Complaints(warn)
         self._fail = Complaints(fail)
         self._now = now
         self._encoding: str | None = None
+        self._stamped: bool | None = None
         self._missed = 0
         self._newest = 0
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
@@ -87,7 +89,7 @@ class Pipeline:
             self._statistics.count('dropped', dropped)
             self._warn(
                 'dropped',
-                f'{self._topic}: images come faster than they can be entered, the oldest are dropped; lower the '
+                f'{self.topic}: images come faster than they can be entered, the oldest are dropped; lower the '
                 "camera's rate or size, or the parameters window.past, window.future, flow.height and flow.width",
             )
 
@@ -125,7 +127,7 @@ class Pipeline:
             self.trouble = f'detection failed: {type(error).__name__}: {error}'
             self._fail(
                 type(error).__name__,
-                f'{self._topic}: detection failed and starts anew; please report this:\n{traceback.format_exc()}',
+                f'{self.topic}: detection failed and starts anew; please report this:\n{traceback.format_exc()}',
             )
             self._reset()
 
@@ -141,11 +143,12 @@ class Pipeline:
         self._publish(self._detector.flush())
 
     def _finish(self) -> None:
+        self._stamped = None
         self.load.forget()
         self._flush()
 
     def _reset(self) -> None:
-        self._encoding = None
+        self._encoding = self._stamped = None
         self.load.forget()
         self._detector.reset()
 
@@ -187,19 +190,17 @@ class Pipeline:
             self._ignore('invalid', kind_of(error), str(error))
             return None
         trouble = self._follow_encoding(message_encoding(message))
-        stamp = header_stamp(message.header)
-        if stamp == 0:
-            self._warn(
-                'stamp', f'{self._topic}: images have no stamp, so their time of arrival is used; set it in the driver'
-            )
-            stamp = letter.stamp
+        stamp = self._stamp(letter)
+        if stamp is None:
+            self._ignore('invalid', 'no stamp', 'it has no stamp, but those before it have; set it in the driver')
+            return None
         results = self._detector.step(image, stamp, infer=infer, tag=message.header)
         step = self._detector.last_step
         if step is Step.REPEATS:
             self._ignore('repeated', step.name, f'it {step.value}; {ADVICE[step]}')
             return None
         if step.starts_anew:
-            trouble = f'{self._topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
+            trouble = f'{self.topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
             self._warn(step.name, trouble)
         else:
             # Else the results are those of the stream that ended.
@@ -207,9 +208,27 @@ class Pipeline:
         self.trouble = trouble
         return results
 
+    def _stamp(self, letter: Letter) -> int | None:
+        """Return the image's time on the stream's one clock: its stamps, or the arrivals where it has none.
+
+        A stream that begins without stamps starts anew with its first one (a simulation's clock may come late); in one
+        that has stamps an image without is of no use: None.
+        """
+        stamp = header_stamp(letter.message.header)
+        if stamp == 0 and self._stamped:
+            return None
+        if stamp == 0:
+            self._warn(
+                'stamp', f'{self.topic}: images have no stamp, so their time of arrival is used; set it in the driver'
+            )
+        elif self._stamped is False:
+            self._flush()
+        self._stamped = stamp != 0
+        return stamp or letter.stamp
+
     def _ignore(self, count: str, kind: str, reason: str) -> None:
         self._statistics.count(count)
-        self.trouble = f'{self._topic}: image ignored: {reason}'
+        self.trouble = f'{self.topic}: image ignored: {reason}'
         self._warn(kind, self.trouble)
 
     def _follow_encoding(self, encoding: str) -> str:
@@ -219,7 +238,7 @@ class Pipeline:
             return ''
         self._flush()
         change = f'the encoding changed from {last} to {encoding}; do two cameras publish here?'
-        trouble = f'{self._topic}: detection starts anew: {change}'
+        trouble = f'{self.topic}: detection starts anew: {change}'
         self._warn('encoding', trouble)
         return trouble
 
@@ -230,8 +249,20 @@ class Pipeline:
             self._statistics.count('processed', -missed)
         for result in results:
             started = time.monotonic()
-            if result.estimate == self._config.estimate and self._outputs.publish(result, result.tag):
+            if result.estimate == self._config.estimate and self._send(result):
                 self._statistics.count('published')
                 if self.load.active:
                     self.load.published(time.monotonic() - started)
                     self._outputs.publish_window_delay((self._newest - result.stamp) / 1e9)
+
+    def _send(self, result: Result) -> bool:
+        """Publish a result; return whether anybody listens."""
+        from moving_object_detector.detection.result import NotFiniteError
+
+        try:
+            return self._outputs.publish(result, result.tag)
+        except NotFiniteError as error:
+            self._statistics.count('failed')
+            self.trouble = f'no result is published: {error}'
+            self._fail('not finite', f'{self.topic}: {self.trouble}')
+            return False

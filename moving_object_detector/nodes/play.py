@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # A reliable subscriber that stalls for two seconds still gets every frame.
 _DEPTH = 50
 _ACKNOWLEDGE_SECONDS = 5
+# On a busy machine too a subscriber is found within that time; without one, nothing more is waited for.
+_FIND_SECONDS = 2.0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -26,7 +28,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog='play', description=__doc__, epilog='ROS arguments (remapping, parameters) follow --ros-args.'
     )
     add_source_arguments(parser)
-    parser.add_argument('--topic', default='image', help='topic of the images (default: %(default)s)')
+    parser.add_argument('--topic', default='camera/image_raw', help='topic of the images (default: %(default)s)')
     parser.add_argument('--rate', type=positive_float, default=1.0, help='times faster than recorded (default: 1)')
     parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
     parser.add_argument('--clock', action='store_true', help="publish the recording's time on /clock")
@@ -99,6 +101,9 @@ def _play(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         if arguments.wait_for_subscriber is not None:
             _wait_for_subscriber(node, publisher, arguments.wait_for_subscriber, stop)
         stop.wait(arguments.start_delay)
+        deadline = time.monotonic() + _FIND_SECONDS
+        while not publisher.get_subscription_count() and time.monotonic() < deadline and not stop.wait(0.05):
+            pass
         playback = Playback(
             node,
             publisher,

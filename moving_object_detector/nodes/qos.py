@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from moving_object_detector.common.errors import UserError
 
 
-def overridable() -> QoSOverridingOptions:
-    """Return what makes ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters."""
-    return QoSOverridingOptions.with_default_policies()
+def overridden(node: Node, topic: str, end: str, policy: str) -> bool:
+    """Return whether the user overrides a policy of the ``publisher`` or ``subscription`` (``end``) of a topic."""
+    return bool(node.has_parameter(f'qos_overrides.{topic}.{end}.{policy}'))
 
 
-def sensor_qos() -> QoSProfile:
-    """Return a copy of the sensor profile, which overrides may change: best effort, the last five."""
-    profile = qos_profile_sensor_data
-    return QoSProfile(depth=profile.depth, reliability=profile.reliability, history=profile.history)
+def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
+    """Return what makes ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters.
+
+    Args:
+        reliability: Whether that policy is among them.
+
+    """
+    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    return QoSOverridingOptions([*kinds, *([QoSPolicyKind.RELIABILITY] if reliability else [])])
+
+
+def image_qos(reliability: ReliabilityPolicy) -> QoSProfile:
+    """Return what images are subscribed to with: the last thirty, for a node that is busy for a second."""
+    return QoSProfile(depth=30, reliability=reliability, history=HistoryPolicy.KEEP_LAST)
 
 
 def result_qos() -> QoSProfile:
@@ -27,18 +38,36 @@ def result_qos() -> QoSProfile:
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
+class QosError(UserError):
+    """A ``qos_overrides`` parameter is wrong; they are read when the node starts, so only a new start helps."""
+
+
 @contextmanager
-def checked_overrides(topic: str) -> Iterator[None]:
+def checked_overrides(node: Node, topic: str) -> Iterator[None]:
     """Say which topic's override is wrong when a publisher or subscription cannot be made.
 
     Raises:
-        UserError: Instead of whatever rclpy raises for the value.
+        QosError: Instead of whatever rclpy raises for the value.
 
     """
     try:
         yield
     except Exception as error:
-        raise UserError(
-            f'one of the parameters qos_overrides.{topic}.* is wrong: {error}; reliability takes reliable or '
-            'best_effort, history keep_last or keep_all, depth a whole number. They are read at the start only'
+        prefix = f'qos_overrides.{topic}'
+        given = ', '.join(f'{prefix}.{name} {value!r}' for name, value in _given(node, prefix).items())
+        raise QosError(
+            f'of the parameters {given or prefix} one is wrong: reliability takes reliable or best_effort, history '
+            'keep_last or keep_all, depth a whole number such as 5; they are read at the start: start the node again '
+            'with it right'
         ) from error
+
+
+def _given(node: Node, prefix: str) -> dict[str, object]:
+    return {name: one.value for name, one in node.get_parameters_by_prefix(prefix).items()}
+
+
+def unknown_overrides(node: Node, topics: Iterable[str]) -> list[str]:
+    """Return the ``qos_overrides`` parameters that were given for none of the node's topics."""
+    known = tuple(f'qos_overrides.{topic}.' for topic in topics)
+    given = node.get_parameters_by_prefix('qos_overrides')
+    return [f'qos_overrides.{name}' for name in given if not f'qos_overrides.{name}'.startswith(known)]

@@ -35,8 +35,8 @@ HEIGHT, WIDTH = 96, 128
 SMALL = {'engine': 'torch', 'threads': 1, 'height': 64, 'width': 128, 'window.past': 1, 'window.future': 1}
 # Every image is to arrive: nothing is to be lost before the node can count it.
 LOSSLESS = {
-    'qos_overrides./image.subscription.reliability': 'reliable',
-    'qos_overrides./image.subscription.depth': 600,
+    'qos_overrides./camera/image_raw.subscription.reliability': 'reliable',
+    'qos_overrides./camera/image_raw.subscription.depth': 600,
 }
 
 
@@ -73,7 +73,7 @@ class Bench:
     ``status`` its last diagnostic status and ``values`` that status's values.
     """
 
-    def __init__(self, environment, parameters=None, arguments=(), *, node='/detect', topic='/image'):
+    def __init__(self, environment, parameters=None, arguments=(), *, node='/detect', topic='/camera/image_raw'):
         self.name = node
         self.topic = topic
         self.lines, self.masks, self.statuses, self.timings = [], [], [], []

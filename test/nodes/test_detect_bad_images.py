@@ -22,7 +22,7 @@ def detect(start_detect):
 
 @pytest.fixture(scope='module')
 def compressed(start_detect):
-    overrides = {name.replace('/image', '/jpeg/compressed'): value for name, value in LOSSLESS.items()}
+    overrides = {name.replace('/camera/image_raw', '/jpeg/compressed'): value for name, value in LOSSLESS.items()}
     detect = start_detect(
         {**overrides, 'transport': 'compressed', 'input.timeout': 1.0},
         ['-r', 'image:=/jpeg', '-r', '__node:=detect_jpeg'],
@@ -76,7 +76,7 @@ def test_it_is_ignored_and_said(detect, case):
     lines = len(detect.lines)
     detect.show(3)
     detect.bad(bad)
-    detect.wait_line(rf'\[WARN\].*/image: image ignored: {pattern}', lines, lambda: detect.bad(bad))
+    detect.wait_line(rf'\[WARN\].*/camera/image_raw: image ignored: {pattern}', lines, lambda: detect.bad(bad))
     detect.show(3)
     detect.wait(lambda: len(detect.masks) >= 5, 'five masks')
     # The stream was not interrupted: all but the last have both neighbours.
@@ -96,7 +96,7 @@ def test_it_is_counted_and_stands_in_the_diagnostics(detect):
         skipped=before['skipped'],
     )
     assert detect.status.level == DiagnosticStatus.WARN
-    assert detect.status.message.startswith('/image: image ignored: size 4294967295x4294967295')
+    assert detect.status.message.startswith('/camera/image_raw: image ignored: size 4294967295x4294967295')
     detect.show(1)
     detect.wait_status(lambda message, _: message == 'detecting', 'recovery', detect.send)
 
@@ -163,7 +163,7 @@ def test_the_size_changes(detect):
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 9, 'a mask for each image')
     detect.check_masks()
-    detect.wait_line(r'/image: detection starts anew: the image has another size; do two cameras publish here', lines)
+    detect.wait_line(r'/camera/image_raw: detection starts anew: the image has another size', lines)
 
 
 def test_the_encoding_changes(detect):
@@ -190,7 +190,8 @@ def test_stamps_repeat(detect):
     detect.check_masks()
     detect.wait_counts(repeated=before['repeated'] + 3)
     detect.wait_line(
-        r'/image: image ignored: it has the stamp of the frame before it; is the topic published twice', lines
+        r'/camera/image_raw: image ignored: it has the stamp of the frame before it',
+        lines,
     )
 
 
@@ -204,7 +205,7 @@ def test_stamps_go_back(detect):
     detect.wait(lambda: len(detect.masks) == 6, 'a mask for each image')
     detect.check_masks()
     detect.wait_line(
-        r'/image: detection starts anew: the image is older than the frame before it; does a bag loop', lines
+        r'/camera/image_raw: detection starts anew: the image is older than the frame before it; does a bag loop', lines
     )
     detect.stamp = first + 10**9
 
@@ -254,7 +255,7 @@ def test_stamps_are_zero(detect):
         detect.wait(lambda done=done: len(detect.timings) > done, 'computed frame')
     detect.wait(lambda: len(detect.masks) == 4, 'a mask for each image')
     assert {stamp_of(mask) for mask in detect.masks} == {0}  # the header stays as it came
-    detect.wait_line(r'/image: images have no stamp, so their time of arrival is used; set it in the driver', lines)
+    detect.wait_line(r'/camera/image_raw: images have no stamp', lines)
 
 
 def test_a_burst_of_500_images(detect):
@@ -274,7 +275,7 @@ def test_a_burst_of_500_images(detect):
     assert after['received'] == before['received'] + 500
     assert after['dropped'] > before['dropped']
     assert 0 < after['processed'] - before['processed'] < 250
-    detect.wait_line(r'/image: images come faster than they can be entered, the oldest are dropped; lower', 0)
+    detect.wait_line(r'/camera/image_raw: images come faster than they can be entered', 0)
     detect.check_masks()
     assert detect.masks
     # What comes after the burst does not wait behind it.
@@ -289,10 +290,10 @@ def test_a_publisher_dies_and_returns(detect):
     detect.show(3)
     detect.withdraw()
     detect.wait(lambda: len(detect.masks) == 3, 'a mask for each image')
-    detect.wait_line(r'no image for \d+ s: nobody publishes /image; ', lines)
+    detect.wait_line(r'no image for \d+ s: nobody publishes /camera/image_raw; ', lines)
     detect.publisher()
     detect.show(3)
-    detect.wait_line(r'images come again on /image', lines)
+    detect.wait_line(r'images come again on /camera/image_raw', lines)
     detect.wait(lambda: len(detect.masks) >= 5, 'masks')
     detect.check_masks()
 
@@ -300,15 +301,15 @@ def test_a_publisher_dies_and_returns(detect):
 def test_two_publishers(detect):
     detect.afresh()
     lines = len(detect.lines)
-    second = detect.node.create_publisher(Image, '/image', 10)
+    second = detect.node.create_publisher(Image, '/camera/image_raw', 10)
 
     def both():
         message = detect.message(scene(detect.index, (64, 80)))
         second.publish(message)
         detect.send()
 
-    detect.wait_status(lambda message, _: message.startswith('2 publishers on /image: '), 'two publishers', both)
-    detect.wait_line(r'2 publishers on /image: their images mix, .*give each camera a topic', lines, both)
+    detect.wait_status(lambda message, _: message.startswith('2 publishers on /camera/'), 'two publishers', both)
+    detect.wait_line(r'2 publishers on /camera/image_raw: ', lines, both)
     detect.node.destroy_publisher(second)
     detect.check_masks()
     detect.wait_status(lambda message, _: message == 'detecting', 'recovery', detect.send)

@@ -196,7 +196,7 @@ def test_a_full_cycle_twice(detect):
         assert detect.change('configure')
         assert not detect.change('configure')
         assert detect.state() == 'inactive'
-        assert detect.node.count_subscribers('/image') == 0
+        assert detect.node.count_subscribers('/camera/image_raw') == 0
         assert detect.change('activate')
         assert detect.state() == 'active'
         detect.watch_masks()
@@ -212,7 +212,7 @@ def test_a_full_cycle_twice(detect):
         assert detect.change('deactivate')
         assert detect.state() == 'inactive'
         detect.masks.clear()
-        detect.wait(lambda: detect.node.count_subscribers('/image') == 0, 'end of the subscription')
+        detect.wait(lambda: detect.node.count_subscribers('/camera/image_raw') == 0, 'end of the subscription')
         detect.withdraw()
         detect.wait_status(lambda message, values: message == values['state'] == 'inactive', 'inactive')
         assert not detect.masks
@@ -245,7 +245,7 @@ def test_memory_does_not_grow_from_cycle_to_cycle(detect):
 def test_transitions_while_images_pour_in(detect):
     """Whoever destroys what another thread waits for must not deafen the node, nor keep the detector alive."""
     lines = len(detect.lines)
-    publisher = detect.node.create_publisher(Image, '/image', 10)
+    publisher = detect.node.create_publisher(Image, '/camera/image_raw', 10)
     message = image_message(scene(0), 'rgb8', header(0))
     stop = threading.Event()
 
@@ -297,7 +297,7 @@ def test_shutdown_is_the_end_until_ctrl_c(detect):
     assert detect.state() == 'finalized'
     detect.wait_status(lambda message, _: message == 'finalized', 'finalized')
     assert not detect.change('configure')
-    assert detect.node.count_subscribers('/image') == 0
+    assert detect.node.count_subscribers('/camera/image_raw') == 0
     assert detect.end() < 10
     assert detect.process.returncode == 0
 

@@ -26,7 +26,7 @@ def test_cleanup_frees_the_detector_at_once(ros_environment, monkeypatch):
         arguments += ['-p', f'{name}:={value}']
     with ros_node('detect', arguments, DetectNode) as (node, _), spinning(node, threads=2):
         camera = rclpy.create_node('camera')
-        publisher = camera.create_publisher(Image, '/image', 10)
+        publisher = camera.create_publisher(Image, '/camera/image_raw', 10)
         for _ in range(3):
             node.trigger_configure()
             kept = [weakref.ref(node._pipeline), weakref.ref(node._pipeline._detector.engine)]

@@ -35,7 +35,7 @@ def ious(message, index):
 
 
 def test_nothing_is_computed_while_nobody_subscribes(detect):
-    detect.wait_line('active: waiting for images on /image')
+    detect.wait_line('active: waiting for images on /camera/image_raw')
     for _ in range(20):
         detect.send()
     detect.wait_counts(received=20, processed=0, skipped=0, published=0)
@@ -142,7 +142,7 @@ def test_every_image_gets_one_mask_once_the_stream_ends(detect):
     detect.show(5)
     detect.wait(lambda: len(detect.masks) == 5, 'mask of the last image, at the time-out')
     assert sorted(detect.check_masks()) == sorted(detect.sent)
-    detect.wait_line(r'no image for \d+ s: /bench advertises /image with a QoS that matches, but sends nothing')
+    detect.wait_line(r'no image for \d+ s: /bench advertises /camera/image_raw with a QoS that matches')
 
 
 def test_an_image_alone_gets_no_mask_and_counts_as_skipped(detect):
@@ -239,7 +239,7 @@ def test_diagnostics_count_what_was_done(detect):
     assert status.level in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
     assert (status.name, status.hardware_id) == ('/detect: detection', '/detect')
     assert values['state'] == 'active'
-    assert values['image topic'] == '/image'
+    assert values['image topic'] == '/camera/image_raw'
     assert values['window delay frames'] == '1'
     assert float(values['processing median ms']) > 0
     assert float(values['latency p99 ms']) >= float(values['latency p95 ms']) >= float(values['latency median ms'])

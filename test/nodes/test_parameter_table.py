@@ -26,7 +26,7 @@ def test_every_option_has_its_row():
         '| `mask.threshold` | double | `0.5` | 0.01 to 0.99 | yes | Probability from which a pixel is in the mask. |'
     )
     row = next(line for line in rows if '`transport`' in line)
-    assert row.startswith('| `transport` | string | `raw` | `raw`, `compressed` |  | raw: sensor_msgs/Image')
+    assert row.startswith('| `transport` | string | `auto` | `auto`, `raw`, `compressed` |  | raw: sensor_msgs/Image')
     assert any(line.startswith('| `autostart` | bool | `true` |  |  | ') for line in rows)
     assert any(line.startswith('| `model` | string | `""` |  |  | ') for line in rows)
 

@@ -47,7 +47,7 @@ def test_every_frame_arrives_at_its_pace_on_the_remapped_topic(start, listener, 
     node.create_subscription(Image, '/drone/front/image_raw', receive, 50)
     play = start(
         'play', picture_folder, '--fps', 5, '--rate', 2, '--stamp', 'source', '--frame-id', 'front',
-        '--wait-for-subscriber', START, '--ros-args', '-r', '__ns:=/drone', '-r', 'image:=front/image_raw',
+        '--wait-for-subscriber', START, '--ros-args', '-r', '__ns:=/drone', '-r', 'camera/image_raw:=front/image_raw',
     )  # fmt: skip
     assert spin_until(executor, lambda: len(got) == 12)
     out, err = finish(play)
@@ -75,7 +75,7 @@ def test_clock_agrees_with_the_compressed_images(start, listener, picture_folder
         log.append(('image', nanoseconds(message.header.stamp)))
         images.append(message)
 
-    node.create_subscription(CompressedImage, '/image/compressed', receive, 50)
+    node.create_subscription(CompressedImage, '/camera/image_raw/compressed', receive, 50)
     play = start('play', picture_folder, '--compressed', '--clock', '--wait-for-subscriber', START, '--start-delay', 2)
     assert spin_until(executor, lambda: len(images) == 12)
     finish(play)
@@ -94,7 +94,7 @@ def test_a_loop_goes_on_until_it_is_ended(start, listener, picture_folder):
 
     node, executor = listener
     stamps = []
-    node.create_subscription(Image, 'image', lambda m: stamps.append(nanoseconds(m.header.stamp)), 50)
+    node.create_subscription(Image, '/camera/image_raw', lambda m: stamps.append(nanoseconds(m.header.stamp)), 50)
     play = start('play', picture_folder, '--loop', '--fps', 60, '--stamp', 'source', '--wait-for-subscriber', START)
     assert spin_until(executor, lambda: len(stamps) > 30)
     play.send_signal(signal.SIGINT)
@@ -114,10 +114,10 @@ def test_stamps_are_the_present_time_by_default_and_best_effort_is_offered(start
     def receive(message):
         delays.append(time.time() - nanoseconds(message.header.stamp) / 1e9)
 
-    node.create_subscription(Image, 'image', receive, qos_profile_sensor_data)
+    node.create_subscription(Image, '/camera/image_raw', receive, qos_profile_sensor_data)
     play = start('play', picture_folder, '--best-effort', '--loop', '--wait-for-subscriber', START)
     assert spin_until(executor, lambda: len(delays) > 5)
-    (information,) = node.get_publishers_info_by_topic('/image')
+    (information,) = node.get_publishers_info_by_topic('/camera/image_raw')
     assert information.qos_profile.reliability.name == 'BEST_EFFORT'
     play.send_signal(signal.SIGINT)
     finish(play)
@@ -132,7 +132,7 @@ def test_a_frame_that_cannot_be_read_ends_it_with_its_name(start, listener, pict
     (folder / 'frame7.png').write_bytes(b'broken')
     node, executor = listener
     got = []
-    node.create_subscription(Image, 'image', got.append, 50)
+    node.create_subscription(Image, '/camera/image_raw', got.append, 50)
     play = start('play', folder, '--wait-for-subscriber', START)
     assert spin_until(executor, lambda: play.poll() is not None)
     out, err = finish(play)
@@ -150,7 +150,7 @@ def test_frames_that_cannot_be_read_are_left_out_when_asked(start, listener, pic
     (folder / 'frame7.png').write_bytes(b'broken')
     node, executor = listener
     stamps = []
-    node.create_subscription(Image, 'image', lambda m: stamps.append(nanoseconds(m.header.stamp)), 50)
+    node.create_subscription(Image, '/camera/image_raw', lambda m: stamps.append(nanoseconds(m.header.stamp)), 50)
     play = start('play', folder, '--keep-going', '--fps', 20, '--stamp', 'source', '--wait-for-subscriber', START)
     assert spin_until(executor, lambda: len(stamps) == 11)
     out, err = finish(play)
