@@ -1,9 +1,10 @@
-# make demo | test | bench | eval | train | train-smoke | bench-train | build | env | clean | help
+# make demo | test | test-fast | bench | eval | train | train-smoke | bench-train | build | env | lock | clean | help
 #
 # Variables, each with its default:
-#   PYTHON=python3     makes the environment; 3.10 to 3.13, with a sourced ROS 2 that distribution's own
-#   PIP_ARGS=          more arguments for pip, such as an index with another build of PyTorch
-#   CRF=1              0: do without the CRF refinement, which needs a C++ compiler
+#   PYTHON=            makes the environment (python3); 3.10 to 3.13, with a sourced ROS 2 that distribution's own
+#   VENV=.venv         folder of the environment
+#   PIP_ARGS=          more arguments for pip when it installs PyTorch, such as the index of another build
+#   CRF=               0: do without the CRF refinement, which needs a C++ compiler
 #   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
 #   OUT=               demo, eval: folder for the results; without it demo_output, evaluation_output
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
@@ -11,70 +12,69 @@
 #   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag or rendered
 #   ROOT= SPLIT=       eval: where the data is, and which part of it
 #   PARAMS=config/cpu.yaml  demo, eval: parameters of the detector
-#   ARGS=              bench, eval, train, train-smoke, bench-train: more arguments for the program
+#   ARGS=              bench, eval, train, train-smoke, bench-train, test: more arguments for the program
 
-PYTHON ?= python3
 VENV ?= .venv
 RATE ?= 0.2
 DATASET ?= davis2016
 PARAMS ?= config/cpu.yaml
-ROS := $(if $(ROS_DISTRO),sourced,wheels)
 
-# One stamp for each kind of environment: a shell with ROS sourced and one without do not share one.
-STAMP := $(VENV)/.made-with-ros-$(ROS)$(if $(ROS_DISTRO),-$(ROS_DISTRO))
-REQUIREMENTS := $(wildcard requirements/*.txt) scripts/make_env.sh
-SOURCES := package.xml setup.py setup.cfg $(shell find moving_object_detector launch config models resource -type f \
-  -not -name '*.pyc' 2>/dev/null)
-INSTALLED := install/.built
-BIN := $(VENV)/bin
+# Values reach the shell by its environment, as they were given: none of them is ever part of a command.
+VARIABLES := PYTHON VENV PIP_ARGS CRF INPUT OUT RATE VIEW DATASET ROOT SPLIT PARAMS ARGS
+$(foreach name,$(VARIABLES),$(eval override $(name) := $$(value $(name))))
+export $(VARIABLES)
+PROGRAM := "$$VENV/bin/python" scripts/with_args.py ARGS "$$VENV/bin/python" -m
 
 .DEFAULT_GOAL := help
-.PHONY: demo test bench eval train train-smoke bench-train build env clean help
+.PHONY: demo test test-fast bench eval train train-smoke bench-train build env lock check clean help
 
 help:  ## Show the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
-	@sed -n '/^# Variables/,/^$$/{s/^# \{0,1\}//p}' $(MAKEFILE_LIST)
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@sed -n '/^# Variables/,/^$$/{s/^# \{0,1\}//p}' Makefile
 
-env: $(STAMP)  ## Make the environment with the pinned packages.
+env:  ## Make the environment with the pinned packages.
+	@scripts/make_env.sh
 
-$(STAMP): $(REQUIREMENTS)
-	@PIP_ARGS='$(PIP_ARGS)' CRF='$(CRF)' scripts/make_env.sh '$(PYTHON)' '$(VENV)' '$(ROS)'
-	@touch $@
+build: env  ## Build the package with colcon into install/.
+	@scripts/build.sh
 
-build: $(INSTALLED)  ## Build the package with colcon into install/.
+demo: build  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
+	@scripts/with_install.sh "$$VENV/bin/python" -m moving_object_detector.nodes.demo \
+	  "--out=$${OUT:-demo_output}" "--params=$$PARAMS" "--rate=$$RATE" $$([ "$$VIEW" != 1 ] || echo --view) $${INPUT:+-- "$$INPUT"}
 
-# python -m colcon: the interpreter that builds is the one that the installed programs start with.
-$(INSTALLED): $(STAMP) $(SOURCES)
-	@$(BIN)/python -m colcon --log-level error build --packages-select moving_object_detector --event-handlers console_direct-
-	@touch $@
+check: env
+	@"$$VENV/bin/ruff" check .
+	@"$$VENV/bin/ruff" format --check .
+	@"$$VENV/bin/mypy"
+	@"$$VENV/bin/lint-imports" --no-logo
 
-demo: $(INSTALLED)  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
-	@scripts/with_install.sh $(BIN)/python -m moving_object_detector.nodes.demo --out '$(or $(OUT),demo_output)' --params '$(PARAMS)' --rate '$(RATE)' \
-	  $(if $(filter 1,$(VIEW)),--view) $(if $(INPUT),'$(INPUT)')
+test: check  ## Run all checks: ruff, mypy, import rules, pytest.
+	@$(PROGRAM) pytest
 
-test: $(STAMP)  ## Run all checks: ruff, mypy, import rules, pytest.
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pytest
+test-fast: check  ## The same without the tests that take long: under three minutes on two cores.
+	@$(PROGRAM) pytest -m 'not slow'
 
-bench: $(STAMP)  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
-	@$(BIN)/python -m moving_object_detector.tools.bench --json bench.json --plot bench.png $(ARGS)
+bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
+	@$(PROGRAM) moving_object_detector.tools.bench --json bench.json --plot bench.png
 
-eval: $(STAMP)  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
-	@$(BIN)/python -m moving_object_detector.evaluation.evaluate --dataset '$(DATASET)' \
-	  $(if $(ROOT),--root '$(ROOT)') $(if $(SPLIT),--split '$(SPLIT)') --out '$(or $(OUT),evaluation_output)' \
-	  $(if $(findstring --method,$(ARGS)),,--config '$(PARAMS)') $(ARGS)
+eval: env  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
+	@case " $$ARGS" in *\ --method*) PARAMS= ;; esac; \
+	$(PROGRAM) moving_object_detector.evaluation.evaluate "--dataset=$$DATASET" $${ROOT:+"--root=$$ROOT"} \
+	  $${SPLIT:+"--split=$$SPLIT"} "--out=$${OUT:-evaluation_output}" $${PARAMS:+"--config=$$PARAMS"}
 
-train: $(STAMP)  ## Train on your own footage: make train ARGS='--config config/train.yaml data.root=FOLDER'.
-	@$(BIN)/python -m moving_object_detector.training.train $(ARGS)
+train: env  ## Train on your own footage: make train ARGS='--config config/train.yaml data.root=FOLDER'.
+	@$(PROGRAM) moving_object_detector.training.train
 
-train-smoke: $(STAMP)  ## Train for a minute on rendered clips and check that both players learn.
-	@$(BIN)/python -m moving_object_detector.training.smoke $(ARGS)
+train-smoke: env  ## Train for a minute on rendered clips and check that both players learn.
+	@$(PROGRAM) moving_object_detector.training.smoke
 
-bench-train: $(STAMP)  ## Print samples per second and the wait for data of each stage of the training.
-	@$(BIN)/python -m moving_object_detector.training.bench --json bench_train.json $(ARGS)
+bench-train: env  ## Print samples per second and the wait for data of each stage of the training.
+	@$(PROGRAM) moving_object_detector.training.bench --json bench_train.json
 
-clean:  ## Remove what was built and measured, and the environment.
-	rm -rf build install log $(VENV) demo_output evaluation_output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+lock:  ## Make requirements/lock.txt anew, which has the hashes of all packages; needs uv (pip install uv).
+	@scripts/lock.sh
+
+clean:  ## Remove the environment, what was built, and the caches of the checks; results stay.
+	@scripts/make_env.sh remove
+	@for folder in build install log; do [ ! -e "$$folder/COLCON_IGNORE" ] || rm -rf "$$folder"; done
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -112,7 +112,8 @@ def test_colcon_of_the_system_uses_the_active_environment(tmp_path: Path):
 
 
 def make_env(python: object, folder: Path, **environment: str) -> str:
-    done = run(ROOT / 'scripts' / 'make_env.sh', python, folder, 'wheels', env={**os.environ, **environment})
+    environment = {**os.environ, 'PYTHON': str(python), 'VENV': str(folder), 'ROS_DISTRO': '', **environment}
+    done = run(ROOT / 'scripts' / 'make_env.sh', env=environment)
     assert done.returncode == 1
     assert not folder.exists()
     return done.stderr
@@ -132,7 +133,7 @@ def test_missing_python_is_told(tmp_path: Path):
 
 
 def test_missing_compiler_is_told(tmp_path: Path):
-    for tool in ('bash', 'dirname', 'env'):
+    for tool in ('bash', 'dirname', 'env', 'realpath'):
         (tmp_path / tool).symlink_to(f'/usr/bin/{tool}')
     message = make_env(sys.executable, tmp_path / 'venv', PATH=str(tmp_path))
     assert 'no C++ compiler' in message

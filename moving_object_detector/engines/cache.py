@@ -171,7 +171,7 @@ def _read(path: Path, key: Key) -> bytes:
 def _header(line: bytes) -> dict[str, object]:
     try:
         header = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _UnusableError('its header is damaged') from error
     if not isinstance(header, dict):
         raise _UnusableError('its header is damaged')

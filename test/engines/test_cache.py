@@ -89,6 +89,7 @@ def test_a_file_of_another_key_under_this_name(filled, caplog):
         (lambda data: MAGIC + b'[]\n' + PAYLOAD, 'header is damaged'),
         (lambda data: MAGIC + b'{}\n' + PAYLOAD, 'it has no key'),
         (lambda data: MAGIC + b'\xff' * 100_000, 'header is damaged'),
+        (lambda data: MAGIC + b'[' * 16_000 + b'\n' + PAYLOAD, 'header is damaged'),
         (lambda data: data[:-1], 'it is damaged'),
         (lambda data: data + b'x', 'it is damaged'),
         (lambda data: data[:-1] + b'\x00', 'it is damaged'),
