@@ -1,4 +1,9 @@
-"""Render a clip of a random scene: frames, exact masks and exact flow."""
+"""Render a clip with exact truth: a scene of sheets, or a flight over a world of planes.
+
+OUT holds frames/ and masks/ (PNG). A flight also has instances/ (PNG, number of the mover), depth/ (TIFF, float32
+metres along the optical axis, infinite in the sky), trajectory.txt (TUM: stamp, position, quaternion of the optical
+frame in odom) and camera.json; --flow adds flow/ (.flo, to the next frame) and occluded/ (PNG), --bag a rosbag2.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +11,165 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import positive_int
 
+if TYPE_CHECKING:
+    from moving_object_detector.synthetic.flight import Flight
+    from moving_object_detector.synthetic.flight_path import Matrix
+    from moving_object_detector.synthetic.scene import Scene
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program ``render``."""
-    parser = argparse.ArgumentParser(prog='render', description=__doc__)
-    parser.add_argument('out', type=Path, help='folder for frames/ and masks/ (PNG), and flow/ (.flo) with --flow')
+START_STAMP = 1_700_000_000_000_000_000
+"""Of the first frame, nanoseconds."""
+_MOTIONS = ('takeoff', 'forward', 'sideways', 'orbit', 'hover', 'descent', 'walk', 'drive')
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='render', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument('--scene', choices=('sheets', 'flight'), default='sheets', help='default %(default)s')
     parser.add_argument('--frames', type=positive_int, default=80, help='default %(default)s')
     parser.add_argument('--seed', type=int, default=7, help='the same seed gives the same pixels, default %(default)s')
     parser.add_argument('--height', type=int, default=360, help='default %(default)s')
     parser.add_argument('--width', type=int, default=640, help='default %(default)s')
-    parser.add_argument('--objects', type=int, nargs=2, default=(1, 2), metavar=('LEAST', 'MOST'), help='default 1 2')
+    parser.add_argument(
+        '--objects', type=int, nargs=2, default=(1, 2), metavar=('LEAST', 'MOST'), help='sheets: default 1 2'
+    )
+    parser.add_argument('--still', action='store_true', help='nothing moves on its own')
+    parser.add_argument('--motion', choices=_MOTIONS, help='flight: how the camera travels (default: by chance)')
+    parser.add_argument('--parallax', type=float, default=1.0, help='flight: 0 nothing stands up, 2 much and near')
     parser.add_argument('--flow', action='store_true', help='write the flow from each frame to the next')
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        '--bag', action='store_true', help='flight: write OUT/bag with images, CameraInfo, masks and tf from odom'
+    )
+    return parser.parse_args(argv)
 
-    def body() -> int:
-        import cv2
-        from tqdm import tqdm
 
-        from moving_object_detector.common.errors import UserError
-        from moving_object_detector.common.files import make_folder
-        from moving_object_detector.flow.files import write_flow
-        from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
+def _render(arguments: argparse.Namespace) -> int:
+    from moving_object_detector.common.errors import UserError
+    from moving_object_detector.synthetic.flight import FlightOptions, flight
+    from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
-        least, most = arguments.objects
-        if arguments.seed < 0 or not 0 <= least <= most or min(arguments.height, arguments.width) < 32:
-            raise UserError('--seed takes 0 or more, --objects LEAST not above MOST, --height and --width 32 or more')
-        size = (arguments.height, arguments.width)
-        scene = clip_scene(arguments.seed, SceneOptions(size=size, objects=(least, most)))
-        names = ('frames', 'masks', 'flow') if arguments.flow else ('frames', 'masks')
-        for name in names:
-            make_folder(arguments.out / name)
-        for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
-            image = cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(arguments.out / 'frames' / f'{time:05d}.png'), image)
-            cv2.imwrite(str(arguments.out / 'masks' / f'{time:05d}.png'), scene.mask(time).astype('uint8') * 255)
-            if arguments.flow:
-                write_flow(arguments.out / 'flow' / f'{time:05d}.flo', scene.flow(time, time + 1))
+    least, most = (0, 0) if arguments.still else arguments.objects
+    if arguments.seed < 0 or not 0 <= least <= most or min(arguments.height, arguments.width) < 32:
+        raise UserError('--seed takes 0 or more, --objects LEAST not above MOST, --height and --width 32 or more')
+    if not 0 <= arguments.parallax <= 10:
+        raise UserError(f'--parallax is {arguments.parallax}, but takes 0 to 10')
+    size = (arguments.height, arguments.width)
+    if arguments.scene == 'sheets':
+        if arguments.bag or arguments.motion:
+            raise UserError('--bag and --motion need --scene flight: sheets have no camera in space')
+        _write(clip_scene(arguments.seed, SceneOptions(size=size, objects=(least, most))), arguments)
         return 0
+    options = FlightOptions(size, arguments.still, arguments.motion, arguments.parallax, arguments.frames)
+    flown = flight(arguments.seed, options)
+    _write(flown, arguments)
+    _write_camera(flown, arguments)
+    if arguments.bag:
+        _write_bag(flown, arguments)
+    return 0
 
-    return run_program(body)
+
+def _write(scene: Scene | Flight, arguments: argparse.Namespace) -> None:
+    """Write the files of each frame."""
+    import cv2
+    import numpy as np
+    from tqdm import tqdm
+
+    from moving_object_detector.common.files import make_folder
+    from moving_object_detector.flow.files import write_flow
+    from moving_object_detector.synthetic.flight import Flight
+
+    truth = ('instances', 'depth') if isinstance(scene, Flight) else ()
+    motion = ('flow', 'occluded') if arguments.flow else ()
+    folders = {name: arguments.out / name for name in ('frames', 'masks', *truth, *motion)}
+    for folder in folders.values():
+        make_folder(folder)
+    for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
+        pictures = {'frames': cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR)}
+        pictures['masks'] = scene.mask(time).astype(np.uint8) * 255
+        if isinstance(scene, Flight):
+            view = scene.frame(time)
+            pictures |= {'instances': view.instances, 'depth': view.depth}
+        if arguments.flow:
+            write_flow(folders['flow'] / f'{time:05d}.flo', scene.flow(time, time + 1))
+            pictures['occluded'] = scene.occluded(time, time + 1).astype(np.uint8) * 255
+        for name, picture in pictures.items():
+            file = folders[name] / f'{time:05d}{".tiff" if name == "depth" else ".png"}'
+            if not cv2.imwrite(str(file), picture):
+                raise OSError(f'{file}: cannot be written')
+
+
+def stamp(flown: Flight, index: int) -> int:
+    """Return the stamp of a frame, nanoseconds."""
+    return START_STAMP + round(index * 1e9 / flown.fps)
+
+
+def _write_camera(flown: Flight, arguments: argparse.Namespace) -> None:
+    import json
+
+    from moving_object_detector.common.files import write_atomically
+
+    lines = ['# stamp tx ty tz qx qy qz qw: the optical frame (x right, y down, z forward) in odom (z up), metres']
+    for index in range(arguments.frames):
+        pose = flown.pose(index)
+        numbers = (*pose[:3, 3], *quaternion(pose[:3, :3]))
+        seconds, nanoseconds = divmod(stamp(flown, index), 10**9)
+        lines.append(f'{seconds}.{nanoseconds:09d} ' + ' '.join(f'{number:.9f}' for number in numbers))
+    write_atomically(arguments.out / 'trajectory.txt', ('\n'.join(lines) + '\n').encode())
+    height, width = flown.size
+    camera = {
+        'width': width,
+        'height': height,
+        'intrinsics': flown.intrinsics.tolist(),
+        'fps': flown.fps,
+        'motion': flown.motion,
+        'seed': arguments.seed,
+        'parallax': arguments.parallax,
+        'still': arguments.still,
+    }
+    write_atomically(arguments.out / 'camera.json', json.dumps(camera, indent=2).encode())
+
+
+def quaternion(rotation: Matrix) -> tuple[float, float, float, float]:
+    """Return x, y, z, w of a rotation matrix (3, 3)."""
+    import numpy as np
+
+    # Of the symmetric matrix's eigenvectors the one of the largest value (Bar-Itzhack 2000): no case is near zero.
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    k = np.array(
+        ((a - e - i, 0, 0, 0), (b + d, e - a - i, 0, 0), (c + g, f + h, i - a - e, 0), (h - f, c - g, d - b, a + e + i))
+    )
+    x, y, z, w = np.linalg.eigh(k / 3)[1][:, -1]
+    sign = 1.0 if w >= 0 else -1.0
+    return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
+
+
+def _write_bag(flown: Flight, arguments: argparse.Namespace) -> None:
+    import numpy as np
+    from tqdm import tqdm
+
+    from moving_object_detector.datasets.messages import encode_image
+    from moving_object_detector.tools.bags import BagWriter
+
+    frame = 'camera_optical_frame'
+    with BagWriter(arguments.out / 'bag', overwrite=True) as bag:
+        for index in tqdm(range(arguments.frames), unit='frame', desc='bag'):
+            when, view, pose = stamp(flown, index), flown.frame(index), flown.pose(index)
+            bag.write_transform(when, 'odom', frame, pose[:3, 3].tolist(), quaternion(pose[:3, :3]))
+            bag.write_camera_info('/camera/camera_info', when, flown.size, flown.intrinsics.ravel(), frame)
+            bag.write_image('/camera/image_raw', when, encode_image(view.image, 'rgb8'), frame)
+            bag.write_image('/truth', when, encode_image(view.mask.astype(np.uint8) * np.uint8(255), 'mono8'), frame)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program ``render``."""
+    arguments = _parse(argv)
+    return run_program(lambda: _render(arguments))
 
 
 if __name__ == '__main__':

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -107,6 +110,32 @@ class BagWriter(AbstractContextManager['BagWriter']):
         """Append a sensor_msgs/CompressedImage with a file (flat uint8) of this kind, stamped as above."""
         header = self._header(stamp, frame_id)
         self._write_message(topic, 'sensor_msgs/msg/CompressedImage', stamp, header=header, format=kind, data=data)
+
+    def write_camera_info(
+        self, topic: str, stamp: int, size: tuple[int, int], intrinsics: NDArray[np.float64], frame_id: str
+    ) -> None:
+        """Append a sensor_msgs/CameraInfo without distortion: size (height, width), K as nine numbers by rows."""
+        types = self.typestore.types
+        region = types['sensor_msgs/msg/RegionOfInterest'](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        self._write_message(
+            topic, 'sensor_msgs/msg/CameraInfo', stamp, header=self._header(stamp, frame_id), height=size[0],
+            width=size[1], distortion_model='plumb_bob', d=np.zeros(5), k=intrinsics, r=np.eye(3).ravel(),
+            p=np.hstack((intrinsics.reshape(3, 3), np.zeros((3, 1)))).ravel(), binning_x=0, binning_y=0, roi=region,
+        )  # fmt: skip
+
+    def write_transform(
+        self, stamp: int, parent: str, child: str, translation: Sequence[float], rotation: Sequence[float]
+    ) -> None:
+        """Append the pose of ``child`` in ``parent`` (metres; quaternion x, y, z, w) to ``/tf``."""
+        types = self.typestore.types
+        pose = types['geometry_msgs/msg/Transform'](
+            translation=types['geometry_msgs/msg/Vector3'](*translation),
+            rotation=types['geometry_msgs/msg/Quaternion'](*rotation),
+        )
+        stamped = types['geometry_msgs/msg/TransformStamped'](
+            header=self._header(stamp, parent), child_frame_id=child, transform=pose
+        )
+        self._write_message('/tf', 'tf2_msgs/msg/TFMessage', stamp, transforms=[stamped])
 
     def close(self) -> None:
         """Write the index and metadata.yaml; a bag without messages is removed. Further calls do nothing."""
