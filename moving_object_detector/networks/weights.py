@@ -8,6 +8,8 @@ flow is prepared), ``flow_backend`` (what computed the flow they were trained on
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from moving_object_detector.common.errors import ModelError
+from moving_object_detector.common.errors import ModelError, foreign, shown
 from moving_object_detector.common.files import atomic_file
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
@@ -38,6 +40,10 @@ FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
 PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
+FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_PIXELS: Final = {'height': 2048, 'width': 4096}
+CHECKSUM: Final = 'sha256'
+"""In the metadata of files that this version writes: of all tensors."""
 _NAMED_TENSORS: Final = 3
 
 
@@ -61,12 +67,33 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
     _check_metadata(path, metadata)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     check_tensors(path, architecture, state)
-    data = save(state, metadata)
     try:
         with atomic_file(path) as file:
-            file.write(data)
+            file.write(_file_content(state, metadata))
     except OSError as error:
         raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
+
+
+def _file_content(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file with a checksum over its tensors; equal models are equal byte by byte.
+
+    The library writes metadata in an order that differs from process to process.
+    """
+    plain = save(dict(state))
+    start = 8 + int.from_bytes(plain[:8], 'little')
+    text = {**metadata, CHECKSUM: _digest(state)}
+    header = {'__metadata__': dict(sorted(text.items())), **json.loads(plain[8:start])}
+    coded = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+    coded += b' ' * (-len(coded) % 8)
+    return len(coded).to_bytes(8, 'little') + coded + plain[start:]
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)} '.encode())
+        total.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+    return total.hexdigest()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -142,13 +169,13 @@ def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mappin
         expected = ARCHITECTURES[architecture]().state_dict()
     problems = [
         *(f'{name} is missing' for name in expected if name not in state),
-        *(f'{name} is unexpected' for name in state if name not in expected),
+        *(f'{foreign(name)} is unexpected' for name in state if name not in expected),
         *(
             f'{name} is {tuple(state[name].shape)} and should be {tuple(tensor.shape)}'
             for name, tensor in expected.items()
             if name in state and state[name].shape != tensor.shape
         ),
-        *(f'{name} holds {tensor.dtype}' for name, tensor in state.items() if not tensor.is_floating_point()),
+        *(f'{foreign(name)} holds {tensor.dtype}' for name, tensor in state.items() if tensor.dtype not in FLOATS),
     ]
     if problems:
         more = f' and {len(problems) - _NAMED_TENSORS} more' if len(problems) > _NAMED_TENSORS else ''
@@ -169,12 +196,18 @@ def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, st
         with safe_open(path, framework='pt') as file:
             metadata = dict(file.metadata() or {})
             _check_metadata(path, metadata)
-            return {name: file.get_tensor(name) for name in file.keys() if tensors}, metadata  # noqa: SIM118
+            checksum = metadata.pop(CHECKSUM, '')
+            state = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f'{path}: is not a whole safetensors file ({error}); copy or download it again, '
+            f'{path}: is not a whole safetensors file ({foreign(error, 200)}); copy or download it again, '
             f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
+    if tensors and checksum and _digest(state) != checksum:
+        raise ModelError(
+            f'{path}: is damaged, these are not the weights that were saved; copy it again from its source'
+        )
+    return state, metadata
 
 
 def _check_kind(path: Path) -> None:
@@ -202,12 +235,11 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
             f'{path}: has no metadata of this project; import it with: {CONVERT} {path} OUTPUT.safetensors'
         )
     if metadata['format'] != FORMAT:
-        raise ModelError(
-            f'{path}: has format {metadata["format"]}, and this version reads {FORMAT}; update moving_object_detector'
-        )
+        found = foreign(metadata['format'])
+        raise ModelError(f'{path}: has format {found}, and this version reads {FORMAT}; update moving_object_detector')
     if metadata['architecture'] not in ARCHITECTURES:
         raise ModelError(
-            f'{path}: holds the architecture {metadata["architecture"]!r}; known are {", ".join(ARCHITECTURES)}'
+            f'{path}: holds the architecture {shown(metadata["architecture"])}; known are {", ".join(ARCHITECTURES)}'
         )
     if metadata['architecture'] in FLOW_NETWORKS:
         return
@@ -215,7 +247,10 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     if missing:
         raise ModelError(f'{path}: its metadata lacks {", ".join(missing)}; train or convert it again')
     if metadata['flow_input'] not in FLOW_INPUTS:
-        raise ModelError(f'{path}: its flow_input is {metadata["flow_input"]!r}; known are {", ".join(FLOW_INPUTS)}')
-    for key in ('height', 'width'):
-        if not (metadata[key].isascii() and metadata[key].isdigit() and int(metadata[key]) > 0):
-            raise ModelError(f'{path}: its {key} is {metadata[key]!r} and should be a whole number above 0')
+        raise ModelError(
+            f'{path}: its flow_input is {shown(metadata["flow_input"])}; known are {", ".join(FLOW_INPUTS)}'
+        )
+    for key, most in MOST_PIXELS.items():
+        text = metadata[key]
+        if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) <= most):
+            raise ModelError(f'{path}: its {key} is {shown(text)} and should be a whole number from 1 to {most}')

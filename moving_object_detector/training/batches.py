@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.training.distributed import Processes
 
 
@@ -27,6 +28,23 @@ class _Steps:
             yield [step * self._batch + place for place in self._share]
 
 
+class _Guarded(Dataset[Any]):
+    """Gives a user's error in place of an item, which would come out of a worker as a trace in a text."""
+
+    def __init__(self, items: Dataset[Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._items[index]
+        except UserError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Any:
+    return next((item for item in items if isinstance(item, UserError)), None) or default_collate(items)
+
+
 def _one_thread(worker: int) -> None:
     import cv2
 
@@ -36,7 +54,7 @@ def _one_thread(worker: int) -> None:
 
 def batches(
     items: Dataset[Any], first: int, steps: int, batch: int, group: Processes, workers: int = 0, *, pin: bool = False
-) -> Iterable[Any]:
+) -> Iterator[Any]:
     """Return the batches of steps ``first`` to ``steps`` - 1.
 
     Args:
@@ -49,15 +67,24 @@ def batches(
         pin: Put the batches where a GPU copies them from fastest.
 
     Raises:
-        UserError: The batch cannot be divided evenly.
+        UserError: The batch cannot be divided evenly, or an item raises it.
 
     """
-    return DataLoader(
-        items,
+    loader = DataLoader(
+        _Guarded(items),
         batch_sampler=_Steps(first, steps, batch, group),
+        collate_fn=_collate,
         num_workers=workers,
         worker_init_fn=_one_thread,
         # A forked worker would hang in OpenCV, whose threads do not survive the fork.
         multiprocessing_context='spawn' if workers else None,
         pin_memory=pin and torch.cuda.is_available(),
     )
+    return _raised(loader)
+
+
+def _raised(loader: Iterable[Any]) -> Iterator[Any]:
+    for found in loader:
+        if isinstance(found, UserError):
+            raise found
+        yield found

@@ -1,20 +1,37 @@
-"""Checkpoints that a killed run goes on from."""
+"""Checkpoints that a killed run goes on from, each with a checksum, the last two kept."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import logging
+import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import atomic_file
+from moving_object_detector.common.errors import UserError, shown
+from moving_object_detector.common.files import atomic_file, open_file
 from moving_object_detector.common.options import flatten
+
+MARK: Final = b'checkpoint 1 '
+CHECKSUM_BYTES: Final = 32
+NAMED_OPTIONS: Final = 8
+
+
+class _DamagedError(Exception):
+    """A checkpoint is not as it was written."""
+
+
+def earlier(path: Path) -> Path:
+    """Return where the checkpoint before the one in ``path`` is kept."""
+    return path.with_name(f'{path.stem}-before{path.suffix}')
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a run's state; a reader sees the old file or the new one, never half of it.
+    """Write a run's state; the one before is kept beside it, and a kill at any moment leaves one of them whole.
 
     Args:
         path: The file; its folder is made where missing.
@@ -24,34 +41,86 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         UserError: The file cannot be written.
 
     """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
     try:
         with atomic_file(path) as file:
-            torch.save(state, file)
+            file.write(content)
+            file.write(MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest())
+            file.flush()
+            if path.is_file():
+                _keep(path)
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror}; give a path in a folder you own') from error
-    except RuntimeError as error:
-        # What torch.save makes of a full disk.
-        raise UserError(f'{path} cannot be written: {error}; is the disk full?') from error
+        raise UserError(
+            f'{path} cannot be written: {error.strerror}; free some space, or give a path in a folder you own'
+        ) from error
+
+
+def _keep(path: Path) -> None:
+    """Keep a checkpoint as the one before, without a moment in which it is missing: without it a run starts anew."""
+    before = earlier(path)
+    link = before.with_suffix('.link')
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+        link.replace(before)
+        link.unlink(missing_ok=True)  # it stays where both are the same file already
+    except OSError:  # a file system without links
+        with atomic_file(before) as file:
+            file.write(path.read_bytes())
 
 
 def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | None:
     """Read the state of a run with the same options, or None where there is none yet.
 
+    Where the last checkpoint is damaged, the one before it is read, with a warning.
+
     Raises:
-        UserError: The file is damaged, or of a run with other options.
+        UserError: Both are damaged, or the run had other options.
 
     """
     if not path.exists():
         return None
+    for file in (path, earlier(path)):
+        if not file.exists():
+            continue
+        try:
+            state = _read(file)
+        except _DamagedError as error:
+            logging.getLogger(__name__).warning('%s is damaged (%s); it is not used', file, error)
+            continue
+        if file != path:
+            logging.getLogger(__name__).warning('the run goes on from the checkpoint before, %s', file)
+        _compare(file, state['options'], options)
+        return state
+    raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew')
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
+        with open_file(path) as file:
+            whole = file.read()
+        content, mark, checksum = (
+            memoryview(whole)[: -CHECKSUM_BYTES - len(MARK)],
+            whole[-CHECKSUM_BYTES - len(MARK) : -CHECKSUM_BYTES],
+            whole[-CHECKSUM_BYTES:],
+        )
+        if mark != MARK:
+            raise _DamagedError('cut short, or of another version')
+        if hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest() != checksum:
+            raise _DamagedError('its checksum is wrong')
         # Onto the CPU: each process brings it to a device of its own, and a GPU's run may go on without one.
-        state: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
-        found = dict(state['options'])
+        state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+        return {**state, 'options': dict(state['options'])}
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew') from error
+        raise _DamagedError(type(error).__name__) from error
+
+
+def _compare(path: Path, found: dict[str, Any], options: dict[str, Any]) -> None:
     there, here = dict(flatten(found)), dict(flatten(options))
     changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if changed:
-        named = ', '.join(f'{name} {there.get(name)} there and {here.get(name)} now' for name in changed)
+        named = ', '.join(f'{name} {shown(there.get(name))} there and {shown(here.get(name))} now'
+                          for name in changed[:NAMED_OPTIONS])  # fmt: skip
         raise UserError(f'{path} is of a run with other options ({named}); match them, or remove it to start anew')
-    return state

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
 
-Block: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.int32]]
+Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
+CHUNK: Final = 8
+"""Frames that are computed, and lost by a kill, together."""
 HALF_MAX: Final = 65504.0
 """The largest number of half precision."""
 
+_log = logging.getLogger(__name__)
+
 
 def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    """Round a flow to half precision; what is not a number becomes 0, what is too large the largest.
-
-    Args:
-        flow: Any shape, pixels.
-        name: Of the clip, for the warning.
-
-    """
+    """Round a clip's flow (pixels, any shape) to half precision; what is not a number becomes 0, with a warning."""
     finite = np.isfinite(flow)
     if not finite.all():
-        logging.getLogger(__name__).warning(
+        _log.warning(
             '%s: %d values of its flow are not finite; they become 0 or the largest there is', name, (~finite).sum()
         )
         flow = np.nan_to_num(flow, nan=0.0)
@@ -44,33 +41,47 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=interpolation), np.uint8)
 
 
-class _Streams:
-    """Which frames may be a pair: the detector's rule, so that it is trained on what it sees."""
+class Streams:
+    """Which frames may be a pair: the detector's rule, so that it is trained on what it sees.
 
-    def __init__(self, max_gap: float) -> None:
+    Args:
+        max_gap: Seconds between two frames above which they are no pair.
+
+    """
+
+    def __init__(self, max_gap: float = ContinuityConfig.max_gap) -> None:
+        self.max_gap = max_gap
+        self.numbers: list[int] = []
+        """Of each frame the stream that it is in; -1: a repetition, which pairs with nothing."""
         self._continuity = Continuity(round(max_gap * 1e9))
-        self._stream = 0
-        self.anew = 0
-        """Frames so far that started a stream anew."""
+        self._last = 0
 
-    def of(self, frame: Frame) -> int:
-        """Return the number of the stream that the next frame is in; -1: a repetition, which pairs with nothing."""
+    def add(self, frame: Frame) -> None:
+        """Take the next frame."""
         step = self._continuity.follow(frame.stamp, frame.image.shape)
-        if step is Step.REPEATS:
-            return -1
-        self.anew += step.starts_anew
-        self._stream += step.starts_anew
-        return self._stream
+        self._last += step.starts_anew
+        self.numbers.append(-1 if step is Step.REPEATS else self._last)
+
+    def warn(self, name: str) -> None:
+        """Say where most frames start a stream anew."""
+        if 2 * self._last > len(self.numbers):
+            _log.warning(
+                '%s: %d of %d frames start the stream anew, as their size changes or their stamps go back or leave a '
+                'gap of more than %g s, so few pairs remain; is the frame rate or the clock of the recording right?',
+                name, self._last, len(self.numbers), self.max_gap,
+            )  # fmt: skip
 
 
 class _Window:
     """What is kept of the frames around those that are computed next."""
 
-    def __init__(self, name: str, backend: FlowBackend, size: tuple[int, int], gaps: tuple[int, ...]) -> None:
+    def __init__(
+        self, name: str, streams: Streams, backend: FlowBackend, size: tuple[int, int], gaps: tuple[int, ...]
+    ) -> None:
         self.features: dict[int, Any] = {}
         self.images: dict[int, NDArray[np.uint8]] = {}
-        self.streams: list[int] = []
         self._name = name
+        self._streams = streams.numbers
         self._backend = backend
         self._size = size
         self._gaps = gaps
@@ -81,14 +92,15 @@ class _Window:
         self.features = {index: kept for index, kept in self.features.items() if index >= first - reach}
         self.images = {index: kept for index, kept in self.images.items() if index >= first}
 
-    def compute(self, frames: range, batch: int) -> Block:
-        """Return images, flows and streams of some frames; the flow to a neighbour that is not there is 0."""
+    def compute(self, number: int, batch: int) -> Chunk:
+        """Return images and flows of a chunk; the flow to what is no pair is 0."""
+        frames = range(number * CHUNK, min((number + 1) * CHUNK, len(self._streams)))
         flows = np.zeros((len(frames), len(self._gaps), 2, *self._size), np.float16)
         pairs = [
             (row, column, index, index + gap)
             for row, index in enumerate(frames)
             for column, gap in enumerate(self._gaps)
-            if index + gap in self.features and 0 <= self.streams[index] == self.streams[index + gap]
+            if index + gap in self.features and 0 <= self._streams[index] == self._streams[index + gap]
         ]
         for first in range(0, len(pairs), batch):
             rows, columns, sources, targets = zip(*pairs[first : first + batch], strict=True)
@@ -96,71 +108,55 @@ class _Window:
                 [self.features[index] for index in sources], [self.features[index] for index in targets], self._size
             )
             flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), self._name)
-        images = np.stack([self.images[index] for index in frames])
-        return images, flows, np.array([self.streams[index] for index in frames], np.int32)
+        return number, np.stack([self.images[index] for index in frames]), flows
 
 
 def clip_flows(
     name: str,
     frames: Iterable[Frame],
+    streams: Streams,
     backend: FlowBackend,
     size: tuple[int, int],
     gaps: tuple[int, ...],
     batch: int,
-    first: int = 0,
-    max_gap: float = ContinuityConfig.max_gap,
-) -> Iterator[Block]:
-    """Yield the clip from frame ``first`` on, some frames at a time.
+    done: Collection[int] = (),
+) -> Iterator[Chunk]:
+    """Yield the chunks of a clip that are not done yet.
 
-    Features of a frame are computed once; in memory are those of the window and of one batch. Pairs are grouped
-    by their place in the clip, so that a run that goes on later computes the same batches.
+    Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
+    their place in the clip, so that a run that goes on later computes the same batches.
 
     Args:
         name: Of the clip.
         frames: All of it, in order.
+        streams: Empty; of all frames in the end.
         backend: Estimates the flow.
         size: (height, width) of the results.
         gaps: From a frame to its neighbours, the same forward and backward.
         batch: Pairs that the backend gets at once.
-        first: Frames before this one are read, but not computed.
-        max_gap: Seconds between two frames above which they are no pair.
+        done: Numbers of chunks that are not computed.
 
     Yields:
-        Images uint8 (n, height, width, 3) RGB, flows float16 (n, gaps, 2, height, width) in pixels of ``size``, 0
-        where the neighbour is outside the clip or no pair, and int32 (n,): frames with the same number are in one
-        continuous stream, -1 is in none.
-
-    Raises:
-        UserError: The clip has fewer than two frames or than ``first``.
+        Number, images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels of
+        ``size``, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last chunk.
 
     """
-    window = _Window(name, backend, size, gaps)
+    window = _Window(name, streams, backend, size, gaps)
     reach = max(gaps)
-    block = max(1, batch // len(gaps))
-    start, count = first, 0
-    streams = _Streams(max_gap)
+    number = 0
     for index, frame in enumerate(frames):
-        window.streams.append(streams.of(frame))
-        count = index + 1
-        if index < start - reach:
-            continue
-        window.features[index] = backend.features(frame.image)
-        if index >= start:
+        streams.add(frame)
+        near = range(max(index - reach, 0) // CHUNK, (index + reach) // CHUNK + 1)
+        if any(one not in done for one in near):
+            window.features[index] = backend.features(frame.image)
+        if index // CHUNK not in done:
             window.images[index] = _resize(frame.image, size)
-        if index == start + block - 1 + reach:
-            yield window.compute(range(start, start + block), batch)
-            start += block
-            window.forget_before(start)
-    if count < max(2, first):
-        raise UserError(f'{name}: {count} frames could be read, which is too few; flow takes a pair of frames')
-    for begin in range(start, count, block):
-        yield window.compute(range(begin, min(begin + block, count)), batch)
-    if 2 * streams.anew > count:
-        logging.getLogger(__name__).warning(
-            '%s: %d of %d frames start the stream anew, as their size changes or their stamps go back or leave a gap '
-            'of more than %g s, so few pairs remain; is the frame rate or the clock of the recording right?',
-            name,
-            streams.anew,
-            count,
-            max_gap,
-        )
+        if index == (number + 1) * CHUNK - 1 + reach:
+            if number not in done:
+                yield window.compute(number, batch)
+            number += 1
+            window.forget_before(number * CHUNK)
+    for last in range(number, -(-len(streams.numbers) // CHUNK)):
+        if last not in done:
+            yield window.compute(last, batch)
+    streams.warn(name)

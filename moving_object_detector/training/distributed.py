@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, shown
+from moving_object_detector.common.files import lock, make_folder
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f'run.device is {name!r}, but takes auto, cpu, cuda or cuda:N') from error
+        raise UserError(f'run.device is {shown(name)}, but takes auto, cpu, cuda or cuda:N') from error
     if device.type not in {'cpu', 'cuda'}:
-        raise UserError(f'run.device is {name!r}, but takes auto, cpu, cuda or cuda:N')
+        raise UserError(f'run.device is {shown(name)}, but takes auto, cpu, cuda or cuda:N')
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise UserError(f'run.device is {name}, but PyTorch sees no GPU; use cpu, or install PyTorch for your CUDA')
     if name == 'cuda':
@@ -97,6 +99,29 @@ def choose_device(name: str) -> torch.device:
             'process for each (torchrun --nproc-per-node), or set run.device=cpu'
         )
     return device
+
+
+@contextmanager
+def session(out: Path, device_name: str, threads: int) -> Iterator[tuple[Processes, torch.device]]:
+    """Set up a training: the folder, held against other trainings, and the processes that ``torchrun`` has started.
+
+    Args:
+        out: Folder of the run; made where missing.
+        device_name: The option ``run.device``.
+        threads: CPU threads of PyTorch; 0: its own choice.
+
+    Raises:
+        UserError: The folder cannot be made or is in use, or there is no such device.
+
+    """
+    make_folder(out)
+    leads = os.environ.get('RANK', '0') == '0'
+    with lock(out / 'lock', f'the training folder {out}') if leads else nullcontext():
+        if threads:
+            torch.set_num_threads(threads)
+        device = choose_device(device_name)
+        with processes(device) as group:
+            yield group, device
 
 
 @contextmanager

@@ -1,30 +1,137 @@
 """Flows of all pairs of a clip within a few frames, computed once and kept on disk.
 
-Each clip has a folder of its own, whose name ends in a key: a hash of the clip's files, the backend, the size, the
-largest gap and the format. What changes any of these finds no folder, so a stale one is never used.
+Each clip has a folder, whose name ends in a key: a hash of the clip's files, the backend, the size, the largest gap and
+the format. In it are chunks of eight frames, ``00000-images.npy`` and ``00000-flow.npy``, each with its checksum after
+the array; a chunk that is there is done. ``streams.npy`` comes last: of each frame the continuous stream it is in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import InUseError, UserError
+from moving_object_detector.common.files import atomic_file, lock, open_file
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.collection import ClipFiles
+from moving_object_detector.datasets.prefetch import Prefetch
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.training.cache_filler import Job, fill_cache
-from moving_object_detector.training.clip_store import FORMAT, HEADER, ClipLayout, cache_errors, finished_frames
+from moving_object_detector.training.clip_flow import CHUNK, Streams, clip_flows
+
+FORMAT: Final = 3
+"""Of the files; another number, another key."""
+CHECKSUM_BYTES: Final = 16
+REPAIRS: Final = 3
+"""Of a training, before it is given up."""
+IMAGES, FLOW, STREAMS = 'images', 'flow', 'streams.npy'
+
+Result = TypeVar('Result')
+
+_checked: set[Path] = set()  # files whose checksum this process has found right
+_log = logging.getLogger(__name__)
+
+
+class CacheError(UserError):
+    """A file of the cache is gone or damaged; :func:`cached_clips` computes it again."""
+
+
+def repaired(body: Callable[[], Result], *, alone: bool, times: int = REPAIRS) -> Result:
+    """Run a training; where part of the cache is gone or damaged, say so, and run it again, which computes that part.
+
+    Args:
+        body: Opens the cache, trains, and goes on from its last checkpoint when it is called again.
+        alone: Whether this is the only process of the training; several cannot go back together.
+        times: Attempts before it is given up.
+
+    """
+    try:
+        return body()
+    except CacheError as error:
+        if not alone or not times:
+            raise
+        _log.warning('%s, which is now: the training goes on from its last checkpoint', error)
+    return repaired(body, alone=alone, times=times - 1)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy with a checksum after it; raises OSError."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    content = buffer.getbuffer()
+    # What a power failure cuts short the checksum finds.
+    with atomic_file(path, durable=False) as file:
+        file.write(content)
+        file.write(hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest())
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an array that :func:`write_array` has written; its checksum is compared when a process first reads it.
+
+    Raises:
+        CacheError: The file is gone or damaged; a damaged one is removed.
+
+    """
+    try:
+        if path not in _checked:
+            if not _is_whole(path):
+                path.unlink(missing_ok=True)
+                raise CacheError(f'{path}: damaged, a part of the flow cache; it is computed again at the next start')
+            _checked.add(path)
+        return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
+    except (OSError, ValueError) as error:
+        if isinstance(error, CacheError):
+            raise
+        _checked.discard(path)
+        raise CacheError(f'{path}: gone, a part of the flow cache; it is computed again at the next start') from error
+
+
+def _is_whole(path: Path) -> bool:
+    total = hashlib.blake2b(digest_size=CHECKSUM_BYTES)
+    tail = b''
+    with open_file(path) as file:
+        while block := file.read(1 << 20):
+            block = tail + block
+            total.update(block[:-CHECKSUM_BYTES])
+            tail = block[-CHECKSUM_BYTES:]
+    return total.digest() == tail
+
+
+def _chunk(folder: Path, number: int, kind: str) -> Path:
+    return folder / f'{number:05d}-{kind}.npy'
+
+
+def _done(folder: Path) -> set[int]:
+    """Return the chunks that are there."""
+    names = {path.name for path in folder.glob('*.npy')}
+    numbers = {int(name[:5]) for name in names if re.fullmatch(rf'\d{{5}}-{FLOW}\.npy', name)}
+    return {number for number in numbers if f'{number:05d}-{IMAGES}.npy' in names}
+
+
+def _streams(folder: Path) -> tuple[int, ...] | None:
+    """Return the stream of each frame where the clip is complete, else None."""
+    if not (folder / STREAMS).is_file():
+        return None
+    try:
+        streams = tuple(np.array(map_array(folder / STREAMS)).tolist())
+    except CacheError as error:
+        _log.warning('%s', error)
+        return None
+    whole = _done(folder) >= set(range(-(-len(streams) // CHUNK)))
+    return streams if whole else None
 
 
 @dataclass(frozen=True)
@@ -33,7 +140,6 @@ class CachedClip:
 
     Attributes:
         name: As in the collection.
-        frame_count: How many frames there are.
         size: (height, width) of images and flows in pixels.
         gaps: From a frame to its neighbours, such as -2, -1, 1, 2.
         streams: Of each frame the number of its continuous stream; -1: it is in none.
@@ -41,21 +147,20 @@ class CachedClip:
     """
 
     name: str
-    frame_count: int
     size: tuple[int, int]
     gaps: tuple[int, ...]
     folder: Path
     annotations: tuple[Annotation | None, ...]
     streams: tuple[int, ...]
 
+    @property
+    def frame_count(self) -> int:
+        """How many frames there are."""
+        return len(self.streams)
+
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return a frame, uint8 (height, width, 3) RGB.
-
-        Raises:
-            IndexError: There is no such frame.
-
-        """
-        return np.array(self._map('images.npy', self._checked(index)))
+        """Return a frame, uint8 (height, width, 3) RGB; raises IndexError and CacheError."""
+        return np.array(self._read(IMAGES, self._checked(index)), np.uint8)
 
     def flow(self, index: int, gap: int) -> NDArray[np.float32]:
         """Return the flow from a frame to its neighbour, (2, height, width): u right, v down, in pixels.
@@ -63,6 +168,7 @@ class CachedClip:
         Raises:
             ValueError: The gap is not one of :attr:`gaps`.
             IndexError: The frame or its neighbour is outside the clip, or they are no pair.
+            CacheError: The file is gone or damaged.
 
         """
         if gap not in self.gaps:
@@ -70,15 +176,10 @@ class CachedClip:
         self._checked(index + gap)
         if gap not in self.neighbours(index):
             raise IndexError(f'{self.name}: frames {index} and {index + gap} are not of one continuous stream')
-        return np.asarray(self._map('flow.npy', self._checked(index))[self.gaps.index(gap)], np.float32)
+        return np.array(self._read(FLOW, index)[self.gaps.index(gap)], np.float32)
 
     def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the gaps that lead to another frame of the same stream; none where the detector would start anew.
-
-        Raises:
-            IndexError: There is no such frame.
-
-        """
+        """Return the gaps to frames of the same stream; none where the detector would start anew; raises IndexError."""
         own = self.streams[self._checked(index)]
         inside = (gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
         return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
@@ -100,21 +201,20 @@ class CachedClip:
             raise IndexError(f'{self.name}: frame {index} of {self.frame_count}')
         return index
 
-    def _map(self, name: str, index: int) -> NDArray[Any]:
-        """Map one frame of a file; a map of whole files would hold one open for each clip."""
-        layout = ClipLayout(self.size, self.gaps)
-        kind, shape = layout.arrays[name]
-        record = layout.file_bytes(name, 1) - HEADER
-        return np.memmap(self.folder / name, kind, 'r', HEADER + index * record, shape)
+    def _read(self, kind: str, index: int) -> NDArray[Any]:
+        number, place = divmod(index, CHUNK)
+        return np.asarray(map_array(_chunk(self.folder, number, kind))[place])
 
 
 def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
     """Return a hash of what the clip's cache depends on, 16 hexadecimal digits."""
+    if not clip.files:
+        raise UserError(f'{clip.name}: no file was found to read; is it a complete recording?')
     total = hashlib.blake2b(json.dumps({**settings, 'topic': clip.topic}, sort_keys=True).encode(), digest_size=8)
     for path in clip.files:
         content = hashlib.blake2b()
         try:
-            with path.open('rb') as file:
+            with open_file(path) as file:
                 while block := file.read(1 << 20):
                     content.update(block)
         except OSError as error:
@@ -134,7 +234,7 @@ def cached_clips(
     *,
     progress: bool = True,
 ) -> list[CachedClip]:
-    """Return the clips with their flows, computing what is not in the cache yet.
+    """Return the clips with their flows, computing what is not in the cache yet; clips without a pair are left out.
 
     A run that was killed goes on where it was. Several processes may do this at once on one folder: each computes
     clips that no other is at, and waits for the rest.
@@ -150,39 +250,102 @@ def cached_clips(
         progress: Whether to show a bar on stderr.
 
     Raises:
-        UserError: A clip cannot be read, is shorter than two frames or changes its size; or the disk is too small,
-            full or cannot be written. What was finished is kept.
+        UserError: A clip cannot be read, none has a pair; or the disk is too small, full or cannot be written. What
+            was finished is kept.
 
     """
     if largest_gap < 1 or batch < 1 or min(size) < 1:
         raise ValueError(f'largest gap {largest_gap}, batch {batch}, size {size}: all take 1 or more')
     gaps = tuple(gap for gap in range(-largest_gap, largest_gap + 1) if gap)
-    layout = ClipLayout(size, gaps)
     settings: dict[str, object] = {'format': FORMAT, 'backend': fingerprint, 'size': size, 'largest gap': largest_gap}
-    jobs = []
+    folders = []
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
-        jobs.append(Job(clip, folder / f'{label}-{_clip_key(clip, settings)}'))
-    with cache_errors(folder):
-        missing = [job for job in jobs if finished_frames(job.folder, layout) is None]
-    if missing:
-        fill_cache(folder, missing, layout, backend, batch, settings, progress=progress)
-    return [_open(job, layout) for job in jobs]
+        folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
+    with _disk_errors(folder):
+        streams = [_streams(one) for one in folders]
+        missing = [(clip, one) for clip, one, found in zip(clips, folders, streams, strict=True) if found is None]
+        if missing:
+            _fill(folder, missing, backend, size, gaps, batch, progress=progress)
+    cached = []
+    for clip, one in zip(clips, folders, strict=True):
+        found = _streams(one)
+        if found is None:
+            raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
+        opened = CachedClip(clip.name, size, gaps, one, clip.annotations, found)
+        if not any(opened.neighbours(index) for index in range(len(found))):
+            _log.warning('%s: no pair of frames in its %d; it is left out', clip.name, len(found))
+            continue
+        if clip.annotations and len(clip.annotations) != len(found):
+            _log.warning(
+                '%s has %d frames, but %d annotations; frames without one are not scored',
+                clip.name, len(found), len(clip.annotations),
+            )  # fmt: skip
+        cached.append(opened)
+    if not cached:
+        raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
+    return cached
 
 
-def _open(job: Job, layout: ClipLayout) -> CachedClip:
-    frames = finished_frames(job.folder, layout)
-    if frames is None:
-        raise UserError(f'{job.folder}: this folder of the flow cache has been removed or cut short; start again')
-    annotations = job.clip.annotations
-    if annotations and len(annotations) != frames:
-        logging.getLogger(__name__).warning(
-            '%s has %d frames, but %d annotations; frames without one are not scored',
-            job.clip.name,
-            frames,
-            len(annotations),
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a message: full, read-only, no right to write."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'{folder}: the flow cache cannot be read or written: {error.strerror}; what is finished is kept, so free '
+            'some space or give another folder and start again'
+        ) from error
+
+
+def _fill(
+    folder: Path,
+    jobs: Sequence[tuple[ClipFiles, Path]],
+    backend: FlowBackend,
+    size: tuple[int, int],
+    gaps: tuple[int, ...],
+    batch: int,
+    *,
+    progress: bool,
+) -> None:
+    """Compute clips into their folders: first those that no other process is at, then what the others have left."""
+    for _, one in jobs:
+        one.mkdir(parents=True, exist_ok=True)
+    # 0 frames where only reading all of a clip tells.
+    frames = [max((clip.source().frame_count or 0) - CHUNK * len(_done(one)), 0) for clip, one in jobs]
+    needed = sum(frames) * prod(size) * (3 + 2 * 2 * len(gaps))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f'{folder}: the flow cache takes {needed / 1e9:.2f} GB more, but {free / 1e9:.2f} GB are free there; '
+            'free some space, give a folder on another disk, or a smaller size or largest gap'
         )
-    kind, _ = layout.arrays['streams.npy']
-    with cache_errors(job.folder):
-        streams = np.fromfile(job.folder / 'streams.npy', kind, frames, offset=HEADER)
-    return CachedClip(job.clip.name, frames, layout.size, layout.gaps, job.folder, annotations, tuple(streams.tolist()))
+    with tqdm(total=sum(frames), unit='frame', disable=not progress) as bar:
+        for wait in (False, True):
+            left = []
+            for clip, one in jobs:
+                bar.set_description(f'{"waiting for" if wait else "flow of"} {clip.name}')
+                try:
+                    with lock(one / 'lock', f'the flow cache of {clip.name}', wait=wait):
+                        if _streams(one) is None:
+                            for count in _compute(clip, one, backend, size, gaps, batch):
+                                bar.update(count)
+                except InUseError:
+                    left.append((clip, one))
+            jobs = left
+
+
+def _compute(
+    clip: ClipFiles, folder: Path, backend: FlowBackend, size: tuple[int, int], gaps: tuple[int, ...], batch: int
+) -> Iterator[int]:
+    """Compute the chunks of a clip that are missing; yield how many frames came to it."""
+    done, streams = _done(folder), Streams()
+    if (folder / STREAMS).exists():
+        _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', folder)
+    with Prefetch(clip.source(), depth=4) as frames:
+        for number, images, flows in clip_flows(clip.name, frames, streams, backend, size, gaps, batch, done):
+            write_array(_chunk(folder, number, IMAGES), images)
+            write_array(_chunk(folder, number, FLOW), flows)
+            yield len(images)
+    write_array(folder / STREAMS, np.array(streams.numbers, np.int32))

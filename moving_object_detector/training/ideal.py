@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import make_folder
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.detection.sign import resolve_sign
@@ -28,7 +27,7 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, save_network
 from moving_object_detector.training.card import as_text, identity, write_card
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.distributed import choose_device, processes
+from moving_object_detector.training.distributed import session
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.ideal_pairs import (
     AnnotatedFrame,
@@ -69,11 +68,7 @@ def run_ideal(config: TrainConfig, out: Path, command: Sequence[str]) -> Path | 
     config = replace(config, rendered=replace(config.rendered, steps=0), game=replace(config.game, consistency=0.0))
     if not config.data.root:
         raise UserError('--ideal needs annotated footage; give data.root=PATH of a data set')
-    make_folder(out)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    device = choose_device(config.run.device)
-    with processes(device) as group:
+    with session(out, config.run.device, config.run.threads) as (group, device):
         if group.leads:
             sys.stderr.write(f'{WARNING}\n')
         clips = find_clips(roots_of(config.data.root), config.data.split, config.data.topic or None)

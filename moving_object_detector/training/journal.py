@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import atomic_file
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -54,9 +55,8 @@ class Journal:
             (self._folder / 'pictures').mkdir(parents=True, exist_ok=True)
             log = self._folder / LOG
             kept = [line for line in read_log(log) if self._is_kept(line)]
-            temporary = log.with_suffix('.tmp')
-            temporary.write_text(''.join(f'{json.dumps(line)}\n' for line in kept), encoding='utf-8')
-            temporary.replace(log)
+            with atomic_file(log) as file:
+                file.write(''.join(f'{json.dumps(line)}\n' for line in kept).encode())
             self._log = log.open('a', encoding='utf-8')
         except OSError as error:
             raise UserError(f'{self._folder} cannot be written to: {error.strerror}; give another --out') from error

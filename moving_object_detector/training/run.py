@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import make_folder
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
 from moving_object_detector.training.card import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.distributed import choose_device, processes
-from moving_object_detector.training.flow_cache import CachedClip
+from moving_object_detector.training.distributed import Processes, session
+from moving_object_detector.training.flow_cache import CachedClip, repaired
 from moving_object_detector.training.game import candidate_steps
 from moving_object_detector.training.loop import LoopOptions, fit
 from moving_object_detector.training.prepare import make_networks, make_stages, open_clips
@@ -57,48 +56,50 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Path
         UserError: Options, footage, files or the folder are wrong, or the training diverged.
 
     """
-    make_folder(out)
     if not config.data.root and not config.rendered.steps and not config.inpainter_alone:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps:
         raise UserError('rendered.steps, inpainter.steps and game.steps are all 0; set one of them above 0')
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    device = choose_device(config.run.device)
-    with processes(device) as group:
-        clips = open_clips(config, out, device, progress=group.leads)
-        frames = _judged_frames(config, clips)
-        networks = make_networks(config)
-        candidates = out / 'candidates'
+    with session(out, config.run.device, config.run.threads) as (group, device):
+        return repaired(lambda: _train(config, out, command, group, device), alone=group.count == 1)
 
-        def candidate(step: int, network: nn.Module) -> None:
-            save_network(copy.deepcopy(network).cpu(), candidates / _candidate_name(step), _metadata(config))
 
-        stages = make_stages(config, networks, clips, group, device, candidate)
-        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
-        fit(stages, out, identity(config, [clip.folder.name for clip in clips]), loop, group)
-        if not group.leads:
-            return None
-        generator, inpainter = networks
-        judged: dict[str, Judgement] = {}
-        chosen = 'last'
-        if clips and config.game.steps:
-            # By their names: the folder may hold those of an earlier run.
-            steps = candidate_steps(config.game.steps, config.run.candidates)
-            judged = _judge_all(config, clips, frames, [candidates / _candidate_name(step) for step in steps], device)
-            chosen = choose(judged, config.run.select)
-            generator.load_state_dict(load_network(candidates / f'{chosen}.safetensors')[0].state_dict())
-        lengths = {clip.name: clip.frame_count for clip in clips}
-        if clips or config.inpainter_alone:
-            model = out / f'{config.name}-inpainter.safetensors'
-            save_network(inpainter.cpu(), model, _metadata(config))
-        if config.inpainter_alone:
-            model.with_suffix('.md').write_text(write_inpainter_card(config, command, lengths), encoding='utf-8')
-            return model
-        model = out / f'{config.name}.safetensors'
-        save_network(generator.cpu(), model, _metadata(config))
-        model.with_suffix('.md').write_text(write_card(config, command, lengths, judged, chosen), encoding='utf-8')
+def _train(
+    config: TrainConfig, out: Path, command: Sequence[str], group: Processes, device: torch.device
+) -> Path | None:
+    clips = open_clips(config, out, device, progress=group.leads)
+    frames = _judged_frames(config, clips)
+    networks = make_networks(config)
+    candidates = out / 'candidates'
+
+    def candidate(step: int, network: nn.Module) -> None:
+        save_network(copy.deepcopy(network).cpu(), candidates / _candidate_name(step), _metadata(config))
+
+    stages = make_stages(config, networks, clips, group, device, candidate)
+    loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
+    fit(stages, out, identity(config, [clip.folder.name for clip in clips]), loop, group)
+    if not group.leads:
+        return None
+    generator, inpainter = networks
+    judged: dict[str, Judgement] = {}
+    chosen = 'last'
+    if clips and config.game.steps:
+        # By their names: the folder may hold those of an earlier run.
+        steps = candidate_steps(config.game.steps, config.run.candidates)
+        judged = _judge_all(config, clips, frames, [candidates / _candidate_name(step) for step in steps], device)
+        chosen = choose(judged, config.run.select)
+        generator.load_state_dict(load_network(candidates / f'{chosen}.safetensors')[0].state_dict())
+    lengths = {clip.name: clip.frame_count for clip in clips}
+    if clips or config.inpainter_alone:
+        model = out / f'{config.name}-inpainter.safetensors'
+        save_network(inpainter.cpu(), model, _metadata(config))
+    if config.inpainter_alone:
+        model.with_suffix('.md').write_text(write_inpainter_card(config, command, lengths), encoding='utf-8')
         return model
+    model = out / f'{config.name}.safetensors'
+    save_network(generator.cpu(), model, _metadata(config))
+    model.with_suffix('.md').write_text(write_card(config, command, lengths, judged, chosen), encoding='utf-8')
+    return model
 
 
 def _candidate_name(step: int) -> str:

@@ -3,8 +3,9 @@
     kill_sweep.py FOLDER KILLS ARGUMENT...    a run of the program ``train`` with these arguments
     kill_sweep.py FOLDER KILLS --toy          stages so small that it can be killed at many moments
 
-The run that nobody kills stays in FOLDER/whole. A moment is a call or a return in a module of the trainer: before, in
-and after every write of a file among them. Prints a JSON list, one entry a kill.
+The run that nobody kills stays in FOLDER/whole. A moment is a call or a return in a module of the
+training or in what writes files: before, in and after every write of a file among them. Prints a JSON list, one entry
+a kill.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import torch
 import toys
 
 import moving_object_detector.training.run  # noqa: F401
+from moving_object_detector.common import files
 from moving_object_detector.synthetic.textures import pooled_texture
 from moving_object_detector.training import train
 
-TRAINER = str(Path(train.__file__).parent)
+WATCHED = (str(Path(train.__file__).parent), files.__file__)
 RESULTS = ('*.safetensors', 'candidates/*', 'log.jsonl', 'result')
 
 
@@ -40,7 +42,7 @@ def forked(run: Callable[[Path], int], out: Path, moment: int = 0) -> int:
 
         def watch(frame, event, argument):
             nonlocal passed
-            if frame.f_code.co_filename.startswith(TRAINER):
+            if frame.f_code.co_filename.startswith(WATCHED):
                 passed += 1
                 if passed == moment:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def test_round_trip_in_a_new_folder(tmp_path):
         state = load_checkpoint(path, dict(OPTIONS))
         assert state['step'] == step
         assert torch.equal(state['weights']['a'], torch.arange(4.0) * step)
-    assert [file.name for file in path.parent.iterdir()] == ['run.checkpoint']
+    assert {file.name for file in path.parent.iterdir()} == {'run.checkpoint', 'run-before.checkpoint'}
 
 
 def test_what_a_kill_during_writing_leaves_does_not_matter(tmp_path):
@@ -39,7 +41,7 @@ def test_a_run_with_other_options(tmp_path):
     ):
         load_checkpoint(path, {'steps': 11, 'seed': 1})
     save_checkpoint(path, {'options': {'data': {'root': 'a', 'gap': 5}, 'seed': 1}})
-    with pytest.raises(UserError, match=r'\(data\.gap 5 there and 2 now, name None there and x now\)'):
+    with pytest.raises(UserError, match=r"\(data\.gap 5 there and 2 now, name None there and 'x' now\)"):
         load_checkpoint(path, {'data': {'root': 'a', 'gap': 2}, 'seed': 1, 'name': 'x'})
 
 
@@ -48,13 +50,52 @@ def test_a_full_disk(tmp_path, full_disk):
     save_checkpoint(path, {'options': OPTIONS, 'step': 3})
     with full_disk(after=10_000), pytest.raises(UserError, match=r'run\.checkpoint cannot be written'):
         save_checkpoint(path, {'options': OPTIONS, 'weights': torch.zeros(1_000_000)})
-    assert [file.name for file in tmp_path.iterdir()] == ['run.checkpoint']
     assert load_checkpoint(path, OPTIONS)['step'] == 3
 
 
 class Malicious:
     def __reduce__(self):
         return exec, ("raise SystemExit('code from the file has run')",)
+
+
+def flipped(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_any_flipped_bit_is_found_and_the_checkpoint_before_is_taken(tmp_path, caplog):
+    path = tmp_path / 'run.checkpoint'
+    for step in (3, 6):
+        save_checkpoint(path, {'options': OPTIONS, 'step': step, 'weights': torch.arange(50.0)})
+    whole = path.read_bytes()
+    bits = np.random.default_rng(1).integers(0, 8 * len(whole), 200)
+    for bit in bits.tolist():
+        flipped(path, bit)
+        assert load_checkpoint(path, OPTIONS)['step'] == 3, bit
+        path.write_bytes(whole)
+    assert load_checkpoint(path, OPTIONS)['step'] == 6
+    assert 'run.checkpoint is damaged' in caplog.text
+    assert 'run-before.checkpoint' in caplog.text
+    flipped(path, 80)
+    flipped(tmp_path / 'run-before.checkpoint', 80)
+    with pytest.raises(UserError, match=r'run\.checkpoint'):
+        load_checkpoint(path, OPTIONS)
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_without_its_checkpoint_a_run_starts_anew(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.delattr('os.link')
+        monkeypatch.setattr('os.link', lambda *_: Path('/no such file').stat(), raising=False)
+    path = tmp_path / 'run.checkpoint'
+    for step in (3, 6, 9):
+        save_checkpoint(path, {'options': OPTIONS, 'step': step})
+    assert {file.name for file in tmp_path.iterdir()} == {'run.checkpoint', 'run-before.checkpoint'}
+    flipped(path, 80)
+    assert load_checkpoint(path, OPTIONS)['step'] == 6
+    path.unlink()
+    assert load_checkpoint(path, OPTIONS) is None
 
 
 @pytest.mark.parametrize('kind', ['empty', 'text', 'cut short', 'no options', 'malicious'])

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import Frame
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.training.clip_flow import HALF_MAX, clip_flows, to_half
+from moving_object_detector.training import clip_flow
+from moving_object_detector.training.clip_flow import HALF_MAX, Streams, clip_flows, to_half
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
@@ -46,9 +46,16 @@ class Watched(DisFlow):
         return super().estimate(sources, targets, size)
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(clip_flow, 'CHUNK', 2)
+
+
 def collect(clip, **changes):
     settings = {'backend': DisFlow((32, 64), 'ultrafast'), 'size': SIZE, 'gaps': GAPS, 'batch': 16} | changes
-    images, flows, _ = zip(*clip_flows('clip', clip, **settings), strict=True)
+    streams = settings.pop('streams', Streams())
+    numbers, images, flows = zip(*clip_flows('clip', clip, streams, **settings), strict=True)
+    assert list(numbers) == sorted(set(range(-(-len(clip) // 2))) - set(settings.get('done', ())))
     return np.concatenate(images), np.concatenate(flows)
 
 
@@ -76,14 +83,21 @@ def test_every_flow_is_the_backends(count, batch):
 
 
 @pytest.mark.parametrize('batch', [4, 9])
-@pytest.mark.parametrize('first', range(12))
-def test_going_on_later_gives_the_rest(first, batch):
+@pytest.mark.parametrize('done', [{0}, {5}, {1, 2}, {0, 2, 4}, {3, 4, 5}])
+def test_going_on_later_gives_the_rest(done, batch):
     clip = frames(11)
     images, flows = collect(clip, batch=batch)
-    rest = list(clip_flows('clip', clip, DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, batch, first))
-    assert sum(len(block) for block, *_ in rest) == 11 - first
-    assert np.array_equal(np.concatenate([images[:first], *(block for block, *_ in rest)]), images)
-    assert np.array_equal(np.concatenate([flows[:first], *(block for _, block, _ in rest)]), flows)
+    rest = collect(clip, batch=batch, done=done)
+    missing = np.array([index // 2 not in done for index in range(11)])
+    assert np.array_equal(rest[0], images[missing])
+    assert np.array_equal(rest[1], flows[missing])
+
+
+def test_what_is_done_is_not_prepared_again():
+    backend = Watched()
+    collect(frames(40), backend=backend, done=set(range(20)) - {7})
+    # The frames of the chunk, their neighbours, and the last two, which are not known to be the last.
+    assert backend.prepared == 2 + 2 * 2 + 2
 
 
 @pytest.mark.parametrize('batch', [3, 10])
@@ -92,8 +106,8 @@ def test_frames_are_prepared_once_and_memory_is_bounded(batch):
     collect(frames(40), backend=backend, batch=batch)
     assert backend.prepared == 40
     assert backend.largest_batch <= batch
-    # Two frames on either side of those that are computed at once.
-    assert backend.most_alive <= max(1, batch // 4) + 4
+    # Two frames on either side of those of a chunk.
+    assert backend.most_alive <= 2 + 4
 
 
 def test_frames_grow_to_a_larger_size():
@@ -106,20 +120,18 @@ def at(frame, milliseconds):
     return replace(frame, stamp=milliseconds * 1_000_000)
 
 
-@pytest.mark.parametrize('first', [0, 5])
 @pytest.mark.parametrize('batch', [4, 100])
-def test_pairs_are_made_by_the_detectors_rule(batch, first):
+def test_pairs_are_made_by_the_detectors_rule(batch):
     """Across a gap, a clock that goes back and another size there is no pair; a repetition pairs with nothing."""
     times = [0, 40, 80, 2000, 2040, 2040, 2080, 100, 140, 180]
     clip = [at(frame, time) for frame, time in zip(frames(10), times, strict=True)]
     clip[9] = replace(clip[9], image=clip[9].image[:, :48])
-    blocks = list(clip_flows('clip', clip, DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, batch, first))
-    flows, streams = (np.concatenate([block[k] for block in blocks]) for k in (1, 2))
-    assert streams.tolist() == [0, 0, 0, 1, 1, -1, 1, 2, 2, 3][first:]
-    pairs = {(index, index + gap) for index in range(10) for k, gap in enumerate(GAPS) if index >= first
-             and flows[index - first, k].any()}  # fmt: skip
+    streams = Streams()
+    _, flows = collect(clip, streams=streams, batch=batch)
+    assert streams.numbers == [0, 0, 0, 1, 1, -1, 1, 2, 2, 3]
+    pairs = {(index, index + gap) for index in range(10) for k, gap in enumerate(GAPS) if flows[index, k].any()}
     expected = {(0, 1), (0, 2), (1, 2), (3, 4), (4, 6), (7, 8)}
-    assert pairs == {(a, b) for a, b in expected | {(b, a) for a, b in expected} if a >= first}
+    assert pairs == expected | {(b, a) for a, b in expected}
 
 
 def test_that_most_frames_start_anew_is_said(caplog):
@@ -128,19 +140,15 @@ def test_that_most_frames_start_anew_is_said(caplog):
     assert not flows.any()
     assert '5 of 6 frames start the stream anew' in caplog.text
     caplog.clear()
-    assert collect(clip, max_gap=2.0)[1].any()
+    assert collect(clip, streams=Streams(2.0))[1].any()
     assert not caplog.records
 
 
-@pytest.mark.parametrize('count', [0, 1])
-def test_too_short(count):
-    with pytest.raises(UserError, match=f'clip: {count} frames could be read, which is too few'):
-        collect(frames(count))
-
-
-def test_shorter_than_when_it_was_begun():
-    with pytest.raises(UserError, match='clip: 3 frames could be read'):
-        list(clip_flows('clip', frames(3), DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, 4, 4))
+def test_no_frame_and_one():
+    assert list(clip_flows('clip', [], Streams(), Watched(), SIZE, GAPS, 4)) == []
+    images, flows = collect(frames(1))
+    assert images.shape == (1, *SIZE, 3)
+    assert not flows.any()
 
 
 def test_half_precision(caplog):

@@ -3,29 +3,29 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.common import files
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.datasets.folder import read_image
+from moving_object_detector.datasets.folder import ImageFiles, read_image
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.tools import make_bag, make_video
-from moving_object_detector.training import cache_filler, clip_store
-from moving_object_detector.training.flow_cache import cached_clips
+from moving_object_detector.training import clip_flow, flow_cache
+from moving_object_detector.training.flow_cache import CacheError, cached_clips
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
-FILES = ('images.npy', 'flow.npy', 'streams.npy', 'manifest.json')
 
 
 def write_clip(folder, count, seed=0, size=(32, 64)):
@@ -59,12 +59,14 @@ def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest
 
 
 def content(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
+    return {path.name: path.read_bytes() for path in folder.glob('*.npy')}
 
 
-@pytest.fixture
-def every_commit(monkeypatch):
-    monkeypatch.setattr(cache_filler, 'COMMIT_SECONDS', -1.0)
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Two frames in a chunk, so that small clips have several."""
+    monkeypatch.setattr(clip_flow, 'CHUNK', 2)
+    monkeypatch.setattr(flow_cache, 'CHUNK', 2)
 
 
 def test_what_is_cached_is_what_the_backend_says(footage, tmp_path):
@@ -84,12 +86,11 @@ def test_what_is_cached_is_what_the_backend_says(footage, tmp_path):
                 assert (flow.shape, flow.dtype) == ((2, *SIZE), np.float32)
                 expected = backend.estimate([features[index]], [features[index + gap]], SIZE)[0].numpy()
                 assert np.allclose(flow, expected, rtol=2**-11, atol=2**-24)
-    arrays = np.load(clips[0].folder / 'flow.npy', mmap_mode='r'), np.load(clips[0].folder / 'images.npy')
-    assert [(array.shape, array.dtype) for array in arrays] == [
-        ((9, 4, 2, 16, 32), np.float16),
-        ((9, 16, 32, 3), np.uint8),
-    ]
-    assert np.array_equal(arrays[0][3, 2], clips[0].flow(3, 1))
+    flow = np.load(clips[0].folder / '00001-flow.npy', mmap_mode='r')
+    images = np.load(clips[0].folder / '00004-images.npy')
+    assert (flow.shape, flow.dtype) == ((2, 4, 2, 16, 32), np.float16)
+    assert (images.shape, images.dtype) == ((1, 16, 32, 3), np.uint8)
+    assert np.array_equal(flow[1, 2], clips[0].flow(3, 1))
 
 
 def test_a_clip_can_be_sent_to_another_process_and_holds_no_file(footage, tmp_path):
@@ -164,26 +165,53 @@ def test_a_topic_is_part_of_the_key(footage, tmp_path):
     assert x.folder != y.folder
 
 
-@pytest.mark.parametrize('damage', ['cut', 'longer', 'missing', 'no json', 'no frames'])
-def test_a_damaged_clip_is_told_and_made_again(footage, tmp_path, caplog, damage):
-    clip = build(footage, tmp_path / 'cache')[0]
+def damage_chunk(path, kind):
+    data = bytearray(path.read_bytes())
+    if kind == 'flipped bit':
+        data[len(data) // 2] ^= 4
+    elif kind == 'flipped bit in the header':
+        data[20] ^= 1
+    elif kind == 'cut':
+        del data[-1]
+    elif kind == 'longer':
+        data += b'x'
+    elif kind == 'empty':
+        data = b''
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('kind', ['flipped bit', 'flipped bit in the header', 'cut', 'longer', 'empty'])
+@pytest.mark.parametrize('name', ['00001-flow.npy', '00003-images.npy', 'streams.npy'])
+def test_damage_is_found_and_only_that_chunk_made_again(footage, tmp_path, caplog, monkeypatch, kind, name):
+    clip = build(footage / 'a', tmp_path / 'cache')[0]
     expected = content(clip.folder)
-    flow = clip.folder / 'flow.npy'
-    if damage == 'cut':
-        os.truncate(flow, flow.stat().st_size - 1)
-    elif damage == 'longer':
-        flow.write_bytes(expected['flow.npy'] + b'x')
-    elif damage == 'missing':
-        (clip.folder / 'images.npy').unlink()
-    else:
-        (clip.folder / 'manifest.json').write_text('{"frames":' if damage == 'no json' else '[9]')
-    again = build(footage, tmp_path / 'cache')[0]
+    monkeypatch.setattr(flow_cache, '_checked', set())  # as another process
+    damage_chunk(clip.folder / name, kind)
+    if name != 'streams.npy':
+        clip = build(footage / 'a', tmp_path / 'cache', backend=NoFlow())[0]
+        number = int(name[:5])
+        assert clip.image(2 * number + 2).any()
+        assert clip.flow(0, 1).any()
+        with pytest.raises(CacheError, match=rf'{name}.*damaged'):
+            clip.flow(2 * number, 1) if 'flow' in name else clip.image(2 * number)
+    backend = Counting()
+    again = build(footage / 'a', tmp_path / 'cache', backend=backend)[0]
     assert again == clip
     assert content(clip.folder) == expected
-    assert f'{clip.folder}: the cached flow is damaged; it is computed again' in caplog.text
+    assert backend.pairs == {'00001-flow.npy': 8, '00003-images.npy': 7, 'streams.npy': 0}[name]
+    assert 'computed again' in caplog.text
 
 
-def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch, every_commit):
+def test_a_cache_that_is_removed_gives_a_sentence(footage, tmp_path):
+    clip = build(footage / 'a', tmp_path / 'cache')[0]
+    clip.flow(0, 1)
+    shutil.rmtree(tmp_path / 'cache')
+    for call in (lambda: clip.flow(0, 1), lambda: clip.image(5)):
+        with pytest.raises(CacheError, match='gone'):
+            call()
+
+
+def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch):
     """The folder as a kill would leave it, around every change of it; each goes on to the same bytes."""
     cache, moments = tmp_path / 'cache', []
 
@@ -201,18 +229,20 @@ def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch, every_commit):
 
         monkeypatch.setattr(module, name, watched)
 
-    for module, name in ((clip_store.os, 'fsync'), (clip_store.Path, 'replace'), (clip_store.ClipWriter, 'append')):
-        watch(module, name)
+    watch(flow_cache, 'write_array')
+    watch(files.Path, 'replace')
     whole = build(footage / 'c', cache)[0]
     monkeypatch.undo()
-    assert len(moments) > 40
+    monkeypatch.setattr(clip_flow, 'CHUNK', 2)
+    monkeypatch.setattr(flow_cache, 'CHUNK', 2)
+    assert len(moments) > 20
     expected = content(whole.folder)
-    begun = set()
+    left = set()
     for moment in moments:
         folder = tmp_path / f'moment{moment}' / whole.folder.name
-        begun.add(clip_store.started_frames(folder, clip_store.ClipLayout(SIZE, GAPS)))
+        left.add(len(flow_cache._done(folder)))
         assert content(build(footage / 'c', folder.parent)[0].folder) == expected
-    assert begun == {0, 1, 2, 3, 4, 5}
+    assert left == {0, 1, 2, 3}
 
 
 CHILD = """
@@ -221,11 +251,11 @@ from pathlib import Path
 import cv2
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.training import cache_filler
+from moving_object_detector.training import clip_flow, flow_cache
 from moving_object_detector.training.flow_cache import cached_clips
 
 cv2.setNumThreads(1)
-cache_filler.COMMIT_SECONDS = 0.0
+clip_flow.CHUNK = flow_cache.CHUNK = 2
 calls = 0
 
 
@@ -250,21 +280,21 @@ def child(footage, cache, last_call):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_run_goes_on_where_it_was(footage, tmp_path, every_commit, capfd):
+def test_a_killed_run_goes_on_where_it_was(footage, tmp_path, capfd):
     whole = build(footage, tmp_path / 'whole')
     process = child(footage, tmp_path / 'killed', 7)
     process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     first = tmp_path / 'killed' / whole[0].folder.name
-    left = clip_store.started_frames(first, clip_store.ClipLayout(SIZE, GAPS))
-    assert left in {5, 6}
+    # Two frames have at most 6 or 8 pairs, in two calls of 4.
+    assert flow_cache._done(first) == {0, 1, 2}
 
     backend = Counting()
     resumed = build(footage, tmp_path / 'killed', backend=backend, progress=True)
-    assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(left)
+    assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(6)
     assert [content(clip.folder) for clip in resumed] == [content(clip.folder) for clip in whole]
     bar = capfd.readouterr().err
-    assert '16/16' in bar
+    assert '10/10' in bar
     assert 'flow of c' in bar
 
 
@@ -292,7 +322,7 @@ def test_two_processes_on_one_cache(footage, tmp_path):
         out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
         calls += int(out)
-    assert calls == 9 + 2 + 5
+    assert calls == (2 + 2 + 2 + 2 + 1) + 1 + (2 + 2 + 1)
     clips = build(footage, tmp_path / 'cache', backend=NoFlow())
     assert [content(clip.folder) for clip in clips] == expected
 
@@ -300,10 +330,10 @@ def test_two_processes_on_one_cache(footage, tmp_path):
 def test_waiting_for_a_clip_that_another_process_has(footage, tmp_path, capfd):
     """While clip a is held elsewhere the others are computed; it comes last, when its holder is gone."""
     clips = build(footage, tmp_path / 'cache')
-    (clips[0].folder / 'manifest.json').unlink()
-    (clips[1].folder / 'manifest.json').unlink()
+    (clips[0].folder / 'streams.npy').unlink()
+    (clips[1].folder / 'streams.npy').unlink()
     code = (
-        'import fcntl, sys, time; lock = open(sys.argv[1], "w"); fcntl.flock(lock, fcntl.LOCK_EX)\n'
+        'import fcntl, sys, time; lock = open(sys.argv[1], "w"); fcntl.lockf(lock, fcntl.LOCK_EX)\n'
         'print("held", flush=True); time.sleep(2)'
     )
     holder = subprocess.Popen(
@@ -351,17 +381,21 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(footage, tmp_path, mo
     assert build(footage, tmp_path / 'cache', largest_gap=1, size=(8, 8))
 
 
-def test_a_disk_that_becomes_full(footage, tmp_path, every_commit):
-    """A limit on the size of files stands for it; what was finished is kept, and the rest comes later."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40000, before[1]))  # four frames of 8 KiB of flow
-    try:
-        with pytest.raises(
-            UserError, match='the flow cache cannot be read or written: File too large; what is finished'
-        ):
-            build(footage, tmp_path / 'cache')
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_disk_that_becomes_full(footage, tmp_path, monkeypatch):
+    """What was finished is kept, and the rest comes later."""
+    written = []
+
+    def write(path, array):
+        if len(written) == 5:
+            raise OSError(28, 'No space left on device')
+        written.append(path)
+        return original(path, array)
+
+    original = flow_cache.write_array
+    monkeypatch.setattr(flow_cache, 'write_array', write)
+    with pytest.raises(UserError, match='No space left on device; what is finished'):
+        build(footage, tmp_path / 'cache')
+    monkeypatch.setattr(flow_cache, 'write_array', original)
     backend = Counting()
     clips = build(footage, tmp_path / 'cache', backend=backend)
     assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(4)
@@ -385,9 +419,9 @@ def test_videos_and_bags(tmp_path):
     backend = DisFlow((32, 64), 'ultrafast')
     clips = cached_clips(find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', SIZE, 2, progress=False)
     assert [clip.frame_count for clip in clips] == [6, 6, 6]
-    frames, bag, video = ((clip.folder / 'flow.npy').read_bytes() for clip in clips)
-    assert bag == frames
-    assert video != frames
+    frames, bag, video = ([clip.flow(index, 1) for index in range(5)] for clip in clips)
+    assert np.array_equal(frames, bag)
+    assert not np.array_equal(frames, video)
     assert clips[2].flow(2, 1)[0].mean() == pytest.approx(clips[0].flow(2, 1)[0].mean(), abs=0.2)
     assert clips[0].annotation(0) is None
 
@@ -407,6 +441,26 @@ def test_a_video_that_ends_before_its_stated_count(tmp_path, caplog):
     assert 2 <= clip.frame_count < 24
     assert 'of the 24 frames' in caplog.text
     assert build(video, tmp_path / 'cache', backend=NoFlow()) == [clip]
+
+
+def test_clips_without_a_pair_are_left_out(footage, tmp_path, caplog):
+    write_clip(footage / 'single', 2)
+    clips = find_clips([str(footage)], 'train')
+    clips[1] = replace(clips[1], files=clips[1].files[:1], source=partial(ImageFiles, 'b', clips[1].files[:1]))
+    settings = (tmp_path / 'c', DisFlow((32, 64), 'ultrafast'), 'dis', SIZE, 1)
+    for _ in range(2):
+        found = cached_clips(clips, *settings, progress=False)
+        assert [clip.name for clip in found] == ['a', 'c', 'single']
+        assert 'b: no pair of frames in its 1' in caplog.text
+        caplog.clear()
+    with pytest.raises(UserError, match='no clip has two frames'):
+        cached_clips(clips[1:2], *settings, progress=False)
+
+
+def test_a_clip_without_files_has_no_key(footage, tmp_path):
+    clips = [replace(clip, files=()) for clip in find_clips([str(footage)], 'train')]
+    with pytest.raises(UserError, match='a: no file'):
+        cached_clips(clips, tmp_path / 'c', NoFlow((32, 64), 'ultrafast'), 'dis', SIZE, 1, progress=False)
 
 
 def test_annotations_are_read_when_asked_for(footage, tmp_path, caplog):

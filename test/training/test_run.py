@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -55,6 +56,57 @@ def test_a_run_killed_from_outside_goes_on_with_another_number_of_workers(swept,
         architecture = 'inpainter' if 'inpainter' in name else 'generator'
         (found, _), (exact, _) = (load_weights(folder / name, architecture) for folder in (tmp_path, whole))
         assert all(torch.equal(found[key], exact[key]) for key in exact)
+
+
+def test_a_second_training_in_the_same_folder_is_refused(swept, start_train, tmp_path):
+    """It names the first one, which goes on undisturbed."""
+    first = start_train(tmp_path)
+    while not (tmp_path / 'lock').exists() or not (tmp_path / 'lock').read_text():
+        time.sleep(0.01)
+    out, err = start_train(tmp_path).communicate()
+    assert first.poll() is None
+    assert not out
+    assert f'in use by process {first.pid} (small_train.py, since ' in err
+    assert 'Traceback' not in err
+    finish(first)
+    assert (tmp_path / 'log.jsonl').read_bytes() == (swept[1] / 'log.jsonl').read_bytes()
+
+
+def same_weights(folder, whole):
+    (found, _), (exact, _) = (load_weights(path / 'generator.safetensors') for path in (folder, whole))
+    return all(torch.equal(found[key], exact[key]) for key in exact)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_damage_in_the_flow_cache_is_said_and_mended(swept, start_train, tmp_path, workers):
+    shutil.copytree(start_train.cache, tmp_path / 'cache')
+    chunks = sorted((tmp_path / 'cache').rglob('*-flow.npy'))
+    for chunk in chunks:
+        data = bytearray(chunk.read_bytes())
+        data[len(data) // 2] ^= 16
+        chunk.write_bytes(data)
+    process = start_train(tmp_path, f'data.cache={tmp_path / "cache"}', f'data.workers={workers}')
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert 'damaged' in err
+    assert 'computed again' in err
+    assert same_weights(tmp_path, swept[1])
+    for chunk in chunks:
+        assert chunk.read_bytes() == (start_train.cache / chunk.relative_to(tmp_path / 'cache')).read_bytes()
+
+
+def test_a_flow_cache_that_is_removed_during_the_training_is_said_and_made_again(swept, start_train, tmp_path):
+    shutil.copytree(start_train.cache, tmp_path / 'cache')
+    process = start_train(tmp_path, f'data.cache={tmp_path / "cache"}')
+    while not (tmp_path / 'checkpoint.pt').exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    shutil.rmtree(tmp_path / 'cache')
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert 'gone, a part of the flow cache' in err
+    assert 'Traceback' not in err
+    assert same_weights(tmp_path, swept[1])
 
 
 def differences(folder, whole, architecture, start):

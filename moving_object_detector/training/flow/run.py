@@ -10,21 +10,20 @@ from typing import Any
 import torch
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import make_folder
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.training.distributed import Processes, choose_device, processes
+from moving_object_detector.training.distributed import Processes, session
 from moving_object_detector.training.flow.card import write_card
 from moving_object_detector.training.flow.config import FlowTrainConfig
 from moving_object_detector.training.flow.network import TrainedPWCNet
 from moving_object_detector.training.flow.pairs import FlowPairOptions, RenderedFlowPairs
 from moving_object_detector.training.flow.task import FlowData, FlowTask, network_input
-from moving_object_detector.training.flow.validate import average, compare, folder_samples, held_out_samples
+from moving_object_detector.training.flow.validate import Sample, average, compare, folder_samples, held_out_samples
 from moving_object_detector.training.flow.video_pairs import VideoFlowPairs, VideoPairOptions
-from moving_object_detector.training.flow_cache import CachedClip, cached_clips
+from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
 from moving_object_detector.training.loop import LoopOptions, fit
 from moving_object_detector.training.prepare import flow_fingerprint
 
@@ -141,26 +140,33 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
         UserError: Options, footage, files or the folder are wrong, or the training diverged.
 
     """
-    make_folder(out)
     # Read now, so that a mistake in them is not found after the training.
     pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    device = choose_device(config.run.device)
-    # All batches have one size, for which cuDNN may choose its fastest kernels.
-    torch.backends.cudnn.benchmark = device.type == 'cuda'
-    with processes(device) as group:
-        clips = open_video(config, out, device)
-        task = make_task(config, clips, group, device)
-        fit([task], out, identity(config), LoopOptions(config.run.checkpoint_every, config.run.picture_every), group)
-        if not group.leads:
-            return None
-        network = task.model()
-        scenes = compare(network, task.held_out, device)
-        measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, device)]
-        model = out / f'{config.name}.safetensors'
-        frames = {clip.name: clip.frame_count for clip in clips}
-        card = write_card(config, command, frames, measured)
-        save_network(network.cpu(), model, _metadata(config, clips))
-        model.with_suffix('.md').write_text(card, encoding='utf-8')
-        return model
+    with session(out, config.run.device, config.run.threads) as (group, device):
+        # All batches have one size, for which cuDNN may choose its fastest kernels.
+        torch.backends.cudnn.benchmark = device.type == 'cuda'
+        return repaired(lambda: _train(config, out, command, pairs, group, device), alone=group.count == 1)
+
+
+def _train(
+    config: FlowTrainConfig,
+    out: Path,
+    command: Sequence[str],
+    pairs: Sequence[Sample],
+    group: Processes,
+    device: torch.device,
+) -> Path | None:
+    clips = open_video(config, out, device)
+    task = make_task(config, clips, group, device)
+    fit([task], out, identity(config), LoopOptions(config.run.checkpoint_every, config.run.picture_every), group)
+    if not group.leads:
+        return None
+    network = task.model()
+    scenes = compare(network, task.held_out, device)
+    measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, device)]
+    model = out / f'{config.name}.safetensors'
+    frames = {clip.name: clip.frame_count for clip in clips}
+    card = write_card(config, command, frames, measured)
+    save_network(network.cpu(), model, _metadata(config, clips))
+    model.with_suffix('.md').write_text(card, encoding='utf-8')
+    return model
