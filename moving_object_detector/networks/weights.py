@@ -92,7 +92,7 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)} '.encode())
-        total.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
