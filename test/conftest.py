@@ -22,6 +22,26 @@ ROOT = Path(__file__).resolve().parents[1]
 # A shell starts its background jobs with Ctrl-C ignored, which every program that a test starts would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+SHARED = ROOT.parent / 'shared'
+"""Published data and weights, which are no part of the project."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if 'shared' in getattr(item, 'fixturenames', ()):
+            item.add_marker('shared')
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # From here, so that the summary says it once, with the number of tests.
+    if item.get_closest_marker('shared') and not SHARED.is_dir():
+        pytest.skip('published data and weights are needed in ../shared')
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder of published data and weights; tests that use it are marked ``shared``."""
+    return SHARED
 
 
 def _is_free(domain: int) -> bool:

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import pytest
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotation import MaskFiles
 from moving_object_detector.datasets.davis import read_davis
-
-PUBLISHED = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'davis2016'
 
 
 def write_listing(root, text, split='val'):
@@ -70,10 +66,8 @@ def test_a_missing_split(tmp_path):
         read_davis(tmp_path, 'test')
 
 
-def test_the_published_training_set():
-    if not PUBLISHED.is_dir():
-        pytest.skip(f'{PUBLISHED} is not there: DAVIS 2016 is not part of the project')
-    sequences = read_davis(PUBLISHED, 'train')
+def test_the_published_training_set(shared):
+    sequences = read_davis(shared / 'data' / 'davis2016', 'train')
     assert len(sequences) == 30
     assert sum(len(sequence.images) for sequence in sequences) == 2079
     assert all(None not in sequence.annotations for sequence in sequences)

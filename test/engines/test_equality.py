@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +21,6 @@ from moving_object_detector.networks.pwcnet import PWCNet, warp
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
 CPU = torch.device('cpu')
-DAVIS = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'davis2016' / 'JPEGImages' / '480p'
 SEQUENCES = ('bear', 'car-turn')
 FRAMES = 3
 pytestmark = pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
@@ -33,10 +31,8 @@ def rendered(seed, size, frames=FRAMES):
     return [scene.image(time) for time in range(frames)]
 
 
-def real(sequence):
-    files = sorted((DAVIS / sequence).glob('*.jpg'))[:FRAMES]
-    if not files:
-        pytest.skip(f'no frames of {sequence} in {DAVIS}')
+def real(shared, sequence):
+    files = sorted((shared / 'data' / 'davis2016' / 'JPEGImages' / '480p' / sequence).glob('*.jpg'))[:FRAMES]
     return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
 
 
@@ -65,11 +61,15 @@ def detectors(tmp_path_factory):
 
 
 @pytest.mark.parametrize(('precision', 'tolerance'), [('float32', 1e-3), ('bfloat16', 0.1)])
-@pytest.mark.parametrize('clip', [*SEQUENCES, 'rendered 1'])
-def test_masks_of_frames(detectors, clip, precision, tolerance):
+@pytest.mark.parametrize('clip', [*(pytest.param(name, marks=pytest.mark.shared) for name in SEQUENCES), 'rendered 1'])
+def test_masks_of_frames(detectors, clip, precision, tolerance, request):
     if isinstance(detectors['openvino', precision], str):
         pytest.skip(detectors['openvino', precision])
-    frames = rendered(int(clip[-1]), (128, 256)) if clip.startswith('rendered') else real(clip)
+    frames = (
+        rendered(int(clip[-1]), (128, 256))
+        if clip.startswith('rendered')
+        else real(request.getfixturevalue('shared'), clip)
+    )
     results = []
     for detector in (detectors['openvino', precision], detectors['torch', 'float32']):
         detector.reset()

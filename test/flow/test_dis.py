@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from moving_object_detector.flow.files import read_flow
 from moving_object_detector.synthetic.motion import translation, turn_and_scale
 from moving_object_detector.synthetic.scene import Layer, Scene
 
-PAIRS = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'flow'
 # Mean end-point error in pixels of DIS (medium) on published pairs, measured independently of this project;
 # the last pair's truth is the flow of the authors' PWC-Net.
 PUBLISHED = {
@@ -98,11 +95,10 @@ def test_flow_is_computed_at_the_backends_size_and_given_in_pixels_of_the_result
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_published_errors(name):
-    if not PAIRS.is_dir():
-        pytest.skip(f'{PAIRS} is not there: pairs with known flow are not part of the project')
-    first, second = (cv2.cvtColor(cv2.imread(str(PAIRS / name / f'frame{k}.png')), cv2.COLOR_BGR2RGB) for k in (1, 2))
-    truth = read_flow(next((PAIRS / name).glob('*.flo')))
+def test_published_errors(name, shared):
+    pair = shared / 'data' / 'flow' / name
+    first, second = (cv2.cvtColor(cv2.imread(str(pair / f'frame{k}.png')), cv2.COLOR_BGR2RGB) for k in (1, 2))
+    truth = read_flow(next(pair.glob('*.flo')))
     known = np.abs(truth).max(2) < 1e8  # Middlebury's mark for pixels without truth is 1e9
     backend = DisFlow(truth.shape[:2])
     error = end_point_error(flow_between(backend, first, second, truth.shape[:2]), truth)[known].mean()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.files import read_flow, write_flow
-
-PAIR = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'flow' / 'rubberwhale'
 
 
 @pytest.fixture
@@ -43,11 +40,10 @@ def test_strided_and_double_fields(tmp_path, flow):
     assert np.array_equal(read_flow(tmp_path / 'a.flo'), flow[::2, ::-1])
 
 
-def test_a_published_file():
-    if not PAIR.is_dir():
-        pytest.skip(f'{PAIR} is not there: pairs with known flow are not part of the project')
-    flow = read_flow(PAIR / 'flow.flo')
-    assert flow.shape == (*cv2.imread(str(PAIR / 'frame1.png')).shape[:2], 2)
+def test_a_published_file(shared):
+    pair = shared / 'data' / 'flow' / 'rubberwhale'
+    flow = read_flow(pair / 'flow.flo')
+    assert flow.shape == (*cv2.imread(str(pair / 'frame1.png')).shape[:2], 2)
     # Motions of this pair reach 4.6 pixels; 1e9 marks what is not known.
     known = np.abs(flow).max(2) < 1e8
     assert 0.9 < known.mean() < 1

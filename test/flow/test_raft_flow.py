@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from moving_object_detector.synthetic.scene import Layer, Scene
 from moving_object_detector.synthetic.textures import random_texture
 
 CPU = torch.device('cpu')
-WEIGHTS = Path(__file__).resolve().parents[2].parent / 'shared' / 'weights' / 'raft_small.pth'
 
 
 @pytest.fixture(scope='module')
@@ -140,10 +137,8 @@ def scene():
 
 
 @pytest.mark.parametrize('gap', [1, -1])
-def test_exact_flow_of_a_rendered_scene(scene, gap):
-    if not WEIGHTS.is_file():
-        pytest.skip(f'the published weights are not here: {WEIGHTS}')
-    network = load_flow_network(WEIGHTS, 'raft_small')
+def test_exact_flow_of_a_rendered_scene(scene, gap, shared):
+    network = load_flow_network(shared / 'weights' / 'raft_small.pth', 'raft_small')
     seen = ~scene.occluded(0, gap)
     inside = cv2.erode(scene.mask(0).astype(np.uint8), np.ones((17, 17))) > 0
     errors = {}

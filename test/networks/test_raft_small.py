@@ -20,8 +20,7 @@ from moving_object_detector.networks.raft_small import (
     upsample,
 )
 
-SHARED = Path(__file__).resolve().parents[2].parent / 'shared'
-PUBLISHED_WEIGHTS = SHARED / 'weights' / 'raft_small.pth'
+PUBLISHED_WEIGHTS = 'weights/raft_small.pth'
 # Mean end-point error in pixels with the published weights and 20 iterations, measured independently of this project.
 PUBLISHED = {'chairs3': 0.76, 'rubberwhale': 0.32}
 # The state dict of the authors' checkpoint, in its order: layer and shape of its weight; a bias of as many values as
@@ -52,11 +51,9 @@ def entries(prefix: str, table: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 @pytest.fixture(scope='module')
-def published() -> RaftSmall:
+def published(shared: Path) -> RaftSmall:
     """The network with the authors' weights."""
-    if not PUBLISHED_WEIGHTS.is_file():
-        pytest.skip(f'the published weights are not here: {PUBLISHED_WEIGHTS}')
-    state = torch.load(PUBLISHED_WEIGHTS, map_location='cpu', weights_only=True)
+    state = torch.load(shared / PUBLISHED_WEIGHTS, map_location='cpu', weights_only=True)
     network = RaftSmall()
     network.load_state_dict({name.removeprefix('module.'): tensor for name, tensor in state.items()}, strict=True)
     return network.eval()
@@ -76,8 +73,8 @@ def test_state_dict_is_that_of_the_released_checkpoint() -> None:
     assert len(state) == 106
 
 
-def test_published_weights_have_these_names(published: RaftSmall) -> None:
-    state = torch.load(PUBLISHED_WEIGHTS, map_location='cpu', weights_only=True)
+def test_published_weights_have_these_names(published: RaftSmall, shared: Path) -> None:
+    state = torch.load(shared / PUBLISHED_WEIGHTS, map_location='cpu', weights_only=True)
     assert list(state) == [f'module.{name}' for name in published.state_dict()]
 
 
@@ -105,10 +102,8 @@ def read_pair(folder: Path) -> list[Tensor]:
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_published_error(name: str, published: RaftSmall) -> None:
-    folder = SHARED / 'data' / 'flow' / name
-    if not folder.is_dir():
-        pytest.skip(f'the pair is not here: {folder}')
+def test_published_error(name: str, published: RaftSmall, shared: Path) -> None:
+    folder = shared / 'data' / 'flow' / name
     truth = read_flow(folder / 'flow.flo')
     height, width = truth.shape[:2]
     with torch.inference_mode():

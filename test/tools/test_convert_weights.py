@@ -159,9 +159,6 @@ def test_pwcnet(
     assert all(torch.equal(state[name], tensor) for name, tensor in pwcnet_state.items())
 
 
-PUBLISHED_RAFT = Path(__file__).resolve().parents[2].parent / 'shared' / 'weights' / 'raft_small.pth'
-
-
 @pytest.mark.parametrize('options', [[], ['--network', 'raft_small']])
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_raft_small(options: list[str], prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,13 +173,12 @@ def test_raft_small(options: list[str], prefix: str, tmp_path: Path, capsys: pyt
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_raft_small_as_published(tmp_path: Path) -> None:
-    if not PUBLISHED_RAFT.is_file():
-        pytest.skip(f'the published weights are not here: {PUBLISHED_RAFT}')
+def test_raft_small_as_published(tmp_path: Path, shared: Path) -> None:
+    published_file = shared / 'weights' / 'raft_small.pth'
     output = tmp_path / 'raft.safetensors'
-    assert main([str(PUBLISHED_RAFT), str(output)]) == 0
+    assert main([str(published_file), str(output)]) == 0
     state, _ = load_weights(output, 'raft_small')
-    published = torch.load(PUBLISHED_RAFT, map_location='cpu', weights_only=True)
+    published = torch.load(published_file, map_location='cpu', weights_only=True)
     assert {f'module.{name}' for name in state} == set(published)
     assert all(torch.equal(tensor, published[f'module.{name}']) for name, tensor in state.items())
 

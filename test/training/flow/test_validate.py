@@ -1,5 +1,4 @@
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,8 +20,6 @@ from moving_object_detector.training.flow.validate import (
     mean_error,
     sample_error,
 )
-
-DATA = Path(__file__).resolve().parents[4] / 'shared' / 'data' / 'flow'
 
 
 @pytest.fixture
@@ -91,12 +88,10 @@ def test_held_out_scenes():
     assert all(isinstance(sample, Sample) and sample.first.shape == (64, 64, 3) for sample in samples)
 
 
-def test_published_pairs():
+def test_published_pairs(shared):
     """The errors of DIS on the published pairs, as measured with another program."""
-    if not DATA.is_dir():
-        pytest.skip(f'{DATA} is not here')
     known = {'chairs1': 1.59, 'chairs2': 3.45, 'chairs3': 1.32, 'chairs4': 2.67, 'rubberwhale': 0.23}
-    samples = {sample.name: sample for sample in folder_samples(DATA)}
+    samples = {sample.name: sample for sample in folder_samples(shared / 'data' / 'flow')}
     assert known.keys() <= samples.keys()
     for name, expected in known.items():
         found = sample_error(DisFlow(samples[name].size), samples[name])
