@@ -22,7 +22,6 @@ PROGRAMS = {
     'build_engine': 'tools.build_engine',
     'export_onnx': 'tools.export_onnx',
     'evaluate': 'evaluation.evaluate',
-    'live': 'nodes.live',
     'view': 'nodes.view',
     'quantise': 'tools.quantise',
     'train': 'training.train',
@@ -69,7 +68,7 @@ setup(
     # What makes `colcon test` take pytest.
     extras_require={'test': ['pytest']},
     packages=find_packages(include=[name, f'{name}.*']),
-    package_data={name: ['py.typed', 'evaluation/report/templates/*', 'nodes/view.html']},
+    package_data={name: ['py.typed', 'evaluation/report.html', 'nodes/view.html']},
     data_files=shared_files(),
     zip_safe=False,
     options={'build_scripts': {'executable': script_interpreter()}},

@@ -1,11 +1,21 @@
-"""How every program of the package ends."""
+"""How every program of the package ends, and what it was run with."""
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError
+
+PACKAGES: Final = ('torch', 'openvino', 'opencv-contrib-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
 
 def run_program(body: Callable[[], int]) -> int:
@@ -17,3 +27,44 @@ def run_program(body: Callable[[], int]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _revision() -> str:
+    """Return the commit of the checkout that runs, with ``+`` where it was changed since; empty outside of one."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / '.git').exists():
+        return ''
+    git = ['git', '-C', str(folder)]
+    try:
+        commit = subprocess.run([*git, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, check=True, text=True)
+        changes = subprocess.run([*git, 'status', '--porcelain', '-uno'], capture_output=True, check=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+    return commit.stdout.strip() + ('+' if changes.stdout.strip() else '')
+
+
+def _processor() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return models[0] if models else platform.machine()
+
+
+def provenance(program: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return command, time, versions, git revision and machine of this run of a program."""
+    import torch
+
+    installed = {found.metadata['Name']: found.version for found in distributions()}
+    machine = f'{_processor()}, {len(os.sched_getaffinity(0))} cores, {sys.platform}'
+    if torch.cuda.is_available():
+        machine += f', {torch.cuda.get_device_name()}'
+    return {
+        'command': shlex.join([program, *arguments]),
+        'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'versions': {'python': platform.python_version()}
+        | {name: installed[name] for name in PACKAGES if name in installed},
+        'revision': _revision(),
+        'machine': machine,
+    }

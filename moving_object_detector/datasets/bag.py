@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
@@ -100,13 +100,13 @@ def read_numbers(path: Path, topic: str) -> list[float]:
 class BagTopic:
     """The messages of one image topic, raw or compressed, not decoded."""
 
-    def __init__(self, path: Path, *, topic: str | None = None, besides: str | None = None) -> None:
+    def __init__(self, path: Path, *, topic: str | None = None, besides: Iterable[str] = ()) -> None:
         """Open the bag and find the topic.
 
         Args:
             path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
             topic: The image topic, needed when the bag has several.
-            besides: An image topic that is not meant when ``topic`` is not given.
+            besides: Image topics that are not meant when ``topic`` is not given.
 
         Raises:
             UserError: The bag cannot be read, or the topic is not there.
@@ -114,16 +114,16 @@ class BagTopic:
         """
         self.path = path
         with _reader(path) as reader:
-            self.topic = self._choose(reader.connections, topic, besides and _full_name(besides))
+            self.topic = self._choose(reader.connections, topic, set(map(_full_name, besides)))
             self.message_count = sum(
                 connection.msgcount for connection in reader.connections if self._is_meant(connection)
             )
 
-    def _choose(self, connections: list[Connection], topic: str | None, besides: str | None) -> str:
+    def _choose(self, connections: list[Connection], topic: str | None, besides: set[str]) -> str:
         images = sorted({c.topic for c in connections if c.msgtype in {RAW_TYPE, COMPRESSED_TYPE}})
         listed = ', '.join(images) or 'none'
         if topic is None:
-            meant = [image for image in images if image != besides]
+            meant = [image for image in images if image not in besides]
             if len(meant) == 1:
                 return meant[0]
             if meant:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets import sequence as published
@@ -15,7 +16,7 @@ from moving_object_detector.datasets.bag import BAG_SUFFIXES, bag_files, is_bag_
 from moving_object_detector.datasets.davis import read_davis
 from moving_object_detector.datasets.fbms import read_fbms
 from moving_object_detector.datasets.folder import ImageFiles, list_images
-from moving_object_detector.datasets.frames import FrameSource, natural_key
+from moving_object_detector.datasets.frames import natural_key
 from moving_object_detector.datasets.segtrack import read_segtrack
 from moving_object_detector.datasets.sources import open_source
 
@@ -41,7 +42,7 @@ class ClipFiles:
     """
 
     name: str
-    source: Callable[[], FrameSource]
+    source: partial[Any]
     files: tuple[Path, ...]
     annotations: tuple[Annotation | None, ...] = ()
     topic: str | None = None
@@ -126,7 +127,7 @@ def roots_of(text: str) -> list[str]:
     return [root.strip() for root in text.split(',') if root.strip()]
 
 
-def find_clips(roots: Sequence[str], split: str, topic: str | None = None) -> list[ClipFiles]:
+def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None) -> list[ClipFiles]:
     """Find all clips.
 
     Args:
@@ -135,6 +136,7 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None) -> li
             holds such folders, videos or bags, a video, or a bag (ROS 2 or ROS 1).
         split: Of the data sets that have splits: ``train``, ``val``, ``trainval``.
         topic: Image topic of bags that have several.
+        fps: Frames per second in place of the footage's own timing.
 
     Returns:
         The clips in the order of the roots; where names repeat, the later ones end in ``-2`` and so on. Videos
@@ -161,5 +163,6 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None) -> li
         seen.add(name)
         if name != clip.name:
             logging.getLogger(__name__).info('%s is there twice; the later one is called %s', clip.name, name)
-        unique.append(replace(clip, name=name))
+        source = clip.source if fps is None else partial(clip.source, fps=fps)
+        unique.append(replace(clip, name=name, source=source))
     return unique

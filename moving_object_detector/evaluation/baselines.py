@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
-from moving_object_detector.evaluation.method import Finding, Method
+from moving_object_detector.evaluation.clips import Clip
+from moving_object_detector.evaluation.methods import Method, Prediction
 from moving_object_detector.flow.dis import DisFlow
 
 SIZE: Final = (256, 512)
@@ -49,29 +50,22 @@ def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(levels > threshold, np.uint8(255), np.uint8(0))
 
 
-class _Baseline:
-    """What the baselines have in common: one variant, named as the baseline."""
+class _Baseline(Method):
+    """A method of one variant, named as the baseline."""
 
     def __init__(self, name: str, constants: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        self.name = name
-        self.variants: tuple[str, ...] = (name,)
-        self.identity: Mapping[str, Any] = {'baseline': name, **constants}
-        self.details = details
+        super().__init__(name, (name,), {'baseline': name, **constants}, details)
 
-    def start(self, name: str, source: FrameSource) -> Sequence[str]:
+    def start(self, clip: Clip, source: FrameSource) -> None:
         """Begin a clip."""
+        super().start(clip, source)
         self._begin()
-        return ()
 
     def _begin(self) -> None:
         """Forget the last clip; most have nothing to forget."""
 
-    def finish(self) -> tuple[Finding, ...]:
-        """Return what waits: nothing."""
-        return ()
-
-    def _found(self, frame: Frame, index: int, mask: NDArray[np.uint8], seconds: float) -> tuple[Finding, ...]:
-        return (Finding(index, self.name, frame.image, mask, latency=1000 * seconds),)
+    def _found(self, frame: Frame, index: int, mask: NDArray[np.uint8], seconds: float) -> tuple[Prediction, ...]:
+        return (Prediction(index, self.name, frame.image, mask, latency=1000 * seconds),)
 
 
 @dataclass
@@ -104,12 +98,12 @@ class HomographyResidual(_Baseline):
         self._last: tuple[_Waiting, NDArray[np.uint8]] | None = None
         """The newest frame, and what its flow leads to should it stay the last: the one before."""
 
-    def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
+    def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
         """Take a frame; return the mask of the one before."""
         step = self._continuity.follow(frame.stamp, frame.image.shape)
         if step is Step.REPEATS:
             return ()
-        ended: tuple[Finding, ...] = ()
+        ended: tuple[Prediction, ...] = ()
         if step.starts_anew:
             ended = self.finish()
             self._waiting = self._last = None
@@ -122,18 +116,18 @@ class HomographyResidual(_Baseline):
         self._last = now, before.grey
         return (self._compare(before, grey, follows=index == before.index + 1),)
 
-    def finish(self) -> tuple[Finding, ...]:
+    def finish(self) -> tuple[Prediction, ...]:
         """Return the mask of the last frame."""
         return (self._compare(*self._last, follows=False),) if self._last is not None else ()
 
-    def _compare(self, source: _Waiting, target: NDArray[np.uint8], *, follows: bool) -> Finding:
+    def _compare(self, source: _Waiting, target: NDArray[np.uint8], *, follows: bool) -> Prediction:
         """Return the mask of a frame from its flow to another one; that flow too where this is the next one."""
         started = time.perf_counter()
         flow = self._flow.estimate([source.grey], [target], SIZE)[0].permute(1, 2, 0).numpy()
         size = (source.frame.image.shape[1], source.frame.image.shape[0])
         mask = cv2.resize(otsu(residual_magnitude(flow)), size, interpolation=cv2.INTER_NEAREST)
         milliseconds = 1000 * (source.seconds + time.perf_counter() - started)
-        return Finding(
+        return Prediction(
             source.index,
             self.name,
             source.frame.image,
@@ -157,7 +151,7 @@ class BackgroundSubtraction(_Baseline):
     def _begin(self) -> None:
         self._subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
 
-    def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
+    def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
         """Take a frame; return its mask."""
         started = time.perf_counter()
         labels = np.asarray(self._subtractor.apply(frame.image))
@@ -172,7 +166,7 @@ class Constant(_Baseline):
         super().__init__(name, {}, {})
         self._value = value
 
-    def step(self, frame: Frame, index: int) -> tuple[Finding, ...]:
+    def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
         """Take a frame; return its mask."""
         started = time.perf_counter()
         mask = np.full(frame.image.shape[:2], self._value, np.uint8)
@@ -189,15 +183,7 @@ BASELINES: Final = tuple(_MAKE)
 
 
 def make_baseline(name: str) -> Method:
-    """Return a baseline.
-
-    Args:
-        name: One of :data:`BASELINES`.
-
-    Raises:
-        UserError: There is no such baseline.
-
-    """
+    """Return one of :data:`BASELINES`; raises UserError where there is no such."""
     if name not in _MAKE:
         raise UserError(f'no baseline {name!r}; choose one of {", ".join(BASELINES)}')
     return _MAKE[name]()

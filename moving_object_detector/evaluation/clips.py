@@ -1,16 +1,45 @@
-"""What is evaluated: footage, with the truth where there is any."""
+"""What is evaluated: clips of data sets, folders, bags and rendered scenes, with the truth where there is any."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
 
-from moving_object_detector.datasets.annotation import Annotation
-from moving_object_detector.datasets.frames import FrameSource
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.datasets.annotation import Annotation, MaskFiles, RegionFile
+from moving_object_detector.datasets.bag import BAG_SUFFIXES, BagSource, BagTopic, bag_files, is_bag_folder
+from moving_object_detector.datasets.collection import ClipFiles, find_clips
+from moving_object_detector.datasets.davis import read_davis
+from moving_object_detector.datasets.fbms import read_fbms
+from moving_object_detector.datasets.folder import ImageFiles
+from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
+from moving_object_detector.datasets.mask_messages import decode_mask, is_jpeg
+from moving_object_detector.datasets.masks import clip_annotations
+from moving_object_detector.datasets.segtrack import read_segtrack
+from moving_object_detector.datasets.sequence import Sequence as PublishedSequence
+from moving_object_detector.evaluation.options import EvaluateOptions
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
+from moving_object_detector.synthetic.scene import Scene
+
+_SHOWN: Final = 3
+"""Stamps that a message shows of each topic."""
+SCENE_SIZE: Final = (360, 640)
+FIRST_SEED: Final = 100_000
+"""Of rendered scenes: far from the seeds of training."""
+SCENES_PER_STILL: Final = 3
 
 
 @dataclass(frozen=True)
-class EvaluationClip:
+class Clip:
     """One clip of an evaluation."""
 
     name: str
@@ -18,13 +47,335 @@ class EvaluationClip:
     frame_count: int
     """As far as is known before reading; a video's is what its container claims."""
     open: Callable[[], FrameSource]
-    """Opens the footage from its start.
-
-    Its iterator can be asked for the next frame after it has raised an ImageError: that frame is lost, not the clip.
-    """
+    """Opens the footage from its start; its iterator can be asked for the next frame after an ImageError."""
     truth: Callable[[int, int], Annotation | None]
     """The annotation of the frame with this number (from 0) and stamp (nanoseconds)."""
+    path: Path = Path()
+    """Of the bag, video or folder."""
+    files: tuple[Path, ...] = ()
+    """All of the footage and of the truth."""
     still: bool = False
     """Whether it is known that nothing moves on its own, whatever ``truth`` says."""
     problems: tuple[str, ...] = ()
     """Sentences about what is wrong with it, known before any frame is read."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of footage to score apart, by what tells them apart, such as ``{'motion': 'slow'}``."""
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Return a digest of names, sizes and times of files, so that a change of any of them is seen; empty of none."""
+    digest = sha256()
+    empty = True
+    for file in files:
+        empty = False
+        try:
+            status = file.stat()
+            state = f'{status.st_size} {status.st_mtime_ns}'
+        except OSError:
+            state = 'missing'
+        digest.update(f'{file.name!a} {state}\n'.encode())
+    return '' if empty else digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class PackedMask:
+    """A mask in memory, one bit a pixel and compressed; an :class:`Annotation`."""
+
+    shape: tuple[int, int]
+    """(height, width)."""
+    data: bytes
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> PackedMask:
+        """Pack a mask (H, W)."""
+        height, width = mask.shape
+        return cls((height, width), zlib.compress(np.packbits(mask).tobytes(), 1))
+
+    def read(self) -> NDArray[np.bool_]:
+        """Unpack it, bool (H, W)."""
+        height, width = self.shape
+        bits = np.unpackbits(np.frombuffer(zlib.decompress(self.data), np.uint8), count=height * width)
+        return bits.reshape(self.shape).astype(np.bool_)
+
+
+# Bags ----------------------------------------------------------------------------------------------------------------
+
+
+def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
+    """Return all masks of a topic by stamp in nanoseconds, and sentences about what is wrong with them."""
+    masks: dict[int, PackedMask] = {}
+    problems = []
+    broken: list[str] = []
+    count = jpegs = 0
+    try:
+        for message, stamp in topic.messages():
+            count += 1
+            jpegs += is_jpeg(message)
+            try:
+                masks[stamp] = PackedMask.of(decode_mask(message))
+            except ImageError as error:
+                broken.append(f'message {count - 1}: {error}')
+    except UserError as error:
+        problems.append(f'the masks after the first {count} are lost: {error}')
+    if broken:
+        problems.append(f'{len(broken)} of {count} masks on {topic.topic} do not decode; {broken[0]}')
+    repeated = count - len(broken) - len(masks)
+    if repeated:
+        problems.append(f'{repeated} of {count} masks on {topic.topic} repeat a stamp; the last one of each is taken')
+    if jpegs:
+        problems.append(f'masks on {topic.topic} are JPEG, which blurs outlines; publish them as PNG or mono8')
+    return masks, problems
+
+
+def _read_stamps(topic: BagTopic) -> tuple[list[int], list[str]]:
+    """Return the stamps of the images that can be read, and sentences about what is wrong with them."""
+    stamps: list[int] = []
+    problems = []
+    try:
+        stamps.extend(stamp for _, stamp in topic.messages())
+    except UserError as error:
+        problems.append(f'only the first {len(stamps)} images can be read: {error}')
+    steps = [after - before for before, after in pairwise(stamps)]
+    back = [index for index, step in enumerate(steps, 1) if step < 0]
+    if back:
+        times = 'once' if len(back) == 1 else f'{len(back)} times'
+        problems.append(
+            f'the stamps of {topic.topic} go back {times}, first at image {back[0]}; the detector starts anew there'
+        )
+    repeated = sum(step == 0 for step in steps)
+    if repeated:
+        problems.append(
+            f'{repeated} of {len(stamps)} images on {topic.topic} have the stamp of the one before; the detector takes '
+            'them for repetitions, so they are not scored'
+        )
+    return stamps, problems
+
+
+def _first(stamps: Sequence[int]) -> str:
+    shown = ', '.join(f'{stamp // SECOND}.{stamp % SECOND:09d}' for stamp in sorted(stamps)[:_SHOWN])
+    return f'{shown}{", ..." if len(stamps) > _SHOWN else ""} s'
+
+
+def _match(
+    masks: Mapping[int, PackedMask], stamps: Sequence[int], truth: BagTopic, images: BagTopic
+) -> tuple[list[Annotation | None], list[str]]:
+    """Return the mask of each image, None where it has none or repeats the one before, and what is wrong."""
+    repeats = [False, *(before == after for before, after in pairwise(stamps))]
+    found: list[Annotation | None] = [
+        None if repeat else masks.get(stamp) for stamp, repeat in zip(stamps, repeats, strict=True)
+    ]
+    strays = masks.keys() - set(stamps)
+    if strays and len(strays) == len(masks):
+        raise UserError(
+            f'{truth.path}: no mask on {truth.topic} has the stamp of an image on {images.topic}; images are at '
+            f'{_first(stamps)}, masks at {_first(list(masks))}; publish each mask with the header of its image'
+        )
+    if strays:
+        sentence = f'{len(strays)} of {len(masks)} masks on {truth.topic} have a stamp that no image has'
+        return found, [f'{sentence}, the first at {_first([min(strays)])}']
+    return found, []
+
+
+def _by_number(annotations: Sequence[Annotation | None], index: int, _: int) -> Annotation | None:
+    return annotations[index] if index < len(annotations) else None
+
+
+def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = ()) -> Clip:
+    """Open a bag and look through it once: all stamps and all masks, no image but the first.
+
+    Args:
+        path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
+        topic: Images, raw or compressed; empty where there is one image topic besides the other two.
+        mask_topic: Masks, raw or compressed, in which any value but zero is object; each belongs to the image with
+            the same stamp to the nanosecond. Empty: the bag has no truth.
+        besides: More image topics that hold no footage.
+
+    Raises:
+        UserError: There is no such bag, it cannot be opened, a topic is not there or empty, the first image does not
+            decode, or no mask fits any image.
+
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise UserError(f'{path}: no such file or folder')
+    truth = BagTopic(path, topic=mask_topic) if mask_topic else None
+    images = BagTopic(path, topic=topic or None, besides=[name for name in (mask_topic, *besides) if name])
+    # Tells at once of a topic that is empty or cannot be decoded.
+    BagSource(path, topic=images.topic)
+    stamps, problems = _read_stamps(images)
+    found: list[Annotation | None] = []
+    if truth is not None:
+        masks, doubts = read_masks(truth)
+        if not masks:
+            raise UserError(f'{path}: {"; ".join(doubts) or f"no message on {truth.topic}"}')
+        found, strays = _match(masks, stamps, truth, images)
+        problems += [*doubts, *strays]
+    return Clip(
+        name=path.name if path.is_dir() else path.stem,
+        frame_count=len(stamps),
+        open=partial(BagSource, path, topic=images.topic),
+        truth=partial(_by_number, found),
+        path=path,
+        files=tuple(bag_files(path)),
+        problems=tuple(problems),
+    )
+
+
+def _open_bags(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
+    paths = [root]
+    if root.is_dir() and not is_bag_folder(root):
+        there = sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
+        paths = [entry for entry in there if is_bag_folder(entry) or entry.suffix in BAG_SUFFIXES]
+    if not root.exists() or not paths:
+        raise UserError(f'{root}: no bag here; give a rosbag2 folder, an .mcap, .db3 or .bag file, or a folder of such')
+    besides = [] if options.predictions else [options.predicted_topic]
+    return _those_that_open(partial(bag_clip, path, options.bag_topic, options.mask_topic, besides) for path in paths)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def _annotation_files(annotations: Iterable[Annotation | None]) -> Iterator[Path]:
+    for annotation in annotations:
+        if isinstance(annotation, MaskFiles):
+            yield from annotation.paths
+        elif isinstance(annotation, RegionFile):
+            yield annotation.path
+
+
+def _of_sequence(sequence: PublishedSequence, fps: float | None, *, complete: bool) -> Clip:
+    """Return the clip of a published sequence; ``complete`` says that the data set annotates every frame."""
+    count, annotated = len(sequence.images), sum(annotation is not None for annotation in sequence.annotations)
+    lacking = f'{count - annotated} of {count} frames have no annotation and are not scored; copy the data set again'
+    return Clip(
+        name=sequence.name,
+        frame_count=count,
+        open=partial(ImageFiles, sequence.name, sequence.images, fps=fps),
+        truth=partial(_by_number, sequence.annotations),
+        path=sequence.images[0].parent if sequence.images else Path(),
+        files=(*sequence.images, *_annotation_files(sequence.annotations)),
+        problems=(lacking,) if complete and annotated < count else (),
+    )
+
+
+def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None]) -> Clip:
+    return Clip(
+        name=clip.name,
+        frame_count=clip.source().frame_count or 0,
+        open=clip.source,
+        truth=partial(_by_number, annotations),
+        path=clip.files[0].parent if len(clip.files) > 1 else clip.files[0],
+        files=(*clip.files, *_annotation_files(annotations)),
+    )
+
+
+def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
+    clips = find_clips([str(root)], options.split or 'val', options.bag_topic or None, fps=options.fps or None)
+    truth = {clip.name: clip.annotations for clip in clips}
+    if options.masks:
+        truth |= clip_annotations({clip.name: clip.files for clip in clips}, Path(options.masks).expanduser())
+    return _those_that_open(partial(_of_files, clip, truth[clip.name]) for clip in clips)
+
+
+def _open_published(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
+    if options.dataset == 'davis2016':
+        sequences = read_davis(root, options.split or 'val')
+    elif options.dataset == 'segtrackv2':
+        sequences = read_segtrack(root)
+    else:
+        sequences = read_fbms(root, options.split or 'test')
+    complete = options.dataset != 'fbms59'
+    return [_of_sequence(sequence, options.fps or None, complete=complete) for sequence in sequences], []
+
+
+def _those_that_open(makers: Iterable[Callable[[], Clip]]) -> tuple[list[Clip], list[str]]:
+    """Return the clips that can be made and what is wrong with the others; raises only if none can."""
+    clips, problems = [], []
+    last: UserError | None = None
+    for make in makers:
+        try:
+            clips.append(make())
+        except UserError as error:  # noqa: PERF203 (each recording on its own)
+            problems.append(str(error))
+            last = error
+    if last is not None and not clips:
+        raise last
+    return clips, problems
+
+
+# Rendered scenes -----------------------------------------------------------------------------------------------------
+
+
+class SceneSource(FrameSource):
+    """The frames of a scene, rendered at times 0, 1, 2 and so on."""
+
+    def __init__(self, name: str, scene: Scene, frame_count: int) -> None:
+        self.name = name
+        self.fps = DEFAULT_FPS
+        self.frame_count = frame_count
+        self.size = scene.size
+        self._scene = scene
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Render the frames in order."""
+        for index in range(self.frame_count or 0):
+            yield Frame(self._scene.image(index), frame_stamp(index, self.fps), f'{index:05d}')
+
+
+@dataclass(frozen=True)
+class SceneMask:
+    """The exact truth of one frame."""
+
+    scene: Scene
+    time: int
+
+    def read(self) -> NDArray[np.bool_]:
+        """Render it; see :class:`Annotation`."""
+        return self.scene.mask(self.time)
+
+
+def _rendered_clip(name: str, seed: int, objects: tuple[int, int], frames: int) -> Clip:
+    scene = clip_scene(seed, SceneOptions(size=SCENE_SIZE, objects=objects))
+    return Clip(name, frames, partial(SceneSource, name, scene, frames), lambda index, _: SceneMask(scene, index))
+
+
+def _open_rendered(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[str]]:
+    """Make clips with one or two moving objects, and after every third one in which only the camera moves."""
+    clips = []
+    for number in range(options.scenes):
+        clips.append(_rendered_clip(f'moving-{number}', FIRST_SEED + number, (1, 2), options.scene_frames))
+        if (number + 1) % SCENES_PER_STILL == 0:
+            still = number // SCENES_PER_STILL
+            clips.append(_rendered_clip(f'still-{still}', FIRST_SEED - 1 - number, (0, 0), options.scene_frames))
+    return clips, []
+
+
+_OPEN: Final[Mapping[str, Callable[[EvaluateOptions, Path], tuple[list[Clip], list[str]]]]] = {
+    'davis2016': _open_published,
+    'segtrackv2': _open_published,
+    'fbms59': _open_published,
+    'folder': _open_folder,
+    'bag': _open_bags,
+    'rendered': _open_rendered,
+}
+
+
+def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
+    """Find the clips; no frame is decoded but the first of videos and bags.
+
+    Returns:
+        The clips, and a sentence about each recording that cannot be opened.
+
+    Raises:
+        UserError: The layout, the split, a topic, a sequence or the masks are not there, or no recording can be
+            opened; the message says what is there.
+
+    """
+    clips, problems = _OPEN[options.dataset](options, Path(options.root).expanduser())
+    there = {clip.name: clip for clip in clips}
+    wanted = options.list_of('sequences')
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise UserError(f'no sequence {", ".join(missing)} in the footage; there are {", ".join(there)}')
+    clips = [there[name] for name in wanted] or clips
+    return [replace(clip, still=clip.still or options.still) for clip in clips], problems

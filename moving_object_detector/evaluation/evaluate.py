@@ -1,11 +1,13 @@
-"""Score masks on data sets by their official rules, on your own footage and on bags, with a report.
+"""Score masks by the rules of the data sets, with a report.
 
-evaluate --dataset davis2016 --root FOLDER [--split val] [--out DIR]   data sets, folders, rendered scenes
-evaluate --dataset bag --root BAG [--mask-topic TOPIC] [--live]        bags, offline or through the real node
-evaluate compare A B [--out FILE.html]                                 two runs side by side
-evaluate report DIR                                                    write the report of a run anew
+evaluate --dataset davis2016 --root FOLDER                        the detector on a data set, a folder, rendered scenes
+evaluate --dataset bag --root BAG --mask-topic /truth             the detector on a recording, every frame
+evaluate --dataset bag --root BAG --mask-topic /truth --predicted-topic /detect/mask    what was recorded of a live run
+evaluate --dataset davis2016 --root FOLDER --predictions MASKS    masks of any method, MASKS/SEQUENCE/FRAME.png
+evaluate compare A B [--out FILE.html]                            two runs side by side
+evaluate report DIR                                               the report of a run anew
 
-Everything goes to --out: results.json, report.html, pictures. An interrupted run goes on where it was.
+Everything goes to --out: results.json, report.html, pictures. An interrupted run is resumed where it was.
 """
 
 from __future__ import annotations
@@ -13,215 +15,205 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.program import run_program
-from moving_object_detector.tools.arguments import positive_float, positive_int
+from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
+from moving_object_detector.common.program import provenance, run_program
+from moving_object_detector.evaluation.options import EvaluateOptions, add_flags, read_flags, refuse_old
 
 if TYPE_CHECKING:
-    from moving_object_detector.evaluation.clips import EvaluationClip
-    from moving_object_detector.evaluation.method import Method
+    from moving_object_detector.evaluation.methods import Method
     from moving_object_detector.evaluation.results import RunResult
 
-_DATASETS = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered')
-INFORMATION_EVERY = 5
+INFORMATION_EVERY: Final = 5
 """Frames from one that the inpainter looks at to the next; each takes as long as a fifth of a frame's detection."""
-_METHODS = ('detector', 'homography', 'mog2', 'everything', 'nothing')
+_LIVE: Final = (
+    'play a bag through the node with "ros2 launch moving_object_detector evaluate.launch.py live:=true bag:=BAG", or '
+    'record its masks yourself and score them with --predicted-topic'
+)
+_RENAMED: Final = {
+    '--topic': 'write --bag-topic',
+    '--live': _LIVE,
+    '--rate': _LIVE,
+    '-p': 'options of the detector are written --set name=value',
+}
+_APART: Final = ('out', 'overwrite', 'save_masks', 'video', 'sequences', 'variants', 'inpainter')
+"""Options that decide no number of a sequence, or stand in the identity in another form."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    data = parser.add_argument_group('footage')
-    data.add_argument('--dataset', choices=_DATASETS, default='davis2016', help='default: %(default)s')
-    data.add_argument('--root', type=Path, metavar='PATH', help='of the data set, folder, video or bag')
-    data.add_argument('--split', default='', help='of DAVIS 2016 (default: val) or FBMS-59 (default: test)')
-    data.add_argument('--sequences', nargs='+', default=[], metavar='NAME', help='only these')
-    data.add_argument('--masks', type=Path, metavar='DIR', help='folder: the truth, named as the frames')
-    data.add_argument('--still', action='store_true', help='nothing moves in it: all masks are false alarms')
-    data.add_argument('--fps', type=positive_float, help='of frames without times (default: 24)')
-    data.add_argument('--topic', help='bag: the images, where it has several image topics')
-    data.add_argument('--mask-topic', metavar='TOPIC', help='bag: masks as truth, matched by their stamps')
-    data.add_argument('--scenes', type=positive_int, default=6, help='rendered: with moving objects (default: 6)')
-    data.add_argument('--scene-frames', type=positive_int, default=40, help='rendered: of each (default: 40)')
-    what = parser.add_argument_group('what is scored')
-    what.add_argument('--method', choices=_METHODS, default='detector', help='or a baseline (default: %(default)s)')
-    what.add_argument('--config', type=Path, metavar='FILE', help="the node's parameters, such as config/cpu.yaml")
-    what.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as window.past=3')
-    what.add_argument(
-        '--variants',
-        nargs='+',
-        default=[],
-        metavar='NAME',
-        help='zero_lag or refined, with +crf or +guided; the last one counts (default: zero_lag refined refined+crf)',
+    add_flags(parser)
+    parser.add_argument('--config', metavar='FILE', help="the detector's parameters, such as config/cpu.yaml")
+    parser.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help='its options, such as window.past=3'
     )
-    what.add_argument('--live', action='store_true', help='bag: played through the real node, so drops count')
-    what.add_argument('--rate', type=positive_float, default=1.0, help='live: speed of playing (default: 1)')
-    out = parser.add_argument_group('output')
-    out.add_argument('--out', type=Path, default=Path('evaluation_output'), metavar='DIR', help='default: %(default)s')
-    out.add_argument('--overwrite', action='store_true', help='begin anew where --out holds a run')
-    out.add_argument('--save-masks', action='store_true', help='keep the masks that count as PNG')
-    out.add_argument('--video', action='store_true', help='make an MP4 of each sequence')
-    out.add_argument(
-        '--inpainter', default='default', metavar='FILE', help="for the signal 'information'; none: do without"
-    )
+    commands = parser.add_subparsers(dest='command', metavar='compare | report')
+    two = commands.add_parser('compare', help='put two runs side by side')
+    two.add_argument('a', type=Path, metavar='A', help='folder of a run')
+    two.add_argument('b', type=Path, metavar='B', help='folder of another run')
+    two.add_argument('--out', dest='page', type=Path, metavar='FILE.html', help='page to write (default: text alone)')
+    again = commands.add_parser('report', help='write the report of a run anew')
+    again.add_argument('folder', type=Path, metavar='DIR', help='folder of a run')
     return parser
 
 
-def _subcommand(name: str, argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f'evaluate {name}')
-    if name == 'compare':
-        parser.description = 'Put two runs side by side.'
-        parser.add_argument('a', type=Path, metavar='A', help='folder of a run')
-        parser.add_argument('b', type=Path, metavar='B', help='folder of another run')
-        parser.add_argument('--out', type=Path, metavar='FILE.html', help='page to write (default: text alone)')
-    else:
-        parser.description = 'Write the report of a run anew.'
-        parser.add_argument('folder', type=Path, metavar='DIR', help='folder of a run')
-    arguments = parser.parse_args(argv)
-
-    def body() -> int:
-        if name == 'compare':
-            from moving_object_detector.evaluation.compare import compare_folders
-
-            sys.stdout.write(compare_folders(arguments.a, arguments.b, arguments.out))
-            return 0
-        from moving_object_detector.evaluation.report import write_report
-        from moving_object_detector.evaluation.results import read_results
-
-        path = write_report(arguments.folder, read_results(arguments.folder))
-        sys.stdout.write(f'{path}\n')
-        return 0
-
-    return run_program(body)
+def _lacks_for_reports() -> str:
+    """Return what is missing to write a report, in words; empty: nothing."""
+    missing = [name for name in ('jinja2', 'matplotlib') if find_spec(name) is None]
+    return f'{" and ".join(missing)} not installed; python3 -m pip install {" ".join(missing)}' if missing else ''
 
 
-def _footage(arguments: argparse.Namespace) -> tuple[list[EvaluationClip], list[str]]:
-    import dataclasses
+def _compare(a: Path, b: Path, page: Path | None) -> int:
+    from moving_object_detector.evaluation.compare import compare, text_table
+    from moving_object_detector.evaluation.results import read_results
 
-    from moving_object_detector.evaluation.footage import Footage, open_footage
+    if page is not None and (lacking := _lacks_for_reports()):
+        raise UserError(f'no page can be written: {lacking}')
+    names = (a.resolve().name, b.resolve().name)
+    if names[0] == names[1]:
+        names = (str(a), str(b)) if str(a) != str(b) else ('A', 'B')
+    comparison = compare(read_results(a), read_results(b), names)
+    if page is not None:
+        from moving_object_detector.evaluation.report import write_comparison
 
-    clips, problems = open_footage(
-        Footage(
-            dataset=arguments.dataset,
-            root=arguments.root,
-            split=arguments.split,
-            masks=arguments.masks,
-            topic=arguments.topic,
-            mask_topic=arguments.mask_topic,
-            fps=arguments.fps,
-            scenes=arguments.scenes,
-            scene_frames=arguments.scene_frames,
-        )
-    )
-    if arguments.still:
-        clips = [dataclasses.replace(clip, still=True) for clip in clips]
-    there = {clip.name: clip for clip in clips}
-    missing = [name for name in arguments.sequences if name not in there]
-    if missing:
-        raise UserError(f'no sequence {", ".join(missing)} in the footage; there are {", ".join(there)}')
-    return [there[name] for name in arguments.sequences] or clips, problems
+        write_comparison(page, comparison, (a, b))
+    sys.stdout.write(text_table(comparison))
+    return 0
 
 
-def _method(arguments: argparse.Namespace) -> Method:
+def _report(folder: Path) -> int:
+    from moving_object_detector.evaluation.results import read_results
+
+    if lacking := _lacks_for_reports():
+        raise UserError(f'no report can be written: {lacking}')
+    from moving_object_detector.evaluation.report import write_report
+
+    sys.stdout.write(f'{foreign(write_report(folder, read_results(folder)), LONGEST_MESSAGE)}\n')
+    return 0
+
+
+def _method(options: EvaluateOptions, config: str | None, settings: Sequence[str]) -> Method:
     """Return what is to be scored."""
-    if arguments.method != 'detector':
+    if options.method == 'masks':
+        from moving_object_detector.evaluation.methods import GivenMasks
+
+        predictions = Path(options.predictions).expanduser() if options.predictions else None
+        return GivenMasks(predictions, options.predicted_topic)
+    if options.method != 'detector':
         from moving_object_detector.evaluation.baselines import make_baseline
 
-        if arguments.config or arguments.set or arguments.variants or arguments.live:
-            raise UserError(f'{arguments.method} takes no --config, --set, --variants or --live; leave them out')
-        return make_baseline(arguments.method)
-    if arguments.live:
-        from moving_object_detector.evaluation.live import LiveMethod
-
-        if arguments.dataset != 'bag' or arguments.variants:
-            raise UserError('--live plays a bag through the node: it takes --dataset bag, and no --variants')
-        return LiveMethod(arguments.config, arguments.rate, arguments.out / 'live', settings=arguments.set)
+        return make_baseline(options.method)
     from moving_object_detector.common.parameter_files import load_config
     from moving_object_detector.detection.config import DetectorConfig
-    from moving_object_detector.evaluation.detector_method import DetectorMethod
+    from moving_object_detector.evaluation.methods import DetectorMethod
 
-    return DetectorMethod(load_config(DetectorConfig(), arguments.config, arguments.set), arguments.variants)
+    loaded = load_config(DetectorConfig(), Path(config) if config else None, settings)
+    return DetectorMethod(loaded, options.list_of('variants'))
 
 
-def _identity(arguments: argparse.Namespace, method: Method) -> dict[str, Any]:
-    from moving_object_detector.evaluation.footage import PROTOCOLS
+def _identity(options: EvaluateOptions, method: Method) -> dict[str, Any]:
+    from moving_object_detector.common.options import options_of
+    from moving_object_detector.evaluation.summary import PROTOCOLS
 
-    names = ['dataset', 'split', 'still', 'topic', 'mask_topic', 'fps']
-    names += ['scenes', 'scene_frames'] if arguments.dataset == 'rendered' else []
-    values = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
-    for name in ('root', 'masks'):
-        if getattr(arguments, name) is not None:
-            values[name] = str(getattr(arguments, name))
+    given = {
+        declared.name: getattr(options, declared.name)
+        for declared in options_of(EvaluateOptions)
+        if declared.name not in _APART
+        and (getattr(options, declared.name) != declared.default or declared.name in {'dataset', 'method'})
+    }
     return {
-        **values,
-        'protocol': PROTOCOLS.get(arguments.dataset, 'annotated'),
-        'method': method.name,
+        **given,
+        'protocol': options.dataset if options.dataset in PROTOCOLS else 'annotated',
         'variants': list(method.variants),
         **method.identity,
     }
 
 
-def _evaluate(arguments: argparse.Namespace, argv: Sequence[str]) -> RunResult:
-    from moving_object_detector.evaluation.provenance import provenance
+def _evaluate(options: EvaluateOptions, config: str | None, settings: Sequence[str], argv: Sequence[str]) -> RunResult:
+    from moving_object_detector.common.files import default_inpainter, lock, make_folder
+    from moving_object_detector.evaluation.clips import open_clips
+    from moving_object_detector.evaluation.options import ONLY
     from moving_object_detector.evaluation.run import claim_folder, evaluate_clips
-    from moving_object_detector.evaluation.sequence_pass import Keeping
-    from moving_object_detector.evaluation.signals import Signals
+    from moving_object_detector.evaluation.sequence_pass import OutputOptions
+    from moving_object_detector.evaluation.signals import InpaintingScore, Signals
 
-    information = None
-    if arguments.inpainter != 'none':
-        from moving_object_detector.common.files import default_inpainter
-        from moving_object_detector.evaluation.information import Information
-
-        chosen = default_inpainter() if arguments.inpainter == 'default' else Path(arguments.inpainter).expanduser()
-        information = Information(chosen, INFORMATION_EVERY)
-    clips, problems = _footage(arguments)
-    method = _method(arguments)
-    identity = {**_identity(arguments, method), **(information.identity if information is not None else {})}
-    claim_folder(arguments.out, identity, overwrite=arguments.overwrite)
-    return evaluate_clips(
-        method,
-        clips,
-        identity,
-        {**provenance('evaluate', argv), **method.details},
-        Signals(information),
-        Keeping(arguments.out, masks=arguments.save_masks, video=arguments.video),
-        problems,
-    )
+    out = Path(options.out).expanduser()
+    make_folder(out)
+    with lock(out / '.lock', f'the folder {out}'):
+        clips, problems = open_clips(options)
+        method = _method(options, config, settings)
+        inpainting = None
+        if options.inpainter != 'none' and options.method in ONLY['inpainter'][1]:
+            default = options.inpainter == 'default'
+            path = default_inpainter() if default else Path(options.inpainter).expanduser()
+            inpainting = InpaintingScore(path, INFORMATION_EVERY)
+        identity = {**_identity(options, method), **(inpainting.identity if inpainting is not None else {})}
+        claim_folder(out, identity, overwrite=options.overwrite)
+        return evaluate_clips(
+            method,
+            clips,
+            identity,
+            {**provenance('evaluate', argv), **method.details},
+            Signals(inpainting),
+            OutputOptions(out, masks=options.save_masks, video=options.video),
+            problems,
+        )
 
 
 def last_line(run: RunResult) -> str:
     """Return the run in one line: J, F, frames, frames per second."""
-    from moving_object_detector.evaluation.summary import run_scores
+    from moving_object_detector.evaluation.summary import run_scores, text_number
 
     scores = run_scores(run, run.variants[-1])
     frames = sum(sequence.frame_count for sequence in run.sequences)
     seconds = sum(sequence.seconds for sequence in run.sequences)
-    j, f = ('-' if value is None else f'{value:.3f}' for value in (scores.j_mean, scores.f_mean))
-    return f'J {j} F {f} frames {frames} fps {frames / max(seconds, 1e-9):.2f}'
+    rate = frames / max(seconds, 1e-9)
+    return f'J {text_number(scores.j_mean)} F {text_number(scores.f_mean)} frames {frames} fps {rate:.2f}'
+
+
+def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    config, settings = arguments.config, arguments.set
+    options = read_flags(arguments)
+    lacking = _lacks_for_reports()
+    if lacking:
+        sys.stderr.write(f'warning: there will be no report.html: {lacking}; "evaluate report" writes it later\n')
+    run = _evaluate(options, config, settings, argv)
+    from moving_object_detector.evaluation.results import write_results
+    from moving_object_detector.evaluation.summary import summarise, table
+
+    out = Path(options.out).expanduser()
+    write_results(out, run, summarise(run))
+    sys.stdout.write(f'{table(run)}\n')
+    if not lacking:
+        from moving_object_detector.evaluation.report import write_report
+
+        sys.stdout.write(f'report: {foreign(write_report(out, run), LONGEST_MESSAGE)}\n')
+    problems = len(run.problems) + sum(len(sequence.problems) for sequence in run.sequences)
+    if problems:
+        missing = sum(sequence.dropped for sequence in run.sequences)
+        said = f'; {missing} frames have no mask and count as empty' if missing else ''
+        sys.stderr.write(f'warning: {problems} problems, listed in the report and in results.json{said}\n')
+    sys.stdout.write(f'{last_line(run)}\n')
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program ``evaluate``."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in {'compare', 'report'}:
-        return _subcommand(argv[0], argv[1:])
-    arguments = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        from moving_object_detector.evaluation.report import write_report
-        from moving_object_detector.evaluation.results import write_results
-        from moving_object_detector.evaluation.summary import summarise
-        from moving_object_detector.evaluation.table import table
-
-        run = _evaluate(arguments, argv)
-        write_results(arguments.out, run, summarise(run))
-        report = write_report(arguments.out, run)
-        sys.stdout.write(f'{table(run)}\nreport: {report}\n{last_line(run)}\n')
-        return 0
+        refuse_old(given, _RENAMED)
+        arguments = _parser().parse_args(given)
+        if arguments.command == 'compare':
+            return _compare(arguments.a, arguments.b, arguments.page)
+        if arguments.command == 'report':
+            return _report(arguments.folder)
+        return _run(arguments, given)
 
     return run_program(body)
 

@@ -10,10 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.detection.config import MaskConfig
+
 TOLERANCE: Final = 0.008
 """Share of the image's diagonal by which a boundary may be off, rounded up to pixels."""
 FOUND: Final = 0.5
 """Score above which a frame counts for recall."""
+LEAST_AREA: Final = MaskConfig().min_area
+"""Share of the image below which an annotated component is no object: the node's default for its regions."""
+COVERED: Final = 0.5
+"""Share of an object's pixels that the mask must have for the object to be found."""
 
 
 def _same_size(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
@@ -22,11 +28,7 @@ def _same_size(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
 
 
 def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the Jaccard index J: intersection over union, 1 where both are empty.
-
-    Args:
-        prediction: (H, W), True on the object.
-        truth: (H, W), the same size.
+    """Return the Jaccard index J of two masks (H, W): intersection over union, 1 where both are empty.
 
     Raises:
         ValueError: The sizes differ.
@@ -38,14 +40,10 @@ def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a mask's boundary, one pixel wide, as ``seg2bmap`` of the Berkeley benchmark has it.
+    """Return the boundary of a mask (H, W), one pixel wide, as ``seg2bmap`` of the Berkeley benchmark has it.
 
     A pixel is on the boundary where it differs from its neighbour to the right, below, or to the right and below; the
     edge of the image is no boundary.
-
-    Args:
-        mask: (H, W), True on the object.
-
     """
     boundary = np.zeros(mask.shape, np.bool_)
     boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
@@ -55,15 +53,9 @@ def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class PreparedTruth:
-    """An annotation to which several masks are compared; what they share is worked out once."""
+    """An annotation (H, W), True on the object, to which several masks are compared; shared work is done once."""
 
     def __init__(self, truth: NDArray[np.bool_]) -> None:
-        """Find the annotation's boundary and what is within the tolerance of it.
-
-        Args:
-            truth: (H, W), True on the object.
-
-        """
         self.truth = truth
         radius = math.ceil(TOLERANCE * math.hypot(*truth.shape))
         steps = np.arange(-radius, radius + 1)
@@ -75,7 +67,16 @@ class PreparedTruth:
         return np.asarray(cv2.dilate(boundary.astype(np.uint8), self._disk) > 0, np.bool_)
 
     def boundary_measure(self, prediction: NDArray[np.bool_]) -> float:
-        """Return F of a mask; see :func:`boundary_measure`."""
+        """Return the boundary measure F of DAVIS 2016 (Perazzi et al., CVPR 2016, after Martin et al., TPAMI 2004).
+
+        Precision is the share of the prediction's boundary that lies within the tolerance of the annotation's, recall
+        the share of the annotation's that lies within the tolerance of the prediction's; F is their harmonic mean, 1
+        where neither has a boundary and 0 where one of them has none.
+
+        Raises:
+            ValueError: The sizes differ.
+
+        """
         _same_size(prediction, self.truth)
         boundary = boundary_map(prediction)
         predicted, annotated = int(np.count_nonzero(boundary)), int(np.count_nonzero(self._boundary))
@@ -87,35 +88,35 @@ class PreparedTruth:
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
     def scores(self, prediction: NDArray[np.bool_]) -> tuple[float, float]:
-        """Return J and F of a mask.
-
-        Args:
-            prediction: (H, W), True on the object, of the annotation's size.
-
-        Raises:
-            ValueError: The sizes differ.
-
-        """
+        """Return J and F of a mask (H, W); raises ValueError where the sizes differ."""
         return jaccard(prediction, self.truth), self.boundary_measure(prediction)
 
 
-def boundary_measure(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the boundary measure F of DAVIS 2016 (Perazzi et al., CVPR 2016, after Martin et al., TPAMI 2004).
+def count_objects(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Count a frame's objects, those found, and false regions.
 
-    Precision is the share of the prediction's boundary that lies within the tolerance of the annotation's, recall the
-    share of the annotation's that lies within the tolerance of the prediction's; F is their harmonic mean. The
-    tolerance is :data:`TOLERANCE` of the diagonal, rounded up to pixels. F is 1 where neither has a boundary and 0
-    where one of them has none.
-
-    Args:
-        prediction: (H, W), True on the object.
-        truth: (H, W), the same size.
+    An object is a connected component of the annotation (8 neighbours) of at least :data:`LEAST_AREA` of the image. It
+    is found where at least :data:`COVERED` of its pixels are in the mask. A false region is a connected component of
+    the mask, of any size, that has no pixel in common with the annotation, objects too small to count included.
 
     Raises:
-        ValueError: The sizes differ.
+        ValueError: The sizes of the masks (H, W) differ.
 
     """
-    return PreparedTruth(truth).boundary_measure(prediction)
+    _same_size(prediction, truth)
+    areas, covered = _areas(truth, prediction)
+    objects = areas >= LEAST_AREA * truth.size
+    found = objects & (covered >= COVERED * areas)
+    _, touching = _areas(prediction, truth)
+    return int(objects.sum()), int(found.sum()), int((touching == 0).sum())
+
+
+def _areas(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many pixels each component of a mask has, and how many of these are in the other mask."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    areas = np.bincount(labels.ravel(), minlength=count)
+    inside = np.bincount(labels[other], minlength=count)
+    return areas[1:], inside[1:]
 
 
 def mean(scores: Sequence[float]) -> float | None:
@@ -129,13 +130,9 @@ def recall(scores: Sequence[float]) -> float | None:
 
 
 def decay(scores: Sequence[float]) -> float | None:
-    """Return by how much scores fall over a sequence: mean of the first quarter less the mean of the last.
+    """Return by how much scores, in the order of the frames, fall: mean of the first quarter less that of the last.
 
     The quarters are those of DAVIS 2016's code, neighbours of which share a frame. None of nothing.
-
-    Args:
-        scores: In the order of the frames.
-
     """
     if not scores:
         return None

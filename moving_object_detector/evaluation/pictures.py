@@ -22,9 +22,9 @@ _CASING: Final = (0, 24, 48)
 WIDTH: Final = 640
 """Of the pictures that are kept, at most; pixels."""
 SPREAD: Final = 8
-"""Frames of a sequence's contact sheet."""
+"""Frames spread over a sequence that are shown."""
 _CANDIDATES: Final = 4 * SPREAD
-"""For the contact sheet; the more, the more evenly its frames are spread."""
+"""For these; the more, the more evenly they are spread."""
 _QUALITY: Final = (cv2.IMWRITE_JPEG_QUALITY, 82)
 
 
@@ -59,8 +59,7 @@ class PicturePicker:
     """
 
     def __init__(self) -> None:
-        self._best: tuple[float, int, bytes] | None = None
-        self._worst: tuple[float, int, bytes] | None = None
+        self._extremes: dict[str, tuple[float, int, bytes]] = {}
         self._spread: list[tuple[int, bytes]] = []
         self._stride = 1
         self._count = 0
@@ -74,17 +73,19 @@ class PicturePicker:
             draw: Draws it, (H, W, 3) uint8 RGB; called only if the frame is kept.
 
         """
-        best = j is not None and (self._best is None or j > self._best[0])
-        worst = j is not None and (self._worst is None or j < self._worst[0])
+        kinds = []
+        if j is not None:
+            kinds = [
+                kind
+                for kind, sign in (('best', 1), ('worst', -1))
+                if kind not in self._extremes or sign * j > sign * self._extremes[kind][0]
+            ]
         spread = self._count % self._stride == 0
         self._count += 1
-        if not (best or worst or spread):
+        if not (kinds or spread):
             return
         picture = _jpeg(draw())
-        if j is not None and best:
-            self._best = j, index, picture
-        if j is not None and worst:
-            self._worst = j, index, picture
+        self._extremes |= {kind: (j, index, picture) for kind in kinds if j is not None}
         if spread:
             self._spread.append((index, picture))
             if len(self._spread) > _CANDIDATES:
@@ -93,21 +94,15 @@ class PicturePicker:
                 self._stride *= 2
 
     def write(self, folder: Path, sequence: str) -> tuple[Picture, ...]:
-        """Write the best, the worst and a contact sheet's frames to ``pictures/<sequence>/`` in the run's folder.
-
-        Args:
-            folder: The run's folder.
-            sequence: Name of the sequence, fit for a file's name.
+        """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder.
 
         Raises:
             UserError: They cannot be written.
 
         """
-        chosen: list[tuple[str, str, int, bytes]] = []
-        if self._best is not None:
-            chosen.append(('best', 'best', *self._best[1:]))
-        if self._worst is not None and self._best is not None and self._worst[1] != self._best[1]:
-            chosen.append(('worst', 'worst', *self._worst[1:]))
+        chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
+        if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
+            chosen.pop()
         for number, place in enumerate(evenly_spaced(len(self._spread), SPREAD)):
             chosen.append(('spread', f'spread_{number:02d}', *self._spread[place]))
         pictures = []
@@ -130,5 +125,4 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
     if width > WIDTH:
         size = WIDTH, max(1, round(height * WIDTH / width))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    return cv2.imencode('.jpg', bgr, _QUALITY)[1].tobytes()
+    return cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _QUALITY)[1].tobytes()

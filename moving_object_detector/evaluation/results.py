@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +39,12 @@ class VariantColumns:
     """Share of the image in the mask."""
 
 
+COLUMNS: Final = tuple(column.name for column in fields(VariantColumns))
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A picture of one frame, in the run's folder."""
+    """A picture of one frame."""
 
     file: str
     """Relative to the run's folder."""
@@ -66,28 +69,57 @@ class SequenceResult:
     signals: Mapping[str, Column] = field(default_factory=dict)
     """Signals of quality that need no annotation."""
     latency: tuple[float, ...] = ()
-    """Milliseconds of computing, of each frame; live: from the image's message to the mask's."""
+    """Milliseconds, of each frame that has one."""
     dropped: int = 0
-    """Frames of which the variant that counts said nothing; live: those that came too fast."""
+    """Frames of which the variant that counts said nothing."""
     problems: tuple[str, ...] = ()
     """Sentences about what was wrong with the data."""
     pictures: tuple[Picture, ...] = ()
     video: str = ''
     """Relative to the run's folder; empty: none was asked for."""
+    footage: str = ''
+    """Digest of the files of footage, truth and predictions; empty where there are none."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of footage to score apart."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SequenceResult:
-        """Make a result of what :func:`dataclasses.asdict` made of it, through JSON."""
-        fields = dict(values)
-        fields['size'] = tuple(fields['size'])
-        fields['variants'] = {
-            name: VariantColumns(**{key: tuple(column) for key, column in columns.items()})
-            for name, columns in fields['variants'].items()
-        }
-        fields['signals'] = {name: tuple(column) for name, column in fields['signals'].items()}
-        fields['latency'], fields['problems'] = tuple(fields['latency']), tuple(fields['problems'])
-        fields['pictures'] = tuple(Picture(**picture) for picture in fields['pictures'])
-        return cls(**fields)
+        """Make a result of what :func:`dataclasses.asdict` made of it, through JSON.
+
+        Raises:
+            ValueError: Something is missing, or not what it should be.
+
+        """
+        try:
+            count = int(values['frame_count'])
+            height, width = values['size']
+            return cls(
+                name=str(values['name']),
+                frame_count=count,
+                size=(int(height), int(width)),
+                fps=float(values['fps']),
+                seconds=float(values['seconds']),
+                variants={
+                    name: VariantColumns(**{column: _column(cells[column], count) for column in COLUMNS})
+                    for name, cells in values['variants'].items()
+                },
+                signals={name: _column(cells, count) for name, cells in values['signals'].items()},
+                latency=tuple(map(float, values['latency'])),
+                dropped=int(values['dropped']),
+                problems=tuple(map(str, values['problems'])),
+                pictures=tuple(Picture(**picture) for picture in values['pictures']),
+                video=str(values['video']),
+                footage=str(values.get('footage', '')),
+                groups=dict(values.get('groups', {})),
+            )
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f'incomplete: {error}') from error
+
+
+def _column(cells: Sequence[Any], count: int) -> Column:
+    if len(cells) != count:
+        raise ValueError(f'a column of {len(cells)} cells for {count} frames')
+    return tuple(None if cell is None else float(cell) for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -95,8 +127,8 @@ class RunResult:
     """A whole evaluation."""
 
     identity: Mapping[str, Any]
-    """What decides the numbers: ``dataset``, ``root``, ``split``, ``protocol``, ``method``, ``variants``,
-    ``configuration``, ``model`` (hash of the weights) and so on. A run is only gone on with under the same."""
+    """What decides the numbers: the options, ``protocol``, ``method``, ``variants``, ``configuration``, ``model`` (hash
+    of the weights) and so on. A run is resumed only if this is unchanged."""
     details: Mapping[str, Any]
     """What else is worth knowing: ``command``, ``versions``, ``revision``, ``machine``, ``started``, ``engine``."""
     sequences: tuple[SequenceResult, ...]
@@ -125,25 +157,52 @@ def write_results(folder: Path, run: RunResult, summary: Mapping[str, Any]) -> N
     write_atomically(folder / RESULTS, text.encode())
 
 
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It cannot be read or holds no object; the message ends with the remedy.
+
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}; {remedy}') from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is damaged ({error}); {remedy}') from error
+    if not isinstance(values, dict):
+        raise UserError(f'{path} is damaged (it holds no object); {remedy}')
+    return values
+
+
 def read_results(folder: Path) -> RunResult:
     """Read what :func:`write_results` wrote.
 
     Raises:
-        UserError: There are no results in the folder, or not such.
+        UserError: There are no results in the folder, or they are damaged.
 
     """
     path = folder / RESULTS if folder.is_dir() else folder
+    remedy = 'run the evaluation again'
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}; give the folder that evaluate wrote') from error
-    except ValueError as error:
-        raise UserError(f'{path}: not results of evaluate ({error}); run the evaluation again') from error
-    if not isinstance(values, dict) or values.get('format') != FORMAT:
-        raise UserError(f'{path}: not results of this version of evaluate; run the evaluation again')
-    return RunResult(
-        identity=values['identity'],
-        details=values['details'],
-        sequences=tuple(SequenceResult.from_json(item) for item in values['sequences']),
-        problems=tuple(values['problems']),
-    )
+        values = read_json(path, remedy)
+    except FileNotFoundError as error:
+        raise UserError(f'{path} is not there; give the folder that evaluate wrote') from error
+    if values.get('format') != FORMAT:
+        raise UserError(f'{path}: not results of this version of evaluate; {remedy}')
+    try:
+        run = RunResult(
+            identity=dict(values['identity']),
+            details=dict(values['details']),
+            sequences=tuple(SequenceResult.from_json(item) for item in values['sequences']),
+            problems=tuple(map(str, values['problems'])),
+        )
+        if not run.variants or any(set(run.variants) - set(item.variants) for item in run.sequences):
+            raise ValueError('a sequence lacks a variant')
+        run.protocol  # noqa: B018
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{path} is damaged or incomplete ({error}); {remedy}') from error
+    return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -13,15 +14,16 @@ from tqdm import tqdm
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import make_folder, write_atomically
 from moving_object_detector.common.options import flatten
-from moving_object_detector.evaluation.clips import EvaluationClip
-from moving_object_detector.evaluation.method import Method
-from moving_object_detector.evaluation.results import RunResult, SequenceResult
-from moving_object_detector.evaluation.sequence_pass import Keeping, SequencePass
+from moving_object_detector.evaluation.clips import Clip, fingerprint
+from moving_object_detector.evaluation.methods import Method
+from moving_object_detector.evaluation.results import RunResult, SequenceResult, read_json
+from moving_object_detector.evaluation.sequence_pass import OutputOptions, SequencePass
 from moving_object_detector.evaluation.signals import Signals
-from moving_object_detector.evaluation.summary import sequence_scores
+from moving_object_detector.evaluation.summary import find_protocol, sequence_scores
 
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'
+_ANEW: Final = 'remove it, or give --overwrite to begin anew'
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,25 +38,18 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        values = json.loads(path.read_text(encoding='utf-8'))
-    except OSError:
-        return None
-    except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}); remove it, or give --overwrite to begin anew') from error
-    return values if isinstance(values, dict) else None
-
-
 def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
     """Make a folder that of a run, or check that it is.
 
     Raises:
-        UserError: It holds a run that differs, or cannot be written.
+        UserError: It holds a run that differs or is damaged, or cannot be written.
 
     """
     make_folder(folder / SEQUENCES)
-    before = None if overwrite else _read_json(folder / IDENTITY)
+    before = None
+    if not overwrite:
+        with suppress(FileNotFoundError):
+            before = read_json(folder / IDENTITY, _ANEW)
     changed = differences(before, identity) if before is not None else {}
     if changed:
         name, (old, new) = next(iter(changed.items()))
@@ -68,6 +63,22 @@ def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         write_atomically(folder / IDENTITY, json.dumps(_plain(identity), indent=1).encode())
 
 
+def _kept(clip: Clip, method: Method, output: OutputOptions) -> tuple[SequenceResult | None, str]:
+    """Return the result of a clip that the run's folder holds, or None and why it is made anew."""
+    path = output.folder / SEQUENCES / f'{clip.name}.json'
+    try:
+        before = SequenceResult.from_json(read_json(path, _ANEW))
+    except FileNotFoundError:
+        return None, ''
+    except ValueError as error:  # a UserError is one
+        return None, f'{path.name} is damaged ({error}); scored anew'
+    if set(before.variants) != set(method.variants):
+        return None, f'{path.name} has other variants; scored anew'
+    if before.footage != fingerprint((*clip.files, *method.files(clip))):
+        return None, 'its frames or masks have changed since it was scored; scored anew'
+    return (None, 'scored anew for what is to be kept now') if output.lacks(before) else (before, '')
+
+
 def _line(result: SequenceResult, protocol: str) -> str:
     scores = sequence_scores(result, list(result.variants)[-1], protocol)
     j, f = ('  -  ' if value is None else f'{value:.3f}' for value in (scores.j_mean, scores.f_mean))
@@ -76,14 +87,14 @@ def _line(result: SequenceResult, protocol: str) -> str:
 
 def evaluate_clips(
     method: Method,
-    clips: Sequence[EvaluationClip],
+    clips: Sequence[Clip],
     identity: Mapping[str, Any],
     details: Mapping[str, Any],
     signals: Signals,
-    keeping: Keeping,
+    output: OutputOptions,
     problems: Sequence[str] = (),
 ) -> RunResult:
-    """Evaluate all clips; those that the folder has already are read back.
+    """Evaluate all clips; those that the folder has already are read back, if their files have not changed.
 
     Args:
         method: What is scored.
@@ -91,7 +102,7 @@ def evaluate_clips(
         identity: What decides the numbers; has ``protocol``.
         details: What else is to be told.
         signals: Label-free signals.
-        keeping: The run's folder, and what to keep.
+        output: The run's folder, and what to keep.
         problems: What is wrong already.
 
     Raises:
@@ -101,23 +112,25 @@ def evaluate_clips(
     protocol = str(identity['protocol'])
     results: list[SequenceResult] = []
     failures = list(problems)
-    done = {clip.name: _read_json(keeping.folder / SEQUENCES / f'{clip.name}.json') for clip in clips}
-    total = sum(clip.frame_count for clip in clips if done[clip.name] is None)
+    done = {clip.name: _kept(clip, method, output) for clip in clips}
+    total = sum(clip.frame_count for clip in clips if done[clip.name][0] is None)
     with tqdm(total=total, unit='frame', dynamic_ncols=True, smoothing=0.05) as bar:
         for clip in clips:
-            before = done[clip.name]
+            before, reason = done[clip.name]
             if before is not None:
-                results.append(SequenceResult.from_json(before))
+                results.append(before)
                 continue
+            if reason:
+                bar.write(f'{clip.name:20s} {reason}')
             bar.set_description(clip.name)
             try:
-                result = SequencePass(clip, method, protocol, signals, keeping, bar.update).run()
+                result = SequencePass(clip, method, find_protocol(protocol), signals, output, bar.update).run()
             except UserError as error:
                 text = str(error)
                 failures.append(text if text.startswith(f'{clip.name}:') else f'{clip.name}: {text}')
                 bar.write(f'{clip.name:20s} left out: {error}')
                 continue
-            write_atomically(keeping.folder / SEQUENCES / f'{clip.name}.json', json.dumps(asdict(result)).encode())
+            write_atomically(output.folder / SEQUENCES / f'{clip.name}.json', json.dumps(asdict(result)).encode())
             results.append(result)
             bar.write(_line(result, protocol))
             for problem in result.problems:

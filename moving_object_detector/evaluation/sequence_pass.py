@@ -17,34 +17,37 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.datasets.frames import Frame
-from moving_object_detector.evaluation.clips import EvaluationClip
-from moving_object_detector.evaluation.method import Finding, Method
-from moving_object_detector.evaluation.metrics import PreparedTruth
-from moving_object_detector.evaluation.objects import count_objects
+from moving_object_detector.evaluation.clips import Clip, fingerprint
+from moving_object_detector.evaluation.methods import Method, Prediction
+from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.pictures import PicturePicker, draw_judged
-from moving_object_detector.evaluation.protocols import find_protocol
-from moving_object_detector.evaluation.results import SequenceResult, VariantColumns
+from moving_object_detector.evaluation.results import COLUMNS, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.signals import Signals
+from moving_object_detector.evaluation.summary import Protocol
 from moving_object_detector.tools.video import VideoWriter
 
 WAITING: Final = 64
-"""Annotations kept for findings that come late: above twice the largest window."""
+"""Annotations kept for predictions that come late: above twice the largest window."""
 PROBLEMS: Final = 20
 """Sentences kept of one clip."""
-COLUMNS: Final = ('j', 'f', 'objects', 'found', 'false', 'area')
+_STRETCH: Final = 0.02
+"""By how much the ratio of sides of an annotation may differ from its image's: sides are rounded when resized."""
 
 
 @dataclass(frozen=True)
-class Keeping:
+class OutputOptions:
     """What of a clip is kept besides numbers."""
 
     folder: Path
     """The run's."""
     masks: bool = False
-    """PNG of every mask that counts."""
+    """PNG of every mask that counts, ``masks/SEQUENCE/FRAME.png``."""
     video: bool = False
     """MP4 with mask and truth outlined."""
-    pictures: bool = True
+
+    def lacks(self, result: SequenceResult) -> bool:
+        """Tell whether a result was made without something that is wanted now."""
+        return (self.video and not result.video) or (self.masks and not (self.folder / 'masks' / result.name).is_dir())
 
 
 @dataclass
@@ -54,9 +57,7 @@ class _Cells:
     values: dict[str, dict[int, float]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
 
     def columns(self, count: int) -> VariantColumns:
-        return VariantColumns(
-            **{name: tuple(cells.get(index) for index in range(count)) for name, cells in self.values.items()}
-        )
+        return VariantColumns(**{name: tuple(map(cells.get, range(count))) for name, cells in self.values.items()})
 
 
 class SequencePass:
@@ -67,33 +68,36 @@ class SequencePass:
         method: Started anew.
         protocol: By which pictures of best and worst frames are chosen.
         signals: Signals of quality, started anew.
-        keeping: What to write besides.
+        output: What to write besides.
         seen: Called after each frame read.
 
     """
 
     def __init__(
         self,
-        clip: EvaluationClip,
+        clip: Clip,
         method: Method,
-        protocol: str,
+        protocol: Protocol,
         signals: Signals,
-        keeping: Keeping,
+        output: OutputOptions,
         seen: Callable[[], object],
     ) -> None:
         self._clip = clip
         self._method = method
-        self._protocol = find_protocol(protocol)
+        self._protocol = protocol
         self._signals = signals
-        self._keeping = keeping
+        self._output = output
         self._seen = seen
         self._problems = list(clip.problems)
         self._cells = {variant: _Cells() for variant in method.variants}
         self._latency: dict[int, float] = {}
         self._stamps: list[int] = []
+        self._names: list[str] = []
         self._picker = PicturePicker()
         self._truth = lru_cache(WAITING)(self._read_truth)
         self._size = (0, 0)
+        self._stretched = ''
+        self._taken = 0
         self._files = ExitStack()
         self._video: VideoWriter | None = None
 
@@ -101,31 +105,37 @@ class SequencePass:
         """Evaluate the whole clip.
 
         Raises:
-            UserError: It cannot be opened, or has no frame that can be read.
+            UserError: It cannot be opened, has no frame that can be taken, or annotations of another shape alone.
 
         """
         begin = time.monotonic()
         source = self._clip.open()
-        for problem in self._method.start(self._clip.name, source):
-            self._problem(problem)
+        self._method.start(self._clip, source)
         self._signals.start()
         counting = self._method.variants[-1]
         video = ''
         with self._files:
-            if self._keeping.video:
+            if self._output.video:
                 video = f'videos/{self._clip.name}.mp4'
-                self._video = self._files.enter_context(VideoWriter(self._keeping.folder / video, source.fps))
+                self._video = self._files.enter_context(VideoWriter(self._output.folder / video, source.fps))
             for frame, index in self._frames(source):
-                self._take(self._method.step(frame, index), counting)
+                try:
+                    self._take(self._method.step(frame, index), counting)
+                    self._taken += 1
+                except ImageError as error:
+                    self._problem(f'frame {index} is left out: {error}')
                 self._seen()
             self._take(self._method.finish(), counting)
-        if not any(self._size):
+        for problem in self._method.problems:
+            self._problem(problem)
+        if not self._taken:
             raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
         count = len(self._stamps)
         self._score_the_silent(count)
         # The cache refers to this pass and this pass to it: else both stay until the interpreter looks for cycles.
         self._truth.cache_clear()
-        pictures = self._picker.write(self._keeping.folder, self._clip.name) if self._keeping.pictures else ()
+        if self._stretched and not self._cells[counting].values['j']:
+            raise UserError(f'{self._clip.name}: {self._stretched}')
         return SequenceResult(
             name=self._clip.name,
             frame_count=count,
@@ -137,8 +147,10 @@ class SequencePass:
             dropped=count - len(self._cells[counting].values['area']),
             latency=tuple(value for _, value in sorted(self._latency.items())),
             problems=tuple(self._problems),
-            pictures=pictures,
+            pictures=self._picker.write(self._output.folder, self._clip.name),
             video=video if self._video and self._video.frame_count else '',
+            footage=fingerprint((*self._clip.files, *self._method.files(self._clip))),
+            groups=self._clip.groups,
         )
 
     def _problem(self, text: str) -> None:
@@ -156,6 +168,7 @@ class SequencePass:
                 self._problem(f'frame {index} is left out: {error}')
                 # A number for its annotation, which counts as missed.
                 self._stamps.append(self._stamps[-1] + 1 if self._stamps else 0)
+                self._names.append('')
                 continue
             except UserError as error:
                 self._problem(f'the clip ends after {index} frames: {error}')
@@ -165,6 +178,7 @@ class SequencePass:
             if not any(self._size):
                 self._size = (frame.image.shape[0], frame.image.shape[1])
             self._stamps.append(frame.stamp)
+            self._names.append(frame.name)
             yield frame, index
 
     def _read_truth(self, index: int) -> PreparedTruth | None:
@@ -179,52 +193,62 @@ class SequencePass:
             self._problem(f'the annotation of frame {index} is left out: {error}')
             return None
 
-    def _take(self, findings: Iterable[Finding], counting: str) -> None:
-        for finding in findings:
-            truth = self._truth(finding.index)
-            cells = self._cells[finding.variant].values
-            cells['area'][finding.index] = float(np.count_nonzero(finding.mask)) / finding.mask.size
-            j = self._score(finding.variant, finding.index, finding.mask, truth)
-            if finding.variant == counting:
-                if finding.latency is not None:
-                    self._latency[finding.index] = finding.latency
-                self._signals.add(finding)
-                self._keep(finding, truth, j)
+    def _fits(self, truth: PreparedTruth, size: tuple[int, int]) -> bool:
+        """Tell whether an annotation has the shape of an image; one of another size may have, a turned one has not."""
+        (height, width), (rows, columns) = truth.truth.shape, size
+        if abs(width * rows - height * columns) <= _STRETCH * max(width * rows, height * columns):
+            return True
+        self._stretched = (
+            f'an annotation is {width}x{height}, its image {columns}x{rows}: the shapes differ (is one of them turned '
+            'by its EXIF orientation?), so it is not scored; store both alike'
+        )
+        self._problem(self._stretched)
+        return False
 
-    def _score(self, variant: str, index: int, mask: NDArray[np.uint8], truth: PreparedTruth | None) -> float | None:
-        if truth is None:
-            return None
+    def _take(self, predictions: Iterable[Prediction], counting: str) -> None:
+        for prediction in predictions:
+            truth = self._truth(prediction.index)
+            shape = (prediction.mask.shape[0], prediction.mask.shape[1])
+            if truth is not None and not self._fits(truth, shape):
+                truth = None
+            cells = self._cells[prediction.variant].values
+            cells['area'][prediction.index] = float(np.count_nonzero(prediction.mask)) / prediction.mask.size
+            j = None if truth is None else self._score(prediction.variant, prediction.index, prediction.mask, truth)
+            if prediction.variant == counting:
+                if prediction.latency is not None:
+                    self._latency[prediction.index] = prediction.latency
+                self._signals.add(prediction)
+                self._keep(prediction, truth, j)
+
+    def _score(self, variant: str, index: int, mask: NDArray[np.uint8], truth: PreparedTruth) -> float:
         height, width = truth.truth.shape
         if mask.shape != truth.truth.shape:
             self._problem(
-                f'annotations are {width}x{height}, images {mask.shape[1]}x{mask.shape[0]}: masks are resized to score'
+                f'annotations are {width}x{height}, masks {mask.shape[1]}x{mask.shape[0]}: masks are resized to score'
             )
             mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
         prediction = mask > 0
-        values = (*truth.scores(prediction), *count_objects(prediction, truth.truth))
+        j, f = truth.scores(prediction)
         cells = self._cells[variant].values
-        for name, value in zip(COLUMNS, values, strict=False):
+        for name, value in zip(COLUMNS, (j, f, *count_objects(prediction, truth.truth)), strict=False):
             cells[name][index] = value
-        return values[0]
+        return j
 
     def _score_the_silent(self, count: int) -> None:
         """Score frames of which a variant said nothing as empty masks."""
         for variant, cells in self._cells.items():
             for index in range(count):
                 truth = None if index in cells.values['area'] else self._truth(index)
-                if truth is not None:
+                if truth is not None and self._fits(truth, self._size):
                     self._score(variant, index, np.zeros(truth.truth.shape, np.uint8), truth)
 
-    def _keep(self, finding: Finding, truth: PreparedTruth | None, j: float | None) -> None:
-        keeping = self._keeping
-        shown = None if truth is None else truth.truth
-        if keeping.masks:
-            path = keeping.folder / 'masks' / self._clip.name / f'{finding.index:05d}.png'
-            write_atomically(path, cv2.imencode('.png', finding.mask)[1].tobytes())
+    def _keep(self, prediction: Prediction, truth: PreparedTruth | None, j: float | None) -> None:
+        index, shown = prediction.index, None if truth is None else truth.truth
+        if self._output.masks:
+            name = Path(self._names[index]).stem
+            path = self._output.folder / 'masks' / self._clip.name / f'{name}.png'
+            write_atomically(path, cv2.imencode('.png', prediction.mask)[1].tobytes())
         if self._video is not None:
-            self._video.write(draw_judged(finding.image, finding.mask, shown))
-        if keeping.pictures:
-            scored = self._protocol.scored(finding.index, self._clip.frame_count, truth is not None)
-            self._picker.take(
-                finding.index, j if scored else None, lambda: draw_judged(finding.image, finding.mask, shown)
-            )
+            self._video.write(draw_judged(prediction.image, prediction.mask, shown))
+        scored = self._protocol.scored(index, self._clip.frame_count, truth is not None)
+        self._picker.take(index, j if scored else None, lambda: draw_judged(prediction.image, prediction.mask, shown))

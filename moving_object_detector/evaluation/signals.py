@@ -1,22 +1,32 @@
-"""Signals of quality that need no annotation: whether masks keep to what they were on, frame after frame."""
+"""Signals of quality that need no annotation: whether masks keep to what they were on, and what moves on its own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from moving_object_detector.evaluation.method import Finding
+from moving_object_detector.common.files import file_hash
+from moving_object_detector.evaluation.methods import Prediction
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.evaluation.results import Column
-
-if TYPE_CHECKING:
-    from moving_object_detector.evaluation.information import Information
+from moving_object_detector.flow.dis import reduce_flow
+from moving_object_detector.flow.egomotion import fit_camera_motion
+from moving_object_detector.networks.weights import load_network
+from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE, motion_units, squared
 
 HALF: Final = 0.5
 """Of a pixel: what must come to rest on a place to count."""
+LEAST_MOTION: Final = 0.001 * UNIT_SIZE[1] / UNIT_PIXELS
+"""Flow that counts as none, motion units: a thousandth of the width, as for the detector (gate.min_motion)."""
+LEAST_SIDE: Final = 0.001
+"""Least share of the image inside and outside of a mask for its score to mean something."""
 
 
 def at_size(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -65,44 +75,108 @@ def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[n
     return reached(weight * np.tile(pushed, 4)), reached(weight)
 
 
+def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
+    """Return gamma, the share of a region's flow that is told from outside of it: a term of equation 7 of the paper.
+
+    1 - sum |chi (u - phi)|^2 / sum |chi u|^2, with the square of LEAST_MOTION added to |u|^2: where nothing
+    moves there is nothing to tell. Not below 0, as information is not.
+
+    Args:
+        flow: (1, 2, H, W), u, motion units.
+        mask: (1, 1, H, W), chi, in [0, 1], not all 0.
+        guess: (1, 2, H, W), phi: the inpainter's, from the flow outside of the mask and the image, motion units.
+
+    Returns:
+        In [0, 1]: near 0 for a region that moves on its own, near 1 for a part of what surrounds it.
+
+    """
+    side = mask.square()
+    error, energy = side * squared(flow - guess), side * (squared(flow) + LEAST_MOTION**2)
+    return max(1.0 - float(error.sum() / energy.sum()), 0.0)
+
+
+class InpaintingScore:
+    """The information reduction rate of masks, by an inpainter that the trainer has left.
+
+    An inpainter of the whole flow (``game.target=raw``) also tells what an object shares with a moving camera, so rates
+    compare masks of one clip, not clips under cameras of different speed.
+
+    Args:
+        path: The inpainter's file.
+        every: Only frames whose number is a multiple of it are looked at; one takes about 30 ms of one core at 96x192.
+
+    Raises:
+        ModelError: The file is missing, damaged or holds no inpainter.
+
+    """
+
+    def __init__(self, path: Path, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f'every is {every}; it takes 1 or more')
+        self._network, metadata = load_network(path, 'inpainter')
+        self._size = int(metadata['height']), int(metadata['width'])
+        self._residual = metadata.get('game.target') == 'residual'
+        self._every = every
+        self.identity: Mapping[str, Any] = {'inpainter': file_hash(path), 'inpainter_every': every}
+        """What decides the rates, but for masks and flow."""
+
+    def of(self, prediction: Prediction) -> float | None:
+        """Return the rate of a mask.
+
+        None where the frame is skipped, its flow is not known, or nearly all or nothing is in the mask.
+        """
+        if prediction.flow is None or prediction.index % self._every:
+            return None
+        inside = at_size(prediction.mask, self._size)
+        if not LEAST_SIDE <= inside.mean() <= 1 - LEAST_SIDE:
+            return None
+        small = cv2.resize(prediction.image, (self._size[1], self._size[0]), interpolation=cv2.INTER_AREA)
+        image = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255.0 - 0.5
+        flow = torch.from_numpy(np.nan_to_num(reduce_flow(prediction.flow, self._size))).permute(2, 0, 1)[None]
+        flow = motion_units(flow - fit_camera_motion(flow) if self._residual else flow)
+        mask = torch.from_numpy(inside)[None, None].float()
+        with torch.inference_mode():
+            guess = self._network(image, flow * (1.0 - mask), mask)
+        return information_reduction(flow, mask, guess)
+
+
 class Signals:
-    """Columns of signals for a clip, from the findings of one variant; of the findings only the last is kept.
+    """Columns of signals for a clip, from the predictions of one variant, of which only the last is kept.
 
     - ``consistency``: Jaccard index of the mask carried along the flow to the next frame and the mask there, over what
-      both frames show. None where a frame has no finding, the flow is not known or both masks are empty.
+      both frames show. None where a frame has no mask, the flow is not known or both masks are empty.
     - ``flip``: 1 where the complement of the carried mask agrees with the next mask on more pixels than the carried
       mask, so that inside and outside have changed places; 0 elsewhere. None as above, and where one mask is empty.
-    - ``information``: see :class:`~moving_object_detector.evaluation.information.Information`; only with one.
+    - ``information``: see :class:`InpaintingScore`; only with one.
 
     Each value stands at the earlier of the two frames.
     """
 
-    def __init__(self, information: Information | None = None) -> None:
-        self._information = information
+    def __init__(self, inpainting: InpaintingScore | None = None) -> None:
+        self._inpainting = inpainting
         self.start()
 
     def start(self) -> None:
         """Begin a clip."""
-        self._last: Finding | None = None
+        self._last: Prediction | None = None
         self._values: dict[str, dict[int, float]] = {'consistency': {}, 'flip': {}}
-        if self._information is not None:
+        if self._inpainting is not None:
             self._values['information'] = {}
 
-    def add(self, finding: Finding) -> None:
-        """Take the finding of the next frame; frames may be left out."""
-        last, self._last = self._last, finding
-        if last is not None and finding.index == last.index + 1:
-            self._compare(last, finding)
-        if self._information is not None:
-            reduction = self._information.of(finding)
-            if reduction is not None:
-                self._values['information'][finding.index] = reduction
+    def add(self, prediction: Prediction) -> None:
+        """Take the prediction of the next frame; frames may be left out."""
+        last, self._last = self._last, prediction
+        if last is not None and prediction.index == last.index + 1:
+            self._compare(last, prediction)
+        rate = None if self._inpainting is None else self._inpainting.of(prediction)
+        if rate is not None:
+            self._values['information'][prediction.index] = rate
 
-    def _compare(self, last: Finding, finding: Finding) -> None:
-        if last.flow is None or not (last.mask.any() or finding.mask.any()):
+    def _compare(self, last: Prediction, prediction: Prediction) -> None:
+        if last.flow is None or not (last.mask.any() or prediction.mask.any()):
             return
         size = (last.flow.shape[0], last.flow.shape[1])
-        mask, following = at_size(last.mask, size), at_size(finding.mask, size)
+        mask, following = at_size(last.mask, size), at_size(prediction.mask, size)
         carried, known = carry(mask, last.flow)
         if not known.any():
             return

@@ -13,8 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.folder import FolderSource
 from moving_object_detector.datasets.messages import encode_image
-from moving_object_detector.evaluation.bag_clips import bag_clip, read_masks
-from moving_object_detector.evaluation.packed_mask import PackedMask
+from moving_object_detector.evaluation.clips import PackedMask, bag_clip, read_masks
 from moving_object_detector.tools.bags import BagWriter
 from moving_object_detector.tools.make_bag import main as make_bag
 
@@ -111,7 +110,7 @@ def test_a_bag_made_of_a_folder_is_the_folder(picture_folder, tmp_path):
 def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options):
     from moving_object_detector.common.parameter_files import load_config
     from moving_object_detector.detection.config import DetectorConfig
-    from moving_object_detector.evaluation.detector_method import DetectorMethod
+    from moving_object_detector.evaluation.methods import DetectorMethod
 
     rng = np.random.default_rng(3)
     scene = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), (128, 96), interpolation=cv2.INTER_CUBIC)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.evaluation.compare import compare, compare_folders
+from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.evaluation.compare import compare
+from moving_object_detector.evaluation.evaluate import main
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns, write_results
 
 IDENTITY = {
@@ -64,24 +65,28 @@ def test_a_clear_difference_is_called_so():
     assert found.paired.p == pytest.approx(2 / 256)
     # Differences are 1 to 8 hundredths; the least means: 1, 1.5, 2 (of 2; of 1 and 3; of 1, 2 and 3), 2.33 (1, 2, 4).
     assert found.paired.interval == pytest.approx((0.0233333, 0.0666667), abs=1e-6)
-    assert found.sentence == (
-        'new is better by 0.045, on 8 of 8 sequences; 95 % interval 0.023 to 0.067: more than the spread between '
-        'sequences explains.'
+    assert found.sentence.startswith(
+        'new is better than old: J +0.045, higher on 8 of 8 sequences; 95 % interval +0.023'
     )
+    assert ': more than' in found.sentence
     mirrored = compare(run_of(better), run_of(BASE), ('new', 'old'))
-    assert mirrored.sentence == found.sentence
+    # The same the other way round: words and signs are of the second run, as the numbers of the page are.
+    assert mirrored.paired.mean == pytest.approx(-0.045)
+    assert mirrored.sentence.startswith(
+        'old is worse than new: J -0.045, higher on 0 of 8 sequences; 95 % interval -0.06'
+    )
 
 
 def test_a_difference_within_the_spread_is_called_so():
     other = {name: 0.5 + (0.1 if place % 2 else -0.09) for place, name in enumerate(NAMES)}
     sentence = compare(run_of(BASE), run_of(other), ('old', 'new')).sentence
-    assert sentence.startswith('new is better by 0.005, on 4 of 8 sequences; 95 % interval -0.')
-    assert sentence.endswith(': not more than the spread between sequences explains.')
+    assert sentence.startswith('new is better than old: J +0.005, higher on 4 of 8 sequences; 95 % interval -0.')
+    assert ': not more than' in sentence
 
 
 def test_few_sequences_and_equal_runs():
     few = compare(run_of({'x': 0.5}), run_of({'x': 0.6}), ('old', 'new')).sentence
-    assert few == 'new is better by 0.100, on 1 of 1 sequence; that is too few to tell it from chance, which takes 6.'
+    assert few.startswith('new is better than old: J +0.100, higher on 1 of 1 sequence; that is too few')
     same = compare(run_of(BASE), run_of(BASE), ('old', 'new')).sentence
     assert same == 'old and new score the same on all 8 sequences.'
 
@@ -116,8 +121,8 @@ def test_what_the_runs_differ_in():
     assert compare(run_of(BASE), b).options == (
         ('threshold', '0.5', '0.4'),
         ('window.past', '5', '3'),
-        ('sign', '–', 'border'),  # noqa: RUF001 - a dash
-        ('flow', '–', 'raft'),  # noqa: RUF001 - a dash
+        ('sign', '-', 'border'),
+        ('flow', '-', 'raft'),
     )
 
 
@@ -128,10 +133,11 @@ def test_sequences_of_other_lengths_are_noted():
     assert compare(run_of({'x': 0.5}), b, ('old', 'new')).notes == ('x: 1 frames were scored in old, 2 in new',)
 
 
-def test_text_for_the_terminal(tmp_path):
+def test_text_for_the_terminal(tmp_path, capsys):
     write_results(tmp_path / 'old', run_of({'bear': 0.5, 'boat': 0.25, 'lost': 0.5}), {})
     write_results(tmp_path / 'new', run_of({'bear': 0.75, 'boat': 0.25}), {})
-    lines = compare_folders(tmp_path / 'old', tmp_path / 'new').splitlines()
+    assert main(['compare', str(tmp_path / 'old'), str(tmp_path / 'new')]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert lines[:6] == [
         '      J old  J new  difference',
         'bear  0.500  0.750      +0.250',
@@ -140,15 +146,17 @@ def test_text_for_the_terminal(tmp_path):
         'mean  0.375  0.500      +0.125',
         'only in old: lost',
     ]
-    assert any(line.startswith('new is better by 0.125, on 1 of 2 sequences') for line in lines)
+    assert any(line.startswith('new is better than old: J +0.125, higher on 1 of 2') for line in lines)
     assert 'sign-flip permutation test' in lines[-1]
     assert not list(tmp_path.glob('*.html'))
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path):
+def test_folders_of_one_name_are_told_apart(tmp_path, capsys):
     for place in ('here', 'there'):
         write_results(tmp_path / place / 'out', run_of(BASE), {})
-    text = compare_folders(tmp_path / 'here' / 'out', tmp_path / 'there' / 'out')
-    assert f'J {tmp_path}/here/out' in text
-    with pytest.raises(UserError, match='give the folder that evaluate wrote'):
-        compare_folders(tmp_path, tmp_path / 'here' / 'out')
+    folders = [str(tmp_path / place / 'out') for place in ('here', 'there')]
+    assert main(['compare', *folders]) == 0
+    out = capsys.readouterr().out
+    assert all(f'J {foreign(folder)}' in out for folder in folders)
+    assert main(['compare', str(tmp_path), folders[0]]) == 2
+    assert 'results.json is not there' in capsys.readouterr().err

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moving_object_detector.evaluation.correlation import area_change, correlations, ranks, sequence_signals, spearman
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
+from moving_object_detector.evaluation.summary import area_change, correlations, ranks, sequence_signals, spearman
 
 
 def columns(j, area):

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from moving_object_detector.common.errors import ModelError
-from moving_object_detector.evaluation.information import LEAST_MOTION, Information, information_reduction
-from moving_object_detector.evaluation.method import Finding
-from moving_object_detector.evaluation.signals import Signals
+from moving_object_detector.evaluation.methods import Prediction
+from moving_object_detector.evaluation.signals import LEAST_MOTION, InpaintingScore, Signals, information_reduction
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import load_network, save_network
@@ -85,7 +84,7 @@ def constant(tmp_path):
 
 def finding(flow, mask, index=0, image=None):
     image = np.zeros((*mask.shape, 3), np.uint8) if image is None else image
-    return Finding(index, 'refined', image, mask.astype(np.uint8) * 255, flow=flow)
+    return Prediction(index, 'refined', image, mask.astype(np.uint8) * 255, flow=flow)
 
 
 @pytest.mark.parametrize('size', [(32, 64), (64, 128), (48, 80)])
@@ -95,10 +94,10 @@ def test_units_do_not_depend_on_the_size_of_the_flow(constant, size):
     mask = np.zeros((96, 192), bool)
     mask[24:60, 48:96] = True
     u, v = 32 / 80, 38.4 / 80
-    assert Information(constant(u, v)).of(finding(flow, mask)) == pytest.approx(1, abs=1e-5)
-    assert Information(constant(0.0, 0.0)).of(finding(flow, mask)) == pytest.approx(0, abs=1e-3)
+    assert InpaintingScore(constant(u, v)).of(finding(flow, mask)) == pytest.approx(1, abs=1e-5)
+    assert InpaintingScore(constant(0.0, 0.0)).of(finding(flow, mask)) == pytest.approx(0, abs=1e-3)
     expected = 1 - 0.1**2 / (u**2 + v**2)
-    assert Information(constant(u + 0.1, v)).of(finding(flow, mask)) == pytest.approx(expected, abs=1e-3)
+    assert InpaintingScore(constant(u + 0.1, v)).of(finding(flow, mask)) == pytest.approx(expected, abs=1e-3)
 
 
 def test_an_inpainter_of_residual_flow_gets_such(constant):
@@ -107,8 +106,8 @@ def test_an_inpainter_of_residual_flow_gets_such(constant):
     mask = np.zeros((32, 64), bool)
     mask[8:20, 16:32] = True
     raw, residual = constant(0.0, 0.0), {'game.target': 'residual'}
-    assert Information(raw).of(finding(flow, mask)) < 0.01
-    assert Information(constant(0.0, 0.0, **residual)).of(finding(flow, mask)) > 0.99
+    assert InpaintingScore(raw).of(finding(flow, mask)) < 0.01
+    assert InpaintingScore(constant(0.0, 0.0, **residual)).of(finding(flow, mask)) > 0.99
 
 
 def test_against_the_network_called_by_hand(tmp_path):
@@ -124,7 +123,7 @@ def test_against_the_network_called_by_hand(tmp_path):
     flow = rng.normal((4, 2), 1, (32, 64, 2)).astype(np.float32)
     mask = np.zeros((32, 64), bool)
     mask[5:20, 30:50] = True
-    found = Information(path).of(finding(flow, mask, image=image))
+    found = InpaintingScore(path).of(finding(flow, mask, image=image))
 
     network, _ = load_network(path, 'inpainter')
     units = flow * np.array((640 / 64, 384 / 32), np.float32) / 80
@@ -142,7 +141,7 @@ def test_against_the_network_called_by_hand(tmp_path):
 
 
 def test_what_has_no_rate(constant):
-    information = Information(constant(0.0, 0.0))
+    information = InpaintingScore(constant(0.0, 0.0))
     flow = np.ones((32, 64, 2), np.float32)
     mask = np.zeros((32, 64), bool)
     mask[8:20, 16:32] = True
@@ -153,7 +152,7 @@ def test_what_has_no_rate(constant):
 
 
 def test_a_column_of_every_third_frame(constant):
-    information = Information(constant(0.0, 0.0), every=3)
+    information = InpaintingScore(constant(0.0, 0.0), every=3)
     signals = Signals(information)
     flow = np.full((32, 64, 2), 4.0, np.float32)
     mask = np.zeros((32, 64), bool)
@@ -163,28 +162,28 @@ def test_a_column_of_every_third_frame(constant):
     column = signals.columns(8)['information']
     assert [value is not None for value in column] == [True, False, False, True, False, False, True, False]
     with pytest.raises(ValueError, match='every is 0'):
-        Information(constant(0.0, 0.0), every=0)
+        InpaintingScore(constant(0.0, 0.0), every=0)
 
 
 def test_its_identity_is_the_files_content(constant):
     path = constant(0.0, 0.0)
-    identity = Information(path, 5).identity
+    identity = InpaintingScore(path, 5).identity
     assert identity == {'inpainter': hashlib.sha256(path.read_bytes()).hexdigest(), 'inpainter_every': 5}
-    assert Information(constant(0.1, 0.0), 5).identity != identity
+    assert InpaintingScore(constant(0.1, 0.0), 5).identity != identity
 
 
 def test_files_that_are_no_inpainter(tmp_path):
     with pytest.raises(ModelError, match='no such model file'):
-        Information(tmp_path / 'missing.safetensors')
+        InpaintingScore(tmp_path / 'missing.safetensors')
     save_network(Generator(), tmp_path / 'generator.safetensors', METADATA)
     with pytest.raises(ModelError, match='architecture generator where inpainter is needed'):
-        Information(tmp_path / 'generator.safetensors')
+        InpaintingScore(tmp_path / 'generator.safetensors')
 
 
 @pytest.mark.skipif(not SHIPPED.is_file(), reason='models/inpainter.safetensors is not there')
 def test_the_shipped_inpainter_tells_background_from_what_moves_on_its_own():
     """Scenes that it has not seen, with exact flow: the object's own region against one like it on moving ground."""
-    information = Information(SHIPPED)
+    information = InpaintingScore(SHIPPED)
     objects, grounds = [], []
     for seed in range(40):
         scene = random_scene((77, seed), SceneOptions(objects=(1, 1), standing=(0, 0), object_extent=(0.3, 0.5)))

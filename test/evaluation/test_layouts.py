@@ -12,8 +12,7 @@ from moving_object_detector.datasets.folder import list_images
 from moving_object_detector.datasets.masks import clip_annotations
 from moving_object_detector.datasets.segtrack import read_segtrack
 from moving_object_detector.datasets.sequence import Sequence
-from moving_object_detector.evaluation.metrics import PreparedTruth
-from moving_object_detector.evaluation.objects import count_objects
+from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.summary import run_scores, sequence_scores
 

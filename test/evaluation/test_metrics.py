@@ -9,12 +9,15 @@ import pytest
 from moving_object_detector.evaluation.metrics import (
     PreparedTruth,
     boundary_map,
-    boundary_measure,
     decay,
     jaccard,
     mean,
     recall,
 )
+
+
+def f_of(prediction, truth):
+    return PreparedTruth(truth).boundary_measure(prediction)
 
 
 def drawn(*rows):
@@ -52,7 +55,7 @@ def test_jaccard_of_random_masks_by_counting_pixels():
 
 
 def test_masks_of_different_sizes():
-    for compare in (jaccard, boundary_measure, lambda prediction, truth: PreparedTruth(truth).scores(prediction)):
+    for compare in (jaccard, f_of, lambda prediction, truth: PreparedTruth(truth).scores(prediction)):
         with pytest.raises(ValueError, match=r'prediction is \(2, 4\), truth is \(4, 2\)'):
             compare(EMPTY, EMPTY.T)
 
@@ -94,7 +97,7 @@ def test_a_boundary_by_hand():
     ],
 )
 def test_the_odd_cases_of_the_boundary_measure(prediction, truth, expected):
-    assert boundary_measure(prediction, truth) == expected
+    assert f_of(prediction, truth) == expected
     assert PreparedTruth(truth).scores(prediction) == (jaccard(prediction, truth), expected)
 
 
@@ -107,16 +110,16 @@ def test_the_boundary_measure_by_hand():
         return mask
 
     truth = left_of(40)
-    assert boundary_measure(left_of(41), truth) == 1
-    assert boundary_measure(left_of(39), truth) == 1
-    assert boundary_measure(left_of(42), truth) == 0
+    assert f_of(left_of(41), truth) == 1
+    assert f_of(left_of(39), truth) == 1
+    assert f_of(left_of(42), truth) == 0
     # 30 rows deep the edge is at 40 as well, then the boundary runs left along row 29: (29, 0) to (29, 39).
     # Precision: of 30 + 39 pixels those in columns 38 and 39 are near, 30 + 1. Recall: rows 0 to 30 of 60.
     precision, recalled = 31 / 69, 31 / 60
     expected = 2 * precision * recalled / (precision + recalled)
-    assert boundary_measure(left_of(40, 30), truth) == pytest.approx(expected)
+    assert f_of(left_of(40, 30), truth) == pytest.approx(expected)
     # The other way round precision and recall change places.
-    assert boundary_measure(truth, left_of(40, 30)) == pytest.approx(expected)
+    assert f_of(truth, left_of(40, 30)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +133,8 @@ def test_the_tolerance_is_a_share_of_the_diagonal_rounded_up(height, width, tole
         return mask
 
     truth = left_of(30)
-    assert boundary_measure(left_of(30 + tolerance), truth) == 1
-    assert boundary_measure(left_of(30 + tolerance + 1), truth) == 0
+    assert f_of(left_of(30 + tolerance), truth) == 1
+    assert f_of(left_of(30 + tolerance + 1), truth) == 0
 
 
 def slow_boundary(mask):
@@ -184,7 +187,7 @@ def test_the_boundary_measure_of_random_shapes_by_all_distances():
         moved = np.roll(truth, rng.integers(-4, 5, 2), (0, 1))
         prediction = moved if rng.random() < 0.5 else random_shapes(rng, height, width)
         expected = slow_boundary_measure(prediction, truth)
-        assert boundary_measure(prediction, truth) == expected
+        assert f_of(prediction, truth) == expected
         assert PreparedTruth(truth).scores(prediction) == (jaccard(prediction, truth), expected)
         seen.append(expected)
     assert sum(0.2 < value < 0.8 for value in seen) > 5
@@ -196,7 +199,7 @@ def test_one_truth_for_several_predictions():
     prepared = PreparedTruth(truth)
     for _ in range(5):
         prediction = random_shapes(rng, 100, 150)
-        assert prepared.scores(prediction) == (jaccard(prediction, truth), boundary_measure(prediction, truth))
+        assert prepared.scores(prediction) == (jaccard(prediction, truth), f_of(prediction, truth))
 
 
 def test_mean_and_recall_by_hand():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moving_object_detector.evaluation.objects import count_objects
+from moving_object_detector.evaluation.metrics import count_objects
 
 
 def drawn(*rows):

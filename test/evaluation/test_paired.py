@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from moving_object_detector.evaluation.paired import paired_difference
+from moving_object_detector.evaluation.compare import paired_difference
 
 
 def naive_p(values):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.evaluation.protocols import PROTOCOLS, find_protocol
+from moving_object_detector.evaluation.summary import PROTOCOLS, find_protocol
 
 
 @pytest.mark.parametrize(

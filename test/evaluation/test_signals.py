@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moving_object_detector.evaluation.method import Finding
+from moving_object_detector.evaluation.methods import Prediction
 from moving_object_detector.evaluation.signals import Signals, at_size, carry
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
@@ -12,7 +12,7 @@ FRAMES = 8
 
 
 def finding(index, mask, flow=None):
-    return Finding(index, 'refined', np.zeros((*mask.shape, 3), np.uint8), mask.astype(np.uint8) * 255, flow=flow)
+    return Prediction(index, 'refined', np.zeros((*mask.shape, 3), np.uint8), mask.astype(np.uint8) * 255, flow=flow)
 
 
 def signals_of(masks, flows):

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from moving_object_detector.nodes.live import main
 
 # Starting Python and ROS takes seconds on a busy machine.

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.common.options import with_values
+from moving_object_detector.common.program import provenance
 from moving_object_detector.engines.create import choose_device
-from moving_object_detector.evaluation.provenance import provenance
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.tools.bench.cases import EAGER, NAIVE, Case, Group, Variant, all_variants, chosen, groups

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.evaluation.compare import compare, compare_folders
-from moving_object_detector.evaluation.report.comparison import write_comparison
+from moving_object_detector.evaluation.compare import compare
+from moving_object_detector.evaluation.evaluate import main
+from moving_object_detector.evaluation.report import write_comparison
 from moving_object_detector.evaluation.results import write_results
 
 
@@ -28,30 +28,32 @@ def test_two_runs_side_by_side(run, worse, tmp_path, parse):
     path = write_comparison(tmp_path / 'page.html', compare(run, worse, ('old', 'new')), (tmp_path, tmp_path))
     page = parse(path)
     assert page.row('car')[:5] == ['car', '3', '0.600', '0.500', '−0.100']  # noqa: RUF001 - the minus sign
-    assert 'old is better by 0.100, on 1 of 1 sequence' in page.text
-    assert 'Only in old : odd <b>&"name" $x$' in page.text
+    assert 'new is worse than old: J -0.100' in page.text
+    assert 'J of new minus J of old −0.100' in page.text  # noqa: RUF001 - the minus sign
+    assert 'only in old odd <b>&"name" $x$' in page.text
     assert page.row('threshold') == ['threshold', '0.45', '0.6']
-    assert 'old · worst frame, 2 · J 0.200' in page.text
-    assert 'new · worst frame, 2 · J 0.100' in page.text
+    assert 'old · worst frame 2 · J 0.200' in page.text
+    assert 'new · worst frame 2 · J 0.100' in page.text
     for tag, _, value in page.references:
-        assert value.startswith('#' if tag in {'a', 'use'} else 'data:image/jpeg;base64,')
+        assert value.startswith('#' if tag == 'a' else 'data:image/')
 
 
 def test_equal_runs(run, tmp_path, parse):
     first = write_comparison(tmp_path / 'page.html', compare(run, run), (tmp_path, tmp_path)).read_bytes()
     page = parse(tmp_path / 'page.html')
     assert 'A and B score the same on all 2 sequences.' in page.text
-    assert 'None: both runs were made with the same options' in page.text
+    assert 'same options, weights and versions' in page.text
     assert write_comparison(tmp_path / 'page.html', compare(run, run), (tmp_path, tmp_path)).read_bytes() == first
 
 
-def test_of_folders(run, worse, tmp_path, parse):
+def test_of_folders(run, worse, tmp_path, parse, capsys):
     write_results(tmp_path, run, {})
     write_results(tmp_path / 'new', worse, {})
-    text = compare_folders(tmp_path, tmp_path / 'new', tmp_path / 'pages' / 'page.html')
-    assert 'threshold: 0.45 -> 0.6' in text
+    folders = [str(tmp_path), str(tmp_path / 'new')]
+    assert main(['compare', *folders, '--out', str(tmp_path / 'pages' / 'page.html')]) == 0
+    assert 'threshold: 0.45 -> 0.6' in capsys.readouterr().out
     # The second folder has no pictures.
     assert 'new · worst' not in parse(tmp_path / 'pages' / 'page.html').text
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='cannot be written'):
-        compare_folders(tmp_path, tmp_path / 'new', tmp_path / 'file' / 'page.html')
+    assert main(['compare', *folders, '--out', str(tmp_path / 'file' / 'page.html')]) == 2
+    assert 'page.html' in capsys.readouterr().err

@@ -1,0 +1,259 @@
+"""What is scored: a method takes the frames of a clip one by one and gives masks."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.common.files import file_hash, generator_path
+from moving_object_detector.common.options import options_of
+from moving_object_detector.datasets.annotation import MaskFiles
+from moving_object_detector.datasets.bag import BAG_SUFFIXES, BagTopic, bag_files, is_bag_folder, read_numbers
+from moving_object_detector.datasets.folder import list_images
+from moving_object_detector.datasets.frames import Frame, FrameSource, ros_stamp_offset
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
+from moving_object_detector.detection.detector import SMALLEST_SIDE
+from moving_object_detector.detection.result import Estimate, Result
+from moving_object_detector.evaluation.clips import Clip, PackedMask, read_masks
+
+REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says of one frame."""
+
+    index: int
+    """Of the frame in its clip, from 0."""
+    variant: str
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB, as it was given."""
+    mask: NDArray[np.uint8]
+    """(H, W), 255 where something moves on its own."""
+    flow: NDArray[np.float32] | None = None
+    """(h, w, 2), flow to the next frame in pixels of its own size; of the variant that counts, where it is known."""
+    latency: float | None = None
+    """Milliseconds since the frame came; of a recording as it was measured, else of computing alone."""
+
+
+class Method(ABC):
+    """The detector, masks that are there already, or a baseline.
+
+    Attributes:
+        name: For people.
+        variants: Kinds of masks that it gives in one pass; the last one counts.
+        identity: What decides its masks: options, hashes of weights.
+        details: What else is worth knowing: engine, flow.
+        problems: Sentences about what is wrong with the clip, until the next one is started.
+
+    """
+
+    def __init__(
+        self, name: str, variants: Iterable[str], identity: Mapping[str, Any], details: Mapping[str, Any]
+    ) -> None:
+        self.name = name
+        self.variants = tuple(variants)
+        self.identity = identity
+        self.details = details
+        self.problems: list[str] = []
+
+    def files(self, clip: Clip) -> tuple[Path, ...]:
+        """Return the files, besides the footage, that decide its masks of a clip."""
+        return ()
+
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Begin a clip, whose frames come one by one; nothing of the last one is remembered.
+
+        Raises:
+            UserError: The clip cannot be evaluated.
+
+        """
+        self.problems = []
+
+    @abstractmethod
+    def step(self, frame: Frame, index: int) -> Iterable[Prediction]:
+        """Take the next frame; return what is known now, of this frame or earlier ones.
+
+        Raises:
+            ImageError: The method takes no such image; the next frame may do.
+
+        """
+
+    def finish(self) -> Iterable[Prediction]:
+        """Return what was waiting for frames that do not come."""
+        return ()
+
+
+def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, RefinementConfig]:
+    """Return the estimate and the refinement that a variant names: ``ESTIMATE`` or ``ESTIMATE+METHOD``.
+
+    Raises:
+        UserError: There is no such estimate or method.
+
+    """
+    estimate, _, method = name.partition('+')
+    if estimate not in get_args(Estimate) or (method or 'none') not in REFINEMENTS:
+        raise UserError(
+            f'{name} is no variant; give {" or ".join(get_args(Estimate))}, with +METHOD where it is to be refined by '
+            f'one of {", ".join(REFINEMENTS)}, such as refined+crf'
+        )
+    return estimate, replace(config, method=method or 'none')  # type: ignore[return-value]
+
+
+class DetectorMethod(Method):
+    """Streams frames through the node's own detector once and reads its results in several ways.
+
+    Args:
+        config: All options of the detector.
+        variants: Names as :func:`parse_variant` takes them; empty: both estimates, and last the refined one as the
+            node publishes it.
+
+    Raises:
+        UserError: An option, a model file or a variant is wrong.
+
+    """
+
+    def __init__(self, config: DetectorConfig, variants: Iterable[str] = ()) -> None:
+        method = config.refinement.method
+        published = () if method == 'none' else (f'refined+{method}',)
+        names = tuple(dict.fromkeys(variants)) or ('zero_lag', 'refined', *published)
+        self._reading = {name: parse_variant(name, config.refinement) for name in names}
+        self._detector = build_detector(config)
+        identity = {'configuration': asdict(config), 'model': file_hash(generator_path(config.model))}
+        if config.flow.model:
+            identity['flow_model'] = file_hash(Path(config.flow.model).expanduser())
+        details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
+        super().__init__('detector', names, identity, details)
+
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Begin a clip."""
+        super().start(clip, source)
+        self._detector.reset()
+
+    def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
+        """Take the next frame; yield what became known by it."""
+        height, width = frame.image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            raise ImageError(f'it is {width}x{height} pixels, but the detector takes {SMALLEST_SIDE} or more a side')
+        begin = time.perf_counter()
+        results = self._detector.step(frame.image, frame.stamp, tag=index)
+        yield from self._read(results, time.perf_counter() - begin)
+
+    def finish(self) -> Iterator[Prediction]:
+        """Yield what waited for later frames."""
+        yield from self._read(self._detector.flush(), None)
+
+    def _read(self, results: Iterable[Result], computing: float | None) -> Iterator[Prediction]:
+        for result in results:
+            for variant, (estimate, refinement) in self._reading.items():
+                if result.estimate != estimate:
+                    continue
+                read = result.refined_by(refinement)
+                begin = time.perf_counter()
+                mask = read.mask
+                reading = time.perf_counter() - begin
+                counts = variant == self.variants[-1]
+                yield Prediction(
+                    index=result.tag,  # type: ignore[arg-type]
+                    variant=variant,
+                    image=result.image,
+                    mask=mask,
+                    flow=result.coarse_flow if counts and estimate == 'refined' else None,
+                    latency=None if computing is None else 1e3 * (computing + reading),
+                )
+
+
+class GivenMasks(Method):
+    """Masks that somebody made: PNG files in DAVIS layout, or a topic of a recording. A frame without one counts.
+
+    Args:
+        predictions: Folder with ``SEQUENCE/FRAME.png``, a bag, or a folder of bags named as the clips; None: the
+            bag of the clip itself.
+        topic: Of the bag; empty where it has one image topic alone.
+
+    Raises:
+        UserError: There is no such path.
+
+    """
+
+    def __init__(self, predictions: Path | None, topic: str = '') -> None:
+        if predictions is not None and not predictions.exists():
+            raise UserError(f'{predictions}: no such file or folder; --predictions takes the masks to score')
+        where = {} if predictions is None else {'predictions': str(predictions)}
+        super().__init__('masks', ('masks',), {**where, 'predicted_topic': topic}, {})
+        self._predictions = predictions
+        self._topic = topic
+
+    def _bag(self, clip: Clip) -> Path | None:
+        """Return the bag with a clip's masks, None where they are files."""
+        chosen = clip.path if self._predictions is None else self._predictions
+        candidates = [chosen / clip.path.name, chosen] if self._predictions is not None else [chosen]
+        return next((path for path in candidates if is_bag_folder(path) or path.suffix in BAG_SUFFIXES), None)
+
+    def files(self, clip: Clip) -> tuple[Path, ...]:
+        """Return the files of a clip's masks."""
+        bag = self._bag(clip)
+        if bag is not None:
+            return tuple(bag_files(bag))
+        folder = (self._predictions or clip.path) / clip.name
+        return tuple(list_images(folder)) if folder.is_dir() else ()
+
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Find the masks of a clip; those of a bag are read."""
+        super().start(clip, source)
+        self._files: dict[str, Path] = {}
+        self._masks: dict[int, PackedMask] = {}
+        self._latencies: list[float] = []
+        self._offset: int | None = None
+        self._last: int | None = None
+        self._seen = self._found = 0
+        bag = self._bag(clip)
+        if bag is None:
+            self._files = {file.stem: file for file in self.files(clip)}
+            self._where = str((self._predictions or clip.path) / clip.name)
+            return
+        topic = BagTopic(bag, topic=self._topic or None)
+        self._where = f'{topic.topic} of {bag}'
+        self._masks, self.problems = read_masks(topic)
+        node = topic.topic.rpartition('/')[0]
+        self._latencies = read_numbers(bag, f'{node}/debug/pipeline_latency_ms')
+
+    def step(self, frame: Frame, index: int) -> list[Prediction]:
+        """Return the mask of a frame, if there is one."""
+        if self._offset is None:
+            self._offset = ros_stamp_offset(frame.stamp)
+        repeats, self._last = frame.stamp == self._last, frame.stamp
+        self._seen += not repeats
+        file = self._files.get(Path(frame.name).stem)
+        mask = MaskFiles((file,)) if file else None if repeats else self._masks.get(frame.stamp + self._offset)
+        if mask is None:
+            return []
+        try:
+            found = mask.read()
+        except UserError as error:
+            self.problems.append(f'a mask is left out: {error}')
+            return []
+        latency = self._latencies[self._found] if self._found < len(self._latencies) else None
+        self._found += 1
+        return [Prediction(index, 'masks', frame.image, found.astype(np.uint8) * np.uint8(255), latency=latency)]
+
+    def finish(self) -> tuple[()]:
+        """Tell which masks are missing and which fit no frame."""
+        there = len(self._masks) + len(self._files)
+        if self._seen > self._found:
+            self.problems.append(
+                f'{self._seen - self._found} of {self._seen} frames have no mask in {self._where}: they count as missed'
+            )
+        if there > self._found:
+            by = 'stamp' if self._masks else 'name'
+            self.problems.append(f'{there - self._found} of {there} masks in {self._where} have the {by} of no frame')
+        return ()

@@ -1,0 +1,556 @@
+"""The report of a run, and the page of a comparison: one HTML file each that needs nothing besides itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from moving_object_detector.common.errors import foreign
+from moving_object_detector.common.files import write_atomically
+from moving_object_detector.evaluation.compare import METHOD, Comparison, flat
+from moving_object_detector.evaluation.metrics import mean
+from moving_object_detector.evaluation.results import Column, Picture, RunResult, SequenceResult
+from moving_object_detector.evaluation.summary import (
+    Scores,
+    correlations,
+    find_protocol,
+    grouped,
+    known,
+    run_scores,
+    sequence_scores,
+    sequence_signals,
+)
+
+REPORT: Final = 'report.html'
+NOTHING: Final = '\N{EN DASH}'
+SMALL: Final = 320
+"""Width of the frames spread over a sequence, pixels."""
+SHOWN: Final = 8
+"""Sequences of which a comparison shows frames."""
+LEAST_BARS: Final = 14
+"""Places of a bar chart, so that two sequences do not make two walls."""
+_INK, _MUTED, _LINE, _ACCENT, _SECOND = '#16202b', '#5a6775', '#c8d0d9', '#0b63b8', '#b45309'
+"""Colours of the drawings; the page inverts the drawings where it is dark."""
+_DATASETS: Final = {'davis2016': 'DAVIS2016', 'segtrackv2': 'SegTrackV2', 'fbms59': 'FBMS59'}
+_SIGNALS: Final = {
+    'consistency': ('Consistency', 'Jaccard index of a mask carried along the flow and the mask of the next frame.'),
+    'flip': ('Sign flips', 'Share of the frames after which inside and outside of the mask change places.'),
+    'empty': ('Empty masks', 'Share of the masks in which there is nothing.'),
+    'area_change': ('Change of area', 'By which share of the larger one the areas of two masks in a row differ.'),
+    'information': ('Information', 'Share of the flow in the mask that the inpainter tells from the flow around it.'),
+}
+"""Name to heading and explanation."""
+
+
+# Numbers and cells ---------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 3, sign: str = '') -> str:
+    """Write a number; None is a dash."""
+    return NOTHING if value is None else f'{value:{sign}.{digits}f}'.replace('-', '\N{MINUS SIGN}')
+
+
+def percent(value: float | None) -> str:
+    """Write a share."""
+    return NOTHING if value is None else f'{100 * value:.1f} %'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+
+    text: str
+    value: float | str | None = None
+    """By which rows are sorted; None: nothing is known."""
+    bar: float | None = None
+    """Length of a bar behind the number, of 1; below 0 to the left."""
+    link: str = ''
+
+
+def _cell(value: float | None, digits: int = 3, *, bar: bool = False) -> Cell:
+    return Cell(number(value, digits), value, value if bar else None)
+
+
+def _count(value: int) -> Cell:
+    return Cell(f'{value:,}', value)
+
+
+def _share(value: float | None) -> Cell:
+    return Cell(percent(value), value)
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture that is part of the page."""
+
+    source: str
+    """A data URI."""
+    width: int
+    height: int
+    caption: str
+
+
+def _embed(folder: Path, picture: Picture, words: Sequence[str], width: int | None = None) -> Shot | None:
+    """Read a picture of a run, reduced to a width in pixels; None if it is no longer there."""
+    path = (folder / picture.file).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return None
+    data = path.read_bytes()
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        return None
+    if width is not None and image.shape[1] > width:
+        size = width, max(1, round(image.shape[0] * width / image.shape[1]))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        data = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, 78))[1].tobytes()
+    source = f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
+    return Shot(source, image.shape[1], image.shape[0], ' · '.join(filter(None, words)))
+
+
+def _shots(folder: Path, sequence: SequenceResult, kinds: Sequence[str], lead: str = '') -> list[Shot]:
+    """Return the pictures of some kinds, with what frame they show and its J."""
+    column = tuple(sequence.variants.values())[-1].j
+    shots = []
+    for kind in kinds:
+        for picture in (picture for picture in sequence.pictures if picture.kind == kind):
+            j = column[picture.frame] if picture.frame < len(column) else None
+            word = '' if kind == 'spread' else kind
+            words = (lead, f'{word} frame {picture.frame}'.strip(), '' if j is None else f'J {j:.3f}')
+            shot = _embed(folder, picture, words, SMALL if kind == 'spread' else None)
+            shots += [] if shot is None else [shot]
+    return shots
+
+
+# Drawings ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing that is part of the page: a data URI, its width in pixels, and what it shows."""
+
+    source: str
+    width: int
+    title: str
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width / 72, height / 72), layout='constrained')
+    axes = figure.subplots()
+    axes.tick_params(colors=_MUTED, labelsize=8.5, length=0, pad=4)
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, axis='y', color=_LINE, linewidth=0.7)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == 'bottom')
+        spine.set_color(_LINE)
+    return figure, axes
+
+
+def _drawn(figure: Figure, title: str) -> Drawing:
+    file = io.BytesIO()
+    # As an image it has names and style of its own; with these settings the same figure gives the same bytes.
+    with mpl.rc_context({'svg.hashsalt': 'report', 'svg.fonttype': 'none', 'font.family': 'sans-serif'}):
+        figure.savefig(
+            file, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+        )
+    source = f'data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}'
+    return Drawing(source, round(figure.get_figwidth() * 96), title)
+
+
+def _bars(scores: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, title: str) -> Drawing:
+    """Draw a bar for each sequence from the highest to the lowest, marks for other values, and a line for the mean."""
+    names = sorted(scores, key=lambda name: (-scores[name], name))
+    values = [scores[name] for name in names]
+    places = max(LEAST_BARS, len(names))
+    figure, axes = _axes(max(760, 13 * places + 60), 230)
+    axes.bar(range(len(names)), values, width=0.72, color=[_ACCENT if v >= 0 else _SECOND for v in values], alpha=0.85)
+    marks = [(place, value) for place, name in enumerate(names) for value in others.get(name, ())]
+    for colour, width in (('#ffffff', 3.6), (_SECOND, 1.8)) if marks else ():
+        x, y = zip(*marks, strict=True)
+        axes.scatter(x, y, marker='_', s=50, linewidths=width, color=colour, zorder=3)
+    axes.set_xticks(range(len(names)), list(map(foreign, names)), rotation=48, ha='right', rotation_mode='anchor')
+    for label in axes.get_xticklabels():
+        label.set(fontsize=8, color=_INK, parse_math=False)
+    axes.set_xlim(-0.6, places - 0.4)
+    axes.axhline(line, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    signed = min(values) < 0 or (not others and line < 0)
+    axes.annotate(
+        f'mean\n{line:+.3f}' if signed or not others else f'mean\n{line:.3f}',
+        (places - 0.4, line), (4, 0), textcoords='offset points', va='center', fontsize=8.5, color=_INK,
+    )  # fmt: skip
+    if others:
+        axes.set_ylim(0, 1)
+    else:
+        reach = 1.15 * max(*map(abs, values), abs(line), 0.01)
+        axes.set_ylim(-reach if min(values) < 0 else 0, reach if max(values) > 0 else 0)
+        axes.axhline(0, color=_MUTED, linewidth=0.9)
+    return _drawn(figure, title)
+
+
+def _curves(columns: Mapping[str, Column], marked: Sequence[Picture], title: str, *, share: bool) -> Drawing | None:
+    """Draw values of 0 to 1 over the frames; the last column counts. None if it has no value."""
+    *others, counting = columns.values()
+    points = [(index, value) for index, value in enumerate(counting) if value is not None]
+    if not points:
+        return None
+    figure, axes = _axes(430, 118)
+    for column, style in zip(others, ((0, (4, 2)), (0, (1, 1.5))) * len(others), strict=False):
+        there = [(index, value) for index, value in enumerate(column) if value is not None]
+        if there:
+            axes.plot(*zip(*there, strict=True), color=_SECOND, linewidth=0.9, linestyle=style)
+    x, y = zip(*points, strict=True)
+    axes.fill_between(x, y, color=_ACCENT, alpha=0.13, linewidth=0)
+    axes.plot(x, y, color=_ACCENT, linewidth=1.7, solid_joinstyle='round', clip_on=False)
+    if len(points) < 0.6 * len(counting) or len(points) == 1:
+        axes.scatter(x, y, s=9, color=_ACCENT, zorder=3, clip_on=False)
+    values = dict(points)
+    for picture in (picture for picture in marked if picture.frame in values):
+        face = _ACCENT if picture.kind == 'best' else '#ffffff'
+        place = picture.frame, values[picture.frame]
+        axes.scatter(
+            [place[0]], [place[1]], s=30, facecolor=face, edgecolor=_ACCENT, linewidth=1.5, zorder=4, clip_on=False
+        )
+    axes.set_xlim(0, max(1, len(counting) - 1))
+    axes.set_ylim(0, max(0.02, 1.1 * max(y)) if share else 1)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    if share:
+        axes.yaxis.set_major_formatter(lambda value, _: f'{100 * value:.3g} %')
+    return _drawn(figure, title)
+
+
+def _histogram(latency: Sequence[float], marks: Mapping[str, float]) -> Drawing:
+    """Draw how often which latency (milliseconds) occurred, up to where all but the last hundredth lie."""
+    limit = max(min(max(latency), 1.25 * float(np.percentile(latency, 99))), 1e-3)
+    figure, axes = _axes(430, 190)
+    counts, _, _ = axes.hist([value for value in latency if value <= limit], bins=48, color=_ACCENT, alpha=0.85)
+    top = 1.5 * max(1.0, float(np.max(counts)))
+    for level, (label, value) in enumerate(marks.items()):
+        if value <= limit:
+            axes.axvline(value, ymax=0.76 + 0.085 * level, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.text(
+                value, top * (0.78 + 0.085 * level), f' {label} {value:.3g} ', fontsize=8.5, color=_INK, va='center'
+            )
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set_xlabel('milliseconds', fontsize=8.5, color=_MUTED)
+    axes.set_ylabel('frames', fontsize=8.5, color=_MUTED)
+    return _drawn(figure, 'Histogram of the latency')
+
+
+# The pages -----------------------------------------------------------------------------------------------------------
+
+
+def title_of(run: RunResult) -> str:
+    """Return data set and split, as people write them."""
+    dataset, root = str(run.identity.get('dataset', '')), str(run.identity.get('root') or '')
+    name = _DATASETS.get(dataset, dataset.capitalize())
+    if dataset not in _DATASETS and root:
+        name = f'{name} {foreign(Path(root).name)}'
+    return ' '.join(filter(None, (name, str(run.identity.get('split') or '')))) or 'Evaluation'
+
+
+def _render(path: Path, context: Mapping[str, Any]) -> Path:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Names of files need not be text.
+    write_atomically(path, environment.get_template('report.html').render(context).encode('utf-8', 'backslashreplace'))
+    return path
+
+
+def _variant_table(run: RunResult, *, truth: bool) -> dict[str, Any]:
+    counting = run.variants[-1]
+    named = [(name, run_scores(run, name)) for name in run.variants]
+    named += [(f'{counting}, {name}', run_scores(part, counting)) for name, part in grouped(run).items()]
+    heads = ['Variant', 'Empty masks']
+    if truth:
+        heads = ['Variant', 'J mean', 'recall', 'decay', 'F mean', 'recall', 'decay', 'Objects found', 'missed']
+        heads += ['False regions', 'False alarms / min', 'Empty masks']
+
+    def row(name: str, s: Scores) -> list[Cell]:
+        scores: list[Cell] = []
+        if truth:
+            scores = [_cell(value) for value in (s.j_mean, s.j_recall, s.j_decay, s.f_mean, s.f_recall, s.f_decay)]
+            scores += [_count(s.found), _count(s.objects - s.found), _count(s.false_regions)]
+            scores.append(_cell(s.false_alarms_per_minute, 1))
+        return [Cell(name, name), *scores, _share(s.empty)]
+
+    return {'heads': heads, 'rows': [row(name, scores) for name, scores in named], 'counts': len(run.variants) - 1}
+
+
+def _sequence_table(run: RunResult, signals: Sequence[str], *, truth: bool) -> dict[str, Any]:
+    heads = ['Sequence', 'Frames', *(('J', 'F', 'Found') if truth else ("Mask's share",)), 'Empty']
+    heads += [_SIGNALS.get(name, (name, ''))[0] for name in signals if name != 'empty']
+    heads += ['fps', 'No mask', 'Problems']
+    rows = []
+    for place, item in enumerate(run.sequences):
+        scores = sequence_scores(item, run.variants[-1], run.protocol)
+        own = sequence_signals(item, run.variants[-1], run.protocol)
+        found = scores.found / scores.objects if scores.objects else None
+        area = mean(known(item.variants[run.variants[-1]].area))
+        rows.append(
+            [
+                Cell(foreign(item.name), item.name, link=f'#sequence-{place}'),
+                _count(item.frame_count),
+                *((_cell(scores.j_mean, bar=True), _cell(scores.f_mean), _share(found)) if truth else (_share(area),)),
+                _share(scores.empty),
+                *(_cell(own.get(name)) for name in signals if name != 'empty'),
+                _cell(item.frame_count / item.seconds if item.seconds > 0 else None, 2),
+                _count(item.dropped),
+                Cell(str(len(item.problems) or ''), len(item.problems), link='#problems' if item.problems else ''),
+            ]
+        )
+    return {'heads': heads, 'rows': rows, 'sort': True}
+
+
+def _signal_table(run: RunResult) -> tuple[list[str], dict[str, Any]]:
+    """Return the signals that the run has, and a table of what they are and how they go with J."""
+    related = correlations(run)
+    found: dict[str, list[float]] = {}
+    for item in run.sequences:
+        for name, value in sequence_signals(item, run.variants[-1], run.protocol).items():
+            found.setdefault(name, []).extend(known([value]))
+    names = [name for name, values in found.items() if values]
+    rows = []
+    for name in names:
+        correlation = related.get(name)
+        rho = Cell(NOTHING) if correlation is None else _cell(correlation.rho, 2)
+        count = Cell(NOTHING) if correlation is None else _count(correlation.count)
+        label, what = _SIGNALS.get(name, (name, ''))
+        rows.append([Cell(label, label), _cell(mean(found[name])), rho, count, Cell(what, what)])
+    return names, {
+        'heads': ['Signal', 'Mean', 'Rank correlation with J', 'Sequences', 'Meaning'],
+        'rows': rows,
+        'prose': True,
+    }
+
+
+def _article(folder: Path, run: RunResult, place: int) -> dict[str, Any]:
+    """Return what is shown of one sequence."""
+    item, variants = run.sequences[place], run.variants
+    scores = sequence_scores(item, variants[-1], run.protocol)
+    facts = [f'{item.frame_count:,} frames', f'{item.size[1]}x{item.size[0]}']
+    if scores.j_mean is None:
+        columns: dict[str, Column] = {variants[-1]: item.variants[variants[-1]].area}
+        plot = _curves(columns, (), f"The mask's share over the frames of {foreign(item.name)}", share=True)
+    else:
+        facts = [f'J {number(scores.j_mean)}', f'F {number(scores.f_mean)}', *facts]
+        columns = {name: item.variants[name].j for name in variants}
+        marked = [picture for picture in item.pictures if picture.kind != 'spread']
+        plot = _curves(columns, marked, f'J over the frames of {foreign(item.name)}', share=False)
+    return {
+        'name': foreign(item.name),
+        'anchor': f'sequence-{place}',
+        'facts': ' · '.join(facts),
+        'plot': plot,
+        'pair': _shots(folder, item, ('best', 'worst')),
+        'strip': _shots(folder, item, ('spread',)),
+        'video': quote(item.video, errors='surrogateescape'),
+    }
+
+
+def _card(label: str, value: str, what: str = '') -> dict[str, str]:
+    return {'label': label, 'value': value, 'what': what}
+
+
+def _cards(run: RunResult, scores: Scores, marks: Mapping[str, float]) -> list[dict[str, str]]:
+    frames, seconds = (sum(getattr(item, name) for item in run.sequences) for name in ('frame_count', 'seconds'))
+    cards = []
+    if scores.j_mean is not None:
+        cards.append({'label': 'J, region', 'value': number(scores.j_mean), 'what': f'{run.variants[-1]}, mean'})
+        cards.append(
+            {'label': 'F, boundary', 'value': number(scores.f_mean), 'what': f'recall {number(scores.f_recall)}'}
+        )
+        if scores.objects:
+            share = percent(scores.found / scores.objects)
+            cards.append(_card('Objects found', share, f'{scores.found:,} of {scores.objects:,}'))
+    else:
+        areas = [mean(known(item.variants[run.variants[-1]].area)) for item in run.sequences]
+        cards.append(_card("Mask's share of the image", percent(mean(known(areas))), 'mean'))
+        cards.append(_card('Empty masks', percent(scores.empty), 'of all masks'))
+    plural = 's' if len(run.sequences) != 1 else ''
+    cards.append(_card('Frames', f'{frames:,}', f'in {len(run.sequences)} sequence{plural}'))
+    if seconds > 0:
+        cards.append(_card('Speed', f'{frames / seconds:.2f} fps', 'evaluating, all variants'))
+    if marks:
+        cards.append(_card('Latency, median', f'{marks["median"]:.0f} ms', f'p95 {marks["p95"]:.0f} ms'))
+    return cards
+
+
+def write_report(folder: Path, run: RunResult) -> Path:
+    """Write ``report.html`` into the run's folder, from which the pictures are taken.
+
+    Raises:
+        UserError: It cannot be written, or the run names a protocol that there is not.
+
+    """
+    counting, scores = run.variants[-1], run_scores(run, run.variants[-1])
+    truth, protocol = scores.j_mean is not None, find_protocol(run.protocol)
+    latency = [value for item in run.sequences for value in item.latency]
+    marks = (
+        dict(zip(('median', 'p95', 'p99'), np.percentile(latency, (50, 95, 99)).tolist(), strict=True))
+        if latency
+        else {}
+    )
+    named = {item.name: sequence_scores(item, counting, run.protocol).j_mean for item in run.sequences}
+    j = {name: value for name, value in named.items() if value is not None}
+    others = {
+        item.name: known(sequence_scores(item, name, run.protocol).j_mean for name in run.variants[:-1])
+        for item in run.sequences
+    }
+    signals, signal_table = _signal_table(run)
+    lead = 'There is no truth to score against: what follows is what the masks tell of themselves.'
+    if truth:
+        still = (
+            f'{scores.still_seconds:.1f} s of footage in which nothing moves' if scores.still_seconds else 'none here'
+        )
+        lead = (
+            f'Scored by the rule of {protocol.name}: {protocol.rule}. Recall is the share of frames over 0.5, decay '
+            "the loss from a sequence's first quarter to its last. Objects are counted in every frame scored, false "
+            f'alarms where nothing moves ({still}).'
+        )
+    words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
+    facts = {name: value for name, value in run.identity.items() if name not in {'configuration', 'variants'} and value}
+    made = [run.details.get(name) for name in ('flow', 'engine', 'machine')]
+    problems = [('', text) for text in run.problems]
+    problems += [(foreign(item.name), text) for item in run.sequences for text in item.problems]
+    return _render(
+        folder / REPORT,
+        {
+            'title': title_of(run),
+            'eyebrow': 'Evaluation of moving object masks',
+            'under': ' · '.join(str(part) for part in (run.identity.get('method'), *made) if part),
+            'footer': ' · '.join(str(run.details[name]) for name in ('started', 'revision') if run.details.get(name)),
+            'cards': _cards(run, scores, marks),
+            'verdict': '',
+            'truth': truth,
+            'lead': lead,
+            'tables': [('variants', 'Variants', _variant_table(run, truth=truth))],
+            'bars': _bars(j, others, scores.j_mean, f'J of {counting} for each sequence')
+            if len(j) > 1 and scores.j_mean is not None
+            else None,
+            'bars_are': [f'J of {counting}', f'J of {", ".join(run.variants[:-1])}' if run.variants[:-1] else ''],
+            'latency': _histogram(latency, marks) if latency else None,
+            'latency_note': f'{words}, longest {max(latency):.1f} ms; {len(latency):,} frames.' if latency else '',
+            'sequences': _sequence_table(run, signals, truth=truth),
+            'sequences_lead': f'{counting}. Click a heading to sort; a name leads to its frames.',
+            'signals': signal_table if signals else None,
+            'articles': [_article(folder, run, place) for place in range(len(run.sequences))],
+            'articles_lead': 'Click a picture to enlarge it.',
+            'problems': problems,
+            'facts': [
+                ('What was run', flat(facts)),
+                ('Options of the detector', flat(run.identity.get('configuration') or {})),
+                ('Command, versions, machine', flat(run.details)),
+            ],
+        },
+    )
+
+
+def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Path]) -> Path:
+    """Write two runs side by side, with pictures from their folders; raises UserError where it cannot be written."""
+    (left, right), differences, paired = comparison.names, comparison.differences, comparison.paired
+    largest = max(map(abs, differences.values())) or 1.0
+    wins, losses = (sum(sign * value > 0 for value in differences.values()) for sign in (1, -1))
+
+    def difference(value: float | None, *, bar: bool) -> Cell:
+        return Cell(number(value, sign='+'), value, value / largest if bar and value is not None else None)
+
+    rows = [
+        [
+            Cell(foreign(pair.name), pair.name),
+            _count(pair.a.frames),
+            *(_cell(scores.j_mean) for scores in (pair.a, pair.b)),
+            difference(pair.difference, bar=True),
+            *(_cell(scores.f_mean) for scores in (pair.a, pair.b)),
+            difference(pair.f_difference, bar=False),
+        ]
+        for pair in comparison.pairs
+    ]
+    rows_below = [Cell('Mean'), Cell(''), *map(_cell, comparison.means), difference(paired.mean, bar=True)]
+    heads = ['Sequence', 'Frames scored', f'J {left}', f'J {right}', 'Difference of J']
+    heads += [f'F {left}', f'F {right}', 'Difference of F']
+    interval = ' to '.join(number(bound, sign='+') for bound in paired.interval or ()) or NOTHING
+    error = '' if paired.standard_error is None else f'standard error {number(paired.standard_error)}'
+    cards = [
+        _card(f'J of {right} minus J of {left}', number(paired.mean, sign='+'), error),
+        _card('95 % interval', interval, f'p {number(paired.p)}'),
+        _card(f'{right} is better on', f'{wins} of {paired.count}', f'worse on {losses}'),
+    ]
+    for name, average, scores in zip(comparison.names, comparison.means, comparison.scores, strict=True):
+        cards.append(_card(f'J of {name}', number(average), f'F {number(scores.f_mean)}'))
+    sequences = [{item.name: item for item in run.sequences} for run in comparison.runs]
+    articles: list[dict[str, Any]] = []
+    for name in sorted(differences, key=lambda name: (-abs(differences[name]), name))[:SHOWN]:
+        # A sequence of one scored frame has a best frame alone.
+        pair = [
+            shot
+            for place in (0, 1)
+            for shot in _shots(folders[place], sequences[place][name], ('worst', 'best'), comparison.names[place])[:1]
+        ]
+        if pair:
+            fact = f'J {number(differences[name], sign="+")}'
+            anchor = f'frames-{len(articles)}'
+            articles.append({'name': foreign(name), 'anchor': anchor, 'facts': fact, 'plot': None, 'pair': pair})
+    only = [
+        (name, foreign(', '.join(alone), 1000))
+        for name, alone in zip(comparison.names, comparison.only, strict=True)
+        if alone
+    ]
+    options = [[Cell(name, name), Cell(a or '(empty)'), Cell(b or '(empty)')] for name, a, b in comparison.options]
+    tables = []
+    if options:
+        tables = [
+            ('made', 'Differences in configuration', {'heads': ['Option', left, right], 'rows': options, 'prose': True})
+        ]
+    lead = METHOD if options else f'{METHOD} Both runs were made with the same options, weights and versions.'
+    return _render(
+        path,
+        {
+            'title': f'{left} and {right}',
+            'eyebrow': f'Comparison on {title_of(comparison.runs[0])}',
+            'under': ' · '.join(
+                f'{name}: {variant}' for name, variant in zip(comparison.names, comparison.variants, strict=True)
+            ),
+            'footer': METHOD,
+            'cards': cards,
+            'verdict': comparison.sentence,
+            'truth': True,
+            'lead': lead,
+            'tables': tables,
+            'bars': _bars(differences, {}, paired.mean, f'J of {right} minus J of {left}')
+            if len(differences) > 1
+            else None,
+            'bars_are': [f'{right} has the higher J', f'{left} has the higher J'],
+            'latency': None,
+            'latency_note': '',
+            'sequences': {'heads': heads, 'rows': rows, 'sort': True, 'below': rows_below},
+            'sequences_lead': f'A difference is {right} minus {left}. Click a heading to sort.',
+            'signals': None,
+            'articles': articles,
+            'articles_lead': 'The worst frame of each run, for the sequences in which they differ most.',
+            'problems': [(f'only in {name}', names) for name, names in only]
+            + [('', note) for note in comparison.notes],
+            'facts': [],
+        },
+    )
