@@ -1,4 +1,4 @@
-"""The launch file of the evaluation: arguments that can be seen, and a command that ``evaluate`` understands."""
+"""The launch file of the evaluation: arguments that can be seen, and commands that the programs understand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moving_object_detector.evaluation.evaluate import _parser
+from moving_object_detector.evaluation.options import read_flags
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'evaluate.launch.py'
 
@@ -24,29 +25,28 @@ def launch_file(load_launch_file):
     return load_launch_file(LAUNCH_FILE)
 
 
-@pytest.mark.parametrize('live', [False, True])
-def test_the_program_understands_what_it_is_told(options, live):
-    given = {'bag': '/a bag', 'topic': '', 'mask_topic': '/truth', 'out': '/out', 'rate': '0.5'}
+@pytest.mark.parametrize(
+    'more', [['--config', '/cpu.yaml'], ['--predictions', '/out/live', '--predicted-topic', '/detect/mask']]
+)
+def test_the_program_understands_what_it_is_told(options, more):
+    given = {'bag': '/a bag', 'bag_topic': '', 'mask_topic': '/truth', 'out': '/out'}
     assert [argument for _, argument, _, _ in options] == list(given)
     command = ['--dataset', 'bag', *(text for option, name, _, _ in options for text in (option, given[name]))]
-    arguments = _parser().parse_args([*command, '--config', '/cpu.yaml', *(['--live'] if live else [])])
-    assert (arguments.dataset, arguments.live, arguments.rate) == ('bag', live, 0.5)
-    assert (arguments.root, arguments.out, arguments.config) == (Path('/a bag'), Path('/out'), Path('/cpu.yaml'))
-    assert not arguments.topic
-    assert arguments.mask_topic == '/truth'
+    read = read_flags(_parser().parse_args([*command, *more]))
+    assert (read.dataset, read.root, read.bag_topic, read.mask_topic) == ('bag', '/a bag', '', '/truth')
+    assert (read.out, read.method) == ('/out', 'detector' if '--config' in more else 'masks')
 
 
 def test_what_is_left_out_is_what_the_program_does_without_it(options):
     defaults = {name: default for _, name, default, _ in options}
-    program = _parser().parse_args([])
-    assert defaults['bag'] is None
-    assert (defaults['out'], float(defaults['rate'])) == (str(program.out), program.rate)
-    assert [defaults['topic'], defaults['mask_topic']] == ['', '']
+    assert defaults.pop('bag') is None
+    program = read_flags(_parser().parse_args(['--root', 'x']))
+    assert defaults == {name: getattr(program, name) for name in defaults}
 
 
 def test_all_arguments_are_declared_and_described(launch_file):
     declared = launch_file.generate_launch_description().get_launch_arguments()
-    names = {'bag', 'live', 'mask_topic', 'out', 'params_file', 'rate', 'topic'}
+    names = {'bag', 'bag_topic', 'live', 'mask_topic', 'out', 'params_file', 'rate'}
     assert {argument.name for argument in declared} == names
     assert all(argument.description for argument in declared)
 
@@ -54,15 +54,12 @@ def test_all_arguments_are_declared_and_described(launch_file):
 @pytest.mark.parametrize('live', ['true', 'false'])
 def test_one_of_the_two_kinds_runs(launch_file, live):
     from launch import LaunchContext
-    from launch.actions import ExecuteProcess
+    from launch.actions import GroupAction
 
     context = LaunchContext()
     context.launch_configurations['live'] = live
-    processes = [one for one in launch_file.generate_launch_description().entities if isinstance(one, ExecuteProcess)]
-    running = [process for process in processes if process.condition.evaluate(context)]
-    assert (len(processes), len(running)) == (2, 1)
-    last = running[0].cmd[-1][0]
-    assert (getattr(last, 'text', '') == '--live') == (live == 'true')
+    groups = [one for one in launch_file.generate_launch_description().entities if isinstance(one, GroupAction)]
+    assert [group.condition.evaluate(context) for group in groups] == [live == 'true', live == 'false']
 
 
 def test_nothing_is_opaque():

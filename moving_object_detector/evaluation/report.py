@@ -172,7 +172,9 @@ def _drawn(figure: Figure, title: str) -> Drawing:
     return Drawing(source, round(figure.get_figwidth() * 96), title)
 
 
-def _bars(scores: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, title: str) -> Drawing:
+def _bars(
+    scores: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, title: str, *, signed: bool = False
+) -> Drawing:
     """Draw a bar for each sequence from the highest to the lowest, marks for other values, and a line for the mean."""
     names = sorted(scores, key=lambda name: (-scores[name], name))
     values = [scores[name] for name in names]
@@ -186,19 +188,14 @@ def _bars(scores: Mapping[str, float], others: Mapping[str, Sequence[float]], li
     axes.set_xticks(range(len(names)), list(map(foreign, names)), rotation=48, ha='right', rotation_mode='anchor')
     for label in axes.get_xticklabels():
         label.set(fontsize=8, color=_INK, parse_math=False)
-    axes.set_xlim(-0.6, places - 0.4)
     axes.axhline(line, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    signed = min(values) < 0 or (not others and line < 0)
-    axes.annotate(
-        f'mean\n{line:+.3f}' if signed or not others else f'mean\n{line:.3f}',
-        (places - 0.4, line), (4, 0), textcoords='offset points', va='center', fontsize=8.5, color=_INK,
-    )  # fmt: skip
-    if others:
-        axes.set_ylim(0, 1)
-    else:
-        reach = 1.15 * max(*map(abs, values), abs(line), 0.01)
-        axes.set_ylim(-reach if min(values) < 0 else 0, reach if max(values) > 0 else 0)
-        axes.axhline(0, color=_MUTED, linewidth=0.9)
+    place = places - 0.4, line
+    text = f'mean\n{line:+.3f}' if signed else f'mean\n{line:.3f}'
+    axes.annotate(text, place, (4, 0), textcoords='offset points', va='center', fontsize=8.5, color=_INK)
+    axes.set_xlim(-0.6, place[0])
+    reach = 1.15 * max(*map(abs, values), abs(line), 0.01) if signed else 1.0
+    axes.set_ylim(-reach if min(values) < 0 else 0.0, reach if max(values) >= 0 else 0.0)
+    axes.axhline(0, color=_MUTED, linewidth=0.9)
     return _drawn(figure, title)
 
 
@@ -538,7 +535,7 @@ def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Pa
             'truth': True,
             'lead': lead,
             'tables': tables,
-            'bars': _bars(differences, {}, paired.mean, f'J of {right} minus J of {left}')
+            'bars': _bars(differences, {}, paired.mean, cards[0]['label'], signed=True)
             if len(differences) > 1
             else None,
             'bars_are': [f'{right} has the higher J', f'{left} has the higher J'],

@@ -37,7 +37,10 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         parser.add_argument('inputs', metavar='INPUT', nargs='+', help=what)
     else:
         parser.add_argument('input', metavar='INPUT', help=what)
-    parser.add_argument('--bag-topic', metavar='TOPIC', help='image topic of a bag that has several')
+    # Empty is what a launch file passes for an argument that was left out.
+    parser.add_argument(
+        '--bag-topic', metavar='TOPIC', type=lambda text: text or None, help='image topic of a bag that has several'
+    )
     parser.add_argument(
         '--fps',
         type=positive_float,

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -120,7 +123,7 @@ def test_mistakes_are_told(davis, options, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     assert 'cannot be made a folder' in error(out=tmp_path / 'file')
     assert 'error: last is no variant; give zero_lag or refined' in error('--variants', 'last')
-    assert 'everything takes no --config, --set' in error('--method', 'everything')
+    assert '--set has no effect with --method everything' in error('--method', 'everything')
     assert main(['--dataset', 'folder']) == 2
     assert '--dataset folder needs --root' in capsys.readouterr().err
     assert main(['--root', str(davis), '--set', 'window.past=many']) == 2
@@ -267,6 +270,222 @@ def test_rendered_scenes(options, tmp_path):
     objects = {sequence.name: sequence.variants['refined'].objects for sequence in result.sequences}
     assert objects['still-0'] == (0, 0, 0)
     assert sum(sum(counts) for counts in objects.values()) > 0
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['--dataset', 'bag', '--root', 'b', '--fps', '5'],
+        ['--dataset', 'bag', '--root', 'b', '--split', 'val'],
+        ['--dataset', 'segtrackv2', '--root', 'b', '--split', 'val'],
+        ['--dataset', 'davis2016', '--root', 'b', '--masks', 'm'],
+        ['--dataset', 'davis2016', '--root', 'b', '--still'],
+        ['--dataset', 'folder', '--root', 'b', '--mask-topic', '/truth'],
+        ['--dataset', 'folder', '--root', 'b', '--masks', 'm', '--still'],
+        ['--dataset', 'davis2016', '--root', 'b', '--bag-topic', '/image'],
+        ['--dataset', 'rendered', '--root', 'b'],
+        ['--dataset', 'folder', '--root', 'b', '--scenes', '3'],
+        ['--root', 'b', '--method', 'mog2', '--variants', 'refined'],
+        ['--root', 'b', '--method', 'mog2', '--config', 'c.yaml'],
+        ['--root', 'b', '--method', 'mog2', '--inpainter', 'i.safetensors'],
+        ['--root', 'b', '--method', 'detector', '--predictions', 'p'],
+        ['--root', 'b', '--predicted-topic', '/detect/mask'],
+        ['--root', 'b', '--topic', '/image'],
+        ['--dataset', 'bag', '--root', 'b', '--live'],
+        ['window.past=3'],
+        ['--root', 'b', '-p', 'window.past:=3'],
+        ['--dataset', 'folder'],
+        ['--root', 'b', '--fps', '-3'],
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert any(word in error for word in arguments if word.startswith(('-', 'window')))
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_given_twice_are_all_heard(davis, tmp_path, capsys):
+    assert main(['--root', str(davis), '--out', str(tmp_path), '--set', 'window.past=many', '--set', 'threads=1']) == 2
+    assert 'window.past' in capsys.readouterr().err
+
+
+def test_fps_of_a_folder(davis, tmp_path):
+    folder = davis / 'JPEGImages' / '480p'
+    arguments = ['--dataset', 'folder', '--root', str(folder), '--method', 'nothing', '--fps', '5']
+    assert main([*arguments, '--out', str(tmp_path / 'out')]) == 0
+    assert {sequence.fps for sequence in read_results(tmp_path / 'out').sequences} == {5.0}
+
+
+def test_mistakes_are_told_before_anything_is_loaded(tmp_path):
+    code = (
+        'import sys; from moving_object_detector.evaluation.evaluate import main\n'
+        "assert main(['--dataset', 'folder']) == 2\nassert not {'torch', 'cv2', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2], timeout=60)
+
+
+def test_without_jinja2_the_run_is_kept_and_the_report_is_named(davis, tmp_path):
+    block = (
+        'import sys, importlib.abc\n'
+        'class Block(importlib.abc.MetaPathFinder):\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        "        if name.partition('.')[0] == 'jinja2': raise ModuleNotFoundError(name='jinja2')\n"
+        'import importlib.util as u; real = u.find_spec\n'
+        "u.find_spec = lambda name, *a: None if name == 'jinja2' else real(name, *a)\n"
+        'sys.meta_path.insert(0, Block())\n'
+        'from moving_object_detector.evaluation.evaluate import main\n'
+    )
+
+    def program(*arguments):
+        code = f'{block}sys.exit(main({[str(argument) for argument in arguments]!r}))'
+        return subprocess.run(
+            [sys.executable, '-c', code],
+            check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120,
+        )  # fmt: skip
+
+    done = program('--root', davis, '--method', 'nothing', '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    assert 'jinja2' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert len(read_results(tmp_path / 'out').sequences) == 2
+    again = program('report', tmp_path / 'out')
+    assert (again.returncode, 'Traceback' in again.stderr, 'jinja2' in again.stderr) == (2, False, True)
+    assert main(['report', str(tmp_path / 'out')]) == 0
+    assert (tmp_path / 'out' / 'report.html').is_file()
+
+
+def test_what_has_changed_since_is_scored_anew(davis, tmp_path, capsys):
+    """Frames, masks and given masks: the sequence they belong to, and no other."""
+    masks = tmp_path / 'given'
+    shutil.copytree(davis / 'Annotations' / '480p', masks)
+    out = tmp_path / 'out'
+    arguments = ['--root', str(davis), '--predictions', str(masks), '--out', str(out)]
+
+    def scores():
+        assert main(arguments) == 0
+        return {sequence.name: sequence.variants['masks'].j for sequence in read_results(out).sequences}
+
+    assert set(scores()['wander']) == set(scores()['blink']) == {1.0}
+    kept = (out / 'sequences' / 'blink.json').stat().st_mtime_ns
+    truth = davis / 'Annotations' / '480p' / 'wander' / '00002.png'
+    cv2.imwrite(str(truth), np.zeros((48, 96), np.uint8))
+    capsys.readouterr()
+    changed = scores()['wander']
+    assert 'scored anew' in ''.join(capsys.readouterr())
+    assert [value == 1 for value in changed] == [True, True, False, True, True, True]
+    shutil.copy(truth, masks / 'wander' / '00002.png')
+    assert set(scores()['wander']) == {1.0}
+    frame = davis / 'JPEGImages' / '480p' / 'wander' / '00003.jpg'
+    frame.write_bytes(b'damaged')
+    assert scores()['wander'][3] == 0
+    assert (out / 'sequences' / 'blink.json').stat().st_mtime_ns == kept
+
+
+def test_what_is_to_be_kept_now_is_made(davis, tmp_path):
+    arguments = ['--root', str(davis), '--method', 'everything', '--out', str(tmp_path / 'out')]
+    assert main(arguments) == 0
+    assert main([*arguments, '--save-masks', '--video']) == 0
+    assert len(list((tmp_path / 'out' / 'masks' / 'wander').glob('*.png'))) == 6
+    assert (tmp_path / 'out' / 'videos' / 'blink.mp4').is_file()
+
+
+def test_truth_that_is_turned_is_an_error_and_not_a_score_of_zero(davis, tmp_path, capsys):
+    for file in (davis / 'Annotations' / '480p' / 'wander').iterdir():
+        cv2.imwrite(str(file), np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED).T))
+    assert main(['--root', str(davis), '--method', 'everything', '--out', str(tmp_path / 'out')]) == 0
+    result = read_results(tmp_path / 'out')
+    assert [sequence.name for sequence in result.sequences] == ['blink']
+    assert '48x96' in result.problems[0]
+    capsys.readouterr()
+    wander = ['--root', str(davis), '--sequences', 'wander', '--method', 'everything', '--out', str(tmp_path / 'one')]
+    assert main(wander) == 2
+    assert '96x48' in capsys.readouterr().err
+
+
+def test_images_that_are_too_small_or_damaged_cost_themselves(davis, options, tmp_path):
+    """One frame of 15x15; a PNG that says it has 2^31 rows; a sequence of nothing but small ones."""
+    frames = davis / 'JPEGImages' / '480p'
+    small = np.zeros((15, 15, 3), np.uint8)
+    cv2.imwrite(str(frames / 'wander' / '00002.jpg'), small)
+    picture = bytearray(cv2.imencode('.png', np.zeros((48, 96, 3), np.uint8))[1].tobytes())
+    picture[16:24] = (2**31 - 1).to_bytes(4, 'big') * 2
+    picture[29:33] = zlib.crc32(picture[12:29]).to_bytes(4, 'big')
+    (frames / 'wander' / '00004.jpg').write_bytes(picture)
+    for file in (frames / 'blink').iterdir():
+        cv2.imwrite(str(file), small)
+    result = run(davis, tmp_path / 'out', options)
+    assert [sequence.name for sequence in result.sequences] == ['wander']
+    area = result.sequences[0].variants['refined'].area
+    assert [value is None for value in area] == [False, False, True, False, True, False]
+    said = ' | '.join(result.sequences[0].problems)
+    assert 'frame 2 is left out' in said
+    assert 'frame 4 is left out' in said
+    assert result.problems[0].startswith('blink')
+
+
+def test_two_evaluations_in_one_folder(davis, tmp_path, capsys):
+    out = tmp_path / 'out'
+    out.mkdir()
+    code = (
+        'import sys, time; from pathlib import Path; from moving_object_detector.common.files import lock\n'
+        f"with lock(Path({str(out)!r}) / '.lock', 'it'): print('held', flush=True); time.sleep(120)"
+    )
+    command = [sys.executable, '-c', code]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout.readline() == b'held\n'
+        arguments = ['--root', str(davis), '--method', 'nothing', '--out', str(out)]
+        assert main(arguments) == 2
+        assert f'process {process.pid}' in capsys.readouterr().err
+        process.kill()
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize('file', ['run.json', 'results.json', 'sequences/wander.json'])
+@pytest.mark.parametrize('damage', [b'', b'{', b'[]', b'{"format": 1}', b'\xff\xfe', b'[' * 100_000, 'half'])
+def test_damaged_results_end_in_a_sentence(file, damage, davis, tmp_path, capsys):
+    out = tmp_path / 'out'
+    arguments = ['--root', str(davis), '--method', 'everything', '--out', str(out)]
+    assert main(arguments) == 0
+    before = read_results(out)
+    whole = (out / file).read_bytes()
+    (out / file).write_bytes(whole[: len(whole) // 2] if damage == 'half' else damage)
+    capsys.readouterr()
+    if file == 'results.json':
+        for command in (['report', str(out)], ['compare', str(out), str(out)]):
+            assert main(command) == 2
+            assert 'results.json' in capsys.readouterr().err
+    status = main(arguments)
+    said = ''.join(capsys.readouterr())
+    if file == 'run.json':
+        assert (status, 'run.json' in said or 'holds a run' in said) == (2, True)
+        assert main([*arguments, '--overwrite']) == 0
+    else:
+        assert status == 0
+        assert file != 'sequences/wander.json' or 'wander.json is damaged' in said
+    assert [s.variants for s in read_results(out).sequences] == [s.variants for s in before.sequences]
+
+
+def test_names_that_are_no_text_reach_the_report_and_no_terminal(tmp_path):
+    """A folder name that is not UTF-8, and one that would clear the screen."""
+    for name in (b'caf\xe9', b'\x1b[2J'):
+        folder = tmp_path / 'root' / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for number in range(3):
+            image = cv2.imencode('.png', np.full((32, 48, 3), 40 * number, np.uint8))[1].tobytes()
+            (folder / f'{number}.png').write_bytes(image)
+    arguments = ['--dataset', 'folder', '--root', str(tmp_path / 'root'), '--method', 'nothing', '--video']
+    command = [sys.executable, '-m', 'moving_object_detector.evaluation.evaluate', *arguments]
+    done = subprocess.run(
+        [*command, '--out', str(tmp_path / 'out')], check=False, capture_output=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    assert b'\x1b[2J' not in done.stdout + done.stderr
+    assert (tmp_path / 'out' / 'report.html').stat().st_size > 5000
+    assert len(read_results(tmp_path / 'out').sequences) == 2
 
 
 def test_help_is_instant():
