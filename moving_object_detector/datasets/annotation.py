@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.media.codecs import decode_labels
 
 
 class Annotation(Protocol):
@@ -34,10 +34,10 @@ def _content(path: Path) -> bytes:
 
 def _decoded(path: Path, content: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return an image as it is stored, colours of a palette in place of its numbers: (H, W), or (H, W, C) in BGR."""
-    label = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-    if label is None:
-        raise UserError(f'{path} cannot be read as an image; is it damaged?')
-    return label  # type: ignore[return-value]
+    try:
+        return decode_labels(content)
+    except ImageError as error:
+        raise UserError(f'{path} cannot be read as an image: {error}') from error
 
 
 def _first_colour(content: bytes) -> bytes:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
-from itertools import islice, pairwise
+from contextlib import ExitStack, closing, contextmanager
+from itertools import count, islice, repeat
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from backports import zstd
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp
-from moving_object_detector.datasets.messages import decode_compressed, decode_image
+from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, rate_of
+from moving_object_detector.datasets.messages import decode_compressed_labels, decode_image, decode_message
+from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
 BAG_SUFFIXES = frozenset({'.bag', '.db3', '.mcap'})
+_COMPRESSED = frozenset({'.zst', '.zstd'})
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 
@@ -30,8 +35,20 @@ _REPAIR = {
 }
 
 
+_LOOKED_AT: Final = 33
+"""First messages of a topic that tell its rate."""
+_CLOCK: Final = 9
+"""First messages that tell whether headers have stamps at all."""
+
+
+def is_bag_file(path: Path) -> bool:
+    """Tell by its name whether ``path`` is a bag's file, also one compressed as a whole (``.mcap.zstd``)."""
+    name = path.with_suffix('') if path.suffix.lower() in _COMPRESSED else path
+    return name.suffix.lower() in BAG_SUFFIXES
+
+
 def _storage_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in {'.db3', '.mcap'})
+    return sorted(file for file in folder.iterdir() if is_bag_file(file) and '.bag' not in file.suffixes)
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -40,8 +57,26 @@ def bag_files(path: Path) -> list[Path]:
 
 
 def is_bag_folder(path: Path) -> bool:
-    """Tell whether ``path`` is a rosbag2 folder, also one whose recorder died before metadata.yaml."""
-    return path.is_dir() and ((path / 'metadata.yaml').exists() or bool(_storage_files(path)))
+    """Tell whether ``path`` is a rosbag2 folder, also one whose recorder died before metadata.yaml.
+
+    Without metadata.yaml it is one only if nothing but a bag's files is in it: else these are bags among other things.
+    """
+    if not path.is_dir():
+        return False
+    if (path / 'metadata.yaml').exists():
+        return True
+    files = _storage_files(path)
+    # SQLite leaves its journals beside a bag whose recorder died.
+    others = [
+        entry for entry in path.iterdir() if entry not in files and not entry.name.startswith('.')
+        and not entry.name.endswith(('-shm', '-wal', '-journal', '.active'))
+    ]  # fmt: skip
+    return bool(files) and not others
+
+
+def is_bag(path: Path) -> bool:
+    """Tell whether ``path`` is a rosbag2 folder or a bag's file."""
+    return is_bag_folder(path) if path.is_dir() else is_bag_file(path)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -53,19 +88,27 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 @contextmanager
 def _reader(path: Path) -> Iterator[AnyReader]:
-    paths = [path]
-    if path.is_dir() and not (path / 'metadata.yaml').exists():
-        paths = _storage_files(path)
-    try:
-        # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
-        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-    except Exception as error:  # a damaged file makes the parser fail in any way
-        raise _unreadable(path, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            whole = path.is_file() or (path / 'metadata.yaml').exists()
+            paths = [_plain(file, stack) for file in ([path] if whole else _storage_files(path))]
+            # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
+            reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            reader.open()
+        except Exception as error:  # a damaged file makes the parser fail in any way
+            raise _unreadable(path, error) from error
+        stack.callback(reader.close)
         yield reader
-    finally:
-        reader.close()
+
+
+def _plain(path: Path, stack: ExitStack) -> Path:
+    """Return a bag, or what a file that is compressed as a whole holds, in a folder that ``stack`` removes."""
+    if path.suffix.lower() not in _COMPRESSED:
+        return path
+    plain = Path(stack.enter_context(TemporaryDirectory()), path.stem)
+    with zstd.open(path, 'rb') as compressed, plain.open('wb') as file:
+        shutil.copyfileobj(compressed, file)
+    return plain
 
 
 def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tuple[Any, int], None, None]:
@@ -124,10 +167,15 @@ class BagTopic:
         listed = ', '.join(images) or 'none'
         if topic is None:
             meant = [image for image in images if image not in besides]
+            if len(meant) > 1:
+                meant = self._cameras(meant) or meant
             if len(meant) == 1:
                 return meant[0]
             if meant:
-                raise UserError(f'{self.path}: several image topics, name one of them: {", ".join(meant)}')
+                raise UserError(
+                    f'{self.path}: several image topics, name one of them (--bag-topic; in training '
+                    f'data.topic): {", ".join(meant)}'
+                )
             others = ', '.join(sorted({f'{c.topic} ({c.msgtype})' for c in connections})) or 'nothing'
             raise UserError(f'{self.path}: no image topic in this bag; it holds {others}')
         full = _full_name(topic)
@@ -137,21 +185,67 @@ class BagTopic:
         what = f'{full} is {other}, not an image' if other else f'no topic {full}'
         raise UserError(f'{self.path}: {what}; image topics: {listed}')
 
+    def _cameras(self, topics: list[str]) -> list[str]:
+        """Leave out topics of masks, probabilities and the like, as ``detect`` and ``make_bag`` write them."""
+        made = set()
+        for topic in topics:
+            with closing(_messages(self.path, lambda c, topic=topic: c.topic == topic)) as messages:  # type: ignore[misc]
+                first = next(messages, None)
+            if first is not None and not _is_picture(first[0]):
+                made.add(topic)
+        beside = {topic.replace('/mask', '/overlay') for topic in made}
+        return [topic for topic in topics if topic not in made | beside]
+
     def _is_meant(self, connection: Connection) -> bool:
         return connection.topic == self.topic and connection.msgtype in {RAW_TYPE, COMPRESSED_TYPE}
 
     def messages(self) -> Generator[tuple[Any, int], None, None]:
         """Yield each message, in the order in which the bag received them, with its stamp in nanoseconds.
 
-        The stamp is the header's; where that is 0, the time at which the bag received the message.
+        The stamp is the header's; where the first headers have none, all have the time at which the bag received
+        them; a single header without one goes on from the last.
 
         Raises:
             UserError: The bag is damaged; the messages before that place have been yielded.
 
         """
-        for message, received in _messages(self.path, self._is_meant):
-            stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
-            yield message, stamp or received
+        yield from _stamped(_messages(self.path, self._is_meant))
+
+
+def _stamped(messages: Iterable[tuple[Any, int]]) -> Generator[tuple[Any, int], None, None]:
+    """Yield messages with their stamps, from one clock: the headers' where they have one, else the bag's."""
+    waiting: list[tuple[Any, int]] = []
+    offset: int | None = None
+    headers = True
+    for message, received in messages:
+        stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+        if headers and stamp:
+            offset = stamp - received
+        waiting.append((message, received))
+        if offset is None:
+            if len(waiting) < _CLOCK:
+                continue
+            headers, offset = False, 0
+        for waited, arrived in waiting:
+            yield waited, arrived + offset
+        waiting.clear()
+    for waited, arrived in waiting:
+        yield waited, arrived
+
+
+def _is_picture(message: Any) -> bool:
+    """Tell whether a message may be a camera's; a mask has two values, and floats are no colours."""
+    encoding = getattr(message, 'encoding', '')
+    try:
+        if not encoding:
+            values = decode_compressed_labels(message)
+        elif encoding in {'mono8', '8UC1'}:
+            values = decode_image(message)[:, :, 0]
+        else:
+            return not encoding.startswith(('32', '64'))
+    except ImageError:
+        return True
+    return values.ndim == 3 or bool(np.any((values != 0) & (values != 255)))
 
 
 def _full_name(topic: str) -> str:
@@ -159,18 +253,18 @@ def _full_name(topic: str) -> str:
 
 
 class BagSource(FrameSource):
-    """Images of one topic, raw or compressed, stamped with their headers.
+    """Images of one topic, raw or compressed, stamped as :meth:`BagTopic.messages` says."""
 
-    A header without a stamp (0) takes the time at which the bag received the message.
-    """
-
-    def __init__(self, path: Path, *, topic: str | None = None, fps: float | None = None) -> None:
+    def __init__(
+        self, path: Path, *, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
+    ) -> None:
         """Open the bag, find the topic and decode its first image.
 
         Args:
             path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
             topic: The image topic, needed when the bag has several.
             fps: Stamp the frames evenly at this rate from the first stamp on.
+            levels: Black and white of 16-bit images, see :class:`SampleScale`.
 
         Raises:
             UserError: The bag cannot be read, or the topic is not there or holds no image.
@@ -181,22 +275,21 @@ class BagSource(FrameSource):
         self.topic = self._topic.topic
         self.frame_count = self._topic.message_count
         self._forced_fps = fps
+        self._levels = levels
         with closing(self._topic.messages()) as messages:
             first = next(messages, None)
             if first is None:
                 raise UserError(f'{self.name}: no message on {self.topic}')
-            stamps = [first[1], *(stamp for _, stamp in islice(messages, 8))]
+            stamps = [first[1], *(stamp for _, stamp in islice(messages, _LOOKED_AT - 1))]
         self._first_stamp = stamps[0]
-        steps = [after - before for before, after in pairwise(stamps) if after > before]
-        # Stamps are whole nanoseconds: 1/24 s in them is not 24 frames a second to the last digit.
-        self.fps = fps or (round(SECOND / median(steps), 6) if steps else DEFAULT_FPS)
-        height, width = self._frame((0, first)).image.shape[:2]
+        self.fps = fps or rate_of(stamps) or DEFAULT_FPS
+        height, width = self._frame(0, first, SampleScale()).image.shape[:2]
         self.size = (height, width)
 
-    def _frame(self, numbered: tuple[int, tuple[Any, int]]) -> Frame:
-        index, (message, stamp) = numbered
+    def _frame(self, index: int, stamped: tuple[Any, int], scale: SampleScale) -> Frame:
+        message, stamp = stamped
         try:
-            image = decode_image(message) if hasattr(message, 'encoding') else decode_compressed(message)
+            image = decode_message(message, scale)
         except ImageError as error:
             raise ImageError(f'{self.name}: {self.topic}, message {index}: {error}') from error
         if self._forced_fps is not None:
@@ -206,4 +299,5 @@ class BagSource(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         """Return the topic's images in the order in which the bag received them."""
         # Not a generator, which ends with the first error: after an image that does not decode comes the next one.
-        return map(self._frame, enumerate(self._topic.messages()))
+        scale = SampleScale(*self._levels)
+        return map(self._frame, count(), self._topic.messages(), repeat(scale))

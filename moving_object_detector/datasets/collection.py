@@ -12,7 +12,7 @@ from typing import Any
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets import sequence as published
 from moving_object_detector.datasets.annotation import Annotation
-from moving_object_detector.datasets.bag import BAG_SUFFIXES, bag_files, is_bag_folder
+from moving_object_detector.datasets.bag import bag_files, is_bag, is_bag_folder
 from moving_object_detector.datasets.davis import read_davis
 from moving_object_detector.datasets.fbms import read_fbms
 from moving_object_detector.datasets.folder import ImageFiles, list_images
@@ -52,25 +52,34 @@ def _of_images(name: str, images: Sequence[Path], annotations: Sequence[Annotati
     missing = next((image for image in images if not image.is_file()), None)
     if missing is not None:
         raise UserError(f'{missing}: this frame of {name} is missing; copy the data set again')
-    if len(images) < 2:
-        raise UserError(f'{images[0].parent}: one frame only; flow takes a pair of frames, so leave {name} out')
     files = tuple(images)
     known = any(annotation is not None for annotation in annotations)
     return ClipFiles(name, partial(ImageFiles, name, files), files, tuple(annotations) if known else ())
 
 
 def _of_sequences(sequences: Iterable[published.Sequence]) -> list[ClipFiles]:
-    return [_of_images(item.name, item.images, item.annotations) for item in sequences]
+    clips = []
+    for item in sequences:
+        if len(item.images) > 1:
+            clips.append(_of_images(item.name, item.images, item.annotations))
+        else:
+            _leave_out(item.name)
+    return clips
 
 
-def _is_bag(path: Path) -> bool:
-    return path.suffix.lower() in BAG_SUFFIXES or is_bag_folder(path)
+def _leave_out(name: str) -> None:
+    logging.getLogger(__name__).warning('%s: one frame only, and flow takes a pair of frames; it is left out', name)
+
+
+def _printable(name: str) -> str:
+    """Return a name that any file and page can hold: what is not UTF-8 in it is written out."""
+    return name.encode(errors='surrogateescape').decode(errors='backslashreplace').replace('\\', '_')
 
 
 def _of_recording(path: Path, topic: str | None) -> ClipFiles:
     """Return the clip of a bag or a video; the topic is for bags alone."""
-    name = path.name if path.is_dir() else path.stem
-    if not _is_bag(path):
+    name = _printable(path.name if path.is_dir() else path.stem)
+    if not is_bag(path):
         return ClipFiles(name, partial(open_source, path), (path,))
     return ClipFiles(name, partial(open_source, path, topic=topic), tuple(bag_files(path)), topic=topic)
 
@@ -79,15 +88,21 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     """Return the clips of a folder that is no data set: its images as one clip, or what lies in it."""
     images = list_images(root)
     if len(images) > 1:
-        return [_of_images(root.resolve().name, images)]
+        return [_of_images(_printable(root.resolve().name), images)]
     clips = []
+    lonely = []
     for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
-        if _is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
+        if is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
             clips.append(_of_recording(entry, topic))
         elif entry.is_dir() and (frames := list_images(entry)):
-            clips.append(_of_images(entry.name, frames))
-    if not clips and images:
-        return [_of_images(root.resolve().name, images)]
+            if len(frames) > 1:
+                clips.append(_of_images(_printable(entry.name), frames))
+            else:
+                lonely.append(entry)
+    for entry in lonely if clips else ():
+        _leave_out(str(entry))
+    if not clips and (images or lonely):
+        raise UserError(f'{lonely[0] if lonely else root}: one frame only; flow takes a pair of frames')
     if not clips:
         there = sorted(entry.name for entry in root.iterdir())[:8]
         holds = f'it holds {", ".join(there)}' if there else 'it is empty'

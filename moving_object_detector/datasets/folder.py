@@ -5,38 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, Frame, FrameSource, frame_stamp, natural_key
+from moving_object_detector.media.codecs import decode_pixels
+from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8]:
     """Read an image file.
 
     Args:
-        path: A file in any format OpenCV knows; 16-bit images are scaled to 8 bit, grey becomes
-            RGB, transparency is dropped.
+        path: JPEG, PNG, TIFF, WebP, BMP or PNM; grey becomes RGB, transparency is dropped, an orientation is applied.
+        scale: Of the stream, for samples of 16 bits; None: the image's own range.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: The file cannot be read or decoded.
+        ImageError: The file cannot be read, is damaged, or the image is too large or too small.
 
     """
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f'{path}: cannot be read: {error.strerror}') from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ImageError(f'{path}: not an image that can be decoded ({data.size} bytes); repair or remove the file')
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    try:
+        return (scale or SampleScale())(decode_pixels(data))
+    except ImageError as error:
+        raise ImageError(f'{path}: {error}; repair or remove the file') from error
 
 
 def list_images(path: Path) -> list[Path]:
@@ -49,13 +50,16 @@ def list_images(path: Path) -> list[Path]:
 class ImageFiles(FrameSource):
     """Image files in a given order; frame k is at k / fps seconds."""
 
-    def __init__(self, name: str, files: Sequence[Path], *, fps: float | None = None) -> None:
+    def __init__(
+        self, name: str, files: Sequence[Path], *, fps: float | None = None, levels: Levels = AUTOMATIC
+    ) -> None:
         """Decode the first file that can be.
 
         Args:
             name: What to call them.
             files: The files.
             fps: Frames per second, :data:`DEFAULT_FPS` when not given.
+            levels: Black and white of 16-bit images, see :class:`SampleScale`.
 
         Raises:
             UserError: There is no file.
@@ -65,6 +69,7 @@ class ImageFiles(FrameSource):
         if not files:
             raise UserError(f'{name}: no frame there; is the data complete?')
         self._files = tuple(files)
+        self._levels = levels
         self.name = name
         self.fps = fps or DEFAULT_FPS
         self.frame_count = len(self._files)
@@ -81,25 +86,28 @@ class ImageFiles(FrameSource):
         assert failure is not None
         raise failure
 
-    def _frame(self, numbered: tuple[int, Path]) -> Frame:
-        index, file = numbered
-        return Frame(read_image(file), frame_stamp(index, self.fps), file.name)
-
     def __iter__(self) -> Iterator[Frame]:
         """Return the files in order; sizes may differ from frame to frame."""
+        scale = SampleScale(*self._levels)
+
+        def frame(numbered: tuple[int, Path]) -> Frame:
+            index, file = numbered
+            return Frame(read_image(file, scale), frame_stamp(index, self.fps), file.name)
+
         # Not a generator, which ends with the first error: after a file that cannot be read comes the next one.
-        return map(self._frame, enumerate(self._files))
+        return map(frame, enumerate(self._files))
 
 
 class FolderSource(ImageFiles):
     """Image files of one folder in natural order."""
 
-    def __init__(self, path: Path, *, fps: float | None = None) -> None:
+    def __init__(self, path: Path, *, fps: float | None = None, levels: Levels = AUTOMATIC) -> None:
         """List the folder.
 
         Args:
             path: The folder; files whose suffix is not an image's are passed over.
             fps: Frames per second, :data:`DEFAULT_FPS` when not given.
+            levels: As of :class:`ImageFiles`.
 
         Raises:
             UserError: No image in the folder, or none that can be decoded.
@@ -111,4 +119,4 @@ class FolderSource(ImageFiles):
             folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
             hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
             raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
-        super().__init__(str(path), files, fps=fps)
+        super().__init__(str(path), files, fps=fps, levels=levels)

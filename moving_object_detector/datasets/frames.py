@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +55,15 @@ class FrameSource(ABC):
 
         After an ImageError, which is one frame's, the next frame can be asked for.
         """
+
+
+def rate_of(stamps: Iterable[int]) -> float | None:
+    """Return frames per second by the steps between stamps (nanoseconds, in any order); None of fewer than two."""
+    # In order of time, so that swapped neighbours make no double steps.
+    ordered = sorted(set(stamps))
+    steps = [after - before for before, after in pairwise(ordered)]
+    # Stamps are whole nanoseconds: 1/24 s in them is not 24 frames a second to the last digit.
+    return round(SECOND / median(steps), 6) if steps else None
 
 
 def frame_stamp(index: int, fps: float) -> int:

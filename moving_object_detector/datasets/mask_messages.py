@@ -6,11 +6,10 @@ import re
 from types import SimpleNamespace
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.datasets.messages import decode_compressed, decode_image
+from moving_object_detector.datasets.messages import decode_compressed, decode_compressed_labels, decode_image
 
 JPEG: Final = b'\xff\xd8'
 _OF_JPEG: Final = 127
@@ -58,10 +57,7 @@ def decode_mask(message: Any) -> NDArray[np.bool_]:
     if not hasattr(message, 'encoding'):
         if is_jpeg(message):
             return np.asarray(decode_compressed(message).max(2) > _OF_JPEG, np.bool_)
-        data = np.frombuffer(message.data, np.uint8)
-        label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-        # What does not decode is told by the decoder of pictures.
-        return _any_colour(decode_compressed(message) if label is None else label)
+        return _any_colour(decode_compressed_labels(message))
     layout = _layout(message.encoding)
     if layout is None:
         return _any_colour(decode_image(message))

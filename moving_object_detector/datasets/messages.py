@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import ImageError
+from moving_object_detector.common.errors import ImageError, shown
+from moving_object_detector.media.codecs import decode_labels, decode_pixels, image_size, kind_of, stated_kinds
+from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE, SampleScale, check_size
 
 
 class ImageMessage(Protocol):
@@ -125,16 +127,39 @@ def _checked_rows(message: ImageMessage, layout: _Layout) -> NDArray[np.uint8]:
     return np.lib.stride_tricks.as_strided(data, (rows, row), (step, 1), writeable=False)
 
 
-def decode_image(message: ImageMessage) -> NDArray[np.uint8]:
+def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
+    """Turn a camera's message, sensor_msgs/Image or CompressedImage, into RGB.
+
+    Args:
+        message: Any object with the fields of either.
+        scale: Of the stream, for samples of 16 bits; None: the image's own range.
+        largest: Longest side that is accepted, pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB that owns its memory.
+
+    Raises:
+        ImageError: It cannot be decoded as it says, or is too small or too large; the size is looked at before any
+            pixel is touched.
+
+    """
+    if not hasattr(message, 'encoding'):
+        return decode_compressed(message, scale, largest, SMALLEST_SIDE)
+    if min(message.height, message.width) > 0:  # else a better reason is given below
+        check_size(message.height, message.width, largest)
+    return decode_image(message, scale)
+
+
+def decode_image(message: ImageMessage, scale: SampleScale | None = None) -> NDArray[np.uint8]:
     """Turn a sensor_msgs/Image into RGB.
 
-    Padding after each row is skipped and data beyond the last row ignored. 16-bit samples keep
-    their high byte, read in the byte order that ``is_bigendian`` states. 8UC3 and 8UC4 are taken
-    as blue first.
+    Padding after each row is skipped and data beyond the last row ignored. 16-bit samples are read in
+    the byte order that ``is_bigendian`` states. 8UC3 and 8UC4 are taken as blue first.
 
     Args:
         message: Any object with the message's fields; ``data`` may be bytes, an ``array.array``
             or a numpy array.
+        scale: Of the stream, for samples of 16 bits; None: the image's own range.
 
     Returns:
         (H, W, 3) uint8 RGB that owns its memory.
@@ -147,12 +172,12 @@ def decode_image(message: ImageMessage) -> NDArray[np.uint8]:
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
         raise ImageError(
-            f'encoding {message.encoding!r} is not supported; publish one of {", ".join(SUPPORTED_ENCODINGS)}'
+            f'encoding {shown(message.encoding)} is not supported; publish one of {", ".join(SUPPORTED_ENCODINGS)}'
         )
     rows = _checked_rows(message, layout)
     if layout.depth == 2:
-        high_byte = 0 if message.is_bigendian else 1
-        rows = rows[:, high_byte::2]
+        samples = np.ascontiguousarray(rows).view('>u2' if message.is_bigendian else '<u2')
+        rows = (scale or SampleScale())(samples)
     pixels = rows.reshape(rows.shape[0], -1, layout.channels) if layout.channels > 1 else rows
     if layout.to_rgb is None:
         return np.array(pixels, order='C')
@@ -160,40 +185,71 @@ def decode_image(message: ImageMessage) -> NDArray[np.uint8]:
         raise ImageError(
             f'{message.encoding} needs at least 3x3 pixels, but the image is {message.width}x{message.height}'
         )
-    # OpenCV reads padded rows in place but not samples that lie two bytes apart.
-    source = pixels if layout.depth == 1 else np.ascontiguousarray(pixels)
-    return np.asarray(cv2.cvtColor(source, layout.to_rgb), np.uint8)
+    return np.asarray(cv2.cvtColor(pixels, layout.to_rgb), np.uint8)
 
 
-def decode_compressed(message: CompressedMessage) -> NDArray[np.uint8]:
-    """Turn a sensor_msgs/CompressedImage (JPEG, PNG, ...; colour or grey, 8 or 16 bit) into RGB.
+def _compressed(message: CompressedMessage, largest: int, smallest: int) -> tuple[str, bytes, frozenset[str]]:
+    """Return how to call it, its data and the kinds that it may be; refuse it by its format and size."""
+    data = _flat_bytes(message.data).tobytes()
+    stated = f'compressed image (format {shown(message.format)}, {len(data)} bytes)'
+    if not data:
+        raise ImageError(f'{stated} is empty; check the camera driver')
+    try:
+        height, width = image_size(data)
+    except ImageError as error:
+        remedy = 'publish JPEG or PNG (compressedDepth is not a camera image)'
+        raise ImageError(f'{stated} does not decode: {error}; {remedy}') from error
+    check_size(height, width, largest, smallest)
+    kinds = stated_kinds(message.format)
+    kind = kind_of(data)
+    if kind not in kinds:
+        taken = f'its format says {" or ".join(sorted(kinds))}' if kinds else 'JPEG and PNG are taken'
+        raise ImageError(f'{stated} holds {kind}, but {taken}; publish JPEG or PNG under its own name')
+    return stated, data, kinds
 
-    The pixels decide, not the ``format`` field: image_transport stores blue first in files that
-    state the right order themselves. An orientation in the file is not applied, as in the camera's
-    uncompressed stream.
+
+def decode_compressed(
+    message: CompressedMessage, scale: SampleScale | None = None, largest: int = LARGEST_SIDE, smallest: int = 1
+) -> NDArray[np.uint8]:
+    """Turn a sensor_msgs/CompressedImage (JPEG or PNG, TIFF where so named; colour or grey, 8 or 16 bit) into RGB.
+
+    The format field must not name another codec than the bytes are of; what it says of colours is not looked at,
+    since image_transport stores blue first in files that state the right order themselves. An orientation in the file
+    is not applied, as in the camera's uncompressed stream.
 
     Args:
         message: Any object with the message's fields.
+        scale: Of the stream, for samples of 16 bits; None: the image's own range.
+        largest: Longest side that is accepted, pixels.
+        smallest: Shortest side that is.
 
     Returns:
         (H, W, 3) uint8 RGB that owns its memory.
 
     Raises:
-        ImageError: The data is empty, cut short, or no image.
+        ImageError: The data is empty, cut short, damaged, too large or too small, or no such image.
 
     """
-    data = _flat_bytes(message.data)
-    stated = f'compressed image (format {message.format!r}, {data.size} bytes)'
-    if data.size == 0:
-        raise ImageError(f'{stated} is empty; check the camera driver')
-    # OpenCV fills the rest of a JPEG that is cut short with grey, which would pass for a picture.
-    raw = data.tobytes()
-    if raw.startswith(b'\xff\xd8') and b'\xff\xd9' not in raw:
-        raise ImageError(f'{stated} is a JPEG that is cut short')
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ImageError(f'{stated} does not decode; publish JPEG or PNG (compressedDepth is not a camera image)')
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    stated, data, kinds = _compressed(message, largest, smallest)
+    try:
+        image = decode_pixels(data, kinds=kinds, largest=largest, smallest=smallest, oriented=False)
+    except ImageError as error:
+        raise ImageError(f'{stated} is damaged: {error}') from error
+    return (scale or SampleScale())(image)
+
+
+def decode_compressed_labels(message: CompressedMessage) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the values of a mask or of labels in a CompressedImage, as :func:`decode_labels` does.
+
+    Raises:
+        ImageError: As :func:`decode_compressed`.
+
+    """
+    stated, data, kinds = _compressed(message, LARGEST_SIDE, smallest=1)
+    try:
+        return decode_labels(data, kinds=kinds)
+    except ImageError as error:
+        raise ImageError(f'{stated} is damaged: {error}') from error
 
 
 def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
@@ -219,19 +275,3 @@ def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
     height, width = array.shape[:2]
     data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
     return EncodedImage(height, width, encoding, width * channels * array.itemsize, data)
-
-
-def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8]:
-    """Compress an (H, W, 3) uint8 RGB image; returns the file's bytes as flat uint8."""
-    done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as JPEG')
-    return np.asarray(data, np.uint8).reshape(-1)
-
-
-def encode_png(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Compress an (H, W, 3) uint8 RGB image or an (H, W) one without loss; returns the file's bytes as flat uint8."""
-    done, data = cv2.imencode('.png', image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as PNG')
-    return np.asarray(data, np.uint8).reshape(-1)

@@ -10,7 +10,7 @@ import torch
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import generator_path
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
-from moving_object_detector.detection.detector import SMALLEST_SIDE, Detector
+from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.setting import half_of
 from moving_object_detector.detection.stage import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine, load_checked
@@ -25,6 +25,7 @@ from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
+from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.pwcnet import PWCNet

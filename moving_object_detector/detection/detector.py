@@ -20,10 +20,8 @@ from moving_object_detector.detection.votes import PairVotes
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.upload import upload
+from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
-
-SMALLEST_SIDE = 16
-"""Pixels: frames with a shorter side are refused."""
 
 
 class Detector:

@@ -21,9 +21,9 @@ from moving_object_detector.datasets.folder import list_images
 from moving_object_detector.datasets.frames import Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
-from moving_object_detector.detection.detector import SMALLEST_SIDE
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, PackedMask, read_masks
+from moving_object_detector.media.pixels import SMALLEST_SIDE
 
 REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from moving_object_detector.common.options import option
 from moving_object_detector.detection.config import EngineConfig
+from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,16 @@ class InputConfig:
         choices=('auto', 'reliable', 'best_effort'),
     )
     queue: int = option(30, 'Images that may wait; the oldest is dropped and counted.', low=1, high=1000)
-    max_side: int = option(4096, 'Longest side of an image that is accepted, pixels.', low=16, high=65536)
+    max_side: int = option(
+        LARGEST_SIDE, 'Longest side of an image that is accepted, pixels.', low=SMALLEST_SIDE, high=65536
+    )
+    black: int = option(0, 'Level of 16-bit images that is shown as black; see white.', low=0, high=65535)
+    white: int = option(
+        0,
+        'Level of 16-bit images that is shown as white; not above black: both by the range of the first image.',
+        low=0,
+        high=65535,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.messages import decode_compressed
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.media.pixels import SMALLEST_SIDE, SampleScale, check_size
 from moving_object_detector.nodes.messages import read_image
 
 ADVICE = {
@@ -31,12 +32,13 @@ def message_encoding(message: Any) -> str:
     return str(message.encoding if hasattr(message, 'encoding') else message.format)
 
 
-def decode(message: Any, max_side: int) -> NDArray[np.uint8]:
+def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]:
     """Turn an image message into a frame.
 
     Args:
         message: sensor_msgs/Image or CompressedImage.
-        max_side: Longest side that is accepted, pixels.
+        max_side: Longest side that is accepted, pixels; looked at before any pixel is touched.
+        scale: Of the stream, for samples of 16 bits.
 
     Returns:
         (H, W, 3) uint8 RGB that owns its memory.
@@ -46,34 +48,16 @@ def decode(message: Any, max_side: int) -> NDArray[np.uint8]:
 
     """
     try:
-        if hasattr(message, 'encoding'):
-            # Before the pixels are touched, so that an absurd size costs nothing.
-            _check_size(message.height, message.width, max_side)
-            return read_image(message)
-        image = decode_compressed(message)
+        if not hasattr(message, 'encoding'):
+            return decode_compressed(message, scale, max_side, SMALLEST_SIDE)
+        if min(message.height, message.width) > 0:  # else a better reason is given below
+            check_size(message.height, message.width, max_side)
+        return read_image(message, scale)
     except ImageError:
         raise
     except Exception as error:
         # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
         raise ImageError(f'undecodable: {type(error).__name__}: {error}') from error
-    _check_size(image.shape[0], image.shape[1], max_side)
-    return image
-
-
-def _check_size(height: int, width: int, max_side: int) -> None:
-    # Not above: PyTorch comes with it, and the node is to be there before that has been loaded.
-    from moving_object_detector.detection.detector import SMALLEST_SIDE
-
-    if 0 < min(height, width) < SMALLEST_SIDE:
-        raise ImageError(
-            f'size {width}x{height} is too small; both sides must be at least {SMALLEST_SIDE} pixels, '
-            'check the camera driver'
-        )
-    if max(height, width) > max_side:
-        raise ImageError(
-            f'size {width}x{height} is too large; the longest side allowed is {max_side}: scale the images down '
-            'before they are published, or raise the parameter input.max_side'
-        )
 
 
 def kind_of(error: ImageError) -> str:

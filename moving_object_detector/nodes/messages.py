@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from moving_object_detector.datasets.messages import decode_image, encode_image
+from moving_object_detector.media.pixels import SampleScale
 
 BRIDGED: Final = {
     'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, 'yuv422': 2, 'yuv422_yuy2': 2,
@@ -57,8 +58,8 @@ def _is_plain(message: Image) -> bool:
     )
 
 
-def read_image(message: Image) -> NDArray[np.uint8]:
-    """Turn a sensor_msgs/Image into (H, W, 3) uint8 RGB that owns its memory.
+def read_image(message: Image, scale: SampleScale | None = None) -> NDArray[np.uint8]:
+    """Turn a sensor_msgs/Image into (H, W, 3) uint8 RGB that owns its memory; ``scale`` is the stream's, for 16 bits.
 
     Raises:
         ImageError: As :func:`~moving_object_detector.datasets.messages.decode_image`.
@@ -66,7 +67,7 @@ def read_image(message: Image) -> NDArray[np.uint8]:
     """
     if bridge() is not None and _is_plain(message):
         return np.asarray(bridge().imgmsg_to_cv2(message, 'rgb8'), np.uint8)
-    return decode_image(message)
+    return decode_image(message, scale)
 
 
 def _octets(data: NDArray[Any]) -> array[int]:

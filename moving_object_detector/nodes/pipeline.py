@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moving_object_detector.common.errors import ImageError
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.nodes.adaptation import Adaptation
 from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
@@ -72,6 +73,7 @@ class Pipeline:
         self._now = now
         self._encoding: str | None = None
         self._stamped: bool | None = None
+        self._scale = self._new_scale()
         self._missed = 0
         self._newest = 0
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
@@ -147,8 +149,12 @@ class Pipeline:
         self.load.forget()
         self._flush()
 
+    def _new_scale(self) -> SampleScale:
+        return SampleScale(self._config.input.black, self._config.input.white)
+
     def _reset(self) -> None:
         self._encoding = self._stamped = None
+        self._scale = self._new_scale()
         self.load.forget()
         self._detector.reset()
 
@@ -184,12 +190,15 @@ class Pipeline:
     def _step(self, letter: Letter, infer: bool) -> list[Result] | None:
         """Run one image through the detector; None for an image that is not used."""
         message = letter.message
+        encoding = message_encoding(message)
+        scale = self._scale if self._encoding in {None, encoding} else self._new_scale()
         try:
-            image = decode(message, self._config.input.max_side)
+            image = decode(message, self._config.input.max_side, scale)
         except ImageError as error:
             self._ignore('invalid', kind_of(error), str(error))
             return None
-        trouble = self._follow_encoding(message_encoding(message))
+        trouble = self._follow_encoding(encoding)
+        self._scale = scale
         stamp = self._stamp(letter)
         if stamp is None:
             self._ignore('invalid', 'no stamp', 'it has no stamp, but those before it have; set it in the driver')

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
-from moving_object_detector.tools.arguments import add_source_arguments, positive_float, seconds
+from moving_object_detector.tools.arguments import TOPIC, add_source_arguments, positive_float, seconds, source_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -28,7 +28,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog='play', description=__doc__, epilog='ROS arguments (remapping, parameters) follow --ros-args.'
     )
     add_source_arguments(parser)
-    parser.add_argument('--topic', default='camera/image_raw', help='topic of the images (default: %(default)s)')
+    parser.add_argument('--topic', default=TOPIC, help='topic of the images (default: %(default)s)')
     parser.add_argument('--rate', type=positive_float, default=1.0, help='times faster than recorded (default: 1)')
     parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
     parser.add_argument('--clock', action='store_true', help="publish the recording's time on /clock")
@@ -91,9 +91,7 @@ def _wait_for_subscriber(node: Node, publisher: Publisher, limit: float, stop: t
 
 
 def _play(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    from moving_object_detector.datasets.sources import open_source
-
-    source = open_source(arguments.input, topic=arguments.bag_topic, fps=arguments.fps)
+    source = source_of(arguments, arguments.input)
     from moving_object_detector.nodes.playback import Playback  # after the input, whose mistakes need no ROS
 
     with ros_node('play', ros_arguments) as (node, stop), spinning(node):

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from moving_object_detector.common.errors import ImageError
 from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource, ros_stamp_offset
-from moving_object_detector.datasets.messages import encode_jpeg
 from moving_object_detector.datasets.prefetch import Prefetch
+from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.nodes.messages import compressed_message, image_message
 from moving_object_detector.nodes.pacing import Pacer
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND
+from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, rate_of
 from moving_object_detector.nodes.definitions import message_class, register_type
 from moving_object_detector.nodes.messages import read_image
 from moving_object_detector.tools.bags import BagWriter
@@ -54,8 +52,7 @@ class StampedVideo:
     def _flush(self) -> None:
         if self._measuring:
             stamps = [stamp for _, stamp in self._waiting]
-            steps = [after - before for before, after in pairwise(stamps) if after > before]
-            self.writer.fps = SECOND / median(steps) if steps else DEFAULT_FPS
+            self.writer.fps = rate_of(stamps) or DEFAULT_FPS
             self._measuring = False
         for image, _ in self._waiting:
             self.writer.write(image)

@@ -65,7 +65,7 @@ class Shot:
         import cv2
         import numpy as np
 
-        from moving_object_detector.datasets.messages import encode_jpeg
+        from moving_object_detector.media.codecs import encode_jpeg
 
         image = picture_of(self.feed.name, self.message)
         scale = min(_LONGEST_SIDE / max(image.shape[:2]), 1)

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from moving_object_detector.datasets.frames import FrameSource
+
+
+TOPIC: Final = 'camera/image_raw'
+"""Of images, where none is named."""
 
 
 def positive_float(text: str) -> float:
@@ -31,7 +39,7 @@ def positive_int(text: str) -> int:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add ``input``, ``--bag-topic`` and ``--fps``, which ``open_source`` takes; ``several``: a list ``inputs``."""
+    """Add ``input``, or a list ``inputs`` where ``several``, and what :func:`source_of` takes besides."""
     what = 'folder of frames, video file, or bag (ROS 2 or ROS 1)'
     if several:
         parser.add_argument('inputs', metavar='INPUT', nargs='+', help=what)
@@ -46,3 +54,18 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         type=positive_float,
         help="frames per second in place of the input's own timing (a folder has none: 24)",
     )
+    parser.add_argument(
+        '--levels',
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=('BLACK', 'WHITE'),
+        help='of 16-bit images: what is shown as black and as white (default: by the range of the first one)',
+    )
+
+
+def source_of(arguments: argparse.Namespace, path: str) -> FrameSource:
+    """Open one of the inputs as the arguments say."""
+    from moving_object_detector.datasets.sources import open_source
+
+    return open_source(path, topic=arguments.bag_topic, fps=arguments.fps, levels=tuple(arguments.levels))

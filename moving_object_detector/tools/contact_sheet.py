@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moving_object_detector.common.program import run_program
-from moving_object_detector.tools.arguments import add_source_arguments, positive_int
+from moving_object_detector.tools.arguments import add_source_arguments, positive_int, source_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,12 +81,11 @@ def _contact_sheet(arguments: argparse.Namespace) -> int:
     import cv2
 
     from moving_object_detector.common.errors import UserError
-    from moving_object_detector.datasets.sources import open_source
 
     output = Path(arguments.output)
     if output.suffix.lower() != '.png':
         raise UserError(f'{output}: give a file name that ends in .png')
-    source = open_source(arguments.input, topic=arguments.bag_topic, fps=arguments.fps)
+    source = source_of(arguments, arguments.input)
     images = select_frames(source, arguments.frames)
     sheet = draw_sheet(images, arguments.columns, arguments.width)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moving_object_detector.common.program import run_program
-from moving_object_detector.tools.arguments import add_source_arguments, positive_float
+from moving_object_detector.tools.arguments import TOPIC, add_source_arguments, positive_float, source_of
 
 if TYPE_CHECKING:
     from moving_object_detector.datasets.frames import Frame, FrameSource
@@ -20,7 +20,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='make_bag', description=__doc__)
     add_source_arguments(parser, several=True)
     parser.add_argument('output', metavar='OUTPUT_DIR', help='folder of the bag to write')
-    parser.add_argument('--topic', default='/camera/image_raw', help='topic to write (default: %(default)s)')
+    parser.add_argument('--topic', default=TOPIC, help='topic to write (default: %(default)s)')
     parser.add_argument('--frame-id', default='camera', help="frame id of the headers (default: '%(default)s')")
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--compressed', action='store_true', help='write JPEG on TOPIC/compressed instead')
@@ -98,7 +98,8 @@ class _Topics:
 
     def write_frame(self, frame: Frame, stamp: int) -> None:
         """Append a frame."""
-        from moving_object_detector.datasets.messages import encode_image, encode_jpeg, encode_png
+        from moving_object_detector.datasets.messages import encode_image
+        from moving_object_detector.media.codecs import encode_jpeg, encode_png
 
         if self._kind:
             data = encode_png(frame.image) if self._kind == 'png' else encode_jpeg(frame.image)
@@ -112,7 +113,8 @@ class _Topics:
         import numpy as np
 
         from moving_object_detector.datasets.annotation import MaskFiles
-        from moving_object_detector.datasets.messages import encode_image, encode_png
+        from moving_object_detector.datasets.messages import encode_image
+        from moving_object_detector.media.codecs import encode_png
 
         mask = MaskFiles((path,)).read().astype(np.uint8) * np.uint8(255)
         if self._kind:
@@ -127,10 +129,9 @@ def _make_bag(arguments: argparse.Namespace) -> int:
 
     from moving_object_detector.datasets.frames import SECOND
     from moving_object_detector.datasets.prefetch import Prefetch
-    from moving_object_detector.datasets.sources import open_source
     from moving_object_detector.tools.bags import BagWriter
 
-    sources = [open_source(path, topic=arguments.bag_topic, fps=arguments.fps) for path in arguments.inputs]
+    sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]
     if arguments.masks:
         masks = [_masks_of(source, Path(folder)) for source, folder in zip(sources, arguments.masks, strict=True)]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from moving_object_detector.common.program import run_program
-from moving_object_detector.tools.arguments import add_source_arguments
+from moving_object_detector.tools.arguments import add_source_arguments, source_of
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,10 +21,9 @@ def _make_video(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from moving_object_detector.datasets.prefetch import Prefetch
-    from moving_object_detector.datasets.sources import open_source
     from moving_object_detector.tools.video import VideoWriter
 
-    source = open_source(arguments.input, topic=arguments.bag_topic, fps=arguments.fps)
+    source = source_of(arguments, arguments.input)
     with VideoWriter(arguments.output, source.fps) as video, Prefetch(source) as frames:
         for frame in tqdm(frames, total=source.frame_count, unit='frame', disable=None):
             video.write(frame.image)

@@ -77,7 +77,8 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
             source = ('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}', '-r', str(rate), '-i', '-')
             # A session of its own: Ctrl-C must reach the program and not cut the encoder short.
             self._encoder = subprocess.Popen(
-                [ffmpeg, '-y', '-v', 'error', *source, *_X264, str(self.path)],
+                # The protocol is named, or ffmpeg takes what stands before a colon in the path for one.
+                [ffmpeg, '-y', '-v', 'error', *source, *_X264, f'file:{self.path}'],
                 stdin=subprocess.PIPE,
                 start_new_session=True,
             )

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.datasets.bag import bag_files, is_bag_folder
+from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.datasets.sources import open_source
 
 ROS2 = get_typestore(Stores.ROS2_JAZZY)
@@ -178,3 +180,109 @@ def test_a_bag_folder_whose_storage_is_gone(tmp_path, pictures):
     (path / 'metadata.yaml').write_text('nonsense: [')
     with pytest.raises(UserError, match='cannot be read'):
         open_source(path)
+
+
+def test_a_scale_is_one_for_the_whole_topic(tmp_path):
+    """A thermal camera's 29000 + 8 x grey, raw and as PNG: grey comes back, by the same scale in every image."""
+    rng = np.random.default_rng(5)
+    greys = [rng.integers(0, 256, (40, 60)) for _ in range(3)]
+    greys[1] //= 2  # a darker one must stay darker
+    messages = []
+    for k, grey in enumerate(greys):
+        samples = (29000 + 8 * grey).astype('<u2')
+        fields = {'encoding': 'mono16', 'is_bigendian': 0, 'step': 120, 'data': samples.view(np.uint8).reshape(-1)}
+        stamped = header(ROS2.types, 10**9 + k * 50_000_000)
+        png = cv2.imencode('.png', samples)[1].reshape(-1)
+        raw = ROS2.types[IMAGE](header=stamped, height=40, width=60, **fields)
+        messages.append((raw, ROS2.types[COMPRESSED](header=stamped, format='mono16; png compressed ', data=png)))
+    for column, kind in enumerate((IMAGE, COMPRESSED)):
+        path = tmp_path / f'bag{column}'
+        write_ros2(path, {'/i': (kind, [(k, pair[column]) for k, pair in enumerate(messages)])})
+        images = [frame.image[:, :, 0].astype(float) for frame in open_source(path)]
+        slope, offset = np.polyfit(greys[0].ravel(), images[0].ravel(), 1)
+        assert 0.75 < slope < 0.85  # an eighth of the range is left free at either end
+        for grey, image in zip(greys, images, strict=True):
+            assert np.abs(image - (slope * grey + offset)).max() <= 1
+        fixed = [frame.image[:, :, 0] for frame in open_source(path, levels=(29000, 29000 + 8 * 255))]
+        assert np.array_equal(fixed, greys)
+
+
+def test_swapped_stamps_do_not_change_the_rate(tmp_path, pictures):
+    """24 frames a second of which neighbours have changed places."""
+    moments = [10**9 + round(k * 1e9 / 24) for k in range(12)]
+    for k in (1, 4, 6):
+        moments[k], moments[k + 1] = moments[k + 1], moments[k]
+    messages = [(k, raw_image(ROS2.types, m, p)) for k, (m, p) in enumerate(zip(moments, pictures, strict=True))]
+    source = open_source(write_ros2(tmp_path / 'bag', {'/i': (IMAGE, messages)}))
+    assert source.fps == pytest.approx(24, abs=1e-3)
+    assert [frame.stamp for frame in source] == moments
+
+
+@pytest.mark.parametrize('zeros', [{0}, {0, 1}, {5}, {11}])
+def test_one_stamp_of_zero_does_not_mix_two_clocks(tmp_path, pictures, zeros):
+    """The bag's clock is a day behind the headers'."""
+    arrived = [10**9 + k * 50_000_000 for k in range(12)]
+    moments = [0 if k in zeros else time + 86_400 * 10**9 for k, time in enumerate(arrived)]
+    messages = [(a, raw_image(ROS2.types, m, p)) for a, m, p in zip(arrived, moments, pictures, strict=True)]
+    source = open_source(write_ros2(tmp_path / 'bag', {'/i': (IMAGE, messages)}))
+    assert [frame.stamp for frame in source] == [time + 86_400 * 10**9 for time in arrived]
+
+
+def mono(types, stamp, pixels):
+    fields = {'height': pixels.shape[0], 'width': pixels.shape[1], 'encoding': 'mono8', 'is_bigendian': 0}
+    return types[IMAGE](header=header(types, stamp), step=pixels.shape[1], data=pixels.reshape(-1), **fields)
+
+
+def test_topics_that_the_detector_or_make_bag_wrote_are_no_cameras(tmp_path, pictures):
+    topics = one_topic(ROS2.types, pictures)
+    mask = np.zeros((32, 48), np.uint8)
+    mask[5:9, 7:20] = 255
+    png = cv2.imencode('.png', mask)[1].reshape(-1)
+    flow = np.zeros((32, 48, 2), '<f4').view(np.uint8).reshape(-1)
+    stamped = header(ROS2.types, 7)
+    floats = {'height': 32, 'width': 48, 'is_bigendian': 0, 'header': stamped}
+    topics |= {
+        '/truth': (IMAGE, [(9, mono(ROS2.types, 7, mask))]),
+        '/t/compressed': (COMPRESSED, [(9, ROS2.types[COMPRESSED](header=stamped, format='png', data=png))]),
+        '/detect/mask': (IMAGE, [(9, mono(ROS2.types, 7, np.zeros((32, 48), np.uint8)))]),
+        '/detect/overlay': (IMAGE, [(9, raw_image(ROS2.types, 7, pictures[2]))]),
+        '/detect/flow': (IMAGE, [(9, ROS2.types[IMAGE](encoding='32FC2', step=384, data=flow, **floats))]),
+    }
+    source = open_source(write_ros2(tmp_path / 'bag', topics))
+    assert (source.topic, source.frame_count) == ('/camera/image', 12)
+    assert open_source(tmp_path / 'bag', topic='/truth').topic == '/truth'
+    topics['/second'] = topics['/camera/image']
+    with pytest.raises(UserError, match=r'--bag-topic.*: /camera/image, /second$'):
+        open_source(write_ros2(tmp_path / 'two', topics))
+
+
+@pytest.mark.parametrize('plugin', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize('form', ['folder', 'without metadata', 'one file'])
+def test_bags_compressed_as_files(tmp_path, pictures, plugin, form):
+    path = tmp_path / 'bag'
+    writer = Writer(path, version=9, storage_plugin=plugin)
+    writer.set_compression(CompressionMode.FILE, CompressionFormat.ZSTD)
+    with writer:
+        for topic, (kind, messages) in one_topic(ROS2.types, pictures).items():
+            connection = writer.add_connection(topic, kind, typestore=ROS2)
+            for time, message in messages:
+                writer.write(connection, time, ROS2.serialize_cdr(message, kind))
+    (file,) = (entry for entry in path.iterdir() if entry.suffix == '.zstd')
+    assert bag_files(path) == [file]
+    if form == 'without metadata':
+        (path / 'metadata.yaml').unlink()
+    opened = file if form == 'one file' else path
+    assert [frame.stamp for frame in open_source(opened)] == stamps(12)
+    (clip,) = find_clips([str(opened)], 'train')
+    assert clip.files == (file,)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match='damaged or cut short'):
+        open_source(opened)
+
+
+def test_a_folder_of_other_things_is_no_bag(tmp_path, picture_folder):
+    """One damaged bag beside folders of frames."""
+    shutil.copytree(picture_folder, tmp_path / 'data' / 'first')
+    (tmp_path / 'data' / 'broken.mcap').write_bytes(b'\x89MCAP0\r\n' + bytes(50))
+    assert not is_bag_folder(tmp_path / 'data')
+    assert [clip.name for clip in find_clips([str(tmp_path / 'data')], 'train')] == ['broken', 'first']

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 
@@ -13,7 +14,7 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.tools import make_bag, make_video
 
 
-def frames(folder, count, size=(6, 8), suffix='.png'):
+def frames(folder, count, size=(18, 24), suffix='.png'):
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(count):
         cv2.imwrite(str(folder / f'{k}{suffix}'), np.full((*size, 3), 10 * k, np.uint8))
@@ -129,7 +130,7 @@ def test_what_can_be_wrong(tmp_path, davis):
     loose = frames(tmp_path / 'loose', 2)
     assert error(f'{loose}@val') == f'{loose}@val: only DAVIS 2016 and FBMS-59 have splits; leave @val out'
     (loose / '0.png').unlink()
-    assert error(loose) == f'{loose}: one frame only; flow takes a pair of frames, so leave loose out'
+    assert error(loose) == f'{loose}: one frame only; flow takes a pair of frames'
 
 
 def test_a_listed_frame_that_is_missing(davis):
@@ -148,3 +149,20 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr('pathlib.Path.iterdir', refuse)
     with pytest.raises(UserError, match='cannot be read: Permission denied'):
         find_clips([str(tmp_path)], 'train')
+
+
+def test_a_folder_with_one_frame_is_left_out_and_said(tmp_path, caplog):
+    frames(tmp_path / 'data' / 'long', 3)
+    lonely = frames(tmp_path / 'data' / 'lonely', 1)
+    assert [clip.name for clip in find_clips([str(tmp_path / 'data')], 'train')] == ['long']
+    assert f'{lonely}: one frame only' in caplog.text
+    with pytest.raises(UserError, match='one frame only'):
+        find_clips([str(lonely)], 'train')
+
+
+def test_a_name_that_is_not_utf8_becomes_one_that_any_file_can_hold(tmp_path):
+    frames(tmp_path / 'data' / 'plain', 2).rename(tmp_path / 'data' / os.fsdecode(b'fl\xfcge'))
+    frames(tmp_path / 'data' / 'Flüge', 2)
+    names = [clip.name for clip in find_clips([str(tmp_path / 'data')], 'train')]
+    assert set(names) == {'fl_xfcge', 'Flüge'}
+    assert ''.join(names).encode()

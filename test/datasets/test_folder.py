@@ -34,16 +34,15 @@ def test_natural_order():
 
 
 def test_kinds_of_files(tmp_path):
-    deep = np.full((4, 6), 0x8055, np.uint16)
-    cv2.imwrite(str(tmp_path / '1.png'), deep)
-    cv2.imwrite(str(tmp_path / '2.PNG'), np.full((4, 6), 128, np.uint8))
-    cv2.imwrite(str(tmp_path / '3.tif'), np.full((8, 3, 3), (1, 2, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / '4.ppm'), np.full((4, 6, 3), (1, 2, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / '5.bmp'), np.full((4, 6, 3), (1, 2, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / '1.webp'), np.full((20, 24, 3), 128, np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])
+    cv2.imwrite(str(tmp_path / '2.PNG'), np.full((20, 24), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / '3.tif'), np.full((40, 16, 3), (1, 2, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / '4.ppm'), np.full((20, 24, 3), (1, 2, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / '5.bmp'), np.full((20, 24, 3), (1, 2, 3), np.uint8))
     (tmp_path / 'readme.txt').write_text('not a frame')
     (tmp_path / '6.png').mkdir()
     images = [frame.image for frame in open_source(tmp_path)]
-    assert [image.shape for image in images] == [(4, 6, 3), (4, 6, 3), (8, 3, 3), (4, 6, 3), (4, 6, 3)]
+    assert [image.shape for image in images] == [(20, 24, 3), (20, 24, 3), (40, 16, 3), (20, 24, 3), (20, 24, 3)]
     assert [image[0, 0].tolist() for image in images] == [[128] * 3, [128] * 3, [3, 2, 1], [3, 2, 1], [3, 2, 1]]
 
 

@@ -16,8 +16,9 @@ from moving_object_detector.datasets.messages import (
     decode_compressed,
     decode_image,
     encode_image,
-    encode_jpeg,
 )
+from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.pixels import SampleScale
 
 # 2 rows of 4 pixels: red, green, blue, white; black, grey, orange, teal.
 RGB = np.array(
@@ -78,10 +79,10 @@ def test_grey(encoding, padding):
 @pytest.mark.parametrize('big', [False, True])
 @pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
 def test_grey_of_16_bit_in_both_byte_orders(encoding, big, padding):
-    samples = np.array([[0, 0x00FF, 0x0100, 0xFFFF], [0x1234, 0x8000, 0x7FFF, 0xABCD]], np.uint16)
+    samples = np.array([[1000, 1010, 1100, 2000], [1255, 3000, 3550, 60000]], np.uint16)
     rows = [row.astype('>u2' if big else '<u2').tobytes() for row in samples]
-    image = decode_image(message(encoding, rows, width=4, big=big, padding=padding))
-    expected = np.array([[0, 0, 1, 0xFF], [0x12, 0x80, 0x7F, 0xAB]], np.uint8)
+    image = decode_image(message(encoding, rows, width=4, big=big, padding=padding), SampleScale(1000, 3550))
+    expected = np.array([[0, 1, 10, 100], [26, 200, 255, 255]], np.uint8)  # ten levels a step
     np.testing.assert_array_equal(image, np.dstack([expected] * 3))
 
 
@@ -90,7 +91,8 @@ def test_grey_of_16_bit_in_both_byte_orders(encoding, big, padding):
 def test_colours_of_16_bit(encoding, order, big):
     samples = RGB[..., order].astype(np.uint16) * 256 + 99
     rows = [row.astype('>u2' if big else '<u2').tobytes() for row in samples]
-    np.testing.assert_array_equal(decode_image(message(encoding, rows, width=4, big=big, padding=6)), RGB)
+    raw = message(encoding, rows, width=4, big=big, padding=6)
+    np.testing.assert_array_equal(decode_image(raw, SampleScale(99, 99 + 255 * 256)), RGB)
 
 
 @pytest.mark.parametrize('depth', [8, 16])
@@ -100,7 +102,7 @@ def test_bayer_mosaic_of_one_colour(pattern, depth):
     tile = np.array([[colour[pattern[0]], colour[pattern[1]]], [colour[pattern[2]], colour[pattern[3]]]])
     mosaic = np.tile(tile, (3, 4)).astype('<u2' if depth == 16 else np.uint8)
     rows = [(row * 256).tobytes() if depth == 16 else row.tobytes() for row in mosaic]
-    image = decode_image(message(f'bayer_{pattern}{depth}', rows, width=8, padding=3))
+    image = decode_image(message(f'bayer_{pattern}{depth}', rows, width=8, padding=3), SampleScale(0, 255 * 256))
     np.testing.assert_array_equal(image, np.broadcast_to(np.array([200, 100, 50], np.uint8), (6, 8, 3)))
 
 
@@ -210,7 +212,8 @@ def test_png_in_colour(wrap):
 def test_png_grey_16_bit_and_transparent():
     np.testing.assert_array_equal(decode_compressed(compressed('.png', GREY)), np.dstack([GREY] * 3))
     deep = GREY.astype(np.uint16) * 256 + 200
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', deep)), np.dstack([GREY] * 3))
+    scaled = decode_compressed(compressed('.png', deep), SampleScale(200, 200 + 255 * 256))
+    np.testing.assert_array_equal(scaled, np.dstack([GREY] * 3))
     transparent = np.dstack([RGB[..., ::-1], np.zeros((2, 4), np.uint8)])
     np.testing.assert_array_equal(decode_compressed(compressed('.png', transparent)), RGB)
 
@@ -238,7 +241,7 @@ def test_orientation_in_a_jpeg_is_not_applied(pictures):
     [
         (b'', ['empty']),
         (b'this is no image', ["'jpeg'", '16 bytes', 'does not decode']),
-        (b'\xff\xd8\xff\xe0', ['cut short']),
+        (b'\xff\xd8\xff\xe0', ["'jpeg'", '4 bytes']),
     ],
 )
 def test_what_does_not_decode_is_refused(data, words):

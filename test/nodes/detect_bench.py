@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from std_srvs.srv import Trigger
 
-from moving_object_detector.datasets.messages import encode_jpeg
+from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.nodes.messages import compressed_message, image_message
 
 # Loading PyTorch takes seconds, and many more where others use the machine.

@@ -10,7 +10,7 @@ from detect_bench import HEIGHT, LOSSLESS, WIDTH, header, scene, stamp_of
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
-from moving_object_detector.datasets.messages import encode_jpeg
+from moving_object_detector.media.codecs import encode_jpeg
 
 
 @pytest.fixture(scope='module')

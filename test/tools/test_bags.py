@@ -9,7 +9,8 @@ from rosbags.typesys import Stores, get_typestore
 from ruamel.yaml import YAML
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.messages import encode_image, encode_jpeg
+from moving_object_detector.datasets.messages import encode_image
+from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.tools.bags import BagWriter
 
 

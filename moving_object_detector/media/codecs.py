@@ -1,0 +1,267 @@
+"""Images as JPEG, PNG and other files hold them: measured before they are decoded, refused where they are damaged.
+
+The decoders below tell of damage on stderr, or not at all, and fill what is missing with grey. So JPEG goes through
+libjpeg-turbo by simplejpeg, which raises what OpenCV's copy prints, and the checksums of PNG are looked at first.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from moving_object_detector.common.errors import ImageError, foreign
+from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE, check_size
+
+FILE_KINDS: Final = frozenset({'jpeg', 'png', 'bmp', 'pnm', 'tiff', 'webp'})
+"""What is read from files; from a topic, see :func:`stated_kinds`."""
+
+_MOST_SCANS: Final = 100
+"""Of a progressive JPEG; a camera's has about ten, and each is a pass over the whole image."""
+_PADDING: Final = 8
+"""Bytes that a camera may leave between the last pixel and the end marker; damage leaves more."""
+_BEGINNINGS: Final = (
+    (b'\xff\xd8\xff', 'jpeg'),
+    (b'\x89PNG\r\n\x1a\n', 'png'),
+    (b'BM', 'bmp'),
+    (b'II*\0', 'tiff'),
+    (b'MM\0*', 'tiff'),
+)
+_CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png', 'tiff': 'tiff', 'tif': 'tiff'}
+_OTHERS: Final = frozenset({'avif', 'bmp', 'exr', 'gif', 'h264', 'h265', 'hdr', 'hevc', 'jp2', 'vp9', 'webp'})
+
+# OpenCV tells by its results what matters here; its own lines would fill the log at a camera's rate.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def kind_of(data: bytes) -> str:
+    """Return jpeg, png, bmp, pnm, tiff or webp by the first bytes; empty for anything else."""
+    for beginning, kind in _BEGINNINGS:
+        if data.startswith(beginning):
+            return kind
+    if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
+        return 'webp'
+    return 'pnm' if re.match(rb'P[1-6]\s', data) else ''
+
+
+def stated_kinds(stated: str) -> frozenset[str]:
+    """Return what a CompressedImage may hold by its format field, such as ``rgb8; jpeg compressed bgr8``.
+
+    Where it names no codec, JPEG and PNG; TIFF only where it is named, as image_transport does.
+    """
+    words = set(re.findall(r'[a-z0-9]+', stated[:200].lower()))
+    named = frozenset(_CODECS[word] for word in words & _CODECS.keys())
+    return named or (frozenset() if words & _OTHERS else frozenset({'jpeg', 'png'}))
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) as the header says, without decoding a pixel.
+
+    Raises:
+        ImageError: The data is of no known kind, or its header is damaged.
+
+    """
+    kind = kind_of(data)
+    if not kind:
+        raise ImageError(f'not an image that can be decoded ({len(data)} bytes)')
+    try:
+        return _MEASURE[kind](data)
+    except (ValueError, struct.error, IndexError, KeyError) as error:
+        raise ImageError(f'the header of this {kind} is damaged or cut short') from error
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+    return int(height), int(width)
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from('>II', data, 16)
+    return height, width
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    old = struct.unpack_from('<I', data, 14) == (12,)
+    width, height = struct.unpack_from('<HH' if old else '<ii', data, 18)
+    return abs(height), abs(width)
+
+
+def _pnm_size(data: bytes) -> tuple[int, int]:
+    numbers = re.match(rb'P[1-6]\s(?:\s|#[^\n]*\n)*(\d{1,9})\s(?:\s|#[^\n]*\n)*(\d{1,9})\s', data[:4096])
+    if numbers is None:
+        raise ValueError('no size')
+    return int(numbers[2]), int(numbers[1])
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    order = '<' if data.startswith(b'II') else '>'
+    (start,) = struct.unpack_from(f'{order}I', data, 4)
+    (count,) = struct.unpack_from(f'{order}H', data, start)
+    sides = {}
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, _ = struct.unpack_from(f'{order}HHI', data, place)
+        if tag in {256, 257}:
+            (sides[tag],) = struct.unpack_from(f'{order}{"H" if kind == 3 else "I"}', data, place + 8)
+    return sides[257], sides[256]
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b'VP8 ':
+        width, height = struct.unpack_from('<HH', data, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    if kind == b'VP8L':
+        (bits,) = struct.unpack_from('<I', data, 21)
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind != b'VP8X':
+        raise ValueError('no picture')
+    return int.from_bytes(data[27:30], 'little') + 1, int.from_bytes(data[24:27], 'little') + 1
+
+
+_MEASURE: Final = {
+    'jpeg': _jpeg_size,
+    'png': _png_size,
+    'bmp': _bmp_size,
+    'pnm': _pnm_size,
+    'tiff': _tiff_size,
+    'webp': _webp_size,
+}
+
+
+def _sound(data: bytes, kinds: frozenset[str], largest: int, smallest: int) -> tuple[str, bytes]:
+    """Return the kind, and what of the data is to be decoded; refuse what is damaged, too large or too small."""
+    kind = kind_of(data)
+    height, width = image_size(data)
+    if kind not in kinds:
+        raise ImageError(f'it holds {kind}, which is not taken here; store it as {" or ".join(sorted(kinds))}')
+    check_size(height, width, largest, smallest)
+    if kind == 'jpeg' and data.count(b'\xff\xda') > _MOST_SCANS:
+        raise ImageError(f'a JPEG of more than {_MOST_SCANS} scans; no camera makes such')
+    return kind, _png_essence(data) if kind == 'png' else data
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and whole of each chunk up to the last (RFC 2083, section 3.2)."""
+    place, name = 8, b''
+    while name != b'IEND':
+        if place + 12 > len(data):
+            raise ImageError('a PNG that is cut short')
+        length, name = struct.unpack_from('>I4s', data, place)
+        end = place + 12 + length
+        if end > len(data):
+            raise ImageError('a PNG that is cut short')
+        yield name, data[place:end]
+        place = end
+
+
+def _png_essence(data: bytes) -> bytes:
+    """Return a PNG without what is not needed for its pixels, over which libpng may complain; checksums are right."""
+    kept = [data[:8]]
+    for name, chunk in _png_chunks(data):
+        # Capital: without it there is no picture. eXIf holds the orientation.
+        if name[:1].isupper() or name in {b'tRNS', b'eXIf'}:
+            if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], 'big'):
+                raise ImageError(f'a PNG with a wrong checksum in {foreign(name)}: its data is damaged')
+            kept.append(chunk)
+    return b''.join(kept)
+
+
+def _colours(data: bytes) -> str:
+    return 'CMYK' if simplejpeg.decode_jpeg_header(data, strict=False)[2] in {'CMYK', 'YCCK'} else 'RGB'
+
+
+def _opencv(data: bytes, flags: int) -> NDArray[Any]:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f'it does not decode ({foreign(error.err)})') from error
+    if image is None:
+        raise ImageError(f'it does not decode ({len(data)} bytes)')
+    if image.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        raise ImageError(f'its samples are {image.dtype}; store it with 8 or 16 bits')
+    return np.asarray(image)
+
+
+def _turbojpeg(data: bytes, colours: str) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, colours))
+    except ValueError as error:
+        padding = re.search(r'(\d+) extraneous bytes before marker 0xd9', str(error))
+        if padding is None or int(padding[1]) > _PADDING:
+            raise ImageError(f'a damaged JPEG ({foreign(error)})') from error
+    return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=False))
+
+
+def decode_pixels(
+    data: bytes,
+    *,
+    kinds: frozenset[str] = FILE_KINDS,
+    largest: int = LARGEST_SIDE,
+    smallest: int = SMALLEST_SIDE,
+    oriented: bool = True,
+) -> NDArray[Any]:
+    """Decode an image.
+
+    Args:
+        data: The file's bytes.
+        kinds: What is taken.
+        largest: Longest side that is decoded, pixels.
+        smallest: Shortest side that is.
+        oriented: Whether to turn it as its Exif orientation says.
+
+    Returns:
+        (H, W, 3) RGB, uint8 or uint16 (see :class:`SampleScale`); grey becomes RGB, transparency is dropped.
+
+    Raises:
+        ImageError: It is not one of ``kinds``, is too large or too small, cut short or damaged.
+
+    """
+    kind, data = _sound(data, kinds, largest, smallest)
+    if kind == 'jpeg':
+        image = _turbojpeg(data, _colours(data))
+        if image.shape[2] == 3 and not (oriented and b'Exif\0\0' in data[:65536]):
+            return image
+        # What OpenCV alone does: CMYK and turning. The pixels are the same, since both use libjpeg-turbo.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if oriented else cv2.IMREAD_IGNORE_ORIENTATION)
+    return np.asarray(cv2.cvtColor(_opencv(data, flags), cv2.COLOR_BGR2RGB))
+
+
+def decode_labels(
+    data: bytes, *, kinds: frozenset[str] = FILE_KINDS, largest: int = LARGEST_SIDE
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Decode an image whose values mean something: as they are stored, colours of a palette in place of its numbers.
+
+    Returns:
+        (H, W), or (H, W, C) in BGR, uint8 or uint16. An orientation is not applied.
+
+    Raises:
+        ImageError: As :func:`decode_pixels`.
+
+    """
+    kind, data = _sound(data, kinds, largest, smallest=1)
+    if kind == 'jpeg':
+        _turbojpeg(data, _colours(data))
+    return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8]:
+    """Compress an (H, W, 3) uint8 RGB image; returns the file's bytes as flat uint8."""
+    done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as JPEG')
+    return np.asarray(data, np.uint8).reshape(-1)
+
+
+def encode_png(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Compress an (H, W, 3) uint8 RGB image or an (H, W) one without loss; returns the file's bytes as flat uint8."""
+    done, data = cv2.imencode('.png', image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as PNG')
+    return np.asarray(data, np.uint8).reshape(-1)
