@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
 
-from moving_object_detector.nodes.playthrough import Parts, Playthrough, isolated_environment
-from moving_object_detector.nodes.runtime import ros_node, run_node, spinning
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
 from moving_object_detector.nodes.view import PAGE_PORT
 from moving_object_detector.tools.arguments import positive_float, positive_int
 
-_PACKAGE = 'moving_object_detector'
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.node import Node
+
+_PATIENCE: Final = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
+"""Signals that end a program, in order, and the seconds that each is given."""
+_LAST_LINES: Final = 20
+_START_SECONDS: Final = 300.0
+"""For the model to load, on a busy machine and where an engine is built first; for the page to be opened."""
+_FIND_SECONDS: Final = '60'
+"""For processes to find each other."""
+_SETTLED_SECONDS: Final = 6.0
+"""After so long without a new result there comes no more: above the detector's own ``input.timeout``."""
+_REPORT_SECONDS: Final = 5.0
+_RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='demo', description=__doc__)
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='demo', description=__doc__, epilog='Parameters of the detector follow --ros-args: -p window.past:=3'
+    )
     parser.add_argument(
         'input', metavar='INPUT', nargs='?', help='folder of frames, video or bag; else a rendered scene'
     )
@@ -40,70 +63,274 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+class Child:
+    """A running program whose output goes to a log file; it does not outlive the context.
+
+    It has a session of its own, so that Ctrl-C in the terminal reaches only the program that started
+    it, which then ends its children in the right order.
+
+    Args:
+        command: Program and arguments.
+        log: File for its output, emptied first.
+        environment: Its environment variables.
+        name: What to call it.
+
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], name: str) -> None:
+        self.name = name
+        self.log = log
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Child:
+        """Return the child itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the program if it still runs."""
+        self._end()
+
+    def _end(self) -> None:
+        for number, seconds in _PATIENCE.items():
+            if self._process.poll() is not None:
+                return
+            self._process.send_signal(number)
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def check_alive(self) -> None:
+        """Raise a UserError with the end of the log if the program has ended."""
+        if self._process.poll() is not None:
+            raise UserError(f'{self.name} ended by itself, {self._failure()}')
+
+    def finished(self) -> bool:
+        """Return whether the program has done its work.
+
+        Raises:
+            UserError: It has failed; the message holds the end of its log.
+
+        """
+        status = self._process.poll()
+        if status:
+            raise UserError(f'{self.name} failed, {self._failure()}')
+        return status is not None
+
+    def wait(self) -> None:
+        """Wait for the end of its work; raises as :meth:`finished`."""
+        while not self.finished():
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the program with Ctrl-C and raise as :meth:`finished` unless it ends well."""
+        self._end()
+        self.finished()
+
+    def _failure(self) -> str:
+        lines = self.log.read_text(encoding='utf-8', errors='replace').splitlines()[-_LAST_LINES:]
+        text = '\n'.join(f'  {line}' for line in lines) or '  (it printed nothing)'
+        return f'exit status {self._process.returncode}; the end of {self.log}:\n{text}'
+
+
+class Watcher:
+    """Follows a detector by what it says of itself on ``/diagnostics``."""
+
+    def __init__(self, node: Node, stop: threading.Event) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        self.values: dict[str, str] = {}
+        self.refusal = ''
+        self._stop = stop
+        self._rates: list[float] = []
+        self._subscription = node.create_subscription(DiagnosticArray, '/diagnostics', self._on_status, 10)
+
+    def _on_status(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if 'frames received' in values:
+                if values['frames received'] != self.values.get('frames received'):
+                    self._rates.append(float(values['frame rate hz']))
+                self.values = values
+                self.refusal = status.message if status.level == status.ERROR else ''
+
+    def count(self, name: str) -> int:
+        """Return the last count ``frames NAME``."""
+        return int(self.values.get(f'frames {name}', '0'))
+
+    def wait(self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float) -> None:
+        """Wait until ``done``, as long as all ``children`` run.
+
+        Raises:
+            UserError: A child ended, the detector refused to configure, or ``limit`` seconds have passed.
+            KeyboardInterrupt: Ctrl-C was pressed.
+
+        """
+        begin = time.monotonic()
+        while not done():
+            for child in children:
+                child.check_alive()
+            if self.refusal:
+                raise UserError(f'the detector is {self.refusal}')
+            if time.monotonic() - begin > limit:
+                raise UserError(f'{what} did not happen within {limit:g} s; see the logs')
+            if self._stop.wait(0.1):
+                raise KeyboardInterrupt
+
+    def wait_settled(self, play: Child, children: Sequence[Child]) -> None:
+        """Wait until ``play`` has ended and no result has come for long enough since; say how far it is."""
+        published, changed = -1, time.monotonic()
+        reported = changed
+
+        def settled() -> bool:
+            nonlocal published, changed, reported
+            now, count = time.monotonic(), self.count('published')
+            if not play.finished() or count != published:
+                published, changed = count, now
+            if now - reported > _REPORT_SECONDS:
+                reported = now
+                print(f'  {self.count("received")} frames received, {count} masks published', flush=True)
+            return now - changed > _SETTLED_SECONDS
+
+        self.wait(settled, 'the end', children, float('inf'))
+
+    def summary(self, played: int | None) -> str:
+        """Return the run in two lines: how it went, and what the machine has time for.
+
+        Args:
+            played: Frames of the clip, None where only reading it tells.
+
+        """
+        received = self.count('received')
+        played = received if played is None else played
+        rates = [rate for rate in self._rates if rate > 0]
+        each = float(self.values.get('processing median ms', '0'))
+        could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
+        return (
+            f'frames {played}, masks {self.count("published")}, '
+            f'dropped {self.count("dropped") + max(played - received, 0)}, '
+            f'skipped {self.count("skipped")}, latency median {self.values.get("latency median ms", "-")} ms, '
+            f'p95 {self.values.get("latency p95 ms", "-")} ms, '
+            f'window delay {self.values.get("window delay frames", "-")} frames\n'
+            f'this machine: {could} (they were played at {median(rates or [0.0]):.1f} frames/s)'
+        )
+
+
+def isolated_environment(domain: int | None) -> dict[str, str]:
+    """Return this process's environment with a ROS domain of its own that nothing outside the machine sees."""
+    import moving_object_detector
+
+    environment = dict(os.environ)
+    # Up to 101 the ports stay clear of those that the system hands out.
+    environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101 if domain is None else domain)
+    if environment.get('ROS_DISTRO') == 'humble':
+        environment['ROS_LOCALHOST_ONLY'] = '1'
+    else:
+        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    # The programs are those of this very package, installed or not.
+    root = str(Path(moving_object_detector.__file__).parents[1])
+    environment['PYTHONPATH'] = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
+    return environment
+
+
 class Demo:
-    """The folder of results and the programs of the installed package."""
+    """Programs of this package that leave results and logs in a folder.
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+    Raises:
+        UserError: There is no such clip or file of parameters.
 
-        from moving_object_detector.common.errors import UserError
+    """
 
-        try:
-            prefix = Path(get_package_prefix(_PACKAGE))
-        except PackageNotFoundError:
-            raise UserError(f'{_PACKAGE} is not installed where ROS looks; source install/setup.bash first') from None
-        self._arguments = arguments
-        self._environment = isolated_environment(arguments.domain_id)
-        self.out = Path(arguments.out)
-        programs = prefix / 'lib' / _PACKAGE
-        self._programs = Playthrough(lambda name: [str(programs / name)], self.out, self._environment)
-        self._params = Path(arguments.params or prefix / 'share' / _PACKAGE / 'config' / 'cpu.yaml')
-        if not self._params.is_file():
-            raise UserError(f'there is no file {self._params}; --params takes a YAML file with parameters')
-
-    def _clip(self, running: ExitStack) -> Path:
+    def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
+        from moving_object_detector.common.files import share_folder
         from moving_object_detector.datasets.sources import open_source
 
+        self._arguments = arguments
+        self._ros_arguments = ros_arguments
+        self._environment = isolated_environment(arguments.domain_id)
+        self._params = Path(arguments.params or share_folder() / 'config' / 'cpu.yaml')
+        # Mistakes are told before the model is loaded.
+        self._frames = open_source(arguments.input).frame_count if arguments.input else arguments.frames
+        if not self._params.is_file():
+            raise UserError(f'there is no file {self._params}; --params takes a YAML file with parameters')
+        self.out = Path(arguments.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def _start(self, module: str, *arguments: str | Path) -> Child:
+        name = module.rpartition('.')[2]
+        command = [sys.executable, '-m', f'moving_object_detector.{module}', *map(str, arguments)]
+        log = self.out / ('node.log' if name == 'detect' else f'{name}.log')
+        return Child(command, log, self._environment, name)
+
+    def _run(self, module: str, *arguments: str | Path) -> None:
+        with self._start(module, *arguments) as child:
+            child.wait()
+
+    def _clip(self, running: ExitStack) -> Path:
         if self._arguments.input:
-            # A wrong path is told before the model is loaded.
-            open_source(self._arguments.input)
             return Path(self._arguments.input)
         folder = Path(running.enter_context(TemporaryDirectory()))
         frames, seed = str(self._arguments.frames), str(self._arguments.seed)
         print(f'rendering {frames} frames, seed {seed}', flush=True)
-        self._programs.run('render', folder, '--frames', frames, '--seed', seed)
+        self._run('synthetic.render', folder, '--frames', frames, '--seed', seed)
         return folder / 'frames'
 
     def run(self) -> None:
-        """Make all results; what they are stands in the README."""
-        from moving_object_detector.common.errors import UserError
+        """Make all results; what they are stands in the README.
 
-        self.out.mkdir(parents=True, exist_ok=True)
+        Raises:
+            UserError: A program failed, or the detector refuses its parameters.
+            KeyboardInterrupt: Ctrl-C was pressed; all programs have ended.
+
+        """
         os.environ.update(self._environment)
         video, sheet, bag = (self.out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
-        parts = Parts(
-            detect=('--ros-args', '--params-file', self._params),
-            record=('--video', video, '--bag', bag, '--overwrite'),
-            results=('/detect/overlay', '/detect/mask'),
-            # With the recording's own stamps the overlay video runs at the recording's speed.
-            play=('--rate', str(self._arguments.rate), '--stamp', 'source'),
-        )
         with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
+            watcher = Watcher(node, stop)
+
+            def start(module: str, *words: str | Path) -> Child:
+                return running.enter_context(self._start(module, *words))
+
+            def heard_by(number: int) -> bool:
+                return all(node.count_subscribers(topic) >= number for topic in _RESULTS[:2])
+
             clip = self._clip(running)
+            print('loading the model', flush=True)
+            detect = start('nodes.detect', '--ros-args', '--params-file', self._params, *self._ros_arguments)
+            watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
+            record = start('nodes.record', '--video', video, '--bag', bag, '--overwrite', '--also', _RESULTS[2])
+            watcher.wait(lambda: heard_by(1), 'recording', [detect, record], _START_SECONDS)
             if self._arguments.view:
-                running.enter_context(self._programs.child('view', ['--open']))
+                view = start('nodes.view', '--open')
                 print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
-            played = self._programs.play(node, stop, clip, parts, lookers=2 if self._arguments.view else 1)
-        if not played.watcher.count('published'):
-            raise UserError(f'the detector published no mask; see {self._programs.log("detect")}')
-        self._programs.run('contact_sheet', video, sheet)
+                watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view], _START_SECONDS)
+            print(f'playing {clip}', flush=True)
+            # With the recording's own stamps the overlay video runs at the recording's speed.
+            rate = ('--rate', str(self._arguments.rate), '--stamp', 'source')
+            play = start('nodes.play', clip, *rate, '--topic', 'image', '--wait-for-subscriber', _FIND_SECONDS)
+            watcher.wait_settled(play, [detect, record])
+            record.stop()
+            detect.stop()
+        if not watcher.count('published'):
+            raise UserError(f'the detector published no mask; see {detect.log}')
+        self._run('tools.contact_sheet', video, sheet)
         print(f'results: {video}, {sheet}, {bag}')
-        print(played.watcher.summary(played.frames))
+        print(watcher.summary(self._frames))
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     try:
-        Demo(arguments).run()
+        Demo(arguments, ros_arguments).run()
     except KeyboardInterrupt:
         return 130
     return 0
@@ -111,8 +338,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    arguments = _parse(argv)
-    return run_node(lambda: _demo(arguments))
+    own, ros = split_arguments(argv)
+    arguments = _parse(own)
+    return run_node(lambda: _demo(arguments, ros))
 
 
 if __name__ == '__main__':
