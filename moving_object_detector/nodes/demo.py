@@ -317,7 +317,7 @@ class Demo:
             print(f'playing {clip}', flush=True)
             # With the recording's own stamps the overlay video runs at the recording's speed.
             rate = ('--rate', str(self._arguments.rate), '--stamp', 'source')
-            play = start('nodes.play', clip, *rate, '--topic', 'image', '--wait-for-subscriber', _FIND_SECONDS)
+            play = start('nodes.play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
             watcher.wait_settled(play, [detect, record])
             record.stop()
             detect.stop()
