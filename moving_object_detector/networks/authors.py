@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moving_object_detector.common.errors import ModelError
+from moving_object_detector.common.errors import ModelError, shown
+from moving_object_detector.common.files import open_file
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import ARCHITECTURES, PYTORCH_STARTS, check_tensors, load_network
 
@@ -136,7 +137,7 @@ def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
     state = {}
     for name, tensor in checkpoint.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ModelError(f'{source}: {name!r} is no tensor with a name; {remedy}')
+            raise ModelError(f'{source}: {shown(name)} is no tensor with a name; {remedy}')
         state[name.removeprefix('module.')] = tensor.float()
     return state
 
@@ -167,7 +168,7 @@ def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Mod
 
 def _is_pytorch(path: Path) -> bool:
     try:
-        with path.open('rb') as file:
+        with open_file(path) as file:
             return file.read(8).startswith(PYTORCH_STARTS)
     except OSError:  # load_network says what is wrong with it
         return False

@@ -253,12 +253,13 @@ class Demo:
 
     def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
         from moving_object_detector.common.files import share_folder
+        from moving_object_detector.common.parameter_files import find_config
         from moving_object_detector.datasets.sources import open_source
 
         self._arguments = arguments
         self._ros_arguments = ros_arguments
         self._environment = isolated_environment(arguments.domain_id)
-        self._params = Path(arguments.params or share_folder() / 'config' / 'cpu.yaml')
+        self._params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
         # Mistakes are told before the model is loaded.
         self._frames = open_source(arguments.input).frame_count if arguments.input else arguments.frames
         if not self._params.is_file():

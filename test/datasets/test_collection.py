@@ -133,6 +133,14 @@ def test_what_can_be_wrong(tmp_path, davis):
     assert error(loose) == f'{loose}: one frame only; flow takes a pair of frames'
 
 
+def test_the_content_of_a_compressed_bag_is_its_compressed_files(tmp_path):
+    (tmp_path / 'metadata.yaml').write_text('')
+    for name in ('bag_0.db3.zstd', 'bag_1.db3.zstd', 'notes.txt'):
+        (tmp_path / name).write_text(name)
+    (clip,) = find_clips([str(tmp_path)], 'train')
+    assert [path.name for path in clip.files] == ['bag_0.db3.zstd', 'bag_1.db3.zstd']
+
+
 def test_a_listed_frame_that_is_missing(davis):
     (davis / 'JPEGImages' / '480p' / 'bear' / '1.jpg').unlink()
     with pytest.raises(UserError, match=r'bear/1\.jpg: this frame of bear is missing; copy the data set again'):

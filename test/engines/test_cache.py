@@ -291,3 +291,9 @@ def test_openvino_keeps_what_takes_long_only(cache, toy, toy_inputs):
 
     OpenVinoEngine(cache=cache, worth_keeping=1000).load(toy, toy_inputs(1), 'toy')
     assert not list(cache.folder.glob('*'))
+
+
+def test_a_header_of_brackets(filled, caplog):
+    path = filled.path(WHAT)
+    path.write_bytes(MAGIC + b'[' * 16000 + b'\n')
+    assert refused(filled, caplog, 'its header is damaged')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -130,3 +131,9 @@ def test_pickled_code_does_not_run(kind: str, state: dict[str, Tensor], tmp_path
     with pytest.raises(ModelError, match='was not loaded: it holds more than tensors, which could run code'):
         load_flow_network(path, 'raft_small')
     assert not made.exists()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pwcnet.safetensors')
+    with pytest.raises(ModelError, match='is not a file'):
+        load_flow_network(tmp_path / 'pwcnet.safetensors', 'pwcnet')
