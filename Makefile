@@ -9,7 +9,7 @@
 #   OUT=               demo, eval: folder for the results; without it demo_output, evaluation_output
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
 #   VIEW=              demo: 1 shows it live in a browser
-#   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag or rendered
+#   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag, rendered or flights
 #   ROOT= SPLIT=       eval: where the data is, and which part of it
 #   PARAMS=config/cpu.yaml  demo, eval: parameters of the detector
 #   ARGS=              bench, eval, train, train-smoke, bench-train, test: more arguments for the program

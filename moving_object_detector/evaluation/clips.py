@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,8 @@ from moving_object_detector.datasets.masks import clip_annotations
 from moving_object_detector.datasets.segtrack import read_segtrack
 from moving_object_detector.datasets.sequence import Sequence as PublishedSequence
 from moving_object_detector.evaluation.options import EvaluateOptions
+from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
+from moving_object_detector.synthetic.flight_path import MOTIONS
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.synthetic.scene import Scene
 
@@ -36,6 +38,11 @@ SCENE_SIZE: Final = (360, 640)
 FIRST_SEED: Final = 100_000
 """Of rendered scenes: far from the seeds of training."""
 SCENES_PER_STILL: Final = 3
+FIRST_FLIGHT: Final = 200_000
+"""Seed of the first flight; those of training are pairs of numbers, which give others."""
+FLIGHTS: Final = 20
+"""Of each sort, still and with movers."""
+_PARALLAX: Final = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -309,9 +316,9 @@ def _those_that_open(makers: Iterable[Callable[[], Clip]]) -> tuple[list[Clip], 
 class SceneSource(FrameSource):
     """The frames of a scene, rendered at times 0, 1, 2 and so on."""
 
-    def __init__(self, name: str, scene: Scene, frame_count: int) -> None:
+    def __init__(self, name: str, scene: Scene | Flight, frame_count: int) -> None:
         self.name = name
-        self.fps = DEFAULT_FPS
+        self.fps = scene.fps if isinstance(scene, Flight) else DEFAULT_FPS
         self.frame_count = frame_count
         self.size = scene.size
         self._scene = scene
@@ -326,7 +333,7 @@ class SceneSource(FrameSource):
 class SceneMask:
     """The exact truth of one frame."""
 
-    scene: Scene
+    scene: Scene | Flight
     time: int
 
     def read(self) -> NDArray[np.bool_]:
@@ -350,6 +357,31 @@ def _open_rendered(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[
     return clips, []
 
 
+# Frames and truth of a clip are asked for in turn.
+_flown = lru_cache(1)(flight)
+
+
+def _flight_clip(name: str, seed: int, options: FlightOptions, frames: int, groups: Mapping[str, str]) -> Clip:
+    def source() -> FrameSource:
+        return SceneSource(name, _flown(seed, options), frames)
+
+    return Clip(name, frames, source, lambda index, _: SceneMask(_flown(seed, options), index), groups=groups)
+
+
+def _open_flights(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[str]]:
+    """Make the fixed set: twenty flights in which nothing moves on its own and twenty with movers."""
+    clips = []
+    for number in range(2 * FLIGHTS):
+        place, still = number % FLIGHTS, number < FLIGHTS
+        kind, motion, parallax = 'still' if still else 'moving', MOTIONS[place % len(MOTIONS)], _PARALLAX[place % 3]
+        groups = {'all': kind, f'{kind} motion': motion, f'{kind} parallax': f'{parallax:g}'}
+        # For the same length, however many frames are scored: else these would be other flights.
+        flown = FlightOptions(SCENE_SIZE, still, motion, parallax, frames=40)
+        seed = FIRST_FLIGHT + number
+        clips.append(_flight_clip(f'{kind}-{place:02d}-{motion}', seed, flown, options.scene_frames, groups))
+    return clips, []
+
+
 _OPEN: Final[Mapping[str, Callable[[EvaluateOptions, Path], tuple[list[Clip], list[str]]]]] = {
     'davis2016': _open_published,
     'segtrackv2': _open_published,
@@ -357,6 +389,7 @@ _OPEN: Final[Mapping[str, Callable[[EvaluateOptions, Path], tuple[list[Clip], li
     'folder': _open_folder,
     'bag': _open_bags,
     'rendered': _open_rendered,
+    'flights': _open_flights,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.options import option, options_of, with_values
 
-DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered')
+DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered', 'flights')
 METHODS: Final = ('detector', 'masks', 'homography', 'mog2', 'everything', 'nothing')
 LISTS: Final = ('sequences', 'variants')
 """Options that take several words on the command line; they are kept with commas between them."""
@@ -25,7 +25,7 @@ ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
     'bag_topic': ('dataset', ('bag', 'folder')),
     'mask_topic': ('dataset', ('bag',)),
     'scenes': ('dataset', ('rendered',)),
-    'scene_frames': ('dataset', ('rendered',)),
+    'scene_frames': ('dataset', ('rendered', 'flights')),
     'config': ('method', ('detector',)),
     'set': ('method', ('detector',)),
     'variants': ('method', ('detector',)),
@@ -50,7 +50,7 @@ class EvaluateOptions:
     bag_topic: str = option('', 'Images of a bag that has several image topics.')
     mask_topic: str = option('', 'Masks of a bag as truth, matched by their stamps.')
     scenes: int = option(6, 'Rendered scenes with moving objects; every third brings another without.', low=1)
-    scene_frames: int = option(40, 'Frames of a rendered scene.', low=2)
+    scene_frames: int = option(40, 'Frames of a rendered scene or flight.', low=2)
     method: str = option(
         'detector', 'What is scored: the detector, masks that are there, or a baseline.', choices=METHODS
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -279,10 +279,10 @@ def _variant_table(run: RunResult, *, truth: bool) -> dict[str, Any]:
     counting = run.variants[-1]
     named = [(name, run_scores(run, name)) for name in run.variants]
     named += [(f'{counting}, {name}', run_scores(part, counting)) for name, part in grouped(run).items()]
-    heads = ['Variant', 'Empty masks']
+    heads = ['Variant', 'Empty masks', "Mask's share"]
     if truth:
         heads = ['Variant', 'J mean', 'recall', 'decay', 'F mean', 'recall', 'decay', 'Objects found', 'missed']
-        heads += ['False regions', 'False alarms / min', 'Empty masks']
+        heads += ['False regions', 'False alarms / min', 'Empty masks', "Mask's share"]
 
     def row(name: str, s: Scores) -> list[Cell]:
         scores: list[Cell] = []
@@ -290,7 +290,7 @@ def _variant_table(run: RunResult, *, truth: bool) -> dict[str, Any]:
             scores = [_cell(value) for value in (s.j_mean, s.j_recall, s.j_decay, s.f_mean, s.f_recall, s.f_decay)]
             scores += [_count(s.found), _count(s.objects - s.found), _count(s.false_regions)]
             scores.append(_cell(s.false_alarms_per_minute, 1))
-        return [Cell(name, name), *scores, _share(s.empty)]
+        return [Cell(name, name), *scores, _share(s.empty), _share(s.area)]
 
     return {'heads': heads, 'rows': [row(name, scores) for name, scores in named], 'counts': len(run.variants) - 1}
 
@@ -409,11 +409,12 @@ def write_report(folder: Path, run: RunResult) -> Path:
         if latency
         else {}
     )
-    named = {item.name: sequence_scores(item, counting, run.protocol).j_mean for item in run.sequences}
+    # Kinds of footage where there are such, else each sequence.
+    parts = grouped(run) or {item.name: replace(run, sequences=(item,)) for item in run.sequences}
+    named = {name: run_scores(part, counting).j_mean for name, part in parts.items()}
     j = {name: value for name, value in named.items() if value is not None}
     others = {
-        item.name: known(sequence_scores(item, name, run.protocol).j_mean for name in run.variants[:-1])
-        for item in run.sequences
+        name: known(run_scores(part, variant).j_mean for variant in run.variants[:-1]) for name, part in parts.items()
     }
     signals, signal_table = _signal_table(run)
     lead = 'There is no truth to score against: what follows is what the masks tell of themselves.'
@@ -443,7 +444,12 @@ def write_report(folder: Path, run: RunResult) -> Path:
             'truth': truth,
             'lead': lead,
             'tables': [('variants', 'Variants', _variant_table(run, truth=truth))],
-            'bars': _bars(j, others, scores.j_mean, f'J of {counting} for each sequence')
+            'bars': _bars(
+                j,
+                others,
+                scores.j_mean,
+                f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}',
+            )
             if len(j) > 1 and scores.j_mean is not None
             else None,
             'bars_are': [f'J of {counting}', f'J of {", ".join(run.variants[:-1])}' if run.variants[:-1] else ''],

@@ -83,6 +83,8 @@ class Scores:
     """Regions of the mask on no object, in the frames scored."""
     empty: float | None
     """Share of the masks, of all frames that have one, that are empty."""
+    area: float | None
+    """Mean share of the image in these masks; where nothing moves, the false area."""
     still_seconds: float
     """Of footage in which nothing moves: sequences with annotations, none of which has an object."""
     false_alarms: int
@@ -137,6 +139,7 @@ def sequence_scores(sequence: SequenceResult, variant: str, protocol_name: str) 
         found=round(sum(_values(columns.found, indices))),
         false_regions=round(sum(_values(columns.false, indices))),
         empty=mean([float(not something) for something in masks]),
+        area=mean(known(columns.area)),
         still_seconds=sequence.frame_count / sequence.fps if still else 0.0,
         false_alarms=sum(something for something, _ in groupby(masks)) if still else 0,
     )
@@ -169,6 +172,7 @@ def run_scores(run: RunResult, variant: str) -> Scores:
         found=sum(score.found for score in scores),
         false_regions=sum(score.false_regions for score in scores),
         empty=mean([float(not something) for something in masks]),
+        area=mean([value for item in columns for value in known(item.area)]),
         still_seconds=sum(score.still_seconds for score in scores),
         false_alarms=sum(score.false_alarms for score in scores),
     )
@@ -230,7 +234,7 @@ def text_number(value: float | None, digits: int = 3, sign: str = '') -> str:
 def table(run: RunResult) -> str:
     """Return the scores of every variant of a run, a line each, the one that counts last; then those of its groups."""
     rows: list[tuple[str, ...]] = [
-        ('', 'J', 'recall', 'decay', 'F', 'recall', 'decay', 'objects found', 'false', 'alarms/min', 'empty')
+        ('', 'J', 'recall', 'decay', 'F', 'recall', 'decay', 'objects found', 'false', 'alarms/min', 'empty', 'area')
     ]
     counting = run.variants[-1]
     named = [(variant, run_scores(run, variant)) for variant in run.variants]
@@ -245,6 +249,7 @@ def table(run: RunResult) -> str:
                 str(scores.false_regions) if scores.frames else '-',
                 text_number(scores.false_alarms_per_minute, 1),
                 text_number(scores.empty),
+                text_number(scores.area, 4),
             )
         )
     return '\n'.join(text_rows(rows))

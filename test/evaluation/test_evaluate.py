@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
+from moving_object_detector.evaluation.clips import open_clips
 from moving_object_detector.evaluation.evaluate import main
+from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.evaluation.results import read_results
 
 
@@ -270,6 +272,28 @@ def test_rendered_scenes(options, tmp_path):
     objects = {sequence.name: sequence.variants['refined'].objects for sequence in result.sequences}
     assert objects['still-0'] == (0, 0, 0)
     assert sum(sum(counts) for counts in objects.values()) > 0
+
+
+def test_flights_are_scored_by_motion_and_by_parallax(options, tmp_path, capsys):
+    names = ['still-04-hover', 'moving-07-drive']
+    arguments = ['--dataset', 'flights', '--scene-frames', '3', '--sequences', *names, '--out', str(tmp_path / 'out')]
+    assert main([*arguments, '--set', *options]) == 0
+    still, moving = read_results(tmp_path / 'out').sequences
+    assert still.variants['refined'].objects == (0, 0, 0)
+    assert sum(moving.variants['refined'].objects) > 0
+    assert still.groups == {'all': 'still', 'still motion': 'hover', 'still parallax': '1'}
+    summary = json.loads((tmp_path / 'out' / 'results.json').read_text())['summary']['variants']['refined']
+    areas = still.variants['refined'].area
+    assert summary['groups']['still motion hover']['area'] == pytest.approx(sum(areas) / 3)
+    assert summary['groups']['all moving']['objects'] == sum(moving.variants['refined'].objects)
+    assert 'still parallax 1' in capsys.readouterr().out
+
+
+def test_there_are_twenty_still_flights_and_twenty_with_movers():
+    clips, problems = open_clips(EvaluateOptions(dataset='flights'))
+    assert not problems
+    assert [clip.groups['all'] for clip in clips] == ['still'] * 20 + ['moving'] * 20
+    assert len({clip.name for clip in clips}) == 40
 
 
 @pytest.mark.parametrize(
