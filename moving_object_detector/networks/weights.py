@@ -43,7 +43,7 @@ PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b
 FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_PIXELS: Final = {'height': 2048, 'width': 4096}
 CHECKSUM: Final = 'sha256'
-"""In the metadata of files that this version writes: of all tensors."""
+"""In the metadata of files that this version writes: of metadata and tensors."""
 _NAMED_TENSORS: Final = 3
 
 
@@ -75,21 +75,21 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
 
 
 def _file_content(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file with a checksum over its tensors; equal models are equal byte by byte.
+    """Return a safetensors file with a checksum; equal models are equal byte by byte.
 
     The library writes metadata in an order that differs from process to process.
     """
     plain = save(dict(state))
     start = 8 + int.from_bytes(plain[:8], 'little')
-    text = {**metadata, CHECKSUM: _digest(state)}
+    text = {**metadata, CHECKSUM: _digest(state, metadata)}
     header = {'__metadata__': dict(sorted(text.items())), **json.loads(plain[8:start])}
     coded = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
     coded += b' ' * (-len(coded) % 8)
     return len(coded).to_bytes(8, 'little') + coded + plain[start:]
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
+def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    total = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
         total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)} '.encode())
         total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -203,10 +203,8 @@ def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, st
             f'{path}: is not a whole safetensors file ({foreign(error, 200)}); copy or download it again, '
             f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
-    if tensors and checksum and _digest(state) != checksum:
-        raise ModelError(
-            f'{path}: is damaged, these are not the weights that were saved; copy it again from its source'
-        )
+    if tensors and checksum and _digest(state, metadata) != checksum:
+        raise ModelError(f'{path}: is damaged, this is not what was saved; copy it again from its source')
     return state, metadata
 
 

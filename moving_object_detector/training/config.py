@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.common.options import option
 from moving_object_detector.detection.config import FlowConfig
 
@@ -169,7 +169,9 @@ class TrainConfig:
                 'but take multiples of 4'
             )
         if not self.name or Path(self.name).name != self.name:
-            raise UserError(f'name is {self.name!r}, but takes the name of a file, without folders; they go to --out')
+            raise UserError(
+                f'name is {shown(self.name)}, but takes the name of a file, without folders; they go to --out'
+            )
         if self.game.steps and not self.game.adversarial + self.game.parametric + self.game.consistency:
             raise UserError(
                 'game.adversarial, game.parametric and game.consistency are all 0, so the generator has nothing to '
