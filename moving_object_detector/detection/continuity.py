@@ -26,6 +26,8 @@ class Continuity:
     def __init__(self, max_gap: int) -> None:
         self._max_gap = max_gap
         self._last: tuple[int, tuple[int, ...]] | None = None
+        self._frames = 0
+        self._anew = 0
 
     def forget(self) -> None:
         """Take the next frame as the first of a stream."""
@@ -33,6 +35,23 @@ class Continuity:
 
     def follow(self, stamp: int, shape: tuple[int, ...]) -> Step:
         """Say what the frame with this stamp (nanoseconds) and shape is, and remember it."""
+        step = self._compare(stamp, shape)
+        self._frames += 1
+        self._anew += step.starts_anew
+        return step
+
+    @property
+    def trouble(self) -> str:
+        """Where most frames so far started the stream anew, a sentence that says so; else empty."""
+        if 2 * self._anew <= self._frames:
+            return ''
+        return (
+            f'{self._anew} of {self._frames} frames start the stream anew, as their size changes or their stamps go '
+            f'back or leave a gap of more than {self._max_gap / 1e9:g} s; is the frame rate or the clock of the '
+            'recording right?'
+        )
+
+    def _compare(self, stamp: int, shape: tuple[int, ...]) -> Step:
         last, self._last = self._last, (stamp, shape)
         if last is None:
             return Step.CONTINUES

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.datasets.frames import Frame
+from moving_object_detector.datasets.frames import SECOND, Frame
+from moving_object_detector.detection.config import ContinuityConfig
+from moving_object_detector.detection.continuity import Continuity
 from moving_object_detector.evaluation.clips import Clip, fingerprint
 from moving_object_detector.evaluation.methods import Method, Prediction
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
@@ -93,6 +95,7 @@ class SequencePass:
         self._latency: dict[int, float] = {}
         self._stamps: list[int] = []
         self._names: list[str] = []
+        self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
         self._picker = PicturePicker()
         self._truth = lru_cache(WAITING)(self._read_truth)
         self._size = (0, 0)
@@ -126,7 +129,7 @@ class SequencePass:
                     self._problem(f'frame {index} is left out: {error}')
                 self._seen()
             self._take(self._method.finish(), counting)
-        for problem in self._method.problems:
+        for problem in (*self._method.problems, self._continuity.trouble):
             self._problem(problem)
         if not self._taken:
             raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
@@ -154,7 +157,7 @@ class SequencePass:
         )
 
     def _problem(self, text: str) -> None:
-        if text not in self._problems and len(self._problems) < PROBLEMS:
+        if text and text not in self._problems and len(self._problems) < PROBLEMS:
             self._problems.append(text)
 
     def _frames(self, source: Iterable[Frame]) -> Iterator[tuple[Frame, int]]:
@@ -178,6 +181,7 @@ class SequencePass:
             if not any(self._size):
                 self._size = (frame.image.shape[0], frame.image.shape[1])
             self._stamps.append(frame.stamp)
+            self._continuity.follow(frame.stamp, frame.image.shape)
             self._names.append(frame.name)
             yield frame, index
 

@@ -50,7 +50,6 @@ class Streams:
     """
 
     def __init__(self, max_gap: float = ContinuityConfig.max_gap) -> None:
-        self.max_gap = max_gap
         self.numbers: list[int] = []
         """Of each frame the stream that it is in; -1: a repetition, which pairs with nothing."""
         self._continuity = Continuity(round(max_gap * 1e9))
@@ -64,12 +63,8 @@ class Streams:
 
     def warn(self, name: str) -> None:
         """Say where most frames start a stream anew."""
-        if 2 * self._last > len(self.numbers):
-            _log.warning(
-                '%s: %d of %d frames start the stream anew, as their size changes or their stamps go back or leave a '
-                'gap of more than %g s, so few pairs remain; is the frame rate or the clock of the recording right?',
-                name, self._last, len(self.numbers), self.max_gap,
-            )  # fmt: skip
+        if self._continuity.trouble:
+            _log.warning('%s: %s', name, self._continuity.trouble)
 
 
 class _Window:

@@ -24,3 +24,14 @@ def test_after_forgetting_any_frame_is_the_first() -> None:
     stream.follow(1000, SHAPE)
     stream.forget()
     assert stream.follow(0, (8, 8, 3)) is Step.CONTINUES
+
+
+def test_that_most_frames_start_anew_is_said() -> None:
+    stream = Continuity(max_gap=10**9)
+    for k in range(6):
+        stream.follow(k * 1_500_000_000, SHAPE)
+    assert stream.trouble.startswith('5 of 6 frames start the stream anew')
+    for k in range(6):
+        assert stream.trouble
+        stream.follow(10**10 + k * 40_000_000, SHAPE)
+    assert not stream.trouble

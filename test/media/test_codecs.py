@@ -99,6 +99,63 @@ def test_a_png_is_held_to_its_checksums_and_freed_of_what_is_no_pixel():
         decode_pixels(endless)
 
 
+@pytest.mark.parametrize(('depth', 'colour', 'channels'), [
+    (1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 0, 1), (16, 0, 1), (8, 2, 3), (16, 2, 3), (1, 3, 1), (2, 3, 1), (4, 3, 1),
+    (8, 3, 1), (8, 4, 2), (16, 4, 2), (8, 6, 4), (16, 6, 4),
+])  # fmt: skip
+@pytest.mark.parametrize('width', [21, 32])
+def test_every_form_of_png_by_opencvs_own_eyes(depth, colour, channels, width):
+    rows = b''.join(b'\0' + RNG.bytes((width * channels * depth + 7) // 8) for _ in range(18))
+    header = struct.pack('>IIBBBBB', width, 18, depth, colour, 0, 0, 0)
+    palette = chunk(b'PLTE', RNG.bytes(3 * 2**depth)) if colour == 3 else b''
+    whole = zlib.compress(rows)
+    split = chunk(b'IDAT', whole[:40]) + chunk(b'IDAT', whole[40:])
+    data = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + palette + split + chunk(b'IEND', b'')
+    theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(decode_labels(data), theirs)
+    assert np.array_equal(decode_pixels(data)[:, :, ::-1], cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH))  # fmt: skip
+
+
+def test_an_interlaced_png():
+    """Adam7 by hand: one level for each of the seven passes."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    expected = np.zeros((19, 21), np.uint8)
+    rows = b''
+    for level, (y, x, down, right) in enumerate(passes, 10):
+        part = expected[y::down, x::right]
+        part[:] = level
+        rows += b''.join(b'\0' + row.tobytes() for row in part)
+    header = struct.pack('>IIBBBBB', 21, 19, 8, 0, 0, 0, 1)
+    start = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+    data = start + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    assert np.array_equal(decode_labels(data), expected)
+
+
+def test_libpng_complains_once_at_most(capfd):
+    """Streams that are wrong inside, under right checksums, are looked through from the second on."""
+
+    def png(stream, interlaced=0, depth=8):
+        header = struct.pack('>IIBBBBB', 32, 24, depth, 0, 0, 0, interlaced)
+        return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', stream) + chunk(b'IEND', b'')
+
+    row = b'\0' + bytes(32)
+    wrong = [
+        png(zlib.compress(row * 23)),
+        png(zlib.compress(row * 23 + b'\x05' + bytes(32))),
+        png(zlib.compress(row * 24)[:-9] + bytes(9)),
+        png(b'\x78\x9c' + bytes(50)),
+        png(b''),
+        png(zlib.compress(row * 23), interlaced=1),
+        png(zlib.compress(row * 24), depth=3),
+    ]
+    for data in wrong * 3:
+        with pytest.raises(ImageError):
+            decode_pixels(data)
+    assert capfd.readouterr().err.count('libpng') <= 1
+    assert decode_pixels(png(zlib.compress(row * 24))).shape == (24, 32, 3)
+
+
 def test_sixteen_bits_stay_and_more_are_refused():
     deep = np.arange(240 * 320, dtype=np.uint16).reshape(240, 320) * 200
     for suffix in ('.png', '.tiff', '.pgm'):
