@@ -258,7 +258,8 @@ def _options(a: RunResult, b: RunResult) -> tuple[tuple[str, str, str], ...]:
 def _settings(run: RunResult) -> Mapping[str, Any]:
     identity = {name: value for name, value in run.identity.items() if name not in _APART}
     options = identity.pop('configuration', None) or {}
-    return {**identity, **options, **{name: run.details[name] for name in _MADE_WITH if name in run.details}}
+    # The hash of a model counts, not its path.
+    return {**options, **identity, **{name: run.details[name] for name in _MADE_WITH if name in run.details}}
 
 
 def text_table(comparison: Comparison) -> str:

@@ -40,7 +40,7 @@ SMALL: Final = 320
 """Width of the frames spread over a sequence, pixels."""
 SHOWN: Final = 8
 """Sequences of which a comparison shows frames."""
-LEAST_BARS: Final = 14
+LEAST_BARS: Final = 20
 """Places of a bar chart, so that two sequences do not make two walls."""
 _INK, _MUTED, _LINE, _ACCENT, _SECOND = '#16202b', '#5a6775', '#c8d0d9', '#0b63b8', '#b45309'
 """Colours of the drawings; the page inverts the drawings where it is dark."""
@@ -55,7 +55,69 @@ _SIGNALS: Final = {
 """Name to heading and explanation."""
 
 
-# Numbers and cells ---------------------------------------------------------------------------------------------------
+# What a page is made of ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+
+    text: str
+    value: float | str | None = None
+    """By which rows are sorted; None: nothing is known."""
+    bar: float | None = None
+    """Length of a bar before the number, of 1; below 0 from the right."""
+    link: str = ''
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows; the row ``counts`` stands out, the row ``below`` is not sorted with the others."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    sort: bool = False
+    prose: bool = False
+    counts: int = 0
+    below: Sequence[Cell] = ()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture or drawing: a data URI, its width in pixels, and what it shows."""
+
+    source: str
+    width: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class Article:
+    """What is shown of one sequence."""
+
+    name: str
+    anchor: str
+    facts: str
+    plot: Image | None = None
+    pair: Sequence[Image] = ()
+    strip: Sequence[Image] = ()
+    video: str = ''
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page, under a heading."""
+
+    heading: str
+    lead: str = ''
+    verdict: str = ''
+    legend: Sequence[tuple[str, str]] = ()
+    """Kinds of keys, and what they stand for."""
+    drawings: Sequence[Image] = ()
+    table: Table | None = None
+    articles: Sequence[Article] = ()
+    items: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
 
 
 def number(value: float | None, digits: int = 3, sign: str = '') -> str:
@@ -68,20 +130,8 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f'{100 * value:.1f} %'
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table."""
-
-    text: str
-    value: float | str | None = None
-    """By which rows are sorted; None: nothing is known."""
-    bar: float | None = None
-    """Length of a bar behind the number, of 1; below 0 to the left."""
-    link: str = ''
-
-
-def _cell(value: float | None, digits: int = 3, *, bar: bool = False) -> Cell:
-    return Cell(number(value, digits), value, value if bar else None)
+def _cell(value: float | None, digits: int = 3, sign: str = '', bar: float | None = None) -> Cell:
+    return Cell(number(value, digits, sign), value, bar)
 
 
 def _count(value: int) -> Cell:
@@ -92,21 +142,14 @@ def _share(value: float | None) -> Cell:
     return Cell(percent(value), value)
 
 
+def _texts(*texts: str) -> list[Cell]:
+    return [Cell(text, text) for text in texts]
+
+
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Shot:
-    """A picture that is part of the page."""
-
-    source: str
-    """A data URI."""
-    width: int
-    height: int
-    caption: str
-
-
-def _embed(folder: Path, picture: Picture, words: Sequence[str], width: int | None = None) -> Shot | None:
+def _embed(folder: Path, picture: Picture, words: Sequence[str], width: int | None = None) -> Image | None:
     """Read a picture of a run, reduced to a width in pixels; None if it is no longer there."""
     path = (folder / picture.file).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
@@ -120,10 +163,10 @@ def _embed(folder: Path, picture: Picture, words: Sequence[str], width: int | No
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         data = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, 78))[1].tobytes()
     source = f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
-    return Shot(source, image.shape[1], image.shape[0], ' · '.join(filter(None, words)))
+    return Image(source, image.shape[1], ' · '.join(filter(None, words)))
 
 
-def _shots(folder: Path, sequence: SequenceResult, kinds: Sequence[str], lead: str = '') -> list[Shot]:
+def _shots(folder: Path, sequence: SequenceResult, kinds: Sequence[str], lead: str = '') -> list[Image]:
     """Return the pictures of some kinds, with what frame they show and its J."""
     column = tuple(sequence.variants.values())[-1].j
     shots = []
@@ -140,15 +183,6 @@ def _shots(folder: Path, sequence: SequenceResult, kinds: Sequence[str], lead: s
 # Drawings ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A drawing that is part of the page: a data URI, its width in pixels, and what it shows."""
-
-    source: str
-    width: int
-    title: str
-
-
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width / 72, height / 72), layout='constrained')
     axes = figure.subplots()
@@ -161,7 +195,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _drawn(figure: Figure, title: str) -> Drawing:
+def _drawn(figure: Figure, title: str) -> Image:
     file = io.BytesIO()
     # As an image it has names and style of its own; with these settings the same figure gives the same bytes.
     with mpl.rc_context({'svg.hashsalt': 'report', 'svg.fonttype': 'none', 'font.family': 'sans-serif'}):
@@ -169,12 +203,12 @@ def _drawn(figure: Figure, title: str) -> Drawing:
             file, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
         )
     source = f'data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}'
-    return Drawing(source, round(figure.get_figwidth() * 96), title)
+    return Image(source, round(figure.get_figwidth() * 96), title)
 
 
 def _bars(
     scores: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, title: str, *, signed: bool = False
-) -> Drawing:
+) -> Image:
     """Draw a bar for each sequence from the highest to the lowest, marks for other values, and a line for the mean."""
     names = sorted(scores, key=lambda name: (-scores[name], name))
     values = [scores[name] for name in names]
@@ -199,7 +233,7 @@ def _bars(
     return _drawn(figure, title)
 
 
-def _curves(columns: Mapping[str, Column], marked: Sequence[Picture], title: str, *, share: bool) -> Drawing | None:
+def _curves(columns: Mapping[str, Column], marked: Sequence[Picture], title: str, *, share: bool) -> Image | None:
     """Draw values of 0 to 1 over the frames; the last column counts. None if it has no value."""
     *others, counting = columns.values()
     points = [(index, value) for index, value in enumerate(counting) if value is not None]
@@ -231,7 +265,7 @@ def _curves(columns: Mapping[str, Column], marked: Sequence[Picture], title: str
     return _drawn(figure, title)
 
 
-def _histogram(latency: Sequence[float], marks: Mapping[str, float]) -> Drawing:
+def _histogram(latency: Sequence[float], marks: Mapping[str, float], title: str) -> Image:
     """Draw how often which latency (milliseconds) occurred, up to where all but the last hundredth lie."""
     limit = max(min(max(latency), 1.25 * float(np.percentile(latency, 99))), 1e-3)
     figure, axes = _axes(430, 190)
@@ -247,7 +281,7 @@ def _histogram(latency: Sequence[float], marks: Mapping[str, float]) -> Drawing:
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set_xlabel('milliseconds', fontsize=8.5, color=_MUTED)
     axes.set_ylabel('frames', fontsize=8.5, color=_MUTED)
-    return _drawn(figure, 'Histogram of the latency')
+    return _drawn(figure, title)
 
 
 # The pages -----------------------------------------------------------------------------------------------------------
@@ -262,135 +296,111 @@ def title_of(run: RunResult) -> str:
     return ' '.join(filter(None, (name, str(run.identity.get('split') or '')))) or 'Evaluation'
 
 
-def _render(path: Path, context: Mapping[str, Any]) -> Path:
+def _render(path: Path, sections: Sequence[Section | None], **words: Any) -> Path:
+    folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    page = environment.get_template('report.html').render(sections=list(filter(None, sections)), **words)
     # Names of files need not be text.
-    write_atomically(path, environment.get_template('report.html').render(context).encode('utf-8', 'backslashreplace'))
+    write_atomically(path, page.encode('utf-8', 'backslashreplace'))
     return path
 
 
-def _variant_table(run: RunResult, *, truth: bool) -> dict[str, Any]:
+def _variant_table(run: RunResult, *, truth: bool) -> Table:
     counting = run.variants[-1]
     named = [(name, run_scores(run, name)) for name in run.variants]
     named += [(f'{counting}, {name}', run_scores(part, counting)) for name, part in grouped(run).items()]
-    heads = ['Variant', 'Empty masks', "Mask's share"]
+    heads, rows = ['Variant', 'Empty masks', "Mask's share"], []
     if truth:
-        heads = ['Variant', 'J mean', 'recall', 'decay', 'F mean', 'recall', 'decay', 'Objects found', 'missed']
-        heads += ['False regions', 'False alarms / min', 'Empty masks', "Mask's share"]
-
-    def row(name: str, s: Scores) -> list[Cell]:
-        scores: list[Cell] = []
-        if truth:
-            scores = [_cell(value) for value in (s.j_mean, s.j_recall, s.j_decay, s.f_mean, s.f_recall, s.f_decay)]
-            scores += [_count(s.found), _count(s.objects - s.found), _count(s.false_regions)]
-            scores.append(_cell(s.false_alarms_per_minute, 1))
-        return [Cell(name, name), *scores, _share(s.empty), _share(s.area)]
-
-    return {'heads': heads, 'rows': [row(name, scores) for name, scores in named], 'counts': len(run.variants) - 1}
+        heads[1:1] = ['J mean', 'recall', 'decay', 'F mean', 'recall', 'decay', 'Objects found', 'missed']
+        heads[-2:-2] = ['False regions', 'False alarms / min']
+    for name, s in named:
+        means = (s.j_mean, s.j_recall, s.j_decay, s.f_mean, s.f_recall, s.f_decay)
+        counts = (s.found, s.objects - s.found, s.false_regions)
+        scores = [*map(_cell, means), *map(_count, counts), _cell(s.false_alarms_per_minute, 1)]
+        rows.append([*_texts(name), *(scores if truth else ()), _share(s.empty), _share(s.area)])
+    return Table(heads, rows, counts=len(run.variants) - 1)
 
 
-def _sequence_table(run: RunResult, signals: Sequence[str], *, truth: bool) -> dict[str, Any]:
+def _sequence_table(run: RunResult, signals: Sequence[str], *, truth: bool) -> Table:
+    counting, shown = run.variants[-1], [name for name in signals if name != 'empty']
     heads = ['Sequence', 'Frames', *(('J', 'F', 'Found') if truth else ("Mask's share",)), 'Empty']
-    heads += [_SIGNALS.get(name, (name, ''))[0] for name in signals if name != 'empty']
-    heads += ['fps', 'No mask', 'Problems']
+    heads += [*(_SIGNALS.get(name, (name, ''))[0] for name in shown), 'fps', 'No mask', 'Problems']
     rows = []
     for place, item in enumerate(run.sequences):
-        scores = sequence_scores(item, run.variants[-1], run.protocol)
-        own = sequence_signals(item, run.variants[-1], run.protocol)
-        found = scores.found / scores.objects if scores.objects else None
-        area = mean(known(item.variants[run.variants[-1]].area))
+        scores = sequence_scores(item, counting, run.protocol)
+        own = sequence_signals(item, counting, run.protocol)
+        found = _share(scores.found / scores.objects if scores.objects else None)
+        area = _share(mean(known(item.variants[counting].area)))
         rows.append(
             [
                 Cell(foreign(item.name), item.name, link=f'#sequence-{place}'),
                 _count(item.frame_count),
-                *((_cell(scores.j_mean, bar=True), _cell(scores.f_mean), _share(found)) if truth else (_share(area),)),
+                *((_cell(scores.j_mean, bar=scores.j_mean), _cell(scores.f_mean), found) if truth else (area,)),
                 _share(scores.empty),
-                *(_cell(own.get(name)) for name in signals if name != 'empty'),
+                *(_cell(own.get(name)) for name in shown),
                 _cell(item.frame_count / item.seconds if item.seconds > 0 else None, 2),
                 _count(item.dropped),
                 Cell(str(len(item.problems) or ''), len(item.problems), link='#problems' if item.problems else ''),
             ]
         )
-    return {'heads': heads, 'rows': rows, 'sort': True}
+    return Table(heads, rows, sort=True)
 
 
-def _signal_table(run: RunResult) -> tuple[list[str], dict[str, Any]]:
+def _signal_table(run: RunResult) -> tuple[list[str], Table]:
     """Return the signals that the run has, and a table of what they are and how they go with J."""
     related = correlations(run)
     found: dict[str, list[float]] = {}
     for item in run.sequences:
         for name, value in sequence_signals(item, run.variants[-1], run.protocol).items():
             found.setdefault(name, []).extend(known([value]))
-    names = [name for name, values in found.items() if values]
     rows = []
-    for name in names:
-        correlation = related.get(name)
-        rho = Cell(NOTHING) if correlation is None else _cell(correlation.rho, 2)
-        count = Cell(NOTHING) if correlation is None else _count(correlation.count)
+    for name in (name for name, values in found.items() if values):
         label, what = _SIGNALS.get(name, (name, ''))
-        rows.append([Cell(label, label), _cell(mean(found[name])), rho, count, Cell(what, what)])
-    return names, {
-        'heads': ['Signal', 'Mean', 'Rank correlation with J', 'Sequences', 'Meaning'],
-        'rows': rows,
-        'prose': True,
-    }
+        rho = number(related[name].rho, 2) if name in related else NOTHING
+        count = str(related[name].count) if name in related else NOTHING
+        rows.append([*_texts(label), _cell(mean(found[name])), *_texts(rho, count, what)])
+    heads = ['Signal', 'Mean', 'Rank correlation with J', 'of sequences', 'Meaning']
+    return [name for name, values in found.items() if values], Table(heads, rows, prose=True)
 
 
-def _article(folder: Path, run: RunResult, place: int) -> dict[str, Any]:
-    """Return what is shown of one sequence."""
+def _article(folder: Path, run: RunResult, place: int) -> Article:
     item, variants = run.sequences[place], run.variants
-    scores = sequence_scores(item, variants[-1], run.protocol)
+    scores, name = sequence_scores(item, variants[-1], run.protocol), foreign(item.name)
     facts = [f'{item.frame_count:,} frames', f'{item.size[1]}x{item.size[0]}']
     if scores.j_mean is None:
         columns: dict[str, Column] = {variants[-1]: item.variants[variants[-1]].area}
-        plot = _curves(columns, (), f"The mask's share over the frames of {foreign(item.name)}", share=True)
+        plot = _curves(columns, (), f"The mask's share over the frames of {name}", share=True)
     else:
         facts = [f'J {number(scores.j_mean)}', f'F {number(scores.f_mean)}', *facts]
-        columns = {name: item.variants[name].j for name in variants}
+        columns = {variant: item.variants[variant].j for variant in variants}
         marked = [picture for picture in item.pictures if picture.kind != 'spread']
-        plot = _curves(columns, marked, f'J over the frames of {foreign(item.name)}', share=False)
-    return {
-        'name': foreign(item.name),
-        'anchor': f'sequence-{place}',
-        'facts': ' · '.join(facts),
-        'plot': plot,
-        'pair': _shots(folder, item, ('best', 'worst')),
-        'strip': _shots(folder, item, ('spread',)),
-        'video': quote(item.video, errors='surrogateescape'),
-    }
+        plot = _curves(columns, marked, f'J over the frames of {name}', share=False)
+    pair, strip = _shots(folder, item, ('best', 'worst')), _shots(folder, item, ('spread',))
+    video = quote(item.video, errors='surrogateescape')
+    return Article(name, f'sequence-{place}', ' · '.join(facts), plot, pair, strip, video)
 
 
-def _card(label: str, value: str, what: str = '') -> dict[str, str]:
-    return {'label': label, 'value': value, 'what': what}
-
-
-def _cards(run: RunResult, scores: Scores, marks: Mapping[str, float]) -> list[dict[str, str]]:
+def _cards(run: RunResult, scores: Scores, marks: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Return the numbers at the head of a report: label, value, what it is."""
     frames, seconds = (sum(getattr(item, name) for item in run.sequences) for name in ('frame_count', 'seconds'))
     cards = []
     if scores.j_mean is not None:
-        cards.append({'label': 'J, region', 'value': number(scores.j_mean), 'what': f'{run.variants[-1]}, mean'})
-        cards.append(
-            {'label': 'F, boundary', 'value': number(scores.f_mean), 'what': f'recall {number(scores.f_recall)}'}
-        )
+        cards.append(('J, region', number(scores.j_mean), f'{run.variants[-1]}, mean'))
+        cards.append(('F, boundary', number(scores.f_mean), f'recall {number(scores.f_recall)}'))
         if scores.objects:
             share = percent(scores.found / scores.objects)
-            cards.append(_card('Objects found', share, f'{scores.found:,} of {scores.objects:,}'))
+            cards.append(('Objects found', share, f'{scores.found:,} of {scores.objects:,}'))
     else:
         areas = [mean(known(item.variants[run.variants[-1]].area)) for item in run.sequences]
-        cards.append(_card("Mask's share of the image", percent(mean(known(areas))), 'mean'))
-        cards.append(_card('Empty masks', percent(scores.empty), 'of all masks'))
-    plural = 's' if len(run.sequences) != 1 else ''
-    cards.append(_card('Frames', f'{frames:,}', f'in {len(run.sequences)} sequence{plural}'))
+        cards.append(("Mask's share of the image", percent(mean(known(areas))), 'mean'))
+        cards.append(('Empty masks', percent(scores.empty), 'of all masks'))
+    cards.append(('Frames', f'{frames:,}', f'in {len(run.sequences)} sequence{"s" * (len(run.sequences) != 1)}'))
     if seconds > 0:
-        cards.append(_card('Speed', f'{frames / seconds:.2f} fps', 'evaluating, all variants'))
+        cards.append(('Speed', f'{frames / seconds:.2f} fps', 'evaluating, all variants'))
     if marks:
-        cards.append(_card('Latency, median', f'{marks["median"]:.0f} ms', f'p95 {marks["p95"]:.0f} ms'))
+        cards.append(('Latency, median', f'{marks["median"]:.0f} ms', f'p95 {marks["p95"]:.0f} ms'))
     return cards
 
 
@@ -404,69 +414,64 @@ def write_report(folder: Path, run: RunResult) -> Path:
     counting, scores = run.variants[-1], run_scores(run, run.variants[-1])
     truth, protocol = scores.j_mean is not None, find_protocol(run.protocol)
     latency = [value for item in run.sequences for value in item.latency]
-    marks = (
-        dict(zip(('median', 'p95', 'p99'), np.percentile(latency, (50, 95, 99)).tolist(), strict=True))
-        if latency
-        else {}
-    )
+    quantiles = np.percentile(latency or [0.0], (50, 95, 99)).tolist()
+    marks = dict(zip(('median', 'p95', 'p99'), quantiles, strict=True)) if latency else {}
     # Kinds of footage where there are such, else each sequence.
     parts = grouped(run) or {item.name: replace(run, sequences=(item,)) for item in run.sequences}
-    named = {name: run_scores(part, counting).j_mean for name, part in parts.items()}
-    j = {name: value for name, value in named.items() if value is not None}
-    others = {
-        name: known(run_scores(part, variant).j_mean for variant in run.variants[:-1]) for name, part in parts.items()
-    }
-    signals, signal_table = _signal_table(run)
+    j = {name: [run_scores(part, variant).j_mean for variant in run.variants] for name, part in parts.items()}
+    counted = {name: values[-1] for name, values in j.items() if values[-1] is not None}
     lead = 'There is no truth to score against: what follows is what the masks tell of themselves.'
     if truth:
-        still = (
-            f'{scores.still_seconds:.1f} s of footage in which nothing moves' if scores.still_seconds else 'none here'
-        )
+        still = f'{scores.still_seconds:.1f} s here' if scores.still_seconds else 'no such footage here'
         lead = (
             f'Scored by the rule of {protocol.name}: {protocol.rule}. Recall is the share of frames over 0.5, decay '
             "the loss from a sequence's first quarter to its last. Objects are counted in every frame scored, false "
             f'alarms where nothing moves ({still}).'
         )
-    words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
+    legend = [('', f'J of {counting}'), *(('second', f'J of {name}') for name in run.variants[:-1])]
+    drawings = []
+    if len(counted) > 1 and scores.j_mean is not None:
+        others = {name: known(values[:-1]) for name, values in j.items()}
+        drawings.append(_bars(counted, others, scores.j_mean, f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}'))
+    if latency:
+        words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
+        note = f'Latency: {words}, longest {max(latency):.1f} ms; {len(latency):,} frames.'
+        drawings.append(_histogram(latency, marks, note))
+    signals, signal_table = _signal_table(run)
     facts = {name: value for name, value in run.identity.items() if name not in {'configuration', 'variants'} and value}
     made = [run.details.get(name) for name in ('flow', 'engine', 'machine')]
     problems = [('', text) for text in run.problems]
     problems += [(foreign(item.name), text) for item in run.sequences for text in item.problems]
+    shown = [_article(folder, run, place) for place in range(len(run.sequences))]
+    keys = [('mask', 'red: mask'), *([('truth', 'blue outline: truth')] if truth else [])]
     return _render(
         folder / REPORT,
-        {
-            'title': title_of(run),
-            'eyebrow': 'Evaluation of moving object masks',
-            'under': ' · '.join(str(part) for part in (run.identity.get('method'), *made) if part),
-            'footer': ' · '.join(str(run.details[name]) for name in ('started', 'revision') if run.details.get(name)),
-            'cards': _cards(run, scores, marks),
-            'verdict': '',
-            'truth': truth,
-            'lead': lead,
-            'tables': [('variants', 'Variants', _variant_table(run, truth=truth))],
-            'bars': _bars(
-                j,
-                others,
-                scores.j_mean,
-                f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}',
-            )
-            if len(j) > 1 and scores.j_mean is not None
-            else None,
-            'bars_are': [f'J of {counting}', f'J of {", ".join(run.variants[:-1])}' if run.variants[:-1] else ''],
-            'latency': _histogram(latency, marks) if latency else None,
-            'latency_note': f'{words}, longest {max(latency):.1f} ms; {len(latency):,} frames.' if latency else '',
-            'sequences': _sequence_table(run, signals, truth=truth),
-            'sequences_lead': f'{counting}. Click a heading to sort; a name leads to its frames.',
-            'signals': signal_table if signals else None,
-            'articles': [_article(folder, run, place) for place in range(len(run.sequences))],
-            'articles_lead': 'Click a picture to enlarge it.',
-            'problems': problems,
-            'facts': [
-                ('What was run', flat(facts)),
-                ('Options of the detector', flat(run.identity.get('configuration') or {})),
-                ('Command, versions, machine', flat(run.details)),
-            ],
-        },
+        [
+            Section('Overview', lead, legend=legend if counted else (), drawings=drawings),
+            Section('Variants', table=_variant_table(run, truth=truth)),
+            Section(
+                'Sequences',
+                f'{counting}. Click a heading to sort; a name leads to its frames.',
+                table=_sequence_table(run, signals, truth=truth),
+            ),
+            Section('Frames', 'Click a picture to enlarge it.', legend=keys, articles=shown) if shown else None,
+            Section('Signals', 'What the masks tell without any truth.', table=signal_table) if signals else None,
+            Section('Problems', '' if problems else 'None.', items=problems),
+            Section(
+                'Configuration',
+                'All that decides the numbers, and what they were made with.',
+                facts=[
+                    ('What was run', flat(facts)),
+                    ('Options of the detector', flat(run.identity.get('configuration') or {})),
+                    ('Command, versions, machine', flat(run.details)),
+                ],
+            ),
+        ],
+        title=title_of(run),
+        eyebrow='Evaluation of moving object masks',
+        under=' · '.join(str(part) for part in (run.identity.get('method'), *made) if part),
+        footer=' · '.join(str(run.details[name]) for name in ('started', 'revision') if run.details.get(name)),
+        cards=_cards(run, scores, marks),
     )
 
 
@@ -476,34 +481,35 @@ def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Pa
     largest = max(map(abs, differences.values())) or 1.0
     wins, losses = (sum(sign * value > 0 for value in differences.values()) for sign in (1, -1))
 
-    def difference(value: float | None, *, bar: bool) -> Cell:
-        return Cell(number(value, sign='+'), value, value / largest if bar and value is not None else None)
+    def difference(value: float | None) -> Cell:
+        return _cell(value, sign='+', bar=None if value is None else value / largest)
 
     rows = [
         [
             Cell(foreign(pair.name), pair.name),
             _count(pair.a.frames),
-            *(_cell(scores.j_mean) for scores in (pair.a, pair.b)),
-            difference(pair.difference, bar=True),
-            *(_cell(scores.f_mean) for scores in (pair.a, pair.b)),
-            difference(pair.f_difference, bar=False),
+            *map(_cell, (pair.a.j_mean, pair.b.j_mean)),
+            difference(pair.difference),
+            *map(_cell, (pair.a.f_mean, pair.b.f_mean)),
+            _cell(pair.f_difference, sign='+'),
         ]
         for pair in comparison.pairs
     ]
-    rows_below = [Cell('Mean'), Cell(''), *map(_cell, comparison.means), difference(paired.mean, bar=True)]
     heads = ['Sequence', 'Frames scored', f'J {left}', f'J {right}', 'Difference of J']
     heads += [f'F {left}', f'F {right}', 'Difference of F']
+    below = [*_texts('Mean', ''), *map(_cell, comparison.means), difference(paired.mean)]
+    apart = f'J of {right} minus J of {left}'
     interval = ' to '.join(number(bound, sign='+') for bound in paired.interval or ()) or NOTHING
     error = '' if paired.standard_error is None else f'standard error {number(paired.standard_error)}'
     cards = [
-        _card(f'J of {right} minus J of {left}', number(paired.mean, sign='+'), error),
-        _card('95 % interval', interval, f'p {number(paired.p)}'),
-        _card(f'{right} is better on', f'{wins} of {paired.count}', f'worse on {losses}'),
+        (apart, number(paired.mean, sign='+'), error),
+        ('95 % interval', interval, f'p {number(paired.p)}'),
+        (f'{right} is better on', f'{wins} of {paired.count}', f'worse on {losses}'),
     ]
     for name, average, scores in zip(comparison.names, comparison.means, comparison.scores, strict=True):
-        cards.append(_card(f'J of {name}', number(average), f'F {number(scores.f_mean)}'))
+        cards.append((f'J of {name}', number(average), f'F {number(scores.f_mean)}'))
     sequences = [{item.name: item for item in run.sequences} for run in comparison.runs]
-    articles: list[dict[str, Any]] = []
+    articles: list[Article] = []
     for name in sorted(differences, key=lambda name: (-abs(differences[name]), name))[:SHOWN]:
         # A sequence of one scored frame has a best frame alone.
         pair = [
@@ -513,47 +519,32 @@ def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Pa
         ]
         if pair:
             fact = f'J {number(differences[name], sign="+")}'
-            anchor = f'frames-{len(articles)}'
-            articles.append({'name': foreign(name), 'anchor': anchor, 'facts': fact, 'plot': None, 'pair': pair})
-    only = [
-        (name, foreign(', '.join(alone), 1000))
-        for name, alone in zip(comparison.names, comparison.only, strict=True)
-        if alone
-    ]
-    options = [[Cell(name, name), Cell(a or '(empty)'), Cell(b or '(empty)')] for name, a, b in comparison.options]
-    tables = []
-    if options:
-        tables = [
-            ('made', 'Differences in configuration', {'heads': ['Option', left, right], 'rows': options, 'prose': True})
-        ]
-    lead = METHOD if options else f'{METHOD} Both runs were made with the same options, weights and versions.'
+            articles.append(Article(foreign(name), f'frames-{len(articles)}', fact, pair=pair))
+    only = zip(comparison.names, comparison.only, strict=True)
+    problems = [(f'only in {name}', foreign(', '.join(alone), 1000)) for name, alone in only if alone]
+    problems += [('', note) for note in comparison.notes]
+    options = Table(['Option', left, right], [_texts(*option) for option in comparison.options], prose=True)
+    same = '' if options.rows else 'None: both runs were made with the same options, weights and versions.'
+    legend = [('', f'{right} has the higher J'), ('second', f'{left} has the higher J')]
+    bars = [_bars(differences, {}, paired.mean, apart, signed=True)] if len(differences) > 1 else []
     return _render(
         path,
-        {
-            'title': f'{left} and {right}',
-            'eyebrow': f'Comparison on {title_of(comparison.runs[0])}',
-            'under': ' · '.join(
-                f'{name}: {variant}' for name, variant in zip(comparison.names, comparison.variants, strict=True)
+        [
+            Section('Overview', METHOD, comparison.sentence, legend=legend if bars else (), drawings=bars),
+            Section(
+                'Sequences',
+                f'A difference is {right} minus {left}. Click a heading to sort.',
+                table=Table(heads, rows, sort=True, below=below),
             ),
-            'footer': METHOD,
-            'cards': cards,
-            'verdict': comparison.sentence,
-            'truth': True,
-            'lead': lead,
-            'tables': tables,
-            'bars': _bars(differences, {}, paired.mean, cards[0]['label'], signed=True)
-            if len(differences) > 1
+            Section('Frames', 'The worst frame of each run, where they differ most.', articles=articles)
+            if articles
             else None,
-            'bars_are': [f'{right} has the higher J', f'{left} has the higher J'],
-            'latency': None,
-            'latency_note': '',
-            'sequences': {'heads': heads, 'rows': rows, 'sort': True, 'below': rows_below},
-            'sequences_lead': f'A difference is {right} minus {left}. Click a heading to sort.',
-            'signals': None,
-            'articles': articles,
-            'articles_lead': 'The worst frame of each run, for the sequences in which they differ most.',
-            'problems': [(f'only in {name}', names) for name, names in only]
-            + [('', note) for note in comparison.notes],
-            'facts': [],
-        },
+            Section('Problems', '' if problems else 'None.', items=problems),
+            Section('Differences in configuration', same, table=options if options.rows else None),
+        ],
+        title=f'{left} and {right}',
+        eyebrow=f'Comparison on {title_of(comparison.runs[0])}',
+        under=' · '.join(map(': '.join, zip(comparison.names, comparison.variants, strict=True))),
+        footer=METHOD,
+        cards=cards,
     )
