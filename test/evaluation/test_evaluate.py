@@ -189,7 +189,7 @@ def test_damaged_and_missing_annotations(davis, options, tmp_path):
     text = ' | '.join(wander.problems)
     assert '1 of 6 frames have no annotation' in text
     assert 'annotation of frame 2 is left out' in text
-    assert 'annotations are 192x96, images 96x48: masks are resized' in text
+    assert 'annotations are 192x96, masks 96x48' in text
 
 
 def test_a_run_goes_on_where_it_was(davis, options, tmp_path, capsys):
