@@ -432,7 +432,14 @@ def write_report(folder: Path, run: RunResult) -> Path:
     drawings = []
     if len(counted) > 1 and scores.j_mean is not None:
         others = {name: known(values[:-1]) for name, values in j.items()}
-        drawings.append(_bars(counted, others, scores.j_mean, f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}'))
+        drawings.append(
+            _bars(
+                counted,
+                others,
+                scores.j_mean,
+                f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}',
+            )
+        )
     if latency:
         words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
         note = f'Latency: {words}, longest {max(latency):.1f} ms; {len(latency):,} frames.'
