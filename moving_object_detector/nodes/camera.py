@@ -15,6 +15,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
+from moving_object_detector.common.errors import foreign
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
 from moving_object_detector.nodes.qos import checked_overrides, image_qos, overridable, overridden
@@ -97,6 +98,7 @@ class Camera:
         self.mismatches = 0
         """Publishers whose QoS does not match the present subscription."""
         self._bytes = 0
+        self._suspected: int | None = None
         self._losses: deque[tuple[int, int]] = deque([(0, 0)], maxlen=_LOSS_STATUSES)
         self._steps: deque[int] = deque(maxlen=_REMEMBERED)
         self._stamp = 0
@@ -194,7 +196,14 @@ class Camera:
 
     # What comes
 
+    # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
+
     def _on_message(self, message: Any) -> None:
+        with self._lock:
+            if self._subscription is not None:
+                self._take(message)
+
+    def _take(self, message: Any) -> None:
         self._last = time.monotonic()
         self.received += 1
         self._bytes = len(message.data)
@@ -221,10 +230,7 @@ class Camera:
         before, now = self._losses[0], (self.received, self.lost)
         self._losses.append(now)
         if silence > self._config.input.timeout:
-            if not self.silent:
-                self.silent = True
-                self._steps.clear()
-                self._fell_silent()
+            self._fall_silent()
             return f'no image for {silence:.0f} s: {self._explain()}'
         publishers = self._node.count_publishers(self.topic)
         if publishers > 1:
@@ -233,6 +239,15 @@ class Camera:
                 'give each camera a topic and a node of its own'
             )
         return self._loss(now[0] - before[0], now[1] - before[1]) or self._holes()
+
+    def _fall_silent(self) -> None:
+        with self._lock:
+            # Believed at the second look: after a hitch of the machine this one may come before an image that waits.
+            believed, self._suspected = self._suspected == self.received, self.received
+            if believed and not self.silent and self._subscription is not None:
+                self.silent = True
+                self._steps.clear()
+                self._fell_silent()
 
     def _loss(self, received: int, lost: int) -> str:
         if lost <= _TOO_MANY_LOST * (received + lost):
@@ -271,7 +286,7 @@ class Camera:
             return f'nobody publishes {source.topic}; {suggestion(self._node, self._base, self._config.transport)}'
         for publisher in publishers:
             if publisher.topic_type != source.kind:
-                wrong = f'{_full_name(publisher)} publishes {source.topic} as {publisher.topic_type}'
+                wrong = f'{_full_name(publisher)} publishes {source.topic} as {foreign(publisher.topic_type)}'
                 remedy = suggestion(self._node, self._base, self._config.transport)
                 return f'{wrong}, but {source.kind} is needed; {remedy}'
             mismatch = _mismatch(publisher, source.topic, self._subscription.qos_profile)
@@ -391,4 +406,4 @@ def image_topics(node: Node) -> dict[str, set[str]]:
 def _full_name(endpoint: TopicEndpointInfo) -> str:
     if 'UNKNOWN' in endpoint.node_name:
         return 'a node whose name is not known yet'
-    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
+    return foreign(f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}')

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-_DEFAULT_TOPIC = ('--ros-args', '-r', 'image:=camera/image_raw')
-"""After the user's own rules, of which the first that fits counts."""
-
-
 def _make_node(name: str) -> Node:
     from moving_object_detector.nodes.detect_node import DetectNode
 
@@ -37,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         # Two threads, so that services and diagnostics answer while a model loads.
-        with ros_node('detect', [*ros, *_DEFAULT_TOPIC], _make_node) as (node, stop), spinning(node, threads=2):
+        with (
+            ros_node('detect', ros, _make_node, remap=['image:=camera/image_raw']) as (node, stop),
+            spinning(node, threads=2),
+        ):
             stop.wait()
             node.get_logger().info('stopping')
         if node.loading:

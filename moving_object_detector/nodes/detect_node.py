@@ -92,7 +92,7 @@ class DetectNode(ManagedNode):
             self._inform,
         )
         # What was set while it loaded.
-        self._pipeline.configure(self._settings.config)
+        self._settings.repeat()
 
     def activate(self) -> None:
         """Subscribe to the images."""

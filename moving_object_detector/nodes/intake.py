@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import ImageError
+from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.datasets.messages import decode_compressed
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.media.pixels import SMALLEST_SIDE, SampleScale, check_size
@@ -28,8 +28,8 @@ def header_stamp(header: Any) -> int:
 
 
 def message_encoding(message: Any) -> str:
-    """Return the encoding of a sensor_msgs/Image, or the format of a CompressedImage."""
-    return str(message.encoding if hasattr(message, 'encoding') else message.format)
+    """Return the encoding of a sensor_msgs/Image, or the format of a CompressedImage, as it may be logged."""
+    return foreign(message.encoding if hasattr(message, 'encoding') else message.format)
 
 
 def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]:
@@ -57,7 +57,7 @@ def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]
         raise
     except Exception as error:
         # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
-        raise ImageError(f'undecodable: {type(error).__name__}: {error}') from error
+        raise ImageError(f'undecodable: {type(error).__name__}: {foreign(error)}') from error
 
 
 def kind_of(error: ImageError) -> str:

@@ -15,7 +15,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.nodes.qos import QosError
 
 
@@ -145,7 +145,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.refusal = str(error)
         except Exception as error:  # noqa: BLE001 - rclpy would make of it a failure without a word
             self.get_logger().error(f'please report this:\n{traceback.format_exc()}')
-            self.refusal = f'{type(error).__name__}: {error}'
+            self.refusal = f'{type(error).__name__}: {foreign(error)}'
         else:
             self.refusal = ''
             return TransitionCallbackReturn.SUCCESS
@@ -160,7 +160,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             try:
                 return change(request, response)
             except RuntimeError as error:
-                wanted = request.transition.label or request.transition.id
+                wanted = foreign(request.transition.label or request.transition.id)
                 self.get_logger().error(f'transition {wanted} refused: the node is {self.state} ({error})')
                 response.success = False
                 return response
@@ -197,4 +197,4 @@ def _set_all(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> 
 
 
 def _refusal(error: Exception) -> SetParametersResult:
-    return SetParametersResult(successful=False, reason=f'{type(error).__name__}: {error}')
+    return SetParametersResult(successful=False, reason=f'{type(error).__name__}: {foreign(error)}')

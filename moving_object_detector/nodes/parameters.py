@@ -10,7 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import Option, options_of, with_values
 from moving_object_detector.detection.config import check_refinement
 from moving_object_detector.nodes.config import NodeConfig
@@ -59,7 +59,7 @@ class Parameters:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
                 hint = f'did you mean {near[0]}?' if near else 'see the README for those there are'
-                node.get_logger().warning(f'there is no parameter {name}; {hint}')
+                node.get_logger().warning(f'there is no parameter {foreign(name)}; {hint}')
         for name, declared in self._options.items():
             value: object = declared.default
             if name in given:
@@ -84,6 +84,11 @@ class Parameters:
                 raise UserError('; '.join(self._problems.values()))
             self._frozen = True
             return self.config
+
+    def repeat(self) -> None:
+        """Call ``changed`` with what is set now, in order with what is being set."""
+        with self._lock:
+            self._changed(self.config)
 
     def thaw(self) -> None:
         """Let all parameters change again."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from moving_object_detector.common.errors import ImageError
+from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.nodes.adaptation import Adaptation
@@ -126,10 +126,10 @@ class Pipeline:
             action()
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever one frame does
             self._statistics.count('failed')
-            self.trouble = f'detection failed: {type(error).__name__}: {error}'
+            self.trouble = f'detection failed: {type(error).__name__}: {foreign(error)}'
+            trace = '\n'.join(foreign(line, 200) for line in traceback.format_exc().splitlines())
             self._fail(
-                type(error).__name__,
-                f'{self.topic}: detection failed and starts anew; please report this:\n{traceback.format_exc()}',
+                type(error).__name__, f'{self.topic}: detection failed and starts anew; please report this:\n{trace}'
             )
             self._reset()
 
@@ -237,7 +237,7 @@ class Pipeline:
 
     def _ignore(self, count: str, kind: str, reason: str) -> None:
         self._statistics.count(count)
-        self.trouble = f'{self.topic}: image ignored: {reason}'
+        self.trouble = f'{self.topic}: image ignored: {foreign(reason, 500)}'
         self._warn(kind, self.trouble)
 
     def _follow_encoding(self, encoding: str) -> str:

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, shown
 
 
 def overridden(node: Node, topic: str, end: str, policy: str) -> bool:
@@ -54,7 +54,7 @@ def checked_overrides(node: Node, topic: str) -> Iterator[None]:
         yield
     except Exception as error:
         prefix = f'qos_overrides.{topic}'
-        given = ', '.join(f'{prefix}.{name} {value!r}' for name, value in _given(node, prefix).items())
+        given = ', '.join(f'{prefix}.{name} {shown(value)}' for name, value in _given(node, prefix).items())
         raise QosError(
             f'of the parameters {given or prefix} one is wrong: reliability takes reliable or best_effort, history '
             'keep_last or keep_all, depth a whole number such as 5; they are read at the start: start the node again '

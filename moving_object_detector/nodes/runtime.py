@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.program import run_program
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_node(body: Callable[[], int]) -> int:
 
 @contextmanager
 def ros_node(
-    name: str, ros_arguments: Sequence[str], make: Callable[[str], Node] | None = None
+    name: str, ros_arguments: Sequence[str], make: Callable[[str], Node] | None = None, *, remap: Sequence[str] = ()
 ) -> Iterator[tuple[Node, threading.Event]]:
     """Make a node that lives as long as the context.
 
@@ -65,13 +65,14 @@ def ros_node(
         name: The node's name unless remapped.
         ros_arguments: As :func:`split_arguments` returns them.
         make: Makes the node from its name; a plain node unless given.
+        remap: Rules such as ``from:=to`` that hold where the arguments have none.
 
     Yields:
         The node, which the caller spins, and an event that is set by Ctrl-C and by SIGTERM: from
         here on nothing is interrupted in the middle of a write.
 
     Raises:
-        UserError: ROS refuses the arguments.
+        UserError: ROS refuses the arguments, or cannot write its log.
 
     """
     stop = threading.Event()
@@ -81,12 +82,19 @@ def ros_node(
         import rclpy
         from rclpy.signals import SignalHandlerOptions
 
+        # After the user's own rules, of which the first that fits counts.
+        rules = [argument for rule in remap for argument in ('--ros-args', '-r', rule)]
         try:
-            rclpy.init(args=[name, *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(args=[name, *ros_arguments, *rules], signal_handler_options=SignalHandlerOptions.NO)
             node = (make or rclpy.create_node)(name)
         except (RuntimeError, ValueError) as error:
             rclpy.try_shutdown()
-            raise UserError(f'ROS does not accept {" ".join(ros_arguments)!r}: {error}') from error
+            if 'log directory' in str(error):
+                raise UserError(
+                    f'ROS cannot write its log ({foreign(error, 200)}); set ROS_LOG_DIR to a folder that can be written'
+                ) from error
+            given = foreign(' '.join(ros_arguments), 200)
+            raise UserError(f"ROS does not accept '{given}': {foreign(error, 300)}") from error
         try:
             yield node, stop
         finally:

@@ -22,6 +22,12 @@ def effort() -> float:
     return float(os.environ.get('CAMPAIGN', '1'))
 
 
+@pytest.fixture(scope='session')
+def seconds(effort) -> float:
+    """Seconds that an attack on the live node lasts."""
+    return 10 * effort
+
+
 @pytest.fixture(scope='module')
 def start_detect(ros_environment):
     """Start ``detect`` with the arguments of :class:`detect_bench.Bench`; all are ended with the module."""
