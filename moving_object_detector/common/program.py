@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import distributions
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ PACKAGES: Final = ('torch', 'openvino', 'opencv-contrib-python-headless', 'numpy
 
 def run_program(body: Callable[[], int]) -> int:
     """Run ``body`` and return its exit status: 2 after a user's mistake, 130 after Ctrl-C."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Programs end with a path, which need not be UTF-8.
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         return body()
     except UserError as error:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.datasets import sequence as published
 from moving_object_detector.datasets.annotation import Annotation
 from moving_object_detector.datasets.bag import bag_files, is_bag, is_bag_folder
@@ -72,8 +72,8 @@ def _leave_out(name: str) -> None:
 
 
 def _printable(name: str) -> str:
-    """Return a name that any file and page can hold: what is not UTF-8 in it is written out."""
-    return name.encode(errors='surrogateescape').decode(errors='backslashreplace').replace('\\', '_')
+    """Return a name that any file and page can hold: what is not UTF-8 or printable in it is written out."""
+    return foreign(name).replace('\\', '_')
 
 
 def _of_recording(path: Path, topic: str | None) -> ClipFiles:

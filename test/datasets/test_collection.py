@@ -171,6 +171,7 @@ def test_a_folder_with_one_frame_is_left_out_and_said(tmp_path, caplog):
 def test_a_name_that_is_not_utf8_becomes_one_that_any_file_can_hold(tmp_path):
     frames(tmp_path / 'data' / 'plain', 2).rename(tmp_path / 'data' / os.fsdecode(b'fl\xfcge'))
     frames(tmp_path / 'data' / 'Flüge', 2)
+    frames(tmp_path / 'data' / 'a\x1b[31m\nroot: b', 2)
     names = [clip.name for clip in find_clips([str(tmp_path / 'data')], 'train')]
-    assert set(names) == {'fl_xfcge', 'Flüge'}
+    assert set(names) == {'fl_udcfcge', 'Flüge', 'a_x1b[31m_nroot: b'}
     assert ''.join(names).encode()

@@ -30,12 +30,13 @@ class Detector:
         self.last_step = Step.CONTINUES
         self.config = None
         self.missed = 0
-        self.seen, self.resets = [], 0
+        self.seen, self.images, self.resets = [], [], 0
 
     def step(self, image, stamp, *, infer, tag):
         if self.gate is not None:
             self.gate.wait(10)
         self.seen.append((stamp, infer))
+        self.images.append(image)
         if stamp in self.fails:
             raise RuntimeError(f'CUDA error at {stamp}')
         return [SimpleNamespace(estimate='refined', tag=tag)]
@@ -181,3 +182,39 @@ def test_an_image_without_a_stamp_has_that_of_its_arrival(run):
     assert said == [
         ('warning', '/image: images have no stamp, so their time of arrival is used; set it in the driver'),
     ]
+
+
+def deep(stamp, levels, encoding='mono16'):
+    """An image of 16 bits whose columns have these levels."""
+    rows = np.tile(np.array(levels, '<u2'), (20, 30 // len(levels)))
+    return message(stamp, encoding=encoding, step=60, data=rows.tobytes())
+
+
+def test_sixteen_bits_have_one_scale_until_the_stream_starts_anew(run):
+    detector = Detector()
+    pipeline, *_ = run(detector)
+    pipeline.receive(deep(1, (29000, 29800, 31000)))
+    pipeline.receive(deep(2, (29800, 29800, 29800)))
+    pipeline.receive(message(3, encoding='nonsense'))
+    pipeline.receive(deep(4, (29000, 29800, 31000)))
+    wait(lambda: len(detector.seen) == 3)
+    first, second, third = (image[0, :3, 0].astype(int).tolist() for image in detector.images)
+    # The range and an eighth of it on either side: 28750 to 31250.
+    assert first == third == [26, 107, 230]
+    assert second == [107] * 3
+    pipeline.reset()
+    pipeline.receive(deep(5, (100, 180, 300)))
+    wait(lambda: len(detector.seen) == 4)
+    assert np.ptp(detector.images[-1][0]) > 180
+    # Where the encoding changes, another camera may have come.
+    pipeline.receive(deep(6, (50000, 51000, 60000), '16UC1'))
+    wait(lambda: len(detector.seen) == 5)
+    assert np.ptp(detector.images[-1][0]) > 180
+
+
+def test_sixteen_bits_by_a_scale_that_is_given(run):
+    detector = Detector()
+    pipeline, *_ = run(detector, **{'input.black': 1000, 'input.white': 3550})
+    pipeline.receive(deep(1, (1000, 2000, 9000)))
+    wait(lambda: len(detector.seen) == 1)
+    assert detector.images[0][0, :3, 0].tolist() == [0, 100, 255]

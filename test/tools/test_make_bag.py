@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +13,8 @@ from rosbags.highlevel import AnyReader
 
 from moving_object_detector.datasets.sources import open_source
 from moving_object_detector.tools.make_bag import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -144,3 +152,15 @@ def test_arguments_that_are_wrong(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert 'usage: make_bag' in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8(picture_folder, tmp_path):
+    """From folder to bag to video, each with such a name, as a program of its own."""
+    folder, bag, video = (os.fsdecode(bytes(tmp_path) + b'/fl\xfcge' + suffix) for suffix in (b'', b'-bag', b'.mp4'))
+    shutil.copytree(picture_folder, folder)
+    for program, *paths in (('make_bag', folder, bag), ('make_video', bag, video)):
+        command = [sys.executable, '-m', f'moving_object_detector.tools.{program}', *paths]
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
+        assert (done.returncode, b'Traceback' in done.stderr) == (0, False), done.stderr.decode(errors='replace')
+        assert b'fl\\udcfcge' in done.stdout
+    assert len(list(open_source(video))) == 12
