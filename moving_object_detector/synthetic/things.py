@@ -177,7 +177,7 @@ class Builder:
         self.box(foot, (thick, thick, 0.6 * height), float(rng.uniform(0, 3)), self.pick('bark'), self.pick('bark'))
         card = int(rng.integers(10))
         tint = point(rng.uniform(0.8, 1.1) * rng.uniform(0.95, 1.05, 3))
-        for number in range(int(rng.integers(6, 10))):
+        for number in range(int(rng.integers(8, 12))):
             what = material('crown', card + number % 2)
             offset = rng.normal(0, 1, 3) * (0.22 * spread, 0.22 * spread, 0.13 * height) + up(0.72 * height)
             size = spread * float(rng.uniform(0.6, 0.95))
@@ -218,33 +218,25 @@ class Builder:
             colour = ((0.9, 0.2, 0.15), (0.2, 0.35, 0.8), (0.95, 0.95, 0.9), (0.9, 0.75, 0.1))[int(rng.integers(4))]
             self.upright(self.pick('plain'), foot + up(height - 0.7), 0.7, 0.7, angle, colour)
 
-    def wires(self, foot: Matrix, angle: float) -> None:
+    def wires(self, foot: Matrix, angle: float, length: float) -> None:
         """Add two poles with wires between them."""
         rng = self.rng
-        length, height, what = float(rng.uniform(12, 40)), float(rng.uniform(4, 9)), self.pick('wood')
+        height, what = float(rng.uniform(4, 9)), self.pick('wood')
         along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
         for sign in (-0.5, 0.5):
             self.box(foot + sign * along, (0.22, 0.22, height), angle, what, what)
         for drop in rng.uniform(0.1, 1.2, int(rng.integers(1, 4))):
-            self.upright(
-                self.pick('metal'), foot + up(height - drop), length, 0.035, angle, (0.2, 0.2, 0.2), casts=False
-            )
+            top = foot + up(height - drop)
+            self.upright(self.pick('metal'), top, length, 0.035, angle, (0.2, 0.2, 0.2), casts=False)
 
-    def run(self, foot: Matrix, angle: float) -> None:
+    def run(self, foot: Matrix, angle: float, length: float) -> None:
         """Add a fence, a wall or a hedge along ``angle``."""
         rng = self.rng
-        if rng.random() < 0.15:
-            self.wires(foot, angle)
-            return
-        length, kind = (
-            float(rng.uniform(4, 25)),
-            str(rng.choice(('fence', 'fence', 'brick', 'concrete', 'leafage', 'wood'))),
-        )
-        height = float(rng.uniform(0.8, 2.2))
+        kind = str(rng.choice(('fence', 'fence', 'brick', 'concrete', 'leafage', 'wood')))
+        height, what = float(rng.uniform(0.8, 2.2)), self.pick(kind)
         if kind == 'fence':
-            self.upright(self.pick(kind), foot, length, height, angle)
+            self.upright(what, foot, length, height, angle)
             return
-        what = self.pick(kind)
         thick = float(rng.uniform(0.6, 1.2)) if kind == 'leafage' else float(rng.uniform(0.1, 0.3))
         self.box(foot, (length, thick, height), angle, what, what)
 

@@ -274,30 +274,43 @@ def _stand_things(
         # Only trees and the like stand on a slope, and nothing beyond its crest.
         if (rise > 0.1 and kind in {'house', 'car', 'run'}) or rise > 15 or not places.take(place, radius):
             continue
+        if kind == 'bough':
+            _hang(builder, places, when, road)
+            continue
         place = place + up(rise)
         angle = float(rng.uniform(0, np.pi)) if road is None else road[1] + float(rng.choice((0, np.pi / 2)))
-        _stand(builder, places, str(kind), place, angle, when)
+        _stand(builder, places, str(kind), place, angle)
 
 
-def _stand(builder: Builder, places: _Places, kind: str, place: Matrix, angle: float, when: float) -> None:
+def _stand(builder: Builder, places: _Places, kind: str, place: Matrix, angle: float) -> None:
     if kind == 'run':
-        builder.run(place, angle)
+        _run(builder, places, place, angle)
     elif kind == 'house':
         builder.house(place, angle)
     elif kind == 'car':
         builder.car(None, place, angle + float(builder.rng.choice((0.0, np.pi))))
-    elif kind == 'bough':
-        _hang(builder, places, when)
     else:
         simple = {'tree': builder.tree, 'conifer': builder.conifer, 'shrub': builder.shrub, 'post': builder.post}
         simple.get(kind, builder.rock)(place)
 
 
-def _hang(builder: Builder, places: _Places, when: float) -> None:
+def _run(builder: Builder, places: _Places, place: Matrix, angle: float) -> None:
+    """Set a fence, or poles with wires, where the camera does not go through any of its length."""
+    length = float(builder.rng.uniform(4, 25))
+    along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
+    points = [place + along * share for share in np.linspace(-0.5, 0.5, 14)]
+    if builder.rng.random() < 0.2 and all(places.clear(spot, 0.5, 9.5) for spot in points):
+        builder.wires(place, angle, length)
+    elif all(places.clear(spot, 0.5, 2.2) for spot in points):
+        builder.run(place, angle, length)
+
+
+def _hang(builder: Builder, places: _Places, when: float, road: tuple[Matrix, float, float] | None) -> None:
     """Hang a bough into the view, and a tree to carry it."""
     eye, ray = places.ray(when)
     place = eye + ray * float(builder.rng.uniform(2, 9))
-    if 0.8 < place[2] < 9 and places.clear(place, 1.5, 20):
+    in_the_way = road is not None and _aside(place, road) < road[2] / 2 + 0.5
+    if 0.8 < place[2] < 9 and not in_the_way and places.clear(place, 1.5, 20):
         angle = float(builder.rng.uniform(0, 2 * np.pi))
         foot = np.array((*place[:2], 0.0)) - 0.1 * np.array((np.cos(angle), np.sin(angle), 0.0))
         builder.bough(place, angle)
