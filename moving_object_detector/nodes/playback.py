@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rclpy.node import Node
@@ -20,9 +20,51 @@ from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource, r
 from moving_object_detector.datasets.prefetch import Prefetch
 from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.nodes.messages import compressed_message, image_message
-from moving_object_detector.nodes.pacing import Pacer
 
+# Stamps further apart are a cut, not a pause worth waiting for.
+LONGEST_PAUSE = 5.0
+# A program that fell behind by more than this goes on from where it is; it never sends a burst.
+LARGEST_DEBT = 0.25
 _CLOCK_PERIOD = 0.01
+
+
+class Pacer:
+    """Turns stamps into moments to wait for.
+
+    Moments are counted from the first frame, so errors of single waits do not add up.
+    """
+
+    def __init__(self, rate: float, period: float, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Start with the first call of :meth:`due`.
+
+        Args:
+            rate: How many times faster than recorded to play.
+            period: Seconds between two frames where their stamps say nothing sensible.
+            now: Clock in seconds.
+
+        """
+        self.rate = rate
+        self._period = period
+        self._now = now
+        self._anchor: tuple[int, float] | None = None
+        self._last = (0, 0.0)
+
+    def due(self, stamp: int) -> float:
+        """Return the moment, on the clock, at which the frame of ``stamp`` (nanoseconds) is due.
+
+        A stamp that goes back, repeats or leaps by more than :data:`LONGEST_PAUSE` comes one
+        period after the frame before.
+        """
+        now = self._now()
+        if self._anchor is None:
+            self._anchor = (stamp, now)
+        elif not 0 < stamp - self._last[0] <= LONGEST_PAUSE * SECOND:
+            self._anchor = (stamp, self._last[1] + self._period / self.rate)
+        moment = self._anchor[1] + (stamp - self._anchor[0]) / SECOND / self.rate
+        if moment < now - LARGEST_DEBT:
+            self._anchor, moment = (stamp, now), now
+        self._last = (stamp, moment)
+        return moment
 
 
 class Playback:

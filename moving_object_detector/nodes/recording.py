@@ -1,7 +1,9 @@
-"""What arrives on topics, into a video and a bag."""
+"""What arrives on topics, into a video and a bag; message definitions for the bag from the classes ROS generated."""
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -12,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rosbags.typesys import get_types_from_msg
+from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import Image
 
-from moving_object_detector.common.errors import ImageError
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, rate_of
-from moving_object_detector.nodes.definitions import message_class, register_type
 from moving_object_detector.nodes.messages import read_image
 from moving_object_detector.tools.bags import BagWriter
 from moving_object_detector.tools.video import VideoWriter
 
+# How a Python class names a field's type, against how a .msg file does.
+_NAMES = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}
 # The rate of a video has to be known before its first frame is written.
 _FRAMES_TO_MEASURE = 8
 
@@ -154,3 +159,57 @@ def header_stamp(data: bytes) -> int:
     order: Any = 'little' if data[1] & 1 else 'big'
     seconds = int.from_bytes(data[4:8], order, signed=True)
     return seconds * SECOND + int.from_bytes(data[8:12], order)
+
+
+def message_class(name: str) -> Any:
+    """Return the class of a message type such as ``sensor_msgs/msg/Image``.
+
+    Raises:
+        UserError: The name is not a message type, or its package is not installed.
+
+    """
+    package, _, short = name.replace('/msg/', '/').partition('/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), short)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f'message type {name} is not installed here; install and source the package {package}'
+        ) from error
+
+
+def _field(kind: str) -> tuple[str, str | None]:
+    """Turn a class's field type into a .msg file's; also return the message type it refers to."""
+    sequence = re.fullmatch(r'sequence<(.+?)(?:, (\d+))?>', kind)
+    array = re.fullmatch(r'(.+)\[(\d+)\]', kind)
+    suffix = ''
+    if sequence:
+        kind, suffix = sequence[1], f'[<={sequence[2]}]' if sequence[2] else '[]'
+    elif array:
+        kind, suffix = array[1], f'[{array[2]}]'
+    text = re.sub(r'^(w?string)<(\d+)>$', r'\1<=\2', kind)
+    return _NAMES.get(text, text) + suffix, kind if '/' in kind else None
+
+
+def register_type(typestore: Typestore, name: str) -> None:
+    """Make ``typestore`` know a message type and all types in it.
+
+    Constants and comments are left out: they are no part of the type's hash.
+
+    Args:
+        typestore: Where to register.
+        name: For example ``vision_msgs/msg/Detection2DArray``.
+
+    Raises:
+        UserError: The type is not installed.
+
+    """
+    if name in typestore.fielddefs:
+        return
+    lines = []
+    for field, kind in message_class(name).get_fields_and_field_types().items():
+        text, inner = _field(kind)
+        lines.append(f'{text} {field}')
+        if inner is not None:
+            package, _, short = inner.partition('/')
+            register_type(typestore, f'{package}/msg/{short}')
+    typestore.register(get_types_from_msg('\n'.join(lines), name))

@@ -1,8 +1,11 @@
+"""When frames are due."""
+
 from __future__ import annotations
 
 import pytest
 
-from moving_object_detector.nodes.pacing import LONGEST_PAUSE, Pacer
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+from moving_object_detector.nodes.playback import LONGEST_PAUSE, Pacer
 
 MS = 1_000_000
 
