@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.datasets import sequence as published
-from moving_object_detector.datasets.annotation import Annotation
-from moving_object_detector.datasets.bag import bag_files, is_bag, is_bag_folder
-from moving_object_detector.datasets.davis import read_davis
-from moving_object_detector.datasets.fbms import read_fbms
-from moving_object_detector.datasets.folder import ImageFiles, list_images
-from moving_object_detector.datasets.frames import natural_key
-from moving_object_detector.datasets.segtrack import read_segtrack
-from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.datasets import layouts
+from moving_object_detector.datasets.annotations import Annotation
+from moving_object_detector.datasets.layouts import read_davis, read_fbms, read_segtrack
+from moving_object_detector.media.bags import bag_files, is_bag, is_bag_folder
+from moving_object_detector.media.frames import natural_key
+from moving_object_detector.media.sources import ImageFiles, list_images, open_source
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.webm', '.wmv'})
 
@@ -57,7 +54,7 @@ def _of_images(name: str, images: Sequence[Path], annotations: Sequence[Annotati
     return ClipFiles(name, partial(ImageFiles, name, files), files, tuple(annotations) if known else ())
 
 
-def _of_sequences(sequences: Iterable[published.Sequence]) -> list[ClipFiles]:
+def _of_sequences(sequences: Iterable[layouts.Sequence]) -> list[ClipFiles]:
     clips = []
     for item in sequences:
         if len(item.images) > 1:

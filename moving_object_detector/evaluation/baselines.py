@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.evaluation.clips import Clip
 from moving_object_detector.evaluation.methods import Method, Prediction
 from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.media.frames import SECOND, Frame, FrameSource
 
 SIZE: Final = (256, 512)
 GRID_STEP: Final = 8

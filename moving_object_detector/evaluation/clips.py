@@ -15,18 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.annotation import Annotation, MaskFiles, RegionFile
-from moving_object_detector.datasets.bag import BAG_SUFFIXES, BagSource, BagTopic, bag_files, is_bag_folder
+from moving_object_detector.datasets.annotations import Annotation, MaskFiles, RegionFile, clip_annotations
 from moving_object_detector.datasets.collection import ClipFiles, find_clips
-from moving_object_detector.datasets.davis import read_davis
-from moving_object_detector.datasets.fbms import read_fbms
-from moving_object_detector.datasets.folder import ImageFiles
-from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
-from moving_object_detector.datasets.mask_messages import decode_mask, is_jpeg
-from moving_object_detector.datasets.masks import clip_annotations
-from moving_object_detector.datasets.segtrack import read_segtrack
-from moving_object_detector.datasets.sequence import Sequence as PublishedSequence
+from moving_object_detector.datasets.layouts import Sequence as PublishedSequence
+from moving_object_detector.datasets.layouts import read_davis, read_fbms, read_segtrack
 from moving_object_detector.evaluation.options import EvaluateOptions
+from moving_object_detector.media.bags import BAG_SUFFIXES, BagSource, BagTopic, bag_files, is_bag_folder
+from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
+from moving_object_detector.media.messages import decode_mask, is_jpeg
+from moving_object_detector.media.sources import ImageFiles
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 from moving_object_detector.synthetic.flight_path import MOTIONS
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.options import options_of
-from moving_object_detector.datasets.annotation import MaskFiles
-from moving_object_detector.datasets.bag import BAG_SUFFIXES, BagTopic, bag_files, is_bag_folder, read_numbers
-from moving_object_detector.datasets.folder import list_images
-from moving_object_detector.datasets.frames import Frame, FrameSource, ros_stamp_offset
+from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, PackedMask, read_masks
+from moving_object_detector.media.bags import BAG_SUFFIXES, BagTopic, bag_files, is_bag_folder, read_numbers
+from moving_object_detector.media.frames import Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.pixels import SMALLEST_SIDE
+from moving_object_detector.media.sources import list_images
 
 REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
 

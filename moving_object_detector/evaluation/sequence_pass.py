@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.datasets.frames import SECOND, Frame
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity
 from moving_object_detector.evaluation.clips import Clip, fingerprint
@@ -26,7 +25,8 @@ from moving_object_detector.evaluation.pictures import PicturePicker, draw_judge
 from moving_object_detector.evaluation.results import COLUMNS, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.signals import Signals
 from moving_object_detector.evaluation.summary import Protocol
-from moving_object_detector.tools.video import VideoWriter
+from moving_object_detector.media.frames import SECOND, Frame
+from moving_object_detector.media.video import VideoWriter
 
 WAITING: Final = 64
 """Annotations kept for predictions that come late: above twice the largest window."""

@@ -254,7 +254,7 @@ class Demo:
     def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
         from moving_object_detector.common.files import share_folder
         from moving_object_detector.common.parameter_files import find_config
-        from moving_object_detector.datasets.sources import open_source
+        from moving_object_detector.media.sources import open_source
 
         self._arguments = arguments
         self._ros_arguments = ros_arguments

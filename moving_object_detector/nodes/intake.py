@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign
-from moving_object_detector.datasets.messages import decode_compressed
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.media.messages import decode_compressed
 from moving_object_detector.media.pixels import SMALLEST_SIDE, SampleScale, check_size
 from moving_object_detector.nodes.messages import read_image
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from moving_object_detector.datasets.messages import decode_image, encode_image
+from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.media.pixels import SampleScale
 
 BRIDGED: Final = {
@@ -62,7 +62,7 @@ def read_image(message: Image, scale: SampleScale | None = None) -> NDArray[np.u
     """Turn a sensor_msgs/Image into (H, W, 3) uint8 RGB that owns its memory; ``scale`` is the stream's, for 16 bits.
 
     Raises:
-        ImageError: As :func:`~moving_object_detector.datasets.messages.decode_image`.
+        ImageError: As :func:`~moving_object_detector.media.messages.decode_image`.
 
     """
     if bridge() is not None and _is_plain(message):
@@ -81,7 +81,7 @@ def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     """Build a sensor_msgs/Image.
 
     Args:
-        pixels: As :func:`~moving_object_detector.datasets.messages.encode_image` takes them: RGB
+        pixels: As :func:`~moving_object_detector.media.messages.encode_image` takes them: RGB
             for both rgb8 and bgr8.
         encoding: rgb8, bgr8, mono8, 32FC1 or 32FC2.
         header: The message's header; not copied.

@@ -16,9 +16,8 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.datasets.frames import SECOND, Frame, FrameSource, ros_stamp_offset
-from moving_object_detector.datasets.prefetch import Prefetch
 from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.frames import SECOND, Frame, FrameSource, Prefetch, ros_stamp_offset
 from moving_object_detector.nodes.messages import compressed_message, image_message
 
 # Stamps further apart are a cut, not a pause worth waiting for.

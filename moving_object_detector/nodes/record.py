@@ -15,8 +15,8 @@ from moving_object_detector.tools.arguments import positive_float, positive_int,
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+    from moving_object_detector.media.bags import BagWriter
     from moving_object_detector.nodes.recording import Recorder, Track
-    from moving_object_detector.tools.bags import BagWriter
 
 # A slow encoder lets messages wait; beyond this the oldest is lost.
 _QUEUE = 100
@@ -103,8 +103,8 @@ def _record(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+    from moving_object_detector.media.bags import BagWriter
     from moving_object_detector.nodes.recording import Recorder, StampedVideo
-    from moving_object_detector.tools.bags import BagWriter
 
     reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
     extra_tracks: list[Track] = []

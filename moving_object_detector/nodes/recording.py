@@ -19,10 +19,10 @@ from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.frames import DEFAULT_FPS, SECOND, rate_of
+from moving_object_detector.media.bags import BagWriter
+from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, rate_of
+from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.messages import read_image
-from moving_object_detector.tools.bags import BagWriter
-from moving_object_detector.tools.video import VideoWriter
 
 # How a Python class names a field's type, against how a .msg file does.
 _NAMES = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}

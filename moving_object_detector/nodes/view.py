@@ -81,7 +81,7 @@ def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
     import cv2
     import numpy as np
 
-    from moving_object_detector.flow.colour import flow_colours
+    from moving_object_detector.media.pictures import flow_colours
     from moving_object_detector.nodes.messages import read_image
 
     if name == 'flow':

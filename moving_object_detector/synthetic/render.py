@@ -81,7 +81,7 @@ def _write(scene: Scene | Flight, arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from moving_object_detector.common.files import make_folder
-    from moving_object_detector.flow.files import write_flow
+    from moving_object_detector.media.pictures import write_flow
     from moving_object_detector.synthetic.flight import Flight
 
     truth = ('instances', 'depth') if isinstance(scene, Flight) else ()
@@ -153,8 +153,8 @@ def _write_bag(flown: Flight, arguments: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from moving_object_detector.datasets.messages import encode_image
-    from moving_object_detector.tools.bags import BagWriter
+    from moving_object_detector.media.bags import BagWriter
+    from moving_object_detector.media.messages import encode_image
 
     frame = 'camera_optical_frame'
     with BagWriter(arguments.out / 'bag', overwrite=True) as bag:

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from moving_object_detector.datasets.frames import FrameSource
+    from moving_object_detector.media.frames import FrameSource
 
 
 TOPIC: Final = 'camera/image_raw'
@@ -66,6 +66,6 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
 
 def source_of(arguments: argparse.Namespace, path: str) -> FrameSource:
     """Open one of the inputs as the arguments say."""
-    from moving_object_detector.datasets.sources import open_source
+    from moving_object_detector.media.sources import open_source
 
     return open_source(path, topic=arguments.bag_topic, fps=arguments.fps, levels=tuple(arguments.levels))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moving_object_detector.datasets.frames import FrameSource
+    from moving_object_detector.media.frames import FrameSource
 
 
 def evenly_spaced(total: int, wanted: int) -> list[int]:

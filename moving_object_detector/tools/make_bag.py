@@ -12,8 +12,8 @@ from moving_object_detector.common.program import run_program
 from moving_object_detector.tools.arguments import TOPIC, add_source_arguments, positive_float, source_of
 
 if TYPE_CHECKING:
-    from moving_object_detector.datasets.frames import Frame, FrameSource
-    from moving_object_detector.tools.bags import BagWriter
+    from moving_object_detector.media.bags import BagWriter
+    from moving_object_detector.media.frames import Frame, FrameSource
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _masks_of(source: FrameSource, folder: Path) -> dict[str, Path]:
     """Return the masks in a folder by the names of frames, without suffix."""
     from moving_object_detector.common.errors import UserError
-    from moving_object_detector.datasets.folder import FolderSource, list_images
+    from moving_object_detector.media.sources import FolderSource, list_images
 
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder; --masks takes a folder of masks')
@@ -72,7 +72,7 @@ def _one_after_another(
     sources: Sequence[FrameSource], masks: Sequence[dict[str, Path]], gap: int
 ) -> Iterator[tuple[Frame, int, Path | None]]:
     """Yield the frames, their stamps, which rise from source to source, and their masks; ``gap`` in nanoseconds."""
-    from moving_object_detector.datasets.frames import ros_stamp_offset
+    from moving_object_detector.media.frames import ros_stamp_offset
 
     last: int | None = None
     for source, named in zip(sources, masks, strict=True):
@@ -98,8 +98,8 @@ class _Topics:
 
     def write_frame(self, frame: Frame, stamp: int) -> None:
         """Append a frame."""
-        from moving_object_detector.datasets.messages import encode_image
         from moving_object_detector.media.codecs import encode_jpeg, encode_png
+        from moving_object_detector.media.messages import encode_image
 
         if self._kind:
             data = encode_png(frame.image) if self._kind == 'png' else encode_jpeg(frame.image)
@@ -112,9 +112,9 @@ class _Topics:
         """Append a mask, 255 on objects; compressed it is a PNG in any case, since a JPEG blurs outlines."""
         import numpy as np
 
-        from moving_object_detector.datasets.annotation import MaskFiles
-        from moving_object_detector.datasets.messages import encode_image
+        from moving_object_detector.datasets.annotations import MaskFiles
         from moving_object_detector.media.codecs import encode_png
+        from moving_object_detector.media.messages import encode_image
 
         mask = MaskFiles((path,)).read().astype(np.uint8) * np.uint8(255)
         if self._kind:
@@ -127,9 +127,8 @@ class _Topics:
 def _make_bag(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from moving_object_detector.datasets.frames import SECOND
-    from moving_object_detector.datasets.prefetch import Prefetch
-    from moving_object_detector.tools.bags import BagWriter
+    from moving_object_detector.media.bags import BagWriter
+    from moving_object_detector.media.frames import SECOND, Prefetch
 
     sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]

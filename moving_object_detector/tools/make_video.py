@@ -20,8 +20,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _make_video(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from moving_object_detector.datasets.prefetch import Prefetch
-    from moving_object_detector.tools.video import VideoWriter
+    from moving_object_detector.media.frames import Prefetch
+    from moving_object_detector.media.video import VideoWriter
 
     source = source_of(arguments, arguments.input)
     with VideoWriter(arguments.output, source.fps) as video, Prefetch(source) as frames:

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.datasets.frames import Frame
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
+from moving_object_detector.media.frames import Frame
 
 Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
 CHUNK: Final = 8

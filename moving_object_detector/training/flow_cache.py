@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from moving_object_detector.common.errors import InUseError, UserError
 from moving_object_detector.common.files import atomic_file, lock, open_file
-from moving_object_detector.datasets.annotation import Annotation
+from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.collection import ClipFiles
-from moving_object_detector.datasets.prefetch import Prefetch
 from moving_object_detector.flow.base import FlowBackend
+from moving_object_detector.media.frames import Prefetch
 from moving_object_detector.training.clip_flow import CHUNK, Streams, clip_flows
 
 FORMAT: Final = 3

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotation import Annotation
+from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.collection import ClipFiles
 from moving_object_detector.training.augment import crop_resize, flip, random_crop
 from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.datasets.messages import SUPPORTED_ENCODINGS, decode_compressed, decode_message
 from moving_object_detector.media.codecs import decode_pixels
+from moving_object_detector.media.messages import SUPPORTED_ENCODINGS, decode_compressed, decode_message
 
 from hostile import PICTURE, encoded, files, raw  # isort: skip (beside this file)
 

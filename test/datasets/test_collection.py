@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotation import MaskFiles
+from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.tools import make_bag, make_video
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.fbms import read_fbms
+from moving_object_detector.datasets.layouts import read_fbms
 
 DEFINITION = """Ground truth definition file; do not change!
 

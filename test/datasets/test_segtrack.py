@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.segtrack import read_segtrack
+from moving_object_detector.datasets.layouts import read_segtrack
 
 
 def picture(path, value=100):

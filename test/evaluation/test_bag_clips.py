@@ -11,10 +11,10 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.folder import FolderSource
-from moving_object_detector.datasets.messages import encode_image
 from moving_object_detector.evaluation.clips import PackedMask, bag_clip, read_masks
-from moving_object_detector.tools.bags import BagWriter
+from moving_object_detector.media.bags import BagWriter
+from moving_object_detector.media.messages import encode_image
+from moving_object_detector.media.sources import FolderSource
 from moving_object_detector.tools.make_bag import main as make_bag
 
 STAMPS = [1_700_000_000_000_000_000 + k * 50_000_001 for k in range(12)]
@@ -192,7 +192,7 @@ def test_stamps_that_go_back_and_repeat_are_told_and_repetitions_not_scored(tmp_
 
 
 def test_masks_that_do_not_decode_cost_only_themselves(tmp_path, pictures):
-    from moving_object_detector.datasets.bag import BagTopic
+    from moving_object_detector.media.bags import BagTopic
 
     path = write(tmp_path / 'bag', pictures, range(3))
     shutil.rmtree(path)

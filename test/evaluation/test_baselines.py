@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.frames import Frame
 from moving_object_detector.evaluation.baselines import BASELINES, make_baseline, otsu, residual_magnitude
+from moving_object_detector.media.frames import Frame
 
 HEIGHT, WIDTH = 64, 96
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.datasets.messages import encode_image
 from moving_object_detector.evaluation.evaluate import main
 from moving_object_detector.evaluation.results import read_results
-from moving_object_detector.tools.bags import BagWriter
+from moving_object_detector.media.bags import BagWriter
+from moving_object_detector.media.messages import encode_image
 
 STAMPS = [1_700_000_000_000_000_000 + k * 50_000_001 for k in range(8)]
 

@@ -6,15 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.datasets.davis import read_davis
-from moving_object_detector.datasets.fbms import read_fbms
-from moving_object_detector.datasets.folder import list_images
-from moving_object_detector.datasets.masks import clip_annotations
-from moving_object_detector.datasets.segtrack import read_segtrack
-from moving_object_detector.datasets.sequence import Sequence
+from moving_object_detector.datasets.annotations import clip_annotations
+from moving_object_detector.datasets.layouts import Sequence, read_davis, read_fbms, read_segtrack
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.summary import run_scores, sequence_scores
+from moving_object_detector.media.sources import list_images
 
 HEIGHT, WIDTH = 12, 20
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moving_object_detector.flow.dis import PRESETS, DisFlow, reduce_flow
-from moving_object_detector.flow.files import read_flow
+from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.synthetic.motion import translation, turn_and_scale
 from moving_object_detector.synthetic.scene import Layer, Scene
 

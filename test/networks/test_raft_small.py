@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moving_object_detector.flow.files import read_flow
+from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.networks.raft_small import (
     Features,
     RaftSmall,

@@ -13,8 +13,8 @@ pytest.importorskip('sensor_msgs', reason="ROS 2's message packages are not inst
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from moving_object_detector.datasets.messages import decode_compressed, decode_image
 from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.messages import decode_compressed, decode_image
 from moving_object_detector.nodes.messages import BRIDGED, bridge, compressed_message, image_message, read_image
 
 

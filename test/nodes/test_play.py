@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from moving_object_detector.datasets.messages import decode_compressed, decode_image
+from moving_object_detector.media.messages import decode_compressed, decode_image
 from moving_object_detector.nodes.play import main
 
 # Starting Python and ROS takes seconds on a busy machine.

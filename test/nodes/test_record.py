@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
-from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.media.sources import open_source
 from moving_object_detector.nodes.record import main
 
 START = 60

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.flow.files import read_flow
+from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.synthetic.render import main
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
-from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.media.sources import open_source
 from moving_object_detector.tools.make_bag import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.media.sources import open_source
 from moving_object_detector.tools.make_bag import main as make_bag
 from moving_object_detector.tools.make_video import main
 

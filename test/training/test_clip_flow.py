@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.datasets.frames import Frame
 from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.media.frames import Frame
 from moving_object_detector.training import clip_flow
 from moving_object_detector.training.clip_flow import HALF_MAX, Streams, clip_flows, to_half
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
 
-from moving_object_detector.datasets.messages import decode_image, encode_image
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.engines.create import choose_device
+from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.tools.bench.naive import NaivePipeline
 from moving_object_detector.tools.bench.task import Task
 

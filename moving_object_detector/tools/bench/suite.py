@@ -180,7 +180,7 @@ def clip(source: str, count: int) -> NDArray[np.uint8]:
     if source:
         from itertools import islice
 
-        from moving_object_detector.datasets.sources import open_source
+        from moving_object_detector.media.sources import open_source
 
         return np.stack([frame.image for frame in islice(iter(open_source(source)), count)])
     from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moving_object_detector.flow.colour import flow_colours
+from moving_object_detector.media.pictures import flow_colours
 
 ROWS: Final = 4
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.folder import read_image
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.flow.files import read_flow
 from moving_object_detector.flow.pwcnet import PwcFlow
+from moving_object_detector.media.pictures import read_flow
+from moving_object_detector.media.sources import read_image
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.training.flow.pairs import FlowPairOptions, RenderedFlowPairs
 

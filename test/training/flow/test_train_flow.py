@@ -16,7 +16,7 @@ from moving_object_detector.common.options import options_of
 from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.flow.files import write_flow
+from moving_object_detector.media.pictures import write_flow
 from moving_object_detector.networks.weights import load_weights
 from moving_object_detector.training.flow.config import FlowTrainConfig
 from moving_object_detector.training.flow.run import run_flow_training

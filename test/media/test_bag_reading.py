@@ -12,9 +12,9 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.bag import bag_files, is_bag_folder
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.media.bags import bag_files, is_bag_folder
+from moving_object_detector.media.sources import open_source
 
 ROS2 = get_typestore(Stores.ROS2_JAZZY)
 ROS1 = get_typestore(Stores.ROS1_NOETIC)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.folder import ImageFiles
-from moving_object_detector.datasets.messages import encode_image
-from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.tools.bags import BagWriter
+from moving_object_detector.media.bags import BagWriter
+from moving_object_detector.media.messages import encode_image
+from moving_object_detector.media.sources import ImageFiles, open_source
 
 
 def ask(frames):

@@ -9,9 +9,9 @@ from rosbags.typesys import Stores, get_typestore
 from ruamel.yaml import YAML
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.messages import encode_image
+from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.codecs import encode_jpeg
-from moving_object_detector.tools.bags import BagWriter
+from moving_object_detector.media.messages import encode_image
 
 
 def read(path):

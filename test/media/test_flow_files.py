@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.files import read_flow, write_flow
+from moving_object_detector.media.pictures import read_flow, write_flow
 
 
 @pytest.fixture

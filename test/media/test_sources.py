@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.frames import ros_stamp_offset
-from moving_object_detector.datasets.messages import encode_image
-from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.tools.bags import BagWriter
-from moving_object_detector.tools.video import VideoWriter
+from moving_object_detector.media.bags import BagWriter
+from moving_object_detector.media.frames import ros_stamp_offset
+from moving_object_detector.media.messages import encode_image
+from moving_object_detector.media.sources import open_source
+from moving_object_detector.media.video import VideoWriter
 
 
 def test_no_such_path(tmp_path):

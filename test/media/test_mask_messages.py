@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.datasets.mask_messages import decode_mask, is_jpeg
+from moving_object_detector.media.messages import decode_mask, is_jpeg
 
 TRUTH = np.zeros((6, 8), bool)
 TRUTH[1:4, 2:7] = True

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from moving_object_detector.datasets.prefetch import Prefetch
+from moving_object_detector.media.frames import Prefetch
 
 
 def test_items_come_in_order():

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from moving_object_detector.flow.colour import colour_wheel, flow_colours
+from moving_object_detector.media.pictures import colour_wheel, flow_colours
 
 
 def benchmark_wheel():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.sources import open_source
-from moving_object_detector.tools.video import VideoWriter, find_ffmpeg
+from moving_object_detector.media.sources import open_source
+from moving_object_detector.media.video import VideoWriter, find_ffmpeg
 
 
 @pytest.fixture(scope='module')

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.tools import video as module
-from moving_object_detector.tools.video import VideoWriter, find_ffmpeg
+from moving_object_detector.media import video as module
+from moving_object_detector.media.video import VideoWriter, find_ffmpeg
 
 
 def read(path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.frames import natural_key
-from moving_object_detector.datasets.sources import open_source
+from moving_object_detector.media.frames import natural_key
+from moving_object_detector.media.sources import open_source
 
 
 def test_frames_come_in_natural_order_with_even_stamps(picture_folder, pictures):

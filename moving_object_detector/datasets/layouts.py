@@ -1,0 +1,243 @@
+"""Data sets in their published layouts: DAVIS 2016, SegTrack v2, FBMS-59."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.datasets.annotations import Annotation, MaskFiles, RegionFile, masks_by_name
+from moving_object_detector.media.frames import natural_key
+from moving_object_detector.media.sources import list_images
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Frames in order, and the annotation of each where there is one."""
+
+    name: str
+    images: tuple[Path, ...]
+    annotations: tuple[Annotation | None, ...]
+    """As many as images."""
+
+
+RESOLUTION = '480p'
+
+
+def read_davis(root: Path, split: str) -> list[Sequence]:
+    """List the sequences of a split.
+
+    Args:
+        root: Folder with ``JPEGImages``, ``Annotations`` and ``ImageSets``.
+        split: ``train``, ``val`` or ``trainval``.
+
+    Raises:
+        UserError: The list of the split is not there or empty, or a line of it is not two paths.
+
+    """
+    listing = root / 'ImageSets' / RESOLUTION / f'{split}.txt'
+    if not listing.is_file():
+        raise UserError(f'{listing} is missing; give the DAVIS 2016 folder that holds JPEGImages and ImageSets as root')
+    pairs: dict[str, list[tuple[Path, Annotation | None]]] = {}
+    for number, line in enumerate(listing.read_text(encoding='utf-8-sig').splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = line.split()
+        if len(parts) != 2:
+            raise UserError(f'{listing}, line {number}: {line!r} is not a frame and an annotation')
+        image, annotation = (root / part.lstrip('/') for part in parts)
+        pairs.setdefault(image.parent.name, []).append(
+            (image, MaskFiles((annotation,)) if annotation.is_file() else None)
+        )
+    if not pairs:
+        raise UserError(f'{listing} is empty; copy the data set again')
+    return [
+        Sequence(name, tuple(image for image, _ in frames), tuple(annotation for _, annotation in frames))
+        for name, frames in pairs.items()
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+
+
+def _names(root: Path) -> list[str]:
+    """Return the sequences of ``ImageSets/all.txt``, where each has an asterisk before it; else the folders."""
+    listing = root / 'ImageSets' / 'all.txt'
+    if listing.is_file():
+        return [line.lstrip('*') for line in _lines(listing)]
+    folders = (entry.name for entry in (root / 'JPEGImages').iterdir() if entry.is_dir())
+    return sorted(folders, key=natural_key)
+
+
+def _images(root: Path, name: str) -> list[Path]:
+    """Return the frames of a sequence in the order of its list, or in natural order where there is none."""
+    folder = root / 'JPEGImages' / name
+    if not folder.is_dir():
+        raise UserError(f'{folder} is missing, but ImageSets/all.txt names the sequence; copy the data set again')
+    images = list_images(folder)
+    listing = root / 'ImageSets' / f'{name}.txt'
+    if not listing.is_file():
+        return images
+    # The first line is the folder, the others are file names without their suffixes.
+    there = {image.stem: image for image in images}
+    stems = _lines(listing)[1:]
+    missing = next((stem for stem in stems if stem not in there), None)
+    if missing is not None:
+        raise UserError(f'{listing} names the frame {missing}, but it is not in {folder}')
+    return [there[stem] for stem in stems]
+
+
+def _masks(images: list[Path], folder: Path) -> list[Path | None]:
+    """Return the mask of each frame, None where there is none: by name, or by order where none has a frame's name."""
+    masks = list_images(folder)
+    named = {mask.stem for mask in masks} & {image.stem for image in images}
+    return list(masks) if not named and len(masks) == len(images) else masks_by_name(images, folder)
+
+
+def _annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
+    """Return the union of each frame's masks.
+
+    A sequence of several objects has a folder for each, ``1``, ``2`` and so on, in formats that differ (those of
+    ``cheetah`` are bmp and png), and there are masks of no frame (one of ``worm``).
+    """
+    if not truth.is_dir():
+        return (None,) * len(images)
+    entries = sorted(truth.iterdir(), key=lambda entry: natural_key(entry.name))
+    objects = [entry for entry in entries if entry.is_dir() and list_images(entry)]
+    frames = zip(*(_masks(images, folder) for folder in objects or [truth]), strict=True)
+    unions = (tuple(mask for mask in masks if mask) for masks in frames)
+    return tuple(MaskFiles(union) if union else None for union in unions)
+
+
+def read_segtrack(root: Path) -> list[Sequence]:
+    """List all sequences; the annotation of a frame is the union of its objects' masks.
+
+    Args:
+        root: Folder with ``JPEGImages`` and ``GroundTruth``, and with ``ImageSets`` as published.
+
+    Raises:
+        UserError: A folder or a frame that a list names is missing, there is no sequence, or masks are called in
+            another way than their frames and are not as many.
+
+    """
+    if not (root / 'JPEGImages').is_dir():
+        raise UserError(f'{root / "JPEGImages"} is missing; give the SegTrack v2 folder that holds it as root')
+    sequences = []
+    for name in _names(root):
+        truth = root / 'GroundTruth' / name
+        images = _images(root, name)
+        sequences.append(Sequence(name, tuple(images), _annotations(truth, images)))
+    if not sequences:
+        raise UserError(f'{root}: no sequence in JPEGImages; copy the data set again')
+    return sequences
+
+
+PARTS: Final = {
+    'train': ('Trainingset',),
+    'val': ('Testset',),
+    'test': ('Testset',),
+    'trainval': ('Trainingset', 'Testset'),
+}
+
+
+@dataclass(frozen=True)
+class _Label:
+    """One labelled frame of a definition file."""
+
+    number: int
+    """Of the frame, from 0."""
+    file: str
+    """The label's file name."""
+    image: str
+    """The frame's file name, with a suffix that need not be the file's."""
+
+
+def _parse(path: Path) -> tuple[list[int], list[_Label]]:
+    """Return the codes of the regions, the background's first, and the labelled frames of a ``Def.dat``.
+
+    The file is a row of headings, each followed by its value in the next line that is not empty.
+    """
+    lines = [line.strip() for line in path.read_text(encoding='latin-1').splitlines() if line.strip()]
+    pairs = list(pairwise(lines))
+    codes = {heading.rstrip(':'): value for heading, value in pairs if heading.startswith('Scale of region ')}
+    regions = [codes.get(f'Scale of region {number}', '') for number in range(len(codes))]
+    columns = [
+        [value for heading, value in pairs if heading.rstrip(':') == name]
+        for name in ('Frame number', 'File name', 'Input file name')
+    ]
+    numbers, files, images = columns
+    even = len(numbers) == len(files) == len(images)
+    if not regions or not even or not all(value.isdecimal() for value in (*regions, *numbers)):
+        raise UserError(
+            f'{path}: not a definition file as FBMS-59 has them (looked for "Scale of region 0:" and for frames as '
+            '"Frame number:", "File name:" and "Input file name:"); copy the data set again'
+        )
+    rows = zip(numbers, files, images, strict=True)
+    return [int(code) for code in regions], [_Label(int(number), file, image) for number, file, image in rows]
+
+
+def _definitions(folder: Path) -> list[Path]:
+    """Return the definition files of a sequence, the one of its name first.
+
+    Those whose names start with a dot are what a Mac leaves in archives.
+    """
+    truth = folder / 'GroundTruth'
+    files = (entry for entry in truth.glob('*Def.dat') if not entry.name.startswith('.')) if truth.is_dir() else ()
+    return sorted(files, key=lambda file: (file.name != f'{folder.name}Def.dat', natural_key(file.name)))
+
+
+def _fbms_annotations(folder: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
+    """Return what the definition files say of the frames; where two label the same frame, the first one counts.
+
+    A label that is listed but not there is told when it is read.
+    """
+    found: list[Annotation | None] = [None] * len(images)
+    places = {image.stem: place for place, image in enumerate(images)}
+    for definition in _definitions(folder):
+        (background, *objects), labels = _parse(definition)
+        for label in labels:
+            # Beside some labels lie the probabilities of their pixels, which are not for scoring regions.
+            if 'PROB' in label.file:
+                continue
+            # Definitions name the frames as pgm or ppm, which were published as jpg.
+            place = places.get(Path(label.image).stem, label.number)
+            if place < len(images) and found[place] is None:
+                found[place] = RegionFile(definition.parent / label.file, background, tuple(objects))
+    return tuple(found)
+
+
+def _fbms_images(folder: Path) -> list[Path]:
+    """Return the frames; of a frame that lies there in several formats, as older programs need it, the first."""
+    frames: dict[str, Path] = {}
+    for image in list_images(folder):
+        frames.setdefault(image.stem, image)
+    return list(frames.values())
+
+
+def read_fbms(root: Path, split: str) -> list[Sequence]:
+    """List the sequences of a split; few of their frames are annotated.
+
+    Args:
+        root: Folder with ``Trainingset`` and ``Testset``.
+        split: ``train``, ``test`` (``val`` is the same), or ``trainval`` for both.
+
+    Raises:
+        UserError: There is no such split or folder, or a definition file is damaged.
+
+    """
+    if split not in PARTS:
+        raise UserError(f'{root}: FBMS-59 has no split {split}; it has {", ".join(PARTS)}')
+    sequences = []
+    for part in PARTS[split]:
+        if not (root / part).is_dir():
+            raise UserError(f'{root / part} is missing; give the FBMS-59 folder that holds Trainingset and Testset')
+        for folder in sorted((root / part).iterdir(), key=lambda entry: natural_key(entry.name)):
+            images = _fbms_images(folder) if folder.is_dir() else []
+            if images:
+                sequences.append(Sequence(folder.name, tuple(images), _fbms_annotations(folder, images)))
+    if not sequences:
+        raise UserError(f'{root}: no folder with images in {" and ".join(PARTS[split])}; copy the data set again')
+    return sequences
