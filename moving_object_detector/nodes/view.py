@@ -180,6 +180,14 @@ class Feeds:
                 looks.callback(self.leave, name)
             yield
 
+    @contextmanager
+    def complaining(self, shot: Shot) -> Iterator[None]:
+        """Leave out a message that cannot be shown, with a line in the log."""
+        try:
+            yield
+        except ValueError as error:
+            self._node.get_logger().warning(f'{shot.feed.topic}: not shown: {error}', throttle_duration_sec=5.0)
+
     def fresh(self, seen: dict[str, Shot | None], timeout: float) -> list[Shot]:
         """Wait for messages that are not ``seen`` and note them there; return none after ``timeout`` seconds.
 

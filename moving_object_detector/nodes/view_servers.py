@@ -86,7 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
             while not self.server.ended.is_set():
                 shots = feeds.fresh(seen, _HEARTBEAT_SECONDS)
                 for shot in shots:
-                    self.wfile.write(f'event: {shot.feed.name}\ndata: {event_of(shot, feeds.detector)}\n\n'.encode())
+                    with feeds.complaining(shot):
+                        text = event_of(shot, feeds.detector)
+                        self.wfile.write(f'event: {shot.feed.name}\ndata: {text}\n\n'.encode())
                 if not shots:
                     self.wfile.write(b':\n\n')
 
@@ -206,7 +208,8 @@ class FoxgloveServer:
             for shot in self._feeds.fresh(seen, _HEARTBEAT_SECONDS):
                 channel = self._channels[shot.feed.name]
                 if channel.has_sinks():
-                    channel.log(self._payload(shot))
+                    with self._feeds.complaining(shot):
+                        channel.log(self._payload(shot))
 
     def _payload(self, shot: Shot) -> Any:
         from foxglove.messages import CompressedImage, Timestamp

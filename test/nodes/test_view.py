@@ -157,6 +157,25 @@ def test_a_page_from_elsewhere_cannot_read_the_camera(view, detect):
     assert get(int(port), '/', host=f'127.0.0.1:{port}')[0] == 200
 
 
+def test_what_cannot_be_shown_is_left_out(view, detect):
+    _, port = view(r'http://localhost:(\d+)/', '--foxglove-port', 0, '--detector', 'other')
+    browser = Browser(port, 'flow,mask')
+    broken = image_message(np.zeros((4, 6, 2), np.float32), '32FC2', Header())
+    broken.height = 5
+    good = image_message(np.full((4, 6), 255, np.uint8), 'mono8', Header())
+
+    def send():
+        detect.publisher(topic='/other/flow').publish(broken)
+        detect.publisher(topic='/other/mask').publish(good)
+
+    detect.wait(lambda: 'mask' in browser.events, 'the mask', meanwhile=send)
+    browser.events.clear()
+    detect.wait(lambda: 'mask' in browser.events, 'another mask', meanwhile=send)
+    assert 'flow' not in browser.events
+    assert (browser.picture('mask') > 250).all()
+    browser.close()
+
+
 class App:
     """As much of the Foxglove app's protocol as it takes to subscribe: RFC 6455 and its subprotocol."""
 
