@@ -13,7 +13,7 @@ from urllib.parse import quote
 import cv2
 import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -43,7 +43,7 @@ SHOWN: Final = 8
 LEAST_BARS: Final = 20
 """Places of a bar chart, so that two sequences do not make two walls."""
 _INK, _MUTED, _LINE, _ACCENT, _SECOND = '#16202b', '#5a6775', '#c8d0d9', '#0b63b8', '#b45309'
-"""Colours of the drawings; the page inverts the drawings where it is dark."""
+"""Colours of the drawings, which the page inverts where it is dark."""
 _DATASETS: Final = {'davis2016': 'DAVIS2016', 'segtrackv2': 'SegTrackV2', 'fbms59': 'FBMS59'}
 _SIGNALS: Final = {
     'consistency': ('Consistency', 'Jaccard index of a mask carried along the flow and the mask of the next frame.'),
@@ -54,32 +54,19 @@ _SIGNALS: Final = {
 }
 """Name to heading and explanation."""
 
-
-# What a page is made of ----------------------------------------------------------------------------------------------
+Section = Mapping[str, Any]
+"""``heading``, and what stands under it: ``lead``, ``verdict``, ``legend`` (key and text), ``drawings``, ``table``,
+``articles`` (one a sequence), ``items`` (name and text), ``facts`` (heading and lines of name and value)."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table."""
+    """A cell of a table: its text, the value by which rows are sorted, a bar of -1 to 1, an address."""
 
     text: str
     value: float | str | None = None
-    """By which rows are sorted; None: nothing is known."""
     bar: float | None = None
-    """Length of a bar before the number, of 1; below 0 from the right."""
     link: str = ''
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows; the row ``counts`` stands out, the row ``below`` is not sorted with the others."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    sort: bool = False
-    prose: bool = False
-    counts: int = 0
-    below: Sequence[Cell] = ()
 
 
 @dataclass(frozen=True)
@@ -89,35 +76,6 @@ class Image:
     source: str
     width: int
     caption: str
-
-
-@dataclass(frozen=True)
-class Article:
-    """What is shown of one sequence."""
-
-    name: str
-    anchor: str
-    facts: str
-    plot: Image | None = None
-    pair: Sequence[Image] = ()
-    strip: Sequence[Image] = ()
-    video: str = ''
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a page, under a heading."""
-
-    heading: str
-    lead: str = ''
-    verdict: str = ''
-    legend: Sequence[tuple[str, str]] = ()
-    """Kinds of keys, and what they stand for."""
-    drawings: Sequence[Image] = ()
-    table: Table | None = None
-    articles: Sequence[Article] = ()
-    items: Sequence[tuple[str, str]] = ()
-    facts: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
 
 
 def number(value: float | None, digits: int = 3, sign: str = '') -> str:
@@ -146,41 +104,32 @@ def _texts(*texts: str) -> list[Cell]:
     return [Cell(text, text) for text in texts]
 
 
-# Pictures ------------------------------------------------------------------------------------------------------------
-
-
-def _embed(folder: Path, picture: Picture, words: Sequence[str], width: int | None = None) -> Image | None:
-    """Read a picture of a run, reduced to a width in pixels; None if it is no longer there."""
-    path = (folder / picture.file).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        return None
-    data = path.read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        return None
-    if width is not None and image.shape[1] > width:
-        size = width, max(1, round(image.shape[0] * width / image.shape[1]))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        data = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, 78))[1].tobytes()
-    source = f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
-    return Image(source, image.shape[1], ' · '.join(filter(None, words)))
+# Pictures and drawings -----------------------------------------------------------------------------------------------
 
 
 def _shots(folder: Path, sequence: SequenceResult, kinds: Sequence[str], lead: str = '') -> list[Image]:
-    """Return the pictures of some kinds, with what frame they show and its J."""
+    """Return the pictures of some kinds that are still in the run's folder, with what frame they show and its J."""
     column = tuple(sequence.variants.values())[-1].j
     shots = []
-    for kind in kinds:
-        for picture in (picture for picture in sequence.pictures if picture.kind == kind):
-            j = column[picture.frame] if picture.frame < len(column) else None
-            word = '' if kind == 'spread' else kind
-            words = (lead, f'{word} frame {picture.frame}'.strip(), '' if j is None else f'J {j:.3f}')
-            shot = _embed(folder, picture, words, SMALL if kind == 'spread' else None)
-            shots += [] if shot is None else [shot]
+    for picture in sorted(
+        sequence.pictures, key=lambda picture: kinds.index(picture.kind) if picture.kind in kinds else 9
+    ):
+        path = (folder / picture.file).resolve()
+        if picture.kind not in kinds or not path.is_relative_to(folder.resolve()) or not path.is_file():
+            continue
+        data = path.read_bytes()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if image is None:
+            continue
+        if picture.kind == 'spread' and image.shape[1] > SMALL:
+            size = SMALL, max(1, round(image.shape[0] * SMALL / image.shape[1]))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            data = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, 78))[1].tobytes()
+        j = column[picture.frame] if picture.frame < len(column) else None
+        words = (lead, f'{picture.kind.replace("spread", "")} frame {picture.frame}', '' if j is None else f'J {j:.3f}')
+        source = f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
+        shots.append(Image(source, image.shape[1], ' · '.join(word.strip() for word in words if word)))
     return shots
-
-
-# Drawings ------------------------------------------------------------------------------------------------------------
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -190,8 +139,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.grid(visible=True, axis='y', color=_LINE, linewidth=0.7)
     for side, spine in axes.spines.items():
-        spine.set_visible(side == 'bottom')
-        spine.set_color(_LINE)
+        spine.set(visible=side == 'bottom', color=_LINE)
     return figure, axes
 
 
@@ -199,9 +147,8 @@ def _drawn(figure: Figure, title: str) -> Image:
     file = io.BytesIO()
     # As an image it has names and style of its own; with these settings the same figure gives the same bytes.
     with mpl.rc_context({'svg.hashsalt': 'report', 'svg.fonttype': 'none', 'font.family': 'sans-serif'}):
-        figure.savefig(
-            file, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-        )
+        empty = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+        figure.savefig(file, format='svg', transparent=True, metadata=empty)
     source = f'data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}'
     return Image(source, round(figure.get_figwidth() * 96), title)
 
@@ -209,76 +156,56 @@ def _drawn(figure: Figure, title: str) -> Image:
 def _bars(
     scores: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, title: str, *, signed: bool = False
 ) -> Image:
-    """Draw a bar for each sequence from the highest to the lowest, marks for other values, and a line for the mean."""
+    """Draw a bar for each name from the highest to the lowest, marks for other values, and a line for the mean."""
     names = sorted(scores, key=lambda name: (-scores[name], name))
-    values = [scores[name] for name in names]
-    places = max(LEAST_BARS, len(names))
+    values, places = [scores[name] for name in names], max(LEAST_BARS, len(names))
     figure, axes = _axes(max(760, 13 * places + 60), 230)
     axes.bar(range(len(names)), values, width=0.72, color=[_ACCENT if v >= 0 else _SECOND for v in values], alpha=0.85)
-    marks = [(place, value) for place, name in enumerate(names) for value in others.get(name, ())]
-    for colour, width in (('#ffffff', 3.6), (_SECOND, 1.8)) if marks else ():
-        x, y = zip(*marks, strict=True)
-        axes.scatter(x, y, marker='_', s=50, linewidths=width, color=colour, zorder=3)
+    for place, name in enumerate(names):
+        axes.scatter([place] * len(others.get(name, ())), others.get(name, ()), marker='_', color=_SECOND, zorder=3)
     axes.set_xticks(range(len(names)), list(map(foreign, names)), rotation=48, ha='right', rotation_mode='anchor')
     for label in axes.get_xticklabels():
         label.set(fontsize=8, color=_INK, parse_math=False)
-    axes.axhline(line, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    place = places - 0.4, line
+    axes.axhline(line, color=_INK, linewidth=0.9, linestyle='--')
     text = f'mean\n{line:+.3f}' if signed else f'mean\n{line:.3f}'
-    axes.annotate(text, place, (4, 0), textcoords='offset points', va='center', fontsize=8.5, color=_INK)
-    axes.set_xlim(-0.6, place[0])
+    axes.annotate(text, (places - 0.4, line), (4, 0), textcoords='offset points', va='center', fontsize=8.5, color=_INK)
+    axes.set_xlim(-0.6, places - 0.4)
     reach = 1.15 * max(*map(abs, values), abs(line), 0.01) if signed else 1.0
     axes.set_ylim(-reach if min(values) < 0 else 0.0, reach if max(values) >= 0 else 0.0)
-    axes.axhline(0, color=_MUTED, linewidth=0.9)
     return _drawn(figure, title)
 
 
 def _curves(columns: Mapping[str, Column], marked: Sequence[Picture], title: str, *, share: bool) -> Image | None:
     """Draw values of 0 to 1 over the frames; the last column counts. None if it has no value."""
-    *others, counting = columns.values()
-    points = [(index, value) for index, value in enumerate(counting) if value is not None]
-    if not points:
+    *others, counting = (
+        {index: value for index, value in enumerate(column) if value is not None} for column in columns.values()
+    )
+    if not counting:
         return None
     figure, axes = _axes(430, 118)
-    for column, style in zip(others, ((0, (4, 2)), (0, (1, 1.5))) * len(others), strict=False):
-        there = [(index, value) for index, value in enumerate(column) if value is not None]
-        if there:
-            axes.plot(*zip(*there, strict=True), color=_SECOND, linewidth=0.9, linestyle=style)
-    x, y = zip(*points, strict=True)
+    for values, style in zip(others, ('--', ':') * len(others), strict=False):
+        axes.plot(list(values), list(values.values()), color=_SECOND, linewidth=0.9, linestyle=style)
+    x, y, length = list(counting), list(counting.values()), len(next(iter(columns.values())))
     axes.fill_between(x, y, color=_ACCENT, alpha=0.13, linewidth=0)
-    axes.plot(x, y, color=_ACCENT, linewidth=1.7, solid_joinstyle='round', clip_on=False)
-    if len(points) < 0.6 * len(counting) or len(points) == 1:
-        axes.scatter(x, y, s=9, color=_ACCENT, zorder=3, clip_on=False)
-    values = dict(points)
-    for picture in (picture for picture in marked if picture.frame in values):
+    # Few annotations get a dot each.
+    dot = '.' if len(x) < 0.6 * length else ''
+    axes.plot(x, y, color=_ACCENT, linewidth=1.7, marker=dot, clip_on=False)
+    for picture in (picture for picture in marked if picture.frame in counting):
         face = _ACCENT if picture.kind == 'best' else '#ffffff'
-        place = picture.frame, values[picture.frame]
-        axes.scatter(
-            [place[0]], [place[1]], s=30, facecolor=face, edgecolor=_ACCENT, linewidth=1.5, zorder=4, clip_on=False
-        )
-    axes.set_xlim(0, max(1, len(counting) - 1))
+        axes.plot(picture.frame, counting[picture.frame], 'o', color=_ACCENT, markerfacecolor=face, clip_on=False)
+    axes.set_xlim(0, max(1, length - 1))
     axes.set_ylim(0, max(0.02, 1.1 * max(y)) if share else 1)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    if share:
-        axes.yaxis.set_major_formatter(lambda value, _: f'{100 * value:.3g} %')
     return _drawn(figure, title)
 
 
 def _histogram(latency: Sequence[float], marks: Mapping[str, float], title: str) -> Image:
     """Draw how often which latency (milliseconds) occurred, up to where all but the last hundredth lie."""
-    limit = max(min(max(latency), 1.25 * float(np.percentile(latency, 99))), 1e-3)
-    figure, axes = _axes(430, 190)
-    counts, _, _ = axes.hist([value for value in latency if value <= limit], bins=48, color=_ACCENT, alpha=0.85)
-    top = 1.5 * max(1.0, float(np.max(counts)))
-    for level, (label, value) in enumerate(marks.items()):
-        if value <= limit:
-            axes.axvline(value, ymax=0.76 + 0.085 * level, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            axes.text(
-                value, top * (0.78 + 0.085 * level), f' {label} {value:.3g} ', fontsize=8.5, color=_INK, va='center'
-            )
-    axes.set_ylim(0, top)
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure, axes = _axes(430, 170)
+    axes.hist(latency, bins=48, range=(0, 1.25 * marks['p99']), color=_ACCENT, alpha=0.85)
+    for value in marks.values():
+        axes.axvline(value, color=_INK, linewidth=0.9, linestyle='--')
     axes.set_xlabel('milliseconds', fontsize=8.5, color=_MUTED)
     axes.set_ylabel('frames', fontsize=8.5, color=_MUTED)
     return _drawn(figure, title)
@@ -296,18 +223,15 @@ def title_of(run: RunResult) -> str:
     return ' '.join(filter(None, (name, str(run.identity.get('split') or '')))) or 'Evaluation'
 
 
-def _render(path: Path, sections: Sequence[Section | None], **words: Any) -> Path:
+def _render(path: Path, sections: Sequence[Section], **words: Any) -> Path:
     folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template('report.html').render(sections=list(filter(None, sections)), **words)
+    template = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(REPORT)
     # Names of files need not be text.
-    write_atomically(path, page.encode('utf-8', 'backslashreplace'))
+    write_atomically(path, template.render(sections=sections, **words).encode('utf-8', 'backslashreplace'))
     return path
 
 
-def _variant_table(run: RunResult, *, truth: bool) -> Table:
+def _variants(run: RunResult, *, truth: bool) -> Section:
     counting = run.variants[-1]
     named = [(name, run_scores(run, name)) for name in run.variants]
     named += [(f'{counting}, {name}', run_scores(part, counting)) for name, part in grouped(run).items()]
@@ -320,36 +244,32 @@ def _variant_table(run: RunResult, *, truth: bool) -> Table:
         counts = (s.found, s.objects - s.found, s.false_regions)
         scores = [*map(_cell, means), *map(_count, counts), _cell(s.false_alarms_per_minute, 1)]
         rows.append([*_texts(name), *(scores if truth else ()), _share(s.empty), _share(s.area)])
-    return Table(heads, rows, counts=len(run.variants) - 1)
+    return {'heading': 'Variants', 'table': {'heads': heads, 'rows': rows, 'counts': len(run.variants) - 1}}
 
 
-def _sequence_table(run: RunResult, signals: Sequence[str], *, truth: bool) -> Table:
-    counting, shown = run.variants[-1], [name for name in signals if name != 'empty']
+def _sequences(run: RunResult, *, truth: bool) -> Section:
+    counting = run.variants[-1]
+    signals = {item.name: sequence_signals(item, counting, run.protocol) for item in run.sequences}
+    shown = [name for name in dict.fromkeys(name for own in signals.values() for name in own) if name != 'empty']
     heads = ['Sequence', 'Frames', *(('J', 'F', 'Found') if truth else ("Mask's share",)), 'Empty']
     heads += [*(_SIGNALS.get(name, (name, ''))[0] for name in shown), 'fps', 'No mask', 'Problems']
     rows = []
     for place, item in enumerate(run.sequences):
         scores = sequence_scores(item, counting, run.protocol)
-        own = sequence_signals(item, counting, run.protocol)
         found = _share(scores.found / scores.objects if scores.objects else None)
-        area = _share(mean(known(item.variants[counting].area)))
+        judged = (_cell(scores.j_mean, bar=scores.j_mean), _cell(scores.f_mean), found)
+        problems = Cell(str(len(item.problems) or ''), len(item.problems), link='#problems' if item.problems else '')
+        name = Cell(foreign(item.name), item.name, link=f'#sequence-{place}')
+        rate = _cell(item.frame_count / item.seconds if item.seconds > 0 else None, 2)
         rows.append(
-            [
-                Cell(foreign(item.name), item.name, link=f'#sequence-{place}'),
-                _count(item.frame_count),
-                *((_cell(scores.j_mean, bar=scores.j_mean), _cell(scores.f_mean), found) if truth else (area,)),
-                _share(scores.empty),
-                *(_cell(own.get(name)) for name in shown),
-                _cell(item.frame_count / item.seconds if item.seconds > 0 else None, 2),
-                _count(item.dropped),
-                Cell(str(len(item.problems) or ''), len(item.problems), link='#problems' if item.problems else ''),
-            ]
+            [name, _count(item.frame_count), *(judged if truth else [_share(scores.area)]), _share(scores.empty)]
         )
-    return Table(heads, rows, sort=True)
+        rows[-1] += [*(_cell(signals[item.name].get(one)) for one in shown), rate, _count(item.dropped), problems]
+    lead = f'{counting}. Click a heading to sort; a name leads to its frames.'
+    return {'heading': 'Sequences', 'lead': lead, 'table': {'heads': heads, 'rows': rows, 'sort': True}}
 
 
-def _signal_table(run: RunResult) -> tuple[list[str], Table]:
-    """Return the signals that the run has, and a table of what they are and how they go with J."""
+def _signals(run: RunResult) -> Section:
     related = correlations(run)
     found: dict[str, list[float]] = {}
     for item in run.sequences:
@@ -358,14 +278,15 @@ def _signal_table(run: RunResult) -> tuple[list[str], Table]:
     rows = []
     for name in (name for name, values in found.items() if values):
         label, what = _SIGNALS.get(name, (name, ''))
-        rho = number(related[name].rho, 2) if name in related else NOTHING
-        count = str(related[name].count) if name in related else NOTHING
+        rho, count = (number(related[name].rho, 2), str(related[name].count)) if name in related else (NOTHING, NOTHING)
         rows.append([*_texts(label), _cell(mean(found[name])), *_texts(rho, count, what)])
     heads = ['Signal', 'Mean', 'Rank correlation with J', 'of sequences', 'Meaning']
-    return [name for name, values in found.items() if values], Table(heads, rows, prose=True)
+    lead = 'What the masks tell without any truth.'
+    return {'heading': 'Signals', 'lead': lead, 'table': {'heads': heads, 'rows': rows, 'prose': True}}
 
 
-def _article(folder: Path, run: RunResult, place: int) -> Article:
+def _article(folder: Path, run: RunResult, place: int) -> dict[str, Any]:
+    """Return what is shown of one sequence."""
     item, variants = run.sequences[place], run.variants
     scores, name = sequence_scores(item, variants[-1], run.protocol), foreign(item.name)
     facts = [f'{item.frame_count:,} frames', f'{item.size[1]}x{item.size[0]}']
@@ -377,31 +298,59 @@ def _article(folder: Path, run: RunResult, place: int) -> Article:
         columns = {variant: item.variants[variant].j for variant in variants}
         marked = [picture for picture in item.pictures if picture.kind != 'spread']
         plot = _curves(columns, marked, f'J over the frames of {name}', share=False)
-    pair, strip = _shots(folder, item, ('best', 'worst')), _shots(folder, item, ('spread',))
-    video = quote(item.video, errors='surrogateescape')
-    return Article(name, f'sequence-{place}', ' · '.join(facts), plot, pair, strip, video)
+    return {
+        'name': name,
+        'anchor': f'sequence-{place}',
+        'facts': ' · '.join(facts),
+        'plot': plot,
+        'pair': _shots(folder, item, ('best', 'worst')),
+        'strip': _shots(folder, item, ('spread',)),
+        'video': quote(item.video, errors='surrogateescape'),
+    }
 
 
 def _cards(run: RunResult, scores: Scores, marks: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Return the numbers at the head of a report: label, value, what it is."""
     frames, seconds = (sum(getattr(item, name) for item in run.sequences) for name in ('frame_count', 'seconds'))
-    cards = []
     if scores.j_mean is not None:
-        cards.append(('J, region', number(scores.j_mean), f'{run.variants[-1]}, mean'))
+        cards = [('J, region', number(scores.j_mean), f'{run.variants[-1]}, mean')]
         cards.append(('F, boundary', number(scores.f_mean), f'recall {number(scores.f_recall)}'))
-        if scores.objects:
-            share = percent(scores.found / scores.objects)
-            cards.append(('Objects found', share, f'{scores.found:,} of {scores.objects:,}'))
+        share = percent(scores.found / scores.objects if scores.objects else None)
+        cards.append(('Objects found', share, f'{scores.found:,} of {scores.objects:,}'))
     else:
-        areas = [mean(known(item.variants[run.variants[-1]].area)) for item in run.sequences]
-        cards.append(("Mask's share of the image", percent(mean(known(areas))), 'mean'))
+        cards = [("Mask's share of the image", percent(scores.area), 'mean')]
         cards.append(('Empty masks', percent(scores.empty), 'of all masks'))
     cards.append(('Frames', f'{frames:,}', f'in {len(run.sequences)} sequence{"s" * (len(run.sequences) != 1)}'))
-    if seconds > 0:
-        cards.append(('Speed', f'{frames / seconds:.2f} fps', 'evaluating, all variants'))
+    cards.append(('Speed', f'{frames / seconds:.2f} fps' if seconds > 0 else NOTHING, 'evaluating, all variants'))
     if marks:
         cards.append(('Latency, median', f'{marks["median"]:.0f} ms', f'p95 {marks["p95"]:.0f} ms'))
     return cards
+
+
+def _overview(run: RunResult, scores: Scores, latency: Sequence[float], marks: Mapping[str, float]) -> Section:
+    counting, protocol = run.variants[-1], find_protocol(run.protocol)
+    # Kinds of footage where there are such, else each sequence.
+    parts = grouped(run) or {item.name: replace(run, sequences=(item,)) for item in run.sequences}
+    j = {name: [run_scores(part, variant).j_mean for variant in run.variants] for name, part in parts.items()}
+    counted = {name: values[-1] for name, values in j.items() if values[-1] is not None}
+    lead = 'There is no truth to score against: what follows is what the masks tell of themselves.'
+    if scores.j_mean is not None:
+        still = f'{scores.still_seconds:.1f} s here' if scores.still_seconds else 'no such footage here'
+        lead = (
+            f'Scored by the rule of {protocol.name}: {protocol.rule}. Recall is the share of frames over 0.5, decay '
+            "the loss from a sequence's first quarter to its last. Objects are counted in every frame scored, false "
+            f'alarms where nothing moves ({still}).'
+        )
+    drawings = []
+    if len(counted) > 1 and scores.j_mean is not None:
+        title = f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}'
+        drawings.append(_bars(counted, {name: known(values[:-1]) for name, values in j.items()}, scores.j_mean, title))
+    if latency:
+        words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
+        note = f'Latency: {words}, longest {max(latency):.1f} ms; {len(latency):,} frames.'
+        drawings.append(_histogram(latency, marks, note))
+    legend = [('', f'J of {counting}'), *(('second', f'J of {name}') for name in run.variants[:-1])] if counted else []
+    return {'heading': 'Overview', 'lead': lead, 'legend': legend, 'drawings': drawings}
 
 
 def write_report(folder: Path, run: RunResult) -> Path:
@@ -411,69 +360,32 @@ def write_report(folder: Path, run: RunResult) -> Path:
         UserError: It cannot be written, or the run names a protocol that there is not.
 
     """
-    counting, scores = run.variants[-1], run_scores(run, run.variants[-1])
-    truth, protocol = scores.j_mean is not None, find_protocol(run.protocol)
+    scores = run_scores(run, run.variants[-1])
+    truth = scores.j_mean is not None
     latency = [value for item in run.sequences for value in item.latency]
-    quantiles = np.percentile(latency or [0.0], (50, 95, 99)).tolist()
-    marks = dict(zip(('median', 'p95', 'p99'), quantiles, strict=True)) if latency else {}
-    # Kinds of footage where there are such, else each sequence.
-    parts = grouped(run) or {item.name: replace(run, sequences=(item,)) for item in run.sequences}
-    j = {name: [run_scores(part, variant).j_mean for variant in run.variants] for name, part in parts.items()}
-    counted = {name: values[-1] for name, values in j.items() if values[-1] is not None}
-    lead = 'There is no truth to score against: what follows is what the masks tell of themselves.'
-    if truth:
-        still = f'{scores.still_seconds:.1f} s here' if scores.still_seconds else 'no such footage here'
-        lead = (
-            f'Scored by the rule of {protocol.name}: {protocol.rule}. Recall is the share of frames over 0.5, decay '
-            "the loss from a sequence's first quarter to its last. Objects are counted in every frame scored, false "
-            f'alarms where nothing moves ({still}).'
-        )
-    legend = [('', f'J of {counting}'), *(('second', f'J of {name}') for name in run.variants[:-1])]
-    drawings = []
-    if len(counted) > 1 and scores.j_mean is not None:
-        others = {name: known(values[:-1]) for name, values in j.items()}
-        drawings.append(
-            _bars(
-                counted,
-                others,
-                scores.j_mean,
-                f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}',
-            )
-        )
-    if latency:
-        words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
-        note = f'Latency: {words}, longest {max(latency):.1f} ms; {len(latency):,} frames.'
-        drawings.append(_histogram(latency, marks, note))
-    signals, signal_table = _signal_table(run)
-    facts = {name: value for name, value in run.identity.items() if name not in {'configuration', 'variants'} and value}
+    quantiles = np.percentile(latency, (50, 95, 99)).tolist() if latency else ()
+    marks = dict(zip(('median', 'p95', 'p99'), quantiles, strict=False))
     made = [run.details.get(name) for name in ('flow', 'engine', 'machine')]
     problems = [('', text) for text in run.problems]
     problems += [(foreign(item.name), text) for item in run.sequences for text in item.problems]
-    shown = [_article(folder, run, place) for place in range(len(run.sequences))]
     keys = [('mask', 'red: mask'), *([('truth', 'blue outline: truth')] if truth else [])]
+    shown = [_article(folder, run, place) for place in range(len(run.sequences))]
+    facts = {name: value for name, value in run.identity.items() if name not in {'configuration', 'variants'} and value}
+    about = [('What was run', flat(facts)), ('Options of the detector', flat(run.identity.get('configuration') or {}))]
+    about.append(('Command, versions, machine', flat(run.details)))
+    lead = 'All that decides the numbers, and what they were made with.'
+    sections: list[Section] = [
+        _overview(run, scores, latency, marks),
+        _variants(run, truth=truth),
+        _sequences(run, truth=truth),
+        {'heading': 'Frames', 'lead': 'Click a picture to enlarge it.', 'legend': keys, 'articles': shown},
+        _signals(run),
+        {'heading': 'Problems', 'lead': '' if problems else 'None.', 'notes': problems},
+        {'heading': 'Configuration', 'lead': lead, 'facts': about},
+    ]
     return _render(
         folder / REPORT,
-        [
-            Section('Overview', lead, legend=legend if counted else (), drawings=drawings),
-            Section('Variants', table=_variant_table(run, truth=truth)),
-            Section(
-                'Sequences',
-                f'{counting}. Click a heading to sort; a name leads to its frames.',
-                table=_sequence_table(run, signals, truth=truth),
-            ),
-            Section('Frames', 'Click a picture to enlarge it.', legend=keys, articles=shown) if shown else None,
-            Section('Signals', 'What the masks tell without any truth.', table=signal_table) if signals else None,
-            Section('Problems', '' if problems else 'None.', items=problems),
-            Section(
-                'Configuration',
-                'All that decides the numbers, and what they were made with.',
-                facts=[
-                    ('What was run', flat(facts)),
-                    ('Options of the detector', flat(run.identity.get('configuration') or {})),
-                    ('Command, versions, machine', flat(run.details)),
-                ],
-            ),
-        ],
+        sections,
         title=title_of(run),
         eyebrow='Evaluation of moving object masks',
         under=' · '.join(str(part) for part in (run.identity.get('method'), *made) if part),
@@ -486,69 +398,56 @@ def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Pa
     """Write two runs side by side, with pictures from their folders; raises UserError where it cannot be written."""
     (left, right), differences, paired = comparison.names, comparison.differences, comparison.paired
     largest = max(map(abs, differences.values())) or 1.0
-    wins, losses = (sum(sign * value > 0 for value in differences.values()) for sign in (1, -1))
 
     def difference(value: float | None) -> Cell:
         return _cell(value, sign='+', bar=None if value is None else value / largest)
 
-    rows = [
-        [
-            Cell(foreign(pair.name), pair.name),
-            _count(pair.a.frames),
-            *map(_cell, (pair.a.j_mean, pair.b.j_mean)),
-            difference(pair.difference),
-            *map(_cell, (pair.a.f_mean, pair.b.f_mean)),
-            _cell(pair.f_difference, sign='+'),
-        ]
-        for pair in comparison.pairs
-    ]
+    rows = []
+    for pair in comparison.pairs:
+        rows.append([*_texts(foreign(pair.name)), _count(pair.a.frames), _cell(pair.a.j_mean), _cell(pair.b.j_mean)])
+        rows[-1] += [difference(pair.difference), _cell(pair.a.f_mean), _cell(pair.b.f_mean)]
+        rows[-1].append(_cell(pair.f_difference, sign='+'))
     heads = ['Sequence', 'Frames scored', f'J {left}', f'J {right}', 'Difference of J']
     heads += [f'F {left}', f'F {right}', 'Difference of F']
     below = [*_texts('Mean', ''), *map(_cell, comparison.means), difference(paired.mean)]
     apart = f'J of {right} minus J of {left}'
     interval = ' to '.join(number(bound, sign='+') for bound in paired.interval or ()) or NOTHING
     error = '' if paired.standard_error is None else f'standard error {number(paired.standard_error)}'
-    cards = [
-        (apart, number(paired.mean, sign='+'), error),
-        ('95 % interval', interval, f'p {number(paired.p)}'),
-        (f'{right} is better on', f'{wins} of {paired.count}', f'worse on {losses}'),
-    ]
+    wins, losses = (sum(sign * value > 0 for value in differences.values()) for sign in (1, -1))
+    cards = [(apart, number(paired.mean, sign='+'), error), ('95 % interval', interval, f'p {number(paired.p)}')]
+    cards.append((f'{right} is better on', f'{wins} of {paired.count}', f'worse on {losses}'))
     for name, average, scores in zip(comparison.names, comparison.means, comparison.scores, strict=True):
         cards.append((f'J of {name}', number(average), f'F {number(scores.f_mean)}'))
     sequences = [{item.name: item for item in run.sequences} for run in comparison.runs]
-    articles: list[Article] = []
-    for name in sorted(differences, key=lambda name: (-abs(differences[name]), name))[:SHOWN]:
+    articles = []
+    for place, name in enumerate(sorted(differences, key=lambda name: (-abs(differences[name]), name))[:SHOWN]):
         # A sequence of one scored frame has a best frame alone.
-        pair = [
+        shots = [
             shot
-            for place in (0, 1)
-            for shot in _shots(folders[place], sequences[place][name], ('worst', 'best'), comparison.names[place])[:1]
+            for folder, there, lead in zip(folders, sequences, comparison.names, strict=True)
+            for shot in _shots(folder, there[name], ('worst', 'best'), lead)[:1]
         ]
-        if pair:
-            fact = f'J {number(differences[name], sign="+")}'
-            articles.append(Article(foreign(name), f'frames-{len(articles)}', fact, pair=pair))
+        fact = f'J {number(differences[name], sign="+")}'
+        articles.append({'name': foreign(name), 'anchor': f'frames-{place}', 'facts': fact, 'pair': shots})
     only = zip(comparison.names, comparison.only, strict=True)
     problems = [(f'only in {name}', foreign(', '.join(alone), 1000)) for name, alone in only if alone]
     problems += [('', note) for note in comparison.notes]
-    options = Table(['Option', left, right], [_texts(*option) for option in comparison.options], prose=True)
-    same = '' if options.rows else 'None: both runs were made with the same options, weights and versions.'
+    options = [_texts(*option) for option in comparison.options]
+    same = '' if options else 'None: both runs were made with the same options, weights and versions.'
     legend = [('', f'{right} has the higher J'), ('second', f'{left} has the higher J')]
     bars = [_bars(differences, {}, paired.mean, apart, signed=True)] if len(differences) > 1 else []
+    lead = f'A difference is {right} minus {left}. Click a heading to sort.'
+    made = {'heads': ['Option', left, right], 'rows': options, 'prose': True} if options else None
+    sections: list[Section] = [
+        {'heading': 'Overview', 'lead': METHOD, 'verdict': comparison.sentence, 'legend': legend, 'drawings': bars},
+        {'heading': 'Sequences', 'lead': lead, 'table': {'heads': heads, 'rows': rows, 'sort': True, 'below': below}},
+        {'heading': 'Frames', 'lead': 'The worst frame of each run, where they differ most.', 'articles': articles},
+        {'heading': 'Problems', 'lead': '' if problems else 'None.', 'notes': problems},
+        {'heading': 'Differences in configuration', 'lead': same, 'table': made},
+    ]
     return _render(
         path,
-        [
-            Section('Overview', METHOD, comparison.sentence, legend=legend if bars else (), drawings=bars),
-            Section(
-                'Sequences',
-                f'A difference is {right} minus {left}. Click a heading to sort.',
-                table=Table(heads, rows, sort=True, below=below),
-            ),
-            Section('Frames', 'The worst frame of each run, where they differ most.', articles=articles)
-            if articles
-            else None,
-            Section('Problems', '' if problems else 'None.', items=problems),
-            Section('Differences in configuration', same, table=options if options.rows else None),
-        ],
+        sections,
         title=f'{left} and {right}',
         eyebrow=f'Comparison on {title_of(comparison.runs[0])}',
         under=' · '.join(map(': '.join, zip(comparison.names, comparison.variants, strict=True))),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import make_folder, write_atomically
 from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.clips import Clip, fingerprint
@@ -39,12 +39,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Make a folder that of a run, or check that it is.
-
-    Raises:
-        UserError: It holds a run that differs or is damaged, or cannot be written.
-
-    """
+    """Make a folder that of a run, or check that it is; raises UserError where it holds another or a damaged one."""
     make_folder(folder / SEQUENCES)
     before = None
     if not overwrite:
@@ -82,7 +77,7 @@ def _kept(clip: Clip, method: Method, output: OutputOptions) -> tuple[SequenceRe
 def _line(result: SequenceResult, protocol: str) -> str:
     scores = sequence_scores(result, list(result.variants)[-1], protocol)
     j, f = ('  -  ' if value is None else f'{value:.3f}' for value in (scores.j_mean, scores.f_mean))
-    return f'{result.name:20s} J {j}  F {f}  {result.frame_count / max(result.seconds, 1e-9):5.1f} frames/s'
+    return f'{foreign(result.name):20s} J {j}  F {f}  {result.frame_count / max(result.seconds, 1e-9):5.1f} frames/s'
 
 
 def evaluate_clips(
@@ -121,14 +116,14 @@ def evaluate_clips(
                 results.append(before)
                 continue
             if reason:
-                bar.write(f'{clip.name:20s} {reason}')
-            bar.set_description(clip.name)
+                bar.write(f'{foreign(clip.name):20s} {reason}')
+            bar.set_description(foreign(clip.name))
             try:
                 result = SequencePass(clip, method, find_protocol(protocol), signals, output, bar.update).run()
             except UserError as error:
                 text = str(error)
                 failures.append(text if text.startswith(f'{clip.name}:') else f'{clip.name}: {text}')
-                bar.write(f'{clip.name:20s} left out: {error}')
+                bar.write(f'{foreign(clip.name):20s} left out: {error}')
                 continue
             write_atomically(output.folder / SEQUENCES / f'{clip.name}.json', json.dumps(asdict(result)).encode())
             results.append(result)
