@@ -1,4 +1,4 @@
-# make demo | test | test-fast | bench | eval | train | train-smoke | bench-train | build | env | lock | clean | help
+# make demo | test | test-fast | bench | eval | train | train-smoke | bench-train | build | env | docs | lock | clean | help
 #
 # Variables, each with its default:
 #   PYTHON=            makes the environment (python3); 3.10 to 3.13, with a sourced ROS 2 that distribution's own
@@ -26,7 +26,7 @@ export $(VARIABLES)
 PROGRAM := "$$VENV/bin/python" scripts/with_args.py ARGS "$$VENV/bin/python" -m
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-fast bench eval train train-smoke bench-train build env lock check clean help
+.PHONY: demo test test-fast bench eval train train-smoke bench-train build env docs lock check clean help
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -70,6 +70,9 @@ train-smoke: env  ## Train for a minute on rendered clips and check that both pl
 
 bench-train: env  ## Print samples per second and the wait for data of each stage of the training.
 	@$(PROGRAM) moving_object_detector.training.bench --json bench_train.json
+
+docs: env  ## Write the table of parameters in docs/ anew.
+	@scripts/make_docs.sh
 
 lock:  ## Make requirements/lock.txt anew, which has the hashes of all packages; needs uv (pip install uv).
 	@scripts/lock.sh

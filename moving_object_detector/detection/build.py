@@ -13,14 +13,10 @@ from moving_object_detector.detection.config import DetectorConfig, FlowConfig, 
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.setting import half_of
 from moving_object_detector.detection.stage import Stage
-from moving_object_detector.engines.base import Engine, MaskEngine, load_checked
+from moving_object_detector.engines.base import Engine, MaskEngine, load_checked, usable_cores
 from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.engines.cpu import usable_cores
 from moving_object_detector.engines.create import choose_device, create_engine, mask_precision
-from moving_object_detector.engines.fused_correlation import fuse_correlation
-from moving_object_detector.engines.merged import merge_upsampling
-from moving_object_detector.engines.quantised import quantise
-from moving_object_detector.engines.ranges_file import load_ranges, ranges_path
+from moving_object_detector.engines.experimental_gpu import fuse_correlation
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -28,6 +24,7 @@ from moving_object_detector.flow.raft_small import RaftSmallFlow
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.generator_forms import load_ranges, merge_upsampling, quantise, ranges_path
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_weights
@@ -36,7 +33,13 @@ RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
 
 def create_flow(
-    config: FlowConfig, device: torch.device, engine: Engine | None = None, batch: int = 1, threads: int = 0
+    config: FlowConfig,
+    device: torch.device,
+    engine: Engine | None = None,
+    batch: int = 1,
+    threads: int = 0,
+    *,
+    experimental_gpu: bool = False,
 ) -> FlowBackend:
     """Make the flow backend that the options describe.
 
@@ -46,6 +49,7 @@ def create_flow(
         engine: What runs PWC-Net, on that device; None: PyTorch. RAFT-small is always run by PyTorch.
         batch: Pairs that are usually estimated at once.
         threads: Pairs that DIS computes at a time; 0: one for each physical core.
+        experimental_gpu: Whether PWC-Net takes the Triton kernel on a GPU.
 
     Raises:
         UserError: The backend needs weights and has none, or not its own; the message says what to do.
@@ -58,7 +62,7 @@ def create_flow(
     if isinstance(network, RaftSmall):
         return RaftSmallFlow(network, size, device, config.iterations)
     network = cast('PWCNet', network)
-    if engine and engine.name == 'torch' and engine.device.type == 'cuda':
+    if experimental_gpu and engine and engine.name == 'torch' and engine.device.type == 'cuda':
         network = fuse_correlation(network, engine, size)
     return PwcFlow(network, size, device, partial(load_checked, engine) if engine else None, batch)
 
@@ -146,7 +150,14 @@ def build_detector(
     check_refinement(config.refinement.method)
     device = choose_device(config.device)
     generator, size, trained, flow_input = load_generator(config)
-    make = partial(create_engine, config.engine, device, threads=config.threads, cache=cache or EngineCache())
+    make = partial(
+        create_engine,
+        config.engine,
+        device,
+        threads=config.threads,
+        cache=cache or EngineCache(),
+        experimental_gpu=config.experimental_gpu,
+    )
     engine = make(precision=mask_precision(config.engine, device) if config.precision == 'auto' else config.precision)
     # Masks bear less than float32; what it does to flow depends on the weights.
     flow_engine = make(precision='float32') if config.precision in ('auto', 'int8') else engine
@@ -160,5 +171,7 @@ def build_detector(
     smaller = None
     if half and all(side >= least for side, least in zip(half_of(size), trained, strict=True)):
         smaller = MaskEngine(engine, network, half_of(size), batch)
-    flow = create_flow(config.flow, device, flow_engine, batch, config.threads)
+    flow = create_flow(
+        config.flow, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
+    )
     return Detector(flow, masks, size, flow_input, config, stage, smaller)

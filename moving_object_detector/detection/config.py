@@ -99,8 +99,7 @@ class DetectorConfig:
     model: str = option('', 'Generator weights, .safetensors; empty: the model that comes with the package.')
     engine: str = option(
         'auto',
-        'What runs the generator and PWC-Net; auto: OpenVINO on a CPU and TensorRT on a GPU where they are installed, '
-        'else PyTorch.',
+        'What runs the generator and PWC-Net; auto: OpenVINO on a CPU where it is installed, else PyTorch.',
         choices=('auto', 'torch', 'openvino', 'torch_tensorrt'),
     )
     precision: str = option(
@@ -114,6 +113,9 @@ class DetectorConfig:
     width: int = option(0, "Width of the generator's input, multiple of 4; 0: the model's own.", low=0, high=4096)
     threads: int = option(
         0, 'CPU threads of the networks, and pairs that DIS computes at a time; 0: one for each core.', low=0, high=256
+    )
+    experimental_gpu: bool = option(
+        False, 'Take CUDA graphs and a Triton kernel for PWC-Net, which have not run on a GPU, with engine torch.'
     )
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)

@@ -9,13 +9,13 @@ from torch import Tensor
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.detection.stage import Stage, unwatched
 from moving_object_detector.engines.base import MaskEngine
-from moving_object_detector.engines.cuda_graph import CudaGraphs
+from moving_object_detector.engines.experimental_gpu import CudaGraphs
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import FlowInput
 
 
 class PairVotes:
-    """Computes the masks of a batch of pairs; on a GPU, where the engine allows it, as one CUDA graph.
+    """Computes the masks of a batch of pairs; as one CUDA graph where the engine allows it.
 
     Args:
         engine: Runs the generator.

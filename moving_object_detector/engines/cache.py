@@ -10,14 +10,19 @@ checked there and loaded from there. Never copy such files from somebody else; m
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from torch import Tensor, nn
 
 from moving_object_detector.common.files import atomic_file
 
@@ -26,6 +31,9 @@ LONGEST_HEADER: Final = 16384
 LONGEST_VALUE: Final = 60
 MOST_FILES: Final = 16
 """The ones not used for longest are removed beyond this."""
+INTERVAL: Final = 15.0
+"""Seconds from one sign of life of a build to the next."""
+PACKAGE: Final = 'moving_object_detector'
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 Key = Mapping[str, str]
@@ -99,7 +107,7 @@ class EngineCache:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_owner(self.folder.stat(), 'its folder')
-            with _alone(path), atomic_file(path) as file:
+            with atomic_file(path) as file:
                 _make_private(file.fileno())
                 file.write(MAGIC + json.dumps(header).encode() + b'\n')
                 file.write(payload)
@@ -117,24 +125,6 @@ class EngineCache:
         files = sorted(self.folder.glob('*.engine'), key=lambda file: file.stat().st_mtime)
         for file in files[:-MOST_FILES]:
             file.unlink(missing_ok=True)
-            _lock_of(file).unlink(missing_ok=True)
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_suffix('.lock')
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the right to write a file; a process that ends gives it back."""
-    import fcntl
-
-    with _lock_of(path).open('ab') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _UnusableError('another process is writing it') from error
-        yield
 
 
 def _make_private(descriptor: int) -> None:
@@ -192,3 +182,44 @@ def _differences(found: object, key: Key) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + '...'
+
+
+def code_hash(module: nn.Module, *others: object) -> str:
+    """Return the SHA-256 of this project's source files that a module, its parts and other objects are written in."""
+    files = set()
+    for kind in {type(each) for each in (*module.modules(), *others)}:
+        source = inspect.getsourcefile(kind) if kind.__module__.startswith(PACKAGE) else None
+        files.add(Path(source) if source else None)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if file is not None):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def shapes_text(examples: Iterable[Tensor], *, batch: bool) -> str:
+    """Return the sizes of inputs as text, with or without the batch."""
+    return ' '.join('x'.join(map(str, each.shape if batch else ('n', *each.shape[1:]))) for each in examples)
+
+
+@contextmanager
+def building(what: str, library: str, interval: float = INTERVAL) -> Iterator[None]:
+    """Log that an engine is built, that it still is, and how long it took; that last only if it succeeded.
+
+    What takes longer than ``interval`` is a warning, so that it shows where nobody has set up logging.
+    """
+    started = time.monotonic()
+    over = threading.Event()
+
+    def report() -> None:
+        while not over.wait(interval):
+            _log.warning('%s: %s is still building, %.0f s so far', what, library, time.monotonic() - started)
+
+    reporter = threading.Thread(target=report, name='progress', daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reporter.join()
+    took = time.monotonic() - started
+    _log.log(logging.WARNING if took > interval else logging.INFO, '%s: built in %.1f s', what, took)

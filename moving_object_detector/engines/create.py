@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_engine(name: str, device: torch.device) -> str:
-    """Return the engine that a name stands for; ``auto``: the fastest that is installed for the device.
+    """Return the engine that a name stands for; ``auto``: OpenVINO on a CPU where it is installed, else PyTorch.
 
     Raises:
         UserError: There is no such engine.
@@ -47,8 +47,7 @@ def choose_engine(name: str, device: torch.device) -> str:
         raise UserError(f'engine is {name!r}, but takes one of {", ".join(ENGINES)}')
     if name != 'auto':
         return name
-    best = {'cpu': 'openvino', 'cuda': 'torch_tensorrt'}[device.type]
-    return best if find_spec(best) is not None else 'torch'
+    return 'openvino' if device.type == 'cpu' and find_spec('openvino') is not None else 'torch'
 
 
 def mask_precision(name: str, device: torch.device) -> str:
@@ -69,7 +68,13 @@ def mask_precision(name: str, device: torch.device) -> str:
 
 
 def create_engine(
-    name: str, device: torch.device, *, precision: str = 'auto', threads: int = 0, cache: EngineCache | None = None
+    name: str,
+    device: torch.device,
+    *,
+    precision: str = 'auto',
+    threads: int = 0,
+    cache: EngineCache | None = None,
+    experimental_gpu: bool = False,
 ) -> Engine:
     """Make an engine.
 
@@ -80,6 +85,7 @@ def create_engine(
         precision: ``auto`` (float32), ``float32``, ``float16``, ``bfloat16`` or, for OpenVINO, ``int8``.
         threads: CPU threads; 0: one for each physical core.
         cache: Where engines that take long to build are kept; None: nowhere.
+        experimental_gpu: Whether PyTorch captures CUDA graphs, which have not run on a GPU.
 
     Raises:
         UserError: There is no such engine, it is not installed, or not for this device or precision.
@@ -105,4 +111,4 @@ def create_engine(
         return TensorRtEngine(device, precision, cache)
     if threads and device.type == 'cpu':
         torch.set_num_threads(threads)
-    return TorchEngine(device, precision)
+    return TorchEngine(device, precision, graphs=experimental_gpu)

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.engines.base import Runner
-from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.engines.cpu import usable_cores
-from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
-from moving_object_detector.engines.progress import building
+from moving_object_detector.engines.base import Runner, usable_cores
+from moving_object_detector.engines.cache import EngineCache, building, code_hash, shapes_text
+from moving_object_detector.networks.weights import weights_hash
 
 T = TypeVar('T')
 HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
@@ -106,7 +104,7 @@ class OpenVinoEngine:
             'device': _cpu_name(core),
             'precision': self.precision,
             'shapes': shapes_text(examples, batch=False),
-            'weights': weights_hash(module),
+            'weights': weights_hash(module.state_dict()),
         }
         made_by = {
             'openvino': openvino.get_version(),

@@ -19,11 +19,9 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
-from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
-from moving_object_detector.engines.fixed_batch import FixedBatch
-from moving_object_detector.engines.progress import building
+from moving_object_detector.engines.cache import EngineCache, building, code_hash, shapes_text
 from moving_object_detector.engines.torch_engine import placed, real_precision
+from moving_object_detector.networks.weights import weights_hash
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +81,7 @@ class TensorRtEngine:
             'device': f'{torch.cuda.get_device_name(self.device)} {torch.cuda.get_device_capability(self.device)}',
             'precision': self.precision,
             'shapes': shapes_text(inputs, batch=True),
-            'weights': weights_hash(module),
+            'weights': weights_hash(module.state_dict()),
         }
         made_by = {**versions(), 'code': code_hash(module, self)}
         with torch.cuda.device(self.device):
@@ -179,3 +177,36 @@ def _driver() -> str:
     except OSError:
         return 'unknown'
     return str(number.value)
+
+
+class FixedBatch:
+    """Splits longer batches and fills up shorter ones with copies of the last row.
+
+    Args:
+        run: The network, for exactly ``batch`` rows.
+        batch: Its rows.
+        small: What runs up to half as many rows, for which a full batch would be waste; None: ``run`` as well.
+
+    """
+
+    def __init__(self, run: Runner, batch: int, small: Runner | None = None) -> None:
+        self._run = run
+        self._batch = batch
+        self._small = small
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the network's outputs for all rows."""
+        parts = [
+            self._part(*(tensor[start : start + self._batch] for tensor in inputs))
+            for start in range(0, inputs[0].shape[0], self._batch)
+        ]
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    def _part(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        rows = inputs[0].shape[0]
+        if self._small is not None and 2 * rows <= self._batch:
+            return self._small(*inputs)
+        missing = self._batch - rows
+        if missing:
+            inputs = tuple(torch.cat((tensor, tensor[-1:].expand(missing, *tensor.shape[1:]))) for tensor in inputs)
+        return tuple(output[:rows] for output in self._run(*inputs))

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
-from moving_object_detector.engines.cuda_graph import CudaGraphs
+from moving_object_detector.engines.experimental_gpu import CudaGraphs
 
 
 class TorchEngine:
-    """Runs networks eagerly, channels last; on a GPU as CUDA graphs of the batch sizes that keep coming.
+    """Runs networks eagerly, channels last.
 
     Args:
         device: Where it runs.
         precision: ``auto`` (float32), ``float32``, or on a GPU ``float16`` or ``bfloat16``. On a GPU convolutions in
             float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
-        graphs: Whether to capture CUDA graphs on a GPU.
+        graphs: Whether to capture CUDA graphs of the batch sizes that keep coming, on a GPU; that has not run on one.
 
     Raises:
         UserError: Half precision on a CPU.
@@ -28,7 +28,7 @@ class TorchEngine:
 
     name = 'torch'
 
-    def __init__(self, device: torch.device, precision: str = 'auto', *, graphs: bool = True) -> None:
+    def __init__(self, device: torch.device, precision: str = 'auto', *, graphs: bool = False) -> None:
         self.device = device
         wanted = 'float32' if precision == 'auto' else precision
         if device.type == 'cpu' and wanted != 'float32':

@@ -81,18 +81,19 @@ def _file_content(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> b
     """
     plain = save(dict(state))
     start = 8 + int.from_bytes(plain[:8], 'little')
-    text = {**metadata, CHECKSUM: _digest(state, metadata)}
+    text = {**metadata, CHECKSUM: weights_hash(state, metadata)}
     header = {'__metadata__': dict(sorted(text.items())), **json.loads(plain[8:start])}
     coded = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
     coded += b' ' * (-len(coded) % 8)
     return len(coded).to_bytes(8, 'little') + coded + plain[start:]
 
 
-def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    total = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Return the SHA-256 of a module's state (names, types, shapes and values) and of metadata where it is given."""
+    total = hashlib.sha256(b'' if metadata is None else json.dumps(dict(metadata), sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
-        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)} '.encode())
-        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)};'.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -203,7 +204,7 @@ def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, st
             f'{path}: is not a whole safetensors file ({foreign(error, 200)}); copy or download it again, '
             f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
-    if tensors and checksum and _digest(state, metadata) != checksum:
+    if tensors and checksum and weights_hash(state, metadata) != checksum:
         raise ModelError(f'{path}: is damaged, this is not what was saved; copy it again from its source')
     return state, metadata
 

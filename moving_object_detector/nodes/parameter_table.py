@@ -1,4 +1,4 @@
-"""The README's table of parameters, printed from the options."""
+"""The table of parameters in docs/parameters.md, printed from the options."""
 
 from __future__ import annotations
 

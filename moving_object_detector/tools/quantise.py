@@ -41,9 +41,8 @@ def samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]
 def measure(arguments: argparse.Namespace) -> int:
     """Measure as the command line asks and say what was written."""
     from moving_object_detector.common.files import default_model
-    from moving_object_detector.engines.quantised import measure_ranges
-    from moving_object_detector.engines.ranges_file import ranges_path, save_ranges
     from moving_object_detector.networks.generator import Generator
+    from moving_object_detector.networks.generator_forms import measure_ranges, ranges_path, save_ranges
     from moving_object_detector.networks.weights import load_network
 
     model: Path = arguments.model or default_model()

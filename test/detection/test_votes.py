@@ -14,7 +14,7 @@ from moving_object_detector.detection.stage import unwatched
 from moving_object_detector.detection.votes import PairVotes
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
-from moving_object_detector.engines.cuda_graph import CudaGraphs
+from moving_object_detector.engines.experimental_gpu import CudaGraphs
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 

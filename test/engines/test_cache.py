@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from moving_object_detector.engines.cache import MAGIC, MOST_FILES, EngineCache, default_folder
-from moving_object_detector.engines.fingerprint import code_hash, shapes_text, weights_hash
+from moving_object_detector.engines.cache import (
+    MAGIC,
+    MOST_FILES,
+    EngineCache,
+    code_hash,
+    default_folder,
+    shapes_text,
+)
+from moving_object_detector.networks.weights import weights_hash
 
 WHAT = {'label': 'toy', 'engine': 'openvino', 'device': 'a CPU', 'shapes': 'nx3x4', 'weights': 'ab' * 32}
 MADE_BY = {'openvino': '2026.4', 'code': 'cd' * 32}
@@ -183,20 +190,6 @@ def test_a_full_disk(filled, caplog, full_disk):
     assert filled.load(WHAT, MADE_BY) == PAYLOAD
 
 
-def test_another_process_that_writes_the_same_file(filled, caplog):
-    """It holds the file's lock and is stopped; nobody waits for it, and its end frees the file."""
-    lock = filled.path(WHAT).with_suffix('.lock')
-    code = f'import fcntl; f = open({str(lock)!r}, "ab"); fcntl.flock(f, fcntl.LOCK_EX); print("held"); input()'
-    with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b'held\n'
-        assert not filled.store(WHAT, MADE_BY, b'new')
-        assert 'is not written: another process is writing it' in caplog.text
-        assert filled.load(WHAT, MADE_BY) == PAYLOAD
-        other.kill()
-    assert filled.store(WHAT, MADE_BY, b'new')
-    assert filled.load(WHAT, MADE_BY) == b'new'
-
-
 def test_writers_at_once(cache):
     """Four processes write and read one file fifty times: nobody ever sees half an engine."""
     code = f"""
@@ -217,8 +210,7 @@ for _ in range(50):
     ]
     output = ''.join(process.communicate(timeout=120)[0] for process in processes)
     assert [process.returncode for process in processes] == [0] * 4
-    assert 'damaged' not in output
-    assert all('another process is writing it' in line for line in output.splitlines())
+    assert not output
 
 
 def test_the_ones_not_used_for_longest_are_removed(cache):
@@ -242,11 +234,11 @@ def test_where_it_is(monkeypatch, tmp_path):
 
 
 def test_the_key_follows_weights_shapes_and_code(toy, toy_inputs):
-    before = weights_hash(toy)
-    assert weights_hash(toy) == before
+    before = weights_hash(toy.state_dict())
+    assert weights_hash(toy.state_dict()) == before
     with torch.no_grad():
         toy.conv.bias[0] += 1e-6
-    assert weights_hash(toy) != before
+    assert weights_hash(toy.state_dict()) != before
     assert shapes_text(toy_inputs(3), batch=True) == '3x1x8x12 3x2x8x12'
     assert shapes_text(toy_inputs(3), batch=False) == 'nx1x8x12 nx2x8x12'
     from moving_object_detector.networks.generator import Generator
@@ -291,9 +283,3 @@ def test_openvino_keeps_what_takes_long_only(cache, toy, toy_inputs):
 
     OpenVinoEngine(cache=cache, worth_keeping=1000).load(toy, toy_inputs(1), 'toy')
     assert not list(cache.folder.glob('*'))
-
-
-def test_a_header_of_brackets(filled, caplog):
-    path = filled.path(WHAT)
-    path.write_bytes(MAGIC + b'[' * 16000 + b'\n')
-    assert refused(filled, caplog, 'its header is damaged')

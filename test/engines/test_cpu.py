@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from moving_object_detector.engines.cpu import usable_cores
+from moving_object_detector.engines.base import usable_cores
 
 ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else list(range(os.cpu_count() or 1))
 

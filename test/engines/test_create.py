@@ -62,11 +62,13 @@ def test_auto_takes_pytorch_where_nothing_else_is_installed(monkeypatch):
         create_engine('torch_tensorrt', GPU)
 
 
-def test_auto_takes_tensorrt_on_a_gpu_where_it_is_installed(monkeypatch, tmp_path):
+def test_auto_takes_the_plain_road_on_a_gpu(monkeypatch, tmp_path):
     (tmp_path / 'torch_tensorrt.py').write_text('')
     monkeypatch.syspath_prepend(tmp_path)
-    assert choose_engine('auto', GPU) == 'torch_tensorrt'
-    assert choose_engine('torch', GPU) == 'torch'
+    assert choose_engine('auto', GPU) == 'torch'
+    assert choose_engine('torch_tensorrt', GPU) == 'torch_tensorrt'
+    assert not create_engine('auto', GPU, precision='float16').capturable
+    assert create_engine('auto', GPU, precision='float16', experimental_gpu=True).capturable
 
 
 def test_pytorch_when_asked_for():

@@ -190,8 +190,8 @@ def test_the_gpu_agrees_with_the_cpu(generator, name, precision):
 @needs_gpu
 def test_a_cuda_graph_gives_what_eager_execution_gives(toy, toy_inputs):
     device = torch.device('cuda')
-    graphed = TorchEngine(device).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
-    eager = TorchEngine(device, graphs=False).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
+    graphed = TorchEngine(device, graphs=True).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
+    eager = TorchEngine(device).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
     kept = []
     for seed in range(8):
         inputs = [tensor.to(device) for tensor in toy_inputs(3, seed)]

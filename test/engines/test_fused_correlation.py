@@ -22,7 +22,7 @@ import torch
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.engines.create import create_engine
-from moving_object_detector.engines.fused_correlation import fuse_correlation
+from moving_object_detector.engines.experimental_gpu import fuse_correlation
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.networks import pwcnet

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from moving_object_detector.engines.progress import building
+from moving_object_detector.engines.cache import building
 
 
 def test_a_short_build_says_when_it_is_over(caplog):

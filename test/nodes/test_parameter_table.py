@@ -1,4 +1,4 @@
-"""One table of parameters: the README and the files in config/ say what the options say."""
+"""One table of parameters: docs/parameters.md and the files in config/ say what the options say."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_it_can_be_printed(capsys):
     assert capsys.readouterr().out == parameter_table() + '\n'
 
 
-def test_the_readme_has_the_table():
-    text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    assert text.count(BEGIN) == text.count(END) == 1, f'README.md must have one table between {BEGIN} and {END}'
+def test_the_documentation_has_the_table():
+    text = (ROOT / 'docs' / 'parameters.md').read_text(encoding='utf-8')
+    assert text.count(BEGIN) == text.count(END) == 1, f'one table between {BEGIN} and {END}'
     table = text.partition(BEGIN)[2].partition(END)[0].strip()
-    assert table == parameter_table(), 'paste: python -m moving_object_detector.nodes.parameter_table'
+    assert table == parameter_table(), 'run: make docs'
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'config').glob('[!t]*.yaml')), ids=lambda path: path.name)

@@ -1,21 +1,29 @@
-"""CUDA graphs: what a network launches, recorded once for each batch size and launched as one."""
+"""What has been written for GPUs and has not run on one; on by the option ``experimental_gpu`` alone.
+
+CUDA graphs: what a network launches, recorded once for each batch size and launched as one. And PWC-Net's warp and
+cost volume by one Triton kernel (``correlation_kernel.py``).
+"""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from moving_object_detector.engines.base import Runner
+from moving_object_detector.engines.base import Engine, Runner
+from moving_object_detector.networks.pwcnet import PWCNet, padded
 
 SEEN_BEFORE_CAPTURE = 3
 """Calls with a batch size that run eagerly; they are the warm-up that a capture needs."""
 MOST_GRAPHS = 4
 """Each holds the memory of its batch."""
+_log = logging.getLogger(__name__)
 _within: ContextVar[bool] = ContextVar('within', default=False)
 """Whether what runs belongs to a greater graph, of which its launches will be a part."""
 
@@ -58,7 +66,7 @@ class CudaGraphs:
                     self._graphs[batch] = self._capture(inputs)
                 except RuntimeError as error:
                     self._gave_up = True
-                    logging.getLogger(__name__).warning('no CUDA graph, the network runs eagerly: %s', error)
+                    _log.warning('no CUDA graph, the network runs eagerly: %s', error)
                     return self._run(*inputs)
             graph = self._graphs[batch]
             for kept, tensor in zip(graph.inputs, inputs, strict=True):
@@ -91,3 +99,39 @@ class CudaGraphs:
         with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
             outputs = self._as_a_whole(kept)
         return _Graph(graph, kept, outputs)
+
+
+def fuse_correlation(network: PWCNet, engine: Engine, size: tuple[int, int]) -> PWCNet:
+    """Return the network as the engine is fastest with it; the log says which that is.
+
+    The kernel is compiled here, which takes some seconds the first time and is kept in Triton's cache. Triton needs a C
+    compiler for that.
+
+    Args:
+        network: With its weights loaded; stays as it is.
+        engine: Runs modules as they are, that is ``torch``.
+        size: (height, width) of the images, rounded up to multiples of 64.
+
+    Returns:
+        A copy that uses the kernel, for inference alone; the network itself where Triton is not installed or fails.
+
+    """
+    if find_spec('triton') is None:
+        _log.info('PWC-Net: warp and cost volume by PyTorch; Triton, which is faster, is not installed')
+        return network
+    fused = copy.deepcopy(network)
+    try:
+        from moving_object_detector.engines.correlation_kernel import correlate
+
+        fused.correlate = correlate
+        image = torch.zeros(1, 3, *padded(size))
+        run = engine.load(fused, (image, image), 'PWC-Net')
+        image = image.to(engine.device)
+        # Fetched, since a GPU says only then what went wrong.
+        run(image, image)[0].cpu()
+    except Exception as error:  # noqa: BLE001 - a compiler and a driver fail in any way, and PyTorch does as well
+        reason = str(error).strip().partition('\n')[0]
+        _log.warning('PWC-Net: warp and cost volume by PyTorch; Triton fails: %s: %s', type(error).__name__, reason)
+        return network
+    _log.info('PWC-Net: warp and cost volume by one Triton kernel')
+    return fused

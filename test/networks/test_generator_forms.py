@@ -1,4 +1,4 @@
-"""The generator in 8-bit integers: the rounding by hand, the ranges, their file, and real integer kernels."""
+"""Merged upsampling against loops; 8-bit integers: rounding by hand, ranges, their file, real integer kernels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from moving_object_detector.common.errors import ModelError, UserError
 from moving_object_detector.detection.build import build_detector
@@ -17,11 +18,19 @@ from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import create_engine
-from moving_object_detector.engines.fingerprint import weights_hash
-from moving_object_detector.engines.quantised import FLOATING, QuantisedConv, measure_ranges, quantise
-from moving_object_detector.engines.ranges_file import load_ranges, ranges_path, save_ranges
 from moving_object_detector.networks.generator import Generator, ScaledConv
-from moving_object_detector.networks.weights import save_network
+from moving_object_detector.networks.generator_forms import (
+    FLOATING,
+    MergedConv,
+    QuantisedConv,
+    load_ranges,
+    measure_ranges,
+    merge_upsampling,
+    quantise,
+    ranges_path,
+    save_ranges,
+)
+from moving_object_detector.networks.weights import save_network, weights_hash
 from moving_object_detector.tools import quantise as program
 
 CPU = torch.device('cpu')
@@ -33,6 +42,16 @@ def inputs(seed, batch=3):
     rng = torch.Generator().manual_seed(seed)
     image, flow = torch.rand(batch, 3, *SIZE, generator=rng) - 0.5, torch.randn(batch, 2, 4, 8, generator=rng)
     return image, torch.nn.functional.interpolate(flow, SIZE, mode='bilinear')
+
+
+@pytest.fixture(scope='module')
+def generator() -> Generator:
+    """Random weights whose masks go from near 0 to near 1."""
+    torch.manual_seed(5)
+    generator = Generator().eval()
+    with torch.no_grad():
+        generator.conv17.gamma.fill_(30.0)
+    return generator
 
 
 @pytest.fixture(scope='module')
@@ -48,6 +67,46 @@ def layer(inputs=4, outputs=3, **options):
         made.beta.normal_()
         made.conv.bias.normal_()
     return made.eval()
+
+
+@pytest.mark.parametrize('size', [(1, 1), (4, 6), (5, 3)])
+def test_layer_against_loops(size):
+    """Each output by nine products of the enlarged image, its border zero."""
+    torch.manual_seed(1)
+    layer = ScaledConv(2, 3)
+    with torch.no_grad():
+        for parameter in (layer.gamma, layer.beta, layer.conv.bias):
+            parameter.normal_()
+    x = torch.randn(2, 2, *size)
+    large = np.pad(x.numpy().repeat(2, 2).repeat(2, 3), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    weight, bias, gamma, beta = (
+        value.detach().numpy() for value in (layer.conv.weight, layer.conv.bias, layer.gamma, layer.beta)
+    )
+    expected = np.zeros((2, 3, 2 * size[0], 2 * size[1]))
+    for row in range(2 * size[0]):
+        for column in range(2 * size[1]):
+            window = large[:, :, row : row + 3, column : column + 3]
+            sums = np.einsum('biyx,oiyx->bo', window, weight) + bias
+            expected[:, :, row, column] = sums * gamma / np.sqrt(1.001) + beta
+    with torch.no_grad():
+        np.testing.assert_allclose(MergedConv(layer).upsampled(x).numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(layer.upsampled(x).numpy(), expected, atol=1e-5)
+
+
+def test_generator_is_the_same_with_less_work(generator):
+    torch.manual_seed(2)
+    image, flow = torch.rand(2, 3, 32, 64) - 0.5, torch.randn(2, 2, 32, 64)
+    merged = merge_upsampling(generator)
+    work = []
+    masks = []
+    for network in (generator, merged):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            masks.append(network(image, flow))
+        work.append(counter.get_total_flops())
+    torch.testing.assert_close(masks[1], masks[0], atol=1e-5, rtol=0)
+    assert masks[0].std() > 0.05
+    # PyTorch counts a transposed convolution by its inputs: 16 taps for 4 outputs.
+    assert work[1] < 0.9 * work[0]
 
 
 @pytest.mark.parametrize('options', [{}, {'stride': 2}, {'dilation': 4}])
@@ -105,14 +164,16 @@ def test_no_samples(generator):
 def test_measuring_leaves_nothing_behind(generator, ranges):
     assert not any(module._forward_pre_hooks for module in generator.modules())
     assert set(ranges) == {f'conv{n}' for n in range(1, 18)} - set(FLOATING)
-    assert weights_hash(quantise(generator, ranges)) != weights_hash(generator)
+    assert weights_hash(quantise(generator, ranges).state_dict()) != weights_hash(generator.state_dict())
 
 
 def test_networks_of_other_ranges_are_told_apart(generator, ranges):
     """Also where only the lowest value differs, which no weight shows; else a cached engine would be the wrong one."""
     other = {name: bounds.clone() for name, bounds in ranges.items()}
     other['conv5'][0] *= 0.5
-    assert weights_hash(quantise(generator, ranges)) != weights_hash(quantise(generator, other))
+    assert weights_hash(quantise(generator, ranges).state_dict()) != weights_hash(
+        quantise(generator, other).state_dict()
+    )
 
 
 @needs_openvino

@@ -1,0 +1,274 @@
+"""The generator in other forms, for inference: upsampling merged into convolutions, 8-bit integers and their ranges.
+
+**Merged**: a 3x3 convolution of an image whose pixels are repeated twice sees only 2x2 different pixels, so it is a
+transposed convolution of the small image: 4x4 taps at stride 2, and 4 products for each output in place of 9. The two
+layers where the generator upsamples are a quarter of its work.
+
+**Quantised**: each layer rounds its input to 256 levels between 0-aligned bounds, and its weights to 255 levels for
+each output channel; OpenVINO turns such a layer into one convolution of integers. The channels of an input differ up
+to a hundredfold in range, so each is first divided by a factor that its weights are multiplied by (SmoothQuant, Xiao
+et al. 2023, equation 4, migration strength one half); the factors cost nothing, as they merge with the rounding. The
+first layer, whose input is image and flow, and the two narrow last ones stay in floating point: rounding harms most
+there, and they cost little.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moving_object_detector.common.errors import ModelError
+from moving_object_detector.common.files import write_atomically
+from moving_object_detector.networks.generator import BATCH_NORM_EPSILON, Generator, ScaledConv
+from moving_object_detector.networks.layers import repeat_twice, same_padding
+from moving_object_detector.networks.weights import weights_hash
+
+UPSAMPLING: Final = ('conv13', 'conv15')
+SPREAD: Final = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+"""Which of the three taps add up in each of the four along one dimension."""
+FLOATING: Final = ('conv1', 'conv16', 'conv17')
+"""Layers that are not quantised."""
+TYPICAL: Final = 0.9
+"""Quantile over samples of a channel's extremes that is taken for its bounds: rarer ones would coarsen all others."""
+ACTIVATION_LEVELS: Final = 255
+WEIGHT_LEVELS: Final = 127
+SMALLEST: Final = 1e-6
+"""Bounds, weights and factors of dead channels are taken for this."""
+
+Ranges = Mapping[str, Tensor]
+"""For each quantised layer (2, channels): lowest and highest value of each input channel, float32."""
+FORMAT: Final = '1'
+KIND: Final = 'int8 ranges'
+LARGEST: Final = 1 << 20
+"""Bytes: the file of this generator has a hundredth."""
+REMEDY: Final = 'run quantise on the model, or set precision to auto'
+
+
+class MergedConv(nn.Module):
+    """What :meth:`ScaledConv.upsampled` computes, in one transposed convolution.
+
+    Args:
+        layer: 3x3, stride 1, no dilation.
+
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: ScaledConv) -> None:
+        super().__init__()
+        conv = layer.conv
+        assert conv.bias is not None
+        assert (conv.kernel_size, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1))
+        scale = layer.gamma.detach() / math.sqrt(1.0 + BATCH_NORM_EPSILON)
+        spread = torch.tensor(SPREAD, device=scale.device, dtype=torch.float64)
+        weight = torch.einsum('oiyx,my,nx->iomn', conv.weight.detach().double(), spread, spread)
+        self.register_buffer('weight', weight.to(scale.dtype) * scale[:, None, None])
+        self.register_buffer('bias', conv.bias.detach() * scale + layer.beta.detach())
+
+    def upsampled(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2H, 2W)."""
+        return functional.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+
+
+def merge_upsampling(generator: Generator) -> Generator:
+    """Return a copy of the generator that computes the same with fewer products; for inference alone."""
+    result = copy.deepcopy(generator)
+    for name in UPSAMPLING:
+        setattr(result, name, MergedConv(getattr(generator, name)))
+    return result.eval()
+
+
+def quantised_layers(generator: Generator) -> dict[str, ScaledConv]:
+    """Return the layers that are quantised, by name."""
+    return {
+        name: layer
+        for name, layer in generator.named_children()
+        if isinstance(layer, ScaledConv) and name not in FLOATING
+    }
+
+
+@torch.inference_mode()
+def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Run the generator in float32 and note what its layers get.
+
+    Args:
+        generator: With its weights loaded, on the CPU.
+        batches: Images (B, 3, H, W) and prepared flows (B, 2, H, W), as the detector gives them.
+
+    Returns:
+        As :data:`Ranges`.
+
+    Raises:
+        ValueError: There is no batch.
+
+    """
+    extremes: dict[str, list[Tensor]] = {name: [] for name in quantised_layers(generator)}
+
+    def note(name: str, x: Tensor) -> None:
+        extremes[name].append(torch.stack((x.amin((2, 3)), x.amax((2, 3)))))
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+        for name, layer in quantised_layers(generator).items()
+    ]
+    try:
+        for image, flow in batches:
+            generator(image, flow)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not all(extremes.values()):
+        raise ValueError('no samples to measure ranges on')
+    rows = {name: torch.cat(found, 1) for name, found in extremes.items()}
+    # Zero is always within, since it is what the padding holds.
+    return {
+        name: torch.stack(
+            (found[0].quantile(1.0 - TYPICAL, 0).clamp_max(0.0), found[1].quantile(TYPICAL, 0).clamp_min(0.0))
+        )
+        for name, found in rows.items()
+    }
+
+
+def quantise(generator: Generator, ranges: Ranges) -> Generator:
+    """Return a copy of the generator whose layers round as integers do; in PyTorch it computes in float32.
+
+    Args:
+        generator: With its weights loaded.
+        ranges: Of its layers' inputs.
+
+    """
+    result = copy.deepcopy(generator)
+    for name, layer in quantised_layers(generator).items():
+        setattr(result, name, QuantisedConv(layer, ranges[name]))
+    return result.eval()
+
+
+class QuantisedConv(nn.Module):
+    """What :class:`ScaledConv` computes, with input and weights rounded as 8-bit integers.
+
+    Args:
+        layer: The layer in floating point.
+        bounds: (2, channels): lowest and highest value of each input channel.
+
+    """
+
+    inverse: Tensor
+    weight: Tensor
+    bias: Tensor
+    weight_step: Tensor
+    weight_zero: Tensor
+
+    def __init__(self, layer: ScaledConv, bounds: Tensor) -> None:
+        super().__init__()
+        conv = layer.conv
+        assert conv.bias is not None
+        self._kernel, self._stride, self._dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+        scale = layer.gamma.detach() / math.sqrt(1.0 + BATCH_NORM_EPSILON)
+        weight = conv.weight.detach() * scale[:, None, None, None]
+        largest = weight.abs().amax((0, 2, 3)).clamp_min(SMALLEST)
+        factor = (bounds.abs().amax(0).clamp_min(SMALLEST) / largest).sqrt()
+        weight = weight * factor[:, None, None]
+        lowest, highest = (bounds[0] / factor).min().item(), (bounds[1] / factor).max().item()
+        self._step = max((highest - lowest) / ACTIVATION_LEVELS, SMALLEST)
+        self._zero = min(round(-lowest / self._step), ACTIVATION_LEVELS)
+        step = (weight.abs().amax((1, 2, 3)) / WEIGHT_LEVELS).clamp_min(SMALLEST)
+        # Not used again, but what tells one quantised network from another has all its numbers.
+        self.register_buffer('bounds', bounds)
+        self.register_buffer('inverse', (1.0 / factor)[:, None, None])
+        self.register_buffer('weight', weight)
+        self.register_buffer('bias', conv.bias.detach() * scale + layer.beta.detach())
+        self.register_buffer('weight_step', step)
+        self.register_buffer('weight_zero', torch.zeros(len(step), dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
+        top, bottom = same_padding(x.shape[-2], self._kernel, self._stride, self._dilation)
+        left, right = same_padding(x.shape[-1], self._kernel, self._stride, self._dilation)
+        padding = (top, left)
+        if padding != (bottom, right):
+            # Before the rounding: OpenVINO has no integer convolution behind a padding.
+            x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
+        x = torch.fake_quantize_per_tensor_affine(x * self.inverse, self._step, self._zero, 0, ACTIVATION_LEVELS)
+        # Rounded here and not before: OpenVINO must see that these are integers.
+        weight = torch.fake_quantize_per_channel_affine(
+            self.weight, self.weight_step, self.weight_zero, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS
+        )
+        return functional.conv2d(x, weight, self.bias, self._stride, padding, self._dilation)
+
+    def upsampled(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2H, 2W) at stride 1: each pixel repeated twice, then convolved."""
+        return self(repeat_twice(x))  # type: ignore[no-any-return]
+
+
+def ranges_path(model: Path) -> Path:
+    """Return where the ranges of a model file are: NAME-int8.safetensors next to NAME.safetensors."""
+    return model.with_name(f'{model.stem}-int8{model.suffix}')
+
+
+def save_ranges(path: Path, generator: Generator, ranges: Ranges, metadata: Mapping[str, str]) -> None:
+    """Write ranges; a reader sees the old file or the new one.
+
+    Args:
+        path: The file.
+        generator: What they were measured on; the file is good for just these weights.
+        ranges: Of its layers' inputs.
+        metadata: Text about how they were measured.
+
+    Raises:
+        ModelError: The file cannot be written.
+
+    """
+    header = {**metadata, 'format': FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
+    try:
+        write_atomically(path, save({name: bounds.contiguous() for name, bounds in ranges.items()}, header))
+    except OSError as error:
+        raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
+
+
+def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
+    """Read and check ranges.
+
+    Args:
+        path: A file of :func:`save_ranges`.
+        generator: With its weights loaded, which the ranges must have been measured on.
+
+    Raises:
+        ModelError: The file is missing, damaged or of other weights; the message says what to do.
+
+    """
+    if not path.is_file():
+        raise ModelError(f'{path}: is missing; precision int8 needs the ranges of the model: {REMEDY}')
+    if path.stat().st_size > LARGEST:
+        raise ModelError(f'{path}: is too large to hold ranges; {REMEDY}')
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = dict(file.metadata() or {})
+            ranges = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f'{path}: cannot be read ({error}); {REMEDY}') from error
+    if metadata.get('kind') != KIND or metadata.get('format') != FORMAT:
+        raise ModelError(f'{path}: holds no int8 ranges of this version; {REMEDY}')
+    if metadata.get('weights') != weights_hash(generator.state_dict()):
+        raise ModelError(f'{path}: was measured on other weights than the model has; {REMEDY}')
+    _check(path, generator, ranges)
+    return ranges
+
+
+def _check(path: Path, generator: Generator, ranges: Mapping[str, Tensor]) -> None:
+    shapes = {name: (2, layer.conv.in_channels) for name, layer in quantised_layers(generator).items()}
+    found = {name: tuple(bounds.shape) for name, bounds in ranges.items() if bounds.dtype is torch.float32}
+    if found != shapes or len(ranges) != len(shapes):
+        raise ModelError(f'{path}: its tensors are not those of the generator; {REMEDY}')
+    for bounds in ranges.values():
+        if not bounds.isfinite().all() or (bounds[0] > 0).any() or (bounds[1] < 0).any():
+            raise ModelError(f'{path}: its ranges are not finite or leave out zero; {REMEDY}')
