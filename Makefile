@@ -5,7 +5,7 @@
 #   VENV=.venv         folder of the environment
 #   PIP_ARGS=          more arguments for pip when it installs PyTorch, such as the index of another build
 #   CRF=               0: do without the CRF refinement, which needs a C++ compiler
-#   INPUT=             demo: folder of frames, video or bag; without it a scene is rendered
+#   INPUT=             demo: folder of frames, video or bag; without it a flight is rendered
 #   OUT=               demo, eval: folder for the results; without it demo_output, evaluation_output
 #   RATE=0.2           demo: speed of playing; 1 is as recorded
 #   VIEW=              demo: 1 shows it live in a browser
