@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from moving_object_detector.detection.stage import Stage, unwatched
 from moving_object_detector.detection.votes import PairVotes
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.flow.upload import upload
+from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
 
@@ -204,10 +203,7 @@ class Detector:
 
     def _network_image(self, image: NDArray[np.uint8]) -> Tensor:
         """Return (3, h, w), RGB in [-0.5, 0.5] at the generator's present size, on its device."""
-        height, width = self.size
-        shrinks = image.shape[0] > height and image.shape[1] > width
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return upload(small, self.engine.device).permute(2, 0, 1).float() / 255.0 - 0.5
+        return network_image(image, self.size, self.engine.device)
 
     def _vote(self, pairs: list[tuple[Frame, Frame]]) -> None:
         """Compute the mask of each pair (frame, neighbour) and add it to the frame's average."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.detection.config import RefinementConfig, check_refinement
+from moving_object_detector.media.pixels import resize_image
 
 # Guided filter (He et al., ECCV 2010) on an image in [0, 1]: radius as a share of the width, and its edge scale.
 GUIDED_RADIUS: Final = 0.03
@@ -87,7 +88,7 @@ def refine(probability: NDArray[np.float32], image: NDArray[np.uint8], config: R
     if config.method != 'none' and probability.any():
         size = (min(config.width, width), min(config.height, height))
         probability = np.asarray(cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR), np.float32)
-        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        small = resize_image(image, (size[1], size[0]))
         if config.method == 'guided':
             probability = guided_filter(probability, small)
         else:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.evaluation.results import Picture
-from moving_object_detector.tools.contact_sheet import evenly_spaced
+from moving_object_detector.media.pictures import evenly_spaced
 
 TRUTH: Final = (64, 196, 255)
 """Outline of the truth: a blue that the colour-blind, too, tell from the mask's red and white."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +17,8 @@ from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.evaluation.results import Column
 from moving_object_detector.flow.dis import reduce_flow
 from moving_object_detector.flow.egomotion import fit_camera_motion
+from moving_object_detector.flow.upload import network_image
+from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.weights import load_network
 from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE, motion_units, squared
 
@@ -31,12 +32,7 @@ LEAST_SIDE: Final = 0.001
 
 def at_size(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Resize a mask (H, W), non-zero is True, to size (height, width): True where it covers half a pixel or more."""
-    share = (mask > 0).astype(np.float32)
-    if share.shape != size:
-        shrinks = size[0] < share.shape[0] and size[1] < share.shape[1]
-        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        share = np.asarray(cv2.resize(share, (size[1], size[0]), interpolation=way), np.float32)
-    return np.asarray(share >= HALF, np.bool_)
+    return np.asarray(resize_image((mask > 0).astype(np.float32), size) >= HALF, np.bool_)
 
 
 def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -130,8 +126,7 @@ class InpaintingScore:
         inside = at_size(prediction.mask, self._size)
         if not LEAST_SIDE <= inside.mean() <= 1 - LEAST_SIDE:
             return None
-        small = cv2.resize(prediction.image, (self._size[1], self._size[0]), interpolation=cv2.INTER_AREA)
-        image = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255.0 - 0.5
+        image = network_image(prediction.image, self._size)[None]
         flow = torch.from_numpy(np.nan_to_num(reduce_flow(prediction.flow, self._size))).permute(2, 0, 1)[None]
         flow = motion_units(flow - fit_camera_motion(flow) if self._residual else flow)
         mask = torch.from_numpy(inside)[None, None].float()

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moving_object_detector.media.pixels import resize_image
+
 PRESETS: Final = {
     'ultrafast': cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
     'fast': cv2.DISOPTICAL_FLOW_PRESET_FAST,
@@ -34,9 +36,7 @@ def reduce_flow(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     height, width = flow.shape[:2]
     if (height, width) == size:
         return flow
-    shrinks = size[0] < height and size[1] < width
-    resized = cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(resized * np.array((size[1] / width, size[0] / height), np.float32), np.float32)
+    return np.asarray(resize_image(flow, size) * np.array((size[1] / width, size[0] / height), np.float32), np.float32)
 
 
 class DisFlow:
@@ -66,8 +66,7 @@ class DisFlow:
 
     def features(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the grey image at the flow's size, uint8 (h, w)."""
-        small = cv2.resize(image, (self._size[1], self._size[0]), interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+        return np.asarray(cv2.cvtColor(resize_image(image, self._size), cv2.COLOR_RGB2GRAY), np.uint8)
 
     def estimate(
         self, sources: Sequence[NDArray[np.uint8]], targets: Sequence[NDArray[np.uint8]], size: tuple[int, int]

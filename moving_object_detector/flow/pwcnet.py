@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moving_object_detector.flow.upload import upload
+from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
 from moving_object_detector.networks.resize import resize_flow
 
@@ -81,9 +81,7 @@ class PwcFlow:
     @torch.inference_mode()
     def features(self, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         """Return levels 2 to 6 of the frame's feature pyramid, each (1, C, h, w)."""
-        height, width = self._size
-        shrinks = image.shape[0] > height
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        small = resize_image(image, self._size)
         # The authors' weights expect BGR.
         bgr = np.ascontiguousarray(small[:, :, ::-1].transpose(2, 0, 1))[None]
         return self._pyramid(upload(bgr, self._device).float() / 255.0)

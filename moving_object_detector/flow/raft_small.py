@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from moving_object_detector.flow.upload import upload
+from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.raft_small import SMALLEST_SIDE, STRIDE, Features, RaftSmall, upsample
 from moving_object_detector.networks.resize import resize_flow
 
@@ -42,9 +42,7 @@ class RaftSmallFlow:
     @torch.inference_mode()
     def features(self, image: NDArray[np.uint8]) -> Features:
         """Return the frame's matching and context features, each (1, C, h, w)."""
-        height, width = self._size
-        shrinks = image.shape[0] > height
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        small = resize_image(image, self._size)
         pixels = upload(np.ascontiguousarray(small.transpose(2, 0, 1))[None], self._device)
         return self._network.features(pixels.float() / 127.5 - 1.0)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.media.frames import FrameSource
+from moving_object_detector.media.pixels import resize_image
 
 TAG: Final = 202021.25
 
@@ -87,3 +91,49 @@ def flow_colours(flow: NDArray[np.float32], full: float | None = None) -> NDArra
     slow = speed[:, :, None]
     colour = np.where(slow <= 1, 1 - slow * (1 - hue), hue * 0.75)
     return np.asarray(np.floor(255.0 * colour) * known[:, :, None], np.uint8)
+
+
+def evenly_spaced(total: int, wanted: int) -> list[int]:
+    """Return ``wanted`` frame numbers (fewer if there are fewer) from 0 to ``total - 1``, both included."""
+    if wanted >= total:
+        return list(range(total))
+    return [round(k * (total - 1) / max(wanted - 1, 1)) for k in range(wanted)]
+
+
+def draw_sheet(images: Sequence[tuple[int, NDArray[np.uint8]]], columns: int, width: int) -> NDArray[np.uint8]:
+    """Draw labelled images in a grid.
+
+    Args:
+        images: Pairs of a frame number and its (H, W, 3) uint8 RGB image; the first gives the
+            cells' shape, and images of another shape are fitted into it.
+        columns: Cells in a row.
+        width: Width of a cell in pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    """
+    height = max(1, round(width * images[0][1].shape[0] / images[0][1].shape[1]))
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    gap = 4
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for cell, (number, image) in enumerate(images):
+        scale = min(width / image.shape[1], height / image.shape[0])
+        size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
+        picture: NDArray[np.uint8] = resize_image(image, size).copy()
+        # White on black is read on any picture.
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(picture, str(number), (5, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+        top, left = gap + cell // columns * (height + gap), gap + cell % columns * (width + gap)
+        sheet[top : top + size[0], left : left + size[1]] = picture
+    return sheet
+
+
+def select_frames(source: FrameSource, wanted: int) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Read a source once or twice and return evenly spaced frames with their numbers."""
+    total = source.frame_count
+    if total is None:
+        total = sum(1 for _ in source)
+    chosen = set(evenly_spaced(total, wanted))
+    return [(number, frame.image) for number, frame in enumerate(source) if number in chosen]

@@ -91,11 +91,11 @@ class SampleScale:
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resize an image (H, W) or (H, W, C) to (height, width): by area where both sides shrink, else bilinearly."""
+    """Resize an image (H, W) or (H, W, C) to (height, width): by area where both sides shrink, else linearly."""
     import cv2  # the sizes above are wanted where it is not loaded
 
     height, width = size
     if image.shape[:2] == size:
         return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    shrinks = height < image.shape[0] and width < image.shape[1]
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, rate_of
-from moving_object_detector.media.pixels import check_size
+from moving_object_detector.media.pixels import check_size, resize_image
 
 _HIGHEST_FPS: Final = 1000.0
 """A container without a rate reports 0, NaN or its time base (90000)."""
@@ -214,7 +214,7 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         height, width = self._size
         frame: Any = image
         if image.shape[:2] != self._size:
-            frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+            frame = resize_image(frame, self._size)
         if height % 2 or width % 2:
             frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._encoder is not None and self._encoder.stdin is not None:

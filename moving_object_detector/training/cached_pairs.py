@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.flow.upload import centred
 from moving_object_detector.training.augment import (
     crop_resize,
     crop_resize_flow,
@@ -112,4 +113,4 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         flows = flip_flow(crop_resize_flow(flows, crop, options.size), horizontal=mirrored, vertical=upside_down)
         if options.global_motion > 0:
             flows = global_motion(flows, random_motion(rng, len(chosen), options.size, options.global_motion))
-        return (image[0] / 255.0 - 0.5, flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
+        return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.media.frames import Frame
+from moving_object_detector.media.pixels import resize_image
 
 Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
 CHUNK: Final = 8
@@ -33,12 +33,6 @@ def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
         )
         flow = np.nan_to_num(flow, nan=0.0)
     return np.clip(flow, -HALF_MAX, HALF_MAX).astype(np.float16)
-
-
-def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    shrinks = size[0] < image.shape[0] and size[1] < image.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=interpolation), np.uint8)
 
 
 class Streams:
@@ -145,7 +139,7 @@ def clip_flows(
         if any(one not in done for one in near):
             window.features[index] = backend.features(frame.image)
         if index // CHUNK not in done:
-            window.images[index] = _resize(frame.image, size)
+            window.images[index] = resize_image(frame.image, size)
         if index == (number + 1) * CHUNK - 1 + reach:
             if number not in done:
                 yield window.compute(number, batch)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +15,8 @@ from torch.utils.data import Dataset
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.collection import ClipFiles
+from moving_object_detector.flow.upload import centred
+from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.training.augment import crop_resize, flip, random_crop
 from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE
 
@@ -63,10 +64,8 @@ def annotated_frames(
             annotation = clip.annotations[number] if number in wanted else None
             if annotation is None:
                 continue
-            image = cv2.resize(frame.image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-            mask = (
-                cv2.resize(annotation.read().astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA) > 0.5
-            )
+            image = resize_image(frame.image, size)
+            mask = resize_image(annotation.read().astype(np.float32), size) > 0.5
             if mask.any() and not mask.all():
                 frames.append(AnnotatedFrame(place, number, np.asarray(image, np.uint8), mask, annotation))
     if not frames:
@@ -84,7 +83,7 @@ def constant_flows(rng: np.random.Generator, mask: Tensor) -> Tensor:
 
 def as_input(image: NDArray[np.uint8]) -> Tensor:
     """Return an image (H, W, 3) as (3, H, W) in [-0.5, 0.5]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255.0 - 0.5
+    return centred(torch.from_numpy(image).permute(2, 0, 1))
 
 
 class IdealPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):

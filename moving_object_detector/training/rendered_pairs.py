@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.upload import network_image
+from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
@@ -84,12 +86,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         # Made where it is used: a network is not sent to the processes that render.
         backend = self._flow = self._flow or self._make_flow()
         flow = backend.estimate([backend.features(first)], [backend.features(second)], options.size)[0]
-        height, width = options.size
-        image = cv2.resize(first, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0 - 0.5
+        image = network_image(first, options.size)
         if rng.random() < options.image_dropout:
-            image = np.zeros_like(image)
-        truth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        item = torch.from_numpy(image).permute(2, 0, 1), flow, torch.from_numpy(truth)[None]
+            image = torch.zeros_like(image)
+        item = image, flow, torch.from_numpy(resize_image(mask.astype(np.float32), options.size))[None]
         if rng.random() < 0.5:
             sign = torch.tensor((-1.0, 1.0))[:, None, None]
             item = item[0].flip(2), item[1].flip(2) * sign, item[2].flip(2)

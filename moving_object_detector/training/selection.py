@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
 
 THRESHOLD: Final = 0.5
@@ -97,8 +98,7 @@ def judge(
     for number, frame in frames:
         clip = clips[number]
         gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
-        pixels = cv2.resize(clip.image(frame), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-        image = torch.from_numpy(pixels.astype(np.float32) / 255.0 - 0.5).permute(2, 0, 1)[None].to(device)
+        image = network_image(clip.image(frame), size, device)[None]
         fields = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in gaps])).to(device)
         flow = torch.nn.functional.interpolate(fields, size, mode='bilinear', antialias=True, align_corners=False)
         flow *= flow.new_tensor((size[1] / fields.shape[3], size[0] / fields.shape[2]))[:, None, None]

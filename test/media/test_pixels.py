@@ -89,7 +89,7 @@ def test_resizing_is_by_area_where_the_image_shrinks():
     assert np.array_equal(resize_image(image, (10, 15)), cv2.resize(image, (15, 10), interpolation=cv2.INTER_AREA))
     means = image.reshape(10, 4, 15, 4, 3).mean((1, 3))
     assert np.abs(resize_image(image, (10, 15)) - means).max() <= 0.5
-    for size in ((80, 120), (20, 120)):
+    for size in ((80, 120), (20, 120), (20, 60)):
         expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
         assert np.array_equal(resize_image(image, size), expected)
     assert resize_image(image, (40, 60)) is image

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.tools.contact_sheet import draw_sheet, evenly_spaced, main
+from moving_object_detector.media.pictures import draw_sheet, evenly_spaced
+from moving_object_detector.tools.contact_sheet import main
 
 
 @pytest.mark.parametrize(
