@@ -19,7 +19,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from moving_object_detector.media.messages import encode_jpeg, encode_png
+from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.nodes.messages import compressed_message, image_message
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,10 @@ from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.result import Result
+from moving_object_detector.detection.result import NotFiniteError, Result
+from moving_object_detector.engines.base import MaskEngine
+from moving_object_detector.engines.torch_engine import TorchEngine
+from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
@@ -312,3 +316,17 @@ def test_memory_is_bounded_by_the_window(make_detector: Make, clip: Images) -> N
 def test_images_of_another_kind_are_refused(make_detector: Make, image: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_detector(config_of(1, 1)).step(image, 0)
+
+
+def test_masks_that_are_not_finite_are_an_error(generator, clip):
+    poisoned, size = copy.deepcopy(generator), (32, 64)
+    engine = MaskEngine(TorchEngine(torch.device('cpu')), poisoned, size)
+    detector = Detector(DisFlow((64, 128)), engine, size, 'residual', DetectorConfig())
+    with torch.no_grad():
+        poisoned.conv17.gamma.fill_(float('nan'))
+    detector.step(clip[0], 0)
+    (result,) = [one for one in detector.step(clip[1], 10**8) if one.estimate == 'zero_lag']
+    for name in ('average', 'probability', 'mask', 'regions'):
+        with pytest.raises(NotFiniteError):
+            getattr(result, name)
+    assert np.isfinite(result.flow).all()

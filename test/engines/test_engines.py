@@ -216,3 +216,11 @@ def test_building_an_engine_tells_nobody(tmp_path):
     environment |= {'HOME': str(tmp_path), 'PYTHONPATH': os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, '-c', CONVERSION], env=environment, check=True, timeout=120)
     assert not list(tmp_path.rglob('*'))
+
+
+def test_the_first_output_is_looked_at(generator):
+    broken = copy.deepcopy(generator)
+    with torch.no_grad():
+        broken.conv1.conv.weight.fill_(3e38)
+    with pytest.raises(UserError, match='precision'):
+        MaskEngine(TorchEngine(torch.device('cpu')), broken, (32, 64))

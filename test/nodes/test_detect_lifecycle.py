@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from detect_bench import LOSSLESS, header, scene
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -323,3 +324,21 @@ def test_without_autostart_it_waits(start_detect):
     assert detect.change('activate')
     masks = detect.subscribe(Image, '/waiting/mask')
     detect.wait(lambda: masks, 'mask', meanwhile=detect.send)
+
+
+@pytest.mark.parametrize('kind', [SetParameters, SetParametersAtomically])
+def test_a_parameter_of_an_unknown_type_is_refused(start_detect, kind):
+    detect = start_detect({'autostart': False}, ['-r', '__node:=typed'], node='/typed')
+    good, bad = Parameter('mask.threshold', value=0.4).to_parameter_msg(), ParameterMessage(name='mask.min_area')
+    bad.value.type = 77
+    service = 'set_parameters' if kind is SetParameters else 'set_parameters_atomically'
+    answer = detect.call(kind, f'/typed/{service}', parameters=[good, bad])
+    if kind is SetParameters:
+        assert [result.successful for result in answer.results] == [True, False]
+        assert '77' in answer.results[1].reason
+        assert detect.get('mask.threshold') == [0.4]
+    else:
+        assert not answer.result.successful
+        assert detect.get('mask.threshold') == [0.5]
+    assert not [line for line in detect.lines if 'Traceback' in line]
+    detect.end()

@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 
 from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.detection.result import NotFiniteError
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.pipeline import Pipeline
@@ -30,7 +31,7 @@ class Detector:
         self.last_step = Step.CONTINUES
         self.config = None
         self.missed = 0
-        self.seen, self.images, self.resets = [], [], 0
+        self.seen, self.images, self.resets, self.flushes = [], [], 0, 0
 
     def step(self, image, stamp, *, infer, tag):
         if self.gate is not None:
@@ -42,6 +43,7 @@ class Detector:
         return [SimpleNamespace(estimate='refined', tag=tag)]
 
     def flush(self):
+        self.flushes += 1
         return []
 
     def reset(self):
@@ -50,12 +52,14 @@ class Detector:
 
 class Outputs:
     def __init__(self):
-        self.published = []
+        self.published, self.broken = [], []
 
     def wanted(self):
         return True
 
     def publish(self, result, header):
+        if header.stamp.nanosec in self.broken:
+            raise NotFiniteError('the masks are not finite')
         self.published.append(header.stamp.nanosec)
         return True
 
@@ -218,3 +222,57 @@ def test_sixteen_bits_by_a_scale_that_is_given(run):
     pipeline.receive(deep(1, (1000, 2000, 9000)))
     wait(lambda: len(detector.seen) == 1)
     assert detector.images[0][0, :3, 0].tolist() == [0, 100, 255]
+
+
+def test_one_clock_for_a_stream(run):
+    """Stamps of zero before the first good one are arrivals, and after it of no use; the clocks never mix."""
+    detector = Detector()
+    pipeline, _, statistics, said = run(detector)
+    for count, stamp in enumerate((0, 0, 100, 0, 200), 1):
+        pipeline.receive(message(stamp))
+        wait(lambda count=count: int(statistics.report(0)['frames received']) == count)
+        wait(lambda count=count: len(detector.seen) + int(statistics.report(0)['frames invalid']) == count)
+    assert [stamp for stamp, _ in detector.seen] == [7, 7, 100, 200]
+    assert detector.flushes == 1  # when the stream came to have stamps
+    assert any('it has no stamp' in text for _, text in said)
+    # After a reset nothing is known of the stream.
+    pipeline.reset()
+    pipeline.receive(message(0))
+    wait(lambda: len(detector.seen) == 5)
+
+
+def test_results_that_are_not_finite_are_said_and_not_published(run):
+    detector = Detector()
+    pipeline, outputs, statistics, said = run(detector)
+    outputs.broken = [2]
+    for stamp in (1, 2):
+        pipeline.receive(message(stamp))
+        wait(lambda stamp=stamp: len(detector.seen) == stamp)
+    wait(lambda: 'not finite' in pipeline.trouble)
+    pipeline.receive(message(3))
+    wait(lambda: outputs.published == [1, 3])
+    wait(lambda: not pipeline.trouble)
+    assert statistics.report(0)['frames failed'] == '1'
+    assert detector.resets == 0
+    assert [severity for severity, text in said if 'not finite' in text] == ['error']
+
+
+def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
+    def fail(*_):
+        raise MemoryError('no room\n\x1b[31m')
+
+    detector = Detector()
+    pipeline, outputs, statistics, said = run(detector)
+    pipeline.receive(message(1))
+    wait(lambda: outputs.published == [1])
+    with monkeypatch.context() as patch:
+        patch.setattr('moving_object_detector.nodes.intake.read_image', fail)
+        pipeline.receive(message(2))
+        wait(lambda: statistics.report(0)['frames invalid'] == '1')
+    pipeline.receive(message(3))
+    wait(lambda: outputs.published == [1, 3])
+    # The stream goes on, the words of the decoder stay on their line, and it is nobody's fault here.
+    assert (detector.resets, statistics.report(0)['frames failed']) == (0, '0')
+    (text,) = (text for _, text in said)
+    assert 'MemoryError' in text
+    assert text.isprintable()

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import cv2
+import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
@@ -46,3 +51,20 @@ def test_a_machine_without_ros_is_told_so(capsys):
     assert 'ROS 2 is not in this environment' in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError, match='cv2'):
         run_node(needs_else)
+
+
+def test_a_log_that_cannot_be_written_is_said_with_the_remedy(ros_environment, tmp_path):
+    pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+    home = tmp_path / 'home'
+    home.write_text('no folder')
+    environment = {**ros_environment, 'HOME': str(home)}
+    for name in ('ROS_LOG_DIR', 'ROS_HOME'):
+        environment.pop(name, None)
+    for program in ('detect', 'play'):
+        arguments = [str(tmp_path)] if program == 'play' else []
+        command = [sys.executable, '-m', f'moving_object_detector.nodes.{program}', *arguments]
+        cv2.imwrite(str(tmp_path / '0.png'), np.zeros((32, 32, 3), np.uint8))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2
+        assert 'ROS_LOG_DIR' in done.stderr
+        assert 'ros-args' not in done.stderr
