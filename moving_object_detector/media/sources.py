@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 from moving_object_detector.media.video import VideoSource
 
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})
+
+_LARGEST_FILE: Final = 2**28
+"""Bytes: above what the largest image takes with 16 bits and no compression."""
 
 
 def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8]:
@@ -34,6 +38,8 @@ def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8
 
     """
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ImageError(f'{path}: larger than any image that is taken ({path.stat().st_size / 1e6:.0f} MB)')
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f'{path}: cannot be read: {error.strerror}') from error
@@ -71,17 +77,17 @@ class ImageFiles(FrameSource):
         """
         if not files:
             raise UserError(f'{name}: no frame there; is the data complete?')
-        self._files = tuple(files)
+        self.files = tuple(files)
         self._levels = levels
         self.name = name
         self.fps = fps or DEFAULT_FPS
-        self.frame_count = len(self._files)
+        self.frame_count = len(self.files)
         height, width = self._first_image().shape[:2]
         self.size = (height, width)
 
     def _first_image(self) -> NDArray[np.uint8]:
         failure: ImageError | None = None
-        for file in self._files:
+        for file in self.files:
             try:
                 return read_image(file)
             except ImageError as error:  # noqa: PERF203 (the next one may do)
@@ -98,31 +104,17 @@ class ImageFiles(FrameSource):
             return Frame(read_image(file, scale), frame_stamp(index, self.fps), file.name)
 
         # Not a generator, which ends with the first error: after a file that cannot be read comes the next one.
-        return map(frame, enumerate(self._files))
+        return map(frame, enumerate(self.files))
 
 
-class FolderSource(ImageFiles):
-    """Image files of one folder in natural order."""
-
-    def __init__(self, path: Path, *, fps: float | None = None, levels: Levels = AUTOMATIC) -> None:
-        """List the folder.
-
-        Args:
-            path: The folder; files whose suffix is not an image's are passed over.
-            fps: Frames per second, :data:`DEFAULT_FPS` when not given.
-            levels: As of :class:`ImageFiles`.
-
-        Raises:
-            UserError: No image in the folder, or none that can be decoded.
-
-        """
-        files = list_images(path)
-        if not files:
-            kinds = ' '.join(sorted(IMAGE_SUFFIXES))
-            folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
-            hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
-            raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
-        super().__init__(str(path), files, fps=fps, levels=levels)
+def _images_of(path: Path) -> list[Path]:
+    files = list_images(path)
+    if not files:
+        kinds = ' '.join(sorted(IMAGE_SUFFIXES))
+        folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
+        raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
+    return files
 
 
 def open_source(
@@ -149,14 +141,15 @@ def open_source(
     path = Path(path).expanduser()
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UserError(f'{fps} frames per second: give a rate above 0')
-    if not path.exists():
-        raise UserError(f'{path}: no such file or folder')
+    if not (path.is_file() or path.is_dir()):
+        # A pipe or a device would be read without end.
+        raise UserError(f'{path}: {"neither a file nor a folder" if path.exists() else "no such file or folder"}')
     if is_bag(path):
         return BagSource(path, topic=topic, fps=fps, levels=levels)
     if topic is not None:
         raise UserError(f'{path}: a topic ({topic}) was given, but this is not a bag; leave the topic out')
     if path.is_dir():
-        return FolderSource(path, fps=fps, levels=levels)
+        return ImageFiles(str(path), _images_of(path), fps=fps, levels=levels)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f'{path}: a single image; give the folder that holds the frames')
     return VideoSource(path, fps=fps)

@@ -52,13 +52,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _masks_of(source: FrameSource, folder: Path) -> dict[str, Path]:
     """Return the masks in a folder by the names of frames, without suffix."""
     from moving_object_detector.common.errors import UserError
-    from moving_object_detector.media.sources import FolderSource, list_images
+    from moving_object_detector.media.sources import ImageFiles, list_images
 
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder; --masks takes a folder of masks')
     masks = {file.stem: file for file in list_images(folder)}
     # The frames of other sources are known by number, and how many there are only at their end.
-    frames = {file.stem for file in list_images(Path(source.name))} if isinstance(source, FolderSource) else set(masks)
+    frames = {file.stem for file in source.files} if isinstance(source, ImageFiles) else set(masks)
     strays = sorted(masks.keys() - frames)
     if not masks or len(strays) == len(masks):
         what = f'such as {strays[0]}' if strays else 'none'

@@ -14,7 +14,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.clips import PackedMask, bag_clip, read_masks
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.messages import encode_image
-from moving_object_detector.media.sources import FolderSource
+from moving_object_detector.media.sources import open_source
 from moving_object_detector.tools.make_bag import main as make_bag
 
 STAMPS = [1_700_000_000_000_000_000 + k * 50_000_001 for k in range(12)]
@@ -94,7 +94,7 @@ def test_a_bag_made_of_a_folder_is_the_folder(picture_folder, tmp_path):
     masks.mkdir()
     for k in range(12):
         cv2.imwrite(str(masks / f'frame{k}.png'), rectangle(k) * np.uint8(255))
-    folder = FolderSource(picture_folder)
+    folder = open_source(picture_folder)
     for form in ([], ['--png']):
         assert make_bag([str(picture_folder), str(tmp_path / 'bag'), '--masks', str(masks), '--overwrite', *form]) == 0
         # The images need no name where the masks have one.
@@ -124,7 +124,7 @@ def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options
     assert make_bag([str(folder), str(tmp_path / 'bag')]) == 0
     method = DetectorMethod(load_config(DetectorConfig(), None, options), ('zero_lag', 'refined'))
     said = []
-    for source in (FolderSource(folder), bag_clip(tmp_path / 'bag', None, None).open()):
+    for source in (open_source(folder), bag_clip(tmp_path / 'bag', None, None).open()):
         method.start('clip', source)
         found = [finding for index, frame in enumerate(source) for finding in method.step(frame, index)]
         found += method.finish()

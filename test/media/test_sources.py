@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.frames import ros_stamp_offset
 from moving_object_detector.media.messages import encode_image
-from moving_object_detector.media.sources import open_source
+from moving_object_detector.media.sources import open_source, read_image
 from moving_object_detector.media.video import VideoWriter
 
 
@@ -66,3 +67,14 @@ def test_memory_does_not_grow_with_the_length(tmp_path, kind):
     short = peak_of_reading(write(tmp_path / 'short', kind, image, 50), 50)
     long = peak_of_reading(write(tmp_path / 'long', kind, image, 100), 100)
     assert long < 1.1 * short
+
+
+def test_what_is_no_file_and_what_is_too_large(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.mp4')
+    for path in (tmp_path / 'pipe.mp4', '/dev/zero'):
+        with pytest.raises(UserError, match='neither a file nor a folder'):
+            open_source(path)
+    (tmp_path / 'sparse.png').touch()
+    os.truncate(tmp_path / 'sparse.png', 10**12)
+    with pytest.raises(ImageError, match='larger than any image'):
+        read_image(tmp_path / 'sparse.png')

@@ -101,6 +101,5 @@ def test_paths_and_rates_that_cannot_be_used(tmp_path, pictures):
 def test_an_encoder_that_dies_is_reported(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(module, 'find_ffmpeg', lambda: 'false')  # the program that fails at once
     video = VideoWriter(tmp_path / 'clip.mp4', 24)
-    video.write(pictures[0])
-    with pytest.raises(UserError, match=r'clip\.mp4: the video encoder'):
-        video.close()
+    with pytest.raises(UserError, match=r'clip\.mp4: the video encoder'), video:  # noticed at once, or at the end
+        video.write(pictures[0])
