@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -68,15 +67,13 @@ class _Baseline(Method):
         return (Prediction(index, self.name, frame.image, mask, latency=1000 * seconds),)
 
 
-@dataclass
-class _Waiting:
-    """A frame whose flow to the next one is not known yet."""
+class _Waiting(NamedTuple):
+    """A frame whose flow to the next one is not known yet, and the seconds spent on it so far."""
 
     frame: Frame
-    index: int
+    place: int
     grey: NDArray[np.uint8]
     seconds: float
-    """Spent on it so far."""
 
 
 class HomographyResidual(_Baseline):
@@ -95,8 +92,8 @@ class HomographyResidual(_Baseline):
     def _begin(self) -> None:
         self._waiting: _Waiting | None = None
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
+        # The newest frame, and what its flow leads to should it stay the last: the one before.
         self._last: tuple[_Waiting, NDArray[np.uint8]] | None = None
-        """The newest frame, and what its flow leads to should it stay the last: the one before."""
 
     def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
         """Take a frame; return the mask of the one before."""
@@ -114,7 +111,7 @@ class HomographyResidual(_Baseline):
         if before is None:
             return ended
         self._last = now, before.grey
-        return (self._compare(before, grey, follows=index == before.index + 1),)
+        return (self._compare(before, grey, follows=index == before.place + 1),)
 
     def finish(self) -> tuple[Prediction, ...]:
         """Return the mask of the last frame."""
@@ -127,14 +124,9 @@ class HomographyResidual(_Baseline):
         size = (source.frame.image.shape[1], source.frame.image.shape[0])
         mask = cv2.resize(otsu(residual_magnitude(flow)), size, interpolation=cv2.INTER_NEAREST)
         milliseconds = 1000 * (source.seconds + time.perf_counter() - started)
-        return Prediction(
-            source.index,
-            self.name,
-            source.frame.image,
-            np.asarray(mask, np.uint8),
-            flow=np.ascontiguousarray(flow) if follows else None,
-            latency=milliseconds,
-        )
+        known = np.ascontiguousarray(flow) if follows else None
+        image = source.frame.image
+        return Prediction(source.place, self.name, image, np.asarray(mask, np.uint8), known, milliseconds)
 
 
 class BackgroundSubtraction(_Baseline):

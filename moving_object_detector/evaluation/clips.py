@@ -44,49 +44,46 @@ _PARALLAX: Final = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of an evaluation."""
+    """One clip of an evaluation.
+
+    Attributes:
+        name: Unique in the run, and fit for a file's name.
+        frame_count: As far as is known before reading; a video's is what its container claims.
+        open: Opens the footage from its start.
+        truth: Returns the annotation of the frame with a number, from 0.
+        path: Of the bag, video or folder.
+        files: All of the footage and of the truth.
+        still: Whether it is known that nothing moves on its own, whatever ``truth`` says.
+        problems: Sentences about what is wrong with it, known before any frame is read.
+        groups: Kinds of footage to score apart, such as ``{'motion': 'slow'}``.
+
+    """
 
     name: str
-    """Unique in the run, and fit for a file's name."""
     frame_count: int
-    """As far as is known before reading; a video's is what its container claims."""
     open: Callable[[], FrameSource]
-    """Opens the footage from its start; its iterator can be asked for the next frame after an ImageError."""
-    truth: Callable[[int, int], Annotation | None]
-    """The annotation of the frame with this number (from 0) and stamp (nanoseconds)."""
+    truth: Callable[[int], Annotation | None]
     path: Path = Path()
-    """Of the bag, video or folder."""
     files: tuple[Path, ...] = ()
-    """All of the footage and of the truth."""
     still: bool = False
-    """Whether it is known that nothing moves on its own, whatever ``truth`` says."""
     problems: tuple[str, ...] = ()
-    """Sentences about what is wrong with it, known before any frame is read."""
     groups: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of footage to score apart, by what tells them apart, such as ``{'motion': 'slow'}``."""
 
 
 def fingerprint(files: Iterable[Path]) -> str:
     """Return a digest of names, sizes and times of files, so that a change of any of them is seen; empty of none."""
-    digest = sha256()
-    empty = True
+    states = []
     for file in files:
-        empty = False
-        try:
-            status = file.stat()
-            state = f'{status.st_size} {status.st_mtime_ns}'
-        except OSError:
-            state = 'missing'
-        digest.update(f'{file.name!a} {state}\n'.encode())
-    return '' if empty else digest.hexdigest()[:16]
+        status = file.stat() if file.exists() else None
+        states.append(f'{file.name!a} {status and (status.st_size, status.st_mtime_ns)}')
+    return sha256('\n'.join(states).encode()).hexdigest()[:16] if states else ''
 
 
 @dataclass(frozen=True)
 class PackedMask:
-    """A mask in memory, one bit a pixel and compressed; an :class:`Annotation`."""
+    """A mask (H, W) in memory, one bit a pixel and compressed; an :class:`Annotation`."""
 
     shape: tuple[int, int]
-    """(height, width)."""
     data: bytes
 
     @classmethod
@@ -180,7 +177,7 @@ def _match(
     return found, []
 
 
-def _by_number(annotations: Sequence[Annotation | None], index: int, _: int) -> Annotation | None:
+def _by_number(annotations: Sequence[Annotation | None], index: int) -> Annotation | None:
     return annotations[index] if index < len(annotations) else None
 
 
@@ -338,31 +335,30 @@ class SceneMask:
         return self.scene.mask(self.time)
 
 
-def _rendered_clip(name: str, seed: int, objects: tuple[int, int], frames: int) -> Clip:
-    scene = clip_scene(seed, SceneOptions(size=SCENE_SIZE, objects=objects))
-    return Clip(name, frames, partial(SceneSource, name, scene, frames), lambda index, _: SceneMask(scene, index))
+def _scene_clip(
+    name: str, frames: int, make: Callable[[], Scene | Flight], groups: Mapping[str, str] | None = None
+) -> Clip:
+    def source() -> FrameSource:
+        return SceneSource(name, make(), frames)
+
+    return Clip(name, frames, source, lambda index: SceneMask(make(), index), groups=groups or {})
 
 
 def _open_rendered(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[str]]:
     """Make clips with one or two moving objects, and after every third one in which only the camera moves."""
     clips = []
     for number in range(options.scenes):
-        clips.append(_rendered_clip(f'moving-{number}', FIRST_SEED + number, (1, 2), options.scene_frames))
-        if (number + 1) % SCENES_PER_STILL == 0:
-            still = number // SCENES_PER_STILL
-            clips.append(_rendered_clip(f'still-{still}', FIRST_SEED - 1 - number, (0, 0), options.scene_frames))
+        still = number // SCENES_PER_STILL
+        kinds = [(f'moving-{number}', FIRST_SEED + number, (1, 2)), (f'still-{still}', FIRST_SEED - 1 - number, (0, 0))]
+        for name, seed, objects in kinds[: 1 + ((number + 1) % SCENES_PER_STILL == 0)]:
+            make = partial(_rendered, seed, SceneOptions(size=SCENE_SIZE, objects=objects))
+            clips.append(_scene_clip(name, options.scene_frames, make))
     return clips, []
 
 
 # Frames and truth of a clip are asked for in turn.
+_rendered = lru_cache(1)(clip_scene)
 _flown = lru_cache(1)(flight)
-
-
-def _flight_clip(name: str, seed: int, options: FlightOptions, frames: int, groups: Mapping[str, str]) -> Clip:
-    def source() -> FrameSource:
-        return SceneSource(name, _flown(seed, options), frames)
-
-    return Clip(name, frames, source, lambda index, _: SceneMask(_flown(seed, options), index), groups=groups)
 
 
 def _open_flights(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[str]]:
@@ -374,8 +370,8 @@ def _open_flights(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[s
         groups = {'all': kind, f'{kind} motion': motion, f'{kind} parallax': f'{parallax:g}'}
         # For the same length, however many frames are scored: else these would be other flights.
         flown = FlightOptions(SCENE_SIZE, still, motion, parallax, frames=40)
-        seed = FIRST_FLIGHT + number
-        clips.append(_flight_clip(f'{kind}-{place:02d}-{motion}', seed, flown, options.scene_frames, groups))
+        make = partial(_flown, FIRST_FLIGHT + number, flown)
+        clips.append(_scene_clip(f'{kind}-{place:02d}-{motion}', options.scene_frames, make, groups))
     return clips, []
 
 

@@ -30,19 +30,24 @@ REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.nam
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of one frame."""
+    """What a method says of one frame.
+
+    Attributes:
+        index: Of the frame in its clip, from 0.
+        variant: Whose mask it is.
+        image: (H, W, 3) RGB, as it was given.
+        mask: (H, W), 255 where something moves on its own.
+        flow: (h, w, 2), to the next frame in pixels of its own size; of the variant that counts, where it is known.
+        latency: Milliseconds since the frame came; of a recording as it was measured, else of computing alone.
+
+    """
 
     index: int
-    """Of the frame in its clip, from 0."""
     variant: str
     image: NDArray[np.uint8]
-    """(H, W, 3) RGB, as it was given."""
     mask: NDArray[np.uint8]
-    """(H, W), 255 where something moves on its own."""
     flow: NDArray[np.float32] | None = None
-    """(h, w, 2), flow to the next frame in pixels of its own size; of the variant that counts, where it is known."""
     latency: float | None = None
-    """Milliseconds since the frame came; of a recording as it was measured, else of computing alone."""
 
 
 class Method(ABC):
@@ -71,22 +76,12 @@ class Method(ABC):
         return ()
 
     def start(self, clip: Clip, source: FrameSource) -> None:
-        """Begin a clip, whose frames come one by one; nothing of the last one is remembered.
-
-        Raises:
-            UserError: The clip cannot be evaluated.
-
-        """
+        """Begin a clip; nothing of the last one is remembered. Raises UserError where it cannot be evaluated."""
         self.problems = []
 
     @abstractmethod
     def step(self, frame: Frame, index: int) -> Iterable[Prediction]:
-        """Take the next frame; return what is known now, of this frame or earlier ones.
-
-        Raises:
-            ImageError: The method takes no such image; the next frame may do.
-
-        """
+        """Take the next frame; return what is known now, of this or earlier ones. Raises ImageError: no such image."""
 
     def finish(self) -> Iterable[Prediction]:
         """Return what was waiting for frames that do not come."""
@@ -94,12 +89,7 @@ class Method(ABC):
 
 
 def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, RefinementConfig]:
-    """Return the estimate and the refinement that a variant names: ``ESTIMATE`` or ``ESTIMATE+METHOD``.
-
-    Raises:
-        UserError: There is no such estimate or method.
-
-    """
+    """Return estimate and refinement of ``ESTIMATE`` or ``ESTIMATE+METHOD``; raises UserError of any other name."""
     estimate, _, method = name.partition('+')
     if estimate not in get_args(Estimate) or (method or 'none') not in REFINEMENTS:
         raise UserError(

@@ -28,12 +28,7 @@ def _same_size(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
 
 
 def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the Jaccard index J of two masks (H, W): intersection over union, 1 where both are empty.
-
-    Raises:
-        ValueError: The sizes differ.
-
-    """
+    """Return the Jaccard index J of two masks (H, W), intersection over union, 1 where both are empty."""
     _same_size(prediction, truth)
     union = int(np.count_nonzero(prediction | truth))
     return int(np.count_nonzero(prediction & truth)) / union if union else 1.0
@@ -71,11 +66,7 @@ class PreparedTruth:
 
         Precision is the share of the prediction's boundary that lies within the tolerance of the annotation's, recall
         the share of the annotation's that lies within the tolerance of the prediction's; F is their harmonic mean, 1
-        where neither has a boundary and 0 where one of them has none.
-
-        Raises:
-            ValueError: The sizes differ.
-
+        where neither has a boundary and 0 where one of them has none. Raises ValueError where the sizes differ.
         """
         _same_size(prediction, self.truth)
         boundary = boundary_map(prediction)
@@ -97,11 +88,8 @@ def count_objects(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tu
 
     An object is a connected component of the annotation (8 neighbours) of at least :data:`LEAST_AREA` of the image. It
     is found where at least :data:`COVERED` of its pixels are in the mask. A false region is a connected component of
-    the mask, of any size, that has no pixel in common with the annotation, objects too small to count included.
-
-    Raises:
-        ValueError: The sizes of the masks (H, W) differ.
-
+    the mask, of any size, that has no pixel in common with the annotation, objects too small to count included. Raises
+    ValueError where the sizes of the masks (H, W) differ.
     """
     _same_size(prediction, truth)
     areas, covered = _areas(truth, prediction)

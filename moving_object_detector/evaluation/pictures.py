@@ -31,17 +31,7 @@ _QUALITY: Final = (cv2.IMWRITE_JPEG_QUALITY, 82)
 def draw_judged(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Draw the mask as :func:`~moving_object_detector.detection.overlay.draw_overlay` does, and the truth's outline.
-
-    Args:
-        image: (H, W, 3) RGB.
-        mask: Non-zero where something moves on its own, (H, W) or of another size, which is then fitted.
-        truth: True on the annotated objects, (H, W) or of another size; None where nothing is known.
-
-    Returns:
-        (H, W, 3) uint8 RGB; the inputs are not changed.
-
-    """
+    """Draw a mask on an image (H, W, 3) as the overlay has it, and the truth's outline; both are fitted to it."""
     picture = draw_overlay(image, _fit(mask, image))
     if truth is None:
         return picture
@@ -65,14 +55,7 @@ class PicturePicker:
         self._count = 0
 
     def take(self, index: int, j: float | None, draw: Callable[[], NDArray[np.uint8]]) -> None:
-        """Look at the next frame.
-
-        Args:
-            index: Of the frame in its sequence.
-            j: Its Jaccard index; None: not scored.
-            draw: Draws it, (H, W, 3) uint8 RGB; called only if the frame is kept.
-
-        """
+        """Look at the next frame: its number, its J (None: not scored), and what draws it if it is kept."""
         kinds = []
         if j is not None:
             kinds = [
@@ -94,12 +77,7 @@ class PicturePicker:
                 self._stride *= 2
 
     def write(self, folder: Path, sequence: str) -> tuple[Picture, ...]:
-        """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder.
-
-        Raises:
-            UserError: They cannot be written.
-
-        """
+        """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder."""
         chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
         if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
             chosen.pop()

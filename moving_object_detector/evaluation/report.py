@@ -278,8 +278,8 @@ def _signals(run: RunResult) -> Section:
     rows = []
     for name in (name for name, values in found.items() if values):
         label, what = _SIGNALS.get(name, (name, ''))
-        rho, count = (number(related[name].rho, 2), str(related[name].count)) if name in related else (NOTHING, NOTHING)
-        rows.append([*_texts(label), _cell(mean(found[name])), *_texts(rho, count, what)])
+        rho, count = related.get(name, (None, 0))
+        rows.append([*_texts(label), _cell(mean(found[name])), _cell(rho, 2), _count(count), *_texts(what)])
     heads = ['Signal', 'Mean', 'Rank correlation with J', 'of sequences', 'Meaning']
     lead = 'What the masks tell without any truth.'
     return {'heading': 'Signals', 'lead': lead, 'table': {'heads': heads, 'rows': rows, 'prose': True}}
@@ -415,7 +415,7 @@ def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Pa
     error = '' if paired.standard_error is None else f'standard error {number(paired.standard_error)}'
     wins, losses = (sum(sign * value > 0 for value in differences.values()) for sign in (1, -1))
     cards = [(apart, number(paired.mean, sign='+'), error), ('95 % interval', interval, f'p {number(paired.p)}')]
-    cards.append((f'{right} is better on', f'{wins} of {paired.count}', f'worse on {losses}'))
+    cards.append((f'{right} is better on', f'{wins} of {paired.pairs}', f'worse on {losses}'))
     for name, average, scores in zip(comparison.names, comparison.means, comparison.scores, strict=True):
         cards.append((f'J of {name}', number(average), f'F {number(scores.f_mean)}'))
     sequences = [{item.name: item for item in run.sequences} for run in comparison.runs]

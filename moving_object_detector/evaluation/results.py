@@ -22,21 +22,16 @@ Column = tuple[float | None, ...]
 class VariantColumns:
     """What one variant of a method's masks scored, frame by frame; all columns have one length.
 
-    The first five are None where the frame has no annotation, ``area`` where the method said nothing.
+    J, F, annotated objects, those that the mask covers, and regions of the mask on no object are None where the frame
+    has no annotation; the mask's share of the image is None where the method said nothing.
     """
 
     j: Column
-    """Jaccard index."""
     f: Column
-    """Boundary measure."""
     objects: Column
-    """Annotated objects."""
     found: Column
-    """Annotated objects that the mask covers."""
     false: Column
-    """Regions of the mask on no object."""
     area: Column
-    """Share of the image in the mask."""
 
 
 COLUMNS: Final = tuple(column.name for column in fields(VariantColumns))
@@ -44,52 +39,53 @@ COLUMNS: Final = tuple(column.name for column in fields(VariantColumns))
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of one frame."""
+    """A picture of one frame: its file in the run's folder, and whether it is ``best``, ``worst`` or ``spread``."""
 
     file: str
-    """Relative to the run's folder."""
     frame: int
     kind: str
-    """``best``, ``worst`` or ``spread``."""
 
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """All that was measured on one sequence."""
+    """All that was measured on one sequence.
+
+    Attributes:
+        name: Of the sequence.
+        frame_count: Of the sequence.
+        size: (height, width) of its images, pixels.
+        fps: Of the footage, frames per second.
+        seconds: That its evaluation took.
+        variants: Name to columns; the last one counts.
+        signals: Signals of quality that need no annotation.
+        latency: Milliseconds, of each frame that has one.
+        dropped: Frames of which the variant that counts said nothing.
+        problems: Sentences about what was wrong with the data.
+        pictures: In the run's folder.
+        video: Relative to the run's folder; empty: none was asked for.
+        footage: Digest of the files of footage, truth and predictions; empty where there are none.
+        groups: Kinds of footage to score apart.
+
+    """
 
     name: str
     frame_count: int
     size: tuple[int, int]
-    """(height, width) of its images, pixels."""
     fps: float
-    """Of the footage, frames per second."""
     seconds: float
-    """That its evaluation took."""
     variants: Mapping[str, VariantColumns]
     signals: Mapping[str, Column] = field(default_factory=dict)
-    """Signals of quality that need no annotation."""
     latency: tuple[float, ...] = ()
-    """Milliseconds, of each frame that has one."""
     dropped: int = 0
-    """Frames of which the variant that counts said nothing."""
     problems: tuple[str, ...] = ()
-    """Sentences about what was wrong with the data."""
     pictures: tuple[Picture, ...] = ()
     video: str = ''
-    """Relative to the run's folder; empty: none was asked for."""
     footage: str = ''
-    """Digest of the files of footage, truth and predictions; empty where there are none."""
     groups: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of footage to score apart."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SequenceResult:
-        """Make a result of what :func:`dataclasses.asdict` made of it, through JSON.
-
-        Raises:
-            ValueError: Something is missing, or not what it should be.
-
-        """
+        """Make a result of what :func:`dataclasses.asdict` made of it; raises ValueError where something is missing."""
         try:
             count = int(values['frame_count'])
             height, width = values['size']
@@ -124,16 +120,21 @@ def _column(cells: Sequence[Any], count: int) -> Column:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A whole evaluation."""
+    """A whole evaluation.
+
+    Attributes:
+        identity: What decides the numbers: the options, ``protocol``, ``variants``, ``configuration``, ``model`` (hash
+            of the weights) and so on. A run is resumed only if this is unchanged.
+        details: What else is worth knowing: command, versions, revision, machine, engine.
+        sequences: Those that were evaluated.
+        problems: Sentences about those that could not be.
+
+    """
 
     identity: Mapping[str, Any]
-    """What decides the numbers: the options, ``protocol``, ``method``, ``variants``, ``configuration``, ``model`` (hash
-    of the weights) and so on. A run is resumed only if this is unchanged."""
     details: Mapping[str, Any]
-    """What else is worth knowing: ``command``, ``versions``, ``revision``, ``machine``, ``started``, ``engine``."""
     sequences: tuple[SequenceResult, ...]
     problems: tuple[str, ...] = ()
-    """Sentences about sequences that could not be evaluated at all."""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -147,24 +148,13 @@ class RunResult:
 
 
 def write_results(folder: Path, run: RunResult, summary: Mapping[str, Any]) -> None:
-    """Write ``results.json``: the run and its summary, which is for readers and not read back.
-
-    Raises:
-        UserError: The file cannot be written.
-
-    """
+    """Write ``results.json``: the run and its summary, which is for readers and not read back; raises UserError."""
     text = json.dumps({'format': FORMAT, 'summary': summary, **asdict(run)}, indent=1)
     write_atomically(folder / RESULTS, text.encode())
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        UserError: It cannot be read or holds no object; the message ends with the remedy.
-
-    """
+    """Return the object that a JSON file holds; raises FileNotFoundError, or UserError with the remedy."""
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -179,12 +169,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> RunResult:
-    """Read what :func:`write_results` wrote.
-
-    Raises:
-        UserError: There are no results in the folder, or they are damaged.
-
-    """
+    """Read what :func:`write_results` wrote; raises UserError where nothing is there or it is damaged."""
     path = folder / RESULTS if folder.is_dir() else folder
     remedy = 'run the evaluation again'
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.common.errors import LONGEST_MESSAGE, ImageError, UserError, foreign
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity
@@ -38,42 +38,19 @@ _STRETCH: Final = 0.02
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What of a clip is kept besides numbers."""
+    """What is kept in the run's folder: ``masks/SEQUENCE/FRAME.png`` of every mask that counts, an MP4."""
 
     folder: Path
-    """The run's."""
     masks: bool = False
-    """PNG of every mask that counts, ``masks/SEQUENCE/FRAME.png``."""
     video: bool = False
-    """MP4 with mask and truth outlined."""
 
     def lacks(self, result: SequenceResult) -> bool:
         """Tell whether a result was made without something that is wanted now."""
         return (self.video and not result.video) or (self.masks and not (self.folder / 'masks' / result.name).is_dir())
 
 
-@dataclass
-class _Cells:
-    """The numbers of a variant, by frame."""
-
-    values: dict[str, dict[int, float]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
-
-    def columns(self, count: int) -> VariantColumns:
-        return VariantColumns(**{name: tuple(map(cells.get, range(count))) for name, cells in self.values.items()})
-
-
 class SequencePass:
-    """One pass of a method over one clip.
-
-    Args:
-        clip: The footage and its truth.
-        method: Started anew.
-        protocol: By which pictures of best and worst frames are chosen.
-        signals: Signals of quality, started anew.
-        output: What to write besides.
-        seen: Called after each frame read.
-
-    """
+    """One pass of a method over one clip; what it is given is started anew, ``seen`` is called after each frame."""
 
     def __init__(
         self,
@@ -84,24 +61,20 @@ class SequencePass:
         output: OutputOptions,
         seen: Callable[[], object],
     ) -> None:
-        self._clip = clip
-        self._method = method
-        self._protocol = protocol
-        self._signals = signals
-        self._output = output
-        self._seen = seen
+        self._clip, self._method, self._protocol, self._signals = clip, method, protocol, signals
+        self._output, self._seen = output, seen
         self._problems = list(clip.problems)
-        self._cells = {variant: _Cells() for variant in method.variants}
+        # The numbers of each variant, by column and frame.
+        self._cells: dict[str, dict[str, dict[int, float]]] = {
+            variant: {name: {} for name in COLUMNS} for variant in method.variants
+        }
         self._latency: dict[int, float] = {}
-        self._stamps: list[int] = []
         self._names: list[str] = []
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
         self._picker = PicturePicker()
         self._truth = lru_cache(WAITING)(self._read_truth)
         self._size = (0, 0)
         self._stretched = ''
-        self._taken = 0
-        self._files = ExitStack()
         self._video: VideoWriter | None = None
 
     def run(self) -> SequenceResult:
@@ -116,28 +89,27 @@ class SequencePass:
         self._method.start(self._clip, source)
         self._signals.start()
         counting = self._method.variants[-1]
-        video = ''
-        with self._files:
+        video, taken = f'videos/{self._clip.name}.mp4', 0
+        with ExitStack() as files:
             if self._output.video:
-                video = f'videos/{self._clip.name}.mp4'
-                self._video = self._files.enter_context(VideoWriter(self._output.folder / video, source.fps))
+                self._video = files.enter_context(VideoWriter(self._output.folder / video, source.fps))
             for frame, index in self._frames(source):
                 try:
                     self._take(self._method.step(frame, index), counting)
-                    self._taken += 1
+                    taken += 1
                 except ImageError as error:
                     self._problem(f'frame {index} is left out: {error}')
                 self._seen()
             self._take(self._method.finish(), counting)
         for problem in (*self._method.problems, self._continuity.trouble):
             self._problem(problem)
-        if not self._taken:
+        if not taken:
             raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
-        count = len(self._stamps)
+        count = len(self._names)
         self._score_the_silent(count)
         # The cache refers to this pass and this pass to it: else both stay until the interpreter looks for cycles.
         self._truth.cache_clear()
-        if self._stretched and not self._cells[counting].values['j']:
+        if self._stretched and not self._cells[counting]['j']:
             raise UserError(f'{self._clip.name}: {self._stretched}')
         return SequenceResult(
             name=self._clip.name,
@@ -145,9 +117,9 @@ class SequencePass:
             size=self._size,
             fps=source.fps,
             seconds=time.monotonic() - begin,
-            variants={name: cells.columns(count) for name, cells in self._cells.items()},
+            variants={variant: self._columns(variant, count) for variant in self._cells},
             signals=self._signals.columns(count),
-            dropped=count - len(self._cells[counting].values['area']),
+            dropped=count - len(self._cells[counting]['area']),
             latency=tuple(value for _, value in sorted(self._latency.items())),
             problems=tuple(self._problems),
             pictures=self._picker.write(self._output.folder, self._clip.name),
@@ -156,7 +128,12 @@ class SequencePass:
             groups=self._clip.groups,
         )
 
+    def _columns(self, variant: str, count: int) -> VariantColumns:
+        cells = self._cells[variant]
+        return VariantColumns(**{name: tuple(map(cells[name].get, range(count))) for name in COLUMNS})
+
     def _problem(self, text: str) -> None:
+        text = foreign(text, LONGEST_MESSAGE)
         if text and text not in self._problems and len(self._problems) < PROBLEMS:
             self._problems.append(text)
 
@@ -164,13 +141,12 @@ class SequencePass:
         """Yield each frame that can be read with its number; a damaged one is a problem, not the end."""
         frames = iter(source)
         while True:
-            index = len(self._stamps)
+            index = len(self._names)
             try:
                 frame = next(frames, None)
             except ImageError as error:
                 self._problem(f'frame {index} is left out: {error}')
                 # A number for its annotation, which counts as missed.
-                self._stamps.append(self._stamps[-1] + 1 if self._stamps else 0)
                 self._names.append('')
                 continue
             except UserError as error:
@@ -180,7 +156,6 @@ class SequencePass:
                 return
             if not any(self._size):
                 self._size = (frame.image.shape[0], frame.image.shape[1])
-            self._stamps.append(frame.stamp)
             self._continuity.follow(frame.stamp, frame.image.shape)
             self._names.append(frame.name)
             yield frame, index
@@ -188,7 +163,7 @@ class SequencePass:
     def _read_truth(self, index: int) -> PreparedTruth | None:
         if self._clip.still:
             return PreparedTruth(np.zeros(self._size, np.bool_))
-        annotation = self._clip.truth(index, self._stamps[index])
+        annotation = self._clip.truth(index)
         if annotation is None:
             return None
         try:
@@ -215,7 +190,7 @@ class SequencePass:
             shape = (prediction.mask.shape[0], prediction.mask.shape[1])
             if truth is not None and not self._fits(truth, shape):
                 truth = None
-            cells = self._cells[prediction.variant].values
+            cells = self._cells[prediction.variant]
             cells['area'][prediction.index] = float(np.count_nonzero(prediction.mask)) / prediction.mask.size
             j = None if truth is None else self._score(prediction.variant, prediction.index, prediction.mask, truth)
             if prediction.variant == counting:
@@ -233,7 +208,7 @@ class SequencePass:
             mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
         prediction = mask > 0
         j, f = truth.scores(prediction)
-        cells = self._cells[variant].values
+        cells = self._cells[variant]
         for name, value in zip(COLUMNS, (j, f, *count_objects(prediction, truth.truth)), strict=False):
             cells[name][index] = value
         return j
@@ -242,7 +217,7 @@ class SequencePass:
         """Score frames of which a variant said nothing as empty masks."""
         for variant, cells in self._cells.items():
             for index in range(count):
-                truth = None if index in cells.values['area'] else self._truth(index)
+                truth = None if index in cells['area'] else self._truth(index)
                 if truth is not None and self._fits(truth, self._size):
                     self._score(variant, index, np.zeros(truth.truth.shape, np.uint8), truth)
 

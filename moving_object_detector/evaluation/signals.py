@@ -38,16 +38,9 @@ def at_size(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]
 def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Push a mask along the flow; each pixel spreads over the four places that it comes to lie between.
 
-    Where parts of the image meet, the mask is taken to be in front, as what moves mostly is.
-
-    Args:
-        mask: (H, W).
-        flow: (H, W, 2), to the next frame, pixels.
-
-    Returns:
-        (H, W), where the mask comes to lie, and (H, W), where anything does: elsewhere new things come into view,
-        of which this frame says nothing.
-
+    Where parts of the image meet, the mask is taken to be in front, as what moves mostly is. Of a mask (H, W) and flow
+    (H, W, 2), pixels, returns (H, W), where the mask comes to lie, and (H, W), where anything does: elsewhere new
+    things come into view.
     """
     height, width = mask.shape
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -75,16 +68,8 @@ def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
     """Return gamma, the share of a region's flow that is told from outside of it: a term of equation 7 of the paper.
 
     1 - sum |chi (u - phi)|^2 / sum |chi u|^2, with the square of LEAST_MOTION added to |u|^2: where nothing
-    moves there is nothing to tell. Not below 0, as information is not.
-
-    Args:
-        flow: (1, 2, H, W), u, motion units.
-        mask: (1, 1, H, W), chi, in [0, 1], not all 0.
-        guess: (1, 2, H, W), phi: the inpainter's, from the flow outside of the mask and the image, motion units.
-
-    Returns:
-        In [0, 1]: near 0 for a region that moves on its own, near 1 for a part of what surrounds it.
-
+    moves there is nothing to tell. Not below 0, as information is not: near 0 for a region that moves on its own, near
+    1 for a part of what surrounds it. Takes u and phi (1, 2, H, W), motion units, and chi (1, 1, H, W), not all 0.
     """
     side = mask.square()
     error, energy = side * squared(flow - guess), side * (squared(flow) + LEAST_MOTION**2)
@@ -117,10 +102,7 @@ class InpaintingScore:
         """What decides the rates, but for masks and flow."""
 
     def of(self, prediction: Prediction) -> float | None:
-        """Return the rate of a mask.
-
-        None where the frame is skipped, its flow is not known, or nearly all or nothing is in the mask.
-        """
+        """Return the rate of a mask; None without flow, between its turns, or where it is nearly all or nothing."""
         if prediction.flow is None or prediction.index % self._every:
             return None
         inside = at_size(prediction.mask, self._size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.evaluation.metrics import decay, mean, recall
 from moving_object_detector.evaluation.results import Column, RunResult, SequenceResult, VariantColumns
 
+_SUMS: Final = ('frames', 'objects', 'found', 'false_regions', 'still_seconds', 'false_alarms')
 _MEANS: Final = ('j_mean', 'j_recall', 'j_decay', 'f_mean', 'f_recall', 'f_decay')
 FEWEST_RANKS: Final = 3
 """Sequences of which a rank correlation says anything."""
@@ -21,16 +22,16 @@ FEWEST_RANKS: Final = 3
 
 @dataclass(frozen=True)
 class Protocol:
-    """The rule by which a data set is scored."""
+    """The rule by which a data set is scored.
+
+    ``average`` is over the sequences' means, each counting the same, or over all frames scored, of whatever sequence;
+    ``ends`` tells whether the first and the last frame of a sequence are scored; ``rule`` says it in words.
+    """
 
     name: str
     average: Literal['sequences', 'frames']
-    """``sequences``: the mean of the sequences' means, each counting the same; ``frames``: the mean over all frames
-    scored, of whatever sequence."""
     ends: bool
-    """Whether the first and the last frame of a sequence are scored."""
     rule: str
-    """The rule in words."""
 
     def scored(self, index: int, frame_count: int, annotated: bool) -> bool:
         """Tell whether a frame is scored: its number in the sequence from 0, the sequence's length, and its truth."""
@@ -63,32 +64,40 @@ def find_protocol(name: str) -> Protocol:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one variant on a sequence or a run; None where there is nothing to take them of."""
+    """Scores of one variant on a sequence or a run; None where there is nothing to take them of.
+
+    Attributes:
+        frames: Frames scored.
+        j_mean: Of the Jaccard index; likewise ``f_mean`` of the boundary measure.
+        j_recall: Share of the frames with J over 0.5.
+        j_decay: By how much J falls from a sequence's first quarter to its last.
+        f_mean: See ``j_mean``.
+        f_recall: See ``j_recall``.
+        f_decay: See ``j_decay``.
+        objects: Annotated objects in the frames scored, each counted in every frame.
+        found: Those of them that the mask covers.
+        false_regions: Regions of the mask on no object, in the frames scored.
+        empty: Share of the masks, of all frames that have one, that are empty.
+        area: Mean share of the image in these masks; where nothing moves, the false area.
+        still_seconds: Of footage in which nothing moves: sequences with annotations, none of which has an object.
+        false_alarms: In that footage, uninterrupted runs of frames with something in the mask.
+
+    """
 
     frames: int
-    """Frames scored."""
     j_mean: float | None
     j_recall: float | None
-    """Share of the frames with J over 0.5."""
     j_decay: float | None
-    """By how much J falls from a sequence's first quarter to its last."""
     f_mean: float | None
     f_recall: float | None
     f_decay: float | None
     objects: int
-    """Annotated objects in the frames scored, each counted in every frame."""
     found: int
-    """Those of them that the mask covers."""
     false_regions: int
-    """Regions of the mask on no object, in the frames scored."""
     empty: float | None
-    """Share of the masks, of all frames that have one, that are empty."""
     area: float | None
-    """Mean share of the image in these masks; where nothing moves, the false area."""
     still_seconds: float
-    """Of footage in which nothing moves: sequences with annotations, none of which has an object."""
     false_alarms: int
-    """In that footage, uninterrupted runs of frames with something in the mask."""
 
     @property
     def false_alarms_per_minute(self) -> float | None:
@@ -96,48 +105,39 @@ class Scores:
         return 60 * self.false_alarms / self.still_seconds if self.still_seconds else None
 
 
-def _scored(sequence: SequenceResult, columns: VariantColumns, protocol: Protocol) -> list[int]:
-    """Return the numbers of the frames that the protocol scores."""
-    return [
-        index
-        for index, score in enumerate(columns.j)
-        if protocol.scored(index, sequence.frame_count, score is not None)
-    ]
-
-
 def known(values: Iterable[float | None]) -> list[float]:
     """Return the values that there are."""
     return [value for value in values if value is not None]
 
 
-def _values(column: Column, indices: Iterable[int]) -> list[float]:
-    return known(column[index] for index in indices)
-
-
-def _masks(columns: VariantColumns) -> list[bool]:
-    """Return of each mask whether there is something in it; frames without a mask are passed over."""
-    return [area > 0 for area in known(columns.area)]
+def _scored(sequence: SequenceResult, columns: VariantColumns, protocol: Protocol, name: str) -> list[float]:
+    """Return what a column holds of the frames that the protocol scores."""
+    cells = zip(columns.j, getattr(columns, name), strict=True)
+    return known(
+        cell for index, (j, cell) in enumerate(cells) if protocol.scored(index, sequence.frame_count, j is not None)
+    )
 
 
 def sequence_scores(sequence: SequenceResult, variant: str, protocol_name: str) -> Scores:
     """Return the scores of one sequence by a rule of :data:`PROTOCOLS`; raises UserError where there is no such."""
-    columns = sequence.variants[variant]
-    indices = _scored(sequence, columns, find_protocol(protocol_name))
-    j, f = _values(columns.j, indices), _values(columns.f, indices)
-    masks = _masks(columns)
+    columns, protocol = sequence.variants[variant], find_protocol(protocol_name)
+    j, f, objects, found, false = (
+        _scored(sequence, columns, protocol, name) for name in ('j', 'f', 'objects', 'found', 'false')
+    )
+    masks = [area > 0 for area in known(columns.area)]
     counts = known(columns.objects)
     still = bool(counts) and not any(counts)
     return Scores(
-        frames=len(indices),
+        frames=len(j),
         j_mean=mean(j),
         j_recall=recall(j),
         j_decay=decay(j),
         f_mean=mean(f),
         f_recall=recall(f),
         f_decay=decay(f),
-        objects=round(sum(_values(columns.objects, indices))),
-        found=round(sum(_values(columns.found, indices))),
-        false_regions=round(sum(_values(columns.false, indices))),
+        objects=round(sum(objects)),
+        found=round(sum(found)),
+        false_regions=round(sum(false)),
         empty=mean([float(not something) for something in masks]),
         area=mean(known(columns.area)),
         still_seconds=sequence.frame_count / sequence.fps if still else 0.0,
@@ -151,64 +151,40 @@ def run_scores(run: RunResult, variant: str) -> Scores:
     Means and recalls of J and F are taken over sequences or over frames, as the protocol has it: the mean of the
     sequences' means and recalls, or mean and recall of all frames scored, put together. Decay only has a meaning within
     a sequence and is the mean of the sequences' decays under every protocol. Objects, regions, alarms and
-    seconds are summed; ``empty`` is the share of all masks of the run.
+    seconds are summed; ``empty`` and ``area`` are of all masks of the run.
     """
     protocol = find_protocol(run.protocol)
     scores = [sequence_scores(sequence, variant, run.protocol) for sequence in run.sequences]
-    columns = [sequence.variants[variant] for sequence in run.sequences]
-    averages = {name: mean(known(getattr(score, name) for score in scores)) for name in _MEANS}
+    taken: dict[str, Any] = {name: mean(known(getattr(score, name) for score in scores)) for name in _MEANS}
+    taken |= {name: sum(getattr(score, name) for score in scores) for name in _SUMS}
     if protocol.average == 'frames':
-        pairs = [
-            (item, _scored(sequence, item, protocol)) for sequence, item in zip(run.sequences, columns, strict=True)
-        ]
-        j = [value for item, indices in pairs for value in _values(item.j, indices)]
-        f = [value for item, indices in pairs for value in _values(item.f, indices)]
-        averages |= {'j_mean': mean(j), 'j_recall': recall(j), 'f_mean': mean(f), 'f_recall': recall(f)}
-    masks = [something for item in columns for something in _masks(item)]
-    return Scores(
-        frames=sum(score.frames for score in scores),
-        **averages,
-        objects=sum(score.objects for score in scores),
-        found=sum(score.found for score in scores),
-        false_regions=sum(score.false_regions for score in scores),
-        empty=mean([float(not something) for something in masks]),
-        area=mean([value for item in columns for value in known(item.area)]),
-        still_seconds=sum(score.still_seconds for score in scores),
-        false_alarms=sum(score.false_alarms for score in scores),
-    )
+        for name in ('j', 'f'):
+            values = [v for item in run.sequences for v in _scored(item, item.variants[variant], protocol, name)]
+            taken |= {f'{name}_mean': mean(values), f'{name}_recall': recall(values)}
+    areas = [area for item in run.sequences for area in known(item.variants[variant].area)]
+    return Scores(**taken, empty=mean([float(not area) for area in areas]), area=mean(areas))
 
 
 def grouped(run: RunResult) -> dict[str, RunResult]:
     """Return the parts of a run by kinds of footage (``motion slow``), each a run of its own."""
-    kinds = dict.fromkeys(f'{kind} {value}' for item in run.sequences for kind, value in item.groups.items())
-    return {
-        name: replace(
-            run, sequences=tuple(s for s in run.sequences if name in {f'{k} {v}' for k, v in s.groups.items()})
-        )
-        for name in kinds
-    }
+    parts: dict[str, list[SequenceResult]] = {}
+    for item in run.sequences:
+        for kind, value in item.groups.items():
+            parts.setdefault(f'{kind} {value}', []).append(item)
+    return {name: replace(run, sequences=tuple(items)) for name, items in parts.items()}
 
 
 def summarise(run: RunResult) -> dict[str, Any]:
-    """Return the scores of every variant as JSON can hold them.
-
-    Returns:
-        ``{'protocol': name, 'variants': {variant: {'run': scores, 'sequences': {sequence: scores}}}}``, with
-        ``'groups': {group: scores}`` where there are groups; scores are the fields of :class:`Scores` and
-        ``false_alarms_per_minute``.
-
-    """
+    """Return the scores of every variant as JSON can hold them: of the run, each sequence, and each kind of footage."""
 
     def plain(scores: Scores) -> dict[str, Any]:
         return {**asdict(scores), 'false_alarms_per_minute': scores.false_alarms_per_minute}
 
     variants = {}
-    parts = grouped(run)
     for variant in run.variants:
         sequences = {item.name: plain(sequence_scores(item, variant, run.protocol)) for item in run.sequences}
-        variants[variant] = {'run': plain(run_scores(run, variant)), 'sequences': sequences}
-        if parts:
-            variants[variant]['groups'] = {name: plain(run_scores(part, variant)) for name, part in parts.items()}
+        groups = {name: plain(run_scores(part, variant)) for name, part in grouped(run).items()}
+        variants[variant] = {'run': plain(run_scores(run, variant)), 'sequences': sequences, 'groups': groups}
     return {'protocol': run.protocol, 'variants': variants}
 
 
@@ -217,13 +193,9 @@ def summarise(run: RunResult) -> dict[str, Any]:
 
 def text_rows(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        '  '.join(
-            (row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)))
-        )
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first = widths[0]
+    return ['  '.join([row[0].ljust(first), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def text_number(value: float | None, digits: int = 3, sign: str = '') -> str:
@@ -239,33 +211,22 @@ def table(run: RunResult) -> str:
     counting = run.variants[-1]
     named = [(variant, run_scores(run, variant)) for variant in run.variants]
     named += [(f'  {foreign(name)}', run_scores(part, counting)) for name, part in grouped(run).items()]
-    for name, scores in named:
-        rows.append(
-            (
-                name,
-                *(text_number(value) for value in (scores.j_mean, scores.j_recall, scores.j_decay)),
-                *(text_number(value) for value in (scores.f_mean, scores.f_recall, scores.f_decay)),
-                f'{scores.found} of {scores.objects}' if scores.objects else '-',
-                str(scores.false_regions) if scores.frames else '-',
-                text_number(scores.false_alarms_per_minute, 1),
-                text_number(scores.empty),
-                text_number(scores.area, 4),
-            )
-        )
+    for name, s in named:
+        means = map(text_number, (s.j_mean, s.j_recall, s.j_decay, s.f_mean, s.f_recall, s.f_decay))
+        counts = f'{s.found} of {s.objects}' if s.objects else '-', str(s.false_regions) if s.frames else '-'
+        still = text_number(s.false_alarms_per_minute, 1), text_number(s.empty), text_number(s.area, 4)
+        rows.append((name, *means, *counts, *still))
     return '\n'.join(text_rows(rows))
 
 
 # Signals without annotation, and how well they foretell J ------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation of a signal with J."""
+class Correlation(NamedTuple):
+    """Spearman's rank correlation of a signal with J, above 0 where more of it scores higher, and of how many."""
 
     rho: float
-    """From -1 to 1; above 0: sequences with more of the signal score higher."""
-    count: int
-    """Sequences that have both."""
+    sequences: int
 
 
 def ranks(values: Sequence[float]) -> NDArray[np.float64]:

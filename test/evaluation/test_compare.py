@@ -105,7 +105,7 @@ def test_what_cannot_be_compared():
 def test_sequences_without_truth_are_shown_and_do_not_count():
     found = compare(run_of({'x': 0.5, 'y': None}), run_of({'x': 0.6, 'y': None}))
     assert [pair.name for pair in found.pairs] == ['x', 'y']
-    assert found.paired.count == 1
+    assert found.paired.pairs == 1
     assert found.means == pytest.approx((0.5, 0.6))
 
 

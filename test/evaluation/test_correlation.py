@@ -96,7 +96,7 @@ def test_a_signal_goes_with_the_score_of_the_variant_that_counts_by_the_runs_pro
     )
     found = correlations(run)
     assert found['consistency'].rho == pytest.approx(1)
-    assert found['consistency'].count == 3
+    assert found['consistency'].sequences == 3
     assert found['noise'].rho == pytest.approx(0.5)
     # No mask is empty and no area changes: nothing to rank.
     assert set(found) == {'consistency', 'noise'}
@@ -112,5 +112,5 @@ def test_sequences_without_a_score_or_the_signal_do_not_count():
         sequence('no truth', [None, None, None], consistency=[0.9] * 3, information=[0.1, None, None]),
     )
     found = correlations(run)
-    assert {name: value.count for name, value in found.items()} == {'consistency': 3}
+    assert {name: value.sequences for name, value in found.items()} == {'consistency': 3}
     assert correlations(run_of()) == {}

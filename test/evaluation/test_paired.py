@@ -36,7 +36,7 @@ def test_the_interval_holds_what_the_test_does_not_refuse(count):
 def test_worked_by_hand():
     """Of the 64 ways to sign six numbers above zero, two reach their sum; the least and the largest bound the mean."""
     found = paired_difference([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    assert found.count == 6
+    assert found.pairs == 6
     assert found.mean == pytest.approx(0.35)
     assert found.standard_error == pytest.approx(np.sqrt(0.035 / 6))
     assert found.p == pytest.approx(2 / 64)
