@@ -13,7 +13,7 @@ from moving_object_detector.common.options import option, options_of, with_value
 DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered', 'flights')
 METHODS: Final = ('detector', 'masks', 'homography', 'mog2', 'everything', 'nothing')
 LISTS: Final = ('sequences', 'variants')
-"""Options that take several words on the command line; they are kept with commas between them."""
+"""Options that take several words on the command line; they are kept with line feeds between them."""
 _WITH_FRAMES: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder')
 
 ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
@@ -67,7 +67,13 @@ class EvaluateOptions:
 
     def list_of(self, name: str) -> list[str]:
         """Return the words of one of :data:`LISTS`."""
-        return [word for word in getattr(self, name).split(',') if word]
+        return getattr(self, name).split('\n') if getattr(self, name) else []
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults, and what is scored on what."""
+        own = {declared.name: (getattr(self, declared.name), declared.default) for declared in options_of(type(self))}
+        kept = {'dataset', 'method'}
+        return {name: value for name, (value, default) in own.items() if value != default or name in kept}
 
 
 def flag_of(name: str) -> str:
@@ -76,7 +82,7 @@ def flag_of(name: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each option; those that are not given leave no trace in the namespace."""
+    """Add a flag for each option, and the detector's; those that are not given leave no trace in the namespace."""
     for declared in options_of(EvaluateOptions):
         default = f' Default: {declared.default}.' if declared.kind is not bool and declared.default else ''
         details: dict[str, Any] = {'help': f'{declared.description}{default}'.replace('%', '%%')}
@@ -89,6 +95,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             if declared.name in LISTS:
                 details |= {'nargs': '+', 'metavar': 'NAME'}
         parser.add_argument(flag_of(declared.name), default=argparse.SUPPRESS, **details)
+    parser.add_argument('--config', metavar='FILE', help="The detector's parameters, such as config/cpu.yaml.")
+    settings: dict[str, Any] = {'nargs': '+', 'action': 'extend', 'default': [], 'metavar': 'NAME=VALUE'}
+    parser.add_argument('--set', **settings, help='Its options, such as window.past=3.')
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    # An empty text is what a launch file passes for an argument that was left out.
+    names = (*EvaluateOptions.__dataclass_fields__, 'config', 'set')
+    return {name: value for name, value in vars(arguments).items() if name in names and value not in ('', [], None)}
+
+
+def given_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the flags that a parsed command line has."""
+    return list(map(flag_of, _given(arguments)))
 
 
 def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
@@ -98,16 +118,11 @@ def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
         UserError: A value is out of range, an option has no effect beside the others, or one is missing.
 
     """
-    # An empty text is what a launch file passes for an argument that was left out.
-    given = {name: value for name, value in vars(arguments).items() if value not in ('', [], None)}
-    values = {
-        name: ','.join(value) if name in LISTS else value
-        for name, value in given.items()
-        if name in EvaluateOptions.__dataclass_fields__
-    }
+    given = _given(arguments)
+    values = {name: '\n'.join(value) if name in LISTS else value for name, value in given.items()}
     if 'method' not in given and {'predictions', 'predicted_topic'} & set(given):
         values['method'] = 'masks'
-    options = with_values(EvaluateOptions(), values)
+    options = with_values(EvaluateOptions(), {n: value for n, value in values.items() if n not in {'config', 'set'}})
     for name in given:
         other, allowed = ONLY.get(name, ('', ()))
         if other and getattr(options, other) not in allowed:
@@ -119,27 +134,19 @@ def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
         raise UserError('--still says that nothing moves, so --masks or --mask-topic has no effect; leave one out')
     if options.dataset in ONLY['root'][1] and not options.root:
         raise UserError(f'--dataset {options.dataset} needs --root, where the data is')
-    if (
-        options.method == 'masks'
-        and not options.predictions
-        and not (options.dataset == 'bag' and options.predicted_topic)
-    ):
+    inside = options.dataset == 'bag' and options.predicted_topic
+    if options.method == 'masks' and not (options.predictions or inside):
         raise UserError('--method masks needs --predictions, or of a bag --predicted-topic: the masks to score')
     return options
 
 
 def refuse_old(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
-    """Refuse flags that have another name now, and options of the detector without ``--set``.
-
-    Raises:
-        UserError: There is one; the message says how it is written now.
-
-    """
+    """Refuse flags that have another name now, and options of the detector without ``--set``; raises UserError."""
     last = ''
     for token in argv:
         name = token.partition('=')[0]
         if name in renamed:
             raise UserError(f'{name} is no longer an option of evaluate; {renamed[name]}')
-        if '=' in token and not token.startswith('-') and last not in {'--set', '='} and not last.startswith('--'):
+        if '=' in token and not token.startswith('-') and not last.startswith('-'):
             raise UserError(f'{token}: options of the detector are written --set {token}')
         last = '--set' if last == '--set' and not token.startswith('-') else token

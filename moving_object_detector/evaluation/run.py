@@ -12,17 +12,26 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.common.files import make_folder, write_atomically
+from moving_object_detector.common.files import default_inpainter, lock, make_folder, write_atomically
 from moving_object_detector.common.options import flatten
-from moving_object_detector.evaluation.clips import Clip, fingerprint
-from moving_object_detector.evaluation.methods import Method
-from moving_object_detector.evaluation.results import RunResult, SequenceResult, read_json
+from moving_object_detector.common.parameter_files import load_config
+from moving_object_detector.common.program import provenance
+from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.evaluation.baselines import make_baseline
+from moving_object_detector.evaluation.clips import Clip, fingerprint, open_clips
+from moving_object_detector.evaluation.methods import DetectorMethod, GivenMasks, Method
+from moving_object_detector.evaluation.options import ONLY, EvaluateOptions
+from moving_object_detector.evaluation.results import RunResult, SequenceResult, read_json, write_results
 from moving_object_detector.evaluation.sequence_pass import OutputOptions, SequencePass
-from moving_object_detector.evaluation.signals import Signals
-from moving_object_detector.evaluation.summary import find_protocol, sequence_scores
+from moving_object_detector.evaluation.signals import InpaintingScore, Signals
+from moving_object_detector.evaluation.summary import PROTOCOLS, find_protocol, sequence_scores, summarise
 
+INFORMATION_EVERY: Final = 5
+"""Frames from one that the inpainter looks at to the next; each takes as long as a fifth of a frame's detection."""
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'
+_APART: Final = ('out', 'overwrite', 'save_masks', 'video', 'sequences', 'variants', 'inpainter')
+"""Options that decide no number of a sequence, or stand in the identity in another form."""
 _ANEW: Final = 'remove it, or give --overwrite to begin anew'
 
 
@@ -133,3 +142,54 @@ def evaluate_clips(
     if not results:
         raise UserError(f'nothing could be evaluated: {"; ".join(failures) or "there is no clip"}')
     return RunResult(_plain(identity), _plain(details), tuple(results), tuple(failures))
+
+
+def _method(options: EvaluateOptions, config: str | None, settings: Sequence[str]) -> Method:
+    """Return what is to be scored."""
+    if options.method == 'masks':
+        predictions = Path(options.predictions).expanduser() if options.predictions else None
+        return GivenMasks(predictions, options.predicted_topic)
+    if options.method != 'detector':
+        return make_baseline(options.method)
+    loaded = load_config(DetectorConfig(), Path(config) if config else None, settings)
+    return DetectorMethod(loaded, options.list_of('variants'))
+
+
+def evaluate(
+    options: EvaluateOptions, config: str | None, settings: Sequence[str], command: Sequence[str]
+) -> RunResult:
+    """Evaluate what the options say, or resume it, and write ``results.json``.
+
+    Args:
+        options: All but the detector's.
+        config: Parameter file of the detector.
+        settings: Its options as name=value.
+        command: The arguments of the program, for the report.
+
+    Raises:
+        UserError: An option or the data is wrong, or the folder is in use or holds another run.
+
+    """
+    out = Path(options.out).expanduser()
+    make_folder(out)
+    with lock(out / '.lock', f'the folder {out}'):
+        clips, problems = open_clips(options)
+        method = _method(options, config, settings)
+        inpainting = None
+        if options.inpainter != 'none' and options.method in ONLY['inpainter'][1]:
+            default = options.inpainter == 'default'
+            path = default_inpainter() if default else Path(options.inpainter).expanduser()
+            inpainting = InpaintingScore(path, INFORMATION_EVERY)
+        identity = {
+            **{name: value for name, value in options.changed().items() if name not in _APART},
+            'protocol': options.dataset if options.dataset in PROTOCOLS else 'annotated',
+            'variants': list(method.variants),
+            **method.identity,
+            **(inpainting.identity if inpainting is not None else {}),
+        }
+        claim_folder(out, identity, overwrite=options.overwrite)
+        details = {**provenance('evaluate', command), **method.details}
+        output = OutputOptions(out, masks=options.save_masks, video=options.video)
+        run = evaluate_clips(method, clips, identity, details, Signals(inpainting), output, problems)
+        write_results(out, run, summarise(run))
+        return run

@@ -219,6 +219,14 @@ def table(run: RunResult) -> str:
     return '\n'.join(text_rows(rows))
 
 
+def last_line(run: RunResult) -> str:
+    """Return the run in one line: J, F, frames, frames per second."""
+    scores = run_scores(run, run.variants[-1])
+    frames, seconds = (sum(getattr(item, name) for item in run.sequences) for name in ('frame_count', 'seconds'))
+    j, f = text_number(scores.j_mean), text_number(scores.f_mean)
+    return f'J {j} F {f} frames {frames} fps {frames / max(seconds, 1e-9):.2f}'
+
+
 # Signals without annotation, and how well they foretell J ------------------------------------------------------------
 
 
