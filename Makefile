@@ -58,7 +58,7 @@ bench: env  ## Time every engine, stage and whole frames, side by side; writes b
 	@$(PROGRAM) moving_object_detector.tools.bench --json bench.json --plot bench.png
 
 eval: env  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
-	@case " $$ARGS" in *\ --method*) PARAMS= ;; esac; \
+	@case " $$ARGS" in *\ --method*|*\ --predict*) PARAMS= ;; esac; \
 	$(PROGRAM) moving_object_detector.evaluation.evaluate "--dataset=$$DATASET" $${ROOT:+"--root=$$ROOT"} \
 	  $${SPLIT:+"--split=$$SPLIT"} "--out=$${OUT:-evaluation_output}" $${PARAMS:+"--config=$$PARAMS"}
 
