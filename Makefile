@@ -55,7 +55,7 @@ test-fast: check  ## The same without the tests that take long: under three minu
 	@$(PROGRAM) pytest -m 'not slow'
 
 bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
-	@$(PROGRAM) moving_object_detector.tools.bench --json bench.json --plot bench.png
+	@$(PROGRAM) moving_object_detector.bench --json bench.json --plot bench.png
 
 eval: env  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
 	@case " $$ARGS" in *\ --method*|*\ --predict*) PARAMS= ;; esac; \

@@ -5,28 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from runpy import run_path
 from xml.etree import ElementTree as ET
 
 from setuptools import find_packages, setup
 
-PROGRAMS = {
-    'detect': 'nodes.detect',
-    'play': 'nodes.play',
-    'record': 'nodes.record',
-    'demo': 'nodes.demo',
-    'make_bag': 'tools.make_bag',
-    'make_video': 'tools.make_video',
-    'contact_sheet': 'tools.contact_sheet',
-    'convert_weights': 'tools.convert_weights',
-    'bench': 'tools.bench',
-    'build_engine': 'tools.build_engine',
-    'export_onnx': 'tools.export_onnx',
-    'evaluate': 'evaluation.evaluate',
-    'view': 'nodes.view',
-    'quantise': 'tools.quantise',
-    'train': 'training.train',
-    'render': 'synthetic.render',
-}
+PROGRAMS = run_path('moving_object_detector/programs/__init__.py')['PROGRAMS']
 
 
 def script_interpreter() -> str:
@@ -73,6 +57,6 @@ setup(
     zip_safe=False,
     options={'build_scripts': {'executable': script_interpreter()}},
     entry_points={
-        'console_scripts': [f'{program} = {name}.{module}:main' for program, module in PROGRAMS.items()],
+        'console_scripts': [f'{program} = {name}.{module}:main' for program, (module, _) in PROGRAMS.items()],
     },
 )

@@ -1,7 +1,9 @@
-"""How every program of the package ends, and what it was run with."""
+"""How every program of the package ends, kinds of arguments, and what it was run with."""
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import platform
 import shlex
@@ -31,6 +33,30 @@ def run_program(body: Callable[[], int]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def positive_float(text: str) -> float:
+    """Parse a number above zero."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
+
+
+def seconds(text: str) -> float:
+    """Parse a duration in seconds, zero or more."""
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f'{text} is not a duration in seconds')
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
 
 
 def _revision() -> str:

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.program import positive_float, positive_int
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
 from moving_object_detector.nodes.view import PAGE_PORT
-from moving_object_detector.tools.arguments import positive_float, positive_int
 
 if TYPE_CHECKING:
     from diagnostic_msgs.msg import DiagnosticArray

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from moving_object_detector.common.program import positive_float, seconds
+from moving_object_detector.media.arguments import TOPIC, add_source_arguments, source_of
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
-from moving_object_detector.tools.arguments import TOPIC, add_source_arguments, positive_float, seconds, source_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node

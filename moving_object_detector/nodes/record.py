@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from moving_object_detector.common.program import positive_float, positive_int, seconds
 from moving_object_detector.nodes.runtime import ros_node, run_node, split_arguments
-from moving_object_detector.tools.arguments import positive_float, positive_int, seconds
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moving_object_detector.common.program import run_program
-from moving_object_detector.tools.arguments import positive_int
+from moving_object_detector.common.program import positive_int, run_program
 
 if TYPE_CHECKING:
     from moving_object_detector.synthetic.flight import Flight

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.program import run_program
-from moving_object_detector.tools.arguments import positive_int
+from moving_object_detector.common.program import positive_int, run_program
 
 if TYPE_CHECKING:
     import torch

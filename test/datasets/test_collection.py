@@ -11,7 +11,7 @@ import pytest
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.tools import make_bag, make_video
+from moving_object_detector.programs import make_bag, make_video
 
 
 def frames(folder, count, size=(18, 24), suffix='.png'):

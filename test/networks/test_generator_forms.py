@@ -31,7 +31,7 @@ from moving_object_detector.networks.generator_forms import (
     save_ranges,
 )
 from moving_object_detector.networks.weights import save_network, weights_hash
-from moving_object_detector.tools import quantise as program
+from moving_object_detector.programs import quantise as program
 
 CPU = torch.device('cpu')
 SIZE = (32, 64)

@@ -20,7 +20,7 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.sources import ImageFiles, read_image
-from moving_object_detector.tools import make_bag, make_video
+from moving_object_detector.programs import make_bag, make_video
 from moving_object_detector.training import clip_flow, flow_cache
 from moving_object_detector.training.flow_cache import CacheError, cached_clips
 

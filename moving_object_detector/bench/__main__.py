@@ -1,0 +1,8 @@
+"""``python -m moving_object_detector.bench``."""
+
+import sys
+
+from moving_object_detector.bench.command import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,5 +1,0 @@
-"""Time the networks and the detector by every engine that runs here, beside the naive pipeline."""
-
-from moving_object_detector.tools.bench.command import main
-
-__all__ = ['main']

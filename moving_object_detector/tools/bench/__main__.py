@@ -1,8 +1,0 @@
-"""``python -m moving_object_detector.tools.bench``."""
-
-import sys
-
-from moving_object_detector.tools.bench.command import main
-
-if __name__ == '__main__':
-    sys.exit(main())

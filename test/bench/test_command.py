@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from moving_object_detector.bench import main
+from moving_object_detector.bench.tables import markdown
+
+SMALL = ['height=32', 'width=64', 'flow.height=48', 'flow.width=96', 'flow.preset=ultrafast', 'refinement.method=none']
+
+
+def test_a_quick_run(picture_folder, tmp_path, capsys):
+    """Real processes, two rounds: end to end by the reference and the naive pipeline, and one network alone."""
+    paths = {'json': tmp_path / 'bench.json', 'plot': tmp_path / 'bench.svg'}
+    only = ['cpu/naive*', 'cpu/torch-float32', 'generator/eager*', 'generator/torch-float16']
+    words = ['--quick', '--input', str(picture_folder), '--frames', '5', '--only', *only, '--set', *SMALL]
+    assert main([*words, '--json', str(paths['json']), '--plot', str(paths['plot'])]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(paths['json'].read_text())
+    assert captured.out == f'{markdown(report)}\n'
+    assert 'elapsed' not in captured.out
+    assert 'cpu: 100%' in captured.err
+    assert report['image'] == '48x32'
+    assert report['command'].startswith('bench --quick')
+    generator, frames = report['groups']
+    (eager,) = generator['cases']
+    assert (generator['pairs'], generator['size']) == (2, [32, 64])
+    rate = generator['gflop'] / eager['milliseconds']['median'] * 1000
+    assert eager['gflop per second'] == pytest.approx(rate, rel=0.02, abs=0.2)
+    assert eager['share of product'] == eager['share of float32 product'] > 0
+    naive, reference = frames['cases']
+    assert (naive['variant'], reference['variant']) == ('naive float32', 'torch float32')
+    for case in (eager, naive, reference):
+        times = case['milliseconds']
+        assert 0 < times['median'] <= times['p95'] <= times['p99']
+        assert case['rounds'] == 2
+        assert case['calls'] >= 2
+        assert case['per second'] == pytest.approx(1000 / times['median'], rel=0.01, abs=0.001)
+        assert case['memory']['resident'] > 50
+    stages = reference['stages']
+    assert {'decode', 'prepare', 'flow', 'generator input', 'generator', 'vote', 'encode'} < set(stages)
+    assert sum(times['median'] for times in stages.values()) < 1.5 * reference['milliseconds']['p99']
+    forth, back = frames['ratios']
+    expected = naive['milliseconds']['median'] / reference['milliseconds']['median']
+    assert (forth['slow'], forth['fast']) == ('naive float32', 'torch float32')
+    assert forth['ratio'] == pytest.approx(expected, abs=0.02, rel=0.02)
+    assert back['ratio'] == pytest.approx(1 / expected, abs=0.02, rel=0.02)
+    (skipped,) = report['skipped']
+    assert skipped['case'] == 'torch float16 on cpu'
+    assert skipped['reason'] in captured.out
+    assert paths['plot'].stat().st_size > 1000
+
+
+def test_list(capsys):
+    assert main(['--list', '--quick', '--only', 'pwcnet']) == 0
+    names = capsys.readouterr().out.split()
+    assert names[0] == 'pwcnet/eager-float32'
+    assert all(name.startswith('pwcnet/') for name in names)
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    quick = ['--quick', '--only', 'cpu/torch-float32']
+    for words, message in (
+        (['--input', str(tmp_path / 'none')], 'no such file or folder'),
+        (['--set', 'flow.presets=fast'], "there is no option 'flow.presets'"),
+        (['--plot', 'bench.txt'], 'must end in'),
+        (['--config', str(tmp_path / 'none.yaml')], 'cannot be read as a parameter file'),
+        (['--set', f'model={tmp_path / "none.safetensors"}'], 'nothing could be measured: cpu/torch-float32: '),
+    ):
+        assert main([*quick, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert main(['--only', 'tortoise']) == 2
+    assert 'tortoise matches nothing' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(['--frames', '0'])
+    assert stopped.value.code == 2
+
+
+def test_help_says_how_in_a_moment():
+    code = 'import sys; from moving_object_detector.bench import main; main(["--help"])'
+    probe = f'{code.replace("main([", "import atexit; atexit.register(lambda: print(*sys.modules)); main([")}'
+    done = subprocess.run([sys.executable, '-c', probe], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert '--only' in done.stdout
+    assert not {'torch', 'numpy', 'cv2', 'matplotlib', 'tqdm'} & set(done.stdout.split())
+
+
+def test_ctrl_c_keeps_what_was_measured(picture_folder):
+    """Sent when the second group shows on the progress bar."""
+    only = ['--quick', '--only', 'generator/eager*', 'cpu/naive*', '--set', *SMALL]
+    command = [sys.executable, '-m', 'moving_object_detector.bench', '--input', str(picture_folder), *only]
+    # A group of its own, as in a terminal: the signal goes to the children too.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, bufsize=1
+    )
+    seen = ''
+    while 'cpu:' not in seen:
+        letter = process.stderr.read(1)
+        assert letter, seen
+        seen += letter
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert 'generator: 2 pairs of 64x32' in out
+    assert 'stopped by Ctrl-C' in out
+    assert 'naive' not in out
+    assert 'Traceback' not in err

@@ -1,0 +1,106 @@
+"""The pipeline that speed is compared with gives the detector's masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.bench.frames import FrameTask, NaiveTask
+from moving_object_detector.bench.naive import NaivePipeline
+from moving_object_detector.bench.suite import random_pwcnet
+from moving_object_detector.common.parameter_files import load_config
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.weights import save_network
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
+
+SMALL = ['engine=torch', 'device=cpu', 'height=48', 'width=96', 'flow.height=96', 'flow.width=192', 'flow.preset=fast']
+
+
+@pytest.fixture(scope='module')
+def images():
+    scene = clip_scene(7, SceneOptions(size=(96, 192), objects=(1, 1)))
+    return np.stack([scene.image(time) for time in range(7)])
+
+
+def config(*values):
+    return load_config(DetectorConfig(), None, [*SMALL, *values])
+
+
+def refined_masks(options, images):
+    detector = build_detector(options)
+    results = [result for index, image in enumerate(images) for result in detector.step(image, index * 33_000_000)]
+    results += detector.flush()
+    return [result.mask for result in results if result.estimate == 'refined']
+
+
+def overlap(a, b):
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        ('window.past=2', 'window.future=1', 'refinement.method=none', 'gate.min_motion=0.0'),
+        ('window.past=1', 'window.future=1', 'window.stride=2', 'refinement.method=guided'),
+        ('window.past=0', 'window.future=1', 'refinement.method=crf', 'gate.min_motion=1000.0'),
+    ],
+    ids=['uneven window', 'stride, gate and refinement', 'nothing passes the gate'],
+)
+def test_it_gives_the_masks_of_the_detector(images, values):
+    options = config(*values)
+    expected = refined_masks(options, images)
+    pipeline = NaivePipeline(options)
+    complete = range(len(images) - (options.window.past == 0))  # the last one has no neighbour to vote
+    masks = [pipeline.mask(images, index) for index in complete]
+    assert len(expected) == len(masks)
+    assert [overlap(a, b) > 0.99 for a, b in zip(expected, masks, strict=True)] == [True] * len(masks)
+    assert any(mask.any() for mask in expected) == (options.gate.min_motion < 1000)
+
+
+def test_with_pwcnet(images, tmp_path):
+    torch.manual_seed(5)
+    generator = Generator()
+    with torch.no_grad():
+        generator.conv17.gamma.fill_(30.0)  # masks from near 0 to near 1
+    about = {'flow_input': 'normalised', 'flow_backend': 'pwcnet', 'height': '48', 'width': '96'}
+    save_network(generator, tmp_path / 'generator.safetensors', about)
+    save_network(random_pwcnet(), tmp_path / 'flow.safetensors', {})
+    models = (f'model={tmp_path / "generator.safetensors"}', f'flow.model={tmp_path / "flow.safetensors"}')
+    sizes = ('flow.backend=pwcnet', 'flow.height=64', 'flow.width=64', 'window.past=1', 'window.future=1')
+    options = config(*models, *sizes, 'refinement.method=none')
+    expected = refined_masks(options, images[:3])
+    pipeline = NaivePipeline(options)
+    masks = [pipeline.mask(images[:3], index) for index in range(3)]
+    assert all(overlap(a, b) > 0.99 for a, b in zip(expected, masks, strict=True))
+    assert any(0.01 < (mask > 0).mean() < 0.99 for mask in masks)
+
+
+def test_both_tasks_turn_the_same_messages_into_the_same_masks(images):
+    options = config('window.past=2', 'window.future=1', 'refinement.method=none', 'gate.min_motion=0.0')
+    ours, naive = (task(options, images[:4]) for task in (FrameTask, NaiveTask))
+    for _ in range(ours.fill):
+        ours.call()
+    # The naive one begins with frame 2, the first that has its whole window; frame 3 completes it.
+    ours.call()
+    ours.call()
+    for index in range(2, 6):  # beyond the last of four frames they come back
+        naive.call()
+        assert overlap(ours.mask, naive.mask) > 0.99, index
+        ours.call()
+    assert naive.mask.shape == (96, 192)
+    times = ours.watch.take()
+    assert {
+        'decode',
+        'prepare',
+        'flow',
+        'generator input',
+        'generator',
+        'vote',
+        'refinement and regions',
+        'encode',
+    } == set(times)
+    assert len(times['decode']) == 2 + 2 + 4

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from moving_object_detector.bench.report import fastest, find_ratio
+from moving_object_detector.bench.tables import frame_table, headline, markdown, network_table, stage_table
+
+
+def test_frames(frame_group):
+    assert frame_table([frame_group]) == (
+        '| setting | engine | median ms | p95 | p99 | frames/s | peak MB | vs naive | vs reference |\n'
+        '| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n'
+        '| cpu: 192x96, -1..+1, dis-medium | naive float32 on cpu | 200 | 400 | 600 | 5 | 400 '
+        '|  | 0.62x (0.6 to 0.65) |\n'
+        '| cpu: 192x96, -1..+1, dis-medium | torch float32 on cpu | 125 | 250 | 375 | 8 | 400 '
+        '| 1.6x (1.5 to 1.7) |  |\n'
+        '| cpu: 192x96, -1..+1, dis-medium | **openvino float32 on cpu** | 62.5 | 125 | 187.5 | 16 | 400 '
+        '| 3.2x (3.0 to 3.3) | 2.0x (1.9 to 2.1) |'
+    )
+
+
+def test_headline(frame_group):
+    assert headline(frame_group) == (
+        'cpu: fastest is openvino float32 on cpu, 16 frames/s; '
+        '2.0x our reference (PyTorch float32 through the ring) (quartiles of 4 rounds 1.9 to 2.1); '
+        '3.2x the naive pipeline (quartiles of 4 rounds 3.0 to 3.3)'
+    )
+
+
+def test_stages(frame_group):
+    assert stage_table(frame_group) == (
+        '| cpu, median ms | torch float32 on cpu | openvino float32 on cpu |\n'
+        '| --- | --- | --- |\n'
+        '| flow | 25 | 24 |\n'
+        '| generator | 100 | 38 |\n'
+        '| **frame** | 125 | 62.5 |'
+    )
+
+
+def test_networks(network_group):
+    network_group['cases'][1]['memory']['gpu'] = 812.3
+    unknown = dict.fromkeys(('product gflop per second', 'share of product'))
+    times = {'milliseconds': {'median': 1000.0, 'p95': 2000.0, 'p99': 3000.0}}
+    rates = {'gflop per second': 20.0, 'share of float32 product': 0.2}
+    last = {**network_group['cases'][0], **unknown, **times, **rates, 'variant': 'openvino int8'}
+    network_group['cases'].append(last | {'engine': 'openvino int8 on cpu'})
+    slow, fast, quantised = network_table(network_group).splitlines()[2:]
+    assert slow == '| eager float32 on cpu | 400 | 800 | 1200 | 400 |  | 50.0 | 100.0 | 50% | 50% |'
+    assert fast == (
+        '| **openvino bfloat16 on cpu** | 125 | 250 | 375 | 400, GPU 812 | 3.2x (3.1 to 3.4) | 160.0 | 200.0 '
+        '| 80% | 160% |'
+    )
+    assert '| generator: 10 pairs of 384x192, 216.96 GFLOP |' in network_table(network_group)
+    assert quantised == '| openvino int8 on cpu | 1000 | 2000 | 3000 | 400 |  | 20.0 |  |  | 20% |'
+
+
+def test_a_whole_report(frame_group, network_group):
+    report = {
+        'machine': 'a processor, 2 cores, linux',
+        'image': '640x480',
+        'load average': [0.25, 2.0],
+        'seconds': 120.4,
+        'versions': {'torch': '2.13.0'},
+        'notes': ['something is random'],
+        'skipped': [{'case': 'torch float16 on cpu', 'reason': 'it cannot', 'expected': True}],
+        'groups': [network_group, frame_group],
+    }
+    text = markdown(report)
+    parts = text.split('\n\n')
+    assert parts[0] == (
+        'a processor, 2 cores, linux; 640x480 images; load average 0.2 before and 2.0 after; 120 s; torch 2.13.0'
+    )
+    assert parts[2:] == [
+        frame_table([frame_group]),
+        headline(frame_group),
+        stage_table(frame_group),
+        network_table(network_group),
+        parts[6],
+        'Note: something is random.',
+        '- torch float16 on cpu left out: it cannot',
+    ]
+    assert 'Winograd' in parts[6]
+
+
+def test_looking_things_up(frame_group):
+    assert fastest(frame_group)['variant'] == 'openvino float32'
+    assert find_ratio(frame_group, 'torch float32', 'openvino float32')['ratio'] == 2.0
+    assert find_ratio(frame_group, 'openvino float32', 'torch float32') is None
