@@ -20,7 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, rate_of
-from moving_object_detector.media.messages import EncodedImage, decode_compressed_labels, decode_image, decode_message
+from moving_object_detector.media.messages import EncodedImage, decode_message, is_picture
 from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class BagTopic:
         for topic in topics:
             with closing(_messages(self.path, lambda c, topic=topic: c.topic == topic)) as messages:  # type: ignore[misc]
                 first = next(messages, None)
-            if first is not None and not _is_picture(first[0]):
+            if first is not None and not is_picture(first[0]):
                 made.add(topic)
         beside = {topic.replace('/mask', '/overlay') for topic in made}
         return [topic for topic in topics if topic not in made | beside]
@@ -234,21 +234,6 @@ def _stamped(messages: Iterable[tuple[Any, int]]) -> Generator[tuple[Any, int], 
         waiting.clear()
     for waited, arrived in waiting:
         yield waited, arrived
-
-
-def _is_picture(message: Any) -> bool:
-    """Tell whether a message may be a camera's; a mask has two values, and floats are no colours."""
-    encoding = getattr(message, 'encoding', '')
-    try:
-        if not encoding:
-            values = decode_compressed_labels(message)
-        elif encoding in {'mono8', '8UC1'}:
-            values = decode_image(message)[:, :, 0]
-        else:
-            return not encoding.startswith(('32', '64'))
-    except ImageError:
-        return True
-    return values.ndim == 3 or bool(np.any((values != 0) & (values != 255)))
 
 
 def _full_name(topic: str) -> str:

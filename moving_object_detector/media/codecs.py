@@ -21,9 +21,6 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE, check_size
 
-FILE_KINDS: Final = frozenset({'jpeg', 'png', 'bmp', 'pnm', 'tiff', 'webp'})
-"""What is read from files; from a topic, see :func:`stated_kinds`."""
-
 _MOST_SCANS: Final = 100
 """Of a progressive JPEG; a camera's has about ten, and each is a pass over the whole image."""
 _PADDING: Final = 8
@@ -143,12 +140,10 @@ _MEASURE: Final = {
 }
 
 
-def _sound(data: bytes, kinds: frozenset[str], largest: int, smallest: int) -> tuple[str, bytes]:
+def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
     """Return the kind, and what of the data is to be decoded; refuse what is damaged, too large or too small."""
     kind = kind_of(data)
     height, width = image_size(data)
-    if kind not in kinds:
-        raise ImageError(f'it holds {kind}, which is not taken here; store it as {" or ".join(sorted(kinds))}')
     check_size(height, width, largest, smallest)
     if kind == 'jpeg' and data.count(b'\xff\xda') > _MOST_SCANS:
         raise ImageError(f'a JPEG of more than {_MOST_SCANS} scans; no camera makes such')
@@ -254,31 +249,22 @@ def _turbojpeg(data: bytes, colours: str) -> NDArray[np.uint8]:
     return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=False))
 
 
-def decode_pixels(
-    data: bytes,
-    *,
-    kinds: frozenset[str] = FILE_KINDS,
-    largest: int = LARGEST_SIDE,
-    smallest: int = SMALLEST_SIDE,
-    oriented: bool = True,
-) -> NDArray[Any]:
+def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = True) -> NDArray[Any]:
     """Decode an image.
 
     Args:
         data: The file's bytes.
-        kinds: What is taken.
         largest: Longest side that is decoded, pixels.
-        smallest: Shortest side that is.
         oriented: Whether to turn it as its Exif orientation says.
 
     Returns:
         (H, W, 3) RGB, uint8 or uint16 (see :class:`SampleScale`); grey becomes RGB, transparency is dropped.
 
     Raises:
-        ImageError: It is not one of ``kinds``, is too large or too small, cut short or damaged.
+        ImageError: It is of no known kind, too large or too small, cut short or damaged.
 
     """
-    kind, data = _sound(data, kinds, largest, smallest)
+    kind, data = _sound(data, largest, SMALLEST_SIDE)
     if kind == 'jpeg':
         image = _turbojpeg(data, _colours(data))
         if image.shape[2] == 3 and not (oriented and b'Exif\0\0' in data[:65536]):
@@ -288,9 +274,7 @@ def decode_pixels(
     return np.asarray(cv2.cvtColor(_opencv(data, flags), cv2.COLOR_BGR2RGB))
 
 
-def decode_labels(
-    data: bytes, *, kinds: frozenset[str] = FILE_KINDS, largest: int = LARGEST_SIDE
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def decode_labels(data: bytes) -> NDArray[Any]:
     """Decode an image whose values mean something: as they are stored, colours of a palette in place of its numbers.
 
     Returns:
@@ -300,7 +284,7 @@ def decode_labels(
         ImageError: As :func:`decode_pixels`.
 
     """
-    kind, data = _sound(data, kinds, largest, smallest=1)
+    kind, data = _sound(data, LARGEST_SIDE, smallest=1)
     if kind == 'jpeg':
         _turbojpeg(data, _colours(data))
     return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -7,35 +7,21 @@ grey, and fails on compressed grey images and on truncated data with an assertio
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, shown
-from moving_object_detector.media.codecs import decode_labels, decode_pixels, image_size, kind_of, stated_kinds
-from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE, SampleScale, check_size
+from moving_object_detector.media.codecs import decode_labels, decode_pixels, kind_of, stated_kinds
+from moving_object_detector.media.pixels import LARGEST_SIDE, SampleScale, SizeError, check_size
 
-
-class ImageMessage(Protocol):
-    """The fields of sensor_msgs/Image, as rclpy and rosbags both have them."""
-
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: Any
-    step: int
-    data: Any
-
-
-class CompressedMessage(Protocol):
-    """The fields of sensor_msgs/CompressedImage."""
-
-    format: str
-    data: Any
+Pixels = TypeVar('Pixels', bound=NDArray[Any])
 
 
 class EncodedImage(NamedTuple):
@@ -103,7 +89,7 @@ def _flat_bytes(data: Any) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
-def _checked_rows(message: ImageMessage, layout: _Layout) -> NDArray[np.uint8]:
+def _checked_rows(message: Any, layout: _Layout) -> NDArray[np.uint8]:
     """Return the pixels as (rows, bytes of a row) without the padding, still without copying."""
     height, width, step, encoding = int(message.height), int(message.width), int(message.step), message.encoding
     if height < 1 or width < 1:
@@ -146,13 +132,13 @@ def decode_message(message: Any, scale: SampleScale | None = None, largest: int 
 
     """
     if not hasattr(message, 'encoding'):
-        return decode_compressed(message, scale, largest, SMALLEST_SIDE)
+        return decode_compressed(message, scale, largest)
     if min(message.height, message.width) > 0:  # else a better reason is given below
         check_size(message.height, message.width, largest)
     return decode_image(message, scale)
 
 
-def decode_image(message: ImageMessage, scale: SampleScale | None = None) -> NDArray[np.uint8]:
+def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.uint8]:
     """Turn a sensor_msgs/Image into RGB.
 
     Padding after each row is skipped and data beyond the last row ignored. 16-bit samples are read in
@@ -190,68 +176,44 @@ def decode_image(message: ImageMessage, scale: SampleScale | None = None) -> NDA
     return np.asarray(cv2.cvtColor(pixels, layout.to_rgb), np.uint8)
 
 
-def _compressed(message: CompressedMessage, largest: int, smallest: int) -> tuple[str, bytes, frozenset[str]]:
-    """Return how to call it, its data and the kinds that it may be; refuse it by its format and size."""
+def _decompressed(message: Any, decode: Callable[[bytes], Pixels]) -> Pixels:
+    """Decode the data of a CompressedImage, if its format field does not name another codec."""
     data = _flat_bytes(message.data).tobytes()
     stated = f'compressed image (format {shown(message.format)}, {len(data)} bytes)'
     if not data:
         raise ImageError(f'{stated} is empty; check the camera driver')
-    try:
-        height, width = image_size(data)
-    except ImageError as error:
-        remedy = 'publish JPEG or PNG (compressedDepth is not a camera image)'
-        raise ImageError(f'{stated} does not decode: {error}; {remedy}') from error
-    check_size(height, width, largest, smallest)
-    kinds = stated_kinds(message.format)
-    kind = kind_of(data)
-    if kind not in kinds:
+    kinds, kind = stated_kinds(message.format), kind_of(data)
+    if kind and kind not in kinds:
         taken = f'its format says {" or ".join(sorted(kinds))}' if kinds else 'JPEG and PNG are taken'
         raise ImageError(f'{stated} holds {kind}, but {taken}; publish JPEG or PNG under its own name')
-    return stated, data, kinds
+    try:
+        return decode(data)
+    except SizeError:
+        raise
+    except ImageError as error:
+        raise ImageError(f'{stated} does not decode: {error}; publish JPEG or PNG, whole') from error
 
 
-def decode_compressed(
-    message: CompressedMessage, scale: SampleScale | None = None, largest: int = LARGEST_SIDE, smallest: int = 1
-) -> NDArray[np.uint8]:
+def decode_compressed(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
     """Turn a sensor_msgs/CompressedImage (JPEG or PNG, TIFF where so named; colour or grey, 8 or 16 bit) into RGB.
 
-    The format field must not name another codec than the bytes are of; what it says of colours is not looked at,
-    since image_transport stores blue first in files that state the right order themselves. An orientation in the file
-    is not applied, as in the camera's uncompressed stream.
+    What the format field says of colours is not looked at, since image_transport stores blue first in files that state
+    the right order themselves. An orientation in the file is not applied, as in the camera's uncompressed stream.
 
     Args:
         message: Any object with the message's fields.
         scale: Of the stream, for samples of 16 bits; None: the image's own range.
         largest: Longest side that is accepted, pixels.
-        smallest: Shortest side that is.
 
     Returns:
         (H, W, 3) uint8 RGB that owns its memory.
 
     Raises:
-        ImageError: The data is empty, cut short, damaged, too large or too small, or no such image.
+        ImageError: The data is empty, cut short, damaged, too large or too small, or of a codec that is not taken or
+            not the one that the format field names.
 
     """
-    stated, data, kinds = _compressed(message, largest, smallest)
-    try:
-        image = decode_pixels(data, kinds=kinds, largest=largest, smallest=smallest, oriented=False)
-    except ImageError as error:
-        raise ImageError(f'{stated} is damaged: {error}') from error
-    return (scale or SampleScale())(image)
-
-
-def decode_compressed_labels(message: CompressedMessage) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return the values of a mask or of labels in a CompressedImage, as :func:`decode_labels` does.
-
-    Raises:
-        ImageError: As :func:`decode_compressed`.
-
-    """
-    stated, data, kinds = _compressed(message, LARGEST_SIDE, smallest=1)
-    try:
-        return decode_labels(data, kinds=kinds)
-    except ImageError as error:
-        raise ImageError(f'{stated} is damaged: {error}') from error
+    return (scale or SampleScale())(_decompressed(message, partial(decode_pixels, largest=largest, oriented=False)))
 
 
 def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
@@ -325,7 +287,7 @@ def decode_mask(message: Any) -> NDArray[np.bool_]:
     if not hasattr(message, 'encoding'):
         if is_jpeg(message):
             return np.asarray(decode_compressed(message).max(2) > _OF_JPEG, np.bool_)
-        return _any_colour(decode_compressed_labels(message))
+        return _any_colour(_decompressed(message, decode_labels))
     layout = _layout(message.encoding)
     if layout is None:
         return _any_colour(decode_image(message))
@@ -343,3 +305,16 @@ def decode_mask(message: Any) -> NDArray[np.bool_]:
     octets = np.ascontiguousarray(decode_image(wide)[:, :, 0])
     samples = octets.view(kind)
     return _any_colour(samples if channels == 1 else samples.reshape(samples.shape[0], -1, channels))
+
+
+def is_picture(message: Any) -> bool:
+    """Tell whether a message may be a camera's image: a mask has two values, and floats are no colours."""
+    encoding = getattr(message, 'encoding', '')
+    if encoding.startswith(('32', '64')):
+        return False
+    try:
+        values = decode_image(message)[:, :, 0] if encoding else _decompressed(message, decode_labels)
+    except ImageError:
+        return True
+    several = values.ndim == 3 or encoding not in {'', 'mono8', '8UC1'}
+    return several or bool(np.any((values != 0) & (values != 255)))

@@ -27,20 +27,24 @@ _OUTSIDE: Final = 0.01
 """Share of an image beyond the range from which the range grows."""
 
 
+class SizeError(ImageError):
+    """An image is too large or too small."""
+
+
 def check_size(height: int, width: int, largest: int = LARGEST_SIDE, smallest: int = SMALLEST_SIDE) -> None:
     """Refuse an image by its size, before anything is done with its pixels.
 
     Raises:
-        ImageError: A side is below ``smallest`` or above ``largest``.
+        SizeError: A side is below ``smallest`` or above ``largest``.
 
     """
     if min(height, width) < smallest:
-        raise ImageError(
+        raise SizeError(
             f'size {width}x{height} is too small; both sides must be at least {smallest} pixels, '
             'check the camera driver'
         )
     if max(height, width) > largest:
-        raise ImageError(
+        raise SizeError(
             f'size {width}x{height} is too large; the longest side allowed is {largest}: scale the images down '
             'before they are published or stored, or raise the parameter input.max_side of the node'
         )

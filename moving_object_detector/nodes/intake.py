@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.media.messages import decode_compressed
-from moving_object_detector.media.pixels import SMALLEST_SIDE, SampleScale, check_size
+from moving_object_detector.media.pixels import SampleScale, check_size
 from moving_object_detector.nodes.messages import read_image
 
 ADVICE = {
@@ -49,7 +49,7 @@ def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]
     """
     try:
         if not hasattr(message, 'encoding'):
-            return decode_compressed(message, scale, max_side, SMALLEST_SIDE)
+            return decode_compressed(message, scale, max_side)
         if min(message.height, message.width) > 0:  # else a better reason is given below
             check_size(message.height, message.width, max_side)
         return read_image(message, scale)

@@ -29,6 +29,8 @@ RGB = np.array(
     np.uint8,
 )
 GREY = np.array([[0, 50, 100, 255], [1, 2, 3, 254]], np.uint8)
+# Not too small for a file.
+LARGE_RGB, LARGE_GREY = RGB.repeat(16, 0).repeat(16, 1), GREY.repeat(16, 0).repeat(16, 1)
 
 
 def message(encoding, rows, *, width, height=None, padding=0, big=False, data=array.array):
@@ -206,16 +208,16 @@ def compressed(suffix, pixels, wrap=lambda data: array.array('B', data)):
     'wrap', [lambda data: array.array('B', data), bytes, lambda data: np.frombuffer(data, np.uint8)]
 )
 def test_png_in_colour(wrap):
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', RGB[..., ::-1], wrap)), RGB)
+    np.testing.assert_array_equal(decode_compressed(compressed('.png', LARGE_RGB[..., ::-1], wrap)), LARGE_RGB)
 
 
 def test_png_grey_16_bit_and_transparent():
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', GREY)), np.dstack([GREY] * 3))
-    deep = GREY.astype(np.uint16) * 256 + 200
+    np.testing.assert_array_equal(decode_compressed(compressed('.png', LARGE_GREY)), np.dstack([LARGE_GREY] * 3))
+    deep = LARGE_GREY.astype(np.uint16) * 256 + 200
     scaled = decode_compressed(compressed('.png', deep), SampleScale(200, 200 + 255 * 256))
-    np.testing.assert_array_equal(scaled, np.dstack([GREY] * 3))
-    transparent = np.dstack([RGB[..., ::-1], np.zeros((2, 4), np.uint8)])
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', transparent)), RGB)
+    np.testing.assert_array_equal(scaled, np.dstack([LARGE_GREY] * 3))
+    transparent = np.dstack([LARGE_RGB[..., ::-1], np.zeros((32, 64), np.uint8)])
+    np.testing.assert_array_equal(decode_compressed(compressed('.png', transparent)), LARGE_RGB)
 
 
 def test_jpeg_in_colour_and_grey(pictures):
