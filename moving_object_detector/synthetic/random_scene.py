@@ -8,17 +8,73 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.motion import (
-    AT_REST,
-    STILL,
-    Camera,
-    Drift,
-    Trajectory,
-    translation,
-    turn_and_scale,
-)
 from moving_object_detector.synthetic.scene import Layer, Matrix, Scene
-from moving_object_detector.synthetic.textures import CANVAS, random_texture
+from moving_object_detector.synthetic.textures import CANVAS, POOL, random_texture
+
+
+def translation(x: float, y: float) -> Matrix:
+    """Return the homography that moves by (x, y) pixels."""
+    return np.array(((1.0, 0.0, x), (0.0, 1.0, y), (0.0, 0.0, 1.0)))
+
+
+def turn_and_scale(angle: float, scale: float) -> Matrix:
+    """Return the homography that turns by ``angle`` radians and scales about the origin."""
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array(((cosine, -sine, 0.0), (sine, cosine, 0.0), (0.0, 0.0, 1.0)))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A quantity that changes steadily and sways: ``rate * t + sway * sin(pace * t + phase)``, 0 at t = 0."""
+
+    rate: float = 0.0
+    sway: float = 0.0
+    pace: float = 0.0
+    phase: float = 0.0
+
+    def __call__(self, time: float) -> float:
+        """Return the change since time 0."""
+        return float(self.rate * time + self.sway * (np.sin(self.pace * time + self.phase) - np.sin(self.phase)))
+
+
+STILL = Drift()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Planar motion: shift in pixels, turn in radians, logarithm of the scale, all from time 0."""
+
+    x: Drift = STILL
+    y: Drift = STILL
+    turn: Drift = STILL
+    log_scale: Drift = STILL
+
+    def matrix(self, time: float, depth_gain: float = 1.0) -> Matrix:
+        """Return the homography at ``time``; a nearer sheet shifts and grows ``depth_gain`` times as much."""
+        shape = turn_and_scale(self.turn(time), float(np.exp(depth_gain * self.log_scale(time))))
+        return translation(depth_gain * self.x(time), depth_gain * self.y(time)) @ shape
+
+
+AT_REST = Trajectory()
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera's motion over a scene, about the image centre, with a slowly changing tilt."""
+
+    centre: tuple[float, float]
+    """Image centre (x, y), pixels."""
+    path: Trajectory = AT_REST
+    tilt_x: Drift = STILL
+    tilt_y: Drift = STILL
+    """Perspective terms of the homography, per pixel."""
+
+    def matrix(self, time: float, depth_gain: float = 1.0) -> Matrix:
+        """Return the homography from the scene as seen at time 0 to the image at ``time``."""
+        tilt = np.eye(3)
+        tilt[2, 0], tilt[2, 1] = self.tilt_x(time), self.tilt_y(time)
+        x, y = self.centre
+        return translation(x, y) @ tilt @ self.path.matrix(time, depth_gain) @ translation(-x, -y)
 
 
 @dataclass(frozen=True)
@@ -38,6 +94,8 @@ class SceneOptions:
     """Least and most standing things nearer than the background, which shift by parallax only."""
     parallax: float = 0.15
     """Most that a standing thing shifts beyond the background, as a share of its shift."""
+    textures: int = POOL
+    """How many different textures there are; making one takes a tenth of a second."""
 
 
 def _drift(rng: np.random.Generator, rate: float, sway: float) -> Drift:
@@ -79,14 +137,14 @@ def _blob(rng: np.random.Generator, radius: float, centre: tuple[float, float], 
 
 
 def _sheet(
-    rng: np.random.Generator, radius: float, aspect: float
+    rng: np.random.Generator, options: SceneOptions, radius: float, aspect: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Matrix]:
     """Return texture, alpha and the homography that moves the sheet's middle to the origin."""
     # A shape reaches 1.6 radii, and the largest must fit the texture canvas.
     half = min(int(np.ceil(radius * 1.6)) + 2, CANVAS[0] // 2)
     alpha = np.zeros((2 * half, 2 * half), np.uint8)
     cv2.fillPoly(alpha, [_blob(rng, min(radius, (half - 2) / 1.6), (half, half), aspect)], 255, cv2.LINE_AA, 4)
-    return random_texture(rng, (2 * half, 2 * half)), alpha, translation(-half, -half)
+    return random_texture(rng, (2 * half, 2 * half), options.textures), alpha, translation(-half, -half)
 
 
 @dataclass(frozen=True)
@@ -152,7 +210,7 @@ def _object(
         aspect = float(rng.uniform(0.2, 0.5)) if is_limb else float(rng.uniform(0.45, 1.0))
         limb = Drift(0.0, float(rng.uniform(0.1, 0.5)), float(rng.uniform(0.2, 0.8)), float(rng.uniform(0, 6)))
         offset = translation(float(rng.normal(0, 0.5)) * radius, float(rng.normal(0, 0.5)) * radius)
-        texture, alpha, middle = _sheet(rng, size, aspect)
+        texture, alpha, middle = _sheet(rng, options, size, aspect)
         if is_limb:
             pose = _SheetPose(camera, middle, place @ offset, 1.0, own, limb, size)
         else:
@@ -167,7 +225,7 @@ def _standing_thing(rng: np.random.Generator, options: SceneOptions, camera: Cam
     radius = 0.5 * height * float(rng.uniform(0.1, 0.6))
     place = translation(float(rng.uniform(0, 1)) * width, float(rng.uniform(0, 1)) * height)
     gain = 1.0 + float(rng.uniform(0.0, options.parallax))
-    texture, alpha, middle = _sheet(rng, radius, float(rng.uniform(0.15, 1.0)))
+    texture, alpha, middle = _sheet(rng, options, radius, float(rng.uniform(0.15, 1.0)))
     return Layer(texture, alpha, _SheetPose(camera, middle, place, gain), moves=False)
 
 
@@ -229,7 +287,7 @@ def _assemble(rng: np.random.Generator, options: SceneOptions, camera: Camera, t
     turned = turn_and_scale(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.7, 1.6)) * width / 512.0)
     middle = translation(-CANVAS[1] / 2, -CANVAS[0] / 2)
     ground = _SheetPose(camera, middle, translation(width / 2, height / 2) @ turned)
-    layers = [Layer(random_texture(rng), None, ground, moves=False)]
+    layers = [Layer(random_texture(rng, pool=options.textures), None, ground, moves=False)]
     for index in rng.permutation(len(things)):
         layers += things[index]
     return Scene(tuple(layers), options.size)

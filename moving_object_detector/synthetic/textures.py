@@ -65,9 +65,9 @@ def pooled_texture(index: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sharpness), np.uint8)
 
 
-def random_texture(rng: np.random.Generator, size: tuple[int, int] = CANVAS) -> NDArray[np.uint8]:
-    """Return a recoloured cut of a texture of the pool, uint8 (height, width, 3) RGB, at most (768, 1024)."""
-    image = pooled_texture(int(rng.integers(POOL)))
+def random_texture(rng: np.random.Generator, size: tuple[int, int] = CANVAS, pool: int = POOL) -> NDArray[np.uint8]:
+    """Return a recoloured cut of one of the first ``pool`` textures, uint8 RGB of a size up to (768, 1024)."""
+    image = pooled_texture(int(rng.integers(pool)))
     top, left = (int(rng.integers(whole - part + 1)) for whole, part in zip(CANVAS, size, strict=True))
     image = image[top : top + size[0], left : left + size[1]]
     contrast, brightness = rng.uniform(0.35, 1.1), rng.uniform(60, 190)

@@ -9,7 +9,7 @@ import pytest
 
 from moving_object_detector.detection.config import DetectorConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.synthetic.motion import Camera, Drift, Trajectory
+from moving_object_detector.synthetic.random_scene import Camera, Drift, Trajectory
 from moving_object_detector.synthetic.scene import Layer, Scene
 from moving_object_detector.synthetic.textures import pooled_texture
 

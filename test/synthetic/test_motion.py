@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from moving_object_detector.synthetic.motion import STILL, Camera, Drift, Trajectory, translation, turn_and_scale
+from moving_object_detector.synthetic.random_scene import STILL, Camera, Drift, Trajectory, translation, turn_and_scale
 
 
 def move(matrix, x, y):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.synthetic.motion import translation, turn_and_scale
+from moving_object_detector.synthetic.random_scene import translation, turn_and_scale
 from moving_object_detector.synthetic.scene import Layer, Scene
 
 HEIGHT, WIDTH = 40, 60

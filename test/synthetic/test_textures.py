@@ -14,24 +14,22 @@ def test_a_texture_of_the_pool_is_always_the_same():
     assert not np.array_equal(pooled_texture(1), first)
 
 
-def test_drawing_a_texture_does_not_change_the_pool(monkeypatch):
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 2)
+def test_drawing_a_texture_does_not_change_the_pool():
     before = [pooled_texture(index).copy() for index in range(2)]
     for seed in range(12):
-        random_texture(np.random.default_rng(seed), (50, 70))[:] = 0
+        random_texture(np.random.default_rng(seed), (50, 70), 2)[:] = 0
     for index in range(2):
         assert np.array_equal(pooled_texture(index), before[index])
 
 
-def test_random_textures(monkeypatch):
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 2)
-    drawn = [random_texture(np.random.default_rng(seed), (50, 70)) for seed in range(12)]
+def test_random_textures():
+    drawn = [random_texture(np.random.default_rng(seed), (50, 70), 2) for seed in range(12)]
     for seed, image in enumerate(drawn):
         assert image.shape == (50, 70, 3)
         assert image.dtype == np.uint8
-        assert np.array_equal(image, random_texture(np.random.default_rng(seed), (50, 70)))
+        assert np.array_equal(image, random_texture(np.random.default_rng(seed), (50, 70), 2))
     assert len({image.tobytes() for image in drawn}) == 12
-    assert random_texture(np.random.default_rng(3)).shape == (*CANVAS, 3)
+    assert random_texture(np.random.default_rng(3), pool=2).shape == (*CANVAS, 3)
 
 
 def test_textures_have_structure_that_flow_can_follow():

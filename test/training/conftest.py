@@ -32,9 +32,7 @@ def one_thread():
 @pytest.fixture(scope='session')
 def small_scene():
     """A rendered scene in which one object moves."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-        return clip_scene(5, SceneOptions(size=(64, 128), objects=(1, 1), object_extent=(0.4, 0.6)))
+    return clip_scene(5, SceneOptions(size=(64, 128), objects=(1, 1), object_extent=(0.4, 0.6), textures=4))
 
 
 @pytest.fixture(scope='session')

@@ -13,13 +13,11 @@ from functools import partial
 
 import cv2
 
-from moving_object_detector.synthetic import textures
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training import distributed, prepare, train
 
 cv2.setNumThreads(1)
-textures.POOL = 4
-prepare.RenderedOptions = partial(prepare.RenderedOptions, scene=SceneOptions(size=(64, 128)))
+prepare.RenderedOptions = partial(prepare.RenderedOptions, scene=SceneOptions(size=(64, 128), textures=4))
 
 
 class BrokenProcess(distributed.Processes):

@@ -26,10 +26,8 @@ SIZE = (128, 256)
 @pytest.fixture(scope='module')
 def rendered():
     """Two frames of a scene, the exact flow between them, and where the first frame's pixels are seen in the second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-        scene = clip_scene(3, SceneOptions(size=SIZE))
-        images = [torch.from_numpy(scene.image(time)).permute(2, 0, 1)[None].float() for time in (4, 7)]
+    scene = clip_scene(3, SceneOptions(size=SIZE, textures=4))
+    images = [torch.from_numpy(scene.image(time)).permute(2, 0, 1)[None].float() for time in (4, 7)]
     flow = torch.from_numpy(scene.flow(4, 7)).permute(2, 0, 1)[None]
     seen = torch.from_numpy(~scene.occluded(4, 7))[None, None].float()
     assert flow.abs().max() > 2

@@ -11,8 +11,7 @@ from moving_object_detector.training.bench import main, measure, table
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-def test_each_stage_is_measured(tmp_path, capsys, monkeypatch, footage, start_train):
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
+def test_each_stage_is_measured(tmp_path, capsys, footage, start_train):
     file = tmp_path / 'bench.json'
     options = [*SMALL, f'data.root={footage}', f'data.cache={start_train.cache}', 'inpainter.batch=3']
     assert main(['--steps', '4', '--warm-up', '1', '--json', str(file), *options]) == 0

@@ -52,10 +52,8 @@ PLAIN = PairOptions(size=(8, 8), least_crop=1.0, flips=False)
 @pytest.fixture(scope='module')
 def scene_clip():
     """Ten rendered frames with exact flow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-        scene = clip_scene(5, SceneOptions(size=SIZE))
-        images = [scene.image(number) for number in range(10)]
+    scene = clip_scene(5, SceneOptions(size=SIZE, textures=4))
+    images = [scene.image(number) for number in range(10)]
     return MemoryClip(
         'scene', images, lambda index, gap: scene.flow(index, index + gap).transpose(2, 0, 1).astype(np.float16)
     )

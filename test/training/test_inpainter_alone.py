@@ -14,11 +14,6 @@ from moving_object_detector.training.train import main
 ALONE = [*SMALL, 'rendered.steps=0', 'game.steps=0', 'run.threads=0']
 
 
-@pytest.fixture(autouse=True)
-def few_textures(monkeypatch):
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-
-
 @pytest.mark.parametrize('on', ['rendered scenes', 'footage'])
 def test_it_leaves_an_inpainter_and_nothing_else(on, footage, tmp_path, capsys):
     more = [f'data.root={footage}'] if on == 'footage' else []

@@ -10,20 +10,11 @@ import pytest
 import torch
 
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.synthetic.motion import translation
-from moving_object_detector.synthetic.random_scene import SceneOptions
+from moving_object_detector.synthetic.random_scene import SceneOptions, translation
 from moving_object_detector.synthetic.scene import Layer, Scene
 from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs, spoil
 
-OPTIONS = PairOptions(size=(32, 64), scene=SceneOptions(size=(64, 128)))
-
-
-@pytest.fixture(autouse=True, scope='module')
-def few_textures():
-    """Draw from a pool of four textures: making all of them takes longer than the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-        yield
+OPTIONS = PairOptions(size=(32, 64), scene=SceneOptions(size=(64, 128), textures=4))
 
 
 def same(a, b):
@@ -63,6 +54,18 @@ def test_shares_of_empty_scenes_and_blank_images():
     assert all(empty[k][0].std() > 0.01 for k in range(8))
     assert sum(bool(full[k][2].any()) for k in range(8)) > 4  # an object may be out of view
     assert not any(full[k][0].any() for k in range(8))
+
+
+def test_flights_are_drawn_in_their_share_and_a_share_of_them_is_still():
+    flights = replace(OPTIONS, flights=1.0, image_dropout=0.0, still_flights=0.0)
+    moving, still = RenderedPairs(3, flights), RenderedPairs(3, replace(flights, still_flights=1.0))
+    assert not any(still[k][2].any() for k in range(3))
+    assert any(moving[k][2].any() for k in range(4))  # a mover may be hidden
+    assert same(moving[2], RenderedPairs(3, flights)[2])
+    sheets, half = RenderedPairs(3, OPTIONS), RenderedPairs(3, replace(OPTIONS, flights=0.5))
+    both = [same([half[k][0]], [RenderedPairs(3, replace(OPTIONS, flights=1.0))[k][0]]) for k in range(6)]
+    assert 0 < sum(both) < 6
+    assert sheets[0][0].shape == half[0][0].shape
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ def test_a_loss_that_does_not_fall_is_told(capsys):
 
 
 def test_a_training_that_fails_is_a_failure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
     monkeypatch.setattr('moving_object_detector.training.smoke.RENDER', ('--frames', '2', *RENDER[2:]))
     assert main(['--out', str(tmp_path), 'data.root=nowhere']) == 1
     assert 'nowhere: no such file or folder' in capsys.readouterr().err

@@ -43,10 +43,9 @@ def test_learning_rate_by_hand():
     assert learning_rate(0, RenderedConfig(steps=1, learning_rate=2e-3)) == pytest.approx(2e-3)
 
 
-def test_the_generator_learns_from_rendered_scenes(monkeypatch):
+def test_the_generator_learns_from_rendered_scenes():
     """After some steps the loss on pairs that training never saw is lower than that of any constant mask."""
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-    options = PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128)))
+    options = PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))
     config = with_values(TrainConfig(), {'network.height': SIZE[0], 'network.width': SIZE[1]})
     generator, _ = make_networks(config)
     stage = RenderedStage(
@@ -66,12 +65,11 @@ def test_the_generator_learns_from_rendered_scenes(monkeypatch):
     assert loss < min(constants)
 
 
-def test_the_rendered_stage_leaves_the_averaged_weights(monkeypatch):
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
+def test_the_rendered_stage_leaves_the_averaged_weights():
     torch.manual_seed(1)
     generator = Generator()
     stage = RenderedStage(
-        generator, RenderedPairs(1, PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128)))),
+        generator, RenderedPairs(1, PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))),
         RenderedConfig(steps=3, batch=1, average=0.5), flow_input='residual', group=Processes(), device=CPU, workers=0,
         autocast=nullcontext,
     )  # fmt: skip

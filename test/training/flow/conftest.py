@@ -11,9 +11,3 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def few_textures(monkeypatch):
-    """Draw from four textures; making all of them takes long."""
-    monkeypatch.setattr('moving_object_detector.synthetic.textures.POOL', 4)

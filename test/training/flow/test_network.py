@@ -61,7 +61,6 @@ def test_in_mixed_precision_only_the_flow_is_in_full(network, images):
         assert float((levels[0] - exact).norm() / exact.norm()) < 0.1
 
 
-@pytest.mark.usefixtures('few_textures')
 def test_new_weights_are_scaled_to_the_scenes():
     """Every channel is standardised before its activation, there is nearly no flow, and matching beats chance."""
     pairs = RenderedFlowPairs(5, FlowPairOptions((64, 128), photometric=False))

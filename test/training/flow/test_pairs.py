@@ -12,9 +12,6 @@ from moving_object_detector.training.flow.pairs import FlowPairOptions, Rendered
 SIZE = (64, 128)
 
 
-pytestmark = pytest.mark.usefixtures('few_textures')
-
-
 def clean(**options):
     return FlowPairOptions(SIZE, photometric=False, **options)
 

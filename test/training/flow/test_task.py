@@ -16,7 +16,7 @@ from moving_object_detector.training.flow.run import make_task
 from moving_object_detector.training.flow.task import network_input
 from moving_object_detector.training.flow_cache import cached_clips
 
-pytestmark = pytest.mark.usefixtures('few_textures', 'one_thread')
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 CPU = torch.device('cpu')
 TINY = [

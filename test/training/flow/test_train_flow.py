@@ -38,12 +38,16 @@ TINY = [
 
 
 def start(out, *options, **environment):
-    """Start the program in a process of its own; it draws from four textures, making all of them takes long."""
-    code = (
-        'import sys; from moving_object_detector.synthetic import textures; textures.POOL = 4\n'
-        'from moving_object_detector.training.flow.train_flow import main; sys.exit(main(sys.argv[1:]))'
-    )
-    command = [sys.executable, '-c', code, '--out', str(out), *TINY, *options]
+    """Start the program in a process of its own."""
+    command = [
+        sys.executable,
+        '-m',
+        'moving_object_detector.training.flow.train_flow',
+        '--out',
+        str(out),
+        *TINY,
+        *options,
+    ]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **environment}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -59,9 +63,7 @@ def log(folder):
 def run_here(out, *options):
     """Run the program in this process, as :func:`start` does in another."""
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('moving_object_detector.synthetic.textures.POOL', 4)
-        assert main(['--out', str(out), *TINY, *options]) == 0
+    assert main(['--out', str(out), *TINY, *options]) == 0
     torch.set_num_threads(threads)
 
 
@@ -185,7 +187,6 @@ def test_the_shipped_configuration_is_one():
     assert config.training.steps > FlowTrainConfig().training.steps
 
 
-@pytest.mark.usefixtures('few_textures')
 def test_a_model_is_measured_without_training(whole, tmp_path):
     config = load_plain_config(
         FlowTrainConfig(),

@@ -77,7 +77,6 @@ def test_wrong_folders(pair, tmp_path):
         folder_samples(pair.parent)
 
 
-@pytest.mark.usefixtures('few_textures')
 def test_held_out_scenes():
     options = FlowPairOptions((64, 64))
     samples = held_out_samples(1, 3, options)
