@@ -122,7 +122,10 @@ class Flight:
         return np.asarray(self._instances(self._seen(time).canvas) > 0, np.bool_)
 
     def flow(self, time: float, target: float) -> Field:
-        """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels."""
+        """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels.
+
+        It is NaN where the point is behind the camera at ``target``.
+        """
         return self._flow(self._seen(time), target)[0]
 
     def occluded(self, time: float, target: float) -> NDArray[np.bool_]:
@@ -130,14 +133,10 @@ class Flight:
         height, width = self.size
         here, there = self._seen(time), self._seen(target)
         flow, nearness = self._flow(here, target)
-        x, y = (
-            linear(np.array((1.0, 0, 0)), here.canvas, self._whole),
-            linear(np.array((0, 1.0, 0)), here.canvas, self._whole),
-        )
-        x, y = x + flow[..., 0], y + flow[..., 1]
+        x, y = here.canvas.columns + flow[..., 0], here.canvas.rows + flow[..., 1]
         inside = (nearness >= 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        column = np.rint(x.clip(0, width - 1)).astype(np.intp)
-        row = np.rint(y.clip(0, height - 1)).astype(np.intp)
+        column = np.rint(np.nan_to_num(x).clip(0, width - 1)).astype(np.intp)
+        row = np.rint(np.nan_to_num(y).clip(0, height - 1)).astype(np.intp)
         same = there.canvas.face[row, column] == here.canvas.face
         # A face beside it, at the same depth, is seen through half a pixel of rounding.
         close = np.abs(there.canvas.nearness[row, column] - nearness) < 0.02 * nearness
@@ -212,9 +211,8 @@ class Flight:
         extent = slice(0, top), slice(0, self.size[1])
         sky = material('sky', int(abs(self.grade[5]) * 1e6))
         assert isinstance(sky, Tile)
-        q = np.stack((rays[0], rays[1], np.maximum(rays[2], -np.inf)))
         height = np.maximum(up[extent], np.float32(0.02))
-        sheet = look_up(sky, q, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
+        sheet = look_up(sky, rays, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
         clear = np.clip(up[extent] * 4, 0, 1)
         haze = np.broadcast_to(np.array(self.haze_colour, np.uint8), sheet.shape)
         canvas.image[extent] = cv2.blendLinear(sheet, np.ascontiguousarray(haze), clear, 1 - clear)
@@ -280,7 +278,7 @@ class Flight:
         image = seen.canvas.image
         gain, gamma, noise, shutter, quality, drift = self.grade
         if shutter:
-            flow = self._flow(seen, time + shutter)[0].clip(-40, 40)
+            flow = np.nan_to_num(self._flow(seen, time + shutter)[0]).clip(-40, 40)
             total = image.astype(np.int32)
             for share in (-0.5, -0.25, 0.25, 0.5):
                 x = seen.canvas.columns + np.float32(share) * flow[..., 0]

@@ -1,8 +1,8 @@
 """Render a clip with exact truth: a scene of sheets, or a flight over a world of planes.
 
-OUT holds frames/ and masks/ (PNG). A flight also has instances/ (PNG, number of the mover), depth/ (TIFF, float32
-metres along the optical axis, infinite in the sky), trajectory.txt (TUM: stamp, position, quaternion of the optical
-frame in odom) and camera.json; --flow adds flow/ (.flo, to the next frame) and occluded/ (PNG), --bag a rosbag2.
+OUT holds frames/ and masks/ (PNG), with --flow also flow/ (.flo, to the next frame) and occluded/ (PNG). A flight adds
+instances/ (PNG, number of the mover), depth/ (TIFF, float32 metres along the optical axis, infinite in the sky),
+trajectory.txt (TUM: stamp, position, quaternion of the optical frame in odom) and camera.json; --bag adds a rosbag2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 START_STAMP = 1_700_000_000_000_000_000
 """Of the first frame, nanoseconds."""
-_MOTIONS = ('takeoff', 'forward', 'sideways', 'orbit', 'hover', 'descent', 'walk', 'drive')
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -39,7 +38,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--objects', type=int, nargs=2, default=(1, 2), metavar=('LEAST', 'MOST'), help='sheets: default 1 2'
     )
     parser.add_argument('--still', action='store_true', help='nothing moves on its own')
-    parser.add_argument('--motion', choices=_MOTIONS, help='flight: how the camera travels (default: by chance)')
+    parser.add_argument('--motion', default='', help='flight: such as orbit; else by chance')
     parser.add_argument('--parallax', type=float, default=1.0, help='flight: 0 nothing stands up, 2 much and near')
     parser.add_argument('--flow', action='store_true', help='write the flow from each frame to the next')
     parser.add_argument(
@@ -49,8 +48,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from moving_object_detector.common.errors import UserError
+    from moving_object_detector.common.errors import UserError, foreign
     from moving_object_detector.synthetic.flight import FlightOptions, flight
+    from moving_object_detector.synthetic.flight_path import MOTIONS
     from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
     least, most = (0, 0) if arguments.still else arguments.objects
@@ -64,7 +64,9 @@ def _render(arguments: argparse.Namespace) -> int:
             raise UserError('--bag and --motion need --scene flight: sheets have no camera in space')
         _write(clip_scene(arguments.seed, SceneOptions(size=size, objects=(least, most))), arguments)
         return 0
-    options = FlightOptions(size, arguments.still, arguments.motion, arguments.parallax, arguments.frames)
+    if arguments.motion and arguments.motion not in MOTIONS:
+        raise UserError(f'--motion is {foreign(arguments.motion)}, but takes {", ".join(MOTIONS)}')
+    options = FlightOptions(size, arguments.still, arguments.motion or None, arguments.parallax, arguments.frames)
     flown = flight(arguments.seed, options)
     _write(flown, arguments)
     _write_camera(flown, arguments)
@@ -79,6 +81,7 @@ def _write(scene: Scene | Flight, arguments: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
+    from moving_object_detector.common.errors import UserError
     from moving_object_detector.common.files import make_folder
     from moving_object_detector.media.pictures import write_flow
     from moving_object_detector.synthetic.flight import Flight
@@ -95,12 +98,14 @@ def _write(scene: Scene | Flight, arguments: argparse.Namespace) -> None:
             view = scene.frame(time)
             pictures |= {'instances': view.instances, 'depth': view.depth}
         if arguments.flow:
-            write_flow(folders['flow'] / f'{time:05d}.flo', scene.flow(time, time + 1))
+            # What is behind the camera then has no place in the image: unknown, as the format has it.
+            flow = np.nan_to_num(scene.flow(time, time + 1), nan=1e10)
+            write_flow(folders['flow'] / f'{time:05d}.flo', flow)
             pictures['occluded'] = scene.occluded(time, time + 1).astype(np.uint8) * 255
         for name, picture in pictures.items():
             file = folders[name] / f'{time:05d}{".tiff" if name == "depth" else ".png"}'
             if not cv2.imwrite(str(file), picture):
-                raise OSError(f'{file}: cannot be written')
+                raise UserError(f'{file}: cannot be written')
 
 
 def stamp(flown: Flight, index: int) -> int:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
+from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.pictures import read_flow
+from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-from moving_object_detector.synthetic.render import main
+from moving_object_detector.synthetic.render import main, quaternion
 
 ARGUMENTS = ['--frames', '4', '--seed', '3', '--height', '48', '--width', '80', '--objects', '1', '1']
 
@@ -15,7 +19,7 @@ def test_files_are_those_of_the_scene(tmp_path):
     out = tmp_path / 'new' / 'clip'
     assert main([str(out), *ARGUMENTS, '--flow']) == 0
     scene = clip_scene(3, SceneOptions(size=(48, 80), objects=(1, 1)))
-    assert sorted(path.name for path in out.iterdir()) == ['flow', 'frames', 'masks']
+    assert sorted(path.name for path in out.iterdir()) == ['flow', 'frames', 'masks', 'occluded']
     for folder, suffix in (('frames', 'png'), ('masks', 'png'), ('flow', 'flo')):
         assert sorted(path.name for path in (out / folder).iterdir()) == [f'{k:05d}.{suffix}' for k in range(4)]
     for time in range(4):
@@ -25,6 +29,8 @@ def test_files_are_those_of_the_scene(tmp_path):
         assert np.array_equal(mask, np.where(scene.mask(time), 255, 0))
         assert mask.dtype == np.uint8
         assert np.array_equal(read_flow(out / 'flow' / f'{time:05d}.flo'), scene.flow(time, time + 1))
+        occluded = cv2.imread(str(out / 'occluded' / f'{time:05d}.png'), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(occluded, np.where(scene.occluded(time, time + 1), 255, 0))
 
 
 def test_flow_is_written_when_asked_for_only(tmp_path):
@@ -39,6 +45,107 @@ def test_flow_is_written_when_asked_for_only(tmp_path):
 def test_wrong_arguments(tmp_path, capsys, wrong):
     assert main([str(tmp_path / 'clip'), *ARGUMENTS, *wrong]) == 2
     assert capsys.readouterr().err.startswith('error: --seed takes 0 or more, --objects LEAST not above MOST')
+    assert not (tmp_path / 'clip').exists()
+
+
+FLIGHT = ['--scene', 'flight', '--motion', 'orbit', '--frames', '3', '--seed', '5', '--height', '60', '--width', '100']
+
+
+@pytest.fixture(scope='module')
+def flown(tmp_path_factory):
+    """A flight's folder, and the flight."""
+    out = tmp_path_factory.mktemp('flight')
+    assert main([str(out), *FLIGHT, '--flow', '--bag']) == 0
+    return out, flight(5, FlightOptions((60, 100), False, 'orbit', frames=3))
+
+
+def test_files_of_a_flight_are_its_truth(flown):
+    out, scene = flown
+    for time in range(3):
+        view = scene.frame(time)
+
+        def read(folder, suffix='png', time=time):
+            return cv2.imread(str(out / folder / f'{time:05d}.{suffix}'), cv2.IMREAD_UNCHANGED)
+
+        assert np.array_equal(read('frames')[:, :, ::-1], view.image)
+        assert np.array_equal(read('masks'), np.where(view.mask, 255, 0))
+        assert np.array_equal(read('instances'), view.instances)
+        assert np.array_equal(read('depth', 'tiff'), view.depth)
+        assert np.array_equal(read('occluded'), np.where(scene.occluded(time, time + 1), 255, 0))
+        flow = read_flow(out / 'flow' / f'{time:05d}.flo')
+        assert np.array_equal(flow, np.nan_to_num(scene.flow(time, time + 1), nan=1e10))
+    camera = json.loads((out / 'camera.json').read_text())
+    assert np.allclose(camera['intrinsics'], scene.intrinsics)
+    assert (camera['motion'], camera['fps'], camera['seed']) == ('orbit', scene.fps, 5)
+
+
+def as_matrix(x, y, z, w):
+    """The rotation of a unit quaternion, by the textbook's formula."""
+    return np.array(
+        (
+            (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+            (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+            (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+        )
+    )
+
+
+def test_the_trajectory_is_that_of_the_optical_frame(flown):
+    out, scene = flown
+    rows = np.loadtxt(out / 'trajectory.txt')
+    for time, (stamp, *numbers) in enumerate(rows):
+        assert stamp - rows[0][0] == pytest.approx(time / scene.fps, abs=1e-5)
+        assert np.allclose(numbers[:3], scene.pose(time)[:3, 3], atol=1e-8)
+        assert np.allclose(as_matrix(*numbers[3:]), scene.pose(time)[:3, :3], atol=1e-7)
+
+
+def test_quaternions_of_half_turns():
+    for turn in ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0.6, 0, 0.8, 0), (0.5, -0.5, 0.5, 0.5)):
+        assert np.allclose(as_matrix(*quaternion(as_matrix(*turn))), as_matrix(*turn), atol=1e-12)
+
+
+def test_the_bag_of_a_flight_holds_images_camera_truth_and_transforms(flown):
+    out, scene = flown
+    found = {}
+    with AnyReader([out / 'bag']) as reader:
+        for connection, stamp, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append((stamp, message))
+    assert {topic: len(messages) for topic, messages in found.items()} == {
+        '/camera/image_raw': 3, '/camera/camera_info': 3, '/truth': 3, '/tf': 3,
+    }  # fmt: skip
+    for time in range(3):
+        (stamp, image), (_, info), (_, truth), (_, tree) = (
+            found[topic][time] for topic in ('/camera/image_raw', '/camera/camera_info', '/truth', '/tf')
+        )
+        (transform,) = tree.transforms
+        headers = [message.header for message in (image, info, truth, transform)]
+        assert {header.stamp.sec * 10**9 + header.stamp.nanosec for header in headers} == {stamp}
+        assert [header.frame_id for header in headers] == ['camera_optical_frame'] * 3 + ['odom']
+        assert transform.child_frame_id == 'camera_optical_frame'
+        assert (image.encoding, image.height, image.width) == ('rgb8', 60, 100)
+        assert np.array_equal(image.data.reshape(60, 100, 3), scene.image(time))
+        assert np.array_equal(truth.data.reshape(60, 100), np.where(scene.mask(time), 255, 0))
+        assert np.allclose(info.k.reshape(3, 3), scene.intrinsics)
+        assert np.allclose(info.p.reshape(3, 4)[:, :3], scene.intrinsics)
+        assert (info.height, info.width) == (60, 100)
+        place, turn = transform.transform.translation, transform.transform.rotation
+        assert np.allclose((place.x, place.y, place.z), scene.pose(time)[:3, 3])
+        assert np.allclose(as_matrix(turn.x, turn.y, turn.z, turn.w), scene.pose(time)[:3, :3])
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'said'),
+    [
+        (['--scene', 'flight', '--motion', 'dance'], '--motion is dance, but takes takeoff'),
+        (['--scene', 'flight', '--parallax', '-1'], '--parallax is -1.0'),
+        (['--scene', 'flight', '--parallax', 'nan'], '--parallax is nan'),
+        (['--bag'], '--scene flight'),
+    ],
+)
+def test_options_of_flights_that_make_no_sense(tmp_path, capsys, wrong, said):
+    assert main([str(tmp_path / 'clip'), *wrong]) == 2
+    assert said in capsys.readouterr().err
     assert not (tmp_path / 'clip').exists()
 
 
