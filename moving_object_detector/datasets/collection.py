@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.datasets import layouts
-from moving_object_detector.datasets.annotations import Annotation
-from moving_object_detector.datasets.layouts import read_davis, read_fbms, read_segtrack
+from moving_object_detector.datasets.layouts import ClipFiles, clip_of_images, read_davis, read_fbms, read_segtrack
 from moving_object_detector.media.bags import bag_files, is_bag, is_bag_folder
 from moving_object_detector.media.frames import natural_key
-from moving_object_detector.media.sources import ImageFiles, list_images, open_source
+from moving_object_detector.media.sources import list_images, open_source
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.webm', '.wmv'})
 
@@ -25,43 +22,18 @@ _LAYOUTS = (
 )
 
 
-@dataclass(frozen=True)
-class ClipFiles:
-    """One clip.
-
-    Attributes:
-        name: Unique in the collection.
-        source: Opens it; can be sent to another process.
-        files: What its content is: the frames in order, the video, or the bag's files.
-        annotations: Of each frame, None where it has none; empty where there are none at all.
-        topic: Of a bag.
-
-    """
-
-    name: str
-    source: partial[Any]
-    files: tuple[Path, ...]
-    annotations: tuple[Annotation | None, ...] = ()
-    topic: str | None = None
-
-
-def _of_images(name: str, images: Sequence[Path], annotations: Sequence[Annotation | None] = ()) -> ClipFiles:
-    missing = next((image for image in images if not image.is_file()), None)
-    if missing is not None:
-        raise UserError(f'{missing}: this frame of {name} is missing; copy the data set again')
-    files = tuple(images)
-    known = any(annotation is not None for annotation in annotations)
-    return ClipFiles(name, partial(ImageFiles, name, files), files, tuple(annotations) if known else ())
-
-
-def _of_sequences(sequences: Iterable[layouts.Sequence]) -> list[ClipFiles]:
-    clips = []
-    for item in sequences:
-        if len(item.images) > 1:
-            clips.append(_of_images(item.name, item.images, item.annotations))
+def _complete(clips: Iterable[ClipFiles]) -> list[ClipFiles]:
+    """Leave out clips of a single frame; all frames of the others must be there."""
+    kept = []
+    for clip in clips:
+        missing = next((image for image in clip.files if not image.is_file()), None)
+        if missing is not None:
+            raise UserError(f'{missing}: this frame of {clip.name} is missing; copy the data set again')
+        if len(clip.files) > 1:
+            kept.append(clip)
         else:
-            _leave_out(item.name)
-    return clips
+            _leave_out(clip.name)
+    return kept
 
 
 def _leave_out(name: str) -> None:
@@ -85,7 +57,7 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     """Return the clips of a folder that is no data set: its images as one clip, or what lies in it."""
     images = list_images(root)
     if len(images) > 1:
-        return [_of_images(_printable(root.resolve().name), images)]
+        return [clip_of_images(_printable(root.resolve().name), images)]
     clips = []
     lonely = []
     for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
@@ -93,7 +65,7 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
             clips.append(_of_recording(entry, topic))
         elif entry.is_dir() and (frames := list_images(entry)):
             if len(frames) > 1:
-                clips.append(_of_images(_printable(entry.name), frames))
+                clips.append(clip_of_images(_printable(entry.name), frames))
             else:
                 lonely.append(entry)
     for entry in lonely if clips else ():
@@ -122,15 +94,15 @@ def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
         raise UserError(f'{path}: no such file or folder')
     if path.is_dir() and not is_bag_folder(path):
         if (path / 'ImageSets' / '480p').is_dir() or (path / 'JPEGImages' / '480p').is_dir():
-            return _of_sequences(read_davis(path, split))
+            return _complete(read_davis(path, split))
         if (path / 'Trainingset').is_dir() or (path / 'Testset').is_dir():
-            return _of_sequences(read_fbms(path, split))
+            return _complete(read_fbms(path, split))
     if own:
         raise UserError(f'{root}: only DAVIS 2016 and FBMS-59 have splits; leave @{split} out')
     if not path.is_dir() or is_bag_folder(path):
         return [_of_recording(path, topic)]
     if (path / 'JPEGImages').is_dir() and (path / 'GroundTruth').is_dir():
-        return _of_sequences(read_segtrack(path))
+        return _complete(read_segtrack(path))
     return _of_folder(path, topic)
 
 

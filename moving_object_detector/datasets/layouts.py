@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import Annotation, MaskFiles, RegionFile, masks_by_name
 from moving_object_detector.media.frames import natural_key
-from moving_object_detector.media.sources import list_images
+from moving_object_detector.media.sources import ImageFiles, list_images
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Frames in order, and the annotation of each where there is one."""
+class ClipFiles:
+    """One clip.
+
+    Attributes:
+        name: What to call it; unique in a collection.
+        source: Opens it; can be sent to another process.
+        files: What its content is: the frames in order, the video, or the bag's files.
+        annotations: Of each frame, None where it has none; empty where there are none at all.
+        topic: Of a bag.
+
+    """
 
     name: str
-    images: tuple[Path, ...]
-    annotations: tuple[Annotation | None, ...]
-    """As many as images."""
+    source: partial[Any] = field(compare=False)
+    files: tuple[Path, ...]
+    annotations: tuple[Annotation | None, ...] = ()
+    topic: str | None = None
+
+
+def clip_of_images(name: str, images: Iterable[Path], annotations: Iterable[Annotation | None] = ()) -> ClipFiles:
+    """Return the clip of some images; neither are they opened, nor need they be there."""
+    files, known = tuple(images), tuple(annotations)
+    return ClipFiles(name, partial(ImageFiles, name, files), files, known if any(known) else ())
 
 
 RESOLUTION = '480p'
 
 
-def read_davis(root: Path, split: str) -> list[Sequence]:
+def read_davis(root: Path, split: str) -> list[ClipFiles]:
     """List the sequences of a split.
 
     Args:
@@ -53,10 +71,7 @@ def read_davis(root: Path, split: str) -> list[Sequence]:
         )
     if not pairs:
         raise UserError(f'{listing} is empty; copy the data set again')
-    return [
-        Sequence(name, tuple(image for image, _ in frames), tuple(annotation for _, annotation in frames))
-        for name, frames in pairs.items()
-    ]
+    return [clip_of_images(name, *zip(*frames, strict=True)) for name, frames in pairs.items()]
 
 
 def _lines(path: Path) -> list[str]:
@@ -112,7 +127,7 @@ def _annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ..
     return tuple(MaskFiles(union) if union else None for union in unions)
 
 
-def read_segtrack(root: Path) -> list[Sequence]:
+def read_segtrack(root: Path) -> list[ClipFiles]:
     """List all sequences; the annotation of a frame is the union of its objects' masks.
 
     Args:
@@ -129,7 +144,7 @@ def read_segtrack(root: Path) -> list[Sequence]:
     for name in _names(root):
         truth = root / 'GroundTruth' / name
         images = _images(root, name)
-        sequences.append(Sequence(name, tuple(images), _annotations(truth, images)))
+        sequences.append(clip_of_images(name, images, _annotations(truth, images)))
     if not sequences:
         raise UserError(f'{root}: no sequence in JPEGImages; copy the data set again')
     return sequences
@@ -217,7 +232,7 @@ def _fbms_images(folder: Path) -> list[Path]:
     return list(frames.values())
 
 
-def read_fbms(root: Path, split: str) -> list[Sequence]:
+def read_fbms(root: Path, split: str) -> list[ClipFiles]:
     """List the sequences of a split; few of their frames are annotated.
 
     Args:
@@ -237,7 +252,7 @@ def read_fbms(root: Path, split: str) -> list[Sequence]:
         for folder in sorted((root / part).iterdir(), key=lambda entry: natural_key(entry.name)):
             images = _fbms_images(folder) if folder.is_dir() else []
             if images:
-                sequences.append(Sequence(folder.name, tuple(images), _fbms_annotations(folder, images)))
+                sequences.append(clip_of_images(folder.name, images, _fbms_annotations(folder, images)))
     if not sequences:
         raise UserError(f'{root}: no folder with images in {" and ".join(PARTS[split])}; copy the data set again')
     return sequences

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.annotations import Annotation, MaskFiles, RegionFile, clip_annotations
-from moving_object_detector.datasets.collection import ClipFiles, find_clips
-from moving_object_detector.datasets.layouts import Sequence as PublishedSequence
-from moving_object_detector.datasets.layouts import read_davis, read_fbms, read_segtrack
+from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.datasets.layouts import ClipFiles, read_davis, read_fbms, read_segtrack
 from moving_object_detector.evaluation.options import EvaluateOptions
-from moving_object_detector.media.bags import BAG_SUFFIXES, BagSource, BagTopic, bag_files, is_bag_folder
+from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder
 from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
 from moving_object_detector.media.messages import decode_mask, is_jpeg
-from moving_object_detector.media.sources import ImageFiles
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 from moving_object_detector.synthetic.flight_path import MOTIONS
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
@@ -226,7 +224,7 @@ def _open_bags(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[s
     paths = [root]
     if root.is_dir() and not is_bag_folder(root):
         there = sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
-        paths = [entry for entry in there if is_bag_folder(entry) or entry.suffix in BAG_SUFFIXES]
+        paths = [entry for entry in there if is_bag(entry)]
     if not root.exists() or not paths:
         raise UserError(f'{root}: no bag here; give a rosbag2 folder, an .mcap, .db3 or .bag file, or a folder of such')
     besides = [] if options.predictions else [options.predicted_topic]
@@ -244,30 +242,24 @@ def _annotation_files(annotations: Iterable[Annotation | None]) -> Iterator[Path
             yield annotation.path
 
 
-def _of_sequence(sequence: PublishedSequence, fps: float | None, *, complete: bool) -> Clip:
-    """Return the clip of a published sequence; ``complete`` says that the data set annotates every frame."""
-    count, annotated = len(sequence.images), sum(annotation is not None for annotation in sequence.annotations)
-    lacking = f'{count - annotated} of {count} frames have no annotation and are not scored; copy the data set again'
-    return Clip(
-        name=sequence.name,
-        frame_count=count,
-        open=partial(ImageFiles, sequence.name, sequence.images, fps=fps),
-        truth=partial(_by_number, sequence.annotations),
-        path=sequence.images[0].parent if sequence.images else Path(),
-        files=(*sequence.images, *_annotation_files(sequence.annotations)),
-        problems=(lacking,) if complete and annotated < count else (),
-    )
-
-
 def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None]) -> Clip:
     return Clip(
         name=clip.name,
-        frame_count=clip.source().frame_count or 0,
+        frame_count=len(clip.files) if len(clip.files) > 1 else clip.source().frame_count or 0,
         open=clip.source,
         truth=partial(_by_number, annotations),
         path=clip.files[0].parent if len(clip.files) > 1 else clip.files[0],
         files=(*clip.files, *_annotation_files(annotations)),
     )
+
+
+def _of_sequence(sequence: ClipFiles, fps: float | None, *, complete: bool) -> Clip:
+    """Return the clip of a published sequence; ``complete`` says that the data set annotates every frame."""
+    count, annotated = len(sequence.files), sum(annotation is not None for annotation in sequence.annotations)
+    lacking = f'{count - annotated} of {count} frames have no annotation and are not scored; copy the data set again'
+    problems = (lacking,) if complete and annotated < count else ()
+    clip = replace(sequence, source=partial(sequence.source, fps=fps))
+    return replace(_of_files(clip, sequence.annotations), problems=problems)
 
 
 def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:

@@ -20,7 +20,7 @@ from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, PackedMask, read_masks
-from moving_object_detector.media.bags import BAG_SUFFIXES, BagTopic, bag_files, is_bag_folder, read_numbers
+from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, read_numbers
 from moving_object_detector.media.frames import Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.media.sources import list_images
@@ -187,7 +187,7 @@ class GivenMasks(Method):
         """Return the bag with a clip's masks, None where they are files."""
         chosen = clip.path if self._predictions is None else self._predictions
         candidates = [chosen / clip.path.name, chosen] if self._predictions is not None else [chosen]
-        return next((path for path in candidates if is_bag_folder(path) or path.suffix in BAG_SUFFIXES), None)
+        return next((path for path in candidates if is_bag(path)), None)
 
     def files(self, clip: Clip) -> tuple[Path, ...]:
         """Return the files of a clip's masks."""

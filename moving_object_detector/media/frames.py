@@ -7,12 +7,11 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,66 +93,43 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 Item = TypeVar('Item')
 
-_END = object()
 
+@contextmanager
+def prefetch(items: Iterable[Item], depth: int = 8) -> Iterator[Iterator[Item]]:
+    """Give an iterator over ``items``, which a thread produces, ``depth`` at most before they are taken.
 
-class Prefetch(AbstractContextManager['Prefetch[Item]'], Generic[Item]):
-    """Iterate over ``items`` while a thread produces the next ones.
-
-    Use as a context manager: leaving it ends the thread. An error in ``items`` is raised where the
-    item would have come.
+    An error in ``items`` is raised where the item would have come. Leaving the context ends the thread.
     """
+    ready: queue.Queue[tuple[Item] | Exception | None] = queue.Queue(depth)
+    stopped = threading.Event()
 
-    def __init__(self, items: Iterable[Item], *, depth: int = 8) -> None:
-        """Prepare; the thread starts on entering.
+    def offer(entry: tuple[Item] | Exception | None) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                return
 
-        Args:
-            items: What to iterate over, in the thread alone.
-            depth: How many items may wait; the bound on memory.
-
-        """
-        self._items = items
-        self._queue: queue.Queue[object] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._produce, name='prefetch', daemon=True)
-
-    def _offer(self, item: object) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def _produce(self) -> None:
+    def produce() -> None:
+        end: Exception | None = None
         try:
-            for item in self._items:
-                if not self._offer(item):
+            for item in items:
+                offer((item,))
+                if stopped.is_set():
                     return
         except Exception as error:  # noqa: BLE001 (handed to the consumer, which raises it)
-            self._error = error
-        self._offer(_END)
+            end = error
+        offer(end)
 
-    def __enter__(self) -> Prefetch[Item]:
-        """Start the thread."""
-        self._thread.start()
-        return self
+    def consume() -> Iterator[Item]:
+        while isinstance(entry := ready.get(), tuple):
+            yield entry[0]
+        if entry is not None:
+            raise entry
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the thread; items not consumed are dropped."""
-        self._stopped.set()
-        self._thread.join()
-
-    def __iter__(self) -> Iterator[Item]:
-        """Yield the items in order, once."""
-        while True:
-            item = self._queue.get()
-            if item is _END:
-                if self._error is not None:
-                    raise self._error
-                return
-            yield item  # type: ignore[misc]
+    thread = threading.Thread(target=produce, name='prefetch', daemon=True)
+    thread.start()
+    try:
+        yield consume()
+    finally:
+        stopped.set()
+        thread.join()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from moving_object_detector.common.errors import ImageError
 from moving_object_detector.media.codecs import encode_jpeg
-from moving_object_detector.media.frames import SECOND, Frame, FrameSource, Prefetch, ros_stamp_offset
+from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset
 from moving_object_detector.nodes.messages import compressed_message, image_message
 
 # Stamps further apart are a cut, not a pause worth waiting for.
@@ -167,7 +167,7 @@ class Playback:
         pacer = Pacer(self._rate, 1 / source.fps)
         total = None if loop else source.frame_count
         with (
-            Prefetch(self._messages(source, loop=loop)) as messages,
+            prefetch(self._messages(source, loop=loop)) as messages,
             tqdm(total=total, unit='frame', disable=None) as bar,
         ):
             for message, stamp in messages:

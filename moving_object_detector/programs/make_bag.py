@@ -128,7 +128,7 @@ def _make_bag(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from moving_object_detector.media.bags import BagWriter
-    from moving_object_detector.media.frames import SECOND, Prefetch
+    from moving_object_detector.media.frames import SECOND, prefetch
 
     sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]
@@ -138,7 +138,7 @@ def _make_bag(arguments: argparse.Namespace) -> int:
     total = None if None in counts else sum(count or 0 for count in counts)
     with (
         BagWriter(arguments.output, storage=arguments.storage, overwrite=arguments.overwrite) as bag,
-        Prefetch(_one_after_another(sources, masks, round(arguments.gap * SECOND))) as frames,
+        prefetch(_one_after_another(sources, masks, round(arguments.gap * SECOND))) as frames,
     ):
         topics = _Topics(bag, arguments)
         for frame, stamp, mask in tqdm(frames, total=total, unit='frame', disable=None):

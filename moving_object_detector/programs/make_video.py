@@ -20,11 +20,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _make_video(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from moving_object_detector.media.frames import Prefetch
+    from moving_object_detector.media.frames import prefetch
     from moving_object_detector.media.video import VideoWriter
 
     source = source_of(arguments, arguments.input)
-    with VideoWriter(arguments.output, source.fps) as video, Prefetch(source) as frames:
+    with VideoWriter(arguments.output, source.fps) as video, prefetch(source) as frames:
         for frame in tqdm(frames, total=source.frame_count, unit='frame', disable=None):
             video.write(frame.image)
     print(f'{video.path}: {video.frame_count} frames at {source.fps:g} frames/s')

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from moving_object_detector.common.errors import InUseError, UserError
 from moving_object_detector.common.files import atomic_file, lock, open_file
 from moving_object_detector.datasets.annotations import Annotation
-from moving_object_detector.datasets.collection import ClipFiles
+from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.media.frames import Prefetch
+from moving_object_detector.media.frames import prefetch
 from moving_object_detector.training.clip_flow import CHUNK, Streams, clip_flows
 
 FORMAT: Final = 3
@@ -343,7 +343,7 @@ def _compute(
     done, streams = _done(folder), Streams()
     if (folder / STREAMS).exists():
         _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', folder)
-    with Prefetch(clip.source(), depth=4) as frames:
+    with prefetch(clip.source(), depth=4) as frames:
         for number, images, flows in clip_flows(clip.name, frames, streams, backend, size, gaps, batch, done):
             write_array(_chunk(folder, number, IMAGES), images)
             write_array(_chunk(folder, number, FLOW), flows)

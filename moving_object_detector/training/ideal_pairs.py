@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import Annotation
-from moving_object_detector.datasets.collection import ClipFiles
+from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.flow.upload import centred
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.training.augment import crop_resize, flip, random_crop

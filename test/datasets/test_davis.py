@@ -26,10 +26,10 @@ def test_sequences_frames_and_annotations_in_the_listings_order(tmp_path):
     (folder / '00001.png').write_bytes(b'')
     cat, ant = read_davis(tmp_path, 'val')
     assert cat.name == 'cat'
-    assert cat.images == tuple(tmp_path / 'JPEGImages' / '480p' / 'cat' / f'0000{k}.jpg' for k in (0, 1))
+    assert cat.files == tuple(tmp_path / 'JPEGImages' / '480p' / 'cat' / f'0000{k}.jpg' for k in (0, 1))
     assert cat.annotations == (None, MaskFiles((folder / '00001.png',)))
     assert ant.name == 'ant'
-    assert [path.name for path in ant.images] == ['00000.jpg', '00002.jpg']
+    assert [path.name for path in ant.files] == ['00000.jpg', '00002.jpg']
 
 
 def test_the_split_decides(tmp_path):
@@ -44,7 +44,7 @@ def test_listings_of_other_systems(tmp_path):
     folder.mkdir(parents=True)
     (folder / 'val.txt').write_bytes(f'\ufeff{line("cat", 0)}\r\n{line("cat", 1)}\r\n'.encode())
     (cat,) = read_davis(tmp_path, 'val')
-    assert cat.images == tuple(tmp_path / 'JPEGImages' / '480p' / 'cat' / f'0000{k}.jpg' for k in (0, 1))
+    assert cat.files == tuple(tmp_path / 'JPEGImages' / '480p' / 'cat' / f'0000{k}.jpg' for k in (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_a_missing_split(tmp_path):
 def test_the_published_training_set(shared):
     sequences = read_davis(shared / 'data' / 'davis2016', 'train')
     assert len(sequences) == 30
-    assert sum(len(sequence.images) for sequence in sequences) == 2079
+    assert sum(len(sequence.files) for sequence in sequences) == 2079
     assert all(None not in sequence.annotations for sequence in sequences)
     # Sizes of annotation and frame agree, and the object is neither nothing nor everything.
     bear = next(sequence for sequence in sequences if sequence.name == 'bear')
     mask = bear.annotations[0].read()
-    assert mask.shape == cv2.imread(str(bear.images[0])).shape[:2]
+    assert mask.shape == cv2.imread(str(bear.files[0])).shape[:2]
     assert 0.02 < mask.mean() < 0.5

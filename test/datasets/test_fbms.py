@@ -75,7 +75,7 @@ def root(tmp_path):
 def test_few_frames_are_annotated(root):
     cars, marple = read_fbms(root, 'val')
     assert (cars.name, marple.name) == ('cars1', 'marple6')
-    assert [image.name for image in cars.images] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
+    assert [image.name for image in cars.files] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
     assert [k for k, annotation in enumerate(cars.annotations) if annotation] == [0, 9]
     assert cars.annotations[0].read().tolist() == [[False, True, True], [False, False, True]]
     assert not cars.annotations[9].read().any()
@@ -84,14 +84,14 @@ def test_few_frames_are_annotated(root):
 def test_colour_labels_probabilities_and_numbers(root):
     """The input file's name is not there as published, so the frame's number, from 0, tells which it is."""
     marple = read_fbms(root, 'test')[1]
-    assert [image.name for image in marple.images] == ['marple6_98.jpg', 'marple6_99.jpg', 'marple6_100.jpg']
+    assert [image.name for image in marple.files] == ['marple6_98.jpg', 'marple6_99.jpg', 'marple6_100.jpg']
     assert [annotation is None for annotation in marple.annotations] == [True, True, False]
     assert marple.annotations[2].read().tolist() == [[False, False, False], [False, True, True]]
 
 
 def test_splits(root):
     assert [sequence.name for sequence in read_fbms(root, 'train')] == ['tennis']
-    assert read_fbms(root, 'train')[0].annotations == (None, None, None)
+    assert read_fbms(root, 'train')[0].annotations == ()
     assert [sequence.name for sequence in read_fbms(root, 'trainval')] == ['tennis', 'cars1', 'marple6']
 
 
@@ -133,7 +133,7 @@ def test_frames_that_somebody_has_converted_count_once(root):
     for k in range(1, 13):
         cv2.imwrite(str(cars / f'cars1_{k:02d}.ppm'), np.full((2, 3, 3), 90, np.uint8))
     sequence = read_fbms(root, 'val')[0]
-    assert [image.name for image in sequence.images] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
+    assert [image.name for image in sequence.files] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
     assert [k for k, annotation in enumerate(sequence.annotations) if annotation] == [0, 9]
 
 

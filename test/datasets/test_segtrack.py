@@ -51,9 +51,9 @@ def columns(annotation):
 def test_published_layout(root):
     girl, bmx = read_segtrack(root)
     assert (girl.name, bmx.name) == ('girl', 'bmx')
-    assert [image.name for image in girl.images] == ['girl_9.bmp', 'girl_10.bmp', 'girl_11.bmp']
+    assert [image.name for image in girl.files] == ['girl_9.bmp', 'girl_10.bmp', 'girl_11.bmp']
     assert [columns(annotation) for annotation in girl.annotations] == [[0], [0], [0]]
-    assert [image.name for image in bmx.images] == [f'bmx_0000{k}.png' for k in range(3)]
+    assert [image.name for image in bmx.files] == [f'bmx_0000{k}.png' for k in range(3)]
     assert [columns(annotation) for annotation in bmx.annotations] == [[1], [1], [1, 4]]
 
 
@@ -95,13 +95,13 @@ def test_without_lists_the_folders_count(root):
     shutil.rmtree(root / 'ImageSets')
     bmx, girl = read_segtrack(root)
     assert (bmx.name, girl.name) == ('bmx', 'girl')
-    assert [image.name for image in girl.images] == ['girl_9.bmp', 'girl_10.bmp', 'girl_11.bmp']
+    assert [image.name for image in girl.files] == ['girl_9.bmp', 'girl_10.bmp', 'girl_11.bmp']
 
 
 def test_the_list_decides_which_frames(root):
     (root / 'ImageSets' / 'girl.txt').write_text('girl\ngirl_11\ngirl_9\n')
     girl = read_segtrack(root)[0]
-    assert [image.name for image in girl.images] == ['girl_11.bmp', 'girl_9.bmp']
+    assert [image.name for image in girl.files] == ['girl_11.bmp', 'girl_9.bmp']
 
 
 def test_annotations_may_be_missing(root):
@@ -109,7 +109,7 @@ def test_annotations_may_be_missing(root):
     shutil.rmtree(root / 'GroundTruth' / 'bmx')
     girl, bmx = read_segtrack(root)
     assert [annotation is None for annotation in girl.annotations] == [False, True, False]
-    assert bmx.annotations == (None, None, None)
+    assert bmx.annotations == ()
 
 
 def test_what_can_be_wrong(root, tmp_path):

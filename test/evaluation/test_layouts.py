@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.datasets.annotations import clip_annotations
-from moving_object_detector.datasets.layouts import Sequence, read_davis, read_fbms, read_segtrack
+from moving_object_detector.datasets.layouts import clip_of_images, read_davis, read_fbms, read_segtrack
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.summary import run_scores, sequence_scores
@@ -33,7 +33,7 @@ def scored(protocol, sequences, prediction):
     results = []
     for sequence in sequences:
         rows = []
-        for annotation in sequence.annotations:
+        for annotation in sequence.annotations or (None,) * len(sequence.files):
             if annotation is None:
                 rows.append((None,) * 5)
                 continue
@@ -210,7 +210,7 @@ def test_folders_with_masks(tmp_path):
                 save(tmp_path / 'masks' / clip / f'shot{k}.png', mask)
     clips = {folder.name: list_images(folder) for folder in sorted((tmp_path / 'frames').iterdir())}
     found = clip_annotations(clips, tmp_path / 'masks')
-    sequences = [Sequence(name, tuple(images), found[name]) for name, images in clips.items()]
+    sequences = [clip_of_images(name, images, found[name]) for name, images in clips.items()]
     run, _ = scored('annotated', sequences, PREDICTION)
     assert run.frames == 5
     assert run.j_mean == pytest.approx((0.75 + 0 + 0) / 3)

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from moving_object_detector.media.frames import Prefetch
+from moving_object_detector.media.frames import prefetch
 
 
 def test_items_come_in_order():
-    with Prefetch(iter(range(100)), depth=3) as items:
+    with prefetch(iter(range(100)), depth=3) as items:
         assert list(items) == list(range(100))
 
 
@@ -21,7 +21,7 @@ def test_no_more_than_depth_items_are_made_ahead():
             made.append(k)
             yield k
 
-    with Prefetch(produce(), depth=4) as items:
+    with prefetch(produce(), depth=4) as items:
         first = next(iter(items))
         deadline = time.monotonic() + 5
         while len(made) < 6 and time.monotonic() < deadline:
@@ -37,13 +37,13 @@ def test_an_error_comes_after_the_items_before_it():
         raise OSError('disk')
 
     seen = []
-    with Prefetch(produce()) as items, pytest.raises(OSError, match='disk'):
+    with prefetch(produce()) as items, pytest.raises(OSError, match='disk'):
         seen.extend(items)
     assert seen == [1]
 
 
 def test_leaving_early_ends_the_thread():
     before = threading.active_count()
-    with Prefetch(iter(range(10**9)), depth=2) as items:
+    with prefetch(iter(range(10**9)), depth=2) as items:
         assert next(iter(items)) == 0
     assert threading.active_count() == before
