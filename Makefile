@@ -49,10 +49,10 @@ check: env
 	@"$$VENV/bin/lint-imports" --no-logo
 
 test: check  ## Run all checks: ruff, mypy, import rules, pytest.
-	@$(PROGRAM) pytest
+	@"$$VENV/bin/python" scripts/with_args.py ARGS scripts/test.sh "$$VENV/bin/python"
 
 test-fast: check  ## The same without the tests that take long: under three minutes on two cores.
-	@$(PROGRAM) pytest -m 'not slow'
+	@$(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
 
 bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
 	@$(PROGRAM) moving_object_detector.bench --json bench.json --plot bench.png

@@ -28,8 +28,11 @@ SHARED = ROOT.parent / 'shared'
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if 'shared' in getattr(item, 'fixturenames', ()):
+        names = getattr(item, 'fixturenames', ())
+        if 'shared' in names:
             item.add_marker('shared')
+        if 'ros_environment' in names:
+            item.add_marker('live')
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
