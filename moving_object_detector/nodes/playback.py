@@ -22,6 +22,8 @@ from moving_object_detector.nodes.messages import compressed_message, image_mess
 
 # Stamps further apart are a cut, not a pause worth waiting for.
 LONGEST_PAUSE = 5.0
+# Seconds at a cut, also back to the start of a loop: what is stamped now would else be one stream across it.
+CUT = 1.5
 # A program that fell behind by more than this goes on from where it is; it never sends a burst.
 LARGEST_DEBT = 0.25
 _CLOCK_PERIOD = 0.01
@@ -51,14 +53,15 @@ class Pacer:
     def due(self, stamp: int) -> float:
         """Return the moment, on the clock, at which the frame of ``stamp`` (nanoseconds) is due.
 
-        A stamp that goes back, repeats or leaps by more than :data:`LONGEST_PAUSE` comes one
-        period after the frame before.
+        A stamp that repeats or goes back by less than a second comes one period after the frame before, one that
+        goes back further or leaps by more than :data:`LONGEST_PAUSE` :data:`CUT` seconds after it.
         """
         now = self._now()
         if self._anchor is None:
             self._anchor = (stamp, now)
         elif not 0 < stamp - self._last[0] <= LONGEST_PAUSE * SECOND:
-            self._anchor = (stamp, self._last[1] + self._period / self.rate)
+            cut = abs(stamp - self._last[0]) > SECOND
+            self._anchor = (stamp, self._last[1] + (CUT if cut else self._period / self.rate))
         moment = self._anchor[1] + (stamp - self._anchor[0]) / SECOND / self.rate
         if moment < now - LARGEST_DEBT:
             self._anchor, moment = (stamp, now), now

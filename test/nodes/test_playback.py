@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
-from moving_object_detector.nodes.playback import LONGEST_PAUSE, Pacer
+from moving_object_detector.detection.config import ContinuityConfig
+from moving_object_detector.nodes.playback import CUT, LONGEST_PAUSE, Pacer
 
 MS = 1_000_000
 
@@ -30,14 +31,18 @@ def test_moments_do_not_drift(clock):
         clock.time = due + 0.003  # each wait ends a little late
 
 
-@pytest.mark.parametrize('stamp', [0, 400 * MS, -(10**12), 10**12])
-def test_a_stamp_that_leaps_comes_one_period_later(clock, stamp):
+@pytest.mark.parametrize(('stamp', 'later'), [(0, 0.04), (400 * MS, 0.04), (-(10**12), CUT), (10**12, CUT)])
+def test_a_stamp_that_leaps_comes_one_period_later_or_as_a_cut(clock, stamp, later):
     pacer = Pacer(1.0, 0.04, now=clock)
     for k in range(11):
         last = pacer.due(k * 40 * MS)
         clock.time = last
-    assert pacer.due(stamp) == pytest.approx(last + 0.04)
-    assert pacer.due(stamp + 30 * MS) == pytest.approx(last + 0.07)
+    assert pacer.due(stamp) == pytest.approx(last + later)
+    assert pacer.due(stamp + 30 * MS) == pytest.approx(last + later + 0.03)
+
+
+def test_the_detector_takes_a_cut_for_one():
+    assert ContinuityConfig.max_gap < CUT
 
 
 def test_a_pause_within_reason_is_kept(clock):
