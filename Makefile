@@ -52,7 +52,7 @@ test: check  ## Run all checks: ruff, mypy, import rules, pytest.
 	@"$$VENV/bin/python" scripts/with_args.py ARGS scripts/test.sh "$$VENV/bin/python"
 
 test-fast: check  ## The same without the tests that take long: under three minutes on two cores.
-	@$(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
+	@OMP_NUM_THREADS=1 $(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
 
 bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
 	@$(PROGRAM) moving_object_detector.bench --json bench.json --plot bench.png
@@ -71,8 +71,8 @@ train-smoke: env  ## Train for a minute on rendered clips and check that both pl
 bench-train: env  ## Print samples per second and the wait for data of each stage of the training.
 	@$(PROGRAM) moving_object_detector.training.bench --json bench_train.json
 
-docs: env  ## Write the table of parameters in docs/ anew.
-	@scripts/make_docs.sh
+docs: env  ## Write the tables in docs/ and README.md anew that come from the code.
+	@PYTHONPATH=. "$$VENV/bin/python" scripts/make_docs.py
 
 lock:  ## Make requirements/lock.txt anew, which has the hashes of all packages; needs uv (pip install uv).
 	@scripts/lock.sh

@@ -34,7 +34,7 @@ _LOSS_STATUSES: Final = 10
 """Over so many looks of :meth:`Camera.trouble` losses are counted."""
 REMEDY: Final = (
     'let the publisher offer reliable, publish compressed, or give its Fast DDS and this one the larger shared memory '
-    'of config/fastdds.xml (README, "Images that get lost")'
+    'of config/fastdds.xml (docs/robot.md, "Images that get lost")'
 )
 
 

@@ -289,7 +289,7 @@ class Demo:
         return folder / 'frames'
 
     def run(self) -> None:
-        """Make all results; what they are stands in the README.
+        """Make all results; what they are stands in README.md.
 
         Raises:
             UserError: A program failed, or the detector refuses its parameters.

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='detect',
         description='Detect what moves on its own in the images of a moving camera.',
-        epilog='Topics, services and parameters: see README.md. Example: ros2 run moving_object_detector detect '
+        epilog='Topics and services: README.md; parameters: docs/parameters.md. Example: ros2 run moving_object_detector detect '
         '--ros-args -r image:=/front/image_raw --params-file config/cpu.yaml',
     )
     parser.parse_args(own)

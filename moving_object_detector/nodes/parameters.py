@@ -58,7 +58,7 @@ class Parameters:
         for name in given:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
-                hint = f'did you mean {near[0]}?' if near else 'see the README for those there are'
+                hint = f'did you mean {near[0]}?' if near else 'see docs/parameters.md for those there are'
                 node.get_logger().warning(f'there is no parameter {foreign(name)}; {hint}')
         for name, declared in self._options.items():
             value: object = declared.default

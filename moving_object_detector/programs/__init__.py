@@ -19,3 +19,10 @@ PROGRAMS = {
     'convert_weights': ('programs.convert_weights', "imports the authors' checkpoints"),
 }
 """By name: the module below the package whose ``main`` it is, and a line of help; setup.py and the README use it."""
+
+
+def program_table() -> str:
+    """Return the programs as a Markdown table."""
+    return '\n'.join(
+        ['| program | what it does |', '|---|---|', *(f'| `{name}` | {text} |' for name, (_, text) in PROGRAMS.items())]
+    )
