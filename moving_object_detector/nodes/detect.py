@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='detect',
         description='Detect what moves on its own in the images of a moving camera.',
-        epilog='Topics and services: README.md; parameters: docs/parameters.md. Example: ros2 run moving_object_detector detect '
-        '--ros-args -r image:=/front/image_raw --params-file config/cpu.yaml',
+        epilog='Topics and services: README.md; parameters: docs/parameters.md. Example: '
+        'ros2 run moving_object_detector detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml',
     )
     parser.parse_args(own)
 

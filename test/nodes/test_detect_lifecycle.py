@@ -90,7 +90,7 @@ def detect(start_detect):
 
 def test_wrong_parameters_are_said_and_refused(detect):
     detect.wait_line(r'\[WARN\].*there is no parameter windows\.future; did you mean window\.future\?')
-    detect.wait_line(r'\[WARN\].*there is no parameter quux; see the README')
+    detect.wait_line(r'\[WARN\].*there is no parameter quux; see docs')
     detect.wait_line(
         r'\[ERROR\].*configure refused: window\.past is .many., but takes a whole number from 0 to 20; '
         r"refinement\.method is 'gided', but takes one of none, guided, crf; "
