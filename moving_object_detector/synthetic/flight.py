@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
-from moving_object_detector.synthetic.materials import Pixels, Tile, material
+from moving_object_detector.synthetic.materials import material
 from moving_object_detector.synthetic.planes import Canvas, Face, Field, draw, extents, linear, look_up, project, shadow
 from moving_object_detector.synthetic.things import Builder, Part
+from moving_object_detector.synthetic.tiles import Pixels, Tile
 from moving_object_detector.synthetic.world import populate
 
 KEPT: Final = 3

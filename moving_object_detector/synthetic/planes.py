@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.materials import Card, Pixels, Tile
+from moving_object_detector.synthetic.tiles import Card, Pixels, Tile
 
 Matrix = NDArray[np.float64]
 Field = NDArray[np.float32]

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.synthetic.flight_path import turn_about, turn_z
-from moving_object_detector.synthetic.materials import OUTLINES, Card, Tile, material
+from moving_object_detector.synthetic.materials import OUTLINES, material
 from moving_object_detector.synthetic.planes import Face
+from moving_object_detector.synthetic.tiles import Card, Tile
 
 Matrix = NDArray[np.float64]
 Colour = tuple[float, float, float]

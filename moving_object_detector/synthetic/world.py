@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.synthetic.flight_path import FlightPath, turn_z
-from moving_object_detector.synthetic.materials import Tile
 from moving_object_detector.synthetic.things import Builder, Course, point, up
+from moving_object_detector.synthetic.tiles import Tile
 
 Matrix = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import pytest
 
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.flight_path import MOTIONS
-from moving_object_detector.synthetic.materials import Card
+from moving_object_detector.synthetic.tiles import Card
 
 SIZE = (90, 160)
 HASH = """
