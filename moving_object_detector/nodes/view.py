@@ -209,24 +209,24 @@ class Feeds:
 
 
 def _view(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    from moving_object_detector.nodes.view_servers import FoxgloveServer, PageServer
+    from moving_object_detector.nodes.view_servers import foxglove_server, page_server
 
     with ros_node('view', ros_arguments) as (node, stop), ExitStack() as servers:
         feeds = Feeds(node, arguments.detector)
-        page = servers.enter_context(PageServer(feeds, arguments.host, arguments.port))
+        page = servers.enter_context(page_server(feeds, arguments.host, arguments.port))
         say = node.get_logger().info
-        say(f'look at {feeds.detector}: {page.address}')
+        say(f'look at {feeds.detector}: {page}')
         if arguments.foxglove_port:
             try:
-                foxglove = servers.enter_context(FoxgloveServer(feeds, arguments.host, arguments.foxglove_port))
-                say(f'or in the Foxglove app: {foxglove.address}, layout config/foxglove_layout.json')
+                app = servers.enter_context(foxglove_server(feeds, arguments.host, arguments.foxglove_port))
+                say(f'or in the Foxglove app: {app}, layout config/foxglove_layout.json')
             except ModuleNotFoundError:
                 say('foxglove-sdk is not installed, so the Foxglove app finds no server; the page needs none')
         # Without a display a text browser would take the terminal.
         if arguments.open and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
             import webbrowser
 
-            webbrowser.open(page.address)
+            webbrowser.open(page)
         servers.enter_context(spinning(node))
         stop.wait()
     return 0

@@ -6,16 +6,16 @@ import base64
 import ipaddress
 import json
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.nodes.view import PICTURES, Feeds, Shot
+from moving_object_detector.nodes.view import PICTURES, Feed, Feeds, Shot
 
 _ALWAYS: Final = ('diagnostics', 'pipeline_latency_ms')
 """Sent to every page; pictures on demand."""
@@ -115,39 +115,75 @@ def _spoken(host: str) -> str:
     return 'localhost' if host in ('127.0.0.1', '0.0.0.0') else host
 
 
-class PageServer:
-    """Serves the page while the context lives.
+def _listening_failed(host: str, port: int, error: Exception, option: str) -> UserError:
+    return UserError(f'cannot listen on {host}:{port}: {error}; choose another with {option}')
+
+
+@contextmanager
+def page_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
+    """Serve the page while the context lives; its address is what the context gives.
 
     Raises:
         UserError: The address cannot be listened on.
 
     """
-
-    def __init__(self, feeds: Feeds, host: str, port: int) -> None:
-        try:
-            self._server = _Server(feeds, host, port)
-        except (OSError, ValueError, OverflowError) as error:
-            raise UserError(f'cannot listen on {host}:{port}: {error}; choose another with --host and --port') from None
-        self.address = f'http://{_spoken(host)}:{self._server.server_port}/'
-        self._thread = threading.Thread(target=self._server.serve_forever, name='page', daemon=True)
-
-    def __enter__(self) -> PageServer:
-        """Begin to answer."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End all streams."""
-        self._server.ended.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    try:
+        server = _Server(feeds, host, port)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _listening_failed(host, port, error, '--host and --port') from None
+    thread = threading.Thread(target=server.serve_forever, name='page', daemon=True)
+    thread.start()
+    try:
+        yield f'http://{_spoken(host)}:{server.server_port}/'
+    finally:
+        server.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
-class FoxgloveServer:
-    """Serves the Foxglove app while the context lives: pictures as JPEG, all else as the ROS messages that they are.
+class _Looks:
+    """Looks at what the Foxglove app subscribes to, until it unsubscribes or closes; the SDK calls it."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
+        self._names = {feed.topic: feed.name for feed in feeds.by_name.values()}
+
+    def on_subscribe(self, client: Any, channel: Any) -> None:
+        self._feeds.look(self._names[channel.topic])
+
+    def on_unsubscribe(self, client: Any, channel: Any) -> None:
+        self._feeds.leave(self._names[channel.topic])
+
+
+def _channel(feed: Feed, context: Any) -> Any:
+    """Return the Foxglove channel of a feed: JPEG for pictures, the ROS message as it is for all else."""
+    import foxglove.channels
+    from rosbags.typesys import Stores, get_typestore
+
+    if feed.name in PICTURES:
+        return foxglove.channels.CompressedImageChannel(feed.topic, context=context)
+    kind = f'{feed.kind.__module__.partition(".")[0]}/msg/{feed.kind.__name__}'
+    text, _ = get_typestore(Stores.LATEST).generate_msgdef(kind, ros_version=2)
+    schema = foxglove.Schema(name=kind, encoding='ros2msg', data=text.encode())
+    return foxglove.Channel(feed.topic, message_encoding='cdr', schema=schema, context=context)
+
+
+def _payload(shot: Shot) -> Any:
+    """Return what a channel logs."""
+    from foxglove.messages import CompressedImage, Timestamp
+    from rclpy.serialization import serialize_message
+
+    if shot.feed.name not in PICTURES:
+        return bytes(serialize_message(shot.message))
+    header = shot.message.header
+    stamp = Timestamp(sec=header.stamp.sec, nsec=header.stamp.nanosec)
+    return CompressedImage(timestamp=stamp, frame_id=header.frame_id, format='jpeg', data=shot.jpeg)
+
+
+@contextmanager
+def foxglove_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
+    """Serve the Foxglove app while the context lives; its address is what the context gives.
 
     Topics have the names that they have in ROS, so that one layout fits this server, foxglove_bridge and recordings.
 
@@ -156,80 +192,37 @@ class FoxgloveServer:
         UserError: The address cannot be listened on.
 
     """
+    import foxglove
 
-    def __init__(self, feeds: Feeds, host: str, port: int) -> None:
-        import foxglove.channels
-        from rosbags.typesys import Stores, get_typestore
+    context = foxglove.Context()
+    channels = {name: _channel(feed, context) for name, feed in feeds.by_name.items()}
+    try:
+        server = foxglove.start_server(
+            name=feeds.detector,
+            host=host,
+            port=port,
+            context=context,
+            server_listener=_Looks(feeds),
+            message_backlog_size=_BACKLOG,
+        )
+    except (RuntimeError, OSError, OverflowError) as error:
+        raise _listening_failed(host, port, error, '--foxglove-port; 0 does without') from None
+    ended = threading.Event()
 
-        self._feeds = feeds
-        self._ended = threading.Event()
-        store = get_typestore(Stores.LATEST)
-        # Kept: the channels do not keep it.
-        self._context = context = foxglove.Context()
-        self._channels: dict[str, Any] = {}
-        self._names = {feed.topic: feed.name for feed in feeds.by_name.values()}
-        for feed in feeds.by_name.values():
-            if feed.name in PICTURES:
-                self._channels[feed.name] = foxglove.channels.CompressedImageChannel(feed.topic, context=context)
-                continue
-            kind = f'{feed.kind.__module__.partition(".")[0]}/msg/{feed.kind.__name__}'
-            text, _ = store.generate_msgdef(kind, ros_version=2)
-            schema = foxglove.Schema(name=kind, encoding='ros2msg', data=text.encode())
-            self._channels[feed.name] = foxglove.Channel(
-                feed.topic, message_encoding='cdr', schema=schema, context=context
-            )
-        try:
-            self._server = foxglove.start_server(
-                name=feeds.detector,
-                host=host,
-                port=port,
-                context=context,
-                server_listener=self,
-                message_backlog_size=_BACKLOG,
-            )
-        except (RuntimeError, OSError, OverflowError) as error:
-            raise UserError(
-                f'cannot listen on {host}:{port}: {error}; choose another with --foxglove-port, 0 does without'
-            ) from None
-        self.address = f'ws://{_spoken(host)}:{self._server.port}'
-        self._thread = threading.Thread(target=self._run, name='foxglove', daemon=True)
-
-    def on_subscribe(self, client: Any, channel: Any) -> None:
-        """Look at what the app asks for."""
-        self._feeds.look(self._names[channel.topic])
-
-    def on_unsubscribe(self, client: Any, channel: Any) -> None:
-        """End it when the app does, also by closing."""
-        self._feeds.leave(self._names[channel.topic])
-
-    def _run(self) -> None:
-        seen: dict[str, Shot | None] = dict.fromkeys(self._channels)
-        while not self._ended.is_set():
-            for shot in self._feeds.fresh(seen, _HEARTBEAT_SECONDS):
-                channel = self._channels[shot.feed.name]
+    def send() -> None:
+        seen: dict[str, Shot | None] = dict.fromkeys(channels)
+        while not ended.is_set():
+            for shot in feeds.fresh(seen, _HEARTBEAT_SECONDS):
+                channel = channels[shot.feed.name]
                 if channel.has_sinks():
-                    with self._feeds.complaining(shot):
-                        channel.log(self._payload(shot))
+                    with feeds.complaining(shot):
+                        channel.log(_payload(shot))
 
-    def _payload(self, shot: Shot) -> Any:
-        from foxglove.messages import CompressedImage, Timestamp
-        from rclpy.serialization import serialize_message
-
-        if shot.feed.name not in PICTURES:
-            return bytes(serialize_message(shot.message))
-        header = shot.message.header
-        stamp = Timestamp(sec=header.stamp.sec, nsec=header.stamp.nanosec)
-        return CompressedImage(timestamp=stamp, frame_id=header.frame_id, format='jpeg', data=shot.jpeg)
-
-    def __enter__(self) -> FoxgloveServer:
-        """Begin to send."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Disconnect every app."""
-        self._ended.set()
-        self._thread.join()
-        self._server.stop()
+    thread = threading.Thread(target=send, name='foxglove', daemon=True)
+    thread.start()
+    try:
+        yield f'ws://{_spoken(host)}:{server.port}'
+    finally:
+        ended.set()
+        thread.join()
+        server.stop()
