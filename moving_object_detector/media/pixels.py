@@ -63,9 +63,11 @@ class SampleScale:
     """
 
     def __init__(self, black: int = 0, white: int = 0) -> None:
-        self.range: tuple[float, float] | None = (black, white) if white > black else None
+        self.range: tuple[float, float] | None = None
         """Levels that are shown as 0 and 255; None before the first image."""
-        self._fixed = self.range is not None
+        self._fixed = white > black
+        if self._fixed:
+            self._set(black, white)
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
         """Return 16-bit samples (H, W) or (H, W, C) as 8 bits; 8-bit ones as they are."""
@@ -73,12 +75,12 @@ class SampleScale:
             return np.asarray(samples, np.uint8)
         if not self._fixed:
             self._look(samples)
-        assert self.range is not None
-        black, white = self.range
-        flat = np.ascontiguousarray(samples, np.uint16).reshape(samples.shape[0], -1).astype(np.float32)
-        scaled: Any = (flat - np.float32(black)) * np.float32(255 / (white - black))
-        octets = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        return np.asarray(octets.reshape(samples.shape), np.uint8)
+        return np.asarray(self._table[samples], np.uint8)
+
+    def _set(self, black: float, white: float) -> None:
+        self.range = black, white
+        scaled = (np.arange(65536) - black) * (255 / (white - black))
+        self._table = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
     def _look(self, samples: NDArray[Any]) -> None:
         # Every fourth row and column tells the range well enough.
@@ -91,7 +93,7 @@ class SampleScale:
         if self.range is not None:
             low, high = min(low, self.range[0]), max(high, self.range[1])
         margin = max(_MARGIN * (high - low), (_LEAST_RANGE - (high - low)) / 2)
-        self.range = (max(low - margin, 0.0), min(high + margin, 65535.0))
+        self._set(max(low - margin, 0.0), min(high + margin, 65535.0))
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
