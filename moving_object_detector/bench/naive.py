@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from moving_object_detector.detection.regions import find_regions
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.engines.create import choose_device
 from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import network_image
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.config import DetectorConfig
@@ -57,7 +57,4 @@ class NaivePipeline:
         return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
     def _network_image(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        height, width = self._size
-        shrinks = image.shape[0] > height and image.shape[1] > width
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return torch.from_numpy(small).to(self._device).permute(2, 0, 1)[None].float() / 255.0 - 0.5
+        return network_image(image, self._size, self._device)[None]

@@ -144,20 +144,19 @@ def read_numbers(path: Path, topic: str) -> list[float]:
 
 
 class BagTopic:
-    """The messages of one image topic, raw or compressed, not decoded."""
+    """The messages of one image topic, raw or compressed, not decoded.
+
+    Args:
+        path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
+        topic: The image topic, needed when the bag has several.
+        besides: Image topics that are not meant when ``topic`` is not given.
+
+    Raises:
+        UserError: The bag cannot be read, or the topic is not there.
+
+    """
 
     def __init__(self, path: Path, *, topic: str | None = None, besides: Iterable[str] = ()) -> None:
-        """Open the bag and find the topic.
-
-        Args:
-            path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
-            topic: The image topic, needed when the bag has several.
-            besides: Image topics that are not meant when ``topic`` is not given.
-
-        Raises:
-            UserError: The bag cannot be read, or the topic is not there.
-
-        """
         self.path = path
         with _reader(path) as reader:
             self.topic = self._choose(reader.connections, topic, set(map(_full_name, besides)))
@@ -241,23 +240,14 @@ def _full_name(topic: str) -> str:
 
 
 class BagSource(FrameSource):
-    """Images of one topic, raw or compressed, stamped as :meth:`BagTopic.messages` says."""
+    """Images of one topic, stamped as :meth:`BagTopic.messages` says; the first is decoded at once.
+
+    Args and errors as of :func:`~moving_object_detector.media.sources.open_source`.
+    """
 
     def __init__(
         self, path: Path, *, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
     ) -> None:
-        """Open the bag, find the topic and decode its first image.
-
-        Args:
-            path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
-            topic: The image topic, needed when the bag has several.
-            fps: Stamp the frames evenly at this rate from the first stamp on.
-            levels: Black and white of 16-bit images, see :class:`SampleScale`.
-
-        Raises:
-            UserError: The bag cannot be read, or the topic is not there or holds no image.
-
-        """
         self.name = str(path)
         self._topic = BagTopic(path, topic=topic)
         self.topic = self._topic.topic
@@ -305,20 +295,19 @@ def _clear(path: Path) -> None:
 
 
 class BagWriter(AbstractContextManager['BagWriter']):
-    """A rosbag2 folder that is complete once the context is left, also by an error or Ctrl-C."""
+    """A rosbag2 folder that is complete once the context is left, also by an error or Ctrl-C.
+
+    Args:
+        path: The folder; missing parents are made.
+        storage: One of :data:`STORAGES`.
+        overwrite: Replace a bag that is already there.
+
+    Raises:
+        UserError: The folder exists, or cannot be made.
+
+    """
 
     def __init__(self, path: str | Path, *, storage: str = 'mcap', overwrite: bool = False) -> None:
-        """Create the folder.
-
-        Args:
-            path: The folder; missing parents are made.
-            storage: One of :data:`STORAGES`.
-            overwrite: Replace a bag that is already there.
-
-        Raises:
-            UserError: The folder exists, or cannot be made.
-
-        """
         self.path = Path(path)
         self.message_count = 0
         # Definitions of the messages; an image has been the same in every ROS 2.

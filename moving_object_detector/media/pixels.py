@@ -31,7 +31,9 @@ class SizeError(ImageError):
     """An image is too large or too small."""
 
 
-def check_size(height: int, width: int, largest: int = LARGEST_SIDE, smallest: int = SMALLEST_SIDE) -> None:
+def check_size(
+    height: int, width: int, largest: int = LARGEST_SIDE, smallest: int = SMALLEST_SIDE, name: str = ''
+) -> None:
     """Refuse an image by its size, before anything is done with its pixels.
 
     Raises:
@@ -40,12 +42,12 @@ def check_size(height: int, width: int, largest: int = LARGEST_SIDE, smallest: i
     """
     if min(height, width) < smallest:
         raise SizeError(
-            f'size {width}x{height} is too small; both sides must be at least {smallest} pixels, '
+            f'{name}size {width}x{height} is too small; both sides must be at least {smallest} pixels, '
             'check the camera driver'
         )
     if max(height, width) > largest:
         raise SizeError(
-            f'size {width}x{height} is too large; the longest side allowed is {largest}: scale the images down '
+            f'{name}size {width}x{height} is too large; the longest side allowed is {largest}: scale the images down '
             'before they are published or stored, or raise the parameter input.max_side of the node'
         )
 

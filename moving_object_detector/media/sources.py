@@ -57,24 +57,23 @@ def list_images(path: Path) -> list[Path]:
 
 
 class ImageFiles(FrameSource):
-    """Image files in a given order; frame k is at k / fps seconds."""
+    """Image files in a given order; frame k is at k / fps seconds. The first that can be is decoded at once.
+
+    Args:
+        name: What to call them.
+        files: The files.
+        fps: Frames per second, :data:`DEFAULT_FPS` when not given.
+        levels: Black and white of 16-bit images, see :class:`SampleScale`.
+
+    Raises:
+        UserError: There is no file.
+        ImageError: None of them can be decoded; the message is about the first.
+
+    """
 
     def __init__(
         self, name: str, files: Sequence[Path], *, fps: float | None = None, levels: Levels = AUTOMATIC
     ) -> None:
-        """Decode the first file that can be.
-
-        Args:
-            name: What to call them.
-            files: The files.
-            fps: Frames per second, :data:`DEFAULT_FPS` when not given.
-            levels: Black and white of 16-bit images, see :class:`SampleScale`.
-
-        Raises:
-            UserError: There is no file.
-            ImageError: None of them can be decoded; the message is about the first.
-
-        """
         if not files:
             raise UserError(f'{name}: no frame there; is the data complete?')
         self.files = tuple(files)

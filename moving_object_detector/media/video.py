@@ -35,20 +35,18 @@ os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 
 class VideoSource(FrameSource):
-    """Frames of a video file at the times that it gives them, the first at 0."""
+    """Frames of a video file at the times that it gives them, the first at 0; its first frames are decoded at once.
+
+    Args:
+        path: The video.
+        fps: Frames per second in place of the file's times: frame k is at k / fps seconds.
+
+    Raises:
+        UserError: It cannot be opened, holds no frame that can be decoded, or frames that are too large or too small.
+
+    """
 
     def __init__(self, path: Path, *, fps: float | None = None) -> None:
-        """Open the file and decode its first frames.
-
-        Args:
-            path: The video.
-            fps: Frames per second in place of the file's times: frame k is at k / fps seconds.
-
-        Raises:
-            UserError: The file cannot be opened, holds no frame that can be decoded, or its frames are too large or
-                too small.
-
-        """
         self.name = str(path)
         self._forced_fps = fps
         with self._open() as capture:
@@ -88,10 +86,7 @@ class VideoSource(FrameSource):
                     f'not known here. Try converting it: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4'
                 )
             height, width = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
-            try:
-                check_size(height, width)
-            except UserError as error:
-                raise UserError(f'{self.name}: {error}') from error
+            check_size(height, width, name=f'{self.name}: ')
             yield capture
 
     def __iter__(self) -> Iterator[Frame]:
@@ -115,10 +110,8 @@ class VideoSource(FrameSource):
         if self.frame_count is not None and index < 0.9 * self.frame_count:
             logging.getLogger(__name__).warning(
                 '%s: only %d of the %d frames it states could be decoded; the file is damaged or cut short',
-                self.name,
-                index,
-                self.frame_count,
-            )
+                self.name, index, self.frame_count,
+            )  # fmt: skip
 
 
 def _time(capture: cv2.VideoCapture) -> int:
@@ -146,19 +139,17 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
     The first frame fixes the size; an odd side is padded by one pixel, a later frame of another
     size is resized. Without ffmpeg the codec is OpenCV's MPEG-4, which few browsers play. Nothing
     is written before the first frame.
+
+    Args:
+        path: File to write, ending in ``.mp4``; missing parent folders are made.
+        fps: Frames per second, above zero.
+
+    Raises:
+        UserError: The path or the rate cannot be used.
+
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
-        """Check the path; the file is created with the first frame.
-
-        Args:
-            path: File to write, ending in ``.mp4``; missing parent folders are made.
-            fps: Frames per second, above zero.
-
-        Raises:
-            UserError: The path or the rate cannot be used.
-
-        """
         self.path = Path(path)
         if self.path.suffix.lower() != '.mp4':
             raise UserError(f'{self.path}: give a file name that ends in .mp4')

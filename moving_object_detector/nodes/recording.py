@@ -21,6 +21,7 @@ from sensor_msgs.msg import Image
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, rate_of
+from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.messages import read_image
 
@@ -113,9 +114,11 @@ class Recorder:
         """Record an image topic as video, ``limit`` frames at most."""
         track = Track(str(self._node.resolve_topic_name(topic)), limit or sys.maxsize)
 
+        scale = SampleScale()
+
         def receive(message: Image) -> None:
             try:
-                image = read_image(message)
+                image = read_image(message, scale)
             except ImageError as error:
                 self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
                 return
