@@ -141,38 +141,34 @@ def _read_stamps(topic: BagTopic) -> tuple[list[int], list[str]]:
         problems.append(
             f'the stamps of {topic.topic} go back {times}, first at image {back[0]}; the detector starts anew there'
         )
-    repeated = sum(step == 0 for step in steps)
-    if repeated:
+    if 0 in steps:
         problems.append(
-            f'{repeated} of {len(stamps)} images on {topic.topic} have the stamp of the one before; the detector takes '
-            'them for repetitions, so they are not scored'
+            f'{steps.count(0)} of {len(stamps)} images on {topic.topic} have the stamp of the one before; the detector '
+            'takes them for repetitions, so they are not scored'
         )
     return stamps, problems
 
 
-def _first(stamps: Sequence[int]) -> str:
-    shown = ', '.join(f'{stamp // SECOND}.{stamp % SECOND:09d}' for stamp in sorted(stamps)[:_SHOWN])
-    return f'{shown}{", ..." if len(stamps) > _SHOWN else ""} s'
+def _first(stamps: Iterable[int]) -> str:
+    shown = [f'{stamp // SECOND}.{stamp % SECOND:09d}' for stamp in sorted(stamps)]
+    return f'{", ".join(shown[:_SHOWN])}{", ..." if len(shown) > _SHOWN else ""} s'
 
 
-def _match(
-    masks: Mapping[int, PackedMask], stamps: Sequence[int], truth: BagTopic, images: BagTopic
-) -> tuple[list[Annotation | None], list[str]]:
-    """Return the mask of each image, None where it has none or repeats the one before, and what is wrong."""
-    repeats = [False, *(before == after for before, after in pairwise(stamps))]
-    found: list[Annotation | None] = [
-        None if repeat else masks.get(stamp) for stamp, repeat in zip(stamps, repeats, strict=True)
-    ]
+def _truth_of(truth: BagTopic, images: BagTopic, stamps: Sequence[int]) -> tuple[list[Annotation | None], list[str]]:
+    """Return the mask of each image, None where it has none or repeats the one before, and what is wrong with them."""
+    masks, problems = read_masks(truth)
+    if not masks:
+        raise UserError(f'{truth.path}: {"; ".join(problems) or f"no message on {truth.topic}"}')
     strays = masks.keys() - set(stamps)
-    if strays and len(strays) == len(masks):
+    if len(strays) == len(masks):
         raise UserError(
             f'{truth.path}: no mask on {truth.topic} has the stamp of an image on {images.topic}; images are at '
-            f'{_first(stamps)}, masks at {_first(list(masks))}; publish each mask with the header of its image'
+            f'{_first(stamps)}, masks at {_first(masks)}; publish each mask with the header of its image'
         )
     if strays:
         sentence = f'{len(strays)} of {len(masks)} masks on {truth.topic} have a stamp that no image has'
-        return found, [f'{sentence}, the first at {_first([min(strays)])}']
-    return found, []
+        problems.append(f'{sentence}, the first at {_first([min(strays)])}')
+    return [None if k and stamp == stamps[k - 1] else masks.get(stamp) for k, stamp in enumerate(stamps)], problems
 
 
 def _by_number(annotations: Sequence[Annotation | None], index: int) -> Annotation | None:
@@ -184,7 +180,7 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
 
     Args:
         path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
-        topic: Images, raw or compressed; empty where there is one image topic besides the other two.
+        topic: Images, raw or compressed; empty where there is one image topic besides the others.
         mask_topic: Masks, raw or compressed, in which any value but zero is object; each belongs to the image with
             the same stamp to the nanosecond. Empty: the bag has no truth.
         besides: More image topics that hold no footage.
@@ -202,13 +198,7 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
     # Tells at once of a topic that is empty or cannot be decoded.
     BagSource(path, topic=images.topic)
     stamps, problems = _read_stamps(images)
-    found: list[Annotation | None] = []
-    if truth is not None:
-        masks, doubts = read_masks(truth)
-        if not masks:
-            raise UserError(f'{path}: {"; ".join(doubts) or f"no message on {truth.topic}"}')
-        found, strays = _match(masks, stamps, truth, images)
-        problems += [*doubts, *strays]
+    found, doubts = _truth_of(truth, images, stamps) if truth is not None else ([], [])
     return Clip(
         name=path.name if path.is_dir() else path.stem,
         frame_count=len(stamps),
@@ -216,7 +206,7 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
         truth=partial(_by_number, found),
         path=path,
         files=tuple(bag_files(path)),
-        problems=tuple(problems),
+        problems=(*problems, *doubts),
     )
 
 
@@ -242,28 +232,27 @@ def _annotation_files(annotations: Iterable[Annotation | None]) -> Iterator[Path
             yield annotation.path
 
 
-def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None]) -> Clip:
+def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, complete: bool = False) -> Clip:
+    """Return the clip of files; ``complete`` says that every frame should have an annotation."""
+    alone = len(clip.files) == 1
+    count = clip.source().frame_count or 0 if alone else len(clip.files)
+    annotated = sum(annotation is not None for annotation in annotations)
+    lacking = f'{count - annotated} of {count} frames have no annotation and are not scored; copy the data set again'
     return Clip(
         name=clip.name,
-        frame_count=len(clip.files) if len(clip.files) > 1 else clip.source().frame_count or 0,
+        frame_count=count,
         open=clip.source,
         truth=partial(_by_number, annotations),
-        path=clip.files[0].parent if len(clip.files) > 1 else clip.files[0],
+        path=clip.files[0] if alone else clip.files[0].parent if clip.files else Path(),
         files=(*clip.files, *_annotation_files(annotations)),
+        problems=(lacking,) if complete and annotated < count else (),
     )
 
 
-def _of_sequence(sequence: ClipFiles, fps: float | None, *, complete: bool) -> Clip:
-    """Return the clip of a published sequence; ``complete`` says that the data set annotates every frame."""
-    count, annotated = len(sequence.files), sum(annotation is not None for annotation in sequence.annotations)
-    lacking = f'{count - annotated} of {count} frames have no annotation and are not scored; copy the data set again'
-    problems = (lacking,) if complete and annotated < count else ()
-    clip = replace(sequence, source=partial(sequence.source, fps=fps))
-    return replace(_of_files(clip, sequence.annotations), problems=problems)
-
-
 def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
-    clips = find_clips([str(root)], options.split or 'val', options.bag_topic or None, fps=options.fps or None)
+    # A split of what has none is a mistake.
+    where = f'{root}@{options.split}' if options.split else str(root)
+    clips = find_clips([where], 'val', options.bag_topic or None, fps=options.fps or None)
     truth = {clip.name: clip.annotations for clip in clips}
     if options.masks:
         truth |= clip_annotations({clip.name: clip.files for clip in clips}, Path(options.masks).expanduser())
@@ -272,28 +261,28 @@ def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list
 
 def _open_published(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
     if options.dataset == 'davis2016':
-        sequences = read_davis(root, options.split or 'val')
+        clips = read_davis(root, options.split or 'val')
     elif options.dataset == 'segtrackv2':
-        sequences = read_segtrack(root)
+        clips = read_segtrack(root)
     else:
-        sequences = read_fbms(root, options.split or 'test')
-    complete = options.dataset != 'fbms59'
-    return [_of_sequence(sequence, options.fps or None, complete=complete) for sequence in sequences], []
+        clips = read_fbms(root, options.split or 'test')
+    clips = [replace(clip, source=partial(clip.source, fps=options.fps or None)) for clip in clips]
+    # FBMS-59 annotates few frames.
+    return [_of_files(clip, clip.annotations, complete=options.dataset != 'fbms59') for clip in clips], []
 
 
 def _those_that_open(makers: Iterable[Callable[[], Clip]]) -> tuple[list[Clip], list[str]]:
     """Return the clips that can be made and what is wrong with the others; raises only if none can."""
-    clips, problems = [], []
-    last: UserError | None = None
+    clips: list[Clip] = []
+    failed: list[UserError] = []
     for make in makers:
         try:
             clips.append(make())
         except UserError as error:  # noqa: PERF203 (each recording on its own)
-            problems.append(str(error))
-            last = error
-    if last is not None and not clips:
-        raise last
-    return clips, problems
+            failed.append(error)
+    if failed and not clips:
+        raise failed[-1]
+    return clips, list(map(str, failed))
 
 
 # Rendered scenes -----------------------------------------------------------------------------------------------------
