@@ -171,25 +171,25 @@ def evaluate(
 
     """
     out = Path(options.out).expanduser()
+    clips, problems = open_clips(options)
+    method = _method(options, config, settings)
+    inpainting = None
+    if options.inpainter != 'none' and options.method in ONLY['inpainter'][1]:
+        default = options.inpainter == 'default'
+        path = default_inpainter() if default else Path(options.inpainter).expanduser()
+        inpainting = InpaintingScore(path, INFORMATION_EVERY)
+    identity = {
+        **{name: value for name, value in options.changed().items() if name not in _APART},
+        'protocol': options.dataset if options.dataset in PROTOCOLS else 'annotated',
+        'variants': list(method.variants),
+        **method.identity,
+        **(inpainting.identity if inpainting is not None else {}),
+    }
+    details = {**provenance('evaluate', command), **method.details}
+    output = OutputOptions(out, masks=options.save_masks, video=options.video)
     make_folder(out)
     with lock(out / '.lock', f'the folder {out}'):
-        clips, problems = open_clips(options)
-        method = _method(options, config, settings)
-        inpainting = None
-        if options.inpainter != 'none' and options.method in ONLY['inpainter'][1]:
-            default = options.inpainter == 'default'
-            path = default_inpainter() if default else Path(options.inpainter).expanduser()
-            inpainting = InpaintingScore(path, INFORMATION_EVERY)
-        identity = {
-            **{name: value for name, value in options.changed().items() if name not in _APART},
-            'protocol': options.dataset if options.dataset in PROTOCOLS else 'annotated',
-            'variants': list(method.variants),
-            **method.identity,
-            **(inpainting.identity if inpainting is not None else {}),
-        }
         claim_folder(out, identity, overwrite=options.overwrite)
-        details = {**provenance('evaluate', command), **method.details}
-        output = OutputOptions(out, masks=options.save_masks, video=options.video)
         run = evaluate_clips(method, clips, identity, details, Signals(inpainting), output, problems)
         write_results(out, run, summarise(run))
-        return run
+    return run
