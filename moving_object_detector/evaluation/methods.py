@@ -208,6 +208,8 @@ class GivenMasks(Method):
         self._seen = self._found = 0
         bag = self._bag(clip)
         if bag is None:
+            if self._topic:
+                raise UserError(f'--predicted-topic has no effect: {self._predictions} is no bag; leave it out')
             self._files = {file.stem: file for file in self.files(clip)}
             self._where = str((self._predictions or clip.path) / clip.name)
             return

@@ -320,6 +320,8 @@ def test_there_are_twenty_still_flights_and_twenty_with_movers():
         ['--root', 'b', '-p', 'window.past:=3'],
         ['--dataset', 'folder'],
         ['--root', 'b', '--fps', '-3'],
+        ['--video', 'report', 'b'],
+        ['--out', 'b', 'compare', 'a', 'b'],
     ],
 )
 def test_options_that_would_have_no_effect_are_refused(arguments, tmp_path, monkeypatch, capsys):
@@ -334,6 +336,13 @@ def test_options_that_would_have_no_effect_are_refused(arguments, tmp_path, monk
 def test_options_given_twice_are_all_heard(davis, tmp_path, capsys):
     assert main(['--root', str(davis), '--out', str(tmp_path), '--set', 'window.past=many', '--set', 'threads=1']) == 2
     assert 'window.past' in capsys.readouterr().err
+
+
+def test_a_split_of_what_has_none_is_refused(davis, tmp_path, capsys):
+    folder = davis / 'JPEGImages' / '480p'
+    arguments = ['--dataset', 'folder', '--root', str(folder), '--split', 'val', '--method', 'nothing']
+    assert main([*arguments, '--out', str(tmp_path / 'out')]) == 2
+    assert 'val' in capsys.readouterr().err
 
 
 def test_fps_of_a_folder(davis, tmp_path):

@@ -126,5 +126,8 @@ def test_mistakes(tmp_path, footage, davis, capsys):
     assert '/gone' in capsys.readouterr().err
     assert main(['--root', str(davis), '--predictions', str(tmp_path / 'none'), '--out', str(tmp_path / 'o')]) == 2
     assert 'none: no such file' in capsys.readouterr().err
+    masks = ['--root', str(davis), '--predictions', str(davis / 'Annotations' / '480p'), '--predicted-topic', '/mask']
+    assert main([*masks, '--out', str(tmp_path / 'o')]) == 2
+    assert '--predicted-topic' in capsys.readouterr().err
     assert main(['--root', str(davis), '--method', 'masks', '--out', str(tmp_path / 'o')]) == 2
     assert '--predictions' in capsys.readouterr().err
