@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.common.program import positive_int, run_program
+from moving_object_detector.common.program import add_settings, positive_int, run_program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
         "flow.model=FILE for PWC-Net's weights; without it they are random, which takes as long.",
     )
     parser.add_argument('--config', type=Path, help='measure this parameter file in place of the built-in settings')
-    parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, in every setting')
+    add_settings(parser, 'options, in every setting')
     parser.add_argument(
         '--only', nargs='+', default=[], metavar='CASE', help="settings or cases, such as cpu 'paper/openvino*'"
     )

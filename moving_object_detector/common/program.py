@@ -35,6 +35,11 @@ def run_program(body: Callable[[], int]) -> int:
         return 130
 
 
+def add_settings(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add ``--set NAME=VALUE ...``, which may be given several times."""
+    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help=help_text)
+
+
 def positive_float(text: str) -> float:
     """Parse a number above zero."""
     value = float(text)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.options import option, options_of, with_values
+from moving_object_detector.common.program import add_settings
 
 DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered', 'flights')
 METHODS: Final = ('detector', 'masks', 'homography', 'mog2', 'everything', 'nothing')
@@ -96,8 +97,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                 details |= {'nargs': '+', 'metavar': 'NAME'}
         parser.add_argument(flag_of(declared.name), default=argparse.SUPPRESS, **details)
     parser.add_argument('--config', metavar='FILE', help="The detector's parameters, such as config/cpu.yaml.")
-    settings: dict[str, Any] = {'nargs': '+', 'action': 'extend', 'default': [], 'metavar': 'NAME=VALUE'}
-    parser.add_argument('--set', **settings, help='Its options, such as window.past=3.')
+    add_settings(parser, 'Its options, such as window.past=3.')
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

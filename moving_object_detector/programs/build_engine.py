@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.common.program import run_program
+from moving_object_detector.common.program import add_settings, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'that the node runs on, with its parameters.',
     )
     parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/gpu.yaml")
-    parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as window.past=3')
+    add_settings(parser, 'options, such as window.past=3')
     parser.add_argument(
         '--folder', type=Path, help="where to keep them in place of the user's cache folder, where the node looks"
     )

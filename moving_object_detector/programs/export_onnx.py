@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from moving_object_detector.common.program import run_program
+from moving_object_detector.common.program import add_settings, run_program
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='export_onnx', description=__doc__)
     parser.add_argument('out', metavar='FOLDER', type=Path, help='folder for the .onnx files')
     parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/gpu.yaml")
-    parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options, such as height=192')
+    add_settings(parser, 'options, such as height=192')
     arguments = parser.parse_args(argv)
 
     def body() -> int:
