@@ -178,6 +178,8 @@ class GivenMasks(Method):
     def __init__(self, predictions: Path | None, topic: str = '') -> None:
         if predictions is not None and not predictions.exists():
             raise UserError(f'{predictions}: no such file or folder; --predictions takes the masks to score')
+        if topic and predictions is not None and not any(map(is_bag, (predictions, *predictions.glob('*')))):
+            raise UserError(f'--predicted-topic has no effect: {predictions} holds no bag; leave it out')
         where = {} if predictions is None else {'predictions': str(predictions)}
         super().__init__('masks', ('masks',), {**where, 'predicted_topic': topic}, {})
         self._predictions = predictions
@@ -208,8 +210,6 @@ class GivenMasks(Method):
         self._seen = self._found = 0
         bag = self._bag(clip)
         if bag is None:
-            if self._topic:
-                raise UserError(f'--predicted-topic has no effect: {self._predictions} is no bag; leave it out')
             self._files = {file.stem: file for file in self.files(clip)}
             self._where = str((self._predictions or clip.path) / clip.name)
             return

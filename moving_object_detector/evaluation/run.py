@@ -51,7 +51,8 @@ def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
     """Make a folder that of a run, or check that it is; raises UserError where it holds another or a damaged one."""
     make_folder(folder / SEQUENCES)
     before = None
-    if not overwrite:
+    # A run that ended before its first sequence holds nothing to keep.
+    if not overwrite and any((folder / SEQUENCES).glob('*.json')):
         with suppress(FileNotFoundError):
             before = read_json(folder / IDENTITY, _ANEW)
     changed = differences(before, identity) if before is not None else {}
