@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+
+KEPT: Final = 2
+"""Instants kept."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,19 @@ class Scene:
             raise ValueError('the first layer of a scene is its background and must have no alpha')
 
     def instant(self, time: float) -> Instant:
-        """Render the frame at ``time`` and all that flow from it needs, in one go: three times as fast as apart.
+        """Render the frame at ``time``, in frames; the last ones are kept, since flow and masks ask for them again."""
+        kept = self._kept
+        if time not in kept:
+            kept[time] = self._render(time)
+            while len(kept) > KEPT:
+                del kept[next(iter(kept))]
+        return kept[time]
 
-        The image may differ from :meth:`image` by one level at the edges of sheets, by rounding.
-        """
+    @cached_property
+    def _kept(self) -> dict[float, Instant]:
+        return {}
+
+    def _render(self, time: float) -> Instant:
         poses = tuple(layer.pose(time) for layer in self.layers)
         image = np.empty((*self.size, 3), np.uint8)
         seen = np.zeros(self.size, np.intp)
@@ -100,31 +114,12 @@ class Scene:
         )
 
     def image(self, time: float) -> NDArray[np.uint8]:
-        """Render the frame at ``time`` (in frames), uint8 (H, W, 3) RGB."""
-        image = np.empty((*self.size, 3), np.uint8)
-        for layer in self.layers:
-            pose = layer.pose(time)
-            extent = self._extent(layer, pose)
-            part = image[extent]
-            if not part.size:
-                continue
-            sheet = self._warp(layer.texture, pose, extent)
-            if layer.alpha is None:
-                part[:] = sheet
-                continue
-            weight = self._warp(layer.alpha, pose, extent).astype(np.float32)[:, :, None] / 255.0
-            part[:] = np.round(part + (sheet.astype(np.float32) - part) * weight)
-        return image
+        """Return the frame at ``time`` (in frames), uint8 (H, W, 3) RGB."""
+        return self.instant(time).image.copy()
 
     def visible_layer(self, time: float) -> NDArray[np.intp]:
         """Return the index of the layer seen at each pixel, (H, W)."""
-        seen = np.zeros(self.size, np.intp)
-        for index, layer in enumerate(self.layers):
-            pose = layer.pose(time)
-            extent = self._extent(layer, pose)
-            if layer.alpha is not None and seen[extent].size:
-                seen[extent][self._warp(layer.alpha, pose, extent) >= 128] = index
-        return seen
+        return self.instant(time).layer
 
     def mask(self, time: float) -> NDArray[np.bool_]:
         """Return which pixels show something that moves on its own, (H, W)."""
