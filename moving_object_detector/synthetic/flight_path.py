@@ -19,6 +19,11 @@ def turn_z(angle: float) -> Matrix:
     return np.array(((cosine, -sine, 0.0), (sine, cosine, 0.0), (0.0, 0.0, 1.0)))
 
 
+def level(angle: float) -> Matrix:
+    """Return the level unit vector at ``angle`` from x to y."""
+    return np.array((np.cos(angle), np.sin(angle), 0.0))
+
+
 def turn_about(axis: Matrix, angle: float) -> Matrix:
     """Return the rotation by ``angle`` about a unit vector (Rodrigues)."""
     x, y, z = axis
@@ -100,10 +105,8 @@ def _waves(rng: np.random.Generator, motion: str) -> Waves:
     frequency = list(rng.uniform(0.1, 0.5, 2))
     if motion == 'walk':
         step = float(rng.uniform(1.6, 2.1))
-        amplitude += [
-            np.array((0, 0, 0.03, 0.002, 0.008, 0.003)) * energy,
-            np.array((0.02, 0.02, 0, 0.008, 0, 0.01)) * energy,
-        ]
+        steps = np.array(((0, 0, 0.03, 0.002, 0.008, 0.003), (0.02, 0.02, 0, 0.008, 0, 0.01)))
+        amplitude += list(steps * energy)
         frequency += [step, step / 2]
     shake = energy * float(rng.uniform(0, 1))
     for _ in range(3):
@@ -156,7 +159,7 @@ def random_path(
         yaw_rate *= 0.3
     speed = {'hover': 0.0, 'orbit': 0.0, 'takeoff': 0.4, 'descent': 0.4}.get(motion, 1.0)
     course = yaw + across
-    velocity = speed * np.array((np.cos(course), np.sin(course), 0.0))
+    velocity = speed * level(course)
     path = FlightPath(
         motion, np.array((0.0, 0.0, height)), velocity, yaw, pitch, yaw_rate, climb, orbit, _waves(rng, motion)
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.flight_path import turn_about, turn_z
+from moving_object_detector.synthetic.flight_path import level, turn_about, turn_z
 from moving_object_detector.synthetic.materials import OUTLINES, material
 from moving_object_detector.synthetic.planes import Face
 from moving_object_detector.synthetic.tiles import Card, Tile
@@ -58,8 +58,6 @@ class Course:
     """Radians per second."""
     bounce: tuple[float, float] = (0.0, 0.0)
     """Height in metres and times a second."""
-    spin: float = 0.0
-    """About its own vertical, radians per second."""
 
     def pose(self, seconds: float) -> tuple[Matrix, Matrix]:
         """Return rotation (3, 3) and translation (3,) from the thing to the world."""
@@ -73,7 +71,7 @@ class Course:
         high, often = self.bounce
         rise = vz * after + high * abs(np.sin(np.pi * often * after))
         place = np.array((along * vx - side * vy, along * vy + side * vx, rise)) + self.place
-        return turn_z(self.heading + turned + self.spin * after), place
+        return turn_z(self.heading + turned), place
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,7 @@ class Builder:
         """Return the shade of a face with this normal."""
         ambient, direct = self.light
         sky = 0.75 + 0.25 * normal[2]
-        shade = (ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour)
-        return float(shade[0]), float(shade[1]), float(shade[2])
+        return point((ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour))
 
     def face(self, what: Tile | Card, origin: Matrix, s: Matrix, t: Matrix, colour: Colour = WHITE, *, part: int = 0,
              outside: int = 0, flat: bool = False, casts: bool = True, ground: bool = False,
@@ -145,7 +142,7 @@ class Builder:
     def upright(self, what: Tile | Card, foot: Matrix, width: float, height: float, angle: float,
                 colour: Colour = WHITE, *, flat: bool = False, casts: bool = True) -> None:  # fmt: skip
         """Add a card or a wall that stands with the middle of its lower edge at ``foot``."""
-        s = width * np.array((np.cos(angle), np.sin(angle), 0.0))
+        s = width * level(angle)
         top = foot - s / 2 + up(height)
         self.face(what, top, s, up(-height), colour, flat=flat, casts=casts)
 
@@ -153,19 +150,15 @@ class Builder:
             part: int = 0, turn: float = 0.0) -> None:  # fmt: skip
         """Add the five faces of a box that stands on ``foot``."""
         length, width, height = size
-        along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
-        side = np.array((-np.sin(angle), np.cos(angle), 0.0)) * width
-        rise = up(height)
-        corner = foot - along / 2 - side / 2
+        along = level(angle) * length
+        side = level(angle + np.pi / 2) * width
+        corner = foot - along / 2 - side / 2 + up(height)
         for origin, s in (
-            (corner, along),
-            (corner + along, side),
-            (corner + along + side, -along),
-            (corner + side, -side),
-        ):
+            (corner, along), (corner + along, side), (corner + along + side, -along), (corner + side, -side)
+        ):  # fmt: skip
             # The texture hangs from the top; s x t points outwards.
-            self.face(walls, origin + rise + s, -s, -rise, colour, part=part, outside=1, turn=turn)
-        self.face(top, corner + rise, along, side, colour, part=part, outside=1, turn=turn)
+            self.face(walls, origin + s, -s, up(-height), colour, part=part, outside=1, turn=turn)
+        self.face(top, corner, along, side, colour, part=part, outside=1, turn=turn)
 
     # Things that stand still.
 
@@ -183,8 +176,8 @@ class Builder:
             offset = rng.normal(0, 1, 3) * (0.22 * spread, 0.22 * spread, 0.13 * height) + up(0.72 * height)
             size = spread * float(rng.uniform(0.6, 0.95))
             angle = float(rng.uniform(0, np.pi))
-            lean = turn_about(np.array((np.cos(angle), np.sin(angle), 0.0)), float(rng.normal(0, 0.5)))
-            s = size * np.array((np.cos(angle), np.sin(angle), 0.0))
+            lean = turn_about(level(angle), float(rng.normal(0, 0.5)))
+            s = size * level(angle)
             t = lean @ np.array((0.0, 0.0, -size))
             self.face(what, foot + offset - s / 2 - t / 2, s, t, tint, flat=True)
 
@@ -213,7 +206,7 @@ class Builder:
         tint = point(rng.uniform(0.5, 1.0) * np.ones(3))
         self.box(foot, (thick, thick, height), angle, what, what, tint)
         if height > 3.5:
-            arm = foot + np.array((np.cos(angle), np.sin(angle), 0)) * 0.5 + up(height - 0.12)
+            arm = foot + level(angle) * 0.5 + up(height - 0.12)
             self.box(arm, (1.2, thick, 0.12), angle, what, what, tint)
         elif height > 1.8 and rng.random() < 0.6:
             colour = ((0.9, 0.2, 0.15), (0.2, 0.35, 0.8), (0.95, 0.95, 0.9), (0.9, 0.75, 0.1))[int(rng.integers(4))]
@@ -223,7 +216,7 @@ class Builder:
         """Add two poles with wires between them."""
         rng = self.rng
         height, what = float(rng.uniform(4, 9)), self.pick('wood')
-        along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
+        along = level(angle) * length
         for sign in (-0.5, 0.5):
             self.box(foot + sign * along, (0.22, 0.22, height), angle, what, what)
         for drop in rng.uniform(0.1, 1.2, int(rng.integers(1, 4))):
@@ -252,8 +245,8 @@ class Builder:
         if height > 9 or rng.random() < 0.25:
             return
         roof, rise, over = self.pick('roof'), width * float(rng.uniform(0.25, 0.5)), 0.4
-        along = np.array((np.cos(angle), np.sin(angle), 0.0)) * (length + 2 * over)
-        side = np.array((-np.sin(angle), np.cos(angle), 0.0)) * (width / 2)
+        along = level(angle) * (length + 2 * over)
+        side = level(angle + np.pi / 2) * (width / 2)
         ridge = foot + up(height + rise)
         for sign in (1, -1):
             slope = (side * sign + up(-rise)) * (1 + over / width)
@@ -298,10 +291,8 @@ class Builder:
         kind = int(rng.choice((0, 0, 0, 1, 2)))
         outline, glass = OUTLINES[kind], ((2, 4), (2,), (1,))[kind]
         half = 0.88 if kind == 0 else 1.05
-        turn = course.heading if course is not None else angle
-        rotation = np.eye(3) if course is not None else turn_z(angle)
-        base = np.zeros(3) if foot is None else foot
-        light_turn = turn if course is not None else 0.0
+        rotation, base = turn_z(angle), np.zeros(3) if foot is None else foot
+        turn = course.heading if course is not None else 0.0
 
         def place(x: float, y: float, z: float) -> Matrix:
             return np.asarray(rotation @ (x, y, z) + base, np.float64)
@@ -315,15 +306,15 @@ class Builder:
                 # The picture hangs from the top.
                 low, high = (start, end) if number == 0 else (end, start)
                 what, sign = material('end', ends + number), 1 if number else -1
-                self.face(what, high, across, low - high, colour, part=part, outside=sign, turn=light_turn)
+                self.face(what, high, across, low - high, colour, part=part, outside=sign, turn=turn)
             else:
-                self.face(plain, start, across, end - start, colour, part=part, outside=1, turn=light_turn)
+                self.face(plain, start, across, end - start, colour, part=part, outside=1, turn=turn)
         side = material('side', kind)
         xs, height = [p[0] for p in outline], max(p[1] for p in outline)
         for sign in (1, -1):
             top = place(min(xs), sign * half, height)
             s, t = place(max(xs), sign * half, height) - top, up(-height)
-            self.face(side, top, s, t, paint, part=part, outside=sign, turn=light_turn)
+            self.face(side, top, s, t, paint, part=part, outside=sign, turn=turn)
 
     def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:
         """Add a walking person, or an animal, of cards in the plane that contains its walk and the vertical.
@@ -336,7 +327,7 @@ class Builder:
 
         """
         rng = self.rng
-        along = np.array((np.cos(facing), np.sin(facing), 0.0))
+        along = level(facing)
         axis = point(np.cross(along, (0, 0, 1)))
         cloth = [point(rng.uniform(0.08, 0.95, 3) * rng.uniform(0.5, 1.0)) for _ in range(2)]
         skin = point(np.array((0.85, 0.66, 0.52)) * rng.uniform(0.45, 1.1))
@@ -347,21 +338,14 @@ class Builder:
         limb = self.pick('limb')
 
         def piece(
-            x: float, z: float, width: float, height: float, colour: Colour, number: float, lean: float = 0.0
+            x: float, z: float, width: float, height: float, colour: Colour, layer: int, lean: float = 0.0
         ) -> None:
-            """Hang a card with its upper middle at (x, z), as shares of the scale."""
+            """Hang a card with its upper middle at (x, z), as shares of the scale; it swings by its ``lean``."""
             pivot = along * x * scale + up(z * scale)
             joint = Joint(point(pivot), axis, swing * abs(lean), pace, 0.0 if lean > 0 else np.pi) if lean else None
-            part = self._part(course, joint)
-            corner = (
-                pivot
-                - along * width * scale / 2
-                + np.cross(axis, along) * 0
-                + np.cross(along, (0, 0, 1)) * 0.004 * number
-            )
-            self.face(
-                limb, corner, along * width * scale, np.array((0, 0, -height * scale)), colour, part=part, flat=True
-            )
+            corner = pivot - along * width * scale / 2 + np.array(axis) * 0.004 * layer
+            wide, part = along * width * scale, self._part(course, joint)
+            self.face(limb, corner, wide, up(-height * scale), colour, part=part, flat=True)
 
         if animal:
             for x, phase in ((0.55, 1.0), (0.45, -1.0), (-0.45, 1.0), (-0.55, -1.0)):
@@ -399,8 +383,8 @@ class Builder:
 
     def ball(self, course: Course, size: float, towards: Matrix) -> None:
         """Add a ball, a disc that faces ``towards`` (unit vector in the frame of the course)."""
-        level = np.array((-towards[1], towards[0], 0.0))
-        across: Matrix = size * level / max(float(np.hypot(*level[:2])), 1e-6)
+        beside = np.array((-towards[1], towards[0], 0.0))
+        across: Matrix = size * beside / max(float(np.hypot(*beside[:2])), 1e-6)
         down = np.asarray(np.cross(across, towards), np.float64)
         down *= -1 if down[2] > 0 else 1
         bright = self.rng.uniform(0.2, 1.1, 3)
@@ -412,14 +396,6 @@ class Builder:
         part, what = self._part(course), self.pick('metal')
         grey = point(np.ones(3) * self.rng.uniform(0.15, 0.9))
         self.box(np.zeros(3), (0.4 * size, 0.3 * size, 0.2 * size), 0.0, what, what, grey, part, course.heading)
+        arm = (size, 0.06 * size, 0.05 * size)
         for angle in (0.8, 2.4):
-            self.box(
-                np.array((0, 0, 0.16 * size)),
-                (size, 0.06 * size, 0.05 * size),
-                angle,
-                what,
-                what,
-                grey,
-                part,
-                course.heading,
-            )
+            self.box(up(0.16 * size), arm, angle, what, what, grey, part, course.heading)

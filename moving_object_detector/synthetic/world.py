@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.flight_path import FlightPath, turn_z
+from moving_object_detector.synthetic.flight_path import FlightPath, level, turn_z
 from moving_object_detector.synthetic.things import Builder, Course, point, up
 from moving_object_detector.synthetic.tiles import Tile
 
@@ -36,6 +36,14 @@ _MOVERS: Final = {
     'bird': (0.14, 2.0, 11.0), 'ball': (0.12, 1.0, 9.0), 'drone': (0.06, 0.5, 8.0),
 }  # fmt: skip
 """Of what moves: how often it comes, least and most speed in metres per second."""
+
+
+class Road(NamedTuple):
+    """A straight road of no end."""
+
+    middle: Matrix
+    angle: float
+    width: float
 
 
 class _Places:
@@ -152,25 +160,19 @@ def populate(
 
 
 def _flat(builder: Builder, kind: str, middle: Matrix, angle: float, length: float, width: float) -> None:
-    s = width * np.array((-np.sin(angle), np.cos(angle), 0.0))
-    t = length * np.array((np.cos(angle), np.sin(angle), 0.0))
-    builder.face(
-        builder.pick(kind),
-        middle - s / 2 - t / 2,
-        s,
-        t,
-        point(builder.rng.uniform(0.85, 1.1) * np.ones(3)),
-        ground=True,
-    )
+    s = width * level(angle + np.pi / 2)
+    t = length * level(angle)
+    what, tint = builder.pick(kind), point(builder.rng.uniform(0.85, 1.1) * np.ones(3))
+    builder.face(what, middle - s / 2 - t / 2, s, t, tint, ground=True)
 
 
-def _lay_ground(builder: Builder, places: _Places, style: str, path: FlightPath) -> tuple[Matrix, float, float] | None:
+def _lay_ground(builder: Builder, places: _Places, style: str, path: FlightPath) -> Road | None:
     """Lay the ground, its patches and perhaps a road; return the road's middle, direction and width."""
     rng = builder.rng
     base, patches, _ = _STYLES[style]
     turn = float(rng.uniform(0, np.pi))
     far = 200.0
-    s, t = far * np.array((np.cos(turn), np.sin(turn), 0.0)), far * np.array((-np.sin(turn), np.cos(turn), 0.0))
+    s, t = far * level(turn), far * level(turn + np.pi / 2)
     tone = builder.pick('macro')
     assert isinstance(tone, Tile)
     builder.face(builder.pick(base), -(s + t) / 2, s, t, ground=True, endless=True, tone=tone)
@@ -187,21 +189,15 @@ def _lay_ground(builder: Builder, places: _Places, style: str, path: FlightPath)
     angle, width = float(rng.uniform(0, np.pi)), float(rng.uniform(3, 9))
     if drives:
         angle = float(np.arctan2(path.velocity[1], path.velocity[0]))
-        middle = path.start * (1, 1, 0) + 0.22 * width * np.array((np.sin(angle), -np.cos(angle), 0.0)) * -1.0
+        middle = path.start * (1, 1, 0) + 0.22 * width * level(angle + np.pi / 2)
         width = max(width, 5.5)
     if rng.random() < 0.5:
-        _flat(
-            builder,
-            str(rng.choice(('paving', 'gravel', 'grass'))),
-            middle,
-            angle,
-            800.0,
-            width + float(rng.uniform(2, 5)),
-        )
+        kind = str(rng.choice(('paving', 'gravel', 'grass')))
+        _flat(builder, kind, middle, angle, 800.0, width + float(rng.uniform(2, 5)))
     _flat(builder, 'road', middle, angle, 800.0, width)
     if rng.random() < 0.3:
         _flat(builder, 'road', middle + 20 * rng.normal(0, 1, 3) * (1, 1, 0), angle + np.pi / 2, 800.0, width)
-    return middle, angle, width
+    return Road(middle, angle, width)
 
 
 def _lay_slope(builder: Builder, places: _Places) -> None:
@@ -213,12 +209,9 @@ def _lay_slope(builder: Builder, places: _Places) -> None:
         foot = places.ground(float(rng.uniform(0, places.seconds)), 8.0, 80.0)
         if foot is None:
             continue
-        angle, rise, depth = (
-            float(rng.uniform(0, 2 * np.pi)),
-            float(np.radians(rng.uniform(8, 35))),
-            float(rng.uniform(5, 60)),
-        )
-        along, inland = np.array((np.cos(angle), np.sin(angle), 0.0)), np.array((-np.sin(angle), np.cos(angle), 0.0))
+        angle, rise = float(rng.uniform(0, 2 * np.pi)), float(np.radians(rng.uniform(8, 35)))
+        depth = float(rng.uniform(5, 60))
+        along, inland = level(angle), level(angle + np.pi / 2)
         if ((places.course - foot) @ inland > -3).any():
             continue
         edge = inland * np.cos(rise) + (0, 0, np.sin(rise))
@@ -239,21 +232,14 @@ def _ring_horizon(builder: Builder, places: _Places) -> None:
         if rng.random() < 0.25:
             continue
         angle, distance = 2 * np.pi * number / count + float(rng.normal(0, 0.1)), float(rng.uniform(130, 320))
-        foot = middle + distance * np.array((np.cos(angle), np.sin(angle), 0.0))
+        foot = middle + distance * level(angle)
         width = 2.2 * distance * np.tan(np.pi / count)
-        builder.upright(
-            builder.pick('skyline'), foot, width, float(rng.uniform(8, 26)), angle + np.pi / 2, flat=True, casts=False
-        )
+        what, height = builder.pick('skyline'), float(rng.uniform(8, 26))
+        builder.upright(what, foot, width, height, angle + np.pi / 2, flat=True, casts=False)
 
 
 def _stand_things(
-    builder: Builder,
-    places: _Places,
-    style: str,
-    parallax: float,
-    road: tuple[Matrix, float, float] | None,
-    *,
-    drives: bool,
+    builder: Builder, places: _Places, style: str, parallax: float, road: Road | None, *, drives: bool
 ) -> None:
     rng = builder.rng
     weights = np.array(_STYLES[style][2])
@@ -268,7 +254,7 @@ def _stand_things(
         if road is not None:
             if kind == 'car':
                 place = _beside(place, road, 1.2 if drives else float(rng.uniform(-1.2, 3)))
-            elif _aside(place, road) < road[2] / 2 + 0.6 * radius:
+            elif _aside(place, road) < road.width / 2 + 0.6 * radius:
                 continue
         rise = places.height(place)
         # Only trees and the like stand on a slope, and nothing beyond its crest.
@@ -278,7 +264,7 @@ def _stand_things(
             _hang(builder, places, when, road)
             continue
         place = place + up(rise)
-        angle = float(rng.uniform(0, np.pi)) if road is None else road[1] + float(rng.choice((0, np.pi / 2)))
+        angle = float(rng.uniform(0, np.pi)) if road is None else road.angle + float(rng.choice((0, np.pi / 2)))
         _stand(builder, places, str(kind), place, angle)
 
 
@@ -297,7 +283,7 @@ def _stand(builder: Builder, places: _Places, kind: str, place: Matrix, angle: f
 def _run(builder: Builder, places: _Places, place: Matrix, angle: float) -> None:
     """Set a fence, or poles with wires, where the camera does not go through any of its length."""
     length = float(builder.rng.uniform(4, 25))
-    along = np.array((np.cos(angle), np.sin(angle), 0.0)) * length
+    along = level(angle) * length
     points = [place + along * share for share in np.linspace(-0.5, 0.5, 14)]
     if builder.rng.random() < 0.2 and all(places.clear(spot, 0.5, 9.5) for spot in points):
         builder.wires(place, angle, length)
@@ -305,32 +291,32 @@ def _run(builder: Builder, places: _Places, place: Matrix, angle: float) -> None
         builder.run(place, angle, length)
 
 
-def _hang(builder: Builder, places: _Places, when: float, road: tuple[Matrix, float, float] | None) -> None:
+def _hang(builder: Builder, places: _Places, when: float, road: Road | None) -> None:
     """Hang a bough into the view, and a tree to carry it."""
     eye, ray = places.ray(when)
     place = eye + ray * float(builder.rng.uniform(2, 9))
-    in_the_way = road is not None and _aside(place, road) < road[2] / 2 + 0.5
+    in_the_way = road is not None and _aside(place, road) < road.width / 2 + 0.5
     if 0.8 < place[2] < 9 and not in_the_way and places.clear(place, 1.5, 20):
         angle = float(builder.rng.uniform(0, 2 * np.pi))
-        foot = np.array((*place[:2], 0.0)) - 0.1 * np.array((np.cos(angle), np.sin(angle), 0.0))
+        foot = np.array((*place[:2], 0.0)) - 0.1 * level(angle)
         builder.bough(place, angle)
         builder.tree(foot, 1.6 * float(place[2]))
 
 
-def _beside(place: Matrix, road: tuple[Matrix, float, float], gap: float) -> Matrix:
+def _beside(place: Matrix, road: Road, gap: float) -> Matrix:
     """Return the place by the road's edge that is nearest to a place."""
     middle, angle, width = road
-    across = np.array((-np.sin(angle), np.cos(angle), 0.0))
+    across = level(angle + np.pi / 2)
     aside = float((place - middle) @ across)
     return np.asarray(place + across * ((1 if aside >= 0 else -1) * (width / 2 + gap) - aside), np.float64)
 
 
-def _aside(place: Matrix, road: tuple[Matrix, float, float]) -> float:
+def _aside(place: Matrix, road: Road) -> float:
     middle, angle, _ = road
     return abs(float((place - middle) @ (-np.sin(angle), np.cos(angle), 0.0)))
 
 
-def _set_moving(builder: Builder, places: _Places, path: FlightPath, road: tuple[Matrix, float, float] | None) -> None:
+def _set_moving(builder: Builder, places: _Places, path: FlightPath, road: Road | None) -> None:
     """Send movers through the view, at times spread over the flight; the first two are followed by the camera's eye."""
     rng = builder.rng
     count = int(rng.integers(2, 7))
@@ -355,7 +341,7 @@ def _plan(
     path: FlightPath,
     kind: str,
     when: float,
-    road: tuple[Matrix, float, float] | None,
+    road: Road | None,
 ) -> Course | None:
     """Return a course through the view at a time; None where it would go through something."""
     rng = builder.rng
@@ -381,7 +367,7 @@ def _plan(
         speed = float(np.clip(pace * rng.uniform(0.4, 1.3), 0.5, 1.2 * fastest))
     if kind == 'car' and road is not None and rng.random() < 0.75:
         middle, angle, width = road
-        across = np.array((-np.sin(angle), np.cos(angle), 0.0))
+        across = level(angle + np.pi / 2)
         sense = float(rng.choice((-1, 1)))
         place = place - across * ((place - middle) @ across) - sense * across * width * 0.23
         heading = angle if sense > 0 else angle + np.pi
