@@ -42,19 +42,11 @@ _PARALLAX: Final = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of an evaluation.
+    """One clip: a name that is unique and fit for a file, how many frames are said to be there, and what opens both.
 
-    Attributes:
-        name: Unique in the run, and fit for a file's name.
-        frame_count: As far as is known before reading; a video's is what its container claims.
-        open: Opens the footage from its start.
-        truth: Returns the annotation of the frame with a number, from 0.
-        path: Of the bag, video or folder.
-        files: All of the footage and of the truth.
-        still: Whether it is known that nothing moves on its own, whatever ``truth`` says.
-        problems: Sentences about what is wrong with it, known before any frame is read.
-        groups: Kinds of footage to score apart, such as ``{'motion': 'slow'}``.
-
+    ``truth`` returns the annotation of the frame with a number, from 0; ``files`` are all of footage and truth;
+    ``still`` says that nothing moves on its own, whatever ``truth`` says; ``problems`` are known before any frame is
+    read; ``groups`` are kinds of footage to score apart, such as ``{'motion': 'slow'}``.
     """
 
     name: str
@@ -178,12 +170,8 @@ def _by_number(annotations: Sequence[Annotation | None], index: int) -> Annotati
 def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = ()) -> Clip:
     """Open a bag and look through it once: all stamps and all masks, no image but the first.
 
-    Args:
-        path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
-        topic: Images, raw or compressed; empty where there is one image topic besides the others.
-        mask_topic: Masks, raw or compressed, in which any value but zero is object; each belongs to the image with
-            the same stamp to the nanosecond. Empty: the bag has no truth.
-        besides: More image topics that hold no footage.
+    The topics are raw or compressed; that of the images may be empty where there is one besides the others. Of the
+    masks any value but zero is object, and each belongs to the image with the same stamp to the nanosecond.
 
     Raises:
         UserError: There is no such bag, it cannot be opened, a topic is not there or empty, the first image does not
@@ -368,15 +356,10 @@ _OPEN: Final[Mapping[str, Callable[[EvaluateOptions, Path], tuple[list[Clip], li
 
 
 def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
-    """Find the clips; no frame is decoded but the first of videos and bags.
+    """Return the clips, and a sentence about each recording that cannot be opened.
 
-    Returns:
-        The clips, and a sentence about each recording that cannot be opened.
-
-    Raises:
-        UserError: The layout, the split, a topic, a sequence or the masks are not there, or no recording can be
-            opened; the message says what is there.
-
+    No frame is decoded but the first of videos and bags. Raises UserError where the layout, the split, a topic, a
+    sequence or the masks are not there, or no recording can be opened.
     """
     clips, problems = _OPEN[options.dataset](options, Path(options.root).expanduser())
     there = {clip.name: clip for clip in clips}

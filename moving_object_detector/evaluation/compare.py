@@ -89,19 +89,10 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side; a difference is B minus A.
+    """Two runs side by side; a difference is B minus A, and ``paired`` is about those of J.
 
-    Attributes:
-        names: Of the runs, for people.
-        variants: Of each.
-        runs: A and B.
-        scores: Of each whole run, by its protocol.
-        pairs: In A's order.
-        only: Sequences that A, or B, alone has.
-        paired: The differences of J.
-        options: What the runs differ in: name, value in A, value in B.
-        notes: Sentences about what makes the comparison doubtful.
-
+    ``only`` are sequences that A, or B, alone has; ``options`` what the runs differ in, with the values in A and B;
+    ``notes`` sentences about what makes the comparison doubtful.
     """
 
     names: tuple[str, str]
@@ -150,10 +141,8 @@ def compare(
 ) -> Comparison:
     """Put two runs side by side; a variant of None is the one that counts.
 
-    Raises:
-        UserError: The runs were scored by different protocols, have no scored sequence in common, or do not have the
-            variant.
-
+    Raises UserError where the runs were scored by different protocols, have no scored sequence in common, or do not
+    have the variant.
     """
     left, right = names = foreign(names[0]), foreign(names[1])
     if a.protocol != b.protocol:

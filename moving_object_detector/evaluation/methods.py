@@ -30,16 +30,11 @@ REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.nam
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of one frame.
+    """What a method says of one frame, by its number from 0.
 
-    Attributes:
-        index: Of the frame in its clip, from 0.
-        variant: Whose mask it is.
-        image: (H, W, 3) RGB, as it was given.
-        mask: (H, W), 255 where something moves on its own.
-        flow: (h, w, 2), to the next frame in pixels of its own size; of the variant that counts, where it is known.
-        latency: Milliseconds since the frame came; of a recording as it was measured, else of computing alone.
-
+    ``image`` is (H, W, 3) RGB, ``mask`` (H, W), 255 where something moves on its own; ``flow`` (h, w, 2) leads to the
+    next frame, in pixels of its own size, of the variant that counts; ``latency`` is milliseconds since the frame came:
+    of a recording as it was measured, else of computing alone.
     """
 
     index: int
@@ -53,13 +48,8 @@ class Prediction:
 class Method(ABC):
     """The detector, masks that are there already, or a baseline.
 
-    Attributes:
-        name: For people.
-        variants: Kinds of masks that it gives in one pass; the last one counts.
-        identity: What decides its masks: options, hashes of weights.
-        details: What else is worth knowing: engine, flow.
-        problems: Sentences about what is wrong with the clip, until the next one is started.
-
+    It gives several variants of masks in one pass, of which the last one counts. ``identity`` decides the masks,
+    ``details`` are what else is worth knowing, ``problems`` what was wrong with the clip so far.
     """
 
     def __init__(
@@ -102,14 +92,8 @@ def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, Refine
 class DetectorMethod(Method):
     """Streams frames through the node's own detector once and reads its results in several ways.
 
-    Args:
-        config: All options of the detector.
-        variants: Names as :func:`parse_variant` takes them; empty: both estimates, and last the refined one as the
-            node publishes it.
-
-    Raises:
-        UserError: An option, a model file or a variant is wrong.
-
+    Variants are named as :func:`parse_variant` takes them; without any: both estimates, and last the refined one as the
+    node publishes it. Raises UserError where an option, a model file or a variant is wrong.
     """
 
     def __init__(self, config: DetectorConfig, variants: Iterable[str] = ()) -> None:
@@ -165,14 +149,8 @@ class DetectorMethod(Method):
 class GivenMasks(Method):
     """Masks that somebody made: PNG files in DAVIS layout, or a topic of a recording. A frame without one counts.
 
-    Args:
-        predictions: Folder with ``SEQUENCE/FRAME.png``, a bag, or a folder of bags named as the clips; None: the
-            bag of the clip itself.
-        topic: Of the bag; empty where it has one image topic alone.
-
-    Raises:
-        UserError: There is no such path.
-
+    ``predictions`` is a folder with ``SEQUENCE/FRAME.png``, a bag, or a folder of bags named as the clips; without it
+    the masks are in the bag of the clip itself.
     """
 
     def __init__(self, predictions: Path | None, topic: str = '') -> None:

@@ -114,9 +114,7 @@ def given_options(arguments: argparse.Namespace) -> list[str]:
 def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
     """Return the options that a parsed command line gives.
 
-    Raises:
-        UserError: A value is out of range, an option has no effect beside the others, or one is missing.
-
+    Raises UserError where a value is out of range, an option has no effect beside the others, or one is missing.
     """
     given = _given(arguments)
     values = {name: '\n'.join(value) if name in LISTS else value for name, value in given.items()}

@@ -354,12 +354,7 @@ def _overview(run: RunResult, scores: Scores, latency: Sequence[float], marks: M
 
 
 def write_report(folder: Path, run: RunResult) -> Path:
-    """Write ``report.html`` into the run's folder, from which the pictures are taken.
-
-    Raises:
-        UserError: It cannot be written, or the run names a protocol that there is not.
-
-    """
+    """Write ``report.html`` into the run's folder, from which the pictures are taken; raises UserError."""
     scores = run_scores(run, run.variants[-1])
     truth = scores.j_mean is not None
     latency = [value for item in run.sequences for value in item.latency]

@@ -50,22 +50,11 @@ class Picture:
 class SequenceResult:
     """All that was measured on one sequence.
 
-    Attributes:
-        name: Of the sequence.
-        frame_count: Of the sequence.
-        size: (height, width) of its images, pixels.
-        fps: Of the footage, frames per second.
-        seconds: That its evaluation took.
-        variants: Name to columns; the last one counts.
-        signals: Signals of quality that need no annotation.
-        latency: Milliseconds, of each frame that has one.
-        dropped: Frames of which the variant that counts said nothing.
-        problems: Sentences about what was wrong with the data.
-        pictures: In the run's folder.
-        video: Relative to the run's folder; empty: none was asked for.
-        footage: Digest of the files of footage, truth and predictions; empty where there are none.
-        groups: Kinds of footage to score apart.
-
+    ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` what the evaluation took; of
+    ``variants`` the last one counts; ``signals`` need no annotation; ``latency`` is in milliseconds, of each frame that
+    has one; ``dropped`` counts frames without a mask; ``video`` and pictures are relative to the run's folder;
+    ``footage`` is a digest of the files of footage, truth and predictions; ``groups`` are kinds of footage to score
+    apart.
     """
 
     name: str
@@ -120,15 +109,10 @@ def _column(cells: Sequence[Any], count: int) -> Column:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A whole evaluation.
+    """A whole evaluation; a run is resumed only if ``identity``, which decides the numbers, is unchanged.
 
-    Attributes:
-        identity: What decides the numbers: the options, ``protocol``, ``variants``, ``configuration``, ``model`` (hash
-            of the weights) and so on. A run is resumed only if this is unchanged.
-        details: What else is worth knowing: command, versions, revision, machine, engine.
-        sequences: Those that were evaluated.
-        problems: Sentences about those that could not be.
-
+    ``details`` are what else is worth knowing (command, versions, machine, engine), ``problems`` sentences about
+    sequences that could not be evaluated.
     """
 
     identity: Mapping[str, Any]

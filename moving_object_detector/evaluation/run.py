@@ -101,18 +101,8 @@ def evaluate_clips(
 ) -> RunResult:
     """Evaluate all clips; those that the folder has already are read back, if their files have not changed.
 
-    Args:
-        method: What is scored.
-        clips: With unique names.
-        identity: What decides the numbers; has ``protocol``.
-        details: What else is to be told.
-        signals: Label-free signals.
-        output: The run's folder, and what to keep.
-        problems: What is wrong already.
-
-    Raises:
-        UserError: Not one clip could be evaluated.
-
+    ``identity`` decides the numbers and has ``protocol``; ``problems`` are known already. Raises UserError where not
+    one clip could be evaluated.
     """
     protocol = str(identity['protocol'])
     results: list[SequenceResult] = []
@@ -161,15 +151,8 @@ def evaluate(
 ) -> RunResult:
     """Evaluate what the options say, or resume it, and write ``results.json``.
 
-    Args:
-        options: All but the detector's.
-        config: Parameter file of the detector.
-        settings: Its options as name=value.
-        command: The arguments of the program, for the report.
-
-    Raises:
-        UserError: An option or the data is wrong, or the folder is in use or holds another run.
-
+    The detector's own options are in the file ``config`` and in ``settings``, as name=value. Raises UserError where an
+    option or the data is wrong, or the folder is in use or holds another run.
     """
     out = Path(options.out).expanduser()
     clips, problems = open_clips(options)

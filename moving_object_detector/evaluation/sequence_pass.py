@@ -80,9 +80,8 @@ class SequencePass:
     def run(self) -> SequenceResult:
         """Evaluate the whole clip.
 
-        Raises:
-            UserError: It cannot be opened, has no frame that can be taken, or annotations of another shape alone.
-
+        Raises UserError where it cannot be opened, has no frame that can be taken, or annotations of another shape
+        alone.
         """
         begin = time.monotonic()
         source = self._clip.open()

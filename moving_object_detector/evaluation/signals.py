@@ -77,18 +77,11 @@ def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
 
 
 class InpaintingScore:
-    """The information reduction rate of masks, by an inpainter that the trainer has left.
+    """The information reduction rate of masks, by an inpainter that the trainer has left; raises ModelError.
 
     An inpainter of the whole flow (``game.target=raw``) also tells what an object shares with a moving camera, so rates
-    compare masks of one clip, not clips under cameras of different speed.
-
-    Args:
-        path: The inpainter's file.
-        every: Only frames whose number is a multiple of it are looked at; one takes about 30 ms of one core at 96x192.
-
-    Raises:
-        ModelError: The file is missing, damaged or holds no inpainter.
-
+    compare masks of one clip, not clips under cameras of different speed. Only frames whose number is a multiple of
+    ``every`` are looked at; one takes about 30 ms of one core at 96x192.
     """
 
     def __init__(self, path: Path, every: int = 1) -> None:

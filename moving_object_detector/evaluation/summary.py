@@ -66,22 +66,10 @@ def find_protocol(name: str) -> Protocol:
 class Scores:
     """Scores of one variant on a sequence or a run; None where there is nothing to take them of.
 
-    Attributes:
-        frames: Frames scored.
-        j_mean: Of the Jaccard index; likewise ``f_mean`` of the boundary measure.
-        j_recall: Share of the frames with J over 0.5.
-        j_decay: By how much J falls from a sequence's first quarter to its last.
-        f_mean: See ``j_mean``.
-        f_recall: See ``j_recall``.
-        f_decay: See ``j_decay``.
-        objects: Annotated objects in the frames scored, each counted in every frame.
-        found: Those of them that the mask covers.
-        false_regions: Regions of the mask on no object, in the frames scored.
-        empty: Share of the masks, of all frames that have one, that are empty.
-        area: Mean share of the image in these masks; where nothing moves, the false area.
-        still_seconds: Of footage in which nothing moves: sequences with annotations, none of which has an object.
-        false_alarms: In that footage, uninterrupted runs of frames with something in the mask.
-
+    Of J and F: mean, recall (share of the frames over 0.5) and decay (by how much they fall from a sequence's first
+    quarter to its last). In the frames scored: annotated objects, those that the mask covers, regions of the mask on no
+    object. Of all masks: the share that is empty, and the mean share of the image. Of footage in which nothing moves:
+    its seconds, and the uninterrupted runs of frames with something in the mask.
     """
 
     frames: int
