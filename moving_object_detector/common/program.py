@@ -9,14 +9,15 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from io import TextIOWrapper
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 
 PACKAGES: Final = ('torch', 'openvino', 'opencv-contrib-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
@@ -62,6 +63,28 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f'{text} is not above 0')
     return value
+
+
+def refuse_old(argv: Sequence[str], what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Refuse flags that have another name now, and options without ``--set``.
+
+    Args:
+        argv: Arguments of the program.
+        what: Whose options they are.
+        renamed: Old flags, and the advice to give.
+
+    Raises:
+        UserError: There is one; the message says how it is written now.
+
+    """
+    last = ''
+    for token in argv:
+        name = token.partition('=')[0]
+        if name in renamed:
+            raise UserError(f'{name} is not an option any more; {renamed[name]}')
+        if '=' in token and not token.startswith('-') and not last.startswith('-'):
+            raise UserError(f'{foreign(token)}: {what} options are written --set {foreign(token)}')
+        last = '--set' if last == '--set' and not token.startswith('-') else token
 
 
 def _revision() -> str:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
-from moving_object_detector.common.program import run_program
-from moving_object_detector.evaluation.options import add_flags, given_options, read_flags, refuse_old
+from moving_object_detector.common.program import refuse_old, run_program
+from moving_object_detector.evaluation.options import add_flags, given_options, read_flags
 
 _LIVE: Final = (
     'play a bag through the node with "ros2 launch moving_object_detector evaluate.launch.py live:=true bag:=BAG", or '
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        refuse_old(given, _RENAMED)
+        refuse_old(given, "the detector's", _RENAMED)
         arguments = _parser().parse_args(given)
         lacking = _lacks_for_reports()
         if arguments.command is None:

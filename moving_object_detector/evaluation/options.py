@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -136,15 +136,3 @@ def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
     if options.method == 'masks' and not (options.predictions or inside):
         raise UserError('--method masks needs --predictions, or of a bag --predicted-topic: the masks to score')
     return options
-
-
-def refuse_old(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
-    """Refuse flags that have another name now, and options of the detector without ``--set``; raises UserError."""
-    last = ''
-    for token in argv:
-        name = token.partition('=')[0]
-        if name in renamed:
-            raise UserError(f'{name} is no longer an option of evaluate; {renamed[name]}')
-        if '=' in token and not token.startswith('-') and not last.startswith('-'):
-            raise UserError(f'{token}: options of the detector are written --set {token}')
-        last = '--set' if last == '--set' and not token.startswith('-') else token

@@ -27,10 +27,10 @@ def samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]
     import torch
 
     from moving_object_detector.flow.generator_input import prepare_flow
-    from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs
+    from moving_object_detector.training.pairs import RenderedOptions, RenderedPairs
 
     for size in SIZES:
-        pairs = RenderedPairs(SEED, PairOptions(size=size, image_dropout=0.0))
+        pairs = RenderedPairs(SEED, RenderedOptions(size=size, image_dropout=0.0))
         for start in range(0, count, BATCH):
             items = [pairs[index] for index in range(start, min(start + BATCH, count))]
             flow = prepare_flow(torch.stack([item[1] for item in items]), flow_input).flow

@@ -30,14 +30,7 @@ class Crop(NamedTuple):
 
 
 def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float) -> Crop:
-    """Draw a crop whose sides are the same share, uniform in ``least`` to 1, of an image's; its place is uniform.
-
-    Args:
-        rng: What it is drawn from.
-        size: (height, width) of the image.
-        least: Above 0, at most 1.
-
-    """
+    """Draw a crop whose sides are the same share, uniform in ``least`` to 1, of an image's; its place is uniform."""
     share = float(rng.uniform(least, 1.0))
     height, width = (max(round(side * share), 1) for side in size)
     return Crop(int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width)
@@ -54,10 +47,7 @@ def crop_resize(image: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
 
 
 def crop_resize_flow(flow: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
-    """Cut and resize flow, (B, 2, H, W) pixels of its own size to (B, 2, *size) pixels of ``size``.
-
-    Where a vector starts is cut, where it leads may lie outside.
-    """
+    """Cut and resize flow, (B, 2, H, W) pixels of its own size to (B, 2, *size) pixels of ``size``."""
     scale = flow.new_tensor((size[1] / crop.width, size[0] / crop.height))
     return crop_resize(flow, crop, size) * scale[:, None, None]
 
@@ -74,17 +64,9 @@ def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
 
 
 def random_motion(rng: np.random.Generator, batch: int, size: tuple[int, int], deviation: float) -> Tensor:
-    """Draw motions as a camera's, half of them affine and half quadratic.
+    """Draw a camera's motions, half affine and half quadratic, (B, 2, 6) for :func:`global_motion`.
 
-    Args:
-        rng: What they are drawn from.
-        batch: How many.
-        size: (height, width) of the flow they are for, pixels.
-        deviation: Standard deviation of the shift in each direction, as a share of the width.
-
-    Returns:
-        (B, 2, 6): coefficients of u and v in pixels, for :func:`global_motion`.
-
+    The shift in each direction has the standard deviation ``deviation``, as a share of the width.
     """
     coefficients = rng.normal(0.0, deviation * size[1], (batch, 2, 6)) * MOTION_TERMS
     coefficients[rng.random(batch) < 0.5, :, AFFINE_TERMS:] = 0.0
@@ -92,15 +74,9 @@ def random_motion(rng: np.random.Generator, batch: int, size: tuple[int, int], d
 
 
 def global_motion(flow: Tensor, coefficients: Tensor) -> Tensor:
-    """Add a camera's motion to flow; what moves on its own stays the same (Meunier et al., TPAMI 2022).
+    """Add a camera's motion to flow (B, 2, H, W); what moves on its own stays the same (Meunier et al., TPAMI 2022).
 
-    Args:
-        flow: (B, 2, H, W), pixels.
-        coefficients: (B, 2, 6), pixels: of 1, x, y, x^2, xy, y^2, with x and y from -1 to 1 over the image.
-
-    Returns:
-        (B, 2, H, W), pixels.
-
+    Coefficients (B, 2, 6) are pixels of 1, x, y, x^2, xy, y^2, with x and y from -1 to 1 over the image.
     """
     basis = quadratic_basis(flow.shape[-2], flow.shape[-1], flow.device)
     return flow + (coefficients.to(flow.device) @ basis.flatten(1)).reshape(flow.shape)

@@ -1,13 +1,17 @@
-"""The trainer's options: the single place where each default stands."""
+"""Options of ``train`` and ``train flow``: the single place where each default stands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.common.options import option
 from moving_object_detector.detection.config import FlowConfig
+
+FLOW_MULTIPLE: Final = 64
+"""Of the sides of PWC-Net's images."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class GameConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a run runs."""
+    """How any training runs."""
 
     seed: int = option(
         1,
@@ -120,9 +124,17 @@ class RunConfig:
     )
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
     threads: int = option(0, 'CPU threads of PyTorch; 0: its own choice.', low=0, high=256)
-    precision: str = option('float32', 'bfloat16: mixed precision.', choices=('float32', 'bfloat16'))
+    precision: str = option(
+        'float32', 'bfloat16: mixed precision, with flow itself in float32.', choices=('float32', 'bfloat16')
+    )
     checkpoint_every: int = option(50, 'Steps between checkpoints.', low=1, high=10**9)
     picture_every: int = option(100, 'Steps between pictures.', low=1, high=10**9)
+
+
+@dataclass(frozen=True)
+class GameRunConfig(RunConfig):
+    """How ``train`` runs."""
+
     candidates: int = option(5, 'Candidates for the model that the game leaves, evenly spread.', low=1, high=1000)
     select: str = option(
         'agreement',
@@ -154,7 +166,7 @@ class TrainConfig:
     rendered: RenderedConfig = field(default_factory=RenderedConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     game: GameConfig = field(default_factory=GameConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    run: GameRunConfig = field(default_factory=GameRunConfig)
 
     @property
     def inpainter_alone(self) -> bool:
@@ -176,4 +188,100 @@ class TrainConfig:
             raise UserError(
                 'game.adversarial, game.parametric and game.consistency are all 0, so the generator has nothing to '
                 'learn; set one of them, or game.steps=0'
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Learning from rendered pairs, whose flow is exact and free."""
+
+    steps: int = option(2000, 'Updates; 0: none, only measure start.model.', low=0, high=10**9)
+    batch: int = option(8, 'Rendered pairs a step, all processes together.', low=1, high=4096)
+    learning_rate: float = option(4e-4, 'Greatest rate of AdamW; one cycle, after 5 % of the steps.', low=1e-8, high=1)
+    weight_decay: float = option(1e-4, 'Of AdamW.', low=0, high=1)
+    clip: float = option(1.0, 'Norm to which the gradient is clipped.', low=1e-6, high=1e6)
+    matching: float = option(
+        0.3,
+        'Weight, at the start, of the term that makes features of the same point alike; it falls evenly to 0.',
+        low=0,
+        high=1e3,
+    )
+    average: float = option(
+        0.99, 'Decay of the moving average of the weights, which is the model.', low=0, high=0.999999
+    )
+    height: int = option(128, 'Height of the pairs, multiple of 64, pixels.', low=64, high=2048)
+    width: int = option(192, 'Width of the pairs, multiple of 64, pixels.', low=64, high=4096)
+    largest_gap: float = option(4.0, 'Most frames of scene time from one image to the other.', low=0.3, high=20)
+    pairs_per_scene: int = option(
+        2, 'Pairs cut from one rendering, forward and backward in turn; more is faster and less varied.', low=1, high=64
+    )
+
+
+@dataclass(frozen=True)
+class VideoConfig(FootageConfig):
+    """Learning from real video besides: from a teacher's flow, and from the images themselves."""
+
+    cache: str = option('', "Folder for images and the teacher's flow; empty: 'flow_cache' in the output folder.")
+    height: int = option(256, "Height of cached images and of the teacher's flow, pixels.", low=64, high=2160)
+    width: int = option(448, "Width of cached images and of the teacher's flow, pixels.", low=64, high=4096)
+    largest_gap: int = option(2, 'Frames between the two images of a pair, uniform in 1 to this.', low=1, high=20)
+    least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
+    batch: int = option(4, 'Real pairs a step, all processes together.', low=1, high=4096)
+    teacher: str = option('raft_small', 'Whose flow is to be matched.', choices=('raft_small', 'dis'))
+    teacher_model: str = option('', 'Weights of RAFT-small: .safetensors, or raft-small.pth of its authors.')
+    distillation: float = option(1.0, "Weight of the end-point error to the teacher's flow.", low=0, high=1e3)
+    census: float = option(
+        0.0, 'Weight of the census distance between a frame and the other one warped onto it.', low=0, high=1e3
+    )
+    smoothness: float = option(
+        0.1, 'Weight of the edge-aware smoothness that goes with the census, relative to it.', low=0, high=1e3
+    )
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What the end-point error is measured on."""
+
+    scenes: int = option(32, 'Rendered pairs that training never sees.', low=1, high=10**5)
+    every: int = option(
+        200, 'Steps between measurements on them; there is one at the end in any case.', low=1, high=10**9
+    )
+    folder: str = option(
+        '', 'Folder of pairs, each a folder with frame1.png, frame2.png and one .flo; measured at the end.'
+    )
+
+
+@dataclass(frozen=True)
+class FlowRunConfig(RunConfig):
+    """How ``train flow`` runs."""
+
+    workers: int = option(1, 'Processes that render; 0: the training process itself.', low=0, high=256)
+
+
+@dataclass(frozen=True)
+class FlowStartConfig:
+    """What a training of PWC-Net starts from."""
+
+    model: str = option(
+        '', 'PWC-Net to start from: .safetensors, or the PyTorch file of its authors; empty: random weights.'
+    )
+
+
+@dataclass(frozen=True)
+class FlowTrainConfig:
+    """All options of ``train flow``."""
+
+    name: str = option('pwcnet', 'Name of the model file that the run leaves.')
+    start: FlowStartConfig = field(default_factory=FlowStartConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    run: FlowRunConfig = field(default_factory=FlowRunConfig)
+
+    def __post_init__(self) -> None:
+        """Check what no single option's range says."""
+        height, width = self.training.height, self.training.width
+        if height % FLOW_MULTIPLE or width % FLOW_MULTIPLE:
+            raise UserError(
+                f'training.height and training.width are {height} and {width}, but take multiples of {FLOW_MULTIPLE}'
             )

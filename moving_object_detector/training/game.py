@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
@@ -20,17 +20,17 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training import losses
-from moving_object_detector.training.average import averaged
-from moving_object_detector.training.batches import batches
-from moving_object_detector.training.collapse import revive
 from moving_object_detector.training.config import GameConfig
-from moving_object_detector.training.distributed import Processes
 from moving_object_detector.training.losses import Guesses, motion_units
-from moving_object_detector.training.parts import Precision
 from moving_object_detector.training.pictures import game_picture
+from moving_object_detector.training.stage import Setup, Stage, averaged
 
 BETAS: Final = (0.9, 0.999)
 CRF_ITERATIONS: Final = 5
+LEAST_GRADIENT: Final = 1e-5
+
+Candidate = Callable[[int, nn.Module], object]
+"""Called with a step and the averaged generator."""
 
 
 def candidate_steps(steps: int, candidates: int) -> list[int]:
@@ -59,7 +59,7 @@ def guess(inpainter: nn.Module, image: Tensor, flow: Tensor, mask: Tensor, *, al
 
 
 def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
-    """Return what masks of one frame from different gaps agree on, fitted to the image by the paper's CRF.
+    """Return the agreement of a frame's masks from different gaps, fitted to the image by the paper's CRF.
 
     Args:
         image: (B, 3, H, W) in [-0.5, 0.5].
@@ -75,21 +75,40 @@ def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
     return torch.from_numpy(np.stack(fitted)[:, None]).to(image.device)
 
 
-class Game:
-    """A training task (see ``loop.Task``): one inpainter update, then some generator updates, and again.
+def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, int]) -> bool:
+    """Replace vanished gradients by positive noise: the released code's guard against a collapse to all or nothing.
 
     Args:
-        generator: Changed in place; has the averaged weights when the task has finished.
-        inpainter: Changed in place.
-        pairs: Items of :class:`~moving_object_detector.training.cached_pairs.CachedPairs`.
+        parameters: Of the generator, with gradients.
+        largest: The noise is uniform from 0 to this.
+        seed: Of the noise; the same in all processes that train together.
+
+    Returns:
+        Whether the mean absolute gradient was under 1e-5.
+
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    count = sum(gradient.numel() for gradient in gradients)
+    total = torch.stack([gradient.abs().sum() for gradient in gradients]).sum()
+    # A gradient that is not a number has not vanished: noise would hide that the training diverged.
+    if not float(total) / count < LEAST_GRADIENT:
+        return False
+    noise = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
+    for gradient in gradients:
+        gradient.copy_(torch.rand(gradient.shape, generator=noise) * largest)
+    return True
+
+
+class Game(Stage):
+    """One inpainter update, then some generator updates, and again.
+
+    Args:
+        setup: Where and how it computes.
+        players: Changed in place; the generator has the averaged weights when the game has finished.
+        pairs: Items of ``CachedPairs`` or ``IdealPairs``.
         config: The game's rules.
         flow_input: How the generator sees flow.
-        seed: Of all that is random besides the pairs.
-        group: The processes that train together.
-        device: Of the networks.
-        workers: Processes that prepare pairs.
-        autocast: Makes the context for the networks' mixed precision.
-        candidate: Called with a step and the averaged generator, ``candidates`` times, evenly spread.
+        candidate: Called ``candidates`` times, evenly spread, and before the first step.
         candidates: How often.
 
     """
@@ -98,81 +117,64 @@ class Game:
 
     def __init__(
         self,
-        generator: Generator,
-        inpainter: Inpainter,
+        setup: Setup,
+        players: tuple[Generator, Inpainter],
         pairs: Dataset[Any],
         config: GameConfig,
-        *,
         flow_input: FlowInput,
-        seed: int,
-        group: Processes,
-        device: torch.device,
-        workers: int,
-        autocast: Precision,
-        candidate: Callable[[int, nn.Module], object],
-        candidates: int,
+        candidate: Candidate = lambda step, network: None,
+        candidates: int = 1,
     ) -> None:
-        self.steps = config.steps
-        self._generator = generator
-        self._inpainter = inpainter
-        self._pairs = pairs
+        super().__init__(setup, config.steps, config.batch, pairs)
+        generator, self._inpainter = players
         self._config = config
         self._flow_input = flow_input
-        self._seed = seed
-        self._group = group
-        self._device = device
-        self._workers = workers
-        self._autocast = autocast
         self._candidate = candidate
         self._candidate_steps = candidate_steps(config.steps, candidates)
-        self._averaged = averaged(generator, config.average)
+        self._average = averaged(generator, config.average)
+        self._generator = generator
         # As the generator was before the game: one that follows it lets masks shrink step by step.
         self._teacher = copy.deepcopy(generator) if config.consistency else None
-        self._optimisers = {
-            'generator': torch.optim.Adam(generator.parameters(), config.learning_rate, BETAS),
-            'inpainter': torch.optim.Adam(inpainter.parameters(), config.learning_rate, BETAS),
+        self.networks = {'generator': generator, 'inpainter': self._inpainter, 'averaged': self._average}
+        if self._teacher is not None:
+            self.networks['teacher'] = self._teacher
+        self.optimisers = {
+            player: torch.optim.Adam(self.networks[player].parameters(), config.learning_rate, BETAS)
+            for player in ('generator', 'inpainter')
         }
         self._seen: dict[str, Tensor] = {}
 
-    def batches(self, first_step: int) -> Iterable[Any]:
-        """Yield batches of pairs."""
-        pin = self._device.type == 'cuda'
-        return batches(self._pairs, first_step, self.steps, self._config.batch, self._group, self._workers, pin=pin)
-
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update one of the players."""
-        image, flow, *others = (item.to(self._device, non_blocking=True) for item in batch)
+        image, flow, *others = self.setup.sent(batch)
         if step == 0:
             self._begin()
-        if step == 0:
-            # The stages before have changed the generator since the copy was made.
-            self._averaged.module.load_state_dict(self._generator.state_dict())
         if step % (1 + self._config.generator_steps) == 0:
             values = self._improve_inpainter(image, flow)
         else:
             values = self._improve_generator(step, image, flow, others[-1] if len(others) > 1 else None)
-        if step + 1 in self._candidate_steps and self._group.leads:
-            self._candidate(step + 1, self._averaged.module)
+        if step + 1 in self._candidate_steps and self.setup.group.leads:
+            self._candidate(step + 1, self._average.module)
         return values
 
     def _begin(self) -> None:
         """Take the generator as the stage before has left it."""
-        for network in (self._averaged.module, self._teacher):
+        for network in (self._average.module, self._teacher):
             if network is not None:
                 network.load_state_dict(self._generator.state_dict())
-        if self._group.leads:
+        if self.setup.group.leads:
             self._candidate(0, self._generator)
 
     def _mask(self, network: nn.Module, image: Tensor, flow: Tensor) -> Tensor:
         prepared = prepare_flow(flow, self._flow_input).flow
-        with self._autocast():
+        with self.setup.autocast():
             return cast('Tensor', network(image, prepared)).float()
 
     def _target(self, flow: Tensor) -> Tensor:
         return motion_units(flow - fit_camera_motion(flow) if self._config.target == 'residual' else flow)
 
     def _guess(self, image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:
-        with self._autocast():
+        with self.setup.autocast():
             return guess(self._inpainter, image, flow, mask, alone=self._config.loss == 'code')
 
     def _improve_inpainter(self, image: Tensor, flow: Tensor) -> Mapping[str, float | Tensor]:
@@ -180,7 +182,8 @@ class Game:
         with torch.no_grad():
             mask = self._mask(self._generator, image, flow)
         loss = losses.inpainter_loss(target, mask, self._guess(image, target, mask), self._config.loss)
-        self._update('inpainter', self._inpainter, loss)
+        self._clipped(loss, 'inpainter')
+        self.optimisers['inpainter'].step()
         return {'inpainter': loss.detach()}
 
     def _improve_generator(
@@ -203,51 +206,25 @@ class Game:
             values['parametric'] = losses.parametric_loss(target, mask)
             total = total + config.parametric * values['parametric']
         if self._teacher is not None and other_flow is not None:
-            taught = agreed_masks(
-                image, [resolve_sign(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
-            )
-            values['consistency'] = losses.mask_loss(mask, taught)
+            views = [resolve_sign(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
+            values['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))
             total = total + config.consistency * values['consistency']
-        revived = self._update('generator', self._generator, total, guard=step)
-        self._averaged.update_parameters(self._generator)
+        parameters = self._clipped(total, 'generator')
+        revived = revive(parameters, config.clip, (self.setup.seed, step))
+        self.optimisers['generator'].step()
+        self._average.update_parameters(self._generator)
         share = (mask.detach() > 0.5).float().mean()
-        return {**{key: value.detach() for key, value in values.items()}, 'area': share, 'revived': revived}
+        return {**{key: value.detach() for key, value in values.items()}, 'area': share, 'revived': float(revived)}
 
-    def _update(self, player: str, network: nn.Module, loss: Tensor, guard: int | None = None) -> float:
-        optimiser = self._optimisers[player]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = list(network.parameters())
-        self._group.average_gradients(parameters)
+    def _clipped(self, loss: Tensor, player: str) -> list[nn.Parameter]:
+        parameters = self.gradients(loss, player)
         nn.utils.clip_grad_value_(parameters, self._config.clip)
-        revived = guard is not None and revive(parameters, self._config.clip, (self._seed, guard))
-        optimiser.step()
-        return float(revived)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that going on needs."""
-        return {
-            'generator': self._generator.state_dict(),
-            'inpainter': self._inpainter.state_dict(),
-            'averaged': self._averaged.state_dict(),
-            **({'teacher': self._teacher.state_dict()} if self._teacher is not None else {}),
-            **{f'{player} optimiser': optimiser.state_dict() for player, optimiser in self._optimisers.items()},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-        self._generator.load_state_dict(state['generator'])
-        self._inpainter.load_state_dict(state['inpainter'])
-        self._averaged.load_state_dict(state['averaged'])
-        if self._teacher is not None:
-            self._teacher.load_state_dict(state['teacher'])
-        for player, optimiser in self._optimisers.items():
-            optimiser.load_state_dict(state[f'{player} optimiser'])
+        return parameters
 
     def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return image, flow, mask, inpainted flow and error of the last batch's first samples."""
+        """Return image, flow, mask, inpainted flow and error."""
         return {'players': game_picture(**self._seen)} if self._seen else {}
 
     def finish(self) -> None:
         """Take the averaged weights over."""
-        self._generator.load_state_dict(self._averaged.module.state_dict())
+        self._generator.load_state_dict(self._average.module.state_dict())

@@ -1,17 +1,16 @@
-"""The training loop: any task, resumable at any moment, watched through a progress bar, TensorBoard and pictures."""
+"""The training loop: any stages, resumable at any moment, watched through a progress bar, TensorBoard and pictures."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,35 +18,11 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.training.checkpoint import load_checkpoint, save_checkpoint
 from moving_object_detector.training.distributed import Processes
 from moving_object_detector.training.journal import Journal
+from moving_object_detector.training.stage import Stage
 
-CHECKPOINT = 'checkpoint.pt'
-SMOOTHING = 0.95
+CHECKPOINT: Final = 'checkpoint.pt'
+SMOOTHING: Final = 0.95
 """Of the values on the progress bar."""
-
-
-class Task(Protocol):
-    """One stage of a training run."""
-
-    name: str
-    steps: int
-
-    def batches(self, first_step: int) -> Iterable[Any]:
-        """Yield the batches from a step on; that of step s is a function of the options and s alone."""
-
-    def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
-        """Make one update; return what to log."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that going on needs, of types that a checkpoint may hold."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-
-    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return pictures (H, W, 3) RGB of what the task does on its last batch."""
-
-    def finish(self) -> None:
-        """Hand on what the next stage needs; called once, after the last step."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +31,13 @@ class LoopOptions:
 
     checkpoint_every: int = 50
     picture_every: int = 100
+    untimed: int = 0
+    """First steps of each stage that do not count in its timing."""
 
 
 @dataclass
 class Timing:
-    """Where the time of a run went, in seconds."""
+    """Where the time of a stage went, in seconds."""
 
     waiting: float = 0.0
     """For data."""
@@ -73,27 +50,23 @@ class Timing:
         return self.waiting / self.total if self.total else 0.0
 
 
-def dry_run(tasks: Sequence[Task], folder: Path, options: dict[str, Any], group: Processes) -> None:
-    """Take each task through two batches, a picture and a checkpoint, and put everything back.
+def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any], group: Processes) -> None:
+    """Take each stage through two batches, a picture and a checkpoint, and put everything back.
 
-    So what would fail in an hour (no space, a broken file, a wrong shape) fails now.
-
-    Raises:
-        UserError: Something cannot be read or written.
-
+    So what would fail in an hour (no space, a broken file, a wrong shape) fails now, as a UserError.
     """
-    for task in tasks:
-        if not task.steps:
+    for stage in stages:
+        if not stage.steps:
             continue
-        state = copy.deepcopy(task.state_dict())
-        for step, batch in enumerate(itertools.islice(task.batches(0), 2)):
-            _numbers(task.name, step, task.step(step, batch))
+        state = copy.deepcopy(stage.state_dict())
+        for step, batch in enumerate(itertools.islice(stage.batches(0), 2)):
+            _numbers(stage.name, step, stage.step(step, batch))
         if group.leads:
-            task.pictures()
+            stage.pictures()
             trial = folder / 'trial.pt'
-            save_checkpoint(trial, {'options': options, 'state': task.state_dict()})
+            save_checkpoint(trial, {'options': options, 'state': stage.state_dict()})
             trial.unlink()
-        task.load_state_dict(state)
+        stage.load_state_dict(state)
 
 
 def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict[str, float]:
@@ -114,19 +87,19 @@ def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict
 
 
 def fit(
-    tasks: Sequence[Task], folder: Path, options: dict[str, Any], loop: LoopOptions, group: Processes | None = None
+    stages: Sequence[Stage], folder: Path, options: dict[str, Any], loop: LoopOptions, group: Processes | None = None
 ) -> dict[str, Timing]:
-    """Run the tasks one after the other, or go on where a killed run of the same options was.
+    """Run the stages one after the other, or go on where a killed run of the same options was.
 
     Args:
-        tasks: The stages, in order.
+        stages: In their order.
         folder: Of the run: checkpoint, log, pictures.
         options: All that decides what is computed; a checkpoint of other options is refused.
         loop: How often to write what.
         group: The processes that train together.
 
     Returns:
-        Of each task where its time went in this process.
+        Of each stage where its time went in this process.
 
     Raises:
         UserError: A checkpoint is damaged or of other options, a loss is not finite, or a file cannot be written.
@@ -137,32 +110,32 @@ def fit(
     state = load_checkpoint(checkpoint, options)
     # All have read it before the first one may write it anew.
     group.wait()
-    stage, first = (state['stage'], state['step']) if state else (0, 0)
+    current, first = (state['stage'], state['step']) if state else (0, 0)
     if state:
-        for task, kept in zip(_unfinished(tasks, stage), state['states'], strict=True):
-            task.load_state_dict(kept)
+        for stage, kept in zip(_unfinished(stages, current), state['states'], strict=True):
+            stage.load_state_dict(kept)
     else:
-        dry_run(tasks, folder, options, group)
+        dry_run(stages, folder, options, group)
     timings = {}
-    with Journal(folder if group.leads else None, [task.name for task in tasks], stage, first) as journal:
-        for number in range(stage, len(tasks)):
-            task = tasks[number]
+    with Journal(folder if group.leads else None, [stage.name for stage in stages], current, first) as journal:
 
-            def save(stage: int, step: int) -> None:
-                if group.leads:
-                    states = [task.state_dict() for task in _unfinished(tasks, stage)]
-                    journal.flush()
-                    save_checkpoint(checkpoint, {'options': options, 'stage': stage, 'step': step, 'states': states})
+        def save(number: int, step: int) -> None:
+            if group.leads:
+                states = [stage.state_dict() for stage in _unfinished(stages, number)]
+                journal.flush()
+                save_checkpoint(checkpoint, {'options': options, 'stage': number, 'step': step, 'states': states})
 
-            timings[task.name] = _run(task, number, first if number == stage else 0, loop, group, journal, save)
-            task.finish()
+        for number in range(current, len(stages)):
+            start = first if number == current else 0
+            timings[stages[number].name] = _run(stages[number], number, start, loop, group, journal, save)
+            stages[number].finish()
             save(number + 1, 0)
     return timings
 
 
-def _unfinished(tasks: Sequence[Task], stage: int) -> Sequence[Task]:
-    """Return the tasks whose states a checkpoint holds: also those to come, which hold what the finished ones left."""
-    return tasks[min(stage, len(tasks) - 1) :]
+def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
+    """Return the stages whose states a checkpoint holds: also those to come, which hold what the finished ones left."""
+    return stages[min(number, len(stages) - 1) :]
 
 
 def displayed(shown: Mapping[str, float], before: Collection[str], values: Mapping[str, float]) -> dict[str, float]:
@@ -183,7 +156,7 @@ def displayed(shown: Mapping[str, float], before: Collection[str], values: Mappi
 
 
 def _run(
-    task: Task,
+    stage: Stage,
     number: int,
     first: int,
     loop: LoopOptions,
@@ -194,30 +167,29 @@ def _run(
     timing = Timing()
     shown: dict[str, float] = {}
     before: Collection[str] = ()
-    if first >= task.steps:
+    if first >= stage.steps:
         return timing
-    batches = iter(task.batches(first))
-    bar = tqdm(
-        range(first, task.steps), initial=first, total=task.steps, unit='step', desc=task.name, disable=not group.leads
-    )
+    batches = iter(stage.batches(first))
+    span = range(first, stage.steps)
+    bar = tqdm(span, initial=first, total=stage.steps, unit='step', desc=stage.name, disable=not group.leads)
     with bar:
         for step in bar:
             begun = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - begun
-            values = group.average(_numbers(task.name, step, task.step(step, batch)))
+            values = group.average(_numbers(stage.name, step, stage.step(step, batch)))
             journal.scalars(number, step, values)
             shown = displayed(shown, before, values)
             before = values.keys()
-            timing.waiting += waited
             done = step + 1
-            if done % loop.picture_every == 0 or done == task.steps:
-                journal.pictures(number, step, task.pictures() if group.leads else {})
-            if done % loop.checkpoint_every == 0 and done < task.steps:
+            if done % loop.picture_every == 0 or done == stage.steps:
+                journal.pictures(number, step, stage.pictures() if group.leads else {})
+            if done % loop.checkpoint_every == 0 and done < stage.steps:
                 save(number, done)
-            timing.total += time.perf_counter() - begun
-            timing.steps += 1
-            bar.set_postfix(
-                {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{timing.waiting_share:.0%}'}
-            )
+            if step >= first + loop.untimed:
+                timing.waiting += waited
+                timing.total += time.perf_counter() - begun
+                timing.steps += 1
+            told = {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{timing.waiting_share:.0%}'}
+            bar.set_postfix(told)
     return timing

@@ -54,23 +54,10 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> tuple[Tensor, Tensor]:
-    """Return how badly each side of the mask is predicted from the other, relative to not knowing the other.
+    """Return the two terms of equation 9, inside and outside, (B,) each: near 0 where the other side tells the flow.
 
-    The two terms of equation 9, inside and outside. In the ``paper`` form the denominator is the flow's own energy
-    (the guess of "no motion"), in the ``code`` form the error of the guess from the image alone.
-
-    Args:
-        flow: (B, 2, H, W), motion units.
-        mask: (B, 1, H, W), chi.
-        guesses: Of the inpainter.
-        form: ``paper`` or ``code``.
-
-    Returns:
-        Two of (B,), at least 0: near 0 where the other side tells the flow, near 1 where it tells nothing.
-
-    Raises:
-        ValueError: Unknown form, or ``code`` without the guess from the image alone.
-
+    The denominator is the flow's own energy (the guess of "no motion") in the ``paper`` form, and the error of the
+    guess from the image alone in the ``code`` form, which needs that guess.
     """
     sides = (mask, 1.0 - mask)
     if form == 'paper':
@@ -82,7 +69,7 @@ def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> tu
             raise ValueError('the code form needs the guess from the image alone')
         norm, unknown = charbonnier, charbonnier(flow - guesses.alone)
     else:
-        raise ValueError(f'unknown form {form!r}; choose paper or code')
+        raise ValueError(f'unknown form {form}; choose paper or code')
     inside, outside = (
         _mean(side * norm(flow - guess)) / (_mean(side * unknown) + EPSILON)
         for side, guess in zip(sides, (guesses.inside, guesses.outside), strict=True)
@@ -102,7 +89,7 @@ def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> T
         inside, outside = region_errors(flow, mask, guesses, form)
         return (inside + outside).mean()
     if form != 'code' or guesses.alone is None:
-        raise ValueError(f'form {form!r}: choose paper, or code with the guess from the image alone')
+        raise ValueError(f'form {form}: choose paper, or code with the guess from the image alone')
     error = mask * charbonnier(flow - guesses.inside) + (1.0 - mask) * charbonnier(flow - guesses.outside)
     return (error + charbonnier(flow - guesses.alone)).mean()
 
@@ -113,11 +100,7 @@ def box_loss(flow: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
 
 
 def weighted_motion(flow: Tensor, weight: Tensor) -> Tensor:
-    """Fit a quadratic motion (6 coefficients a component) to flow by weighted least squares.
-
-    Args:
-        flow: (B, 2, H, W).
-        weight: (B, 1, H, W), at least 0; no gradient goes through it.
+    """Fit a quadratic motion to flow (B, 2, H, W) by least squares with weights (B, 1, H, W); no gradient goes through.
 
     Returns:
         (B, 2, H, W), the fitted motion everywhere.
@@ -137,11 +120,6 @@ def parametric_loss(flow: Tensor, mask: Tensor) -> Tensor:
 
     After Meunier et al., "EM-driven unsupervised learning for efficient motion segmentation" (TPAMI 2022): the fits
     are the E-like step and carry no gradient. 1 where the mask separates nothing, 0 where two motions explain all.
-
-    Args:
-        flow: (B, 2, H, W), motion units.
-        mask: (B, 1, H, W).
-
     """
     inside = charbonnier(flow - weighted_motion(flow, mask))
     outside = charbonnier(flow - weighted_motion(flow, 1.0 - mask))
@@ -150,13 +128,7 @@ def parametric_loss(flow: Tensor, mask: Tensor) -> Tensor:
 
 
 def mask_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """Return binary cross-entropy plus soft Dice loss, a scalar, for scenes whose mask is known.
-
-    Args:
-        probability: (B, 1, H, W) in [0, 1].
-        mask: (B, 1, H, W) in [0, 1], exact.
-
-    """
+    """Return binary cross-entropy plus soft Dice loss, a scalar, for scenes whose mask is known."""
     entropy = torch.nn.functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), mask)
     overlap = (probability * mask).sum((1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) + 1)

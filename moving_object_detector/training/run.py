@@ -1,171 +1,416 @@
-"""A training run from its options to the model file and its card."""
+"""A run of ``train`` from its options to the model file and its card; ideal conditions differ in their data alone."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, Final, cast
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import default_model, file_hash, write_atomically
+from moving_object_detector.datasets.collection import find_clips, roots_of
+from moving_object_detector.detection.build import create_flow
+from moving_object_detector.detection.config import FlowConfig
+from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
-from moving_object_detector.training.card import as_text, identity, write_card, write_inpainter_card
-from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.distributed import Processes, session
-from moving_object_detector.training.flow_cache import CachedClip, repaired
-from moving_object_detector.training.game import candidate_steps
-from moving_object_detector.training.loop import LoopOptions, fit
-from moving_object_detector.training.prepare import make_networks, make_stages, open_clips
-from moving_object_detector.training.selection import Judgement, judge, spread_frames
+from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
+from moving_object_detector.training.config import GameConfig, InpainterConfig, RenderedConfig, TrainConfig
+from moving_object_detector.training.distributed import session
+from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
+from moving_object_detector.training.game import Candidate, Game, candidate_steps
+from moving_object_detector.training.loop import LoopOptions, Timing, fit
+from moving_object_detector.training.pairs import (
+    AnnotatedFrame,
+    CachedOptions,
+    CachedPairs,
+    Clip,
+    IdealPairs,
+    RenderedOptions,
+    RenderedPairs,
+    annotated_frames,
+    constant_flows,
+)
+from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, sheet
+from moving_object_detector.training.stage import Setup, Stage
+from moving_object_detector.training.stages import InpainterStage, RenderedStage
 
-JUDGED_FRAMES = 60
+# Undoes the softmax's divisor, which would make supervised learning ten times slower.
+SUPERVISED_GAIN: Final = 10.0
+JUDGED_FRAMES: Final = 60
+IDEAL_WARNING: Final = (
+    'IDEAL CONDITIONS: the annotations enter this training. It checks the objective; its model is not for use.'
+)
+SCORING_SEED: Final = 2**31
+"""Added to the seed of the flows that a generator is scored with under ideal conditions: training never draws them."""
 
 
-def flow_name(config: TrainConfig) -> str:
-    """Return what the detector calls the flow that a model was trained on."""
-    return f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has left."""
+
+    model: Path
+    """The model file, the inpainter's where nothing else is trained."""
+    told: tuple[str, ...] = ()
+    """Lines for the user: what was reached, and the next command."""
+    timings: Mapping[str, Timing] = field(default_factory=dict)
 
 
-def _metadata(config: TrainConfig) -> dict[str, str]:
-    return {
-        **as_text(config),
-        'flow_input': config.network.flow_input,
-        'flow_backend': flow_name(config),
-        'height': str(config.network.height),
-        'width': str(config.network.width),
-    }
+@dataclass(frozen=True)
+class Footage:
+    """What a run learns from besides rendered scenes."""
+
+    lengths: Mapping[str, int]
+    """Names of the clips, and how many frames of each are used."""
+    identity: Mapping[str, Any]
+    """What the footage adds to the run's."""
+    pairs: Callable[[int, CachedOptions], Dataset[Any]]
+    """Makes pairs from a seed and options."""
+    clips: Sequence[CachedClip] = ()
+    """With flows; none under ideal conditions."""
+    frames: Sequence[AnnotatedFrame] = ()
+    """Under ideal conditions."""
 
 
-def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Path | None:
+def flow_fingerprint(config: FlowConfig) -> str:
+    """Return a text that differs between any two backends, settings or weights that give different flow."""
+    parts = [config.backend, f'{config.height}x{config.width}']
+    if config.backend == 'dis':
+        return ' '.join([*parts, config.preset])
+    weights = Path(config.model).expanduser()
+    return ' '.join([*parts, str(config.iterations), file_hash(weights) if weights.is_file() else ''])
+
+
+def footage_of(clips: Sequence[Clip]) -> Footage:
+    """Return clips with flows as footage."""
+    keys = [clip.folder.name for clip in clips if isinstance(clip, CachedClip)]
+    return Footage(
+        {clip.name: clip.frame_count for clip in clips},
+        {'clips': keys},
+        partial(CachedPairs, clips),
+        cast('Sequence[CachedClip]', clips),
+    )
+
+
+def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
+    """Find the footage and compute its flow, or what is missing of it; None where no footage is given.
+
+    Raises:
+        UserError: Something about the footage, the flow backend or the cache is wrong.
+
+    """
+    data = config.data
+    if not data.root:
+        return None
+    clips = cached_clips(
+        find_clips(roots_of(data.root), data.split, data.topic or None),
+        Path(data.cache).expanduser() if data.cache else out / 'flow_cache',
+        create_flow(config.flow, setup.device),
+        flow_fingerprint(config.flow),
+        (data.height, data.width),
+        data.largest_gap,
+        progress=setup.group.leads,
+    )
+    return footage_of(clips)
+
+
+def ideal_footage(config: TrainConfig) -> Footage:
+    """Read annotated frames, whose flow is one constant inside and another outside of the mask.
+
+    Raises:
+        UserError: Nothing is annotated, or a file cannot be read.
+
+    """
+    if not config.data.root:
+        raise UserError('--ideal needs annotated footage; give data.root=PATH of a data set')
+    clips = find_clips(roots_of(config.data.root), config.data.split, config.data.topic or None)
+    frames = annotated_frames(clips, (config.network.height, config.network.width))
+    return Footage(
+        {clip.name: sum(frame.clip == number for frame in frames) for number, clip in enumerate(clips)},
+        {'clips': [clip.name for clip in clips], 'ideal': len(frames)},
+        lambda seed, options: IdealPairs(frames, seed, options.least_crop),
+        frames=frames,
+    )
+
+
+def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generator, Inpainter]:
+    """Return both players, from the files that the options name or with random weights from the seed.
+
+    Raises:
+        ModelError: A file is missing or of another kind.
+
+    """
+    torch.manual_seed(config.run.seed)
+    generator, inpainter = Generator(), Inpainter()
+    if config.start.model:
+        path = default_model() if config.start.model == 'default' else Path(config.start.model).expanduser()
+        generator.load_state_dict(load_network(path, 'generator')[0].state_dict())
+    elif config.rendered.steps or ideal:
+        with torch.no_grad():
+            generator.conv17.gamma.fill_(SUPERVISED_GAIN)
+    if config.start.inpainter:
+        path = Path(config.start.inpainter).expanduser()
+        inpainter.load_state_dict(load_network(path, 'inpainter')[0].state_dict())
+    return generator, inpainter
+
+
+def make_stages(
+    config: TrainConfig,
+    setup: Setup,
+    networks: tuple[Generator, Inpainter],
+    footage: Footage | None,
+    candidate: Candidate = lambda step, network: None,
+) -> list[Stage]:
+    """Return the stages of a run in their order; those on footage only where there is some.
+
+    The inpainter, when it alone is trained, does with rendered scenes.
+
+    Raises:
+        UserError: A batch cannot be shared evenly by the processes, or the clips are too short.
+
+    """
+    used: list[RenderedConfig | InpainterConfig | GameConfig] = [config.rendered]
+    used += [config.inpainter] if footage or config.inpainter_alone else []
+    used += [config.game] if footage else []
+    for one in used:
+        if one.steps:
+            # Now, and not when the stage begins: a run may go on with another number of processes.
+            setup.group.share(one.batch)
+    setup.place(*networks)
+    generator, inpainter = networks
+    size, game = (config.network.height, config.network.width), config.game
+    flow_input = cast('FlowInput', config.network.flow_input)
+    scenes = RenderedPairs(
+        config.run.seed,
+        RenderedOptions(
+            size=size,
+            largest_gap=config.data.largest_gap,
+            flights=config.rendered.flights,
+            still_flights=config.rendered.still_flights,
+        ),
+        partial(create_flow, config.flow, torch.device('cpu')),
+    )
+    stages: list[Stage] = [RenderedStage(setup, generator, scenes, config.rendered, flow_input)]
+    options = CachedOptions(size, config.data.largest_gap, game.least_crop)
+    if footage or config.inpainter_alone:
+        pairs = footage.pairs(2 * config.run.seed, options) if footage else scenes
+        stages.append(InpainterStage(setup, inpainter, pairs, config.inpainter, game.target))
+    if footage:
+        options = replace(options, global_motion=game.global_motion, second_gap=game.consistency > 0)
+        pairs = footage.pairs(2 * config.run.seed + 1, options)
+        stages.append(Game(setup, networks, pairs, game, flow_input, candidate, config.run.candidates))
+    return stages
+
+
+def run_training(
+    config: TrainConfig, out: Path, command: Sequence[str], *, ideal: bool = False, untimed: int = 0
+) -> Outcome | None:
     """Train, or go on with the run that lies in ``out``.
 
     Args:
-        config: All options.
+        config: All options; under ideal conditions those of rendered scenes, flow, its cache and the choice among
+            candidates have no meaning.
         out: Folder of the run.
         command: The arguments of the program, for the card.
+        ideal: Train on flow that is constant inside and outside of the true masks (table 1 of the paper). This is the
+            only place where the truth enters a training; it checks the objective.
+        untimed: First steps of each stage that do not count in its timing.
 
     Returns:
-        The model file, the inpainter's where nothing else is trained; None in a process that does not lead.
+        What it has left; None in a process that does not lead.
 
     Raises:
         UserError: Options, footage, files or the folder are wrong, or the training diverged.
 
     """
-    if not config.data.root and not config.rendered.steps and not config.inpainter_alone:
+    if ideal:
+        config = replace(config, rendered=replace(config.rendered, steps=0), game=replace(config.game, consistency=0.0))
+    elif not config.data.root and not config.rendered.steps and not config.inpainter_alone:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps:
         raise UserError('rendered.steps, inpainter.steps and game.steps are all 0; set one of them above 0')
     with session(out, config.run.device, config.run.threads) as (group, device):
-        return repaired(lambda: _train(config, out, command, group, device), alone=group.count == 1)
+        setup = Setup(group, device, config.data.workers, config.run.precision, config.run.seed)
+        if ideal and group.leads:
+            sys.stderr.write(f'{IDEAL_WARNING}\n')
+        return repaired(lambda: _Run(config, out, setup, command, ideal=ideal).train(untimed), alone=group.count == 1)
 
 
-def _train(
-    config: TrainConfig, out: Path, command: Sequence[str], group: Processes, device: torch.device
-) -> Path | None:
-    clips = open_clips(config, out, device, progress=group.leads)
-    frames = _judged_frames(config, clips)
-    networks = make_networks(config)
-    candidates = out / 'candidates'
+class _Run:
+    """One attempt at a run."""
 
-    def candidate(step: int, network: nn.Module) -> None:
-        save_network(copy.deepcopy(network).cpu(), candidates / _candidate_name(step), _metadata(config))
+    def __init__(self, config: TrainConfig, out: Path, setup: Setup, command: Sequence[str], *, ideal: bool) -> None:
+        self._config = config
+        self._out = out
+        self._setup = setup
+        self._command = command
+        self._footage = ideal_footage(config) if ideal else open_footage(config, out, setup)
+        self._judge = self._make_judge()
+        self._generator, self._inpainter = make_networks(config, ideal=ideal)
+        self._metadata = {
+            **as_text(config),
+            'flow_input': config.network.flow_input,
+            'flow_backend': 'none, constant flow from annotations' if ideal else flow_name(config.flow),
+            'height': str(config.network.height),
+            'width': str(config.network.width),
+        }
 
-    stages = make_stages(config, networks, clips, group, device, candidate)
-    loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
-    fit(stages, out, identity(config, [clip.folder.name for clip in clips]), loop, group)
-    if not group.leads:
-        return None
-    generator, inpainter = networks
-    judged: dict[str, Judgement] = {}
-    chosen = 'last'
-    if clips and config.game.steps:
-        # By their names: the folder may hold those of an earlier run.
-        steps = candidate_steps(config.game.steps, config.run.candidates)
-        judged = _judge_all(config, clips, frames, [candidates / _candidate_name(step) for step in steps], device)
-        chosen = choose(judged, config.run.select)
-        generator.load_state_dict(load_network(candidates / f'{chosen}.safetensors')[0].state_dict())
-    lengths = {clip.name: clip.frame_count for clip in clips}
-    if clips or config.inpainter_alone:
-        model = out / f'{config.name}-inpainter.safetensors'
-        save_network(inpainter.cpu(), model, _metadata(config))
-    if config.inpainter_alone:
-        model.with_suffix('.md').write_text(write_inpainter_card(config, command, lengths), encoding='utf-8')
+    def train(self, untimed: int) -> Outcome | None:
+        """Train; return what the run has left."""
+        config, footage = self._config, self._footage
+        networks = (self._generator, self._inpainter)
+        candidate = self._save_candidate if self._judge else lambda step, network: None
+        stages = make_stages(config, self._setup, networks, footage, candidate)
+        decides = identity(config, flow_fingerprint(config.flow))
+        if footage:
+            found = dict(footage.identity)
+            decides['data']['clips'] = found.pop('clips')
+            decides |= found
+        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, untimed)
+        timings = fit(stages, self._out, decides, loop, self._setup.group)
+        if not self._setup.group.leads:
+            return None
+        if footage and footage.frames:
+            return replace(self._score_ideal(footage), timings=timings)
+        if footage or config.inpainter_alone:
+            model = self._save(self._inpainter, f'{config.name}-inpainter')
+        if config.inpainter_alone:
+            card = write_inpainter_card(config, self._command, footage.lengths if footage else {})
+            return Outcome(model, self._card(model, card), timings)
+        judged = self._judge_candidates()
+        chosen = choose(judged, config.run.select) if judged else 'last'
+        if judged:
+            self._generator.load_state_dict(self._candidate(chosen).state_dict())
+        told = self._told(judged, chosen)
+        model = self._save(self._generator, config.name)
+        card = write_card(config, self._command, footage.lengths if footage else {}, judged, chosen)
+        return Outcome(model, (*self._card(model, card), *told, f'next: {next_command(config, model)}'), timings)
+
+    def _save(self, network: nn.Module, name: str) -> Path:
+        model = self._out / f'{name}.safetensors'
+        save_network(network.cpu(), model, self._metadata)
         return model
-    model = out / f'{config.name}.safetensors'
-    save_network(generator.cpu(), model, _metadata(config))
-    model.with_suffix('.md').write_text(write_card(config, command, lengths, judged, chosen), encoding='utf-8')
-    return model
+
+    def _card(self, model: Path, card: str) -> tuple[str, ...]:
+        path = model.with_suffix('.md')
+        write_atomically(path, card.encode())
+        return (str(path),)
+
+    def _picture(self, name: str, picture: NDArray[np.uint8]) -> Path:
+        path = self._out / name
+        write_atomically(path, cv2.imencode('.png', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+        return path
+
+    def _make_judge(self) -> Judge | None:
+        """Return the judge of the candidates; made before the training, since a mistake may be in the footage."""
+        config = self._config
+        clips = self._footage.clips if self._footage else ()
+        if not clips or not config.game.steps:
+            return None
+        frames = judged_frames(clips, config.run.select, JUDGED_FRAMES)
+        size = (config.network.height, config.network.width)
+        return Judge(clips, frames, size, cast('FlowInput', config.network.flow_input), config.run.select == 'truth')
+
+    def _save_candidate(self, step: int, network: nn.Module) -> None:
+        path = self._out / 'candidates' / f'{step:06d}.safetensors'
+        save_network(copy.deepcopy(network).cpu(), path, self._metadata)
+
+    def _candidate(self, name: str) -> nn.Module:
+        return load_network(self._out / 'candidates' / f'{name}.safetensors')[0]
+
+    def _judge_candidates(self) -> dict[str, Judgement]:
+        if self._judge is None:
+            return {}
+        # By their steps: the folder may hold those of an earlier run.
+        steps = candidate_steps(self._config.game.steps, self._config.run.candidates)
+        names = [f'{step:06d}' for step in steps]
+        return {name: self._judge.judge(self._candidate(name).to(self._setup.device)) for name in names}
+
+    def _told(self, judged: Mapping[str, Judgement], chosen: str) -> list[str]:
+        """Return what the run has reached, in lines."""
+        if self._judge is None:
+            return [f'pictures: {self._out / "pictures"}']
+        first = next(iter(judged))
+        before, after = judged[first], judged[chosen]
+        pictures = [
+            self._picture(f'{name}.png', self._judge.draw(self._candidate(candidate).to(self._setup.device)))
+            for name, candidate in (('before', first), ('after', chosen))
+        ]
+        told = [
+            f'candidate {chosen} of {", ".join(judged)}, by {self._config.run.select}',
+            f'agreement of masks from different gaps: {before.agreement:.3f} before, {after.agreement:.3f} now',
+            f'empty masks: {before.empty:.0%} before, {after.empty:.0%} now',
+            f'masks before and now: {pictures[0]} {pictures[1]}',
+        ]
+        return told + (['the game has not helped: more footage or more game.steps'] if chosen == first else [])
+
+    def _score_ideal(self, footage: Footage) -> Outcome:
+        config = self._config
+        masks = ideal_masks(self._generator, footage.frames, config.network.flow_input, config.run.seed)
+        names = list(footage.lengths)
+        scores = {names[number]: score for number, score in ideal_scores(footage.frames, masks).items()}
+        mean = sum(scores.values()) / len(scores)
+        model = self._save(self._generator, f'{config.name}-ideal')
+        card = self._card(model, write_card(config, self._command, footage.lengths, {}, 'last', scores))
+        places = np.linspace(0, len(masks) - 1, 12).round().astype(int)
+        picture = self._picture('ideal.png', sheet((footage.frames[k].image, masks[k]) for k in places))
+        told = [f'{name:20s} J {score:.3f}' for name, score in scores.items()]
+        return Outcome(model, (*card, str(picture), *told, IDEAL_WARNING, f'J {mean:.3f} frames {len(masks)}'))
 
 
-def _candidate_name(step: int) -> str:
-    return f'{step:06d}.safetensors'
+def flow_name(config: FlowConfig) -> str:
+    """Return what the detector calls the flow that a model was trained on."""
+    return f'dis-{config.preset}' if config.backend == 'dis' else config.backend
 
 
-def _judged_frames(config: TrainConfig, clips: Sequence[CachedClip]) -> list[tuple[int, int]]:
-    """Return the frames that candidates are judged on; asked for before the training, since it may be a mistake.
-
-    Raises:
-        UserError: The truth is to choose, and no frame has an annotation.
-
-    """
-    if not clips or not config.game.steps:
-        return []
-    if config.run.select != 'truth':
-        return spread_frames(clips, JUDGED_FRAMES)
-    annotated = [
-        (number, frame)
-        for number, clip in enumerate(clips)
-        for frame, annotation in enumerate(clip.annotations[: clip.frame_count])
-        if annotation is not None
-    ]
-    if not annotated:
-        raise UserError('run.select is truth, but the footage has no annotations; use agreement')
-    places = np.unique(np.linspace(0, len(annotated) - 1, JUDGED_FRAMES).round().astype(int))
-    return [annotated[place] for place in places]
+def next_command(config: TrainConfig, model: Path) -> str:
+    """Return the command that runs the detector with a model, on the flow that it was trained on."""
+    flow, plain = config.flow, FlowConfig()
+    given = {
+        f'flow.{name}': getattr(flow, name)
+        for name in ('backend', 'preset', 'height', 'width', 'model', 'iterations')
+        if getattr(flow, name) != getattr(plain, name)
+    }
+    options = ' '.join(f'-p {name}:={value}' for name, value in {'model': model.resolve(), **given}.items())
+    return f'ros2 run moving_object_detector detect --ros-args -r image:=/camera/image_raw {options}'
 
 
-def choose(judged: dict[str, Judgement], by: str) -> str:
-    """Return which candidate is the model.
-
-    Args:
-        judged: Candidates in order.
-        by: ``last``, ``agreement`` or ``truth``.
-
-    Raises:
-        UserError: ``truth`` where no frame has an annotation.
-
-    """
-    if by == 'last':
-        return list(judged)[-1]
-    if by == 'agreement':
-        return max(judged, key=lambda name: judged[name].agreement)
-    if any(judgement.jaccard is None for judgement in judged.values()):
-        raise UserError('run.select is truth, but the footage has no annotations; use agreement')
-    return max(judged, key=lambda name: cast('float', judged[name].jaccard))
+@torch.inference_mode()
+def ideal_masks(
+    generator: Generator, frames: Sequence[AnnotatedFrame], flow_input: str, seed: int
+) -> list[NDArray[np.float32]]:
+    """Return what a generator makes of each frame with flows that training never drew, (H, W) in [0, 1] each."""
+    device = next(generator.parameters()).device
+    masks = []
+    for number, frame in enumerate(frames):
+        rng = np.random.default_rng((SCORING_SEED + seed, number))
+        flow = constant_flows(rng, torch.from_numpy(frame.mask)[None].float())[None].to(device)
+        prepared = prepare_flow(flow, cast('FlowInput', flow_input)).flow
+        mask = generator(network_image(frame.image, (frame.mask.shape[0], frame.mask.shape[1]), device)[None], prepared)
+        masks.append(np.asarray(resolve_sign(mask.float())[0, 0].cpu().numpy(), np.float32))
+    return masks
 
 
-def _judge_all(
-    config: TrainConfig,
-    clips: Sequence[CachedClip],
-    frames: Sequence[tuple[int, int]],
-    files: Sequence[Path],
-    device: torch.device,
-) -> dict[str, Judgement]:
-    size = (config.network.height, config.network.width)
-    judged = {}
-    for file in files:
-        network = cast('Generator', load_network(file)[0]).to(device)
-        judged[file.stem] = judge(
-            network,
-            clips,
-            frames,
-            size,
-            cast('FlowInput', config.network.flow_input),
-            truth=config.run.select == 'truth',
-        )
-    return judged
+def ideal_scores(frames: Sequence[AnnotatedFrame], masks: Sequence[NDArray[np.float32]]) -> dict[int, float]:
+    """Return the mean J of each clip, at the annotations' own size."""
+    scores: dict[int, list[float]] = {}
+    for frame, mask in zip(frames, masks, strict=True):
+        truth = frame.annotation.read()
+        whole = cv2.resize(mask, (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_LINEAR)
+        scores.setdefault(frame.clip, []).append(jaccard(np.asarray(whole > 0.5), truth))
+    return {clip: float(np.mean(values)) for clip, values in scores.items()}

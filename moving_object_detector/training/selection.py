@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -12,36 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
+from moving_object_detector.training.flow_cache import CachedClip
+from moving_object_detector.training.pairs import Clip
 
 THRESHOLD: Final = 0.5
-# Of a frame's gaps those that are judged, where it has them.
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
+"""Of a frame's gaps those that are judged, where it has them."""
 LEAST_MOTION: Final = 1.0
 """As the detector's gate: thousandths of the width below which nothing moves on its own."""
-
-
-class JudgedClip(Protocol):
-    """What of a clip in the flow cache is judged."""
-
-    @property
-    def frame_count(self) -> int:
-        """How many frames it has."""
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Return a frame, (H, W, 3) RGB."""
-
-    def flow(self, index: int, gap: int) -> NDArray[np.float32]:
-        """Return the flow from a frame to the one ``gap`` frames later, (2, H, W), pixels."""
-
-    def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the gaps whose flow there is for a frame."""
-
-    def annotation(self, index: int) -> NDArray[np.bool_] | None:
-        """Return where the truth has an object, (H, W) of its own size."""
+NO_TRUTH: Final = 'run.select is truth, but the footage has no annotations; use agreement'
+SHEET: Final = (3, 4)
+"""Rows and columns of a picture of masks."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class Judgement:
     """J of the average over the gaps, where there are annotations; never used unless asked for."""
 
 
-def spread_frames(clips: Sequence[JudgedClip], count: int) -> list[tuple[int, int]]:
+def spread_frames(clips: Sequence[Clip], count: int) -> list[tuple[int, int]]:
     """Return about ``count`` (clip, frame) numbers of frames with neighbours, spread evenly over clips and in each."""
     each = max(count // len(clips), 1)
     spread = []
@@ -67,55 +54,109 @@ def spread_frames(clips: Sequence[JudgedClip], count: int) -> list[tuple[int, in
     return spread
 
 
+def judged_frames(clips: Sequence[CachedClip], by: str, count: int) -> list[tuple[int, int]]:
+    """Return about ``count`` (clip, frame) numbers to judge candidates on; of ``truth`` only annotated frames.
+
+    Raises:
+        UserError: The truth is to choose, and no frame has an annotation.
+
+    """
+    if by != 'truth':
+        return spread_frames(clips, count)
+    annotated = [
+        (number, frame)
+        for number, clip in enumerate(clips)
+        for frame, annotation in enumerate(clip.annotations[: clip.frame_count])
+        if annotation is not None and clip.neighbours(frame)
+    ]
+    if not annotated:
+        raise UserError(NO_TRUTH)
+    return [annotated[place] for place in np.unique(np.linspace(0, len(annotated) - 1, count).round().astype(int))]
+
+
 def _overlap(first: Tensor, second: Tensor) -> float:
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 0.0
 
 
-@torch.inference_mode()
-def judge(
-    generator: nn.Module,
-    clips: Sequence[JudgedClip],
-    frames: Sequence[tuple[int, int]],
-    size: tuple[int, int],
-    flow_input: FlowInput,
-    *,
-    truth: bool = False,
-) -> Judgement:
-    """Judge a generator.
+@dataclass(frozen=True)
+class Judge:
+    """Frames on which generators are judged."""
 
-    Args:
-        generator: On any device; put into no other mode.
-        clips: Of the flow cache.
-        frames: Numbers of clip and frame.
-        size: (height, width) of the generator's input.
-        flow_input: How it sees flow.
-        truth: Compare with the annotations too.
+    clips: Sequence[Clip]
+    frames: Sequence[tuple[int, int]]
+    """Numbers of clip and frame."""
+    size: tuple[int, int]
+    """(height, width) of the generator's input."""
+    flow_input: FlowInput
+    truth: bool = False
+    """Whether annotations are looked at."""
+
+    def masks(self, generator: nn.Module) -> Iterator[tuple[Clip, int, Tensor]]:
+        """Yield clip, frame number and the masks from its gaps, (gaps, 1, H, W) on the generator's device."""
+        device = next(generator.parameters()).device
+        for number, frame in self.frames:
+            clip = self.clips[number]
+            gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
+            image = network_image(clip.image(frame), self.size, device)[None]
+            fields = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in gaps])).to(device)
+            flow = nn.functional.interpolate(fields, self.size, mode='bilinear', antialias=True, align_corners=False)
+            flow *= flow.new_tensor((self.size[1] / fields.shape[3], self.size[0] / fields.shape[2]))[:, None, None]
+            prepared = prepare_flow(flow, self.flow_input)
+            mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
+            yield clip, frame, resolve_sign(mask) * (prepared.motion >= LEAST_MOTION)[:, None, None, None]
+
+    @torch.inference_mode()
+    def judge(self, generator: nn.Module) -> Judgement:
+        """Judge a generator, on any device; it is put into no other mode."""
+        agreements, empties, overlaps = [], [], []
+        for clip, frame, mask in self.masks(generator):
+            found = mask[:, 0] > THRESHOLD
+            agreements += [_overlap(found[a], found[b]) for a in range(len(found)) for b in range(a)]
+            empties += [float(not one.any()) for one in found]
+            exact = clip.annotation(frame) if self.truth else None
+            if exact is not None:
+                average = mask.mean(0)[0].cpu().numpy()
+                shape = (exact.shape[1], exact.shape[0])
+                whole = cv2.resize(average, shape, interpolation=cv2.INTER_LINEAR) > THRESHOLD
+                union = np.count_nonzero(whole | exact)
+                overlaps.append(np.count_nonzero(whole & exact) / union if union else 1.0)
+        return Judgement(
+            float(np.mean(agreements)) if agreements else 0.0,
+            float(np.mean(empties)),
+            float(np.mean(overlaps)) if overlaps else None,
+        )
+
+    @torch.inference_mode()
+    def draw(self, generator: nn.Module) -> NDArray[np.uint8]:
+        """Draw a generator's masks of some of the frames, averaged over their gaps; (H, W, 3) RGB."""
+        places = np.unique(np.linspace(0, len(self.frames) - 1, SHEET[0] * SHEET[1]).round().astype(int))
+        some = Judge(self.clips, [self.frames[place] for place in places], self.size, self.flow_input)
+        return sheet((clip.image(frame), mask.mean(0)[0].cpu().numpy()) for clip, frame, mask in some.masks(generator))
+
+
+def sheet(frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> NDArray[np.uint8]:
+    """Draw images (H, W, 3) RGB with their masks as overlays, in a grid."""
+    tiles = []
+    for image, mask in frames:
+        fitted = cv2.resize(mask, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+        tiles.append(draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8)))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % SHEET[1])
+    rows = [np.hstack(tiles[first : first + SHEET[1]]) for first in range(0, len(tiles), SHEET[1])]
+    return np.asarray(np.vstack(rows), np.uint8)
+
+
+def choose(judged: dict[str, Judgement], by: str) -> str:
+    """Return which of the candidates, in their order, is the model, by ``last``, ``agreement`` or ``truth``.
+
+    Raises:
+        UserError: ``truth`` where no frame has an annotation.
 
     """
-    device = next(generator.parameters()).device
-    agreements, empties, overlaps = [], [], []
-    for number, frame in frames:
-        clip = clips[number]
-        gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
-        image = network_image(clip.image(frame), size, device)[None]
-        fields = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in gaps])).to(device)
-        flow = torch.nn.functional.interpolate(fields, size, mode='bilinear', antialias=True, align_corners=False)
-        flow *= flow.new_tensor((size[1] / fields.shape[3], size[0] / fields.shape[2]))[:, None, None]
-        prepared = prepare_flow(flow, flow_input)
-        mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
-        mask = resolve_sign(mask) * (prepared.motion >= LEAST_MOTION)[:, None, None, None]
-        found = mask[:, 0] > THRESHOLD
-        agreements += [_overlap(found[a], found[b]) for a in range(len(gaps)) for b in range(a)]
-        empties += [float(not one.any()) for one in found]
-        exact = clip.annotation(frame) if truth else None
-        if exact is not None:
-            average = mask.mean(0)[0].cpu().numpy()
-            whole = cv2.resize(average, (exact.shape[1], exact.shape[0]), interpolation=cv2.INTER_LINEAR) > THRESHOLD
-            union = np.count_nonzero(whole | exact)
-            overlaps.append(np.count_nonzero(whole & exact) / union if union else 1.0)
-    return Judgement(
-        float(np.mean(agreements)) if agreements else 0.0,
-        float(np.mean(empties)),
-        float(np.mean(overlaps)) if overlaps else None,
-    )
+    if by == 'last':
+        return list(judged)[-1]
+    if by == 'agreement':
+        return max(judged, key=lambda name: judged[name].agreement)
+    if any(judgement.jaccard is None for judgement in judged.values()):
+        raise UserError(NO_TRUTH)
+    return max(judged, key=lambda name: cast('float', judged[name].jaccard))

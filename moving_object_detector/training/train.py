@@ -1,4 +1,4 @@
-"""The trainer: from unlabelled video to a model that the detector runs with."""
+"""The program ``train``: from unlabelled video to a model that the detector runs with."""
 
 from __future__ import annotations
 
@@ -6,73 +6,151 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.program import run_program
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.program import add_settings, refuse_old, run_program
 
-DESCRIPTION = """
+if TYPE_CHECKING:
+    from moving_object_detector.training.config import TrainConfig
+
+DESCRIPTION: Final = """
 Train the mask generator: first on rendered scenes, where the mask is exact and free, then against the inpainter on
-your own video, which needs no annotation. Killed at any moment it goes on from its last checkpoint when started again
-with the same arguments. It leaves NAME.safetensors and its card NAME.md in --out, which the detector takes as `model`.
-"""
-EPILOG = """
-`train flow --help`: train the flow network. `--options`: list all NAME=VALUE with their defaults.
+your own video, which needs no annotation. It leaves NAME.safetensors, which the detector takes as `model`, and its card
+NAME.md in --out. Killed at any moment it goes on from its last checkpoint when started again with the same arguments.
 Several GPUs or machines: torchrun --nproc-per-node N -m moving_object_detector.training.train ...
 """
+FLOW: Final = """
+Train PWC-Net on pairs of frames that are rendered on the fly, whose flow is exact and free; with video.root also on
+real video, by a teacher's flow or by the images alone. It leaves NAME.safetensors, which the detector takes as
+`flow.model`, and its card NAME.md with the end-point errors beside those of OpenCV's DIS.
+"""
+WARM_UP: Final = 4
+"""Steps before those that are timed."""
+
+
+def _add(parser: argparse.ArgumentParser, config: str, setting: str, out: str) -> None:
+    parser.add_argument('--config', type=Path, metavar='FILE', help=f'file of options, such as {config}')
+    add_settings(parser, f'options, such as {setting}')
+    parser.add_argument('--out', type=Path, default=Path(out), help='folder of the run, default %(default)s')
+    parser.add_argument('--options', action='store_true', help='list all options and end')
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='train', description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument('options', nargs='*', metavar='NAME=VALUE', help='such as data.root=videos game.steps=2000')
-    parser.add_argument('--config', type=Path, help='YAML file with options, such as config/train.yaml')
-    parser.add_argument('--out', type=Path, default=Path('training'), help='folder of the run, default %(default)s')
+    parser = argparse.ArgumentParser(prog='train', description=DESCRIPTION, allow_abbrev=False)
+    _add(parser, 'config/train.yaml', 'data.root=my_videos', 'training')
     parser.add_argument(
         '--ideal',
         action='store_true',
         help='table 1 of the paper: constant independent flow inside and outside of the true masks; a check of the '
         'objective, not a training for use',
     )
-    parser.add_argument('--options', dest='list', action='store_true', help='list all options and end')
+    parser.add_argument(
+        '--bench',
+        nargs='?',
+        type=int,
+        const=24,
+        metavar='STEPS',
+        help='time so many steps of each stage (%(const)s), on rendered clips without data.root; leaves nothing',
+    )
+    commands = parser.add_subparsers(dest='command', metavar='flow', help='train the flow network: train flow --help')
+    flow = commands.add_parser('flow', description=FLOW, allow_abbrev=False)
+    _add(flow, 'config/train_flow.yaml', 'training.steps=500', 'flow_training')
     return parser
 
 
-def list_options() -> str:
-    """Return all options with default and meaning, one a line."""
+def list_options(config: type) -> str:
+    """Return all options of a kind of training with default and meaning, one a line."""
     from moving_object_detector.common.options import options_of
-    from moving_object_detector.training.config import TrainConfig
 
     return ''.join(
         f'{option.name}={option.default}\n    {option.description} Takes {option.takes()}.\n'
-        for option in options_of(TrainConfig)
+        for option in options_of(config)
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program ``train``."""
-    arguments_given = list(sys.argv[1:] if argv is None else argv)
-    if arguments_given[:1] == ['flow']:
-        from moving_object_detector.training.flow.train_flow import main as train_flow
+def bench(config: TrainConfig, steps: int, folder: Path) -> str:
+    """Time the stages by the loop's own timing; return a Markdown table.
 
-        return train_flow(arguments_given[1:])
-    # Intermixed: NAME=VALUE may stand before and after the flags.
-    arguments = _parser().parse_intermixed_args(arguments_given)
-    if arguments.list:
-        sys.stdout.write(list_options())
+    Args:
+        config: What to time; two clips are rendered where it names no footage.
+        steps: Of each stage.
+        folder: For clips, flow cache and run.
+
+    Raises:
+        UserError: An option or the footage is wrong.
+
+    """
+    import torch
+
+    from moving_object_detector.common.options import with_values
+    from moving_object_detector.synthetic.render import main as render
+    from moving_object_detector.training.run import run_training
+
+    values: dict[str, object] = {f'{name}.steps': WARM_UP + steps for name in ('rendered', 'inpainter', 'game')}
+    if not config.data.root:
+        clips = [folder / f'clip{seed}' for seed in range(2)]
+        for seed, clip in enumerate(clips):
+            render([str(clip), '--seed', str(seed), '--frames', '20'])
+        values['data.root'] = ','.join(str(clip / 'frames') for clip in clips)
+    # Checkpoints and pictures are not what is timed.
+    values |= {'run.checkpoint_every': 10**9, 'run.picture_every': 10**9, 'run.candidates': 1, 'run.select': 'last'}
+    config = with_values(config, values)
+    outcome = run_training(config, folder / 'run', [], untimed=WARM_UP)
+    assert outcome is not None
+    device = torch.cuda.get_device_name() if config.run.device != 'cpu' and torch.cuda.is_available() else 'CPU'
+    network, run = config.network, config.run
+    size = f'{network.height}x{network.width}'
+    lines = [
+        f'**{device}**, {torch.get_num_threads()} threads, {size}, {run.precision}, {config.data.workers} workers',
+        '',
+        '| stage | batch | steps/s | samples/s | waiting for data |',
+        '|---|---|---|---|---|',
+    ]
+    for name, timing in outcome.timings.items():
+        batch, rate = getattr(config, name).batch, timing.steps / timing.total
+        lines.append(f'| {name} | {batch} | {rate:.3f} | {rate * batch:.2f} | {timing.waiting_share:.1%} |')
+    return '\n'.join(lines)
+
+
+def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
+    from moving_object_detector.common.parameter_files import load_plain_config
+    from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
+
+    flow = arguments.command == 'flow'
+    if arguments.options:
+        sys.stdout.write(list_options(FlowTrainConfig if flow else TrainConfig))
         return 0
+    if flow:
+        from moving_object_detector.training.flow_run import run_flow_training
+
+        flow_config = load_plain_config(FlowTrainConfig(), arguments.config, arguments.set)
+        outcome: Any = run_flow_training(flow_config, arguments.out, given[1:])
+    else:
+        from moving_object_detector.training.run import run_training
+
+        config = load_plain_config(TrainConfig(), arguments.config, arguments.set)
+        if arguments.bench is not None:
+            with TemporaryDirectory() as folder:
+                sys.stdout.write(f'{bench(config, max(arguments.bench, 1), Path(folder))}\n')
+            return 0
+        outcome = run_training(config, arguments.out, given, ideal=arguments.ideal)
+    if outcome is not None:
+        sys.stdout.write(''.join(f'{line}\n' for line in (outcome.model, *outcome.told)))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program."""
+    given = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        from moving_object_detector.common.parameter_files import load_plain_config
-        from moving_object_detector.training.config import TrainConfig
-
-        config = load_plain_config(TrainConfig(), arguments.config, arguments.options)
-        if arguments.ideal:
-            from moving_object_detector.training.ideal import run_ideal as run
-        else:
-            from moving_object_detector.training.run import run_training as run
-
-        model = run(config, arguments.out, arguments_given)
-        if model is not None:
-            sys.stdout.write(f'{model}\n')
-        return 0
+        refuse_old(given, "the training's")
+        arguments = _parser().parse_args(given)
+        if arguments.command and given[0] != arguments.command:
+            raise UserError(f'write "train {arguments.command}" before the options')
+        return _train(arguments, given)
 
     return run_program(body)
 

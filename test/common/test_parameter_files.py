@@ -13,8 +13,7 @@ from moving_object_detector.common.parameter_files import (
     read_plain_file,
 )
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.flow.config import FlowTrainConfig
+from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 

@@ -90,7 +90,7 @@ def start_train(footage, tmp_path_factory):
     def start(out: Path, *arguments: str, processes: int = 1, **variables: str) -> subprocess.Popen[str]:
         torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
         program = [*(torchrun if processes > 1 else []), str(HERE / 'small_train.py')]
-        options = [*SMALL, f'data.root={footage}', f'data.cache={cache}', *arguments]
+        options = ['--set', *SMALL, f'data.root={footage}', f'data.cache={cache}', *arguments]
         process = subprocess.Popen(
             [sys.executable, *program, '--out', str(out), *options],
             env=environment(**variables),
@@ -115,7 +115,7 @@ def swept(footage, start_train, tmp_path_factory):
     from training_runs import HERE, SMALL, environment
 
     folder = tmp_path_factory.mktemp('sweep')
-    command = [sys.executable, str(HERE / 'kill_sweep.py'), str(folder), str(KILLS), *SMALL]
+    command = [sys.executable, str(HERE / 'kill_sweep.py'), str(folder), str(KILLS), '--set', *SMALL]
     command += [f'data.root={footage}', f'data.cache={start_train.cache}']
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -69,16 +69,7 @@ def forked(run: Callable[[Path], int], out: Path, moment: int = 0) -> int:
 
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for pattern in RESULTS for path in folder.glob(pattern)]
-    return {
-        path.name: unordered(path.read_bytes()) if 'safetensors' in path.name else path.read_bytes() for path in files
-    }
-
-
-def unordered(data: bytes) -> bytes:
-    """Bring the header of a safetensors file, whose metadata has no order, into one."""
-    length = int.from_bytes(data[:8], 'little')
-    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True)
-    return header.encode() + data[8 + length :]
+    return {path.name: path.read_bytes() for path in files}
 
 
 def place(folder: Path) -> list[int] | None:
@@ -108,7 +99,7 @@ def sweep(run: Callable[[Path], int], folder: Path, kills: int) -> list[dict[str
 
 
 def run_train(arguments: list[str], out: Path) -> int:
-    return train.main([*arguments, '--out', str(out)])
+    return train.main(['--out', str(out), *arguments])
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from functools import partial
 import cv2
 
 from moving_object_detector.synthetic.random_scene import SceneOptions
-from moving_object_detector.training import distributed, prepare, train
+from moving_object_detector.training import distributed, run, train
 
 cv2.setNumThreads(1)
-prepare.RenderedOptions = partial(prepare.RenderedOptions, scene=SceneOptions(size=(64, 128), textures=4))
+run.RenderedOptions = partial(run.RenderedOptions, scene=SceneOptions(size=(64, 128), textures=4))
 
 
 class BrokenProcess(distributed.Processes):

@@ -18,7 +18,7 @@ from moving_object_detector.training.augment import (
     random_crop,
     random_motion,
 )
-from moving_object_detector.training.boxes import random_boxes
+from moving_object_detector.training.stages import random_boxes
 
 SIZE = (128, 256)
 

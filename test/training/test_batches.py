@@ -4,12 +4,12 @@ import pytest
 from toys import Numbers
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.batches import batches
 from moving_object_detector.training.distributed import Processes
+from moving_object_detector.training.stage import Setup
 
 
-def items(*arguments, **options):
-    return [batch.tolist() for batch in batches(Numbers(), *arguments, **options)]
+def items(first, steps, batch, group, workers=0):
+    return [batch.tolist() for batch in Setup(group, workers=workers).batches(Numbers(), first, steps, batch)]
 
 
 def test_a_batch_is_a_function_of_the_step():
@@ -27,7 +27,7 @@ def test_processes_share_a_batch_without_overlap():
 @pytest.mark.parametrize('rank', [0, 1, 2, 3])
 def test_a_batch_that_cannot_be_shared_is_told_in_every_process(rank):
     with pytest.raises(UserError, match='a batch of 6 cannot be shared evenly by 4 processes'):
-        batches(Numbers(), 0, 3, 6, Processes(rank, 4))
+        Setup(Processes(rank, 4)).batches(Numbers(), 0, 3, 6)
 
 
 def test_worker_processes_bring_the_same_in_the_same_order():

@@ -11,10 +11,10 @@ import torch
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-from moving_object_detector.training.cached_pairs import CachedPairs, PairOptions
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 
 SIZE = (64, 128)
-OPTIONS = PairOptions(size=(48, 96))
+OPTIONS = CachedOptions(size=(48, 96))
 
 
 class MemoryClip:
@@ -46,7 +46,7 @@ def numbered(name, frames, gaps=tuple(gap for gap in range(-5, 6) if gap), size=
     return MemoryClip(name, images, lambda _, gap: np.full((2, *size), gap, np.float32), gaps)
 
 
-PLAIN = PairOptions(size=(8, 8), least_crop=1.0, flips=False)
+PLAIN = CachedOptions(size=(8, 8), least_crop=1.0, flips=False)
 
 
 @pytest.fixture(scope='module')
@@ -115,7 +115,7 @@ def test_views_are_mirrored_both_ways_and_the_flow_with_them():
     clip = MemoryClip(
         'corner', [picture] * 3, lambda *_: np.stack((np.full((16, 16), 1), np.full((16, 16), 2))).astype(np.float32)
     )
-    options = PairOptions(size=(16, 16), least_crop=1.0)
+    options = CachedOptions(size=(16, 16), least_crop=1.0)
     kinds = Counter()
     for k in range(200):
         image, flow, _ = CachedPairs([clip], 4, options)[k]
@@ -233,7 +233,7 @@ def test_an_item_takes_milliseconds():
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (128, 256, 3), np.uint8) for _ in range(6)]
     flow = rng.normal(0, 3, (2, 128, 256)).astype(np.float16)
-    pairs = CachedPairs([MemoryClip('clip', images, lambda *_: flow)], 1, PairOptions(second_gap=True))
+    pairs = CachedPairs([MemoryClip('clip', images, lambda *_: flow)], 1, CachedOptions(second_gap=True))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     durations = []

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import partial
-
 import pytest
 import torch
 from torch.utils.data import default_collate
@@ -10,12 +7,11 @@ from torch.utils.data import default_collate
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.training.cached_pairs import CachedPairs, PairOptions
-from moving_object_detector.training.collapse import revive
 from moving_object_detector.training.config import GameConfig
-from moving_object_detector.training.distributed import Processes
-from moving_object_detector.training.game import Game, candidate_steps, guess
+from moving_object_detector.training.game import Game, candidate_steps, guess, revive
 from moving_object_detector.training.losses import motion_units
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs
+from moving_object_detector.training.stage import Setup
 
 SIZE = (32, 64)
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -29,21 +25,17 @@ def players():
 
 @pytest.fixture
 def make_game(players, exact_clip):
-    def make(candidate=lambda step, network: None, candidates=1, precision=None, **options):
+    def make(candidate=lambda step, network: None, candidates=1, precision='float32', **options):
         config = GameConfig(**{'steps': 40, 'batch': 2, 'learning_rate': 1e-3, **options})
-        pairs = CachedPairs([exact_clip], 1, PairOptions(SIZE, 2, second_gap=config.consistency > 0))
-        autocast = partial(torch.autocast, 'cpu', precision) if precision else nullcontext
-        return Game(
-            *players, pairs, config, flow_input='residual', seed=1, group=Processes(), device=torch.device('cpu'),
-            workers=0, autocast=autocast, candidate=candidate, candidates=candidates,
-        )  # fmt: skip
+        pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2, second_gap=config.consistency > 0))
+        return Game(Setup(precision=precision), players, pairs, config, 'residual', candidate, candidates)
 
     return make
 
 
 @pytest.fixture(scope='session')
 def batch(exact_clip):
-    pairs = CachedPairs([exact_clip], 5, PairOptions(SIZE, 2, second_gap=True))
+    pairs = CachedPairs([exact_clip], 5, CachedOptions(SIZE, 2, second_gap=True))
     return default_collate([pairs[0], pairs[1]])
 
 
@@ -85,7 +77,7 @@ def test_each_player_lowers_its_own_loss(make_game, batch, form):
         {'consistency': 0.5},
         {'adversarial': 0.0, 'parametric': 1.0},
         {'loss': 'paper', 'target': 'residual', 'parametric': 0.5, 'consistency': 0.5},
-        {'precision': torch.bfloat16},
+        {'precision': 'bfloat16'},
     ],
     ids=str,
 )
@@ -106,7 +98,7 @@ def test_every_form_runs(make_game, players, batch, options):
 def test_mixed_precision_leaves_the_fit_of_the_camera_alone(make_game, players, batch):
     """The mask of mixed precision is that of full precision to within the networks' rounding."""
     image, flow = batch[:2]
-    masks = [make_game(precision=precision)._mask(players[0], image, flow) for precision in (None, torch.bfloat16)]
+    masks = [make_game(precision=precision)._mask(players[0], image, flow) for precision in ('float32', 'bfloat16')]
     exact = players[0](image, prepare_flow(flow, 'residual').flow)
     assert torch.equal(masks[0], exact)
     assert masks[1].dtype == torch.float32
@@ -146,7 +138,7 @@ def test_the_average_begins_with_what_the_stages_before_have_left(make_game, pla
         for parameter in players[0].parameters():
             parameter.add_(1.0)
     game.step(0, batch)
-    assert len(seen) == 2
+    assert len(seen) == 2  # before the first step, and after the last
     assert all(torch.equal(candidate, weights(players[0])) for candidate in seen)
 
 

@@ -14,9 +14,9 @@ from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.networks.weights import load_network
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.ideal import ideal_masks, ideal_scores, run_ideal
-from moving_object_detector.training.ideal_pairs import IdealPairs, annotated_frames, constant_flows
 from moving_object_detector.training.losses import motion_units
+from moving_object_detector.training.pairs import IdealPairs, annotated_frames, constant_flows
+from moving_object_detector.training.run import IDEAL_WARNING, ideal_masks, ideal_scores, run_training
 
 SIZE = (32, 64)
 
@@ -160,12 +160,13 @@ OPTIONS = [
 def test_a_run_says_that_the_truth_was_in_it(davis, tmp_path, capsys):
     config = load_plain_config(TrainConfig(), None, [*OPTIONS, f'data.root={davis}'])
     out = tmp_path / 'new' / 'run'
-    model = run_ideal(config, out, ['--ideal', *OPTIONS])
+    outcome = run_training(config, out, ['--ideal', *OPTIONS], ideal=True)
+    model, told = outcome.model, outcome.told
     printed = capsys.readouterr()
-    assert printed.err.startswith('IDEAL CONDITIONS: the annotations enter this training.')
-    last = re.fullmatch(r'J (\d\.\d{3}) frames 5', printed.out.splitlines()[-1])
-    assert printed.out.splitlines()[-2].startswith('IDEAL CONDITIONS')
-    assert re.search(rf'walk +J {last[1]}', printed.out)
+    assert printed.err.startswith(IDEAL_WARNING)
+    last = re.fullmatch(r'J (\d\.\d{3}) frames 5', told[-1])
+    assert told[-2] == IDEAL_WARNING
+    assert re.search(rf'walk +J {last[1]}', '\n'.join(told))
     card = model.with_suffix('.md').read_text()
     assert 'truth entered this training' in card
     assert 'No annotated frame was used' not in card
@@ -179,4 +180,4 @@ def test_a_run_says_that_the_truth_was_in_it(davis, tmp_path, capsys):
 
 def test_footage_is_needed(tmp_path):
     with pytest.raises(UserError, match=r'--ideal needs annotated footage; give data\.root'):
-        run_ideal(TrainConfig(), tmp_path, [])
+        run_training(TrainConfig(), tmp_path, [], ideal=True)

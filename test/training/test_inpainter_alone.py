@@ -8,7 +8,7 @@ from training_runs import SMALL
 
 from moving_object_detector.networks.weights import load_weights
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.prepare import make_networks
+from moving_object_detector.training.run import make_networks
 from moving_object_detector.training.train import main
 
 ALONE = [*SMALL, 'rendered.steps=0', 'game.steps=0', 'run.threads=0']
@@ -17,9 +17,9 @@ ALONE = [*SMALL, 'rendered.steps=0', 'game.steps=0', 'run.threads=0']
 @pytest.mark.parametrize('on', ['rendered scenes', 'footage'])
 def test_it_leaves_an_inpainter_and_nothing_else(on, footage, tmp_path, capsys):
     more = [f'data.root={footage}'] if on == 'footage' else []
-    assert main(['--out', str(tmp_path), *ALONE, *more]) == 0
+    assert main(['--out', str(tmp_path), '--set', *ALONE, *more]) == 0
     model = tmp_path / 'generator-inpainter.safetensors'
-    assert capsys.readouterr().out.splitlines()[-1] == str(model)
+    assert capsys.readouterr().out.splitlines() == [str(model), str(model.with_suffix('.md'))]
     assert [path.name for path in tmp_path.glob('*.safetensors')] == [model.name]
     found, metadata = load_weights(model, 'inpainter')
     assert (metadata['height'], metadata['width'], metadata['game.target']) == ('32', '64', 'raw')

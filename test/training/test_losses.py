@@ -8,8 +8,7 @@ import torch
 
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.training import losses
-from moving_object_detector.training.collapse import revive
-from moving_object_detector.training.game import guess
+from moving_object_detector.training.game import guess, revive
 from moving_object_detector.training.losses import Guesses
 
 EPSILON = 75 / (192 * 384)  # of the released code, which sums over 192 x 384 pixels

@@ -12,9 +12,9 @@ import torch
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.synthetic.random_scene import SceneOptions, translation
 from moving_object_detector.synthetic.scene import Layer, Scene
-from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs, spoil
+from moving_object_detector.training.pairs import RenderedOptions, RenderedPairs, spoil
 
-OPTIONS = PairOptions(size=(32, 64), scene=SceneOptions(size=(64, 128), textures=4))
+OPTIONS = RenderedOptions(size=(32, 64), scene=SceneOptions(size=(64, 128), textures=4))
 
 
 def same(a, b):
@@ -80,7 +80,7 @@ def known_scene(monkeypatch):
     solid = np.full((20, 20), 255, np.uint8)
     spot = Layer(texture[:20, :20], solid, lambda _: translation(12, 30), moves=True)
     scene = Scene((ground, spot), size)
-    monkeypatch.setattr('moving_object_detector.training.rendered_pairs.random_scene', lambda *_: scene)
+    monkeypatch.setattr('moving_object_detector.training.pairs.random_scene', lambda *_: scene)
     return scene
 
 

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.run import _judged_frames, choose
-from moving_object_detector.training.selection import Judgement, judge, spread_frames
+from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, spread_frames
 
 SIZE = (32, 64)
 
@@ -58,7 +56,7 @@ class Stub(nn.Module):
 
 
 def judged(function, clip=None, frames=((0, 2),), truth=False):
-    return judge(Stub(function), [clip or BoxClip()], frames, SIZE, 'residual', truth=truth)
+    return Judge([clip or BoxClip()], frames, SIZE, 'residual', truth).judge(Stub(function))
 
 
 def where_it_moves(image, flow):
@@ -138,21 +136,24 @@ def test_truth_without_annotations_is_refused():
         choose({'000100': Judgement(0.5, 0.1, None)}, 'truth')
 
 
-def configured(select):
-    from moving_object_detector.common.options import with_values
-
-    return with_values(TrainConfig(), {'run.select': select})
-
-
 def test_truth_without_annotations_is_refused_before_the_training():
     with pytest.raises(UserError, match=r'run\.select is truth, but the footage has no annotations; use agreement'):
-        _judged_frames(configured('truth'), [BoxClip()])
-    assert _judged_frames(configured('truth'), []) == []
+        judged_frames([BoxClip()], 'truth', 60)
 
 
 def test_truth_judges_annotated_frames_alone():
     class Sparse(BoxClip):
         annotations = (None, 'file', None, None, 'file', 'beyond the end')
 
-    assert _judged_frames(configured('truth'), [BoxClip(), Sparse()]) == [(1, 1), (1, 4)]
-    assert len(_judged_frames(configured('agreement'), [BoxClip(), Sparse()])) == 10
+    assert judged_frames([BoxClip(), Sparse()], 'truth', 60) == [(1, 1), (1, 4)]
+    assert len(judged_frames([BoxClip(), Sparse()], 'agreement', 60)) == 10
+
+
+def test_a_picture_of_masks_shows_images_with_them():
+    judge = Judge([BoxClip()], [(0, frame) for frame in range(1, 4)], SIZE, 'residual')
+    picture = judge.draw(Stub(one_place))
+    assert picture.shape == (SIZE[0], 4 * SIZE[1], 3)
+    assert picture.dtype == np.uint8
+    assert (picture[2, 30] == 100).all()
+    assert (picture[8, 16] != 100).any()
+    assert not picture[:, 3 * SIZE[1] :].any()

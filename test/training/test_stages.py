@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from functools import partial
 
 import pytest
 import torch
@@ -17,18 +15,15 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions
-from moving_object_detector.training.cached_pairs import CachedPairs
-from moving_object_detector.training.cached_pairs import PairOptions as CachedOptions
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TrainConfig
 from moving_object_detector.training.distributed import Processes
-from moving_object_detector.training.inpainter_stage import InpainterStage
 from moving_object_detector.training.losses import mask_loss
-from moving_object_detector.training.prepare import make_networks, make_stages
-from moving_object_detector.training.rendered_pairs import PairOptions, RenderedPairs
-from moving_object_detector.training.rendered_stage import RenderedStage, learning_rate
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs, RenderedOptions, RenderedPairs
+from moving_object_detector.training.run import footage_of, make_networks, make_stages
+from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.stages import InpainterStage, RenderedStage, learning_rate
 
 SIZE = (32, 64)
-CPU = torch.device('cpu')
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
@@ -45,13 +40,10 @@ def test_learning_rate_by_hand():
 
 def test_the_generator_learns_from_rendered_scenes():
     """After some steps the loss on pairs that training never saw is lower than that of any constant mask."""
-    options = PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))
+    options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))
     config = with_values(TrainConfig(), {'network.height': SIZE[0], 'network.width': SIZE[1]})
     generator, _ = make_networks(config)
-    stage = RenderedStage(
-        generator, RenderedPairs(1, options), RenderedConfig(steps=40, batch=4), flow_input='residual',
-        group=Processes(), device=CPU, workers=0, autocast=nullcontext,
-    )  # fmt: skip
+    stage = RenderedStage(Setup(), generator, RenderedPairs(1, options), RenderedConfig(steps=40, batch=4), 'residual')
     for step, batch in enumerate(stage.batches(0)):
         stage.step(step, batch)
     stage.load_state_dict(stage.state_dict())
@@ -68,11 +60,8 @@ def test_the_generator_learns_from_rendered_scenes():
 def test_the_rendered_stage_leaves_the_averaged_weights():
     torch.manual_seed(1)
     generator = Generator()
-    stage = RenderedStage(
-        generator, RenderedPairs(1, PairOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))),
-        RenderedConfig(steps=3, batch=1, average=0.5), flow_input='residual', group=Processes(), device=CPU, workers=0,
-        autocast=nullcontext,
-    )  # fmt: skip
+    pairs = RenderedPairs(1, RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4)))
+    stage = RenderedStage(Setup(), generator, pairs, RenderedConfig(steps=3, batch=1, average=0.5), 'residual')
     passed = []
     for step, batch in enumerate(stage.batches(0)):
         stage.step(step, batch)
@@ -83,13 +72,12 @@ def test_the_rendered_stage_leaves_the_averaged_weights():
 
 @pytest.fixture
 def make_inpainter_stage(exact_clip):
-    def make(target='raw', group=None, autocast=nullcontext):
+    def make(target='raw', group=None, precision='float32'):
         torch.manual_seed(2)
         pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2))
-        return InpainterStage(
-            Inpainter(), pairs, InpainterConfig(steps=30, batch=2, learning_rate=1e-3), target=target, seed=1,
-            group=group or Processes(), device=CPU, workers=0, autocast=autocast,
-        )  # fmt: skip
+        setup = Setup(group or Processes(), precision=precision)
+        config = InpainterConfig(steps=30, batch=2, learning_rate=1e-3)
+        return InpainterStage(setup, Inpainter(), pairs, config, target)
 
     return make
 
@@ -103,7 +91,7 @@ def test_the_inpainter_learns_to_fill_boxes(make_inpainter_stage, target):
 
 
 def test_the_inpainter_runs_in_mixed_precision(make_inpainter_stage):
-    stage = make_inpainter_stage(autocast=partial(torch.autocast, 'cpu', torch.bfloat16))
+    stage = make_inpainter_stage(precision='bfloat16')
     exact = make_inpainter_stage()
     batch = next(iter(stage.batches(0)))
     assert float(stage.step(0, batch)['loss']) == pytest.approx(float(exact.step(0, batch)['loss']), rel=0.02)
@@ -112,9 +100,9 @@ def test_the_inpainter_runs_in_mixed_precision(make_inpainter_stage):
 def test_boxes_are_a_function_of_the_step_and_shared_by_processes(make_inpainter_stage):
     alone = make_inpainter_stage()
     shared = [make_inpainter_stage(group=Processes(rank, 2)) for rank in range(2)]
-    together = torch.cat([stage._boxes(7, SIZE) for stage in shared])
-    assert torch.equal(alone._boxes(7, SIZE), together)
-    assert not torch.equal(alone._boxes(8, SIZE), together)
+    together = torch.cat([stage.boxes(7, SIZE) for stage in shared])
+    assert torch.equal(alone.boxes(7, SIZE), together)
+    assert not torch.equal(alone.boxes(8, SIZE), together)
     assert not torch.equal(together[0], together[1])
 
 
@@ -128,7 +116,7 @@ def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, 
     values = {f'{name}__batch': 5 if name == stage else 6 for name in ('rendered', 'inpainter', 'game')}
     networks = (Generator(), Inpainter())
     with pytest.raises(UserError, match='a batch of 5 cannot be shared evenly by 3 processes'):
-        make_stages(configured(**values), networks, [exact_clip], Processes(rank, 3), CPU, lambda step, network: None)
+        make_stages(configured(**values), Setup(Processes(rank, 3)), networks, footage_of([exact_clip]))
 
 
 def test_networks_are_a_function_of_the_seed():

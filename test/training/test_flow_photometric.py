@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moving_object_detector.training.flow.photometric import add_sensor, photographs, tone_table, turn_hue
+from moving_object_detector.training.flow_pairs import add_sensor, photographs, tone_table, turn_hue
 
 
 @pytest.fixture

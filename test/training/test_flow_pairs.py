@@ -7,7 +7,7 @@ import torch
 
 from moving_object_detector.networks.pwcnet import warp
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
-from moving_object_detector.training.flow.pairs import FlowPairOptions, RenderedFlowPairs, _move, _seen
+from moving_object_detector.training.flow_pairs import FlowPairOptions, RenderedFlowPairs, _move, _seen
 
 SIZE = (64, 128)
 

@@ -1,7 +1,11 @@
-"""Pairs of rendered frames with exact flow, made on the fly."""
+"""Pairs for PWC-Net: rendered on the fly with exact flow, and real ones with a teacher's flow from the flow cache.
+
+Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -12,11 +16,66 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 from moving_object_detector.synthetic.scene import Instant
-from moving_object_detector.training.flow.photometric import photographs
+from moving_object_detector.training.augment import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
+from moving_object_detector.training.pairs import Clip
 
 Field = NDArray[np.float32]
+Image = NDArray[np.uint8]
+
+
+def tone_table(rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
+    """Return a table of 256 tones for each of R, G and B: contrast, gamma, brightness and channel gains.
+
+    Strength 1 is as between cameras (contrast 0.6 to 1.4, gamma 0.7 to 1.5, brightness +-0.2, gains 0.8 to 1.2), 0 is
+    no change. The table is (256, 3) uint8.
+    """
+    tones = np.arange(256, dtype=np.float64)[:, None] / 255.0
+    gamma = float(np.exp(strength * rng.uniform(np.log(0.7), np.log(1.5))))
+    contrast = 1.0 + strength * float(rng.uniform(-0.4, 0.4))
+    brightness = strength * float(rng.uniform(-0.2, 0.2))
+    gains = 1.0 + strength * rng.uniform(-0.2, 0.2, 3)
+    tones = ((tones - 0.5) * contrast + 0.5 + brightness) * gains
+    return np.asarray(np.rint(255.0 * tones.clip(0, 1) ** gamma), np.uint8)
+
+
+def turn_hue(image: Image, angle: float) -> Image:
+    """Turn the colours of (H, W, 3) about the grey axis by ``angle`` radians; greys stay."""
+    cosine, sine = np.cos(angle), np.sin(angle) / np.sqrt(3.0)
+    third = (1.0 - cosine) / 3.0
+    turn = np.full((3, 3), third) + np.diag((cosine,) * 3)
+    turn += sine * np.array(((0, -1, 1), (1, 0, -1), (-1, 1, 0)))
+    return np.asarray(cv2.transform(image, turn), np.uint8)
+
+
+def add_sensor(image: Image, rng: np.random.Generator) -> Image:
+    """Blur half of the images, by 0.3 to 1.5 pixels, and add grey noise of up to 5 levels."""
+    if rng.random() < 0.5:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
+    noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(0, 5))
+    grey = cv2.merge((np.rint(noise).astype(np.int16),) * 3)
+    return np.asarray(cv2.add(image, grey, dtype=cv2.CV_8U), np.uint8)
+
+
+def photographs(first: Image, second: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+    """Make two rendered frames look as if photographed: one camera for both, and little things of each.
+
+    Shared are tone and, in a third of the pairs, hue; each frame has its own small change of tone (a camera's
+    automatic exposure) and its own blur and noise.
+    """
+    shared = tone_table(rng, 1.0)
+    angle = float(rng.uniform(-np.pi, np.pi)) if rng.random() < 1 / 3 else 0.0
+    pictures = []
+    for image in (first, second):
+        own = tone_table(rng, 0.15)
+        table = np.stack([own[shared[:, channel], channel] for channel in range(3)], 1)
+        toned = np.asarray(cv2.LUT(image, table[None]), np.uint8)
+        if angle:
+            toned = turn_hue(toned, angle)
+        pictures.append(add_sensor(toned, rng))
+    return pictures[0], pictures[1]
 
 
 class FlowPair(NamedTuple):
@@ -50,7 +109,7 @@ class FlowPairOptions:
 
 
 class RenderedFlowPairs(Dataset[FlowPair]):
-    """Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones."""
+    """Two views of a rendered scene at two times."""
 
     def __init__(self, seed: int, options: FlowPairOptions | None = None) -> None:
         self._seed = seed
@@ -146,3 +205,73 @@ def _seen(
     column = (x.clip(left, left + width - 1) + np.float32(0.5)).astype(np.intp)
     row = (y.clip(top, top + height - 1) + np.float32(0.5)).astype(np.intp)
     return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)
+
+
+class VideoPair(NamedTuple):
+    """Two frames and a teacher's flow from the first to the second; a batch has one more dimension in front."""
+
+    first: Tensor
+    """(3, H, W) uint8 RGB."""
+    second: Tensor
+    """(3, H, W) uint8 RGB."""
+    flow: Tensor
+    """(2, H, W) float32, pixels."""
+
+
+@dataclass(frozen=True)
+class VideoPairOptions:
+    """How a pair is made from a clip."""
+
+    size: tuple[int, int]
+    """(height, width) of the item, pixels."""
+    least_crop: float = 0.6
+    """Least side of a random crop, as a share of the image's; the most is 1."""
+
+
+class VideoFlowPairs(Dataset[VideoPair]):
+    """Two frames of a clip with a teacher's flow.
+
+    Args:
+        clips: Where pairs come from, each frame with all its gaps as likely as any other frame.
+        seed: At least 0.
+        options: How a pair is made.
+
+    Raises:
+        UserError: No clip has a pair.
+
+    """
+
+    def __init__(self, clips: Sequence[Clip], seed: int, options: VideoPairOptions) -> None:
+        self._clips = tuple(clips)
+        self._seed = seed
+        self._options = options
+        self._starts = np.cumsum([0, *(clip.frame_count for clip in self._clips)])
+        if not any(clip.neighbours(frame) for clip in self._clips for frame in range(clip.frame_count)):
+            raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
+
+    def __getitem__(self, index: int) -> VideoPair:
+        rng = np.random.default_rng((self._seed, index))
+        clip, frame, gaps = self._draw(rng)
+        gap = int(rng.choice(gaps))
+        images = torch.stack([_pixels(clip.image(position)) for position in (frame, frame + gap)]).float()
+        flow = torch.from_numpy(np.ascontiguousarray(clip.flow(frame, gap), np.float32))[None]
+        crop = random_crop(rng, (images.shape[2], images.shape[3]), self._options.least_crop)
+        mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
+        images = flip(crop_resize(images, crop, self._options.size), horizontal=mirrored, vertical=upside_down)
+        flow = flip_flow(crop_resize_flow(flow, crop, self._options.size), horizontal=mirrored, vertical=upside_down)
+        first, second = images.round().clamp(0, 255).to(torch.uint8)
+        return VideoPair(first, second, flow[0])
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Clip, int, tuple[int, ...]]:
+        """Draw a frame that has a neighbour."""
+        while True:
+            place = int(rng.integers(self._starts[-1]))
+            number = int(np.searchsorted(self._starts, place, 'right')) - 1
+            clip, frame = self._clips[number], place - int(self._starts[number])
+            gaps = clip.neighbours(frame)
+            if gaps:
+                return clip, frame, gaps
+
+
+def _pixels(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

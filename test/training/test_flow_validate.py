@@ -9,8 +9,8 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.pictures import write_flow
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.training.flow.pairs import FlowPairOptions
-from moving_object_detector.training.flow.validate import (
+from moving_object_detector.training.flow_pairs import FlowPairOptions
+from moving_object_detector.training.flow_validation import (
     Errors,
     Sample,
     average,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from moving_object_detector.training.flow.census import (
+from moving_object_detector.training.flow_losses import (
     census_distance,
     census_loss,
     census_transform,

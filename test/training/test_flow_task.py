@@ -10,15 +10,14 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.synthetic.textures import pooled_texture
-from moving_object_detector.training.distributed import Processes
-from moving_object_detector.training.flow.config import FlowTrainConfig
-from moving_object_detector.training.flow.run import make_task
-from moving_object_detector.training.flow.task import network_input
+from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_cache import cached_clips
+from moving_object_detector.training.flow_run import make_stage
+from moving_object_detector.training.flow_stage import network_input
+from moving_object_detector.training.stage import Setup
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
-CPU = torch.device('cpu')
 TINY = [
     'training.steps=3',
     'training.batch=2',
@@ -55,19 +54,19 @@ def run(task, first, last):
 def test_a_resumed_task_goes_on_to_the_bit(clips):
     """Three steps at a stretch, and two that are saved as a checkpoint and one of another task that loads it."""
     config = tiny('video.batch=1', 'video.census=0.5', 'validation.every=2')
-    whole = make_task(config, clips, Processes(), CPU)
+    whole = make_stage(config, Setup(), clips)
     expected = run(whole, 0, 3)
     assert [set(values) >= {'held_out'} for values in expected] == [False, True, True]
     assert all(
         values.keys() >= {'loss', 'gradient', 'error', 'distillation', 'census', 'smoothness'} for values in expected
     )
 
-    killed = make_task(config, clips, Processes(), CPU)
+    killed = make_stage(config, Setup(), clips)
     assert run(killed, 0, 2) == expected[:2]
     file = io.BytesIO()
     torch.save(killed.state_dict(), file)
     file.seek(0)
-    resumed = make_task(config, clips, Processes(), CPU)
+    resumed = make_stage(config, Setup(), clips)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert run(resumed, 2, 3) == expected[2:]
     model = whole.model()
@@ -78,7 +77,7 @@ def test_a_resumed_task_goes_on_to_the_bit(clips):
 def test_it_learns_a_batch():
     """The same two pairs again and again: the error falls under that of no motion, and the first steps are smooth."""
     config = tiny('training.steps=40', 'training.learning_rate=1e-3', 'training.average=0')
-    task = make_task(config, [], Processes(), CPU)
+    task = make_stage(config, Setup(), [])
     batch = next(iter(task.batches(0)))
     still = float(batch[0].flow.norm(dim=1).mean())
     errors = [float(task.step(step, batch)['error']) for step in range(16)]
@@ -88,7 +87,7 @@ def test_it_learns_a_batch():
 
 
 def test_pictures_show_the_batch():
-    task = make_task(tiny('training.steps=1'), [], Processes(), CPU)
+    task = make_stage(tiny('training.steps=1'), Setup(), [])
     assert task.pictures() == {}
     batch = next(iter(task.batches(0)))
     task.step(0, batch)

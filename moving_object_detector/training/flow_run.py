@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import torch
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import write_atomically
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.training.distributed import Processes, session
-from moving_object_detector.training.flow.card import write_card
-from moving_object_detector.training.flow.config import FlowTrainConfig
-from moving_object_detector.training.flow.network import TrainedPWCNet
-from moving_object_detector.training.flow.pairs import FlowPairOptions, RenderedFlowPairs
-from moving_object_detector.training.flow.task import FlowData, FlowTask, network_input
-from moving_object_detector.training.flow.validate import Sample, average, compare, folder_samples, held_out_samples
-from moving_object_detector.training.flow.video_pairs import VideoFlowPairs, VideoPairOptions
+from moving_object_detector.training.cards import flow_identity, write_flow_card
+from moving_object_detector.training.config import FlowTrainConfig
+from moving_object_detector.training.distributed import session
 from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
+from moving_object_detector.training.flow_pairs import (
+    FlowPairOptions,
+    RenderedFlowPairs,
+    VideoFlowPairs,
+    VideoPairOptions,
+)
+from moving_object_detector.training.flow_stage import FlowData, FlowStage, TrainedPWCNet, network_input
+from moving_object_detector.training.flow_validation import (
+    Sample,
+    average,
+    compare,
+    folder_samples,
+    held_out_samples,
+)
 from moving_object_detector.training.loop import LoopOptions, fit
-from moving_object_detector.training.prepare import flow_fingerprint
+from moving_object_detector.training.run import Outcome, flow_fingerprint
+from moving_object_detector.training.stage import Setup
 
-START_SCENES = 8
+START_SCENES: Final = 8
 """Whose first pairs set the scale of new weights."""
-
-
-def identity(config: FlowTrainConfig) -> dict[str, Any]:
-    """Return what decides the weights, by which a checkpoint knows its run; not how the run is shown or shared out."""
-    plain = dataclasses.asdict(config)
-    plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
-    plain['video'].pop('cache')
-    for name in ('name', 'validation'):
-        plain.pop(name)
-    return plain
 
 
 def pair_options(config: FlowTrainConfig) -> FlowPairOptions:
@@ -99,7 +99,7 @@ def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPW
     return network
 
 
-def make_task(config: FlowTrainConfig, clips: Sequence[CachedClip], group: Processes, device: torch.device) -> FlowTask:
+def make_stage(config: FlowTrainConfig, setup: Setup, clips: Sequence[CachedClip]) -> FlowStage:
     """Return the run's one stage."""
     options = pair_options(config)
     rendered = RenderedFlowPairs(config.run.seed, options)
@@ -110,63 +110,42 @@ def make_task(config: FlowTrainConfig, clips: Sequence[CachedClip], group: Proce
         VideoFlowPairs(clips, config.run.seed, video) if clips else None,
         tuple(held_out_samples(config.run.seed, config.validation.scenes, options)),
     )
-    return FlowTask(network, data, config, group, device)
+    return FlowStage(setup, network, data, config)
 
 
 def _metadata(config: FlowTrainConfig, clips: Sequence[CachedClip]) -> dict[str, str]:
     training = config.training
-    return {
-        'training': 'rendered scenes and video' if clips else 'rendered scenes',
-        'steps': str(training.steps),
-        'batch': str(training.batch),
-        'height': str(training.height),
-        'width': str(training.width),
-        'seed': str(config.run.seed),
-    }
+    about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
+    kind = 'rendered scenes and video' if clips else 'rendered scenes'
+    return {'training': kind, **about, 'seed': str(config.run.seed)}
 
 
-def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Path | None:
-    """Train, or go on with the run that lies in ``out``.
-
-    Args:
-        config: All options.
-        out: Folder of the run.
-        command: The arguments of the program, for the card.
-
-    Returns:
-        The model file; None in a process that does not lead.
-
-    Raises:
-        UserError: Options, footage, files or the folder are wrong, or the training diverged.
-
-    """
+def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Outcome | None:
+    """Train, or go on with the run that lies in ``out``; as ``run.run_training``."""
     # Read now, so that a mistake in them is not found after the training.
     pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
     with session(out, config.run.device, config.run.threads) as (group, device):
         # All batches have one size, for which cuDNN may choose its fastest kernels.
         torch.backends.cudnn.benchmark = device.type == 'cuda'
-        return repaired(lambda: _train(config, out, command, pairs, group, device), alone=group.count == 1)
+        setup = Setup(group, device, config.run.workers, config.run.precision, config.run.seed)
+        return repaired(lambda: _train(config, out, command, pairs, setup), alone=group.count == 1)
 
 
 def _train(
-    config: FlowTrainConfig,
-    out: Path,
-    command: Sequence[str],
-    pairs: Sequence[Sample],
-    group: Processes,
-    device: torch.device,
-) -> Path | None:
-    clips = open_video(config, out, device)
-    task = make_task(config, clips, group, device)
-    fit([task], out, identity(config), LoopOptions(config.run.checkpoint_every, config.run.picture_every), group)
-    if not group.leads:
+    config: FlowTrainConfig, out: Path, command: Sequence[str], pairs: Sequence[Sample], setup: Setup
+) -> Outcome | None:
+    clips = open_video(config, out, setup.device)
+    stage = make_stage(config, setup, clips)
+    loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
+    timings = fit([stage], out, flow_identity(config), loop, setup.group)
+    if not setup.group.leads:
         return None
-    network = task.model()
-    scenes = compare(network, task.held_out, device)
-    measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, device)]
+    network = stage.model()
+    scenes = compare(network, stage.held_out, setup.device)
+    measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, setup.device)]
     model = out / f'{config.name}.safetensors'
-    frames = {clip.name: clip.frame_count for clip in clips}
-    card = write_card(config, command, frames, measured)
+    card = write_flow_card(config, command, {clip.name: clip.frame_count for clip in clips}, measured)
     save_network(network.cpu(), model, _metadata(config, clips))
-    model.with_suffix('.md').write_text(card, encoding='utf-8')
-    return model
+    write_atomically(model.with_suffix('.md'), card.encode())
+    told = [f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured]
+    return Outcome(model, (str(model.with_suffix('.md')), *told), timings)

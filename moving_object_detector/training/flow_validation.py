@@ -19,7 +19,7 @@ from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.media.sources import read_image
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.training.flow.pairs import FlowPairOptions, RenderedFlowPairs
+from moving_object_detector.training.flow_pairs import FlowPairOptions, RenderedFlowPairs
 
 UNKNOWN = 1e9
 """Components beyond it are not known (Middlebury's convention)."""

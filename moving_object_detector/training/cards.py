@@ -1,0 +1,199 @@
+"""Model cards: what a model is, what it was trained on, by which command, how good it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from moving_object_detector.common.options import options_of, value_of
+from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
+from moving_object_detector.training.flow_validation import Errors
+from moving_object_detector.training.selection import Judgement
+
+PATHS: Final = frozenset(
+    {
+        'data.root', 'data.cache', 'flow.model', 'start.model', 'start.inpainter', 'video.root', 'video.cache',
+        'video.teacher_model', 'validation.folder',
+    }
+)  # fmt: skip
+"""Options that say where files are on this machine, which no model or card tells."""
+UNLABELLED: Final = 'No annotated frame was used.'
+
+
+def as_text(config: TrainConfig) -> dict[str, str]:
+    """Return the options as text, for a model file's metadata."""
+    flat = {option.name: str(value_of(config, option.name)) for option in options_of(type(config))}
+    return {name: value for name, value in flat.items() if name not in PATHS}
+
+
+def changed_options(config: object) -> dict[str, Any]:
+    """Return the options that differ from their defaults, by their dotted names, less paths."""
+    return {
+        option.name: value_of(config, option.name)
+        for option in options_of(type(config))
+        if value_of(config, option.name) != option.default and option.name not in PATHS
+    }
+
+
+def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what decides the weights, by which a checkpoint knows its run; not how the run is shown or shared out.
+
+    Args:
+        config: All options.
+        fingerprint: Of the flow. Footage says by its keys what its flow is; rendered pairs have no key.
+        clips: Keys of the clips' content and flow, which say more than where the footage lies.
+
+    """
+    plain = dataclasses.asdict(config)
+    plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
+    plain['flow'] = fingerprint if config.rendered.steps else ''
+    plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision', 'candidates')}
+    plain.pop('name')
+    return plain
+
+
+def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
+    """Return the same of a training of PWC-Net."""
+    plain = dataclasses.asdict(config)
+    plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
+    plain['video'].pop('cache')
+    for name in ('name', 'validation'):
+        plain.pop(name)
+    return plain
+
+
+def _made_with() -> tuple[str, str]:
+    import torch
+
+    return 'made with', f'PyTorch {torch.__version__}, Python {platform.python_version()}'
+
+
+def _card(
+    name: str,
+    rows: Sequence[tuple[str, str]],
+    text: Sequence[str],
+    program: str,
+    command: Sequence[str],
+    config: object,
+) -> str:
+    """Return a card as Markdown: a table of rows, some lines, the command, the options that were changed."""
+    lines = [f'# {name}.safetensors', '', '| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows)]
+    lines += ['', *text, '', 'Command:', '', f'    ros2 run moving_object_detector {program} {shlex.join(command)}', '']
+    changed = changed_options(config)
+    if changed:
+        lines += [
+            'Options other than the defaults:',
+            '',
+            *(f'    {key}: {value}' for key, value in changed.items()),
+            '',
+        ]
+    return '\n'.join(lines)
+
+
+def _footage(clips: Mapping[str, int]) -> str:
+    return f'{len(clips)} clips, {sum(clips.values())} frames: {", ".join(clips)}'
+
+
+def write_card(
+    config: TrainConfig,
+    command: Sequence[str],
+    clips: Mapping[str, int],
+    judgements: Mapping[str, Judgement],
+    chosen: str,
+    ideal: Mapping[str, float] | None = None,
+) -> str:
+    """Return the card of a generator.
+
+    Args:
+        config: All options of the run.
+        command: The arguments of the command that started it.
+        clips: Names of the clips it was trained on, and their frames.
+        judgements: Of each candidate.
+        chosen: Which candidate became the model.
+        ideal: Where the truth entered the training, J of each clip.
+
+    """
+    network, game = config.network, config.game
+    flow = f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
+    seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow}'
+    rows = [('network', 'mask generator of the CVPR 2019 paper, 1,451,062 parameters, float32'), ('input', seen)]
+    if config.start.model:
+        rows.append(('started from', config.start.model))
+    rows.append(('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, exact masks'))
+    if clips:
+        rows += [
+            ('annotated video' if ideal else 'unlabelled video', _footage(clips)),
+            ('inpainter on boxes', f'{config.inpainter.steps} steps of {config.inpainter.batch} pairs'),
+            ('adversarial game', f'{game.steps} steps of {game.batch} pairs, seed {config.run.seed}'),
+        ]
+    if judgements:
+        rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
+    rows.append(_made_with())
+    if ideal:
+        text = ['**The truth entered this training** (ideal conditions, table 1 of the paper). Not for use.', '']
+        text += [
+            f'Mean J under ideal conditions: {sum(ideal.values()) / len(ideal):.3f}',
+            '',
+            '| clip | J |',
+            '|---|---|',
+        ]
+        text += [f'| {name} | {score:.3f} |' for name, score in ideal.items()]
+    elif config.run.select == 'truth' and clips:
+        text = ['**Annotations chose this model** among its candidates (run.select=truth).']
+    else:
+        text = [UNLABELLED]
+    if judgements:
+        text += ['', '| candidate | agreement between gaps | empty masks | J of the average |', '|---|---|---|---|']
+        for name, judged in judgements.items():
+            overlap = 'not looked at' if judged.jaccard is None else f'{judged.jaccard:.3f}'
+            text.append(f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} | {overlap} |')
+    return _card(config.name, rows, text, 'train', command, config)
+
+
+def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Mapping[str, int]) -> str:
+    """Return the card of an inpainter that was trained alone, on clips or, without any, on rendered scenes."""
+    stage, flow = config.inpainter, f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
+    target = "flow without the camera's motion" if config.game.target == 'residual' else 'flow'
+    rendered = 'scenes rendered by this package (`synthetic/`), nothing else'
+    rows = [
+        ('network', 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'),
+        ('input', f'{config.network.height}x{config.network.width} RGB in [-0.5, 0.5]; {target} by {flow}'),
+        ('trained on', f'unlabelled video, {_footage(clips)}' if clips else rendered),
+        ('objective', 'Charbonnier error of the flow under random boxes'),
+        ('steps', f'{stage.steps} of {stage.batch} pairs, Adam {stage.learning_rate:g}, seed {config.run.seed}'),
+        _made_with(),
+    ]
+    return _card(f'{config.name}-inpainter', rows, [UNLABELLED], 'train', command, config)
+
+
+def write_flow_card(
+    config: FlowTrainConfig, command: Sequence[str], clips: Mapping[str, int], measured: Sequence[Errors]
+) -> str:
+    """Return the card of a flow network with its end-point errors."""
+    training, video = config.training, config.video
+    pairs = f'{training.steps} steps of {training.batch} at {training.height}x{training.width}, seed {config.run.seed}'
+    rows = [
+        ('network', 'PWC-Net (DenseNet decoder, context network), 9,374,340 parameters, float32'),
+        ('input', 'BGR in [0, 1], height and width multiples of 64'),
+        ('rendered pairs', f'{pairs}; exact flow, no real image'),
+    ]
+    if config.start.model:
+        rows.append(('started from', config.start.model.rsplit('/', 1)[-1]))
+    if clips:
+        rows.append(('unlabelled video', f'{video.batch} pairs a step of {_footage(clips)}'))
+        if video.distillation:
+            rows.append(('teacher', f'{video.teacher} at {video.height}x{video.width}, weight {video.distillation:g}'))
+        if video.census:
+            rows.append(('census', f'weight {video.census:g}, smoothness {video.smoothness:g} of it'))
+    name, versions = _made_with()
+    rows.append((name, f'{versions}, {config.run.precision}'))
+    return _card(config.name, rows, error_table(measured), 'train flow', command, config)
+
+
+def error_table(measured: Sequence[Errors]) -> list[str]:
+    """Return end-point errors as the lines of a Markdown table."""
+    lines = ['| end-point error, pixels | this network | DIS medium | nothing moves |', '|---|---|---|---|']
+    return lines + [f'| {row.name} | {row.network:.2f} | {row.dis:.2f} | {row.still:.2f} |' for row in measured]

@@ -1,0 +1,229 @@
+"""PWC-Net as it is trained, and its training as a stage of the loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
+from moving_object_detector.networks.resize import resize_flow
+from moving_object_detector.training.config import FlowTrainConfig
+from moving_object_detector.training.flow_losses import (
+    census_loss,
+    end_point_error,
+    matching_loss,
+    multi_scale_error,
+    one_cycle,
+    smoothness,
+)
+from moving_object_detector.training.flow_pairs import FlowPair, VideoPair
+from moving_object_detector.training.flow_validation import Sample, mean_error
+from moving_object_detector.training.pictures import flow_picture
+from moving_object_detector.training.stage import Setup, Stage, averaged
+
+FLOW_LAYERS: Final = ('predict_flow', 'deconv', 'dc_conv7')
+"""They stay in float32: bfloat16 has 8 bits, so a flow of 40 pixels would come in steps of a quarter of a pixel."""
+STILL: Final = 0.01
+"""Scale of new weights that give flow; as PWC-Net draws them the first flow is some 30 pixels of noise."""
+LEAST_DEVIATION: Final = 1e-3
+"""A channel that is the same everywhere is not blown up."""
+
+
+class TrainedPWCNet(PWCNet):
+    """PWC-Net as it is trained; under autocast the layers that give flow compute in float32.
+
+    Without autocast it is PWC-Net to the bit; parameters and their names are the same.
+    """
+
+    def _apply_layer(self, name: str, x: Tensor) -> Tensor:
+        if not name.startswith(FLOW_LAYERS):
+            return super()._apply_layer(name, x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super()._apply_layer(name, x.float())
+
+    def _dense(self, level: int, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            # Concatenated with float32 flow all of it has become float32, and would stay so through the decoder.
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return super()._dense(level, x)
+
+    @torch.no_grad()
+    def start(self, images: Tensor) -> None:
+        """Prepare new weights for learning.
+
+        On the images given each channel of the pyramid comes to have mean 0 and variance 1 before its activation
+        (after Mishkin and Matas, ICLR 2016): as PWC-Net draws its weights, features are mostly the image's brightness,
+        and the cost volume of level 2 tells no more of the motion than chance. The layers that give flow begin with
+        nearly none, so that the first warps leave features where they are.
+
+        Args:
+            images: (B, 3, H, W), as :meth:`forward` takes them.
+
+        """
+        layers = [module for name, module in self.named_modules() if re.fullmatch(r'conv[1-6](a|aa|b)\.0', name)]
+        hooks = [layer.register_forward_hook(_standardise) for layer in layers]
+        self.pyramid(images)
+        for hook in hooks:
+            hook.remove()
+        for name, parameter in self.named_parameters():
+            if name.startswith(('predict_flow', 'dc_conv7')):
+                parameter.mul_(STILL)
+
+    def plain(self) -> PWCNet:
+        """Return a PWC-Net with copies of these weights, on the CPU."""
+        network = PWCNet()
+        network.load_state_dict({name: tensor.detach().cpu() for name, tensor in self.state_dict().items()})
+        return network
+
+
+def _standardise(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Normalise a layer, and what it gave, by its output statistics."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    deviation, mean = torch.std_mean(output, (0, 2, 3))
+    deviation = deviation.clamp_min(LEAST_DEVIATION)
+    layer.weight.div_(deviation[:, None, None, None])
+    layer.bias.copy_((layer.bias - mean) / deviation)
+    return (output - mean[:, None, None]) / deviation[:, None, None]
+
+
+@dataclass(frozen=True)
+class FlowData:
+    """What is learnt from and measured on."""
+
+    rendered: Dataset[FlowPair]
+    video: Dataset[VideoPair] | None
+    """None where there is no footage."""
+    held_out: tuple[Sample, ...]
+
+
+def network_input(image: Tensor) -> Tensor:
+    """Turn uint8 RGB (B, 3, H, W) into what PWC-Net takes: BGR in [0, 1], channels last."""
+    return (image.flip(1).float() / 255.0).contiguous(memory_format=torch.channels_last)
+
+
+class FlowStage(Stage):
+    """Trains PWC-Net; the moving average of its weights is :attr:`model`.
+
+    Args:
+        setup: Where and how it computes.
+        network: Changed in place.
+        data: Rendered pairs, real pairs, held-out pairs.
+        config: All options.
+
+    """
+
+    name = 'flow'
+
+    def __init__(self, setup: Setup, network: TrainedPWCNet, data: FlowData, config: FlowTrainConfig) -> None:
+        training = config.training
+        super().__init__(setup, training.steps, training.batch, data.rendered)
+        setup.place(network)
+        self._data = data
+        self._config = config
+        self._network = network
+        self._average = averaged(network, training.average)
+        self.networks = {'network': network, 'averaged': self._average}
+        self.optimisers = {
+            'network': torch.optim.AdamW(
+                network.parameters(), training.learning_rate, weight_decay=training.weight_decay
+            )
+        }
+        self._shown: dict[str, Tensor] = {}
+
+    @property
+    def held_out(self) -> tuple[Sample, ...]:
+        """The rendered pairs that training never sees."""
+        return self._data.held_out
+
+    def model(self) -> PWCNet:
+        """Return the averaged weights, on the CPU."""
+        return cast('TrainedPWCNet', self._average.module).plain()
+
+    def batches(self, first_step: int) -> Iterator[tuple[FlowPair, VideoPair | None]]:
+        """Return an iterator over batches of rendered pairs, each with a batch of real pairs."""
+        rendered = super().batches(first_step)
+        if self._data.video is None:
+            return zip(rendered, repeat(None))
+        # Reading from the cache takes little beside rendering.
+        few = -(-self.setup.workers // 4)
+        real = self.setup.batches(self._data.video, first_step, self.steps, self._config.video.batch, few)
+        return zip(rendered, real, strict=True)
+
+    def step(self, step: int, batch: tuple[FlowPair, VideoPair | None]) -> Mapping[str, float | Tensor]:
+        """Update the network."""
+        rendered = FlowPair(*self.setup.sent(batch[0]))
+        video = VideoPair(*self.setup.sent(batch[1])) if batch[1] is not None else None
+        training = self._config.training
+        for options in self.optimisers['network'].param_groups:
+            options['lr'] = one_cycle(step, self.steps, training.learning_rate)
+        terms = self._terms(step, rendered, video)
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        norm = self.update(loss, 'network', training.clip)
+        self._average.update_parameters(self._network)
+        values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
+        values['error'] = end_point_error(self._shown['flow'], self._shown['truth']).mean()
+        values.update({name: value.detach() for name, (_, value) in terms.items() if name != 'rendered'})
+        done = step + 1
+        if done % self._config.validation.every == 0 or done == self.steps:
+            values['held_out'] = mean_error(self._average.module, self._data.held_out, self.setup.device)
+        return values
+
+    def _terms(self, step: int, rendered: FlowPair, video: VideoPair | None) -> dict[str, tuple[float, Tensor]]:
+        """Return weight and value of each term of the loss."""
+        parts = [rendered] if video is None else [rendered, video]
+        first, second = (network_input(torch.cat([part[place] for part in parts])) for place in (0, 1))
+        count = rendered.first.shape[0]
+        options = self._config.video
+        with self.setup.autocast():
+            pyramids = self._network.pyramid(first), self._network.pyramid(second)
+            levels = self._network.decode_levels(*pyramids)
+            back: Tensor | None = None
+            if video is not None and options.census > 0:
+                real1, real2 = ([level[count:] for level in pyramid] for pyramid in pyramids)
+                back = self._network.decode(real2, real1)
+        terms = {'rendered': (1.0, multi_scale_error([level[:count] for level in levels], rendered.flow))}
+        matching = self._config.training.matching * (1 - step / self.steps)
+        if matching > 0:
+            one, other = ([level[:count] for level in pyramid] for pyramid in pyramids)
+            terms['matching'] = (matching, matching_loss(one, other, rendered.flow, rendered.seen))
+        self._show(rendered, levels[0][:count])
+        if video is None:
+            return terms
+        if options.distillation > 0:
+            terms['distillation'] = (
+                options.distillation,
+                multi_scale_error([level[count:] for level in levels], video.flow),
+            )
+        if back is not None:
+            terms |= self._census_terms(first[count:], second[count:], levels[0][count:], back)
+        return terms
+
+    def _census_terms(
+        self, first: Tensor, second: Tensor, forward: Tensor, backward: Tensor
+    ) -> dict[str, tuple[float, Tensor]]:
+        size = (first.shape[-2], first.shape[-1])
+        # resize_flow takes vectors in pixels of the small field.
+        there, back = (resize_flow(flow.float() * (FLOW_DIVISOR / 4), size) for flow in (forward, backward))
+        first, second = first.flip(1), second.flip(1)
+        weight = self._config.video.census
+        census = (census_loss(first, second, there, back) + census_loss(second, first, back, there)) / 2
+        smooth = (smoothness(there, first) + smoothness(back, second)) / 2
+        return {'census': (weight, census), 'smoothness': (weight * self._config.video.smoothness, smooth)}
+
+    def _show(self, pair: FlowPair, flow: Tensor) -> None:
+        full = resize_flow(flow.detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
+        self._shown = {'first': pair.first, 'second': pair.second, 'flow': full, 'truth': pair.flow}
+
+    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Return a picture of the last batch's first pairs."""
+        return {'pairs': flow_picture(**self._shown)} if self._shown else {}

@@ -1,0 +1,299 @@
+"""Training pairs: from real video through the flow cache, rendered on the fly, or ideal ones from annotations.
+
+Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones. An item begins with
+image (3, H, W) in [-0.5, 0.5] and flow (2, H, W) in pixels of that size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.datasets.annotations import Annotation
+from moving_object_detector.datasets.layouts import ClipFiles
+from moving_object_detector.flow.base import FlowBackend
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.upload import centred, network_image
+from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.synthetic.flight import FlightOptions, flight
+from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
+from moving_object_detector.training.augment import (
+    crop_resize,
+    crop_resize_flow,
+    flip,
+    flip_flow,
+    global_motion,
+    random_crop,
+    random_motion,
+)
+from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE
+
+MOST_IDEAL: Final = 600
+"""Annotated frames that are kept in memory, evenly spread."""
+LARGEST_IDEAL: Final = 1.0
+"""Each component of an ideal flow is uniform within plus and minus this, motion units (an eighth of the width)."""
+
+
+class Clip(Protocol):
+    """A clip with flows between its frames: ``flow_cache.CachedClip``, or one whose flow is exact."""
+
+    @property
+    def name(self) -> str:
+        """What the clip is called."""
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames it has."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return a frame, (H, W, 3) RGB."""
+
+    def flow(self, index: int, gap: int) -> NDArray[np.float32]:
+        """Return the flow from a frame to the one ``gap`` frames later, (2, H, W), pixels."""
+
+    def neighbours(self, index: int) -> tuple[int, ...]:
+        """Return the gaps whose flow there is for a frame."""
+
+    def annotation(self, index: int) -> NDArray[np.bool_] | None:
+        """Return where the truth has an object, (H, W) of its own size; for scoring alone."""
+
+
+@dataclass(frozen=True)
+class CachedOptions:
+    """How a pair is made from a clip."""
+
+    size: tuple[int, int] = (96, 192)
+    """(height, width) of the item, pixels."""
+    largest_gap: int = 5
+    """Frames between the two images, uniform among those up to this, of either sign, that the clip has."""
+    least_crop: float = 0.6
+    """Least side of a random crop, as a share of the image's; the most is 1."""
+    flips: bool = True
+    """Whether a pair may be mirrored, left to right and upside down, each half of the time."""
+    global_motion: float = 0.0
+    """Standard deviation of random camera motion added to the flow, as a share of the width."""
+    second_gap: bool = False
+    """Whether an item has a second flow, of the same frame and view to another neighbour."""
+
+
+class CachedPairs(Dataset[tuple[Tensor, ...]]):
+    """Items go on with (clip, frame, gap) as int64 (3,), and with ``second_gap`` with the flow of another gap.
+
+    Args:
+        clips: Where pairs come from, each in proportion to how many it has.
+        seed: At least 0.
+        options: How a pair is made.
+
+    Raises:
+        UserError: No clip has a pair.
+
+    """
+
+    def __init__(self, clips: Sequence[Clip], seed: int, options: CachedOptions | None = None) -> None:
+        self._clips = tuple(clips)
+        self._seed = seed
+        self._options = options or CachedOptions()
+        # Frames without a neighbour are never drawn.
+        self._frames = [np.array([i for i in range(clip.frame_count) if self._gaps(clip, i)]) for clip in self._clips]
+        pairs = [
+            sum(len(self._gaps(clip, int(i))) for i in frames)
+            for clip, frames in zip(self._clips, self._frames, strict=True)
+        ]
+        if not any(pairs):
+            raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
+        self._shares = np.array(pairs) / sum(pairs)
+
+    def _gaps(self, clip: Clip, index: int) -> list[int]:
+        return [gap for gap in clip.neighbours(index) if 0 < abs(gap) <= self._options.largest_gap]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        options = self._options
+        rng = np.random.default_rng((self._seed, index))
+        number = int(rng.choice(len(self._clips), p=self._shares))
+        clip = self._clips[number]
+        frame = int(rng.choice(self._frames[number]))
+        gaps = rng.permutation(self._gaps(clip, frame)).tolist()
+        chosen = gaps[:1] if not options.second_gap else (gaps * 2)[:2]
+        pixels = torch.from_numpy(np.ascontiguousarray(clip.image(frame))).permute(2, 0, 1)[None]
+        flows = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in chosen])).float()
+        crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
+        mirrored, upside_down = (bool(draw < 0.5) and options.flips for draw in rng.random(2))
+        image = flip(crop_resize(pixels.float(), crop, options.size), horizontal=mirrored, vertical=upside_down)
+        flows = flip_flow(crop_resize_flow(flows, crop, options.size), horizontal=mirrored, vertical=upside_down)
+        if options.global_motion > 0:
+            flows = global_motion(flows, random_motion(rng, len(chosen), options.size, options.global_motion))
+        return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
+
+
+@dataclass(frozen=True)
+class RenderedOptions:
+    """How a rendered pair is made."""
+
+    size: tuple[int, int] = (96, 192)
+    """(height, width) of the generator's input, pixels."""
+    largest_gap: int = 5
+    """Frames between the two images, uniform in 1..largest_gap, of either sign."""
+    empty_share: float = 0.1
+    """Share of scenes in which nothing moves on its own."""
+    image_dropout: float = 0.2
+    """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    flights: float = 0.0
+    """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
+    still_flights: float = 1 / 3
+    """Share of flights in which nothing moves on its own."""
+
+
+def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Add what a real camera adds: blur, exposure drift and sensor noise; uint8 (H, W, 3) to the same."""
+    if rng.random() < 0.5:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
+    noise = rng.normal(0, float(rng.uniform(0, 5)), (*image.shape[:2], 1))
+    return np.asarray(np.clip(image * float(rng.uniform(0.95, 1.05)) + noise, 0, 255), np.uint8)
+
+
+_Rendered = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
+"""Two images, and the mask of the first."""
+
+
+class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Items end with the exact mask (1, H, W) in [0, 1]; the flow is as the detector would estimate it.
+
+    Args:
+        seed: At least 0.
+        options: How a pair is made.
+        make_flow: Makes the estimator of the flow, once in each process; by default DIS at the scene's size.
+
+    """
+
+    def __init__(
+        self, seed: int, options: RenderedOptions | None = None, make_flow: Callable[[], FlowBackend] | None = None
+    ) -> None:
+        self._seed = seed
+        self._options = options or RenderedOptions()
+        self._make_flow = make_flow or partial(DisFlow, self._options.scene.size)
+        self._flow: FlowBackend | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An estimator, once made, cannot be sent to another process.
+        return {**self.__dict__, '_flow': None}
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        options = self._options
+        key = (self._seed, index)
+        rng = np.random.default_rng((*key, 1))
+        draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
+        first, second, mask = draws(key, rng)
+        # Made where it is used: a network is not sent to the processes that render.
+        backend = self._flow = self._flow or self._make_flow()
+        flow = backend.estimate([backend.features(first)], [backend.features(second)], options.size)[0]
+        image = network_image(first, options.size)
+        if rng.random() < options.image_dropout:
+            image = torch.zeros_like(image)
+        item = image, flow, torch.from_numpy(resize_image(mask.astype(np.float32), options.size))[None]
+        if rng.random() < 0.5:
+            sign = torch.tensor((-1.0, 1.0))[:, None, None]
+            item = item[0].flip(2), item[1].flip(2) * sign, item[2].flip(2)
+        return item
+
+    def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:
+        time = float(rng.uniform(0, latest))
+        return time, time + int(rng.integers(1, self._options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+
+    def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
+        options = self._options
+        empty = rng.random() < options.empty_share
+        scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
+        time, target = self._times(rng, 20)
+        noise_seed = int(rng.integers(2**31))
+        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
+        second = spoil(scene.image(target), np.random.default_rng((noise_seed, 1)))
+        return first, second, scene.mask(time)
+
+    def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
+        options = self._options
+        still = bool(rng.random() < options.still_flights)
+        # So short that what moves is in view.
+        scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12))
+        time, target = self._times(rng, 12)
+        return scene.image(time), scene.image(target), scene.mask(time)
+
+
+@dataclass(frozen=True)
+class AnnotatedFrame:
+    """A frame at the networks' size, with its mask."""
+
+    clip: int
+    number: int
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    mask: NDArray[np.bool_]
+    """(H, W)."""
+    annotation: Annotation
+    """At its own size."""
+
+
+def annotated_frames(clips: Sequence[ClipFiles], size: tuple[int, int], most: int = MOST_IDEAL) -> list[AnnotatedFrame]:
+    """Read frames that have an object and a background, about ``most``, evenly spread over clips and in each.
+
+    Raises:
+        UserError: There is none, or a file cannot be read.
+
+    """
+    frames = []
+    for place, clip in enumerate(clips):
+        numbers = [number for number, annotation in enumerate(clip.annotations) if annotation is not None]
+        wanted = {
+            numbers[k] for k in np.linspace(0, len(numbers) - 1, max(most // len(clips), 1)).astype(int) if numbers
+        }
+        for number, frame in enumerate(clip.source() if wanted else ()):
+            annotation = clip.annotations[number] if number in wanted else None
+            if annotation is None:
+                continue
+            image = resize_image(frame.image, size)
+            mask = resize_image(annotation.read().astype(np.float32), size) > 0.5
+            if mask.any() and not mask.all():
+                frames.append(AnnotatedFrame(place, number, np.asarray(image, np.uint8), mask, annotation))
+    if not frames:
+        raise UserError('--ideal needs annotated footage with objects; give data.root=PATH of such a data set')
+    return frames
+
+
+def constant_flows(rng: np.random.Generator, mask: Tensor) -> Tensor:
+    """Return a constant flow inside a mask (1, H, W) and another one outside, (2, H, W) pixels."""
+    height, width = mask.shape[-2:]
+    pixel = UNIT_PIXELS * np.array((width / UNIT_SIZE[1], height / UNIT_SIZE[0]))
+    inside, outside = torch.from_numpy((rng.uniform(-LARGEST_IDEAL, LARGEST_IDEAL, (2, 2)) * pixel).astype(np.float32))
+    return torch.where(mask > 0.5, inside[:, None, None], outside[:, None, None])
+
+
+class IdealPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Views of annotated frames with ideal flow (table 1 of the paper), one constant inside and one outside the mask.
+
+    Items end with (clip, frame, 0), as those of :class:`CachedPairs`.
+    """
+
+    def __init__(self, frames: Sequence[AnnotatedFrame], seed: int, least_crop: float) -> None:
+        self._frames = tuple(frames)
+        self._seed = seed
+        self._least_crop = least_crop
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self._seed, index))
+        frame = self._frames[int(rng.integers(len(self._frames)))]
+        size = (frame.mask.shape[0], frame.mask.shape[1])
+        both = torch.cat((network_image(frame.image, size), torch.from_numpy(frame.mask)[None].float()))[None]
+        mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
+        view = crop_resize(both, random_crop(rng, size, self._least_crop), size)
+        view = flip(view, horizontal=mirrored, vertical=upside_down)[0]
+        return view[:3], constant_flows(rng, view[3:]), torch.tensor((frame.clip, frame.number, 0))

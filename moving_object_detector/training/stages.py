@@ -1,0 +1,137 @@
+"""The stages before the game: the generator on rendered scenes, the inpainter on boxes of real flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from moving_object_detector.flow.egomotion import fit_camera_motion
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.inpainter import Inpainter
+from moving_object_detector.networks.weights import FlowInput
+from moving_object_detector.training.config import InpainterConfig, RenderedConfig
+from moving_object_detector.training.losses import box_loss, mask_loss, motion_units
+from moving_object_detector.training.pictures import game_picture, mask_picture
+from moving_object_detector.training.stage import Setup, Stage, averaged
+
+WEIGHT_DECAY: Final = 1e-4
+LARGEST_NORM: Final = 1.0
+"""To which gradients are clipped."""
+MOST_BOXES: Final = 3
+SIDES: Final = (0.1, 0.6)
+"""Least and greatest side of a box, as a share of the image's."""
+
+
+def learning_rate(step: int, config: RenderedConfig) -> float:
+    """Return the rate of a step: linear rise over 5 % of the stage, then a half cosine down to 1 %."""
+    rise = max(config.steps // 20, 1)
+    if step < rise:
+        return config.learning_rate * (step + 1) / rise
+    share = (step - rise) / max(config.steps - rise, 1)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+class RenderedStage(Stage):
+    """The generator on items of ``RenderedPairs``; it has the averaged weights when the stage has finished."""
+
+    name = 'rendered'
+
+    def __init__(
+        self, setup: Setup, generator: Generator, pairs: Dataset[Any], config: RenderedConfig, flow_input: FlowInput
+    ) -> None:
+        super().__init__(setup, config.steps, config.batch, pairs)
+        self._config = config
+        self._flow_input = flow_input
+        self._average = averaged(generator, config.average)
+        self.networks = {'generator': generator, 'averaged': self._average}
+        self.optimisers = {
+            'generator': torch.optim.AdamW(generator.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
+        }
+        self._seen: dict[str, Tensor] = {}
+
+    def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
+        """Update the generator."""
+        image, flow, truth = self.setup.sent(batch)
+        for options in self.optimisers['generator'].param_groups:
+            options['lr'] = learning_rate(step, self._config)
+        prepared = prepare_flow(flow, self._flow_input).flow
+        with self.setup.autocast():
+            mask = self.networks['generator'](image, prepared)
+        loss = mask_loss(mask.float(), truth)
+        self.update(loss, 'generator', LARGEST_NORM)
+        self._average.update_parameters(self.networks['generator'])
+        self._seen = {'image': image, 'flow': prepared, 'mask': mask.detach(), 'truth': truth}
+        return {'loss': loss.detach()}
+
+    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Return image, flow input, mask and exact mask."""
+        return {'masks': mask_picture(**self._seen)} if self._seen else {}
+
+    def finish(self) -> None:
+        """Take the averaged weights over."""
+        self.networks['generator'].load_state_dict(self._average.module.state_dict())
+
+
+def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) -> Tensor:
+    """Draw masks (B, 1, H, W) that are 1 in one to three boxes; sides and places are uniform, boxes may overlap."""
+    masks = torch.zeros(batch, 1, *size)
+    for mask in masks:
+        for _ in range(int(rng.integers(1, MOST_BOXES + 1))):
+            height, width = (max(round(side * float(rng.uniform(*SIDES))), 1) for side in size)
+            top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
+            mask[0, top : top + height, left : left + width] = 1.0
+    return masks
+
+
+class InpainterStage(Stage):
+    """The inpainter alone, filling random boxes of flow: the game converges much faster after it.
+
+    Args:
+        setup: Where and how it computes.
+        inpainter: Changed in place.
+        pairs: Items begin with image and flow.
+        config: Steps, batch, rate.
+        target: ``raw`` or ``residual``, what is inpainted.
+
+    """
+
+    name = 'inpainter'
+
+    def __init__(
+        self, setup: Setup, inpainter: Inpainter, pairs: Dataset[Any], config: InpainterConfig, target: str
+    ) -> None:
+        super().__init__(setup, config.steps, config.batch, pairs)
+        self._target = target
+        self.networks = {'inpainter': inpainter}
+        self.optimisers = {'inpainter': torch.optim.Adam(inpainter.parameters(), config.learning_rate)}
+        self._seen: dict[str, Tensor] = {}
+
+    def boxes(self, step: int, size: tuple[int, int]) -> Tensor:
+        """Return the boxes of this process's share of a step."""
+        share, seed = self.setup.group.share(self.batch), self.setup.seed
+        return torch.cat([random_boxes(np.random.default_rng((seed, step, place)), 1, size) for place in share])
+
+    def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
+        """Update the inpainter."""
+        image, flow = self.setup.sent(batch[:2])
+        target = motion_units(flow - fit_camera_motion(flow) if self._target == 'residual' else flow)
+        mask = self.boxes(step, (flow.shape[2], flow.shape[3])).to(self.setup.device)
+        with self.setup.autocast():
+            guess = self.networks['inpainter'](image, target * (1.0 - mask), mask)
+        loss = box_loss(target, mask, guess.float())
+        self.update(loss, 'inpainter', LARGEST_NORM)
+        filled = torch.lerp(target, guess.detach().float(), mask)
+        self._seen = {'image': image, 'flow': target, 'mask': mask, 'guessed': filled}
+        return {'loss': loss.detach()}
+
+    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Return image, flow, boxes, filled flow and error."""
+        return {'boxes': game_picture(**self._seen)} if self._seen else {}
