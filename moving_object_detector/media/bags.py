@@ -19,7 +19,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, rate_of
+from moving_object_detector.media.frames import DEFAULT_FPS, LATEST, SECOND, Frame, FrameSource, frame_stamp, rate_of
 from moving_object_detector.media.messages import EncodedImage, decode_message, is_picture
 from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 
@@ -221,7 +221,8 @@ def _stamped(messages: Iterable[tuple[Any, int]]) -> Generator[tuple[Any, int], 
     headers = True
     for message, received in messages:
         stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
-        if headers and stamp:
+        # A time before 1970 is none.
+        if headers and 0 < stamp <= LATEST:
             offset = stamp - received
         waiting.append((message, received))
         if offset is None:
@@ -229,10 +230,10 @@ def _stamped(messages: Iterable[tuple[Any, int]]) -> Generator[tuple[Any, int], 
                 continue
             headers, offset = False, 0
         for waited, arrived in waiting:
-            yield waited, arrived + offset
+            yield waited, min(max(arrived + offset, 1), LATEST)
         waiting.clear()
     for waited, arrived in waiting:
-        yield waited, arrived
+        yield waited, min(max(arrived, 1), LATEST)
 
 
 def _full_name(topic: str) -> str:

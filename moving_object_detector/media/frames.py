@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SECOND = 1_000_000_000
+LATEST = (2**31 - 1) * SECOND
+"""Last time that a ROS header can have, nanoseconds."""
 DEFAULT_FPS = 24.0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, rate_of
+from moving_object_detector.media.frames import DEFAULT_FPS, LATEST, SECOND, Frame, FrameSource, frame_stamp, rate_of
 from moving_object_detector.media.pixels import check_size, resize_image
 
 _HIGHEST_FPS: Final = 1000.0
@@ -115,8 +115,9 @@ class VideoSource(FrameSource):
 
 
 def _time(capture: cv2.VideoCapture) -> int:
-    """Return the time of the frame that was read last, nanoseconds."""
-    return round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+    """Return the time of the frame that was read last, nanoseconds; 0 where the container's makes no sense."""
+    nanoseconds = capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6
+    return round(nanoseconds) if abs(nanoseconds) < LATEST else 0  # nor is what is not a number
 
 
 # x264's constant rate factor 20: no loss that is seen, and about 1 MB for three seconds of 854x480.

@@ -228,6 +228,24 @@ def test_one_stamp_of_zero_does_not_mix_two_clocks(tmp_path, pictures, zeros):
     assert [frame.stamp for frame in source] == [time + 86_400 * 10**9 for time in arrived]
 
 
+@pytest.mark.parametrize('wrong', [-5 * 10**9, -1, (2**31 - 1) * 10**9 + 4 * 10**9])
+def test_times_that_no_header_can_have_are_none(tmp_path, pictures, wrong):
+    """As one of them, and as all; what is written from them must be a bag again."""
+    arrived = [10**9 + k * 50_000_000 for k in range(12)]
+    for name, wrongs in (('one', {3}), ('all', set(range(12)))):
+        messages = []
+        for k, (time, picture) in enumerate(zip(arrived, pictures, strict=True)):
+            message = raw_image(ROS2.types, time, picture)
+            if k in wrongs:
+                sec, nanosec = divmod(wrong, 10**9)
+                message.header.stamp.sec, message.header.stamp.nanosec = min(sec, 2**31 - 1), nanosec
+                if sec > 2**31 - 1:
+                    message.header.stamp.nanosec = 4 * 10**9
+            messages.append((time, message))
+        source = open_source(write_ros2(tmp_path / name, {'/i': (IMAGE, messages)}))
+        assert [frame.stamp for frame in source] == arrived
+
+
 def mono(types, stamp, pixels):
     fields = {'height': pixels.shape[0], 'width': pixels.shape[1], 'encoding': 'mono8', 'is_bigendian': 0}
     return types[IMAGE](header=header(types, stamp), step=pixels.shape[1], data=pixels.reshape(-1), **fields)
