@@ -238,10 +238,6 @@ def test_decay_of_any_length_as_the_official_formula_states_it():
         assert decay(scores.tolist()) == pytest.approx(expected, abs=1e-12)
 
 
-def drawn(*rows):
-    return np.array([[letter == '#' for letter in row] for row in rows])
-
-
 TWO = drawn(
     '##......',
     '##......',
