@@ -108,15 +108,20 @@ class _Topics:
             self._bag.write_image(self._images, stamp, encode_image(frame.image, 'bgr8'), self._frame_id)
         self.frames += 1
 
-    def write_mask(self, path: Path, stamp: int) -> None:
+    def write_mask(self, path: Path, frame: Frame, stamp: int) -> None:
         """Append a mask, 255 on objects; compressed it is a PNG in any case, since a JPEG blurs outlines."""
         import numpy as np
 
+        from moving_object_detector.common.errors import UserError
         from moving_object_detector.datasets.annotations import MaskFiles
         from moving_object_detector.media.codecs import encode_png
         from moving_object_detector.media.messages import encode_image
 
         mask = MaskFiles((path,)).read().astype(np.uint8) * np.uint8(255)
+        height, width = mask.shape
+        if height != width and frame.image.shape[:2] == (width, height):
+            # Frames follow the orientation in their files, masks have none.
+            raise UserError(f'{path}: this mask is {width}x{height}, but its frame {height}x{width}; turn one of them')
         if self._kind:
             self._bag.write_compressed(self._truth, stamp, encode_png(mask), self._frame_id, kind='png')
         else:
@@ -144,7 +149,7 @@ def _make_bag(arguments: argparse.Namespace) -> int:
         for frame, stamp, mask in tqdm(frames, total=total, unit='frame', disable=None):
             topics.write_frame(frame, stamp)
             if mask is not None:
-                topics.write_mask(mask, stamp)
+                topics.write_mask(mask, frame, stamp)
     print(f'{bag.path}: {topics.frames} frames' + (f', {topics.masks} masks' if arguments.masks else ''))
     return 0
 

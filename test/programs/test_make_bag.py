@@ -164,3 +164,10 @@ def test_names_that_are_not_utf8(picture_folder, tmp_path):
         assert (done.returncode, b'Traceback' in done.stderr) == (0, False), done.stderr.decode(errors='replace')
         assert b'fl\\udcfcge' in done.stdout
     assert len(list(open_source(video))) == 12
+
+
+def test_a_mask_that_is_turned_against_its_frame(picture_folder, tmp_path, capsys):
+    (tmp_path / 'masks').mkdir()
+    cv2.imwrite(str(tmp_path / 'masks' / 'frame3.png'), np.full((48, 32), 255, np.uint8))
+    assert main([str(picture_folder), str(tmp_path / 'bag'), '--masks', str(tmp_path / 'masks')]) == 2
+    assert 'frame3.png: this mask is 32x48, but its frame 48x32' in capsys.readouterr().err
