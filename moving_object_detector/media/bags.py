@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from backports import zstd
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -98,6 +97,8 @@ def _reader(path: Path) -> Iterator[AnyReader]:
             # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
             reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
             reader.open()
+        except UserError:
+            raise
         except Exception as error:  # a damaged file makes the parser fail in any way
             raise _unreadable(path, error) from error
         stack.callback(reader.close)
@@ -108,6 +109,10 @@ def _plain(path: Path, stack: ExitStack) -> Path:
     """Return a bag, or what a file that is compressed as a whole holds, in a folder that ``stack`` removes."""
     if path.suffix.lower() not in _COMPRESSED:
         return path
+    try:
+        from backports import zstd  # comes with rosbags from 0.11 on
+    except ImportError:
+        raise UserError(f'{path}: nothing here can decompress it; do it before: zstd -d {path.name}') from None
     plain = Path(stack.enter_context(TemporaryDirectory()), path.stem)
     with zstd.open(path, 'rb') as compressed, plain.open('wb') as file:
         shutil.copyfileobj(compressed, file)
@@ -282,7 +287,6 @@ class BagSource(FrameSource):
         return map(self._frame, count(), self._topic.messages(), repeat(scale))
 
 
-STORAGES = ('mcap', 'sqlite3')
 # Humble's reader takes the quality of service as text; from version 9 on it is a list.
 _METADATA_VERSION: Literal[8] = 8
 
@@ -300,7 +304,7 @@ class BagWriter(AbstractContextManager['BagWriter']):
 
     Args:
         path: The folder; missing parents are made.
-        storage: One of :data:`STORAGES`.
+        storage: ``mcap`` or ``sqlite3``.
         overwrite: Replace a bag that is already there.
 
     Raises:

@@ -11,6 +11,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import cv2
@@ -43,7 +44,8 @@ _suspicious = threading.Event()
 From then on streams are looked through before, which takes as long as decoding them."""
 
 # OpenCV tells by its results what matters here; its own lines would fill the log at a camera's rate.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+with suppress(AttributeError):  # a distribution's OpenCV may be older than this function
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def kind_of(data: bytes) -> str:
