@@ -15,12 +15,12 @@ from moving_object_detector.common.files import file_hash
 from moving_object_detector.evaluation.methods import Prediction
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.evaluation.results import Column
+from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, motion_units
 from moving_object_detector.flow.dis import reduce_flow
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.weights import load_network
-from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE, motion_units, squared
 
 HALF: Final = 0.5
 """Of a pixel: what must come to rest on a place to count."""
@@ -72,7 +72,8 @@ def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
     1 for a part of what surrounds it. Takes u and phi (1, 2, H, W), motion units, and chi (1, 1, H, W), not all 0.
     """
     side = mask.square()
-    error, energy = side * squared(flow - guess), side * (squared(flow) + LEAST_MOTION**2)
+    error = side * (flow - guess).square().sum(1, keepdim=True)
+    energy = side * (flow.square().sum(1, keepdim=True) + LEAST_MOTION**2)
     return max(1.0 - float(error.sum() / energy.sum()), 0.0)
 
 

@@ -1,13 +1,24 @@
-"""What a flow backend is."""
+"""What a flow backend is, and the unit of motion of the losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+# The released code divides flow by 80 pixels of its 640 x 384 input.
+UNIT_SIZE: Final = (384, 640)
+UNIT_PIXELS: Final = 80.0
+
+
+def motion_units(flow: Tensor) -> Tensor:
+    """Express flow (B, 2, H, W), pixels, in units of 80 pixels of an image of 384 x 640, whatever its own size."""
+    height, width = flow.shape[-2:]
+    scale = flow.new_tensor((UNIT_SIZE[1] / width, UNIT_SIZE[0] / height)) / UNIT_PIXELS
+    return flow * scale[:, None, None]
 
 
 class FlowBackend(Protocol):

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from moving_object_detector.detection.refinement import dense_crf
 from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
@@ -21,7 +22,7 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training import losses
 from moving_object_detector.training.config import GameConfig
-from moving_object_detector.training.losses import Guesses, motion_units
+from moving_object_detector.training.losses import Guesses
 from moving_object_detector.training.pictures import game_picture
 from moving_object_detector.training.stage import Setup, Stage, averaged
 

@@ -1,6 +1,6 @@
 """The terms of the adversarial game and what later label-free work added; each a function of tensors.
 
-Flow is in "motion units" here (:func:`motion_units`), masks are (B, 1, H, W) in [0, 1], and every loss of a sample
+Flow is in "motion units" here (`flow.base`), masks are (B, 1, H, W) in [0, 1], and every loss of a sample
 does not depend on the size of its image: sums over pixels are means, and epsilon is per pixel.
 """
 
@@ -13,9 +13,6 @@ from torch import Tensor
 
 from moving_object_detector.flow.egomotion import quadratic_basis
 
-# The released code divides flow by 80 pixels of its 640 x 384 input.
-UNIT_SIZE: Final = (384, 640)
-UNIT_PIXELS: Final = 80.0
 CHARBONNIER: Final = 0.001
 # The released code's 75, a sum over its 192 x 384 pixels.
 EPSILON: Final = 75.0 / (192 * 384)
@@ -30,13 +27,6 @@ class Guesses(NamedTuple):
     """phi(1 - chi, u_in, I): outside the mask, from under it."""
     alone: Tensor | None
     """phi(Omega, 0, I): everywhere, from the image alone; None where the form of the loss has no use for it."""
-
-
-def motion_units(flow: Tensor) -> Tensor:
-    """Express flow (B, 2, H, W), pixels, in units of 80 pixels of an image of 384 x 640, whatever its own size."""
-    height, width = flow.shape[-2:]
-    scale = flow.new_tensor((UNIT_SIZE[1] / width, UNIT_SIZE[0] / height)) / UNIT_PIXELS
-    return flow * scale[:, None, None]
 
 
 def squared(difference: Tensor) -> Tensor:

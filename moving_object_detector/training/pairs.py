@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.layouts import ClipFiles
-from moving_object_detector.flow.base import FlowBackend
+from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.upload import centred, network_image
 from moving_object_detector.media.pixels import resize_image
@@ -36,7 +36,6 @@ from moving_object_detector.training.augment import (
     random_crop,
     random_motion,
 )
-from moving_object_detector.training.losses import UNIT_PIXELS, UNIT_SIZE
 
 MOST_IDEAL: Final = 600
 """Annotated frames that are kept in memory, evenly spread."""

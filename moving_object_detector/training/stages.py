@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig
-from moving_object_detector.training.losses import box_loss, mask_loss, motion_units
+from moving_object_detector.training.losses import box_loss, mask_loss
 from moving_object_detector.training.pictures import game_picture, mask_picture
 from moving_object_detector.training.stage import Setup, Stage, averaged
 

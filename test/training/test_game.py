@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.training.config import GameConfig
 from moving_object_detector.training.game import Game, candidate_steps, guess, revive
-from moving_object_detector.training.losses import motion_units
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.stage import Setup
 

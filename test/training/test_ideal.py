@@ -12,9 +12,9 @@ import torch
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.flow.base import motion_units
 from moving_object_detector.networks.weights import load_network
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.losses import motion_units
 from moving_object_detector.training.pairs import IdealPairs, annotated_frames, constant_flows
 from moving_object_detector.training.run import IDEAL_WARNING, ideal_masks, ideal_scores, run_training
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moving_object_detector.flow.base import motion_units
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.training import losses
 from moving_object_detector.training.game import guess, revive
@@ -33,7 +34,7 @@ def test_motion_units_do_not_depend_on_the_size():
     for height, width in ((384, 640), (96, 192), (100, 80)):
         flow = torch.zeros(2, 2, height, width)
         flow[:, 0], flow[:, 1] = 40 * width / 640, 16 * height / 384
-        units = losses.motion_units(flow)
+        units = motion_units(flow)
         assert torch.allclose(units[:, 0], torch.tensor(0.5))
         assert torch.allclose(units[:, 1], torch.tensor(0.2))
 

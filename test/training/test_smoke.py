@@ -7,13 +7,14 @@ import torch
 from torch.utils.data import default_collate
 
 from moving_object_detector.common.parameter_files import load_plain_config
+from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import load_network
 from moving_object_detector.synthetic.render import main as render
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.game import guess
 from moving_object_detector.training.journal import read_log
-from moving_object_detector.training.losses import generator_loss, motion_units
+from moving_object_detector.training.losses import generator_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.run import open_footage
 from moving_object_detector.training.stage import Setup
