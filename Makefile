@@ -54,8 +54,8 @@ test: check  ## Run all checks: ruff, mypy, import rules, pytest.
 test-fast: check  ## The same without the tests that take long: under three minutes on two cores.
 	@OMP_NUM_THREADS=1 $(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
 
-bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json and bench.png.
-	@$(PROGRAM) moving_object_detector.bench --json bench.json --plot bench.png
+bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json.
+	@$(PROGRAM) moving_object_detector.bench --json bench.json
 
 eval: env  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
 	@case " $$ARGS" in *\ --method*|*\ --predict*) PARAMS= ;; esac; \

@@ -2,7 +2,7 @@
 
 import sys
 
-from moving_object_detector.bench.command import main
+from moving_object_detector.bench import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -30,7 +30,7 @@ REFERENCE: Final = Variant('torch', 'float32')
 EAGER: Final = Variant('eager', 'float32')
 """The network as it is written, called on a whole batch."""
 NAIVE: Final = Variant('naive', 'float32')
-"""The detector without its ring, pair by pair; see :mod:`moving_object_detector.bench.naive`."""
+"""The detector without its ring, pair by pair; see ``tasks.py``."""
 
 INT8: Final = 'int8'
 

@@ -1,36 +1,71 @@
-"""From what was measured to a report that can be stored as JSON."""
+"""From times to figures and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from moving_object_detector.bench.cases import EAGER, NAIVE, REFERENCE, Group
-from moving_object_detector.bench.figures import generator_flops, pwcnet_flops, ratio, share, summary
-from moving_object_detector.bench.rounds import Measured
+from moving_object_detector.bench.cases import EAGER, NAIVE, REFERENCE, Group, Variant
+from moving_object_detector.bench.measure import Measured
+
+PERCENTILES: Final = (('median', 50), ('p95', 95), ('p99', 99))
+QUARTILES: Final = (25, 75)
+TIMES: Final = ('median ms', 'p95', 'p99')
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Return median, p95 and p99 of some times, in milliseconds."""
+    return {name: round(1000 * float(np.percentile(seconds, share)), 2) for name, share in PERCENTILES}
+
+
+def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return how many times longer one thing takes than another, from the seconds of rounds in which both took turns.
+
+    Returns:
+        ``ratio``, of the medians over all rounds, and ``low`` and ``high``, the quartiles of the rounds' own ratios:
+        what disturbs the machine for longer than a round disturbs both alike.
+
+    """
+    whole = np.median(np.concatenate(slow)) / np.median(np.concatenate(fast))
+    own = [np.median(a) / np.median(b) for a, b in zip(slow, fast, strict=True)]
+    low, high = np.percentile(own, QUARTILES)
+    return {'ratio': round(float(whole), 2), 'low': round(float(low), 2), 'high': round(float(high), 2)}
 
 
 def group_report(group: Group, measured: Sequence[Measured]) -> dict[str, Any]:
-    """Return the figures of a group.
-
-    Args:
-        group: What was done.
-        measured: How long it took in each way; at least one.
+    """Return the figures of a group, of which at least one case was measured.
 
     Returns:
-        ``name``, ``kind``, ``pairs``, ``size``, of networks ``gflop``; ``cases``, each with ``variant``, ``engine``
+        ``name``, ``kind``, ``pairs``, ``size``; ``cases``, each with ``variant``, ``engine``
         (with its real precision), ``calls``, ``milliseconds``, ``per second``, ``stages``, ``memory``; and ``ratios``.
 
     """
     first = next((one.facts for one in measured if 'size' in one.facts), measured[0].facts)
     report = {'name': group.name, 'kind': group.kind, **{name: first.get(name) for name in ('pairs', 'size')}}
     report |= {name: first[name] for name in ('window', 'flow') if name in first}
-    report['cases'] = [_case_report(one) for one in measured]
-    if group.kind != 'frame':
-        _add_operations(report, measured)
-    report['ratios'] = _ratios(measured)
+    report['cases'] = [
+        {
+            'variant': str(one.case.variant),
+            'engine': one.facts['engine'],
+            'threads': one.facts['threads'],
+            'rounds': len(one.turns),
+            'calls': len(one.calls),
+            'milliseconds': summary(one.calls),
+            'per second': round(1.0 / float(np.median(one.calls)), 3),
+            'stages': {name: summary(times) for name, times in one.stages.items()},
+            'memory': one.memory,
+        }
+        for one in measured
+    ]
+    report['ratios'] = [
+        {'slow': str(slow.case.variant), 'fast': str(fast.case.variant), **ratio(slow.rounds, fast.rounds)}
+        for slow in measured
+        if slow.case.variant in (NAIVE, EAGER, REFERENCE)
+        for fast in measured
+        if fast is not slow
+    ]
     return report
 
 
@@ -44,52 +79,98 @@ def find_ratio(report: dict[str, Any], slow: str, fast: str) -> dict[str, Any] |
     return next((found for found in report['ratios'] if (found['slow'], found['fast']) == (slow, fast)), None)
 
 
-def _case_report(one: Measured) -> dict[str, Any]:
-    milliseconds = summary(one.calls)
-    return {
-        'variant': str(one.case.variant),
-        'engine': one.facts['engine'],
-        'threads': one.facts['threads'],
-        'rounds': len(one.turns),
-        'calls': len(one.calls),
-        'milliseconds': milliseconds,
-        'per second': round(1.0 / float(np.median(one.calls)), 3),
-        'stages': {name: summary(times) for name, times in one.stages.items()},
-        'memory': one.memory,
-    }
-
-
-def _add_operations(report: dict[str, Any], measured: Sequence[Measured]) -> None:
-    """Add counted operations, the rates reached, and what share they are of the measured rates of matrix products."""
-    size, pairs = tuple(report['size']), report['pairs']
-    if report['kind'] == 'generator':
-        flops = pairs * generator_flops(size)
-    else:
-        pyramid, decoder = pwcnet_flops(size)
-        flops = pyramid + pairs * decoder
-    report['gflop'] = round(flops / 1e9, 2)
-    products = [_product_rate(one) for one in measured]
-    plain = [
-        rate for one, rate in zip(measured, products, strict=True) if one.case.variant.precision == 'float32' and rate
+def markdown(report: dict[str, Any]) -> str:
+    """Return a whole report as Markdown."""
+    frames = [group for group in report['groups'] if group['kind'] == 'frame']
+    networks = [group for group in report['groups'] if group['kind'] != 'frame']
+    before, after = report['load average']
+    versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
+    machine = f'{report["machine"]}; {report["image"]} images'
+    parts = [
+        f'{machine}; load average {before:.1f} before and {after:.1f} after; {report["seconds"]:.0f} s; {versions}'
     ]
-    for case, one, product in zip(report['cases'], measured, products, strict=True):
-        rate = flops / float(np.median(one.calls))
-        case['gflop per second'] = round(rate / 1e9, 1)
-        case['product gflop per second'] = round(product / 1e9, 1) if product else None
-        case['share of product'] = share(rate, product)
-        case['share of float32 product'] = share(rate, max(plain, default=None))
+    if frames:
+        parts += ['**From image message to mask message**', frame_table(frames), *map(headline, frames)]
+        parts += [stage_table(group) for group in frames]
+    parts += [network_table(group) for group in networks]
+    parts += [f'Note: {note}.' for note in report['notes']]
+    if report['skipped']:
+        parts.append('\n'.join(f'- {one["case"]} left out: {one["reason"]}' for one in report['skipped']))
+    return '\n\n'.join(parts)
 
 
-def _product_rate(one: Measured) -> float | None:
-    """Return the rate of the matrix product by the case's engine, operations a second."""
-    return float(one.facts['product flops'] / np.median(one.products)) if one.products else None
-
-
-def _ratios(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    return [
-        {'slow': str(slow.case.variant), 'fast': str(fast.case.variant), **ratio(slow.rounds, fast.rounds)}
-        for slow in measured
-        if slow.case.variant in (NAIVE, EAGER, REFERENCE)
-        for fast in measured
-        if fast is not slow
+def frame_table(groups: Sequence[dict[str, Any]]) -> str:
+    """Return end-to-end figures of several settings."""
+    rows = [
+        [
+            _setting(group),
+            *_figures(group, case),
+            f'{case["per second"]:.3g}',
+            _memory(case),
+            _speedup(group, NAIVE, case),
+            _speedup(group, REFERENCE, case),
+        ]
+        for group in groups
+        for case in group['cases']
     ]
+    return _table(('setting', 'engine', *TIMES, 'frames/s', 'peak MB', 'vs naive', 'vs reference'), rows)
+
+
+def _setting(group: dict[str, Any]) -> str:
+    height, width = group['size'] or ('?', '?')
+    return f'{group["name"]}: {width}x{height}, {group["window"]}' + (f', {group["flow"]}' if 'flow' in group else '')
+
+
+def headline(group: dict[str, Any]) -> str:
+    """Return our fastest beside the reference and the naive pipeline, with the spread of the ratios."""
+    best = fastest(group)
+    said = [f'{group["name"]}: fastest is {best["engine"]}, {best["per second"]:.3g} frames/s']
+    for slow, name in ((REFERENCE, 'our reference (PyTorch float32 through the ring)'), (NAIVE, 'the naive pipeline')):
+        found = find_ratio(group, str(slow), best['variant'])
+        if found:
+            said.append(
+                f'{found["ratio"]}x {name} (quartiles of {best["rounds"]} rounds {found["low"]} to {found["high"]})'
+            )
+    return '; '.join(said)
+
+
+def stage_table(group: dict[str, Any]) -> str:
+    """Return the medians of a setting's stages, in milliseconds."""
+    cases = [case for case in group['cases'] if case['stages']]
+    names = dict.fromkeys(name for case in cases for name in case['stages'])
+    rows = [[name, *(_median(case['stages'].get(name)) for case in cases)] for name in names]
+    rows.append(['**frame**', *(_median(case['milliseconds']) for case in cases)])
+    return _table((f'{group["name"]}, median ms', *(case['engine'] for case in cases)), rows)
+
+
+def network_table(group: dict[str, Any]) -> str:
+    """Return a network's figures."""
+    height, width = group['size']
+    titles = (f'{group["name"]}: {group["pairs"]} pairs of {width}x{height}', *TIMES, 'peak MB', 'vs eager')
+    return _table(
+        titles, [[*_figures(group, case), _memory(case), _speedup(group, EAGER, case)] for case in group['cases']]
+    )
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, ['---'] * len(titles), *rows]
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def _figures(group: dict[str, Any], case: dict[str, Any]) -> list[str]:
+    engine = f'**{case["engine"]}**' if case is fastest(group) else case['engine']
+    return [engine, *(f'{case["milliseconds"][name]:.4g}' for name, _ in PERCENTILES)]
+
+
+def _median(times: dict[str, float] | None) -> str:
+    return f'{times["median"]:.4g}' if times else ''
+
+
+def _memory(case: dict[str, Any]) -> str:
+    memory = case['memory']
+    return f'{memory["resident"]:.0f}' + (f', GPU {memory["gpu"]:.0f}' if 'gpu' in memory else '')
+
+
+def _speedup(group: dict[str, Any], slow: Variant, case: dict[str, Any]) -> str:
+    found = find_ratio(group, str(slow), case['variant'])
+    return f'{found["ratio"]}x ({found["low"]} to {found["high"]})' if found else ''

@@ -9,19 +9,19 @@ import sys
 import pytest
 
 from moving_object_detector.bench import main
-from moving_object_detector.bench.tables import markdown
+from moving_object_detector.bench.report import markdown
 
 SMALL = ['height=32', 'width=64', 'flow.height=48', 'flow.width=96', 'flow.preset=ultrafast', 'refinement.method=none']
 
 
 def test_a_quick_run(picture_folder, tmp_path, capsys):
     """Real processes, two rounds: end to end by the reference and the naive pipeline, and one network alone."""
-    paths = {'json': tmp_path / 'bench.json', 'plot': tmp_path / 'bench.svg'}
+    path = tmp_path / 'bench.json'
     only = ['cpu/naive*', 'cpu/torch-float32', 'generator/eager*', 'generator/torch-float16']
     words = ['--quick', '--input', str(picture_folder), '--frames', '5', '--only', *only, '--set', *SMALL]
-    assert main([*words, '--json', str(paths['json']), '--plot', str(paths['plot'])]) == 0
+    assert main([*words, '--json', str(path)]) == 0
     captured = capsys.readouterr()
-    report = json.loads(paths['json'].read_text())
+    report = json.loads(path.read_text())
     assert captured.out == f'{markdown(report)}\n'
     assert 'elapsed' not in captured.out
     assert 'cpu: 100%' in captured.err
@@ -30,9 +30,6 @@ def test_a_quick_run(picture_folder, tmp_path, capsys):
     generator, frames = report['groups']
     (eager,) = generator['cases']
     assert (generator['pairs'], generator['size']) == (2, [32, 64])
-    rate = generator['gflop'] / eager['milliseconds']['median'] * 1000
-    assert eager['gflop per second'] == pytest.approx(rate, rel=0.02, abs=0.2)
-    assert eager['share of product'] == eager['share of float32 product'] > 0
     naive, reference = frames['cases']
     assert (naive['variant'], reference['variant']) == ('naive float32', 'torch float32')
     for case in (eager, naive, reference):
@@ -53,7 +50,6 @@ def test_a_quick_run(picture_folder, tmp_path, capsys):
     (skipped,) = report['skipped']
     assert skipped['case'] == 'torch float16 on cpu'
     assert skipped['reason'] in captured.out
-    assert paths['plot'].stat().st_size > 1000
 
 
 def test_list(capsys):
@@ -68,8 +64,7 @@ def test_mistakes_are_told(tmp_path, capsys):
     for words, message in (
         (['--input', str(tmp_path / 'none')], 'no such file or folder'),
         (['--set', 'flow.presets=fast'], "there is no option 'flow.presets'"),
-        (['--plot', 'bench.txt'], 'must end in'),
-        (['--config', str(tmp_path / 'none.yaml')], 'cannot be read as a parameter file'),
+        (['--config', str(tmp_path / 'none.yaml')], 'none.yaml'),
         (['--set', f'model={tmp_path / "none.safetensors"}'], 'nothing could be measured: cpu/torch-float32: '),
     ):
         assert main([*quick, *words]) == 2

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.bench.frames import FrameTask, NaiveTask
-from moving_object_detector.bench.naive import NaivePipeline
 from moving_object_detector.bench.suite import random_pwcnet
+from moving_object_detector.bench.tasks import FrameTask, NaivePipeline, NaiveTask
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from moving_object_detector.bench.stopwatch import Stopwatch
+from moving_object_detector.bench.tasks import Stopwatch
 
 
 def test_stages_within_stages():

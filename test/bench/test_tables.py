@@ -1,7 +1,14 @@
 from __future__ import annotations
 
-from moving_object_detector.bench.report import fastest, find_ratio
-from moving_object_detector.bench.tables import frame_table, headline, markdown, network_table, stage_table
+from moving_object_detector.bench.report import (
+    fastest,
+    find_ratio,
+    frame_table,
+    headline,
+    markdown,
+    network_table,
+    stage_table,
+)
 
 
 def test_frames(frame_group):
@@ -37,19 +44,12 @@ def test_stages(frame_group):
 
 def test_networks(network_group):
     network_group['cases'][1]['memory']['gpu'] = 812.3
-    unknown = dict.fromkeys(('product gflop per second', 'share of product'))
-    times = {'milliseconds': {'median': 1000.0, 'p95': 2000.0, 'p99': 3000.0}}
-    rates = {'gflop per second': 20.0, 'share of float32 product': 0.2}
-    last = {**network_group['cases'][0], **unknown, **times, **rates, 'variant': 'openvino int8'}
-    network_group['cases'].append(last | {'engine': 'openvino int8 on cpu'})
-    slow, fast, quantised = network_table(network_group).splitlines()[2:]
-    assert slow == '| eager float32 on cpu | 400 | 800 | 1200 | 400 |  | 50.0 | 100.0 | 50% | 50% |'
-    assert fast == (
-        '| **openvino bfloat16 on cpu** | 125 | 250 | 375 | 400, GPU 812 | 3.2x (3.1 to 3.4) | 160.0 | 200.0 '
-        '| 80% | 160% |'
+    assert network_table(network_group) == (
+        '| generator: 10 pairs of 384x192 | median ms | p95 | p99 | peak MB | vs eager |\n'
+        '| --- | --- | --- | --- | --- | --- |\n'
+        '| eager float32 on cpu | 400 | 800 | 1200 | 400 |  |\n'
+        '| **openvino bfloat16 on cpu** | 125 | 250 | 375 | 400, GPU 812 | 3.2x (3.1 to 3.4) |'
     )
-    assert '| generator: 10 pairs of 384x192, 216.96 GFLOP |' in network_table(network_group)
-    assert quantised == '| openvino int8 on cpu | 1000 | 2000 | 3000 | 400 |  | 20.0 |  |  | 20% |'
 
 
 def test_a_whole_report(frame_group, network_group):
@@ -73,11 +73,9 @@ def test_a_whole_report(frame_group, network_group):
         headline(frame_group),
         stage_table(frame_group),
         network_table(network_group),
-        parts[6],
         'Note: something is random.',
         '- torch float16 on cpu left out: it cannot',
     ]
-    assert 'Winograd' in parts[6]
 
 
 def test_looking_things_up(frame_group):

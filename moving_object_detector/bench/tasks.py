@@ -1,0 +1,297 @@
+"""What is timed: frames from image message to mask message, and the networks by themselves."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
+from torch import Tensor, nn
+
+from moving_object_detector.bench.cases import EAGER, NAIVE, Case
+from moving_object_detector.detection.build import build_detector, create_flow, generator_for, load_generator
+from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.detection.refinement import refine
+from moving_object_detector.detection.regions import find_regions
+from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
+from moving_object_detector.engines.cache import EngineCache
+from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import network_image
+from moving_object_detector.media.messages import decode_image, encode_image
+from moving_object_detector.networks.pwcnet import padded
+
+INTERVAL: Final = 33_333_333
+"""Nanoseconds from one frame to the next."""
+
+
+class Stopwatch:
+    """Collects the times of named stages, in seconds.
+
+    Args:
+        synchronise: Whether a stage ends only when the GPU's work does.
+
+    """
+
+    def __init__(self, synchronise: bool) -> None:
+        self.times: dict[str, list[float]] = {}
+        self.running = True
+        """While it does not run, stages are neither timed nor waited for."""
+        self._synchronise = synchronise
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time what is inside the context as one run of the stage ``name``."""
+        if not self.running:
+            yield
+            return
+        started = time.perf_counter()
+        yield
+        if self._synchronise:
+            torch.cuda.synchronize()
+        self.times.setdefault(name, []).append(time.perf_counter() - started)
+
+    def take(self) -> dict[str, list[float]]:
+        """Return the times so far and forget them."""
+        times, self.times = self.times, {}
+        return times
+
+
+class Task:
+    """What a case's process does over and over: :meth:`call`."""
+
+    fill = 0
+    """Calls until each is like the next."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self.device = choose_device(config.device)
+        self.on_gpu = self.device.type == 'cuda'
+        self.watch = Stopwatch(self.on_gpu)
+        self.facts: dict[str, Any] = {}
+        """What it is, for the report."""
+        self.warm_up = 8 if self.on_gpu else 2
+        """Calls after ``fill`` that do not count either: algorithms are chosen, CUDA graphs captured."""
+
+    def call(self) -> None:
+        """Do it once; a GPU may still be at it."""
+        raise NotImplementedError
+
+
+class NaivePipeline:
+    """Equation 14 of the paper as it stands: each frame anew with each neighbour, pair by pair, by eager PyTorch.
+
+    Args:
+        config: As the detector's; ``engine`` and ``precision`` are not looked at.
+
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self._device = choose_device(config.device)
+        generator, self._size, _, self._flow_input = load_generator(config)
+        self._generator = generator.eval().to(self._device)
+        self._flow = create_flow(config.flow, self._device)
+        self._config = config
+
+    @torch.inference_mode()
+    def mask(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.uint8]:
+        """Return the mask of ``images[index]``, uint8 (H, W) of 0 and 255, from those of its neighbours that exist."""
+        window = self._config.window
+        offsets = [k * window.stride for k in (*range(-window.past, 0), *range(1, window.future + 1))]
+        neighbours = [images[index + k] for k in offsets if 0 <= index + k < len(images)]
+        average = np.mean([self._vote(images[index], neighbour) for neighbour in neighbours], axis=0)
+        probability = refine(average, images[index], self._config.refinement)
+        return find_regions(probability, self._config.mask)[0]
+
+    def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray[np.float32]:
+        source, target = self._flow.features(image), self._flow.features(neighbour)
+        flow = self._flow.estimate([source], [target], self._size).to(self._device)
+        prepared = prepare_flow(flow, self._flow_input)
+        mask = resolve_sign(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
+        moves = float(prepared.motion[0]) >= self._config.gate.min_motion
+        return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
+
+
+class Messages:
+    """Makes sensor_msgs/Image messages, without ROS."""
+
+    def __init__(self) -> None:
+        types = get_typestore(Stores.ROS2_HUMBLE).types
+        self._image = types['sensor_msgs/msg/Image']
+        self._header = types['std_msgs/msg/Header'](
+            stamp=types['builtin_interfaces/msg/Time'](sec=0, nanosec=0), frame_id='camera'
+        )
+
+    def __call__(self, pixels: NDArray[np.uint8], encoding: str) -> Any:
+        """Return a message with these pixels, (H, W, 3) RGB or (H, W)."""
+        return self._image(header=self._header, is_bigendian=0, **encode_image(pixels, encoding)._asdict())
+
+
+class FrameTask(Task):
+    """The detector as the node runs it, on frames forward and backward without end.
+
+    Args:
+        config: Its options.
+        images: uint8 (N, H, W, 3) RGB.
+
+    """
+
+    def __init__(self, config: DetectorConfig, images: NDArray[np.uint8]) -> None:
+        super().__init__(config)
+        self.mask: NDArray[np.uint8] | None = None
+        """The last one."""
+        self.message = Messages()
+        forward = [self.message(np.asarray(image), 'bgr8') for image in images]
+        self.incoming = cycle(forward + forward[-2:0:-1])
+        window = config.window
+        # Until the window is full, frames bring fewer pairs than they will.
+        self.fill = max(window.past, window.future) * window.stride
+        self.facts = {'pairs': window.past + window.future, 'window': f'-{window.past}..+{window.future}'}
+        self.prepare(config)
+
+    def prepare(self, config: DetectorConfig) -> None:
+        """Load what computes the masks."""
+        self._detector = build_detector(config, self.watch)
+        self._stamp = 0
+        self.facts |= {
+            'engine': self._detector.engine.name,
+            'flow': self._detector.flow.name,
+            'size': self._detector.size,
+        }
+
+    def call(self) -> None:
+        """Take the next message, and turn the mask that is complete into one."""
+        with self.watch('decode'):
+            image = decode_image(next(self.incoming))
+        self._stamp += INTERVAL
+        for result in self._detector.step(image, self._stamp):
+            if result.estimate == 'refined':
+                with self.watch('refinement and regions'):
+                    self.mask = result.mask
+                with self.watch('encode'):
+                    self.message(self.mask, 'mono8')
+
+
+class NaiveTask(FrameTask):
+    """The same by :class:`NaivePipeline`."""
+
+    def prepare(self, config: DetectorConfig) -> None:
+        """Load it, and the frames that its first mask needs."""
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.fill, self.warm_up = 0, 1
+        self._pipeline = NaivePipeline(config)
+        self._ahead = config.window.future * config.window.stride
+        kept = config.window.past * config.window.stride + 1 + self._ahead
+        first = [decode_image(next(self.incoming)) for _ in range(kept - 1)]
+        self._images: deque[NDArray[np.uint8]] = deque(first, maxlen=kept)
+        self.facts |= {'engine': f'naive, eager float32 on {self.device}'}
+
+    def call(self) -> None:
+        """Take the next message and compute the mask of the frame whose neighbours are all there."""
+        self._images.append(decode_image(next(self.incoming)))
+        self.mask = self._pipeline.mask(self._images, len(self._images) - 1 - self._ahead)
+        self.message(self.mask, 'mono8')
+
+
+class NetworkTask(Task):
+    """A network on a fixed batch."""
+
+    def __init__(self, case: Case) -> None:
+        config = case.config
+        super().__init__(config)
+        self.engine: Engine | None = None
+        if case.variant != EAGER:
+            self.engine = create_engine(
+                config.engine, self.device, precision=config.precision, threads=config.threads, cache=EngineCache(),
+                experimental_gpu=config.experimental_gpu,
+            )  # fmt: skip
+        elif config.threads:
+            torch.set_num_threads(config.threads)
+        self.pairs = case.group.pairs
+        self.rng = torch.Generator().manual_seed(1)
+        self.facts = {'pairs': self.pairs}
+        self.facts['size'] = self.prepare(config)
+        # Last, since an engine knows its precision once a network is loaded.
+        self.facts['engine'] = describe(self.engine) if self.engine else f'eager float32 on {self.device}'
+
+    def prepare(self, config: DetectorConfig) -> tuple[int, int]:
+        """Load the network; return the (height, width) of its input."""
+        raise NotImplementedError
+
+    def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
+        """Make a network ready by the case's engine."""
+        if self.engine:
+            return self.engine.load(module, examples, label)
+        module = module.eval().to(self.device)
+
+        @torch.inference_mode()
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return outputs_of(module(*inputs))
+
+        return run
+
+
+class GeneratorTask(NetworkTask):
+    """The masks of a frame's pairs, as one batch."""
+
+    def prepare(self, config: DetectorConfig) -> tuple[int, int]:
+        """Load the generator."""
+        generator, size, *_ = load_generator(config)
+        if self.engine:
+            generator = generator_for(self.engine, generator, config)
+        image = torch.rand(self.pairs, 3, *size, generator=self.rng) - 0.5
+        flow = torch.randn(self.pairs, 2, *size, generator=self.rng)
+        self._run = self.load(generator, (image, flow), 'generator')
+        self._inputs = image.to(self.device), flow.to(self.device)
+        return size
+
+    def call(self) -> None:
+        """Compute the masks."""
+        self._run(*self._inputs)
+
+
+class PwcTask(NetworkTask):
+    """A frame's pyramid and the flows of its pairs."""
+
+    def prepare(self, config: DetectorConfig) -> tuple[int, int]:
+        """Load PWC-Net."""
+        self._flow = create_flow(
+            config.flow, self.device, self.engine, self.pairs, experimental_gpu=config.experimental_gpu
+        )
+        self._size = height, width = padded((config.flow.height, config.flow.width))
+        self._image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+        self._other = self._flow.features(self._image)
+        return self._size
+
+    def call(self) -> None:
+        """Compute the pyramid, then the flows."""
+        with self.watch('pyramid'):
+            features = self._flow.features(self._image)
+        with self.watch('decoder'):
+            self._flow.estimate([features] * self.pairs, [self._other] * self.pairs, self._size)
+
+
+def make_task(case: Case, images: Path) -> Task:
+    """Prepare a case.
+
+    Args:
+        case: What to do.
+        images: File of frames, for cases that look at some: numpy, uint8 (N, H, W, 3) RGB.
+
+    Raises:
+        UserError: It cannot run here; the message says why.
+
+    """
+    if case.group.kind == 'frame':
+        kind = NaiveTask if case.variant == NAIVE else FrameTask
+        return kind(case.config, np.load(images, mmap_mode='r'))
+    return (GeneratorTask if case.group.kind == 'generator' else PwcTask)(case)
