@@ -162,7 +162,10 @@ def _bars(
     figure, axes = _axes(max(760, 13 * places + 60), 230)
     axes.bar(range(len(names)), values, width=0.72, color=[_ACCENT if v >= 0 else _SECOND for v in values], alpha=0.85)
     for place, name in enumerate(names):
-        axes.scatter([place] * len(others.get(name, ())), others.get(name, ()), marker='_', color=_SECOND, zorder=3)
+        marks = others.get(name, ())
+        for colour, width in (('#ffffff', 3.6), (_SECOND, 1.8)):
+            there = [place] * len(marks)
+            axes.scatter(there, marks, marker='_', s=50, linewidths=width, color=colour, zorder=3)
     axes.set_xticks(range(len(names)), list(map(foreign, names)), rotation=48, ha='right', rotation_mode='anchor')
     for label in axes.get_xticklabels():
         label.set(fontsize=8, color=_INK, parse_math=False)
