@@ -14,6 +14,7 @@ from moving_object_detector.bench.report import markdown
 SMALL = ['height=32', 'width=64', 'flow.height=48', 'flow.width=96', 'flow.preset=ultrafast', 'refinement.method=none']
 
 
+@pytest.mark.slow
 def test_a_quick_run(picture_folder, tmp_path, capsys):
     """Real processes, two rounds: end to end by the reference and the naive pipeline, and one network alone."""
     path = tmp_path / 'bench.json'
@@ -85,6 +86,7 @@ def test_help_says_how_in_a_moment():
     assert not {'torch', 'numpy', 'cv2', 'matplotlib', 'tqdm'} & set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(picture_folder):
     """Sent when the second group shows on the progress bar."""
     only = ['--quick', '--only', 'generator/eager*', 'cpu/naive*', '--set', *SMALL]

@@ -14,6 +14,7 @@ import pytest
 from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Variant, groups
 from moving_object_detector.bench.measure import Effort, Worker, measure_group, prepare
 
+pytestmark = pytest.mark.slow
 SMALL = ['height=16', 'width=32', 'flow.height=32', 'flow.width=64', 'flow.preset=ultrafast', 'refinement.method=none']
 
 

@@ -209,6 +209,7 @@ def test_a_run_goes_on_where_it_was(davis, options, tmp_path, capsys):
     assert read_results(out).identity['configuration']['window']['past'] == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_loses_nothing_that_was_done(davis, options, tmp_path):
     source, out = davis / 'JPEGImages' / '480p', tmp_path / 'out'
     rows = (davis / 'ImageSets' / '480p' / 'val.txt').read_text().splitlines()

@@ -20,6 +20,7 @@ from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.journal import read_log
 from moving_object_detector.training.run import make_networks
 
+pytestmark = pytest.mark.slow
 RESULTS = ('generator.safetensors', 'generator-inpainter.safetensors', 'log.jsonl')
 
 

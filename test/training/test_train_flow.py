@@ -22,6 +22,7 @@ from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_run import run_flow_training
 from moving_object_detector.training.train import main
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
     'training.steps=3',
