@@ -64,10 +64,7 @@ def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
 
 
 def random_motion(rng: np.random.Generator, batch: int, size: tuple[int, int], deviation: float) -> Tensor:
-    """Draw a camera's motions, half affine and half quadratic, (B, 2, 6) for :func:`global_motion`.
-
-    The shift in each direction has the standard deviation ``deviation``, as a share of the width.
-    """
+    """Draw a camera's motions (B, 2, 6), half affine and half quadratic; ``deviation`` is the shift's, in widths."""
     coefficients = rng.normal(0.0, deviation * size[1], (batch, 2, 6)) * MOTION_TERMS
     coefficients[rng.random(batch) < 0.5, :, AFFINE_TERMS:] = 0.0
     return torch.from_numpy(coefficients.astype(np.float32))

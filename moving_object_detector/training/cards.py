@@ -39,13 +39,9 @@ def changed_options(config: object) -> dict[str, Any]:
 
 
 def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what decides the weights, by which a checkpoint knows its run; not how the run is shown or shared out.
+    """Return what decides the weights, by which a checkpoint knows its run.
 
-    Args:
-        config: All options.
-        fingerprint: Of the flow. Footage says by its keys what its flow is; rendered pairs have no key.
-        clips: Keys of the clips' content and flow, which say more than where the footage lies.
-
+    Footage says by the ``clips``' keys what content and flow it is; rendered pairs by the ``fingerprint`` of the flow.
     """
     plain = dataclasses.asdict(config)
     plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
@@ -107,14 +103,7 @@ def write_card(
 ) -> str:
     """Return the card of a generator.
 
-    Args:
-        config: All options of the run.
-        command: The arguments of the command that started it.
-        clips: Names of the clips it was trained on, and their frames.
-        judgements: Of each candidate.
-        chosen: Which candidate became the model.
-        ideal: Where the truth entered the training, J of each clip.
-
+    ``clips`` are names and numbers of frames; ``ideal`` is J of each clip where the truth entered the training.
     """
     network, game = config.network, config.game
     flow = f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'

@@ -31,11 +31,7 @@ def earlier(path: Path) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a run's state; the one before is kept beside it, and a kill at any moment leaves one of them whole.
-
-    Args:
-        path: The file; its folder is made where missing.
-        state: Has ``options``, by which :func:`load_checkpoint` knows the run.
+    """Write a run's state, which has ``options`` by which it is known; the one before is kept beside it.
 
     Raises:
         UserError: The file cannot be written.

@@ -36,12 +36,7 @@ def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
 
 
 class Streams:
-    """Which frames may be a pair: the detector's rule, so that it is trained on what it sees.
-
-    Args:
-        max_gap: Seconds between two frames above which they are no pair.
-
-    """
+    """Which frames may be a pair: the detector's rule, by which at most ``max_gap`` seconds may lie between frames."""
 
     def __init__(self, max_gap: float = ContinuityConfig.max_gap) -> None:
         self.numbers: list[int] = []
@@ -110,20 +105,10 @@ def clip_flows(
     batch: int,
     done: Collection[int] = (),
 ) -> Iterator[Chunk]:
-    """Yield the chunks of a clip that are not done yet.
+    """Yield the chunks of a clip that are not ``done`` yet; ``streams`` is filled on the way.
 
     Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
     their place in the clip, so that a run that goes on later computes the same batches.
-
-    Args:
-        name: Of the clip.
-        frames: All of it, in order.
-        streams: Empty; of all frames in the end.
-        backend: Estimates the flow.
-        size: (height, width) of the results.
-        gaps: From a frame to its neighbours, the same forward and backward.
-        batch: Pairs that the backend gets at once.
-        done: Numbers of chunks that are not computed.
 
     Yields:
         Number, images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels of

@@ -28,12 +28,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch: int) -> range:
-        """Return which items of a batch this process computes.
-
-        Raises:
-            UserError: The batch cannot be divided evenly, and so not averaged evenly.
-
-        """
+        """Return which items of a batch this process computes; raises UserError where it cannot be divided evenly."""
         if batch % self.count:
             raise UserError(f'a batch of {batch} cannot be shared evenly by {self.count} processes')
         part = batch // self.count
@@ -73,12 +68,7 @@ class Processes:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of this process: ``auto`` is a GPU where there is one, each process its own.
-
-    Raises:
-        UserError: There is no such device.
-
-    """
+    """Return the device of this process, with ``auto`` a GPU of its own where there is one; raises UserError."""
     local = int(os.environ.get('LOCAL_RANK', '0'))
     if name == 'auto' and not torch.cuda.is_available():
         return torch.device('cpu')
@@ -103,12 +93,7 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def session(out: Path, device_name: str, threads: int) -> Iterator[tuple[Processes, torch.device]]:
-    """Set up a training: the folder, held against other trainings, and the processes that ``torchrun`` has started.
-
-    Args:
-        out: Folder of the run; made where missing.
-        device_name: The option ``run.device``.
-        threads: CPU threads of PyTorch; 0: its own choice.
+    """Set up a training: threads, device, the processes of ``torchrun``, and its folder, held against other trainings.
 
     Raises:
         UserError: The folder cannot be made or is in use, or there is no such device.

@@ -52,11 +52,7 @@ class CacheError(UserError):
 def repaired(body: Callable[[], Result], *, alone: bool, times: int = REPAIRS) -> Result:
     """Run a training; where part of the cache is gone or damaged, say so, and run it again, which computes that part.
 
-    Args:
-        body: Opens the cache, trains, and goes on from its last checkpoint when it is called again.
-        alone: Whether this is the only process of the training; several cannot go back together.
-        times: Attempts before it is given up.
-
+    Only where it is the one process of the training (``alone``): several cannot go back together.
     """
     try:
         return body()
@@ -79,7 +75,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """Map an array that :func:`write_array` has written; its checksum is compared when a process first reads it.
+    """Map an array of :func:`write_array`; its checksum is compared when a process first reads it.
 
     Raises:
         CacheError: The file is gone or damaged; a damaged one is removed.
@@ -167,7 +163,7 @@ class CachedClip:
 
         Raises:
             ValueError: The gap is not one of :attr:`gaps`.
-            IndexError: The frame or its neighbour is outside the clip, or they are no pair.
+            IndexError: They are no pair of the clip.
             CacheError: The file is gone or damaged.
 
         """
@@ -185,13 +181,7 @@ class CachedClip:
         return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
 
     def annotation(self, index: int) -> NDArray[np.bool_] | None:
-        """Read the annotation of a frame, bool (H, W) at its own size; None where there is none. For scoring alone.
-
-        Raises:
-            IndexError: There is no such frame.
-            UserError: The file cannot be read.
-
-        """
+        """Read the annotation of a frame, bool (H, W) at its own size; None where there is none. For scoring alone."""
         self._checked(index)
         annotation = self.annotations[index] if index < len(self.annotations) else None
         return annotation.read() if annotation is not None else None
@@ -237,11 +227,11 @@ def cached_clips(
     """Return the clips with their flows, computing what is not in the cache yet; clips without a pair are left out.
 
     A run that was killed goes on where it was. Several processes may do this at once on one folder: each computes
-    clips that no other is at, and waits for the rest.
+    clips that no other is at, and waits for the rest. A complete cache may be read-only.
 
     Args:
         clips: As :func:`~moving_object_detector.datasets.collection.find_clips` returns them.
-        folder: Of the cache; made where missing. A complete one may be read-only.
+        folder: Of the cache; made where missing.
         backend: Estimates the flow.
         fingerprint: Says which backend with which settings and weights.
         size: (height, width) of images and flows in pixels.
@@ -250,8 +240,7 @@ def cached_clips(
         progress: Whether to show a bar on stderr.
 
     Raises:
-        UserError: A clip cannot be read, none has a pair; or the disk is too small, full or cannot be written. What
-            was finished is kept.
+        UserError: A clip cannot be read, none has a pair; or the disk is full or cannot be written.
 
     """
     if largest_gap < 1 or batch < 1 or min(size) < 1:

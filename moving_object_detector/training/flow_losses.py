@@ -36,14 +36,7 @@ RATE_END: Final = 1 / 25e4
 def one_cycle(step: int, steps: int, peak: float) -> float:
     """Return the rate of a step: from ``peak`` / 25 up to ``peak`` over 5 % of the run, then down to nearly 0.
 
-    Both lines are straight (Smith and Topin 2019, with RAFT's settings); a function of the step alone, so that
-    nothing of it has to be kept in a checkpoint.
-
-    Args:
-        step: From 0 to ``steps`` - 1.
-        steps: Length of the run.
-        peak: Greatest rate.
-
+    Both lines are straight (Smith and Topin 2019, with RAFT's settings).
     """
     top = max(RATE_RISE * steps - 1, 0.0)
     if step <= top:
@@ -83,7 +76,7 @@ def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
 
 
 def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: Tensor, seen: Tensor) -> Tensor:
-    """Return the error of finding each feature of the first frame in the second, among its cost volume's 81.
+    """Return the error of finding each feature of the first frame in the second, among its cost volume's 81, a scalar.
 
     The cross entropy of a softmax over cosines, with the exact displacement as target, spread bilinearly over the four
     cells around it. Learning from flow alone, features have no reason to be comparable as long as the decoder ignores
@@ -94,9 +87,6 @@ def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: 
         pyramid2: Of the second.
         flow: (B, 2, H, W), pixels, exact.
         seen: (B, 1, H, W) bool: visible in both frames.
-
-    Returns:
-        A scalar, the mean over pairs and levels 2 to 4; ln 81 = 4.4 by chance. A pair in which no cell counts has 0.
 
     """
     terms = []
@@ -173,17 +163,9 @@ def consistent(forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def census_loss(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """Return the census distance of the first frame to the second warped onto it, where both show the point.
+    """Return the census distance of the first frame to the second warped onto it, where both show the point, a scalar.
 
-    Args:
-        first: (B, 3, H, W) RGB in [0, 1].
-        second: The same.
-        forward: Flow of the first to the second (B, 2, H, W), pixels.
-        backward: Flow of the second to the first, only to find occlusion.
-
-    Returns:
-        A scalar: each image's mean over the pixels that count, averaged over the batch.
-
+    Images are (B, 3, H, W) RGB in [0, 1], flows (B, 2, H, W); the backward one only finds occlusion.
     """
     distance = census_distance(census_transform(first), census_transform(warp(second, forward)))
     with torch.no_grad():

@@ -20,7 +20,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 from moving_object_detector.synthetic.scene import Instant
 from moving_object_detector.training.augment import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
-from moving_object_detector.training.pairs import Clip
+from moving_object_detector.training.flow_cache import CachedClip
 
 Field = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -229,19 +229,9 @@ class VideoPairOptions:
 
 
 class VideoFlowPairs(Dataset[VideoPair]):
-    """Two frames of a clip with a teacher's flow.
+    """Two frames of a clip with a teacher's flow, each frame as likely as any other; a UserError without a pair."""
 
-    Args:
-        clips: Where pairs come from, each frame with all its gaps as likely as any other frame.
-        seed: At least 0.
-        options: How a pair is made.
-
-    Raises:
-        UserError: No clip has a pair.
-
-    """
-
-    def __init__(self, clips: Sequence[Clip], seed: int, options: VideoPairOptions) -> None:
+    def __init__(self, clips: Sequence[CachedClip], seed: int, options: VideoPairOptions) -> None:
         self._clips = tuple(clips)
         self._seed = seed
         self._options = options
@@ -262,7 +252,7 @@ class VideoFlowPairs(Dataset[VideoPair]):
         first, second = images.round().clamp(0, 255).to(torch.uint8)
         return VideoPair(first, second, flow[0])
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Clip, int, tuple[int, ...]]:
+    def _draw(self, rng: np.random.Generator) -> tuple[CachedClip, int, tuple[int, ...]]:
         """Draw a frame that has a neighbour."""
         while True:
             place = int(rng.integers(self._starts[-1]))

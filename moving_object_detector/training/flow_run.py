@@ -48,12 +48,7 @@ def pair_options(config: FlowTrainConfig) -> FlowPairOptions:
 
 
 def open_video(config: FlowTrainConfig, out: Path, device: torch.device) -> list[CachedClip]:
-    """Find the footage and compute the teacher's flow, or what is missing of it; none where no footage is given.
-
-    Raises:
-        UserError: Something about the footage, the teacher or the cache is wrong.
-
-    """
+    """Find the footage and compute the teacher's flow, or what is missing of it; none where no footage is given."""
     video = config.video
     if not video.root:
         return []
@@ -79,16 +74,7 @@ def open_video(config: FlowTrainConfig, out: Path, device: torch.device) -> list
 
 
 def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPWCNet:
-    """Return the network, from the file that the options name or with random weights from the seed.
-
-    Args:
-        config: All options.
-        pairs: What new weights are fitted to before they learn.
-
-    Raises:
-        ModelError: The file is missing or of another kind.
-
-    """
+    """Return the network, from the file that the options name or with random weights from the seed, fitted to pairs."""
     torch.manual_seed(config.run.seed)
     network = TrainedPWCNet()
     if config.start.model:

@@ -58,16 +58,11 @@ class TrainedPWCNet(PWCNet):
 
     @torch.no_grad()
     def start(self, images: Tensor) -> None:
-        """Prepare new weights for learning.
+        """Prepare new weights for learning, on images (B, 3, H, W).
 
-        On the images given each channel of the pyramid comes to have mean 0 and variance 1 before its activation
-        (after Mishkin and Matas, ICLR 2016): as PWC-Net draws its weights, features are mostly the image's brightness,
-        and the cost volume of level 2 tells no more of the motion than chance. The layers that give flow begin with
-        nearly none, so that the first warps leave features where they are.
-
-        Args:
-            images: (B, 3, H, W), as :meth:`forward` takes them.
-
+        Each channel of the pyramid comes to have mean 0 and variance 1 before its activation (after Mishkin and Matas,
+        ICLR 2016): as PWC-Net draws its weights, features are mostly the image's brightness, and the cost volume of
+        level 2 tells no more of the motion than chance. The layers that give flow begin with nearly none.
         """
         layers = [module for name, module in self.named_modules() if re.fullmatch(r'conv[1-6](a|aa|b)\.0', name)]
         hooks = [layer.register_forward_hook(_standardise) for layer in layers]
@@ -112,15 +107,7 @@ def network_input(image: Tensor) -> Tensor:
 
 
 class FlowStage(Stage):
-    """Trains PWC-Net; the moving average of its weights is :attr:`model`.
-
-    Args:
-        setup: Where and how it computes.
-        network: Changed in place.
-        data: Rendered pairs, real pairs, held-out pairs.
-        config: All options.
-
-    """
+    """Trains a network in place; the moving average of its weights is :meth:`model`."""
 
     name = 'flow'
 

@@ -69,12 +69,7 @@ def held_out_samples(seed: int, count: int, options: FlowPairOptions) -> list[Sa
 
 
 def folder_samples(folder: Path) -> list[Sample]:
-    """Read the pairs of a folder: each a folder with frame1.*, frame2.* and one .flo file.
-
-    Raises:
-        UserError: There is no such pair, or one is incomplete or of mixed sizes.
-
-    """
+    """Read the pairs of a folder: each a folder with frame1.*, frame2.* and one .flo file; raises UserError."""
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder; validation.folder takes one that holds folders of pairs')
     samples = [_read_pair(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()]

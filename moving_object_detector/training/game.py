@@ -40,15 +40,9 @@ def candidate_steps(steps: int, candidates: int) -> list[int]:
 
 
 def guess(inpainter: nn.Module, image: Tensor, flow: Tensor, mask: Tensor, *, alone: bool) -> Guesses:
-    """Let the inpainter guess each side of a mask from the other.
+    """Let the inpainter guess each side of a mask (B, 1, H, W) from the other, flow (B, 2, H, W) in motion units.
 
-    Args:
-        inpainter: phi.
-        image: (B, 3, H, W).
-        flow: (B, 2, H, W), motion units.
-        mask: (B, 1, H, W), chi.
-        alone: Guess from the image alone too.
-
+    With ``alone`` it guesses from the image alone too.
     """
     hidden = [mask, 1.0 - mask]
     if alone:
@@ -60,15 +54,9 @@ def guess(inpainter: nn.Module, image: Tensor, flow: Tensor, mask: Tensor, *, al
 
 
 def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
-    """Return the agreement of a frame's masks from different gaps, fitted to the image by the paper's CRF.
+    """Return the mean of a frame's masks from different gaps, fitted to the image by the paper's CRF, without gradient.
 
-    Args:
-        image: (B, 3, H, W) in [-0.5, 0.5].
-        masks: Each (B, 1, H, W), their signs resolved.
-
-    Returns:
-        (B, 1, H, W) in [0, 1], without gradient.
-
+    Images are (B, 3, H, W) in [-0.5, 0.5], masks (B, 1, H, W) with their signs resolved.
     """
     mean = torch.stack([mask.detach() for mask in masks]).mean(0)[:, 0].cpu().numpy()
     pixels = ((image.detach().cpu().float().permute(0, 2, 3, 1) + 0.5) * 255).round().clamp(0, 255).byte().numpy()
@@ -77,16 +65,9 @@ def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
 
 
 def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, int]) -> bool:
-    """Replace vanished gradients by positive noise: the released code's guard against a collapse to all or nothing.
+    """Replace vanished gradients by positive noise up to ``largest``; return whether their mean was under 1e-5.
 
-    Args:
-        parameters: Of the generator, with gradients.
-        largest: The noise is uniform from 0 to this.
-        seed: Of the noise; the same in all processes that train together.
-
-    Returns:
-        Whether the mean absolute gradient was under 1e-5.
-
+    The released code's guard against a collapse to all or nothing; the seed makes it the same in all processes.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     count = sum(gradient.numel() for gradient in gradients)
@@ -101,17 +82,9 @@ def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, 
 
 
 class Game(Stage):
-    """One inpainter update, then some generator updates, and again.
+    """One inpainter update, then some generator updates, and again; the generator ends with the averaged weights.
 
-    Args:
-        setup: Where and how it computes.
-        players: Changed in place; the generator has the averaged weights when the game has finished.
-        pairs: Items of ``CachedPairs`` or ``IdealPairs``.
-        config: The game's rules.
-        flow_input: How the generator sees flow.
-        candidate: Called ``candidates`` times, evenly spread, and before the first step.
-        candidates: How often.
-
+    ``candidate`` is called before the first step and then ``candidates`` times, evenly spread.
     """
 
     name = 'game'

@@ -43,12 +43,7 @@ class Journal:
         self._log: Any = None
 
     def __enter__(self) -> Journal:
-        """Open the files.
-
-        Raises:
-            UserError: The folder cannot be written to.
-
-        """
+        """Open the files; raises UserError."""
         if self._folder is None:
             return self
         try:

@@ -70,12 +70,7 @@ def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any], grou
 
 
 def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict[str, float]:
-    """Return the logged values as floats.
-
-    Raises:
-        UserError: One of them is not finite.
-
-    """
+    """Return the logged values as floats; raises UserError where one is not finite."""
     numbers = {key: float(value) for key, value in values.items()}
     broken = [key for key, value in numbers.items() if not np.isfinite(value)]
     if broken:
@@ -139,15 +134,7 @@ def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
 
 
 def displayed(shown: Mapping[str, float], before: Collection[str], values: Mapping[str, float]) -> dict[str, float]:
-    """Return what the progress bar shows after a step.
-
-    Args:
-        shown: What it showed.
-        before: Names of the values of the step before.
-        values: Of this step; those that come at every step are smoothed, one that is measured now and then is shown as
-            it is, and stays.
-
-    """
+    """Return what the progress bar shows after a step: smoothed where a value came in the step ``before`` too."""
     smoothed = {
         key: SMOOTHING * shown[key] + (1 - SMOOTHING) * value if key in shown and key in before else value
         for key, value in values.items()

@@ -90,12 +90,7 @@ def box_loss(flow: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
 
 
 def weighted_motion(flow: Tensor, weight: Tensor) -> Tensor:
-    """Fit a quadratic motion to flow (B, 2, H, W) by least squares with weights (B, 1, H, W); no gradient goes through.
-
-    Returns:
-        (B, 2, H, W), the fitted motion everywhere.
-
-    """
+    """Fit a quadratic motion to flow (B, 2, H, W) by least squares with weights (B, 1, H, W); without gradient."""
     basis = quadratic_basis(flow.shape[2], flow.shape[3], flow.device).flatten(1).T
     weight = weight.detach().float().flatten(2).transpose(1, 2)
     weighted = (basis * weight).transpose(1, 2) / weight.sum(1, keepdim=True).clamp_min(1e-6)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -36,35 +36,12 @@ from moving_object_detector.training.augment import (
     random_crop,
     random_motion,
 )
+from moving_object_detector.training.flow_cache import CachedClip
 
 MOST_IDEAL: Final = 600
 """Annotated frames that are kept in memory, evenly spread."""
 LARGEST_IDEAL: Final = 1.0
 """Each component of an ideal flow is uniform within plus and minus this, motion units (an eighth of the width)."""
-
-
-class Clip(Protocol):
-    """A clip with flows between its frames: ``flow_cache.CachedClip``, or one whose flow is exact."""
-
-    @property
-    def name(self) -> str:
-        """What the clip is called."""
-
-    @property
-    def frame_count(self) -> int:
-        """How many frames it has."""
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Return a frame, (H, W, 3) RGB."""
-
-    def flow(self, index: int, gap: int) -> NDArray[np.float32]:
-        """Return the flow from a frame to the one ``gap`` frames later, (2, H, W), pixels."""
-
-    def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the gaps whose flow there is for a frame."""
-
-    def annotation(self, index: int) -> NDArray[np.bool_] | None:
-        """Return where the truth has an object, (H, W) of its own size; for scoring alone."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +63,12 @@ class CachedOptions:
 
 
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
-    """Items go on with (clip, frame, gap) as int64 (3,), and with ``second_gap`` with the flow of another gap.
+    """Pairs of clips, each in proportion to how many it has; raises UserError where there is none.
 
-    Args:
-        clips: Where pairs come from, each in proportion to how many it has.
-        seed: At least 0.
-        options: How a pair is made.
-
-    Raises:
-        UserError: No clip has a pair.
-
+    Items go on with (clip, frame, gap) as int64 (3,), and with ``second_gap`` with the flow of another gap.
     """
 
-    def __init__(self, clips: Sequence[Clip], seed: int, options: CachedOptions | None = None) -> None:
+    def __init__(self, clips: Sequence[CachedClip], seed: int, options: CachedOptions | None = None) -> None:
         self._clips = tuple(clips)
         self._seed = seed
         self._options = options or CachedOptions()
@@ -112,7 +82,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
             raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
         self._shares = np.array(pairs) / sum(pairs)
 
-    def _gaps(self, clip: Clip, index: int) -> list[int]:
+    def _gaps(self, clip: CachedClip, index: int) -> list[int]:
         return [gap for gap in clip.neighbours(index) if 0 < abs(gap) <= self._options.largest_gap]
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
@@ -168,11 +138,7 @@ _Rendered = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
 class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Items end with the exact mask (1, H, W) in [0, 1]; the flow is as the detector would estimate it.
 
-    Args:
-        seed: At least 0.
-        options: How a pair is made.
-        make_flow: Makes the estimator of the flow, once in each process; by default DIS at the scene's size.
-
+    ``make_flow`` makes the estimator, once in each process; by default DIS at the scene's size.
     """
 
     def __init__(
@@ -243,12 +209,7 @@ class AnnotatedFrame:
 
 
 def annotated_frames(clips: Sequence[ClipFiles], size: tuple[int, int], most: int = MOST_IDEAL) -> list[AnnotatedFrame]:
-    """Read frames that have an object and a background, about ``most``, evenly spread over clips and in each.
-
-    Raises:
-        UserError: There is none, or a file cannot be read.
-
-    """
+    """Read about ``most`` frames with an object and a background, evenly spread; a UserError where there is none."""
     frames = []
     for place, clip in enumerate(clips):
         numbers = [number for number, annotation in enumerate(clip.annotations) if annotation is not None]

@@ -23,7 +23,6 @@ from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.detection.sign import resolve_sign
-from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.generator import Generator
@@ -39,14 +38,13 @@ from moving_object_detector.training.pairs import (
     AnnotatedFrame,
     CachedOptions,
     CachedPairs,
-    Clip,
     IdealPairs,
     RenderedOptions,
     RenderedPairs,
     annotated_frames,
     constant_flows,
 )
-from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, sheet
+from moving_object_detector.training.selection import Judge, Judgement, choose, jaccard, judged_frames, sheet
 from moving_object_detector.training.stage import Setup, Stage
 from moving_object_detector.training.stages import InpainterStage, RenderedStage
 
@@ -96,24 +94,14 @@ def flow_fingerprint(config: FlowConfig) -> str:
     return ' '.join([*parts, str(config.iterations), file_hash(weights) if weights.is_file() else ''])
 
 
-def footage_of(clips: Sequence[Clip]) -> Footage:
+def footage_of(clips: Sequence[CachedClip]) -> Footage:
     """Return clips with flows as footage."""
-    keys = [clip.folder.name for clip in clips if isinstance(clip, CachedClip)]
-    return Footage(
-        {clip.name: clip.frame_count for clip in clips},
-        {'clips': keys},
-        partial(CachedPairs, clips),
-        cast('Sequence[CachedClip]', clips),
-    )
+    lengths = {clip.name: clip.frame_count for clip in clips}
+    return Footage(lengths, {'clips': [clip.folder.name for clip in clips]}, partial(CachedPairs, clips), clips)
 
 
 def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
-    """Find the footage and compute its flow, or what is missing of it; None where no footage is given.
-
-    Raises:
-        UserError: Something about the footage, the flow backend or the cache is wrong.
-
-    """
+    """Find the footage and compute its flow, or what is missing of it; None where no footage is given."""
     data = config.data
     if not data.root:
         return None
@@ -130,12 +118,7 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None
 
 
 def ideal_footage(config: TrainConfig) -> Footage:
-    """Read annotated frames, whose flow is one constant inside and another outside of the mask.
-
-    Raises:
-        UserError: Nothing is annotated, or a file cannot be read.
-
-    """
+    """Read annotated frames, whose flow is one constant inside and another outside of the mask; raises UserError."""
     if not config.data.root:
         raise UserError('--ideal needs annotated footage; give data.root=PATH of a data set')
     clips = find_clips(roots_of(config.data.root), config.data.split, config.data.topic or None)
@@ -149,12 +132,7 @@ def ideal_footage(config: TrainConfig) -> Footage:
 
 
 def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generator, Inpainter]:
-    """Return both players, from the files that the options name or with random weights from the seed.
-
-    Raises:
-        ModelError: A file is missing or of another kind.
-
-    """
+    """Return both players, from the files that the options name or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
     generator, inpainter = Generator(), Inpainter()
     if config.start.model:
@@ -178,11 +156,8 @@ def make_stages(
 ) -> list[Stage]:
     """Return the stages of a run in their order; those on footage only where there is some.
 
-    The inpainter, when it alone is trained, does with rendered scenes.
-
-    Raises:
-        UserError: A batch cannot be shared evenly by the processes, or the clips are too short.
-
+    The inpainter, when it alone is trained, does with rendered scenes. Raises UserError where a batch cannot be shared
+    evenly by the processes.
     """
     used: list[RenderedConfig | InpainterConfig | GameConfig] = [config.rendered]
     used += [config.inpainter] if footage or config.inpainter_alone else []
@@ -223,8 +198,7 @@ def run_training(
     """Train, or go on with the run that lies in ``out``.
 
     Args:
-        config: All options; under ideal conditions those of rendered scenes, flow, its cache and the choice among
-            candidates have no meaning.
+        config: All options; under ideal conditions those of rendered scenes, flow and candidates have no meaning.
         out: Folder of the run.
         command: The arguments of the program, for the card.
         ideal: Train on flow that is constant inside and outside of the true masks (table 1 of the paper). This is the

@@ -19,7 +19,6 @@ from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.flow_cache import CachedClip
-from moving_object_detector.training.pairs import Clip
 
 THRESHOLD: Final = 0.5
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
@@ -43,7 +42,7 @@ class Judgement:
     """J of the average over the gaps, where there are annotations; never used unless asked for."""
 
 
-def spread_frames(clips: Sequence[Clip], count: int) -> list[tuple[int, int]]:
+def spread_frames(clips: Sequence[CachedClip], count: int) -> list[tuple[int, int]]:
     """Return about ``count`` (clip, frame) numbers of frames with neighbours, spread evenly over clips and in each."""
     each = max(count // len(clips), 1)
     spread = []
@@ -55,12 +54,7 @@ def spread_frames(clips: Sequence[Clip], count: int) -> list[tuple[int, int]]:
 
 
 def judged_frames(clips: Sequence[CachedClip], by: str, count: int) -> list[tuple[int, int]]:
-    """Return about ``count`` (clip, frame) numbers to judge candidates on; of ``truth`` only annotated frames.
-
-    Raises:
-        UserError: The truth is to choose, and no frame has an annotation.
-
-    """
+    """Return about ``count`` (clip, frame) numbers to judge on; by ``truth`` only annotated ones, else a UserError."""
     if by != 'truth':
         return spread_frames(clips, count)
     annotated = [
@@ -79,11 +73,17 @@ def _overlap(first: Tensor, second: Tensor) -> float:
     return int((first & second).sum()) / union if union else 0.0
 
 
+def jaccard(found: NDArray[np.bool_], exact: NDArray[np.bool_]) -> float:
+    """Return intersection over union, 1 where both are empty."""
+    union = np.count_nonzero(found | exact)
+    return np.count_nonzero(found & exact) / union if union else 1.0
+
+
 @dataclass(frozen=True)
 class Judge:
     """Frames on which generators are judged."""
 
-    clips: Sequence[Clip]
+    clips: Sequence[CachedClip]
     frames: Sequence[tuple[int, int]]
     """Numbers of clip and frame."""
     size: tuple[int, int]
@@ -92,7 +92,7 @@ class Judge:
     truth: bool = False
     """Whether annotations are looked at."""
 
-    def masks(self, generator: nn.Module) -> Iterator[tuple[Clip, int, Tensor]]:
+    def masks(self, generator: nn.Module) -> Iterator[tuple[CachedClip, int, Tensor]]:
         """Yield clip, frame number and the masks from its gaps, (gaps, 1, H, W) on the generator's device."""
         device = next(generator.parameters()).device
         for number, frame in self.frames:
@@ -119,8 +119,7 @@ class Judge:
                 average = mask.mean(0)[0].cpu().numpy()
                 shape = (exact.shape[1], exact.shape[0])
                 whole = cv2.resize(average, shape, interpolation=cv2.INTER_LINEAR) > THRESHOLD
-                union = np.count_nonzero(whole | exact)
-                overlaps.append(np.count_nonzero(whole & exact) / union if union else 1.0)
+                overlaps.append(jaccard(whole, exact))
         return Judgement(
             float(np.mean(agreements)) if agreements else 0.0,
             float(np.mean(empties)),
@@ -147,12 +146,7 @@ def sheet(frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> ND
 
 
 def choose(judged: dict[str, Judgement], by: str) -> str:
-    """Return which of the candidates, in their order, is the model, by ``last``, ``agreement`` or ``truth``.
-
-    Raises:
-        UserError: ``truth`` where no frame has an annotation.
-
-    """
+    """Return which of the candidates, in their order, is the model, by ``last``, ``agreement`` or ``truth``."""
     if by == 'last':
         return list(judged)[-1]
     if by == 'agreement':

@@ -49,16 +49,8 @@ class Setup:
     def batches(self, items: Dataset[Any], first: int, steps: int, batch: int, workers: int | None = None) -> Any:
         """Return an iterator over the batches of steps ``first`` to ``steps`` - 1; that of step s depends on s alone.
 
-        Args:
-            items: Item k is a function of k alone, for any k.
-            first: First step.
-            steps: Step before which to end.
-            batch: Items a step, all processes together.
-            workers: In place of the setup's own.
-
-        Raises:
-            UserError: The batch cannot be divided evenly by the processes; while iterating, what an item raises.
-
+        Item k is a function of k alone, for any k; ``batch`` counts those of all processes. Raises UserError where it
+        cannot be divided evenly, and while iterating what an item raises.
         """
         workers = self.workers if workers is None else workers
         loader: DataLoader[Any] = DataLoader(
@@ -127,17 +119,7 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
 
 
 class Stage(ABC):
-    """One stage of a training run.
-
-    A stage names its networks (averages and teachers among them) and optimisers; with the step they are its state.
-
-    Args:
-        setup: Where and how it computes.
-        steps: Its length; 0: it is passed over.
-        batch: Items a step, all processes together.
-        pairs: What it learns from.
-
-    """
+    """One stage of a training run; it names its networks (averages among them) and optimisers, which are its state."""
 
     name: ClassVar[str]
 

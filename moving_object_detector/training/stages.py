@@ -93,16 +93,7 @@ def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) ->
 
 
 class InpainterStage(Stage):
-    """The inpainter alone, filling random boxes of flow: the game converges much faster after it.
-
-    Args:
-        setup: Where and how it computes.
-        inpainter: Changed in place.
-        pairs: Items begin with image and flow.
-        config: Steps, batch, rate.
-        target: ``raw`` or ``residual``, what is inpainted.
-
-    """
+    """The inpainter alone, filling random boxes of ``raw`` or ``residual`` flow: the game is much faster after it."""
 
     name = 'inpainter'
 

@@ -71,17 +71,7 @@ def list_options(config: type) -> str:
 
 
 def bench(config: TrainConfig, steps: int, folder: Path) -> str:
-    """Time the stages by the loop's own timing; return a Markdown table.
-
-    Args:
-        config: What to time; two clips are rendered where it names no footage.
-        steps: Of each stage.
-        folder: For clips, flow cache and run.
-
-    Raises:
-        UserError: An option or the footage is wrong.
-
-    """
+    """Time steps of the stages by the loop's own timing, on rendered clips without footage; return a Markdown table."""
     import torch
 
     from moving_object_detector.common.options import with_values

@@ -49,6 +49,7 @@ class ExactClip:
     """Frames of a rendered scene with exact flow, as a clip of the flow cache."""
 
     name = 'scene'
+    folder = Path('scene')
     gaps = (-2, -1, 1, 2)
 
     def __init__(self, scene, frames):
