@@ -86,6 +86,23 @@ class MaskConfig:
 
 
 @dataclass(frozen=True)
+class RigidConfig:
+    """When a region is taken for a part of the scene that is merely near."""
+
+    max_explained: float = option(
+        0.6,
+        'Regions are dropped of whose flow a rigid scene, seen by a camera that travels, explains more than this '
+        'share; 1: none.',
+        low=0.0,
+        high=1.0,
+        runtime=True,
+    )
+    focal_length: float = option(
+        0.9, "Focal length of the camera, as a share of the image's width.", low=0.1, high=20.0, runtime=True
+    )
+
+
+@dataclass(frozen=True)
 class ContinuityConfig:
     """When a stream is taken to start anew."""
 
@@ -122,6 +139,7 @@ class DetectorConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
+    rigid: RigidConfig = field(default_factory=RigidConfig)
     continuity: ContinuityConfig = field(default_factory=ContinuityConfig)
 
 

@@ -219,7 +219,7 @@ class Detector:
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
                 if abs(neighbour.index - frame.index) == self._setting.window.stride:
-                    frame.flow = flow
+                    frame.flows[1 if neighbour.index > frame.index else -1] = flow
 
     def _result(self, frame: Frame, estimate: Estimate) -> Result:
-        return Result(frame, estimate, self.config.refinement, self.config.mask)
+        return Result(frame, estimate, self.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -27,16 +28,18 @@ class Region:
     """Mean probability in the region, [0, 1]."""
 
 
-def find_regions(probability: NDArray[np.float32], config: MaskConfig) -> tuple[NDArray[np.uint8], list[Region]]:
+def find_regions(
+    probability: NDArray[np.float32], config: MaskConfig, keep: Callable[[NDArray[np.bool_]], bool] | None = None
+) -> tuple[NDArray[np.uint8], list[Region]]:
     """Threshold a probability and split it into its connected regions (8 neighbours).
 
     Args:
         probability: (H, W) in [0, 1].
         config: Threshold, and the least area of a region as a share of the image.
+        keep: Says of a region (H, W) that is large enough whether it stays; None: all do.
 
     Returns:
-        The mask, uint8 (H, W) of 0 and 255, without the regions that are too small; and the regions
-        that stay, largest first.
+        The mask, uint8 (H, W) of 0 and 255, with the regions that stay; and these, largest first.
 
     """
     mask = np.asarray(probability >= config.threshold, np.uint8) * np.uint8(255)
@@ -47,7 +50,7 @@ def find_regions(probability: NDArray[np.float32], config: MaskConfig) -> tuple[
         x, y, width, height, area = (int(value) for value in stats[label])
         box = slice(y, y + height), slice(x, x + width)
         inside = labels[box] == label
-        if area < least:
+        if area < least or not (keep is None or keep(labels == label)):
             mask[box][inside] = 0
             continue
         regions.append(Region(x, y, width, height, area, float(probability[box][inside].mean())))

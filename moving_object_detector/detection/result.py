@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moving_object_detector.detection.config import MaskConfig, RefinementConfig
+from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import Region, find_regions
+from moving_object_detector.detection.rigid import RigidTest
 from moving_object_detector.detection.ring import Frame
 from moving_object_detector.flow.dis import reduce_flow
 
@@ -37,7 +39,7 @@ class Result:
     so what nobody reads costs nothing.
     """
 
-    def __init__(self, frame: Frame, estimate: Estimate, refinement: RefinementConfig, mask: MaskConfig) -> None:
+    def __init__(self, frame: Frame, estimate: Estimate, config: DetectorConfig) -> None:
         if frame.total is None:
             raise ValueError(f'frame {frame.index} has no votes')
         self.index = frame.index
@@ -54,9 +56,9 @@ class Result:
         """How many neighbours voted."""
         self._average = frame.total / frame.votes
         self._motions = tuple(frame.motions)
-        self._flow = frame.flow
-        self._refinement = refinement
-        self._mask_config = mask
+        self._flows = dict(frame.flows)
+        self._travels = frame.travels
+        self._config = config
 
     @cached_property
     def average(self) -> NDArray[np.float32]:
@@ -76,11 +78,13 @@ class Result:
     @cached_property
     def probability(self) -> NDArray[np.float32]:
         """Refined probability of moving on its own, float32 (H, W) in [0, 1]."""
-        return refine(self.average, self.image, self._refinement)
+        return refine(self.average, self.image, self._config.refinement)
 
     @cached_property
     def _mask_and_regions(self) -> tuple[NDArray[np.uint8], list[Region]]:
-        return find_regions(self.probability, self._mask_config)
+        flows = {side: _finite(flow, 'flow') for side, flow in self._flows.items()}
+        test = RigidTest(self.image, flows, self._config.rigid, self._travels)
+        return find_regions(self.probability, self._config.mask, test.moves)
 
     @property
     def mask(self) -> NDArray[np.uint8]:
@@ -98,9 +102,8 @@ class Result:
 
         In pixels of that size; None where the frame has no such neighbour.
         """
-        if self._flow is None:
-            return None
-        return _finite(self._flow.permute(1, 2, 0), 'flow')
+        flow = self._flows.get(1, self._flows.get(-1))
+        return None if flow is None else _finite(flow.permute(1, 2, 0), 'flow')
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:
@@ -112,7 +115,7 @@ class Result:
     def refined_by(self, refinement: RefinementConfig) -> Result:
         """Return the same estimate refined in another way."""
         other = copy(self)
-        vars(other)['_refinement'] = refinement
+        vars(other)['_config'] = replace(self._config, refinement=refinement)
         for computed in ('probability', '_mask_and_regions'):
             other.__dict__.pop(computed, None)
         return other

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moving_object_detector.detection.config import WindowConfig
+from moving_object_detector.flow.rigid_scene import Travel
 from moving_object_detector.networks.resize import resize_flow
 
 
@@ -40,8 +41,10 @@ class Frame:
     """Whether its refined result is out, so that nobody votes on it any more."""
     motions: list[Tensor] = field(default_factory=list)
     """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
-    flow: Tensor | None = None
-    """(2, h, w), flow to the nearest neighbour that voted: the next frame once there is one, else the previous."""
+    flows: dict[int, Tensor] = field(default_factory=dict)
+    """(2, h, w), flow to the nearest earlier (-1) and later (1) neighbour that voted."""
+    travels: dict[int, Travel] = field(default_factory=dict)
+    """How the camera travelled to these neighbours, once it was asked for."""
 
     def vote(self, mask: Tensor, motion: Tensor) -> None:
         """Add one mask (h, w) to the running average."""
@@ -62,8 +65,8 @@ class Frame:
             # Linear, so the sum resized is the sum of the masks resized.
             total = self.total[None, None]
             self.total = functional.interpolate(total, size, mode='bilinear', align_corners=False)[0, 0]
-        if self.flow is not None:
-            self.flow = resize_flow(self.flow[None], size)[0]
+        self.flows = {side: resize_flow(flow[None], size)[0] for side, flow in self.flows.items()}
+        self.travels = {}
 
 
 class Ring:
