@@ -21,6 +21,7 @@ from moving_object_detector.detection.build import build_detector, create_flow, 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import find_regions
+from moving_object_detector.detection.rigid import RigidTest
 from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
 from moving_object_detector.engines.cache import EngineCache
@@ -109,11 +110,20 @@ class NaivePipeline:
         neighbours = [images[index + k] for k in offsets if 0 <= index + k < len(images)]
         average = np.mean([self._vote(images[index], neighbour) for neighbour in neighbours], axis=0)
         probability = refine(average, images[index], self._config.refinement)
-        return find_regions(probability, self._config.mask)[0]
+        nearest = {
+            side: self._between(images[index], images[index + side * window.stride])[0].cpu().numpy()
+            for side, reach in ((-1, window.past), (1, window.future))
+            if reach and 0 <= index + side * window.stride < len(images)
+        }
+        test = RigidTest(images[index], nearest, self._config.rigid, {})
+        return find_regions(probability, self._config.mask, test.moves)[0]
+
+    def _between(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> torch.Tensor:
+        source, target = self._flow.features(image), self._flow.features(neighbour)
+        return self._flow.estimate([source], [target], self._size).to(self._device)
 
     def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray[np.float32]:
-        source, target = self._flow.features(image), self._flow.features(neighbour)
-        flow = self._flow.estimate([source], [target], self._size).to(self._device)
+        flow = self._between(image, neighbour)
         prepared = prepare_flow(flow, self._flow_input)
         mask = resolve_sign(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
         moves = float(prepared.motion[0]) >= self._config.gate.min_motion
