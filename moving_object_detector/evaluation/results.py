@@ -53,8 +53,8 @@ class SequenceResult:
     ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` what the evaluation took; of
     ``variants`` the last one counts; ``signals`` need no annotation; ``latency`` is in milliseconds, of each frame that
     has one; ``dropped`` counts frames without a mask; ``video`` and pictures are relative to the run's folder;
-    ``footage`` is a digest of the files of footage, truth and predictions; ``groups`` are kinds of footage to score
-    apart.
+    ``masks`` tells whether they were kept; ``footage`` is a digest of the files of footage, truth and predictions;
+    ``groups`` are kinds of footage to score apart.
     """
 
     name: str
@@ -69,6 +69,7 @@ class SequenceResult:
     problems: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     video: str = ''
+    masks: bool = False
     footage: str = ''
     groups: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,6 +95,7 @@ class SequenceResult:
                 problems=tuple(map(str, values['problems'])),
                 pictures=tuple(Picture(**picture) for picture in values['pictures']),
                 video=str(values['video']),
+                masks=bool(values.get('masks', False)),
                 footage=str(values.get('footage', '')),
                 groups=dict(values.get('groups', {})),
             )

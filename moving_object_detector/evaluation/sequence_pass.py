@@ -46,7 +46,7 @@ class OutputOptions:
 
     def lacks(self, result: SequenceResult) -> bool:
         """Tell whether a result was made without something that is wanted now."""
-        return (self.video and not result.video) or (self.masks and not (self.folder / 'masks' / result.name).is_dir())
+        return (self.video and not result.video) or (self.masks and not result.masks)
 
 
 class SequencePass:
@@ -123,6 +123,7 @@ class SequencePass:
             problems=tuple(self._problems),
             pictures=self._picker.write(self._output.folder, self._clip.name),
             video=video if self._video and self._video.frame_count else '',
+            masks=self._output.masks,
             footage=fingerprint((*self._clip.files, *self._method.files(self._clip))),
             groups=self._clip.groups,
         )

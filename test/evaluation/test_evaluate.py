@@ -424,6 +424,11 @@ def test_what_is_to_be_kept_now_is_made(davis, tmp_path):
     assert main([*arguments, '--save-masks', '--video']) == 0
     assert len(list((tmp_path / 'out' / 'masks' / 'wander').glob('*.png'))) == 6
     assert (tmp_path / 'out' / 'videos' / 'blink.mp4').is_file()
+    # Masks that an earlier run left are not those of this one.
+    nothing = ['--root', str(davis), '--method', 'nothing', '--out', str(tmp_path / 'out')]
+    assert main([*nothing, '--overwrite']) == 0
+    assert main([*nothing, '--save-masks']) == 0
+    assert not any(cv2.imread(str(file)).any() for file in (tmp_path / 'out' / 'masks').glob('*/*.png'))
 
 
 def test_truth_that_is_turned_is_an_error_and_not_a_score_of_zero(davis, tmp_path, capsys):
