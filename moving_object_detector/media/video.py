@@ -138,15 +138,14 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
     """An MP4 (H.264, yuv420p) that is complete once the context is left, also by an error or Ctrl-C.
 
     The first frame fixes the size; an odd side is padded by one pixel, a later frame of another
-    size is resized. Without ffmpeg the codec is OpenCV's MPEG-4, which few browsers play. Nothing
-    is written before the first frame.
+    size is resized. Nothing is written before the first frame.
 
     Args:
         path: File to write, ending in ``.mp4``; missing parent folders are made.
         fps: Frames per second, above zero.
 
     Raises:
-        UserError: The path or the rate cannot be used.
+        UserError: The path or the rate cannot be used, or there is no ffmpeg.
 
     """
 
@@ -156,6 +155,10 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
             raise UserError(f'{self.path}: give a file name that ends in .mp4')
         if not (math.isfinite(fps) and fps > 0):
             raise UserError(f'{fps} frames per second: give a rate above 0')
+        ffmpeg = find_ffmpeg()
+        if ffmpeg is None:
+            raise UserError(f'{self.path}: there is no ffmpeg to write it with; install imageio-ffmpeg, or ffmpeg')
+        self._ffmpeg = ffmpeg
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -164,31 +167,18 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         self.frame_count = 0
         self._size: tuple[int, int] | None = None
         self._encoder: subprocess.Popen[bytes] | None = None
-        self._fallback: cv2.VideoWriter | None = None
 
     def _open(self, height: int, width: int) -> None:
         try:
             self.path.open('wb').close()
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
-        ffmpeg = find_ffmpeg()
-        if ffmpeg is not None:
-            rate = Fraction(self.fps).limit_denominator(100_000)
-            source = ('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}', '-r', str(rate), '-i', '-')
-            # A session of its own: Ctrl-C must reach the program and not cut the encoder short.
-            self._encoder = subprocess.Popen(
-                # The protocol is named, or ffmpeg takes what stands before a colon in the path for one.
-                [ffmpeg, '-y', '-v', 'error', *source, *_X264, f'file:{self.path}'],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
-            return
-        logging.getLogger(__name__).warning(
-            '%s: no ffmpeg here, so the video is MPEG-4, which few browsers play; install imageio-ffmpeg', self.path
-        )
-        self._fallback = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height))
-        if not self._fallback.isOpened():
-            raise UserError(f'{self.path}: OpenCV cannot write MP4 here; install imageio-ffmpeg')
+        rate = Fraction(self.fps).limit_denominator(100_000)
+        source = ('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}', '-r', str(rate), '-i', '-')
+        # The protocol is named, or ffmpeg takes what stands before a colon in the path for one. A session of its own:
+        # Ctrl-C must reach the program and not cut the encoder short.
+        command = [self._ffmpeg, '-y', '-v', 'error', *source, *_X264, f'file:{self.path}']
+        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def write(self, image: NDArray[np.uint8]) -> None:
         """Append one frame.
@@ -214,8 +204,6 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
                 self._encoder.stdin.write(np.ascontiguousarray(frame).data)
             except OSError as error:
                 raise UserError(f'{self.path}: the video encoder ended early; is the disk full?') from error
-        elif self._fallback is not None:
-            self._fallback.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.frame_count += 1
 
     def close(self) -> None:
@@ -231,9 +219,6 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
                 encoder.communicate()
             if encoder.wait() != 0:
                 raise UserError(f'{self.path}: the video encoder failed with status {encoder.returncode}')
-        fallback, self._fallback = self._fallback, None
-        if fallback is not None:
-            fallback.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

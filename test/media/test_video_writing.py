@@ -69,14 +69,10 @@ def test_an_error_leaves_a_complete_file(tmp_path, pictures):
     assert len(read(tmp_path / 'clip.mp4')[0]) == 5
 
 
-def test_without_ffmpeg_opencv_writes(tmp_path, pictures, monkeypatch, caplog):
+def test_without_ffmpeg_it_is_said_before_anything_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'find_ffmpeg', lambda: None)
-    with VideoWriter(tmp_path / 'clip.mp4', 12) as video:
-        for picture in pictures:
-            video.write(picture)
-    assert 'install imageio-ffmpeg' in caplog.text
-    frames, fps = read(tmp_path / 'clip.mp4')
-    assert (len(frames), fps) == (12, 12)
+    with pytest.raises(UserError, match='imageio-ffmpeg'):
+        VideoWriter(tmp_path / 'clip.mp4', 12)
 
 
 def test_nothing_is_written_before_the_first_frame(tmp_path):
