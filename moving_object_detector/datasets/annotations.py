@@ -134,9 +134,7 @@ def _some(names: Sequence[str]) -> str:
 def masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
     """Return the mask of each frame: the file of the same name, whatever its suffix; None where there is none.
 
-    Args:
-        images: The frames.
-        folder: Folder of the masks; those of no frame are passed over.
+    Masks of no frame are passed over.
 
     Raises:
         UserError: There are masks, but not one is a frame's, or two are masks of the same frame.
@@ -165,7 +163,7 @@ def folder_annotations(images: Sequence[Path], masks: Path) -> tuple[Annotation 
         masks: Folder of masks, each called as its frame but for the suffix; black is background.
 
     Raises:
-        UserError: There is no such folder, it holds no image, or none that is called as a frame.
+        UserError: There is no such folder, or no mask of a frame in it.
 
     """
     if not masks.is_dir() or not list_images(masks):

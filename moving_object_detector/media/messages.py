@@ -116,21 +116,7 @@ def _checked_rows(message: Any, layout: _Layout) -> NDArray[np.uint8]:
 
 
 def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a camera's message, sensor_msgs/Image or CompressedImage, into RGB.
-
-    Args:
-        message: Any object with the fields of either.
-        scale: Of the stream, for samples of 16 bits; None: the image's own range.
-        largest: Longest side that is accepted, pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB that owns its memory.
-
-    Raises:
-        ImageError: It cannot be decoded as it says, or is too small or too large; the size is looked at before any
-            pixel is touched.
-
-    """
+    """Turn a camera's message into RGB: :func:`decode_image` or :func:`decode_compressed`, and the size is held to."""
     if not hasattr(message, 'encoding'):
         return decode_compressed(message, scale, largest)
     if min(message.height, message.width) > 0:  # else a better reason is given below
@@ -145,16 +131,14 @@ def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.u
     the byte order that ``is_bigendian`` states. 8UC3 and 8UC4 are taken as blue first.
 
     Args:
-        message: Any object with the message's fields; ``data`` may be bytes, an ``array.array``
-            or a numpy array.
+        message: Any object with the message's fields; ``data`` may be bytes, an ``array.array`` or a numpy array.
         scale: Of the stream, for samples of 16 bits; None: the image's own range.
 
     Returns:
         (H, W, 3) uint8 RGB that owns its memory.
 
     Raises:
-        ImageError: The encoding is not one of :data:`SUPPORTED_ENCODINGS`, the size is zero, the
-            step is shorter than a row, the data is cut short, or a yuv image has an odd size.
+        ImageError: The encoding is none of :data:`SUPPORTED_ENCODINGS`, or size, step and data do not fit it.
 
     """
     layout = _LAYOUTS.get(message.encoding)
@@ -202,15 +186,14 @@ def decode_compressed(message: Any, scale: SampleScale | None = None, largest: i
 
     Args:
         message: Any object with the message's fields.
-        scale: Of the stream, for samples of 16 bits; None: the image's own range.
+        scale: As of :func:`decode_image`.
         largest: Longest side that is accepted, pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB that owns its memory.
+        As :func:`decode_image`.
 
     Raises:
-        ImageError: The data is empty, cut short, damaged, too large or too small, or of a codec that is not taken or
-            not the one that the format field names.
+        ImageError: The data is empty, damaged, too large or too small, or not of the codec that the format field names.
 
     """
     return (scale or SampleScale())(_decompressed(message, partial(decode_pixels, largest=largest, oriented=False)))

@@ -104,10 +104,9 @@ def draw_sheet(images: Sequence[tuple[int, NDArray[np.uint8]]], columns: int, wi
     """Draw labelled images in a grid.
 
     Args:
-        images: Pairs of a frame number and its (H, W, 3) uint8 RGB image; the first gives the
-            cells' shape, and images of another shape are fitted into it.
+        images: Frame numbers and images (H, W, 3) uint8 RGB; the first gives the cells' shape, others are fitted in.
         columns: Cells in a row.
-        width: Width of a cell in pixels.
+        width: Of a cell, pixels.
 
     Returns:
         (H, W, 3) uint8 RGB.
