@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from moving_object_detector.bench.cases import EAGER, NAIVE, Case
 from moving_object_detector.detection.build import build_detector, create_flow, generator_for, load_generator
 from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import find_regions
 from moving_object_detector.detection.rigid import RigidTest
-from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
@@ -97,7 +97,7 @@ class NaivePipeline:
 
     def __init__(self, config: DetectorConfig) -> None:
         self._device = choose_device(config.device)
-        generator, self._size, _, self._flow_input = load_generator(config)
+        generator, self._size, self._flow_input = load_generator(config)
         self._generator = generator.eval().to(self._device)
         self._flow = create_flow(config.flow, self._device)
         self._config = config
@@ -125,7 +125,7 @@ class NaivePipeline:
     def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray[np.float32]:
         flow = self._between(image, neighbour)
         prepared = prepare_flow(flow, self._flow_input)
-        mask = resolve_sign(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
+        mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
         moves = float(prepared.motion[0]) >= self._config.gate.min_motion
         return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
@@ -182,7 +182,7 @@ class FrameTask(Task):
         with self.watch('decode'):
             image = decode_image(next(self.incoming))
         self._stamp += INTERVAL
-        for result in self._detector.step(image, self._stamp):
+        for result in self._detector.step(image, self._stamp).results:
             if result.estimate == 'refined':
                 with self.watch('refinement and regions'):
                     self.mask = result.mask

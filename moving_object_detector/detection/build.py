@@ -11,7 +11,6 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import generator_path
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.setting import half_of
 from moving_object_detector.detection.stage import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine, load_checked, usable_cores
 from moving_object_detector.engines.cache import EngineCache
@@ -97,7 +96,6 @@ class LoadedGenerator(NamedTuple):
     network: Generator
     size: tuple[int, int]
     """What the options say."""
-    trained_size: tuple[int, int]
     flow_input: FlowInput
 
 
@@ -112,7 +110,7 @@ def load_generator(config: DetectorConfig) -> LoadedGenerator:
     generator = Generator()
     generator.load_state_dict(state)
     trained = int(metadata['height']), int(metadata['width'])
-    return LoadedGenerator(generator, _input_size(config, trained), trained, cast('FlowInput', metadata['flow_input']))
+    return LoadedGenerator(generator, _input_size(config, trained), cast('FlowInput', metadata['flow_input']))
 
 
 def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
@@ -122,9 +120,7 @@ def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) 
     return merge_upsampling(generator) if engine.name == 'openvino' else generator
 
 
-def build_detector(
-    config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None, half: bool = False
-) -> Detector:
+def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None) -> Detector:
     """Load the weights and make the detector that the options describe.
 
     Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
@@ -136,8 +132,6 @@ def build_detector(
         config: All options.
         stage: Called with a stage's name around each stage; for measuring.
         cache: Where built engines are kept; None: the user's cache folder.
-        half: Whether to make the generator ready at half its size too, for settings that ask for it; it is not where
-            that is smaller than the size that the weights were trained at.
 
     Raises:
         UserError: An option, a device or a model file is wrong; the message says which and what to do.
@@ -149,7 +143,7 @@ def build_detector(
         )
     check_refinement(config.refinement.method)
     device = choose_device(config.device)
-    generator, size, trained, flow_input = load_generator(config)
+    generator, size, flow_input = load_generator(config)
     make = partial(
         create_engine,
         config.engine,
@@ -168,10 +162,7 @@ def build_detector(
     batch = config.window.past + config.window.future
     network = generator_for(engine, generator, config)
     masks = MaskEngine(engine, network, size, batch)
-    smaller = None
-    if half and all(side >= least for side, least in zip(half_of(size), trained, strict=True)):
-        smaller = MaskEngine(engine, network, half_of(size), batch)
     flow = create_flow(
         config.flow, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
     )
-    return Detector(flow, masks, size, flow_input, config, stage, smaller)
+    return Detector(flow, masks, size, flow_input, config, stage)

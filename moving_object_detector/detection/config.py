@@ -149,22 +149,9 @@ class LoadConfig:
 
     target_rate: float = option(
         0.0,
-        "Masks a second, or as many as images come: window and, where twice the weights' own, the generator's size (if "
-        'this was above 0 when the node was configured) are made smaller as far as that takes, and larger again when '
-        'there is room; 0: both stay.',
+        'Masks a second, or as many as images come: the window is made smaller as far as that takes, and larger again '
+        'when there is room; 0: it stays.',
         low=0.0,
         high=1000.0,
         runtime=True,
     )
-
-
-@dataclass(frozen=True)
-class EngineConfig(DetectorConfig):
-    """All options of a detector and of what decides which engines it is built with."""
-
-    load: LoadConfig = field(default_factory=LoadConfig)
-
-    @property
-    def half(self) -> bool:
-        """Whether the generator is made ready at half its size too; see ``build_detector``."""
-        return self.load.target_rate > 0

@@ -1,14 +1,15 @@
-"""Choosing the largest setting that keeps up with a rate."""
+"""Keeping up with a rate: a smaller window at once when computing takes too long, a larger one when there is room."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
 from typing import Final
 
 from moving_object_detector.detection.config import WindowConfig
-from moving_object_detector.detection.costs import Arrivals, Costs
-from moving_object_detector.detection.setting import Setting
 
 # Shares of the time between two images that computing takes.
 OVERLOAD: Final = 0.95
@@ -16,7 +17,7 @@ OVERLOAD: Final = 0.95
 LANDING: Final = 0.85
 """Where to go down to."""
 ROOM: Final = 0.75
-"""A larger setting must be predicted to need no more than this for some time."""
+"""The next larger setting must be predicted to need no more than this for some time."""
 HOLD: Final = 3.0
 """Seconds for which there must be room; doubled each time that a larger setting turned out too large."""
 LONGEST_HOLD: Final = 120.0
@@ -24,16 +25,53 @@ PROVEN: Final = 30.0
 """Seconds after which a larger setting has proved right."""
 MOST_SPARE: Final = 8
 """Where fewer masks than images are asked for, one in so many images at least gets one."""
-SPARSEST: Final = 16
-"""One image in so many is the least that is looked at."""
+SETTLED: Final = 5
+"""Masks after which a new setting is judged, by the median of the last :data:`SAMPLES`."""
+SAMPLES: Final = 9
+_UNSETTLED: Final = 2
+"""Masks after a change that are not counted: engines prepare themselves for batches of another length."""
 
 
-def windows(ceiling: WindowConfig, *, zero_lag: bool) -> list[WindowConfig]:
-    """Return the windows from ``ceiling`` down: fewer neighbours on both sides, at last the one before alone.
+@dataclass(frozen=True)
+class Setting:
+    """A window, and of which frames masks are computed."""
+
+    window: WindowConfig
+    every: int = 1
+    """A mask is computed for every n-th frame; the frames between are neighbours that vote."""
+
+    @property
+    def delay(self) -> int:
+        """Frames that the refined result waits for."""
+        return self.window.future * self.window.stride
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """How many pairs each of ``every`` consecutive frames brings, the one that gets a mask first."""
+        forward = [k * self.window.stride for k in range(1, self.window.future + 1)]
+        return tuple(
+            (0 if after else self.window.past) + sum((after - offset) % self.every == 0 for offset in forward)
+            for after in range(self.every)
+        )
+
+    @property
+    def pairs(self) -> float:
+        """Pairs that a frame brings on average."""
+        return sum(self.batches) / self.every
+
+    def __str__(self) -> str:
+        """Return for example ``window -2..+2, stride 1, every frame``."""
+        frames = 'every frame' if self.every == 1 else f'one frame in {self.every}'
+        return f'window -{self.window.past}..+{self.window.future}, stride {self.window.stride}, {frames}'
+
+
+def settings(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[Setting]:
+    """Return all settings, the best first: a large window counts more than masks of more frames than are asked for.
 
     Args:
-        ceiling: The configured window.
+        ceiling: The configured window; smaller ones have fewer neighbours on both sides, at last the one before alone.
         zero_lag: Later neighbours are of no use, so none of them is computed.
+        spare: Images that come for each mask that is asked for.
 
     """
     if zero_lag and ceiling.past:
@@ -42,75 +80,24 @@ def windows(ceiling: WindowConfig, *, zero_lag: bool) -> list[WindowConfig]:
     sides = [(min(ceiling.past, reach), min(ceiling.future, reach)) for reach in range(longest, 0, -1)]
     if ceiling.past and ceiling.future:
         sides.append((1, 0))
-    return [replace(ceiling, past=past, future=future) for past, future in sides]
-
-
-def rungs(reaches: Sequence[WindowConfig], *, half: bool) -> list[tuple[WindowConfig, bool]]:
-    """Return windows and whether the generator has half its size with each, the best first.
-
-    The size gives way before the window: half is there only where it is no smaller than the size that the weights were
-    trained at, and down to that size it costs nothing (README, Results).
-
-    Args:
-        reaches: As from :func:`windows`.
-        half: Whether the generator can have half its size.
-
-    """
-    return (
-        [(reaches[0], False), *((window, True) for window in reaches)] if half else [(each, False) for each in reaches]
-    )
-
-
-def ladder(
-    ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1, sparsest: int = SPARSEST, half: bool = False
-) -> list[Setting]:
-    """Return all settings, the best first.
-
-    Windows and sizes count most (:func:`rungs`), then masks of more frames. Below the smallest window images
-    are left out altogether, since entering one costs too, at last more than the rate that is asked for allows.
-
-    Args:
-        ceiling: The configured window.
-        zero_lag: As for :func:`windows`.
-        spare: Images that come for each mask that is asked for.
-        sparsest: One image in so many is looked at at least.
-        half: As for :func:`rungs`.
-
-    """
-    reaches = windows(ceiling, zero_lag=zero_lag)
-    steps = rungs(reaches, half=half)
-    whole = [Setting(window, every, half=small) for window, small in steps for every in range(1, spare + 1)]
-    return whole + [Setting(reaches[-1], take=take, half=half) for take in range(2, sparsest + 1)]
+    windows = [replace(ceiling, past=past, future=future) for past, future in sides]
+    return [Setting(window, every) for window in windows for every in range(1, spare + 1)]
 
 
 class LoadController:
-    """Goes down the ladder at once when the machine cannot keep up, and up again when it could for a while.
+    """Chooses the setting by what was measured; times are seconds of any steady clock.
 
-    What has to be kept up with is the target rate, or the camera's where that is lower. Times are seconds
-    of any steady clock.
+    What has to be kept up with is the target rate, or the camera's where that is lower. The work is taken to grow with
+    the number of pairs: what else there is makes a step down smaller than predicted, and one up cheaper.
 
     Args:
         ceiling: The configured window, the largest there will be.
         zero_lag: Whether zero-lag results are wanted, else refined ones.
         target: Masks a second, above 0; may be changed.
-        max_gap: Seconds between two frames above which the detector starts anew.
-        arrivals: The images that come.
-        costs: What the work takes.
-        half: Whether the generator can have half its size.
 
     """
 
-    def __init__(
-        self,
-        ceiling: WindowConfig,
-        *,
-        zero_lag: bool,
-        target: float,
-        max_gap: float,
-        arrivals: Arrivals,
-        costs: Costs,
-        half: bool = False,
-    ) -> None:
+    def __init__(self, ceiling: WindowConfig, *, zero_lag: bool, target: float) -> None:
         self.target = target
         self.reason = 'the configured window'
         """Why the setting is what it is."""
@@ -120,76 +107,105 @@ class LoadController:
         """Whether even the smallest setting is too much."""
         self._ceiling = ceiling
         self._zero_lag = zero_lag
-        self._half = half
-        self._max_gap = max_gap
-        self._arrivals = arrivals
-        self._costs = costs
-        self._ladders: dict[tuple[int, int], list[Setting]] = {}
-        self.setting = ladder(ceiling, zero_lag=zero_lag)[0]
+        self.setting = settings(ceiling, zero_lag=zero_lag)[0]
         """What to compute from now on."""
-        self._candidate: tuple[Setting, float] | None = None
-        self._hold = HOLD
+        # The mean, since images that come in bunches have no typical interval; short, to notice a camera that slows.
+        self._arrivals: deque[float] = deque(maxlen=17)
+        self._lock = threading.Lock()
+        self._costs: deque[float] = deque(maxlen=SAMPLES)
+        self._spent, self._pairs, self._unsettled = 0.0, 0, _UNSETTLED
+        self._room_since: float | None = None
+        self._holds: dict[Setting, float] = {}
         self._raised: float | None = None
 
+    def arrived(self, moment: float) -> None:
+        """Take note of an image; for any thread."""
+        with self._lock:
+            self._arrivals.append(moment)
+
+    def pause(self) -> None:
+        """Forget the images that came: there was or will be a pause."""
+        with self._lock:
+            self._arrivals.clear()
+
+    @property
+    def rate(self) -> float:
+        """Images a second; 0 while that is not known."""
+        with self._lock:
+            count = len(self._arrivals)
+            span = self._arrivals[-1] - self._arrivals[0] if count else 0.0
+        return (count - 1) / span if count > SETTLED and span > 0 else 0.0
+
+    def worked(self, seconds: float, pairs: int, *, inferred: bool) -> None:
+        """Take note of what an image took, from decoding to publishing.
+
+        Args:
+            seconds: Time.
+            pairs: How many it brought.
+            inferred: Whether it gets a mask: what comes up to the next one that does is its cost too.
+
+        """
+        if inferred:
+            if self._pairs and not self._unsettled:
+                self._costs.append(self._spent / self._pairs)
+            self._unsettled = max(self._unsettled - 1, 0)
+            self._spent, self._pairs = 0.0, 0
+        self._spent += seconds
+        self._pairs += pairs
+
     def decide(self, now: float) -> bool:
-        """Judge the present setting by what was measured; return whether there is a new one."""
-        rate = self._arrivals.rate()
-        if not rate or not self._costs.settled:
+        """Judge the present setting; return whether there is a new one."""
+        rate = self.rate
+        if not rate or len(self._costs) < SETTLED:
             return False
-        steps = self._ladder(rate)
-        self.utilisation = rate * self._costs.work(self.setting)
+        steps = settings(self._ceiling, zero_lag=self._zero_lag, spare=self._spare(rate))
+        if self.setting not in steps:
+            # The camera has become slower, or more masks are asked for.
+            return self._move(replace(self.setting, every=steps[-1].every), 'more masks are asked for', None)
+        self.utilisation = rate * self._work(self.setting)
         self.overloaded = self.utilisation > OVERLOAD and self.setting == steps[-1]
+        place = steps.index(self.setting)
         if self.utilisation > OVERLOAD and not self.overloaded:
             if self._raised is not None:
-                self._hold = min(2 * self._hold, LONGEST_HOLD)
-            wanted = next((step for step in steps if rate * self._costs.work(step) <= LANDING), steps[-1])
+                self._holds[self.setting] = min(2 * self._holds.get(self.setting, HOLD), LONGEST_HOLD)
+            below = steps[place + 1 :]
+            wanted = next((step for step in below if rate * self._work(step) <= LANDING), below[-1])
             return self._move(wanted, f'the last one needed {self._needs(self.setting, rate)}', None)
         if self._raised is not None and now - self._raised >= PROVEN:
-            self._raised, self._hold = None, HOLD
-        better = self._room(steps, rate, now)
-        if better is None:
+            self._raised = None
+            self._holds.pop(self.setting, None)
+        larger = self._larger(steps[:place], rate)
+        if larger is None:
+            self._room_since = None
             return False
-        return self._move(better, f'there is room: expected to need {self._needs(better, rate)}', now)
+        self._room_since = now if self._room_since is None else self._room_since
+        if now - self._room_since < self._holds.get(larger, HOLD):
+            return False
+        return self._move(larger, f'there is room: expected to need {self._needs(larger, rate)}', now)
 
-    def _room(self, steps: list[Setting], rate: float, now: float) -> Setting | None:
-        """Return a better setting that there has been room for all the time that it takes to believe it."""
-        gone = self.setting not in steps  # the camera has become slower
-        better = steps if gone else steps[: steps.index(self.setting)]
-        best = next((step for step in better if rate * self._costs.work(step) <= ROOM), steps[-1] if gone else None)
-        if best is None:
-            self._candidate = None
-            return None
-        candidate, since = self._candidate or (best, now)
-        if candidate not in better or better.index(candidate) < better.index(best):
-            candidate = best  # the least of what there was room for
-        self._candidate = candidate, since
-        return candidate if now - since >= self._hold else None
+    def _larger(self, better: list[Setting], rate: float) -> Setting | None:
+        """Return the best setting for which there is room; of larger windows the next one, for no more is known of."""
+        other = [step.window for step in better if step.window != self.setting.window]
+        within = [step for step in better if step.window in (self.setting.window, *other[-1:])]
+        return next((step for step in within if rate * self._work(step) <= ROOM), None)
+
+    def _work(self, setting: Setting) -> float:
+        """Predict the seconds of computing that one image takes, on average."""
+        return median(self._costs) * setting.pairs
 
     def _move(self, setting: Setting, reason: str, raised: float | None) -> bool:
         self.setting, self.reason, self._raised = setting, reason, raised
-        self._candidate = None
-        self._costs.changed()
+        self._room_since = None
+        self._costs.clear()
+        self._spent, self._pairs, self._unsettled = 0.0, 0, _UNSETTLED
         return True
 
     def _needs(self, setting: Setting, rate: float) -> str:
-        return f'{rate * self._costs.work(setting):.0%} of the time at {rate:.1f} images/s'
+        return f'{rate * self._work(setting):.0%} of the time at {rate:.1f} images/s'
 
-    def _ladder(self, rate: float) -> list[Setting]:
-        # One in so many images nearly makes the target rate; that few images leave no gap near the longest.
-        spare = _whole(rate / self.target, 0.9, 0.8, self.setting.every)
-        sparsest = _whole(rate * self._max_gap, 2.0, 1.5, self.setting.take)
-        key = min(spare, MOST_SPARE), min(sparsest, SPARSEST)
-        if key not in self._ladders:
-            self._ladders[key] = ladder(
-                self._ceiling, zero_lag=self._zero_lag, spare=key[0], sparsest=key[1], half=self._half
-            )
-        return self._ladders[key]
-
-
-def _whole(value: float, divisor: float, lenient: float, present: int) -> int:
-    """Round ``value / divisor`` down, to 1 at least; ``present`` may stay while it is within ``value / lenient``.
-
-    Else a value near the edge would make the setting come and go.
-    """
-    whole = max(int(value / divisor), 1)
-    return present if whole < present <= value / lenient else whole
+    def _spare(self, rate: float) -> int:
+        # One in so many images nearly makes the target; near the edge the present number may stay, lest it flicker.
+        images = rate / self.target
+        whole = max(int(images / 0.9), 1)
+        present = self.setting.every
+        return min(present if whole < present <= images / 0.8 else whole, MOST_SPARE)

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.flow.rigid_scene import Travel
-from moving_object_detector.networks.resize import resize_flow
 
 
 @dataclass
@@ -51,22 +49,6 @@ class Frame:
         self.total = mask if self.total is None else self.total + mask
         self.votes += 1
         self.motions.append(motion)
-
-    def resize(self, network_image: Tensor) -> None:
-        """Go on at another size of the generator; the votes so far keep their weight.
-
-        Args:
-            network_image: As the attribute, made of :attr:`image` at that size.
-
-        """
-        size = (network_image.shape[1], network_image.shape[2])
-        self.network_image = network_image
-        if self.total is not None:
-            # Linear, so the sum resized is the sum of the masks resized.
-            total = self.total[None, None]
-            self.total = functional.interpolate(total, size, mode='bilinear', align_corners=False)[0, 0]
-        self.flows = {side: resize_flow(flow[None], size)[0] for side, flow in self.flows.items()}
-        self.travels = {}
 
 
 class Ring:

@@ -119,12 +119,12 @@ class DetectorMethod(Method):
         if min(height, width) < SMALLEST_SIDE:
             raise ImageError(f'it is {width}x{height} pixels, but the detector takes {SMALLEST_SIDE} or more a side')
         begin = time.perf_counter()
-        results = self._detector.step(frame.image, frame.stamp, tag=index)
-        yield from self._read(results, time.perf_counter() - begin)
+        outcome = self._detector.step(frame.image, frame.stamp, tag=index)
+        yield from self._read(outcome.results, time.perf_counter() - begin)
 
     def finish(self) -> Iterator[Prediction]:
         """Yield what waited for later frames."""
-        yield from self._read(self._detector.flush(), None)
+        yield from self._read(self._detector.flush().results, None)
 
     def _read(self, results: Iterable[Result], computing: float | None) -> Iterator[Prediction]:
         for result in results:

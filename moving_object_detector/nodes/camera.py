@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ from moving_object_detector.common.errors import foreign
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
 from moving_object_detector.nodes.qos import checked_overrides, image_qos, overridable, overridden
+
+log = logging.getLogger(__name__)
 
 RAW: Final = 'sensor_msgs/msg/Image'
 COMPRESSED: Final = 'sensor_msgs/msg/CompressedImage'
@@ -154,7 +157,7 @@ class Camera:
                 self._subscribe(kept)
                 raise
         quality = 'reliable' if wanted.reliable else 'best effort'
-        self._node.get_logger().info(f'subscribed to {wanted.topic} ({wanted.kind}, {quality}), as it is published')
+        log.info('subscribed to %s (%s, %s), as it is published', wanted.topic, wanted.kind, quality)
 
     def _wanted(self) -> Source:
         for topic, kind in candidates(self._base, self._config.transport):
@@ -213,7 +216,7 @@ class Camera:
         self._stamp = stamp
         if self.silent:
             self.silent = False
-            self._node.get_logger().info(f'images come again on {self.topic}')
+            log.info('images come again on %s', self.topic)
         self._receive(message)
 
     def _on_lost(self, event: Any) -> None:

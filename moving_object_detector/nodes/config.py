@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moving_object_detector.common.options import option
-from moving_object_detector.detection.config import EngineConfig
+from moving_object_detector.detection.config import DetectorConfig, LoadConfig
 from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE
 
 
@@ -35,7 +35,7 @@ class InputConfig:
 
 
 @dataclass(frozen=True)
-class NodeConfig(EngineConfig):
+class NodeConfig(DetectorConfig):
     """All parameters of the node."""
 
     transport: str = option(
@@ -51,5 +51,6 @@ class NodeConfig(EngineConfig):
         choices=('refined', 'zero_lag'),
         runtime=True,
     )
+    load: LoadConfig = field(default_factory=LoadConfig)
     autostart: bool = option(True, 'Configure and activate at the start.')
     input: InputConfig = field(default_factory=InputConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,12 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool, Trigger
 
-from moving_object_detector.nodes.adaptation import delay_of
+from moving_object_detector.common.errors import foreign
+from moving_object_detector.detection.load import Setting
 from moving_object_detector.nodes.camera import Camera
-from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.diagnostics import diagnostics
-from moving_object_detector.nodes.engine_log import core_log
+from moving_object_detector.nodes.log import kind
 from moving_object_detector.nodes.managed import ManagedNode
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import Parameters
@@ -25,6 +26,8 @@ from moving_object_detector.nodes.statistics import Statistics
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector
+
+log = logging.getLogger(__name__)
 
 STATUS_PERIOD = 1.0
 
@@ -40,7 +43,6 @@ class DetectNode(ManagedNode):
         self._statistics = Statistics()
         self._engine = ''
         self._enabled = True
-        self._complain = Complaints(self._warn, interval=10.0, counted=False)
         self._settings = Parameters(self, self._reconfigure)
         with checked_overrides(self, '/diagnostics'):
             self._diagnostics = self.create_publisher(
@@ -67,12 +69,10 @@ class DetectNode(ManagedNode):
         started = time.monotonic()
         from moving_object_detector.detection.build import build_detector
 
-        # An engine that is built for minutes, or a cached one that cannot be used, is told where the operator looks.
-        with core_log(self.get_logger()):
-            detector = build_detector(config, half=config.half)
-        sizes = ' and '.join(f'{width}x{height}' for height, width in detector.sizes.values())
-        self._engine = f'{detector.engine.name}, {detector.flow.name} flow, {sizes}'
-        self.get_logger().info(f'loaded in {time.monotonic() - started:.1f} s: {self._engine}')
+        detector = build_detector(config)
+        height, width = detector.size
+        self._engine = f'{detector.engine.name}, {detector.flow.name} flow, {width}x{height}'
+        log.info('loaded in %.1f s: %s', time.monotonic() - started, self._engine)
         return detector, config
 
     def configure(self, loaded: tuple[Detector, NodeConfig]) -> None:
@@ -81,15 +81,7 @@ class DetectNode(ManagedNode):
         self._statistics = Statistics()
         self._outputs = Outputs(self)
         self._pipeline = Pipeline(
-            detector,
-            self._outputs,
-            self._statistics,
-            config,
-            str(self.resolve_topic_name('image')),
-            self._warn,
-            self._fail,
-            lambda: int(self.get_clock().now().nanoseconds),
-            self._inform,
+            detector, self._outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
         )
         # What was set while it loaded.
         self._settings.repeat()
@@ -99,8 +91,8 @@ class DetectNode(ManagedNode):
         self._camera = Camera(self, self._settings.config, self._on_image, self._on_silence, self._on_topic)
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
-            self._warn(f'{name} is for no topic of this node; its topics are {", ".join(topics)}')
-        self.get_logger().info(f'active: waiting for images on {self._camera.topic}')
+            log.warning('%s is for no topic of this node; its topics are %s', foreign(name), ', '.join(topics))
+        log.info('active: waiting for images on %s', self._camera.topic)
 
     def deactivate(self) -> None:
         """Unsubscribe and forget the frames; the model stays loaded."""
@@ -126,17 +118,6 @@ class DetectNode(ManagedNode):
             outputs.destroy()
         self._engine = ''
         self._settings.thaw()
-
-    # rclpy refuses to log with two severities from one line, and Complaints has one line.
-
-    def _inform(self, text: str) -> None:
-        self.get_logger().info(text)
-
-    def _warn(self, text: str) -> None:
-        self.get_logger().warning(text)
-
-    def _fail(self, text: str) -> None:
-        self.get_logger().error(text)
 
     # Images and parameters
 
@@ -185,7 +166,7 @@ class DetectNode(ManagedNode):
     def _on_status(self) -> None:
         level, message = self._judge()
         config, pipeline, camera = self._settings.config, self._pipeline, self._camera
-        delay = delay_of(config) if pipeline is None else pipeline.load.delay
+        delay = Setting(config.window).delay if pipeline is None else pipeline.load.delay
         values = {
             'state': self.state,
             'engine': self._engine,
@@ -209,7 +190,7 @@ class DetectNode(ManagedNode):
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
         trouble = camera.trouble()
         if trouble:
-            self._complain('silence' if camera.silent else 'publishers', trouble)
+            log.warning('%s', trouble, extra=kind('silence' if camera.silent else 'publishers', 10.0, counted=False))
         trouble = trouble or pipeline.trouble or pipeline.load.trouble
         if trouble:
             return DiagnosticStatus.WARN, trouble

@@ -1,4 +1,4 @@
-"""Between the threads that receive images and orders and the one that computes."""
+"""Between the threads that receive images and commands and the one that computes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 MAX_BYTES = 256 * 2**20
 """Images that wait never hold more memory than this, unless a single one does."""
 
-Order = Callable[[], None]
+Command = Callable[[], None]
 """Something that the computing thread does between two images."""
 
 
 @dataclass(frozen=True)
-class Letter:
+class Arrival:
     """One image message and when it came."""
 
     message: Any
     """sensor_msgs/Image or CompressedImage."""
-    arrival: float
+    moment: float
     """Seconds of the monotonic clock."""
     stamp: int = 0
     """Nanoseconds of the node's clock."""
 
 
 class Mailbox:
-    """A bounded queue whose oldest letters give way, so that a burst cannot make latency or memory grow.
+    """A bounded queue whose oldest images give way, so that a burst cannot make latency or memory grow.
 
     Args:
-        capacity: Most letters that wait.
+        capacity: Most images that wait.
         max_bytes: Most bytes of their images together.
 
     """
@@ -39,8 +39,8 @@ class Mailbox:
     def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
-        self._items: deque[Letter | Order] = deque()
-        self._letters = 0
+        self._items: deque[Arrival | Command] = deque()
+        self._images = 0
         self._bytes = 0
         self._closed = False
         self._condition = threading.Condition()
@@ -50,66 +50,66 @@ class Mailbox:
         """Whether :meth:`close` was called."""
         return self._closed
 
-    def put(self, letter: Letter) -> int:
-        """Add a letter; return how many older ones were dropped for it."""
+    def put(self, image: Arrival) -> int:
+        """Add an image; return how many older ones were dropped for it."""
         dropped = 0
         with self._condition:
             if self._closed:
                 return 0
-            size = len(letter.message.data)
-            while self._letters and (self._letters >= self._capacity or self._bytes + size > self._max_bytes):
+            size = len(image.message.data)
+            while self._images and (self._images >= self._capacity or self._bytes + size > self._max_bytes):
                 self._drop_oldest()
                 dropped += 1
-            self._items.append(letter)
-            self._letters += 1
+            self._items.append(image)
+            self._images += 1
             self._bytes += size
             self._condition.notify()
         return dropped
 
     def _drop_oldest(self) -> None:
         for position, item in enumerate(self._items):
-            if isinstance(item, Letter):
+            if isinstance(item, Arrival):
                 del self._items[position]
-                self._letters -= 1
+                self._images -= 1
                 self._bytes -= len(item.message.data)
                 return
 
-    def order(self, order: Order, *, discard: bool = False) -> None:
-        """Add an order, carried out after the letters before it; ``discard`` throws these away."""
+    def command(self, command: Command, *, discard: bool = False) -> None:
+        """Add a command, carried out after the images before it; ``discard`` throws these away."""
         with self._condition:
             if discard:
-                self._items = deque(item for item in self._items if not isinstance(item, Letter))
-                self._letters = self._bytes = 0
-            self._items.append(order)
+                self._items = deque(item for item in self._items if not isinstance(item, Arrival))
+                self._images = self._bytes = 0
+            self._items.append(command)
             self._condition.notify()
 
     def close(self) -> None:
-        """End the conversation; :meth:`take` returns None from now on."""
+        """End it; :meth:`take` returns None from now on."""
         with self._condition:
             self._closed = True
             self._items.clear()
-            self._letters = self._bytes = 0
+            self._images = self._bytes = 0
             self._condition.notify()
 
-    def take(self) -> tuple[deque[Letter], Order | None] | None:
+    def take(self) -> tuple[deque[Arrival], Command | None] | None:
         """Wait for something to do.
 
         Returns:
-            All letters up to the next order, and that order; None once closed.
+            All images up to the next command, and that command; None once closed.
 
         """
         with self._condition:
             self._condition.wait_for(lambda: self._closed or self._items)
             if self._closed:
                 return None
-            letters: deque[Letter] = deque()
-            order: Order | None = None
-            while self._items and order is None:
+            images: deque[Arrival] = deque()
+            command: Command | None = None
+            while self._items and command is None:
                 item = self._items.popleft()
-                if isinstance(item, Letter):
-                    letters.append(item)
-                    self._letters -= 1
+                if isinstance(item, Arrival):
+                    images.append(item)
+                    self._images -= 1
                     self._bytes -= len(item.message.data)
                 else:
-                    order = item
-            return letters, order
+                    command = item
+            return images, command

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-import traceback
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +17,8 @@ from rclpy.node import Node
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.nodes.qos import QosError
+
+log = logging.getLogger(__name__)
 
 
 class ManagedNode(LifecycleNodeMixin, Node):
@@ -119,7 +121,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except RuntimeError as error:
-            self.get_logger().warning(f'autostart gives way to another request: {error}')
+            log.warning('autostart gives way to another request: %s', error)
 
     def destroy_node(self) -> None:
         """Release everything and leave the graph."""
@@ -143,13 +145,13 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.refusal, remedy = str(error), ''
         except UserError as error:
             self.refusal = str(error)
-        except Exception as error:  # noqa: BLE001 - rclpy would make of it a failure without a word
-            self.get_logger().error(f'please report this:\n{traceback.format_exc()}')
+        except Exception as error:
+            log.exception('please report this')
             self.refusal = f'{type(error).__name__}: {foreign(error)}'
         else:
             self.refusal = ''
             return TransitionCallbackReturn.SUCCESS
-        self.get_logger().error(f'{transition} refused: {self.refusal}{remedy}')
+        log.error('%s refused: %s%s', transition, self.refusal, remedy)
         return TransitionCallbackReturn.FAILURE
 
     def _guard_requests(self) -> None:
@@ -161,7 +163,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 return change(request, response)
             except RuntimeError as error:
                 wanted = foreign(request.transition.label or request.transition.id)
-                self.get_logger().error(f'transition {wanted} refused: the node is {self.state} ({error})')
+                log.error('transition %s refused: the node is %s (%s)', wanted, self.state, error)
                 response.success = False
                 return response
 

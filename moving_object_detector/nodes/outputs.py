@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from moving_object_detector.nodes.qos import checked_overrides, overridable, res
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.result import Result
+
+log = logging.getLogger(__name__)
 
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
 DEBUG_TOPICS = ('processing_time_ms', 'pipeline_latency_ms', 'cyclic_time_ms')
@@ -61,7 +64,7 @@ class Outputs:
         ]
         detections = detection_format()
         if detections is None:
-            self._node.get_logger().info(MISSING)
+            log.info(MISSING)
         else:
             kind, build = detections
             self._outputs.append(_Output(self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))

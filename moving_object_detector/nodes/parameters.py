@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -14,6 +15,8 @@ from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import Option, options_of, with_values
 from moving_object_detector.detection.config import check_refinement
 from moving_object_detector.nodes.config import NodeConfig
+
+log = logging.getLogger(__name__)
 
 # Declared by rclpy itself, or by whoever overrides a topic's QoS.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -59,7 +62,7 @@ class Parameters:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
                 hint = f'did you mean {near[0]}?' if near else 'see docs/parameters.md for those there are'
-                node.get_logger().warning(f'there is no parameter {foreign(name)}; {hint}')
+                log.warning('there is no parameter %s; %s', foreign(name), hint)
         for name, declared in self._options.items():
             value: object = declared.default
             if name in given:

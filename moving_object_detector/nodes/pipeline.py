@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.media.pixels import SampleScale
+from moving_object_detector.media.messages import decode_compressed
+from moving_object_detector.media.pixels import SampleScale, check_size
 from moving_object_detector.nodes.adaptation import Adaptation
-from moving_object_detector.nodes.complaints import Complaints
 from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.intake import ADVICE, decode, header_stamp, kind_of, message_encoding
-from moving_object_detector.nodes.mailbox import Letter, Mailbox, Order
+from moving_object_detector.nodes.log import kind
+from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
+from moving_object_detector.nodes.messages import read_image
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.statistics import Statistics
 
 if TYPE_CHECKING:
-    from moving_object_detector.detection.detector import Detector
+    from moving_object_detector.detection.detector import Detector, Outcome
     from moving_object_detector.detection.result import Result
+
+log = logging.getLogger(__name__)
+
+ADVICE: Final = {
+    Step.REPEATS: 'is the topic published twice, or does the clock stand still?',
+    Step.GOES_BACK: 'does a bag loop, was the clock set, or do two cameras publish here?',
+    Step.AFTER_GAP: 'are images lost on the way (frames lost in /diagnostics), or left out by the camera? If it is '
+    'that slow, raise the parameter continuity.max_gap',
+    Step.NEW_SIZE: 'do two cameras publish here?',
+}
 
 
 class Pipeline:
@@ -37,44 +51,28 @@ class Pipeline:
         outputs: Where results go.
         statistics: Where counts and timings go.
         config: All parameters.
-        topic: Name of the image topic, for messages.
-        warn: Logs a warning.
-        fail: Logs an error.
         now: The node's clock in nanoseconds, for images without a stamp.
-        inform: Logs a line.
 
     """
 
     def __init__(
-        self,
-        detector: Detector,
-        outputs: Outputs,
-        statistics: Statistics,
-        config: NodeConfig,
-        topic: str,
-        warn: Callable[[str], object],
-        fail: Callable[[str], object],
-        now: Callable[[], int],
-        inform: Callable[[str], object] = lambda _: None,
+        self, detector: Detector, outputs: Outputs, statistics: Statistics, config: NodeConfig, now: Callable[[], int]
     ) -> None:
+        self.topic = ''
+        """Name of the image topic, for messages; whoever subscribes sets it."""
         self.trouble = ''
         """What was wrong with the last image; empty when it was in order."""
-        self.load = Adaptation(detector, config, inform)
+        self.load = Adaptation(detector, config)
         """Keeps up with the target rate."""
         self._mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
         self._outputs = outputs
         self._statistics = statistics
-        self.topic = topic
-        """Name of the image topic, for messages; may be changed."""
-        self._warn = Complaints(warn)
-        self._fail = Complaints(fail)
         self._now = now
         self._encoding: str | None = None
         self._stamped: bool | None = None
         self._scale = self._new_scale()
-        self._missed = 0
         self._newest = 0
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
@@ -84,28 +82,29 @@ class Pipeline:
     def receive(self, message: Any) -> None:
         """Take an image message."""
         self._statistics.count('received')
-        arrival = time.monotonic()
-        self.load.arrived(arrival)
-        dropped = self._mailbox.put(Letter(message, arrival, self._now()))
+        moment = time.monotonic()
+        self.load.arrived(moment)
+        dropped = self._mailbox.put(Arrival(message, moment, self._now()))
         if dropped:
             self._statistics.count('dropped', dropped)
-            self._warn(
-                'dropped',
-                f'{self.topic}: images come faster than they can be entered, the oldest are dropped; lower the '
-                "camera's rate or size, or the parameters window.past, window.future, flow.height and flow.width",
+            log.warning(
+                "%s: images come faster than they can be entered, the oldest are dropped; lower the camera's rate or "
+                'size, or the parameters window.past, window.future, flow.height and flow.width',
+                self.topic,
+                extra=kind('dropped'),
             )
 
     def configure(self, config: NodeConfig) -> None:
         """Use the options of ``config`` that can change at run time, from the next image on."""
-        self._mailbox.order(partial(self._configure, config))
+        self._mailbox.command(partial(self._configure, config))
 
     def flush(self) -> None:
         """Publish the frames that still wait for later ones."""
-        self._mailbox.order(self._finish)
+        self._mailbox.command(self._finish)
 
     def reset(self) -> None:
         """Forget all frames, also those that have not been looked at."""
-        self._mailbox.order(self._reset, discard=True)
+        self._mailbox.command(self._reset, discard=True)
 
     def close(self) -> None:
         """End the thread after the frame it is at."""
@@ -116,38 +115,33 @@ class Pipeline:
 
     def _run(self) -> None:
         while (work := self._mailbox.take()) is not None:
-            letters, order = work
-            self._attempt(partial(self._process, letters))
-            if order is not None:
-                self._attempt(order)
+            images, command = work
+            self._attempt(partial(self._process, images))
+            if command is not None:
+                self._attempt(command)
 
-    def _attempt(self, action: Order) -> None:
+    def _attempt(self, action: Command) -> None:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever one frame does
+        except Exception as error:
             self._statistics.count('failed')
-            self.trouble = f'detection failed: {type(error).__name__}: {foreign(error)}'
-            trace = '\n'.join(foreign(line, 200) for line in traceback.format_exc().splitlines())
-            self._fail(
-                type(error).__name__, f'{self.topic}: detection failed and starts anew; please report this:\n{trace}'
-            )
+            name = type(error).__name__
+            self.trouble = f'detection failed: {name}: {foreign(error)}'
+            log.exception('%s: detection failed and starts anew; please report this', self.topic, extra=kind(name))
             self._reset()
 
     def _configure(self, config: NodeConfig) -> None:
         if config.estimate != self._config.estimate:
             # Else a frame in the window would come out twice.
-            self._flush()
+            self._publish(self._detector.flush())
         self._config = config
         self._detector.config = config
         self.load.configure(config)
 
-    def _flush(self) -> None:
-        self._publish(self._detector.flush())
-
     def _finish(self) -> None:
         self._stamped = None
         self.load.forget()
-        self._flush()
+        self._publish(self._detector.flush())
 
     def _new_scale(self) -> SampleScale:
         return SampleScale(self._config.input.black, self._config.input.white)
@@ -158,120 +152,135 @@ class Pipeline:
         self.load.forget()
         self._detector.reset()
 
-    def _process(self, letters: deque[Letter]) -> None:
+    def _process(self, images: deque[Arrival]) -> None:
         """Enter all images into the window and compute masks of the newest."""
         wanted = self._outputs.wanted()
-        letters = self._taken(letters)
-        while letters and not self._mailbox.closed:
+        while images and not self._mailbox.closed:
             # Taken out, so that its memory is free when the next one is decoded.
-            letter = letters.popleft()
-            newest = not letters
+            image = images.popleft()
             started = time.monotonic()
-            results = self._step(letter, infer=newest and wanted)
-            if results is None:
+            outcome = self._step(image, infer=wanted and not images)
+            if outcome is None:
                 continue
-            self.load.stepped(time.monotonic() - started)
-            self._publish(results)
-            if wanted and not (newest and self.load.inferred()):
-                self._statistics.count('skipped')
-            elif wanted:
-                finished = time.monotonic()
+            self._publish(outcome)
+            finished = time.monotonic()
+            self.load.worked(finished - started, outcome.pairs, inferred=outcome.inferred)
+            if outcome.inferred:
                 self._statistics.count('processed')
-                cycle = self._statistics.time(finished - started, finished - letter.arrival, finished)
-                self._outputs.publish_timings(finished - started, finished - letter.arrival, cycle)
-                self.load.decide()
+                cycle = self._statistics.time(finished - started, finished - image.moment, finished)
+                self._outputs.publish_timings(finished - started, finished - image.moment, cycle)
+            elif wanted:
+                self._statistics.count('skipped')
 
-    def _taken(self, letters: deque[Letter]) -> deque[Letter]:
-        taken = deque(letter for letter in letters if self.load.takes())
-        if len(taken) < len(letters):
-            self._statistics.count('dropped', len(letters) - len(taken))
-        return taken
-
-    def _step(self, letter: Letter, infer: bool) -> list[Result] | None:
+    def _step(self, arrival: Arrival, infer: bool) -> Outcome | None:
         """Run one image through the detector; None for an image that is not used."""
-        message = letter.message
-        encoding = message_encoding(message)
+        message = arrival.message
+        encoding = foreign(message.encoding if hasattr(message, 'encoding') else message.format)
         scale = self._scale if self._encoding in {None, encoding} else self._new_scale()
         try:
             image = decode(message, self._config.input.max_side, scale)
         except ImageError as error:
-            self._ignore('invalid', kind_of(error), str(error))
+            # Messages start with what is wrong, and differ in numbers after it.
+            self._ignore('invalid', f'invalid {str(error).split(maxsplit=1)[0]}', str(error))
             return None
         trouble = self._follow_encoding(encoding)
         self._scale = scale
-        stamp = self._stamp(letter)
+        stamp = self._stamp(arrival)
         if stamp is None:
             self._ignore('invalid', 'no stamp', 'it has no stamp, but those before it have; set it in the driver')
             return None
-        results = self._detector.step(image, stamp, infer=infer, tag=message.header)
-        step = self._detector.last_step
+        outcome = self._detector.step(image, stamp, infer=infer, tag=message.header)
+        step = outcome.relation
         if step is Step.REPEATS:
             self._ignore('repeated', step.name, f'it {step.value}; {ADVICE[step]}')
             return None
         if step.starts_anew:
             trouble = f'{self.topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
-            self._warn(step.name, trouble)
+            log.warning('%s', trouble, extra=kind(step.name))
         else:
             # Else the results are those of the stream that ended.
             self._newest = stamp
         self.trouble = trouble
-        return results
+        return outcome
 
-    def _stamp(self, letter: Letter) -> int | None:
+    def _stamp(self, arrival: Arrival) -> int | None:
         """Return the image's time on the stream's one clock: its stamps, or the arrivals where it has none.
 
         A stream that begins without stamps starts anew with its first one (a simulation's clock may come late); in one
         that has stamps an image without is of no use: None.
         """
-        stamp = header_stamp(letter.message.header)
+        header = arrival.message.header
+        stamp = int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
         if stamp == 0 and self._stamped:
             return None
         if stamp == 0:
-            self._warn(
-                'stamp', f'{self.topic}: images have no stamp, so their time of arrival is used; set it in the driver'
-            )
+            text = '%s: images have no stamp, so their time of arrival is used; set it in the driver'
+            log.warning(text, self.topic, extra=kind('stamp'))
         elif self._stamped is False:
-            self._flush()
+            self._publish(self._detector.flush())
         self._stamped = stamp != 0
-        return stamp or letter.stamp
+        return stamp or arrival.stamp
 
-    def _ignore(self, count: str, kind: str, reason: str) -> None:
+    def _ignore(self, count: str, name: str, reason: str) -> None:
         self._statistics.count(count)
         self.trouble = f'{self.topic}: image ignored: {foreign(reason, 500)}'
-        self._warn(kind, self.trouble)
+        log.warning('%s', self.trouble, extra=kind(name))
 
     def _follow_encoding(self, encoding: str) -> str:
         """Start anew where the encoding changes; return what there is to say about it."""
         last, self._encoding = self._encoding, encoding
         if last in (None, encoding):
             return ''
-        self._flush()
+        self._publish(self._detector.flush())
         change = f'the encoding changed from {last} to {encoding}; do two cameras publish here?'
         trouble = f'{self.topic}: detection starts anew: {change}'
-        self._warn('encoding', trouble)
+        log.warning('%s', trouble, extra=kind('encoding'))
         return trouble
 
-    def _publish(self, results: list[Result]) -> None:
-        missed, self._missed = self._detector.missed - self._missed, self._detector.missed
-        if missed:
-            self._statistics.count('skipped', missed)
-            self._statistics.count('processed', -missed)
-        for result in results:
-            started = time.monotonic()
+    def _publish(self, outcome: Outcome) -> None:
+        self._statistics.count('missed', outcome.missed)
+        for result in outcome.results:
             if result.estimate == self._config.estimate and self._send(result):
                 self._statistics.count('published')
                 if self.load.active:
-                    self.load.published(time.monotonic() - started)
                     self._outputs.publish_window_delay((self._newest - result.stamp) / 1e9)
 
     def _send(self, result: Result) -> bool:
         """Publish a result; return whether anybody listens."""
-        from moving_object_detector.detection.result import NotFiniteError
+        from moving_object_detector.detection.result import NotFiniteError  # after PyTorch, which loads with the model
 
         try:
             return self._outputs.publish(result, result.tag)
         except NotFiniteError as error:
             self._statistics.count('failed')
             self.trouble = f'no result is published: {error}'
-            self._fail('not finite', f'{self.topic}: {self.trouble}')
+            log.error('%s: %s', self.topic, self.trouble, extra=kind('not finite'))
             return False
+
+
+def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]:
+    """Turn an image message into a frame.
+
+    Args:
+        message: sensor_msgs/Image or CompressedImage.
+        max_side: Longest side that is accepted, pixels; looked at before any pixel is touched.
+        scale: Of the stream, for samples of 16 bits.
+
+    Returns:
+        (H, W, 3) uint8 RGB that owns its memory.
+
+    Raises:
+        ImageError: It cannot be decoded as its header says, or is too small or too large.
+
+    """
+    try:
+        if not hasattr(message, 'encoding'):
+            return decode_compressed(message, scale, max_side)
+        if min(message.height, message.width) > 0:  # else a better reason is given below
+            check_size(message.height, message.width, max_side)
+        return read_image(message, scale)
+    except ImageError:
+        raise
+    except Exception as error:
+        # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
+        raise ImageError(f'undecodable: {type(error).__name__}: {foreign(error)}') from error

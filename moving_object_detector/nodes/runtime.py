@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.program import run_program
+from moving_object_detector.nodes.log import bridged
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+log = logging.getLogger(__name__)
 
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -80,30 +83,37 @@ def ros_node(
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         import rclpy
-        from rclpy.signals import SignalHandlerOptions
+        from rclpy.logging import get_logger
 
         # After the user's own rules, of which the first that fits counts.
         rules = [argument for rule in remap for argument in ('--ros-args', '-r', rule)]
-        try:
-            rclpy.init(args=[name, *ros_arguments, *rules], signal_handler_options=SignalHandlerOptions.NO)
-            node = (make or rclpy.create_node)(name)
-        except (RuntimeError, ValueError) as error:
-            rclpy.try_shutdown()
-            if 'log directory' in str(error):
-                raise UserError(
-                    f'ROS cannot write its log ({foreign(error, 200)}); set ROS_LOG_DIR to a folder that can be written'
-                ) from error
-            given = foreign(' '.join(ros_arguments), 200)
-            raise UserError(f"ROS does not accept '{given}': {foreign(error, 300)}") from error
-        try:
-            yield node, stop
-        finally:
-            node.destroy_node()
-            rclpy.try_shutdown()
+        with bridged(get_logger(name)) as bridge:
+            node = _made(name, ros_arguments, rules, make or rclpy.create_node)
+            bridge.logger = node.get_logger()
+            try:
+                yield node, stop
+            finally:
+                node.destroy_node()
+                rclpy.try_shutdown()
     finally:
         for number, handler in previous.items():
             # Ctrl-C comes twice, from the terminal and from ros2 launch; the end must not be interrupted by itself.
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
+
+
+def _made(name: str, given: Sequence[str], rules: Sequence[str], make: Callable[[str], Node]) -> Node:
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    try:
+        rclpy.init(args=[name, *given, *rules], signal_handler_options=SignalHandlerOptions.NO)
+        return make(name)
+    except (RuntimeError, ValueError) as error:
+        rclpy.try_shutdown()
+        reason = foreign(error, 300)
+        if 'log directory' in reason:
+            raise UserError(f'ROS cannot write its log; set ROS_LOG_DIR to another folder ({reason})') from error
+        raise UserError(f"ROS does not accept '{foreign(' '.join(given), 200)}': {reason}") from error
 
 
 @contextmanager
@@ -122,9 +132,9 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
         except implementation.InvalidHandle:
             # Something was destroyed by one thread while another was about to wait for it: rclpy's own race.
             return
-        except Exception:  # noqa: BLE001 - whatever a callback raises: one bad request must not make the node deaf
+        except Exception:
             if not ended.is_set():
-                node.get_logger().error(f'a callback failed; please report this:\n{traceback.format_exc()}')
+                log.exception('a callback failed; please report this')
         else:
             ended.set()
 

@@ -20,14 +20,14 @@ def percentile(values: list[float], percent: int) -> float:
 class Statistics:
     """Counts of frames, and the last timings; used by several threads.
 
-    received: images that arrived; processed: those that masks were computed of; skipped: entered the
-    window without masks, because a newer one had come, the load setting has masks of fewer frames or no
-    neighbour was there; dropped: never looked at, because the queue was full or the load setting takes
-    fewer images; invalid: could not be decoded; repeated: had the stamp of the one before; failed: ended
+    received: images that arrived; processed: those that masks were computed of; missed: of these, those
+    without a result, since no neighbour came; skipped: entered the window without masks, because a newer
+    one had come or the load setting has masks of fewer frames; dropped: never looked at, because the
+    queue was full; invalid: could not be decoded; repeated: had the stamp of the one before; failed: ended
     in an unexpected error; published: results sent out.
     """
 
-    NAMES = ('received', 'processed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')
+    NAMES = ('received', 'processed', 'missed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from moving_object_detector.common.parameter_files import load_config
         from moving_object_detector.detection.build import build_detector
-        from moving_object_detector.detection.config import EngineConfig
+        from moving_object_detector.detection.config import DetectorConfig
         from moving_object_detector.engines.cache import EngineCache
 
-        config = load_config(EngineConfig(), arguments.config, arguments.set)
+        config = load_config(DetectorConfig(), arguments.config, arguments.set)
         cache = EngineCache(arguments.folder)
         progress = logging.StreamHandler(sys.stderr)
         progress.setFormatter(logging.Formatter('%(message)s'))
@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         engines.addHandler(progress)
         engines.setLevel(logging.INFO)
         try:
-            detector = build_detector(config, cache=cache, half=config.half)
+            detector = build_detector(config, cache=cache)
         finally:
             engines.removeHandler(progress)
             engines.setLevel(level)
-        sizes = ' and '.join(f'{width}x{height}' for height, width in detector.sizes.values())
+        height, width = detector.size
         kept = sorted(cache.folder.glob('*.engine'))
         sys.stdout.write(
-            f'ready: {detector.engine.name}, {sizes}, {detector.flow.name} flow\n'
+            f'ready: {detector.engine.name}, {width}x{height}, {detector.flow.name} flow\n'
             f'{cache.folder} holds {len(kept)} engines, {sum(file.stat().st_size for file in kept) / 1e6:.1f} MB\n'
         )
         return 0

@@ -47,7 +47,7 @@ def exports(config: DetectorConfig) -> list[Export]:
     from moving_object_detector.networks.pwcnet import MULTIPLE, PWCNet
 
     torch.manual_seed(0)
-    generator, (height, width), _, flow_input = load_generator(config)
+    generator, (height, width), flow_input = load_generator(config)
     found = [
         Export(
             'generator',

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import dense_crf
-from moving_object_detector.detection.sign import resolve_sign
 from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
@@ -180,7 +180,7 @@ class Game(Stage):
             values['parametric'] = losses.parametric_loss(target, mask)
             total = total + config.parametric * values['parametric']
         if self._teacher is not None and other_flow is not None:
-            views = [resolve_sign(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
+            views = [resolve_polarity(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
             values['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))
             total = total + config.consistency * values['consistency']
         parameters = self._clipped(total, 'generator')

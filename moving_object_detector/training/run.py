@@ -22,7 +22,7 @@ from moving_object_detector.common.files import default_model, file_hash, write_
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.generator import Generator
@@ -376,7 +376,7 @@ def ideal_masks(
         flow = constant_flows(rng, torch.from_numpy(frame.mask)[None].float())[None].to(device)
         prepared = prepare_flow(flow, cast('FlowInput', flow_input)).flow
         mask = generator(network_image(frame.image, (frame.mask.shape[0], frame.mask.shape[1]), device)[None], prepared)
-        masks.append(np.asarray(resolve_sign(mask.float())[0, 0].cpu().numpy(), np.float32))
+        masks.append(np.asarray(resolve_polarity(mask.float())[0, 0].cpu().numpy(), np.float32))
     return masks
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.overlay import draw_overlay
-from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
@@ -104,7 +104,7 @@ class Judge:
             flow *= flow.new_tensor((self.size[1] / fields.shape[3], self.size[0] / fields.shape[2]))[:, None, None]
             prepared = prepare_flow(flow, self.flow_input)
             mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
-            yield clip, frame, resolve_sign(mask) * (prepared.motion >= LEAST_MOTION)[:, None, None, None]
+            yield clip, frame, resolve_polarity(mask) * (prepared.motion >= LEAST_MOTION)[:, None, None, None]
 
     @torch.inference_mode()
     def judge(self, generator: nn.Module) -> Judgement:

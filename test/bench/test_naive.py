@@ -30,8 +30,10 @@ def config(*values):
 
 def refined_masks(options, images):
     detector = build_detector(options)
-    results = [result for index, image in enumerate(images) for result in detector.step(image, index * 33_000_000)]
-    results += detector.flush()
+    results = [
+        result for index, image in enumerate(images) for result in detector.step(image, index * 33_000_000).results
+    ]
+    results += detector.flush().results
     return [result.mask for result in results if result.estimate == 'refined']
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.setting import half_of
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.dis import DisFlow
@@ -57,7 +56,6 @@ def make_detector(generator: Generator) -> Callable[..., Detector]:
             SIZE,
             'residual',
             config,
-            half=MaskEngine(TorchEngine(torch.device('cpu')), generator, half_of(SIZE)),
         )
 
     return make

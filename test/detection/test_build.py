@@ -13,7 +13,7 @@ import torch
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.build import build_detector, create_flow
-from moving_object_detector.detection.config import DetectorConfig, FlowConfig, WindowConfig
+from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
@@ -47,24 +47,6 @@ def test_networks_from_either_kind_of_file(architecture: str, released: bool, tm
     ]
     assert backend.name == architecture
     assert torch.equal(*flows)
-
-
-@pytest.mark.parametrize(
-    ('size', 'half', 'sizes'),
-    [
-        ((192, 384), True, {False: (192, 384), True: (96, 192)}),
-        ((192, 384), False, {False: (192, 384)}),
-        # Half of it would be smaller than the 96x192 that the weights were trained at.
-        ((192, 376), True, {False: (192, 376)}),
-        ((184, 384), True, {False: (184, 384)}),
-        ((0, 0), True, {False: (96, 192)}),
-    ],
-)
-def test_half_the_size_where_it_is_asked_for_and_large_enough(
-    size: tuple[int, int], half: bool, sizes: dict[bool, tuple[int, int]]
-) -> None:
-    config = DetectorConfig(engine='torch', device='cpu', height=size[0], width=size[1], window=WindowConfig(1, 1, 1))
-    assert build_detector(config, half=half).sizes == sizes
 
 
 @pytest.mark.parametrize(('backend', 'file'), [('pwcnet', 'pwc_net.pth.tar'), ('raft_small', 'raft-small.pth')])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,17 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.detection.detector import Detector
+from moving_object_detector.detection.detector import Detector, Outcome
 from moving_object_detector.detection.result import NotFiniteError, Result
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
-from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
 Images = list[NDArray[np.uint8]]
 Make = Callable[..., Detector]
@@ -37,8 +34,8 @@ def config_of(past: int, future: int, stride: int = 1) -> DetectorConfig:
 
 
 def run(detector: Detector, images: Images) -> list[Result]:
-    results = [result for n, image in enumerate(images) for result in detector.step(image, n * STEP)]
-    return results + detector.flush()
+    results = [result for n, image in enumerate(images) for result in detector.step(image, n * STEP).results]
+    return results + detector.flush().results
 
 
 def pair_mask(
@@ -101,10 +98,13 @@ def test_results_come_in_order_and_on_time(make_detector: Make, clip: Images) ->
     detector = make_detector(config_of(3, 2))
     came: list[tuple[int, str, int]] = []
     for n, image in enumerate(clip):
-        came += [(n, result.estimate, result.index) for result in detector.step(image, n * STEP)]
+        came += [(n, result.estimate, result.index) for result in detector.step(image, n * STEP).results]
     assert [(n, index) for n, estimate, index in came if estimate == 'zero_lag'] == [(n, n) for n in range(1, 14)]
     assert [(n, index) for n, estimate, index in came if estimate == 'refined'] == [(n, n - 2) for n in range(2, 14)]
-    assert [(result.estimate, result.index) for result in detector.flush()] == [('refined', 12), ('refined', 13)]
+    assert [(result.estimate, result.index) for result in detector.flush().results] == [
+        ('refined', 12),
+        ('refined', 13),
+    ]
 
 
 def test_each_frame_is_prepared_and_each_pair_computed_once(make_detector: Make, clip: Images) -> None:
@@ -127,8 +127,8 @@ def test_votes_are_the_neighbours_that_exist(make_detector: Make, clip: Images) 
 
 def test_a_result_belongs_to_its_own_image(make_detector: Make, clip: Images) -> None:
     detector = make_detector(config_of(2, 2))
-    results = [r for n, image in enumerate(clip) for r in detector.step(image, n * STEP, tag=f'header {n}')]
-    for result in results + detector.flush():
+    results = [r for n, image in enumerate(clip) for r in detector.step(image, n * STEP, tag=f'header {n}').results]
+    for result in results + detector.flush().results:
         assert result.image is clip[result.index]
         assert result.stamp == result.index * STEP
         assert result.tag == f'header {result.index}'
@@ -152,72 +152,11 @@ def test_the_flow_of_a_result_leads_to_its_neighbour(make_detector: Make, clip: 
         assert np.abs(cells / 2 - flow(key[1], target))[inner].mean() < 0.15
 
 
-def test_a_frame_keeps_its_flow_when_the_size_changes(make_detector: Make, clip: Images) -> None:
-    results = {}
-    for half in (False, True):
-        detector = make_detector(config_of(2, 2))
-        came = []
-        for n, image in enumerate(clip[:6]):
-            if n == 5:
-                # Frame 3 has its flow to frame 4 and waits for the last vote; frame 5 comes at the new size.
-                detector.setting = replace(detector.setting, half=half)
-            came += detector.step(image, n * STEP)
-        results[half] = {(r.estimate, r.index): r for r in came}
-    before, after = results[False]['refined', 3], results[True]['refined', 3]
-    assert after.coarse_flow.shape == (16, 32, 2)
-    # Pixels of half the size are twice as large; two by two cells are averaged.
-    np.testing.assert_allclose(
-        after.coarse_flow, before.coarse_flow.reshape(16, 2, 32, 2, 2).mean((1, 3)) / 2, atol=1e-5
-    )
-    assert after.flow.shape == before.flow.shape == (64, 128, 2)
-    assert results[True]['zero_lag', 5].coarse_flow.shape == (16, 32, 2)
-
-
-def test_what_is_computed_at_half_the_size_is_the_generator_at_half_the_size(
-    make_detector: Make, generator: Generator, clip: Images
-) -> None:
-    """Of a frame that came at the whole size, and of one that came at half the size and was voted on at the whole."""
-    detector = make_detector(config_of(0, 1))
-    whole, half = detector.setting, replace(detector.setting, half=True)
-    for change, size in (((whole, half), (16, 32)), ((half, whole), (32, 64))):
-        for n, setting in enumerate(change):
-            detector.setting = setting
-            results = detector.step(clip[n], n * STEP)
-        assert detector.size == size
-        expected = pair_mask(generator, detector, clip[0], clip[1])
-        np.testing.assert_allclose(results[0].average, expected, atol=2e-5)
-        detector.reset()
-
-
-def test_masks_after_a_change_of_size_are_as_good() -> None:
-    """With the weights that come with the package, scored on rendered scenes before and after the change."""
-    config = DetectorConfig(device='cpu', window=WindowConfig(1, 1, 1), gate=OPEN_GATE, height=192, width=384)
-    detector = build_detector(config, half=True)
-    assert detector.sizes == {False: (192, 384), True: (96, 192)}
-    scores = {False: [], True: []}
-    for seed, half in itertools.product(range(5), (False, True)):
-        scene = random_scene(seed, SceneOptions(size=(192, 384)))
-        images, results = [scene.image(time) for time in range(6)], []
-        for n, image in enumerate(images):
-            detector.setting = replace(detector.setting, half=half and n >= 3)
-            results += [r for r in detector.step(image, n * STEP, tag=n) if r.estimate == 'refined']
-        results += detector.flush()
-        assert [(r.index, r.stamp, r.tag, r.votes) for r in results] == [
-            (n, n * STEP, n, 1 if n in (0, 5) else 2) for n in range(6)
-        ]
-        assert all(r.image is images[r.index] and r.probability.shape == (192, 384) for r in results)
-        for r in results[3:]:
-            mask, truth = r.mask > 0, scene.mask(r.index) > 0
-            scores[half].append((mask & truth).sum() / (mask | truth).sum())
-    assert np.mean(scores[False]) > 0.7
-    assert np.mean(scores[True]) > np.mean(scores[False]) - 0.1
-
-
 def test_a_caller_that_is_behind_skips_inference_but_not_frames(make_detector: Make, clip: Images) -> None:
     detector = make_detector(config_of(2, 2))
     results = []
     for n, image in enumerate(clip[:9]):
-        results += detector.step(image, n * STEP, infer=n % 3 == 2)
+        results += detector.step(image, n * STEP, infer=n % 3 == 2).results
     pairs = [pair for batch in detector.flow.batches for pair in batch]
     # Frames 2, 5 and 8 are inferred; 5 and 8 are too far from 2 and 5 to vote on each other.
     assert pairs == [(2, 1), (2, 0), (5, 4), (5, 3), (8, 7), (8, 6)]
@@ -238,15 +177,15 @@ def test_a_break_in_the_stream_finishes_it_and_starts_anew(
     make_detector: Make, clip: Images, change: str, step: Step
 ) -> None:
     detector = make_detector(replace(config_of(2, 2), continuity=ContinuityConfig(max_gap=1.0)))
-    before = [r for n in range(5) for r in detector.step(clip[n], 10 * STEP + n * STEP)]
+    before = [r for n in range(5) for r in detector.step(clip[n], 10 * STEP + n * STEP).results]
     stamp = {'back': 0, 'gap': 14 * STEP + 1_000_000_001, 'size': 15 * STEP}[change]
     image = np.ascontiguousarray(clip[5][:48]) if change == 'size' else clip[5]
-    at_break = detector.step(image, stamp)
-    assert detector.last_step is step
+    at_break, _, relation, *_ = detector.step(image, stamp)
+    assert relation is step
     assert [(r.estimate, r.index) for r in at_break] == [('refined', 3), ('refined', 4)]
     assert {r.index for r in before if r.estimate == 'refined'} == {0, 1, 2}
-    after = detector.step(image, stamp + STEP)
-    assert detector.last_step is Step.CONTINUES
+    after, _, relation, *_ = detector.step(image, stamp + STEP)
+    assert relation is Step.CONTINUES
     assert [(r.estimate, r.index, r.votes) for r in after] == [('zero_lag', 1, 1)]
 
 
@@ -265,29 +204,28 @@ def test_a_repeated_stamp_is_ignored(make_detector: Make, clip: Images) -> None:
     once = run(detector, clip[:4])
     twice = []
     for n, image in enumerate(clip[:4]):
-        twice += detector.step(image, n * STEP)
-        assert detector.step(clip[9], n * STEP) == []
-        assert detector.last_step is Step.REPEATS
-    twice += detector.flush()
+        twice += detector.step(image, n * STEP).results
+        assert detector.step(clip[9], n * STEP) == Outcome([], relation=Step.REPEATS)
+    twice += detector.flush().results
     assert all(np.array_equal(a.average, b.average) for a, b in zip(once, twice, strict=True))
 
 
 def test_one_frame_alone_gives_nothing(make_detector: Make, clip: Images) -> None:
     detector = make_detector(config_of(5, 5))
-    assert detector.step(clip[0], 0) == []
-    assert detector.flush() == []
-    assert detector.missed == 1
+    assert detector.step(clip[0], 0) == Outcome([], inferred=True)
+    assert detector.flush() == Outcome([], missed=1)
 
 
 def test_a_frame_whose_only_neighbour_was_skipped_is_counted(make_detector: Make, clip: Images) -> None:
     detector = make_detector(config_of(1, 1))
-    results = []
-    for n, infer in enumerate((True, False, True, True)):
-        results += detector.step(clip[n], n * STEP, infer=infer)
-    results += detector.flush()
+    outcomes = [
+        *(detector.step(clip[n], n * STEP, infer=infer) for n, infer in enumerate((True, False, True, True))),
+        detector.flush(),
+    ]
+    results = [result for outcome in outcomes for result in outcome.results]
     # Frame 0 had frame 1 alone to vote on it, which was not inferred.
     assert [r.index for r in results if r.estimate == 'refined'] == [2, 3]
-    assert detector.missed == 1
+    assert [outcome.missed for outcome in outcomes] == [0, 1, 0, 0, 0]
 
 
 def test_memory_is_bounded_by_the_window(make_detector: Make, clip: Images) -> None:
@@ -325,7 +263,7 @@ def test_masks_that_are_not_finite_are_an_error(generator, clip):
     with torch.no_grad():
         poisoned.conv17.gamma.fill_(float('nan'))
     detector.step(clip[0], 0)
-    (result,) = [one for one in detector.step(clip[1], 10**8) if one.estimate == 'zero_lag']
+    (result,) = [one for one in detector.step(clip[1], 10**8).results if one.estimate == 'zero_lag']
     for name in ('average', 'probability', 'mask', 'regions'):
         with pytest.raises(NotFiniteError):
             getattr(result, name)

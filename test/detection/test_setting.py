@@ -1,10 +1,9 @@
-"""The window and the generator's size change while frames wait: against a direct computation of equation 14."""
+"""The window changes while frames wait: against a direct computation of equation 14."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.setting import Setting, half_of
+from moving_object_detector.detection.load import Setting
 
 STEP = 40_000_000
-SIZES = {False: (32, 64), True: (16, 32)}
+SIZE = (32, 64)
 
 
 class TellingEngine:
@@ -28,8 +27,7 @@ class TellingEngine:
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
         assert image.shape[2:] == flow.shape[2:]
-        half = tuple(flow.shape[2:]) == SIZES[True]
-        return torch.stack([mask_of(round(float(one[0, 0, 0])), round(float(one[1, 0, 0])), half) for one in flow])
+        return torch.stack([mask_of(round(float(one[0, 0, 0])), round(float(one[1, 0, 0]))) for one in flow])
 
 
 class TellingFlow:
@@ -45,12 +43,12 @@ class TellingFlow:
         return numbers[:, :, None, None].expand(-1, -1, *size).contiguous()
 
 
-def mask_of(frame: int, neighbour: int, half: bool = False) -> Tensor:
+def mask_of(frame: int, neighbour: int) -> Tensor:
     """Return (1, h, w), not touching the border, whose mean over neighbours tells which these were."""
-    height, width = SIZES[half]
+    height, width = SIZE
     mask = torch.zeros(1, height, width)
     mask[0, 4:-4, 4:-4] = torch.rand((height - 8, width - 8), generator=torch.Generator().manual_seed(
-        2000 * frame + 2 * neighbour + half
+        1000 * frame + neighbour
     ))  # fmt: skip
     return mask
 
@@ -61,14 +59,13 @@ def make_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[WindowConfig], D
 
     # The flows carry numbers, which must reach the engine as they are.
     monkeypatch.setattr(
-        'moving_object_detector.detection.votes.prepare_flow',
+        'moving_object_detector.detection.pair_masks.prepare_flow',
         lambda flows, form: SimpleNamespace(flow=flows, motion=torch.ones(len(flows))),
     )
 
     def make(window: WindowConfig) -> Detector:
         config = DetectorConfig(window=window, gate=GateConfig(min_motion=0.0))
-        engine = TellingEngine()
-        return Detector(TellingFlow(), engine, SIZES[False], 'residual', config, half=engine)  # type: ignore[arg-type]
+        return Detector(TellingFlow(), TellingEngine(), SIZE, 'residual', config)  # type: ignore[arg-type]
 
     return make
 
@@ -116,22 +113,13 @@ def settings_at_random(seed: int, length: int, longest: int) -> list[Setting]:
     while len(settings) < length:
         stride = int(rng.integers(1, 3))
         past, future = rng.integers(0, longest // stride + 1, 2)
-        setting = Setting(
-            WindowConfig(int(past), int(future), stride), int(rng.integers(1, 4)), half=bool(rng.integers(0, 2))
-        )
+        setting = Setting(WindowConfig(int(past), int(future), stride), int(rng.integers(1, 4)))
         settings += [setting] * int(rng.integers(1, 6))
     return settings[:length]
 
 
-def mean_of(frame: int, neighbours: list[int], settings: list[Setting]) -> NDArray[np.float32]:
-    """Return the mean of the neighbours' masks, each brought to the size of every later vote."""
-    masks: list[NDArray[np.float32]] = []
-    for neighbour in sorted(neighbours, key=lambda neighbour: max(frame, neighbour)):
-        half = settings[max(frame, neighbour)].half
-        height, width = SIZES[half]
-        masks = [cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) for mask in masks]
-        masks.append(mask_of(frame, neighbour, half)[0].numpy())
-    return np.mean(masks, axis=0)
+def mean_of(frame: int, neighbours: list[int]) -> NDArray[np.float32]:
+    return torch.stack([mask_of(frame, neighbour)[0] for neighbour in neighbours]).mean(0).numpy()
 
 
 @pytest.mark.parametrize('seed', range(25))
@@ -143,8 +131,8 @@ def test_every_frame_is_the_mean_over_the_neighbours_that_the_rule_names(
     came = []
     for n, setting in enumerate(settings):
         detector.setting = setting
-        came += [(n, result) for result in detector.step(numbered(n), n * STEP, tag=-n)]
-    came += [(len(settings), result) for result in detector.flush()]
+        came += [(n, result) for result in detector.step(numbered(n), n * STEP, tag=-n).results]
+    came += [(len(settings), result) for result in detector.flush().results]
     refined, zero_lag = expected(settings)
     at = [(result.index, n) for n, result in came if result.estimate == 'refined']
     assert at == [(t, n) for t, (n, _) in sorted(refined.items())]  # each once, in order, on time
@@ -152,7 +140,7 @@ def test_every_frame_is_the_mean_over_the_neighbours_that_the_rule_names(
     for _, result in came:
         neighbours = refined[result.index][1] if result.estimate == 'refined' else zero_lag[result.index]
         assert result.votes == len(neighbours)
-        np.testing.assert_allclose(result.average, mean_of(result.index, neighbours, settings), atol=1e-6)
+        np.testing.assert_allclose(result.average, mean_of(result.index, neighbours), atol=1e-6)
         assert (result.stamp, result.image[0, 0, 0], result.tag) == (result.index * STEP, result.index, -result.index)
         assert result.probability.shape == result.image.shape[:2]
 
@@ -162,7 +150,7 @@ def steps(detector: Detector, numbers: range) -> list[tuple[int, int, int]]:
     return [
         (n, result.index, result.votes)
         for n in numbers
-        for result in detector.step(numbered(n), n * STEP)
+        for result in detector.step(numbered(n), n * STEP).results
         if result.estimate == 'refined'
     ]
 
@@ -186,7 +174,7 @@ def test_a_larger_window_lets_the_frames_that_wait_wait_longer(
     detector.setting = Setting(WindowConfig(2, 3, 1))
     # Frame 3 is out and gets no vote from 5; frame 4 had one earlier vote; from frame 5 on all five.
     assert steps(detector, range(5, 10)) == [(7, 4, 4), (8, 5, 5), (9, 6, 5)]
-    assert [(result.index, result.votes) for result in detector.flush()] == [(7, 4), (8, 3), (9, 2)]
+    assert [(result.index, result.votes) for result in detector.flush().results] == [(7, 4), (8, 3), (9, 2)]
 
 
 def test_the_frames_between_vote_where_one_in_three_gets_a_mask(
@@ -194,16 +182,13 @@ def test_the_frames_between_vote_where_one_in_three_gets_a_mask(
 ) -> None:
     detector = make_detector(WindowConfig(2, 2, 1))
     detector.setting = Setting(WindowConfig(2, 2, 1), every=3)
-    pairs = []
-    for n in range(9):
-        detector.step(numbered(n), n * STEP)
-        pairs.append((detector.last_inferred, detector.last_pairs))
+    outcomes = [detector.step(numbered(n), n * STEP) for n in range(9)]
+    pairs = [(outcome.inferred, outcome.pairs) for outcome in outcomes]
     assert pairs == [(True, 0), (False, 1), (False, 1), *[(True, 2), (False, 1), (False, 1)] * 2]
-    assert detector.missed == 0
+    assert not any(outcome.missed for outcome in outcomes)
     # After a reset the first frame gets one again.
     detector.reset()
-    detector.step(numbered(9), 0)
-    assert detector.last_inferred
+    assert detector.step(numbered(9), 0).inferred
 
 
 def test_a_caller_that_is_behind_takes_the_next_frame_it_can(
@@ -213,8 +198,7 @@ def test_a_caller_that_is_behind_takes_the_next_frame_it_can(
     detector.setting = Setting(WindowConfig(1, 1, 1), every=2)
     inferred = []
     for n, infer in enumerate((True, False, False, True, True, True)):
-        detector.step(numbered(n), n * STEP, infer=infer)
-        inferred.append(detector.last_inferred)
+        inferred.append(detector.step(numbered(n), n * STEP, infer=infer).inferred)
     assert inferred == [True, False, False, True, False, True]
 
 
@@ -224,23 +208,6 @@ def test_no_window_reaches_beyond_the_configured_one(make_detector: Callable[[Wi
     with pytest.raises(ValueError, match=r'window -3\.\.\+1, stride 2, every frame reaches further than the 4 frames'):
         detector.setting = Setting(WindowConfig(3, 1, 2))
     assert detector.setting == Setting(WindowConfig(2, 1, 2))
-
-
-def test_a_size_needs_its_engine(make_detector: Callable[[WindowConfig], Detector]) -> None:
-    detector = make_detector(WindowConfig(1, 1, 1))
-    detector.setting = Setting(WindowConfig(1, 1, 1), half=True)
-    assert (detector.size, detector.sizes) == (SIZES[True], SIZES)
-    alone = Detector(detector.flow, detector.engine, SIZES[False], 'residual', detector.config)
-    with pytest.raises(ValueError, match='half size: the detector was built without an engine of half the size'):
-        alone.setting = Setting(WindowConfig(1, 1, 1), half=True)
-    assert alone.sizes == {False: SIZES[False]}
-
-
-@pytest.mark.parametrize(
-    ('size', 'half'), [((96, 192), (48, 96)), ((192, 384), (96, 192)), ((100, 204), (48, 104)), ((108, 188), (56, 96))]
-)
-def test_half_a_size_is_a_multiple_of_four(size: tuple[int, int], half: tuple[int, int]) -> None:
-    assert half_of(size) == half
 
 
 @pytest.mark.parametrize(
@@ -253,8 +220,6 @@ def test_half_a_size_is_a_multiple_of_four(size: tuple[int, int], half: tuple[in
         # Later neighbours are 2 and 4 frames on: every second frame with a mask is one of another's.
         (Setting(WindowConfig(1, 2, 2), 2), (3, 0), 'window -1..+2, stride 2, one frame in 2'),
         (Setting(WindowConfig(1, 0, 1), 4), (1, 0, 0, 0), 'window -1..+0, stride 1, one frame in 4'),
-        (Setting(WindowConfig(1, 0, 1), take=3), (1,), 'window -1..+0, stride 1, every frame, one image in 3'),
-        (Setting(WindowConfig(1, 1, 1), half=True), (2,), 'window -1..+1, stride 1, every frame, half size'),
     ],
 )
 def test_pairs_that_a_frame_brings(setting: Setting, batches: tuple[int, ...], text: str) -> None:
@@ -271,9 +236,9 @@ def test_the_predicted_pairs_are_those_that_are_computed(
         detector.setting = setting = Setting(window, every)
         came = []
         for n in range(30):
-            detector.step(numbered(n), n * STEP)
-            if detector.last_inferred:
+            outcome = detector.step(numbered(n), n * STEP)
+            if outcome.inferred:
                 came.append([])
-            came[-1].append(detector.last_pairs)
+            came[-1].append(outcome.pairs)
         detector.reset()
         assert tuple(came[-2]) == setting.batches

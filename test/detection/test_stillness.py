@@ -37,7 +37,7 @@ def test_a_camera_over_an_empty_scene(make_detector: Make, camera: str) -> None:
     for time in range(6):
         noise = rng.normal(0, 2, (256, 512, 3))
         image = np.clip(scene.image(time) + noise, 0, 255).astype(np.uint8)
-        results += detector.step(image, time * 40_000_000)
+        results += detector.step(image, time * 40_000_000).results
     assert results
     for result in results:
         assert not result.mask.any(), f'{camera}: residual motion {result.motion:.3f}'
@@ -55,6 +55,6 @@ def test_an_object_that_moves_passes_the_gate(make_detector: Make) -> None:
     )
     scene = Scene((*still.layers, box), still.size)
     detector = make_detector(DetectorConfig(window=WindowConfig(1, 1)), *DEFAULT_FLOW)
-    motions = [r.motion for t in range(4) for r in detector.step(scene.image(t), t * 40_000_000)]
+    motions = [r.motion for t in range(4) for r in detector.step(scene.image(t), t * 40_000_000).results]
     # 6 px of 512 are 11.7 thousandths; flow is blurred at the edges of an object of 4 x 3 cells.
     assert 0.5 * 11.7 < np.median(motions) < 1.1 * 11.7

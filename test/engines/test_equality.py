@@ -73,8 +73,10 @@ def test_masks_of_frames(detectors, clip, precision, tolerance, request):
     results = []
     for detector in (detectors['openvino', precision], detectors['torch', 'float32']):
         detector.reset()
-        found = [result for index, frame in enumerate(frames) for result in detector.step(frame, index * 33_000_000)]
-        results.append(found + detector.flush())
+        found = [
+            result for index, frame in enumerate(frames) for result in detector.step(frame, index * 33_000_000).results
+        ]
+        results.append(found + detector.flush().results)
     ours, theirs = results
     assert len(ours) == len(theirs) == 2 * FRAMES - 1
     for a, b in zip(ours, theirs, strict=True):

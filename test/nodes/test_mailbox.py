@@ -6,82 +6,82 @@ import threading
 import time
 from types import SimpleNamespace
 
-from moving_object_detector.nodes.mailbox import Letter, Mailbox
+from moving_object_detector.nodes.mailbox import Arrival, Mailbox
 
 
-def letter(name, size=1):
-    return Letter(SimpleNamespace(name=name, data=bytes(size)), 0.0)
+def image(name, size=1):
+    return Arrival(SimpleNamespace(name=name, data=bytes(size)), 0.0)
 
 
-def names(letters):
-    return [one.message.name for one in letters]
+def names(images):
+    return [one.message.name for one in images]
 
 
-def test_all_that_waits_comes_at_once_in_its_order():
+def test_all_that_waits_comes_at_once_in_its_command():
     mailbox = Mailbox(5)
     for name in 'abc':
-        assert mailbox.put(letter(name)) == 0
-    letters, order = mailbox.take()
-    assert names(letters) == ['a', 'b', 'c']
-    assert order is None
+        assert mailbox.put(image(name)) == 0
+    images, command = mailbox.take()
+    assert names(images) == ['a', 'b', 'c']
+    assert command is None
 
 
 def test_the_oldest_gives_way():
     mailbox = Mailbox(3)
-    assert [mailbox.put(letter(name)) for name in 'abcde'] == [0, 0, 0, 1, 1]
+    assert [mailbox.put(image(name)) for name in 'abcde'] == [0, 0, 0, 1, 1]
     assert names(mailbox.take()[0]) == ['c', 'd', 'e']
     # What was taken no longer counts.
-    assert [mailbox.put(letter(name)) for name in 'fgh'] == [0, 0, 0]
+    assert [mailbox.put(image(name)) for name in 'fgh'] == [0, 0, 0]
 
 
 def test_bytes_are_bounded_too():
     mailbox = Mailbox(100, max_bytes=10)
-    assert [mailbox.put(letter(name, 4)) for name in 'ab'] == [0, 0]
-    assert mailbox.put(letter('c', 3)) == 1  # 4 + 4 + 3 is 11: a goes
-    assert mailbox.put(letter('d', 3)) == 0  # 4 + 3 + 3 is 10
-    assert mailbox.put(letter('e', 7)) == 2  # b and c go, 3 + 7 is 10
+    assert [mailbox.put(image(name, 4)) for name in 'ab'] == [0, 0]
+    assert mailbox.put(image('c', 3)) == 1  # 4 + 4 + 3 is 11: a goes
+    assert mailbox.put(image('d', 3)) == 0  # 4 + 3 + 3 is 10
+    assert mailbox.put(image('e', 7)) == 2  # b and c go, 3 + 7 is 10
     assert names(mailbox.take()[0]) == ['d', 'e']
-    assert mailbox.put(letter('huge', 50)) == 0  # one always fits
-    assert mailbox.put(letter('f', 1)) == 1
+    assert mailbox.put(image('huge', 50)) == 0  # one always fits
+    assert mailbox.put(image('f', 1)) == 1
     assert names(mailbox.take()[0]) == ['f']
 
 
-def test_an_order_comes_after_the_letters_before_it_and_before_those_after_it():
+def test_an_command_comes_after_the_images_before_it_and_before_those_after_it():
     mailbox = Mailbox(5)
     first, second = (lambda: None), (lambda: None)
-    mailbox.put(letter('a'))
-    mailbox.order(first)
-    mailbox.put(letter('b'))
-    mailbox.put(letter('c'))
-    mailbox.order(second)
-    letters, order = mailbox.take()
-    assert (names(letters), order) == (['a'], first)
-    letters, order = mailbox.take()
-    assert (names(letters), order) == (['b', 'c'], second)
+    mailbox.put(image('a'))
+    mailbox.command(first)
+    mailbox.put(image('b'))
+    mailbox.put(image('c'))
+    mailbox.command(second)
+    images, command = mailbox.take()
+    assert (names(images), command) == (['a'], first)
+    images, command = mailbox.take()
+    assert (names(images), command) == (['b', 'c'], second)
 
 
-def test_an_order_that_discards_leaves_the_other_orders():
+def test_an_command_that_discards_leaves_the_other_commands():
     mailbox = Mailbox(2, max_bytes=10)
     flush, reset = (lambda: None), (lambda: None)
-    mailbox.put(letter('a', 9))
-    mailbox.order(flush)
-    mailbox.put(letter('b'))
-    mailbox.order(reset, discard=True)
-    assert mailbox.put(letter('c', 9)) == 0  # what was thrown away no longer counts
-    letters, order = mailbox.take()
-    assert (names(letters), order) == ([], flush)
-    letters, order = mailbox.take()
-    assert (names(letters), order) == ([], reset)
+    mailbox.put(image('a', 9))
+    mailbox.command(flush)
+    mailbox.put(image('b'))
+    mailbox.command(reset, discard=True)
+    assert mailbox.put(image('c', 9)) == 0  # what was thrown away no longer counts
+    images, command = mailbox.take()
+    assert (names(images), command) == ([], flush)
+    images, command = mailbox.take()
+    assert (names(images), command) == ([], reset)
     assert names(mailbox.take()[0]) == ['c']
 
 
-def test_dropping_passes_over_orders():
+def test_dropping_passes_over_commands():
     mailbox = Mailbox(1)
-    order = lambda: None  # noqa: E731
-    mailbox.order(order)
-    mailbox.put(letter('a'))
-    assert mailbox.put(letter('b')) == 1
-    assert mailbox.take()[1] is order
+    command = lambda: None  # noqa: E731
+    mailbox.command(command)
+    mailbox.put(image('a'))
+    assert mailbox.put(image('b')) == 1
+    assert mailbox.take()[1] is command
     assert names(mailbox.take()[0]) == ['b']
 
 
@@ -96,7 +96,7 @@ def test_closing_wakes_who_waits_and_lets_nothing_in():
     thread.join(10)
     assert taken == [None]
     assert mailbox.closed
-    assert mailbox.put(letter('late')) == 0
+    assert mailbox.put(image('late')) == 0
     assert mailbox.take() is None
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_lost_between_threads():
     reader = threading.Thread(target=take)
     reader.start()
     writers = [
-        threading.Thread(target=lambda first=first: [mailbox.put(letter((first, k))) for k in range(500)])
+        threading.Thread(target=lambda first=first: [mailbox.put(image((first, k))) for k in range(500)])
         for first in range(3)
     ]
     for writer in writers:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
-from rclpy.logging import get_logger
 from std_msgs.msg import Header
 
 from moving_object_detector.common.options import with_values
-from moving_object_detector.detection.continuity import Step
+from moving_object_detector.detection.detector import Outcome
 from moving_object_detector.detection.result import NotFiniteError
 from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.log import bridged
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.pipeline import Pipeline
 from moving_object_detector.nodes.statistics import Statistics
@@ -28,9 +28,7 @@ class Detector:
     def __init__(self, fails=(), gate=None):
         self.fails = set(fails)
         self.gate = gate
-        self.last_step = Step.CONTINUES
         self.config = None
-        self.missed = 0
         self.seen, self.images, self.resets, self.flushes = [], [], 0, 0
 
     def step(self, image, stamp, *, infer, tag):
@@ -40,11 +38,11 @@ class Detector:
         self.images.append(image)
         if stamp in self.fails:
             raise RuntimeError(f'CUDA error at {stamp}')
-        return [SimpleNamespace(estimate='refined', tag=tag)]
+        return Outcome([SimpleNamespace(estimate='refined', tag=tag)], inferred=infer)
 
     def flush(self):
         self.flushes += 1
-        return []
+        return Outcome([])
 
     def reset(self):
         self.resets += 1
@@ -70,29 +68,31 @@ class Outputs:
 @pytest.fixture
 def run():
     """Make a pipeline around a detector; it is closed at the end."""
-    pipelines = []
-    logger = get_logger('pipeline_test')
+    pipelines, said = [], []
+
+    class Lines:
+        """A ROS logger."""
+
+        def info(self, text):
+            said.append(('info', text))
+
+        def warning(self, text):
+            said.append(('warning', text))
+
+        def error(self, text):
+            said.append(('error', text))
 
     def begin(detector, **parameters):
-        said = []
-
-        def warn(text):
-            said.append(('warning', text))
-            logger.warning(text)
-
-        def fail(text):
-            said.append(('error', text))
-            logger.error(text)
-
         outputs, statistics = Outputs(), Statistics()
-        config = with_values(NodeConfig(), parameters)
-        pipeline = Pipeline(detector, outputs, statistics, config, '/image', warn, fail, lambda: 7)
+        pipeline = Pipeline(detector, outputs, statistics, with_values(NodeConfig(), parameters), lambda: 7)
+        pipeline.topic = '/image'
         pipelines.append(pipeline)
         return pipeline, outputs, statistics, said
 
-    yield begin
-    for pipeline in pipelines:
-        pipeline.close()
+    with bridged(Lines()):
+        yield begin
+        for pipeline in pipelines:
+            pipeline.close()
 
 
 def message(stamp, **fields):
@@ -128,7 +128,7 @@ def test_an_unexpected_error_is_reported_and_the_next_image_is_computed(run):
     wait(lambda: len(said) == 2)
     assert [severity for severity, _ in said] == ['error', 'warning']
     assert 'RuntimeError: CUDA error at 2' in said[0][1]
-    assert said[0][1].startswith('/image: detection failed and starts anew; please report this:\nTraceback')
+    assert said[0][1].startswith('/image: detection failed and starts anew; please report this\nTraceback')
     assert "image ignored: encoding 'quux'" in said[1][1]
 
 
@@ -266,7 +266,7 @@ def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
     pipeline.receive(message(1))
     wait(lambda: outputs.published == [1])
     with monkeypatch.context() as patch:
-        patch.setattr('moving_object_detector.nodes.intake.read_image', fail)
+        patch.setattr('moving_object_detector.nodes.pipeline.read_image', fail)
         pipeline.receive(message(2))
         wait(lambda: statistics.report(0)['frames invalid'] == '1')
     pipeline.receive(message(3))

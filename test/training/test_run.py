@@ -169,7 +169,7 @@ def test_the_detector_runs_with_what_a_run_leaves(swept, small_scene):
         },
     )  # fmt: skip
     detector = build_detector(config)
-    results = [result for k in range(3) for result in detector.step(small_scene.image(k), k * 40_000_000)]
+    results = [result for k in range(3) for result in detector.step(small_scene.image(k), k * 40_000_000).results]
     assert results
     assert results[-1].mask.shape == (64, 128)
 

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from moving_object_detector.detection.sign import resolve_sign
+from moving_object_detector.detection.pair_masks import PairMasks, resolve_polarity
 from moving_object_detector.detection.stage import unwatched
-from moving_object_detector.detection.votes import PairVotes
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.experimental_gpu import CudaGraphs
@@ -29,10 +28,10 @@ def pairs(length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor
     return images.to(device), flows.to(device)
 
 
-def make(device: torch.device) -> tuple[Generator, PairVotes]:
+def make(device: torch.device) -> tuple[Generator, PairMasks]:
     torch.manual_seed(1)
     generator = Generator().eval()
-    return generator, PairVotes(MaskEngine(create_engine('torch', device), generator, SIZE, 4), 'residual')
+    return generator, PairMasks(MaskEngine(create_engine('torch', device), generator, SIZE, 4), 'residual')
 
 
 def test_masks_and_motion_are_those_of_the_steps_one_after_the_other():
@@ -48,7 +47,7 @@ def test_masks_and_motion_are_those_of_the_steps_one_after_the_other():
     masks, motion = votes(images, flows, stage)
     prepared = prepare_flow(flows, 'residual')
     with torch.no_grad():
-        expected = resolve_sign(generator(images, prepared.flow))[:, 0]
+        expected = resolve_polarity(generator(images, prepared.flow))[:, 0]
     assert seen == ['generator input', 'generator']
     assert torch.allclose(masks, expected, atol=1e-5)
     assert torch.equal(motion, prepared.motion)
@@ -64,7 +63,7 @@ def test_the_whole_step_is_one_graph_on_a_gpu(caplog):
         masks, motion = votes(images, flows, unwatched)
         prepared = prepare_flow(flows, 'residual')
         with torch.no_grad():
-            expected = resolve_sign(generator(images, prepared.flow))[:, 0]
+            expected = resolve_polarity(generator(images, prepared.flow))[:, 0]
         assert torch.allclose(masks, expected, atol=1e-2)
         assert torch.allclose(motion, prepared.motion, rtol=1e-3)
     assert not caplog.records
@@ -101,10 +100,48 @@ def test_nothing_keeps_an_engine_alive_that_is_no_longer_used():
         capturable = True
 
     engine = Engine()
-    votes, kept = PairVotes(engine, 'residual'), weakref.ref(engine)
+    votes, kept = PairMasks(engine, 'residual'), weakref.ref(engine)
     gc.disable()
     try:
         del engine, votes
         assert kept() is None
     finally:
         gc.enable()
+
+
+# Polarity
+
+
+def frame(border: float, inside: float, height: int = 10, width: int = 12) -> torch.Tensor:
+    mask = torch.full((1, 1, height, width), border)
+    mask[:, :, 2:-2, 2:-2] = inside
+    return mask
+
+
+def test_a_mask_around_the_border_is_turned_inside_out() -> None:
+    torch.testing.assert_close(resolve_polarity(frame(0.9, 0.2)), frame(0.1, 0.8))
+
+
+def test_a_mask_inside_stays() -> None:
+    assert torch.equal(resolve_polarity(frame(0.05, 0.95)), frame(0.05, 0.95))
+
+
+def test_the_border_counts_from_a_tenth() -> None:
+    assert torch.equal(resolve_polarity(frame(0.1, 0.5)), frame(0.1, 0.5))
+    torch.testing.assert_close(resolve_polarity(frame(0.11, 0.5)), frame(0.89, 0.5))
+
+
+def test_more_than_six_tenths_of_the_border_turn_it() -> None:
+    # 10 x 12 has a two-pixel border of 120 - 6 * 8 = 72 pixels, six tenths of which are 43.2.
+    border = [(y, x) for y in range(10) for x in range(12) if y < 2 or y >= 8 or x < 2 or x >= 10]
+    assert len(border) == 72
+    for covered, turned in ((43, False), (44, True)):
+        mask = torch.zeros(1, 1, 10, 12)
+        for y, x in border[:covered]:
+            mask[0, 0, y, x] = 1.0
+        assert torch.equal(resolve_polarity(mask), 1 - mask if turned else mask)
+
+
+def test_each_mask_of_a_batch_by_itself() -> None:
+    batch = torch.cat((frame(0.9, 0.2), frame(0.0, 0.7)))
+    torch.testing.assert_close(resolve_polarity(batch), torch.cat((frame(0.1, 0.8), frame(0.0, 0.7))))

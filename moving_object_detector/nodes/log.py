@@ -1,0 +1,102 @@
+"""Python's logging in the node's log, and saying what is wrong at once, but not thirty times a second."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from moving_object_detector.common.errors import foreign
+
+PACKAGE: Final = 'moving_object_detector'
+
+
+def kind(name: str, seconds: float = 5.0, *, counted: bool = True) -> dict[str, object]:
+    """Return the ``extra`` of a record of which one of a kind is enough in so many seconds.
+
+    Args:
+        name: Of the kind; there must be few.
+        seconds: Between two of them.
+        counted: Whether to add how many were held back since the last one.
+
+    """
+    return {'kind': (name, seconds, counted)}
+
+
+class Throttle(logging.Filter):
+    """Lets records with a :func:`kind` pass once in their interval."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._last: dict[str, float] = {}
+        self._held_back: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to say it, with the number of those held back."""
+        if not hasattr(record, 'kind'):
+            return True
+        name, seconds, counted = record.kind
+        with self._lock:
+            now = self._now()
+            if name in self._last and now - self._last[name] < seconds:
+                self._held_back[name] = self._held_back.get(name, 0) + 1
+                return False
+            self._last[name] = now
+            held_back = self._held_back.pop(name, 0)
+        if held_back and counted:
+            record.msg, record.args = f'{record.getMessage()} (and {held_back} more like it)', ()
+        return True
+
+
+class _Escaped(logging.Formatter):
+    """Escapes what an exception says, line by line."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging gives it
+        """Format a trace."""
+        return '\n'.join(foreign(line, 200) for line in super().formatException(ei).splitlines())
+
+
+class Bridge(logging.Handler):
+    """Passes records on to a ROS logger; a line for each severity, since rclpy ties one to the place of the call."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self.logger = logger
+        self.addFilter(Throttle())
+        self.setFormatter(_Escaped())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record."""
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self.logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self.logger.warning(text)
+        else:
+            self.logger.info(text)
+
+
+@contextmanager
+def bridged(logger: Any) -> Iterator[Bridge]:
+    """Pass on what the package's modules say while the context lasts, from information upwards.
+
+    Args:
+        logger: As a node's ``get_logger()`` returns it; may be changed, as an attribute of what is yielded.
+
+    """
+    source, handler = logging.getLogger(PACKAGE), Bridge(logger)
+    level, propagate = source.level, source.propagate
+    source.addHandler(handler)
+    source.setLevel(logging.INFO)
+    source.propagate = False
+    try:
+        yield handler
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(level)
+        source.propagate = propagate
