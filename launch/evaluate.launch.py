@@ -68,6 +68,8 @@ def process(program: str, arguments: list[object]) -> ExecuteProcess:
         name=program,
         output='screen',
         emulate_tty=True,
+        # The detector may be computing, and the evaluation writing.
+        sigterm_timeout='30',
     )
 
 
