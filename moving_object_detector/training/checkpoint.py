@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from moving_object_detector.common.errors import UserError, shown
+from moving_object_detector.common.errors import UserError, foreign, shown
 from moving_object_detector.common.files import atomic_file, open_file
 from moving_object_detector.common.options import flatten
 
@@ -84,10 +84,10 @@ def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | Non
         try:
             state = _read(file)
         except _DamagedError as error:
-            logging.getLogger(__name__).warning('%s is damaged (%s); it is not used', file, error)
+            logging.getLogger(__name__).warning('%s is damaged (%s); it is not used', foreign(file, 300), error)
             continue
         if file != path:
-            logging.getLogger(__name__).warning('the run goes on from the checkpoint before, %s', file)
+            logging.getLogger(__name__).warning('the run goes on from the checkpoint before, %s', foreign(file, 300))
         _compare(file, state['options'], options)
         return state
     raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew')

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import foreign
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
@@ -29,7 +30,9 @@ def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     finite = np.isfinite(flow)
     if not finite.all():
         _log.warning(
-            '%s: %d values of its flow are not finite; they become 0 or the largest there is', name, (~finite).sum()
+            '%s: %d values of its flow are not finite; they become 0 or the largest there is',
+            foreign(name),
+            (~finite).sum(),
         )
         flow = np.nan_to_num(flow, nan=0.0)
     return np.clip(flow, -HALF_MAX, HALF_MAX).astype(np.float16)

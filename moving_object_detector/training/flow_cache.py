@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import InUseError, UserError
+from moving_object_detector.common.errors import InUseError, UserError, foreign
 from moving_object_detector.common.files import atomic_file, lock, open_file
 from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.layouts import ClipFiles
@@ -263,12 +263,12 @@ def cached_clips(
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
         opened = CachedClip(clip.name, size, gaps, one, clip.annotations, found)
         if not any(opened.neighbours(index) for index in range(len(found))):
-            _log.warning('%s: no pair of frames in its %d; it is left out', clip.name, len(found))
+            _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
             continue
         if clip.annotations and len(clip.annotations) != len(found):
             _log.warning(
                 '%s has %d frames, but %d annotations; frames without one are not scored',
-                clip.name, len(found), len(clip.annotations),
+                foreign(clip.name), len(found), len(clip.annotations),
             )  # fmt: skip
         cached.append(opened)
     if not cached:
@@ -314,7 +314,7 @@ def _fill(
         for wait in (False, True):
             left = []
             for clip, one in jobs:
-                bar.set_description(f'{"waiting for" if wait else "flow of"} {clip.name}')
+                bar.set_description(f'{"waiting for" if wait else "flow of"} {foreign(clip.name)}')
                 try:
                     with lock(one / 'lock', f'the flow cache of {clip.name}', wait=wait):
                         if _streams(one) is None:
@@ -331,7 +331,7 @@ def _compute(
     """Compute the chunks of a clip that are missing; yield how many frames came to it."""
     done, streams = _done(folder), Streams()
     if (folder / STREAMS).exists():
-        _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', folder)
+        _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', foreign(folder, 300))
     with prefetch(clip.source(), depth=4) as frames:
         for number, images, flows in clip_flows(clip.name, frames, streams, backend, size, gaps, batch, done):
             write_array(_chunk(folder, number, IMAGES), images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import atomic_file
 
 if TYPE_CHECKING:
@@ -143,9 +144,22 @@ def _board_writer() -> type[SummaryWriter] | None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log, less one that a kill cut short; none where there is no file."""
+    """Return the lines of a run's log, less those that are damaged or cut short; none where there is no file."""
     if not path.exists():
         return []
-    text = path.read_text(encoding='utf-8')
     # A line is whole when its newline is there.
-    return [json.loads(line) for line in text[: text.rfind('\n') + 1].splitlines()]
+    *whole, _ = path.read_bytes().split(b'\n')
+    lines = [line for line in map(_parsed, whole) if line is not None]
+    if len(lines) < len(whole):
+        logging.getLogger(__name__).warning(
+            '%s: %d damaged lines are left out', foreign(path, 300), len(whole) - len(lines)
+        )
+    return lines
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+        return found if isinstance(found['stage'], str) and isinstance(found['step'], int) else None
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None

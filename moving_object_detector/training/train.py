@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
 from moving_object_detector.common.program import add_settings, refuse_old, run_program
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
             return 0
         outcome = run_training(config, arguments.out, given, ideal=arguments.ideal)
     if outcome is not None:
-        sys.stdout.write(''.join(f'{line}\n' for line in (outcome.model, *outcome.told)))
+        sys.stdout.write(''.join(f'{foreign(line, LONGEST_MESSAGE)}\n' for line in (outcome.model, *outcome.told)))
     return 0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 
 import cv2
@@ -98,3 +99,15 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
         events.Reload()
         shown[stage] = [(event.step, event.value) for event in events.Scalars(f'{stage}/loss')]
     assert shown == {'rendered': [(k, k / 2) for k in range(4)], 'game': [(k, k / 2) for k in range(6)]}
+
+
+def test_damaged_lines_of_a_log_are_left_out_and_said(tmp_path, caplog):
+    log = tmp_path / 'log.jsonl'
+    good = [json.dumps({'stage': 'first', 'step': step, 'loss': 1.0}).encode() for step in range(3)]
+    bad = [b'{"stage": "first", "st', b'\xff\xfe', b'[' * 5000, b'3', b'{"stage": 1, "step": 2}', b'']
+    log.write_bytes(b'\n'.join([good[0], *bad, good[1], good[2]]) + b'\n')
+    assert [line['step'] for line in read_log(log)] == [0, 1, 2]
+    assert '6 damaged lines' in caplog.text
+    with Journal(tmp_path, ['first'], 0, 2):
+        pass
+    assert log.read_bytes() == b'\n'.join(good[:2]) + b'\n'
