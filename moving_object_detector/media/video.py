@@ -142,18 +142,18 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
 
     Args:
         path: File to write, ending in ``.mp4``; missing parent folders are made.
-        fps: Frames per second, above zero.
+        fps: Frames per second, above zero; None: by the stamps of the first frames, which wait for that.
 
     Raises:
         UserError: The path or the rate cannot be used, or there is no ffmpeg.
 
     """
 
-    def __init__(self, path: str | Path, fps: float) -> None:
+    def __init__(self, path: str | Path, fps: float | None) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != '.mp4':
             raise UserError(f'{self.path}: give a file name that ends in .mp4')
-        if not (math.isfinite(fps) and fps > 0):
+        if fps is not None and not (math.isfinite(fps) and fps > 0):
             raise UserError(f'{fps} frames per second: give a rate above 0')
         ffmpeg = find_ffmpeg()
         if ffmpeg is None:
@@ -163,8 +163,9 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f'{self.path.parent}: cannot be made: {error.strerror}') from error
-        self.fps = fps
+        self.fps = fps or DEFAULT_FPS
         self.frame_count = 0
+        self._waiting: list[tuple[NDArray[np.uint8], int]] | None = None if fps else []
         self._size: tuple[int, int] | None = None
         self._encoder: subprocess.Popen[bytes] | None = None
 
@@ -180,16 +181,33 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         command = [self._ffmpeg, '-y', '-v', 'error', *source, *_X264, f'file:{self.path}']
         self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
-    def write(self, image: NDArray[np.uint8]) -> None:
+    def write(self, image: NDArray[np.uint8], stamp: int = 0) -> None:
         """Append one frame.
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            stamp: Nanoseconds; of no effect where the rate is given.
 
         Raises:
             UserError: The file cannot be written.
 
         """
+        if self._waiting is None:
+            self._encode(image)
+            return
+        self._waiting.append((image, stamp))
+        if len(self._waiting) == _LOOKED_AT:
+            self._start()
+
+    def _start(self) -> None:
+        """Take the rate of the frames that wait, and write them."""
+        waiting, self._waiting = self._waiting, None
+        if waiting:
+            self.fps = rate_of(stamp for _, stamp in waiting) or DEFAULT_FPS
+        for image, _ in waiting or ():
+            self._encode(image)
+
+    def _encode(self, image: NDArray[np.uint8]) -> None:
         if self._size is None:
             self._size = (image.shape[0], image.shape[1])
             self._open(image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2)
@@ -213,6 +231,12 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
             UserError: The encoder failed.
 
         """
+        try:
+            self._start()
+        finally:
+            self._complete()
+
+    def _complete(self) -> None:
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             with suppress(BrokenPipeError):  # it ended early; its status is looked at below

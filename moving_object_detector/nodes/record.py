@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from moving_object_detector.common.program import positive_float, positive_int, seconds
@@ -104,7 +104,8 @@ def _record(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     from rclpy.qos import QoSProfile, ReliabilityPolicy
 
     from moving_object_detector.media.bags import BagWriter
-    from moving_object_detector.nodes.recording import Recorder, StampedVideo
+    from moving_object_detector.media.video import VideoWriter
+    from moving_object_detector.nodes.recording import Recorder
 
     reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
     extra_tracks: list[Track] = []
@@ -116,7 +117,7 @@ def _record(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
                 BagWriter(arguments.bag, storage=arguments.storage, overwrite=arguments.overwrite)
             )
         if arguments.video:
-            video = files.enter_context(closing(StampedVideo(arguments.video, arguments.fps)))
+            video = files.enter_context(VideoWriter(arguments.video, arguments.fps))
         with ros_node('record', ros_arguments) as (node, stop):
             recorder = Recorder(node, QoSProfile(depth=_QUEUE, reliability=reliability))
             tracks: list[Track] = []
@@ -134,8 +135,8 @@ def _record(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
                 executor.spin_once(timeout_sec=0.1)
             executor.shutdown()
     if video:
-        frames = video.writer.frame_count
-        print(f'{video.writer.path}: {frames} frames at {video.writer.fps:g} frames/s' if frames else _NOTHING)
+        frames = video.frame_count
+        print(f'{video.path}: {frames} frames at {video.fps:g} frames/s' if frames else _NOTHING)
     if bag:
         contents = ', '.join(f'{track.count} messages of {track.topic}' for track in [tracks[-1], *extra_tracks])
         print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)

@@ -7,11 +7,8 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rosbags.typesys import get_types_from_msg
@@ -20,56 +17,13 @@ from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import BagWriter
-from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, rate_of
+from moving_object_detector.media.frames import SECOND
 from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.messages import read_image
 
 # How a Python class names a field's type, against how a .msg file does.
 _NAMES = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}
-# The rate of a video has to be known before its first frame is written.
-_FRAMES_TO_MEASURE = 8
-
-
-class StampedVideo:
-    """A video whose rate is the one most frequent between the stamps of its first frames."""
-
-    def __init__(self, path: str | Path, fps: float | None) -> None:
-        """Check the path.
-
-        Args:
-            path: The MP4 file.
-            fps: Frames per second where they are known already.
-
-        Raises:
-            UserError: The path cannot be used.
-
-        """
-        self.writer = VideoWriter(path, fps or DEFAULT_FPS)
-        self._measuring = fps is None
-        self._waiting: list[tuple[NDArray[np.uint8], int]] = []
-
-    def add(self, image: NDArray[np.uint8], stamp: int) -> None:
-        """Append a frame (H, W, 3) uint8 RGB with its stamp in nanoseconds."""
-        self._waiting.append((image, stamp))
-        if not self._measuring or len(self._waiting) >= _FRAMES_TO_MEASURE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._measuring:
-            stamps = [stamp for _, stamp in self._waiting]
-            self.writer.fps = rate_of(stamps) or DEFAULT_FPS
-            self._measuring = False
-        for image, _ in self._waiting:
-            self.writer.write(image)
-        self._waiting.clear()
-
-    def close(self) -> None:
-        """Write what still waits and complete the file."""
-        try:
-            self._flush()
-        finally:
-            self.writer.close()
 
 
 @dataclass
@@ -110,7 +64,7 @@ class Recorder:
         track.count += 1
         return True
 
-    def subscribe_video(self, topic: str, video: StampedVideo, limit: int | None = None) -> Track:
+    def subscribe_video(self, topic: str, video: VideoWriter, limit: int | None = None) -> Track:
         """Record an image topic as video, ``limit`` frames at most."""
         track = Track(str(self._node.resolve_topic_name(topic)), limit or sys.maxsize)
 
@@ -123,7 +77,7 @@ class Recorder:
                 self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
                 return
             if self._arrived(track):
-                video.add(image, message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
+                video.write(image, message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
 
         self._node.create_subscription(Image, track.topic, receive, self._qos)
         return track

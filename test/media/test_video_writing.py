@@ -99,3 +99,15 @@ def test_an_encoder_that_dies_is_reported(tmp_path, pictures, monkeypatch):
     video = VideoWriter(tmp_path / 'clip.mp4', 24)
     with pytest.raises(UserError, match=r'clip\.mp4: the video encoder'), video:  # noticed at once, or at the end
         video.write(pictures[0])
+
+
+@pytest.mark.parametrize('count', [1, 5, 12])
+def test_the_rate_is_that_of_the_stamps_where_none_is_given(tmp_path, pictures, count):
+    """With two neighbours that have changed places."""
+    stamps = [10**12 + k * 80_000_000 for k in range(count)]
+    stamps[1:3] = stamps[2:0:-1] if count > 2 else stamps[1:3]
+    with VideoWriter(tmp_path / 'clip.mp4', None) as video:
+        for stamp, picture in zip(stamps, pictures, strict=False):
+            video.write(picture, stamp)
+    frames, fps = read(tmp_path / 'clip.mp4')
+    assert (len(frames), fps) == (count, 12.5 if count > 1 else 24)
