@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.engines.base import Engine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.torch_engine import TorchEngine
@@ -16,8 +16,12 @@ from moving_object_detector.engines.torch_engine import TorchEngine
 ENGINES: Final = ('auto', 'torch', 'openvino', 'torch_tensorrt')
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, option: str = 'device') -> torch.device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for.
+
+    Args:
+        name: As in the options.
+        option: What it is called there, for messages.
 
     Raises:
         UserError: The name is none of these, or the machine has no such device.
@@ -27,11 +31,11 @@ def choose_device(name: str) -> torch.device:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     known = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
     if known is None:
-        raise UserError(f'device is {name!r}, but takes auto, cpu, cuda or cuda:N')
+        raise UserError(f'{option} is {shown(name)}, but takes auto, cpu, cuda or cuda:N')
     if name != 'cpu' and (not torch.cuda.is_available() or int(known[1] or 0) >= torch.cuda.device_count()):
         raise UserError(
-            f'device is {name!r}, but PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; '
-            'set device to cpu, or install a PyTorch built for CUDA and its driver'
+            f'{option} is {name!r}, but PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; '
+            f'set {option} to cpu, or install a PyTorch built for CUDA and its driver'
         )
     return torch.device(name)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from moving_object_detector.common.errors import UserError, shown
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import lock, make_folder
+from moving_object_detector.engines.create import choose_device
 
 
 @dataclass(frozen=True)
@@ -67,28 +68,23 @@ class Processes:
             distributed.barrier()
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of this process, with ``auto`` a GPU of its own where there is one; raises UserError."""
-    local = int(os.environ.get('LOCAL_RANK', '0'))
-    if name == 'auto' and not torch.cuda.is_available():
-        return torch.device('cpu')
-    name = 'cuda' if name == 'auto' else name
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f'run.device is {shown(name)}, but takes auto, cpu, cuda or cuda:N') from error
-    if device.type not in {'cpu', 'cuda'}:
-        raise UserError(f'run.device is {shown(name)}, but takes auto, cpu, cuda or cuda:N')
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise UserError(f'run.device is {name}, but PyTorch sees no GPU; use cpu, or install PyTorch for your CUDA')
-    if name == 'cuda':
-        device = torch.device('cuda', local)
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+def process_device(name: str) -> torch.device:
+    """Return the device of this process: ``auto`` and ``cuda`` are a GPU of its own.
+
+    Raises:
+        UserError: There is no such device, or none is left for this process.
+
+    """
+    device = choose_device(name, 'run.device')
+    if device.type != 'cuda' or name not in {'auto', 'cuda'}:
+        return device
+    own = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0')))
+    if (own.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f'there is no {device} for this process, PyTorch sees {torch.cuda.device_count()} GPUs; start at most one '
+            f'there is no {own} for this process, PyTorch sees {torch.cuda.device_count()} GPUs; start at most one '
             'process for each (torchrun --nproc-per-node), or set run.device=cpu'
         )
-    return device
+    return own
 
 
 @contextmanager
@@ -104,7 +100,7 @@ def session(out: Path, device_name: str, threads: int) -> Iterator[tuple[Process
     with lock(out / 'lock', f'the training folder {out}') if leads else nullcontext():
         if threads:
             torch.set_num_threads(threads)
-        device = choose_device(device_name)
+        device = process_device(device_name)
         with processes(device) as group:
             yield group, device
 
