@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import share_folder
+from moving_object_detector.common.options import options_of, with_values
+from moving_object_detector.common.parameter_files import load_config
+from moving_object_detector.detection.config import DetectorConfig
 
 Kind = Literal['generator', 'pwcnet', 'frame']
-Values = dict[str, object]
 
 
 class Variant(NamedTuple):
@@ -77,8 +79,6 @@ class Case:
     @property
     def config(self) -> DetectorConfig:
         """The group's configuration with this engine and precision."""
-        from moving_object_detector.common.options import with_values
-
         if self.variant in (EAGER, NAIVE):
             return self.group.config
         return with_values(self.group.config, {'engine': self.variant.engine, 'precision': self.variant.precision})
@@ -86,9 +86,6 @@ class Case:
 
 def all_variants() -> list[Variant]:
     """Return every engine with every precision that the detector's options name; some run nowhere, some not here."""
-    from moving_object_detector.common.options import options_of
-    from moving_object_detector.detection.config import DetectorConfig
-
     choices = {declared.name: declared.choices for declared in options_of(DetectorConfig)}
     return [
         Variant(engine, precision)
@@ -103,17 +100,11 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
 
     Args:
         config: A parameter file to be measured in place of the built-in settings.
-        assignments: ``name=value``, put into every setting.
+        assignments: ``name=value``, put into every setting; raises UserError where one is wrong.
         gpu: Whether there is a CUDA device.
         quick: A few seconds of the smallest setting.
 
-    Raises:
-        UserError: The file or an assignment is wrong.
-
     """
-    from moving_object_detector.common.files import share_folder
-    from moving_object_detector.common.parameter_files import load_config
-    from moving_object_detector.detection.config import DetectorConfig
 
     def setting(path: Path | None, *values: str) -> DetectorConfig:
         return load_config(DetectorConfig(), path, [*values, *assignments])
@@ -159,13 +150,11 @@ def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
         UserError: A pattern matches nothing.
 
     """
-    from moving_object_detector.common.errors import UserError
+
+    def matches(case: Case, pattern: str) -> bool:
+        return fnmatchcase(case.name, pattern) or fnmatchcase(case.group.name, pattern)
 
     for pattern in patterns:
-        if not any(_matches(case, pattern) for case in cases):
+        if not any(matches(case, pattern) for case in cases):
             raise UserError(f'--only {pattern} matches nothing; there are {", ".join(case.name for case in cases)}')
-    return [case for case in cases if not patterns or any(_matches(case, pattern) for pattern in patterns)]
-
-
-def _matches(case: Case, pattern: str) -> bool:
-    return fnmatchcase(case.name, pattern) or fnmatchcase(case.group.name, pattern)
+    return [case for case in cases if not patterns or any(matches(case, pattern) for pattern in patterns)]

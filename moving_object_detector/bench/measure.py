@@ -75,13 +75,7 @@ class Measured:
 
 
 class UnableError(Exception):
-    """A case that cannot run.
-
-    Args:
-        reason: Why.
-        expected: Whether it is a property of this machine; else something is broken.
-
-    """
+    """A case that cannot run; ``expected`` where that is a property of this machine, else something is broken."""
 
     def __init__(self, reason: str, *, expected: bool) -> None:
         super().__init__(reason)
@@ -131,18 +125,9 @@ def measure_group(
     fail: Callable[[Case, UnableError], None],
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[Measured]:
-    """Measure the cases of a group, one at a time: A B C A B C ...
+    """Measure the cases of a group on a file of frames, one at a time: A B C A B C ...
 
-    Args:
-        cases: Of one group.
-        images: File of frames.
-        effort: How much.
-        fail: Told of each case that cannot run; the others go on.
-        progress: Told what share of the group is done.
-
-    Returns:
-        Those that ran, in the order of ``cases``.
-
+    Each case that cannot run is told to ``fail``, and the others go on; they are returned in the order of ``cases``.
     """
     longest = cases[0].group.seconds
     workers = [(Measured(case, {}), Worker()) for case in cases]

@@ -34,15 +34,9 @@ RANDOM_FLOW: Final = 'PWC-Net has random weights, since flow.model names none: i
 
 
 def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
-    """Measure, print and write.
+    """Measure, print and write; return the exit status: 1 where something is broken, 130 after Ctrl-C.
 
-    Args:
-        arguments: Of the command line.
-        words: The same as they were written, for the report.
-
-    Returns:
-        The exit status: 1 where something is broken, 130 after Ctrl-C.
-
+    ``words`` is the command line as it was written, for the report.
     """
     effort = Effort(least=2, most=2, turn=0.05) if arguments.quick else Effort()
     if arguments.rounds:

@@ -36,12 +36,7 @@ INTERVAL: Final = 33_333_333
 
 
 class Stopwatch:
-    """Collects the times of named stages, in seconds.
-
-    Args:
-        synchronise: Whether a stage ends only when the GPU's work does.
-
-    """
+    """Collects the times of named stages, in seconds; they end with the GPU's work where it is to ``synchronise``."""
 
     def __init__(self, synchronise: bool) -> None:
         self.times: dict[str, list[float]] = {}
@@ -88,12 +83,7 @@ class Task:
 
 
 class NaivePipeline:
-    """Equation 14 of the paper as it stands: each frame anew with each neighbour, pair by pair, by eager PyTorch.
-
-    Args:
-        config: As the detector's; ``engine`` and ``precision`` are not looked at.
-
-    """
+    """Equation 14 of the paper as it stands: each frame anew with each neighbour, pair by pair, by eager PyTorch."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self._device = choose_device(config.device)
@@ -146,13 +136,7 @@ class Messages:
 
 
 class FrameTask(Task):
-    """The detector as the node runs it, on frames forward and backward without end.
-
-    Args:
-        config: Its options.
-        images: uint8 (N, H, W, 3) RGB.
-
-    """
+    """The detector as the node runs it, on images (N, H, W, 3), uint8 RGB, forward and backward without end."""
 
     def __init__(self, config: DetectorConfig, images: NDArray[np.uint8]) -> None:
         super().__init__(config)
@@ -291,16 +275,7 @@ class PwcTask(NetworkTask):
 
 
 def make_task(case: Case, images: Path) -> Task:
-    """Prepare a case.
-
-    Args:
-        case: What to do.
-        images: File of frames, for cases that look at some: numpy, uint8 (N, H, W, 3) RGB.
-
-    Raises:
-        UserError: It cannot run here; the message says why.
-
-    """
+    """Prepare a case, on the frames in a NumPy file; raises UserError where it cannot run here."""
     if case.group.kind == 'frame':
         kind = NaiveTask if case.variant == NAIVE else FrameTask
         return kind(case.config, np.load(images, mmap_mode='r'))
