@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moving_object_detector.nodes.parameter_table import parameter_table
+from moving_object_detector.nodes.config import parameter_table
 from moving_object_detector.programs import program_table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import generator_path
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.stage import Stage
+from moving_object_detector.detection.pair_masks import Stage
 from moving_object_detector.engines.base import Engine, MaskEngine, load_checked, usable_cores
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine, mask_precision

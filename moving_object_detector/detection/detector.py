@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.load import Setting
-from moving_object_detector.detection.pair_masks import PairMasks
+from moving_object_detector.detection.pair_masks import PairMasks, Stage, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.ring import Frame, Ring
-from moving_object_detector.detection.stage import Stage, unwatched
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.upload import network_image

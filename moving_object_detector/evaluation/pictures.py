@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.detection.overlay import draw_overlay
+from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.evaluation.results import Picture
 from moving_object_detector.media.pictures import evenly_spaced
 

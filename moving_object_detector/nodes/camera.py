@@ -19,7 +19,13 @@ from sensor_msgs.msg import CompressedImage, Image
 from moving_object_detector.common.errors import foreign
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
-from moving_object_detector.nodes.qos import checked_overrides, image_qos, overridable, overridden
+from moving_object_detector.nodes.qos import (
+    checked_overrides,
+    image_qos,
+    overridable,
+    overridden,
+    subscribe_with_events,
+)
 
 log = logging.getLogger(__name__)
 
@@ -315,34 +321,6 @@ def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
         else f'start again with -p qos_overrides.{topic}.subscription.<policy>:=<what the publisher offers>'
     )
     return f'the QoS of {_full_name(publisher)} on {topic} does not match: {reason.strip(" ;")}; {remedy}'
-
-
-def subscribe_with_events(
-    node: Node,
-    message: type,
-    topic: str,
-    receive: Callable[[Any], None],
-    qos: QoSProfile,
-    overriding: Any,
-    *,
-    lost: Callable[[Any], None],
-    mismatch: Callable[[Any], None],
-) -> Subscription:
-    """Subscribe, and hear what the middleware says of lost messages and of publishers that do not match, if it can."""
-    try:
-        from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-    except ImportError:  # Humble
-        from rclpy.qos_event import (
-            SubscriptionEventCallbacks,
-            UnsupportedEventTypeError,
-        )
-    events = SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=mismatch)
-    try:
-        return node.create_subscription(
-            message, topic, receive, qos, qos_overriding_options=overriding, event_callbacks=events
-        )
-    except UnsupportedEventTypeError:
-        return node.create_subscription(message, topic, receive, qos, qos_overriding_options=overriding)
 
 
 # What is published instead

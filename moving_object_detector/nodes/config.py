@@ -1,12 +1,16 @@
-"""The parameters of the node ``detect``: the detector's options and its own."""
+"""The parameters of the node ``detect``: the detector's options and its own; their table."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
-from moving_object_detector.common.options import option
+from moving_object_detector.common.options import Option, option, options_of
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig
 from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE
+
+_TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
+_HEAD = '| name | type | default | takes | at run time | description |\n|---|---|---|---|---|---|'
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,33 @@ class NodeConfig(DetectorConfig):
     load: LoadConfig = field(default_factory=LoadConfig)
     autostart: bool = option(True, 'Configure and activate at the start.')
     input: InputConfig = field(default_factory=InputConfig)
+
+
+def _takes(declared: Option) -> str:
+    if declared.choices:
+        return ', '.join(f'`{choice}`' for choice in declared.choices)
+    if declared.low is None or declared.high is None:
+        return ''
+    return f'{declared.low:g} to {declared.high:g}'
+
+
+def _default(declared: Option) -> str:
+    # As it is written in YAML.
+    return json.dumps(declared.default) if declared.kind is bool or declared.default == '' else str(declared.default)
+
+
+def _row(declared: Option) -> str:
+    cells = (
+        f'`{declared.name}`',
+        _TYPES[declared.kind],
+        f'`{_default(declared)}`',
+        _takes(declared),
+        'yes' if declared.runtime else '',
+        declared.description.replace('|', '\\|'),
+    )
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def parameter_table() -> str:
+    """Return all parameters of the node as a Markdown table, in the order of their declaration."""
+    return '\n'.join([_HEAD, *(_row(declared) for declared in options_of(NodeConfig))])

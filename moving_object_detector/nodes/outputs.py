@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.detection.overlay import draw_overlay
-from moving_object_detector.nodes.detections import MISSING, detection_format
+from moving_object_detector.detection.regions import Region, draw_overlay
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
 
@@ -24,6 +23,11 @@ log = logging.getLogger(__name__)
 
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
 DEBUG_TOPICS = ('processing_time_ms', 'pipeline_latency_ms', 'cyclic_time_ms')
+LABEL = 'moving'
+MISSING = (
+    'vision_msgs is not installed, so ~/detections is not published (~/overlay shows the boxes); '
+    'to have it: apt install ros-$ROS_DISTRO-vision-msgs'
+)
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,29 @@ class Outputs:
         """Take the topics back."""
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
+
+
+def detection_format() -> tuple[type, Callable[[Sequence[Region], Header], Any]] | None:
+    """Return the type of ``~/detections`` and what makes such a message from regions; None without vision_msgs."""
+    try:
+        from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+    except ImportError:
+        return None
+
+    def detections(regions: Sequence[Region], header: Header) -> Any:
+        message = Detection2DArray(header=header)
+        for region in regions:
+            # The id names an object over time, and regions are not tracked: it stays empty.
+            detection = Detection2D(header=header)
+            detection.bbox.center.position.x = region.x + region.width / 2
+            detection.bbox.center.position.y = region.y + region.height / 2
+            detection.bbox.size_x = float(region.width)
+            detection.bbox.size_y = float(region.height)
+            hypothesis = ObjectHypothesisWithPose()
+            hypothesis.hypothesis.class_id = LABEL
+            hypothesis.hypothesis.score = region.score
+            detection.results.append(hypothesis)
+            message.detections.append(detection)
+        return message
+
+    return Detection2DArray, detections

@@ -23,7 +23,7 @@ from moving_object_detector.nodes.log import kind
 from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
 from moving_object_detector.nodes.messages import read_image
 from moving_object_detector.nodes.outputs import Outputs
-from moving_object_detector.nodes.statistics import Statistics
+from moving_object_detector.nodes.status import Statistics
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector, Outcome

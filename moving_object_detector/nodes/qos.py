@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 from moving_object_detector.common.errors import UserError, shown
 
@@ -36,6 +38,34 @@ def image_qos(reliability: ReliabilityPolicy) -> QoSProfile:
 def result_qos() -> QoSProfile:
     """Return what results are published with: reliable, the last ten."""
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def subscribe_with_events(
+    node: Node,
+    message: type,
+    topic: str,
+    receive: Callable[[Any], None],
+    qos: QoSProfile,
+    overriding: Any,
+    *,
+    lost: Callable[[Any], None],
+    mismatch: Callable[[Any], None],
+) -> Subscription:
+    """Subscribe, and hear what the middleware says of lost messages and of publishers that do not match, if it can."""
+    try:
+        from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+    except ImportError:  # Humble
+        from rclpy.qos_event import (
+            SubscriptionEventCallbacks,
+            UnsupportedEventTypeError,
+        )
+    events = SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=mismatch)
+    try:
+        return node.create_subscription(
+            message, topic, receive, qos, qos_overriding_options=overriding, event_callbacks=events
+        )
+    except UnsupportedEventTypeError:
+        return node.create_subscription(message, topic, receive, qos, qos_overriding_options=overriding)
 
 
 class QosError(UserError):

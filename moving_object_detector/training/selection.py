@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.detection.overlay import draw_overlay
 from moving_object_detector.detection.pair_masks import resolve_polarity
+from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from moving_object_detector.detection.pair_masks import PairMasks, resolve_polarity
-from moving_object_detector.detection.stage import unwatched
+from moving_object_detector.detection.pair_masks import PairMasks, resolve_polarity, unwatched
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.experimental_gpu import CudaGraphs

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.detection.config import MaskConfig
-from moving_object_detector.detection.overlay import TINT, draw_overlay
-from moving_object_detector.detection.regions import Region, find_regions
+from moving_object_detector.detection.regions import TINT, Region, draw_overlay, find_regions
 
 
 def test_boxes_areas_and_scores() -> None:

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 
-from moving_object_detector.nodes.detections import detection_format
+from moving_object_detector.nodes.outputs import detection_format
 
 
 @pytest.fixture(scope='module')

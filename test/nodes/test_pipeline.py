@@ -19,7 +19,7 @@ from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import bridged
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.pipeline import Pipeline
-from moving_object_detector.nodes.statistics import Statistics
+from moving_object_detector.nodes.status import Statistics
 
 
 class Detector:

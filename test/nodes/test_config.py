@@ -8,8 +8,7 @@ import pytest
 
 from moving_object_detector.common.options import options_of, with_values
 from moving_object_detector.common.parameter_files import read_parameter_file
-from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.parameter_table import main, parameter_table
+from moving_object_detector.nodes.config import NodeConfig, parameter_table
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = '<!-- parameters -->', '<!-- /parameters -->'
@@ -29,11 +28,6 @@ def test_every_option_has_its_row():
     assert row.startswith('| `transport` | string | `auto` | `auto`, `raw`, `compressed` |  | raw: sensor_msgs/Image')
     assert any(line.startswith('| `autostart` | bool | `true` |  |  | ') for line in rows)
     assert any(line.startswith('| `model` | string | `""` |  |  | ') for line in rows)
-
-
-def test_it_can_be_printed(capsys):
-    assert main([]) == 0
-    assert capsys.readouterr().out == parameter_table() + '\n'
 
 
 def test_the_documentation_has_the_table():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moving_object_detector.nodes.statistics import WINDOW, Statistics, percentile
+from moving_object_detector.nodes.status import WINDOW, Statistics, percentile
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_report():
     assert statistics.report(now=10.5) == {
         'frames received': '3',
         'frames processed': '2',
+        'frames missed': '0',
         'frames skipped': '0',
         'frames dropped': '0',
         'frames invalid': '0',

@@ -11,7 +11,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from std_msgs.msg import Header
 
 from moving_object_detector.detection.regions import Region
-from moving_object_detector.nodes.detections import detection_format
+from moving_object_detector.nodes.outputs import detection_format
 
 HEADER = Header(frame_id='camera')
 HEADER.stamp.sec = 5

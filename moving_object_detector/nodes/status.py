@@ -1,10 +1,15 @@
-"""What the node counts and times."""
+"""What the node counts and times, and its state on /diagnostics."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from statistics import median
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
 
 WINDOW = 300
 """Timings that are remembered."""
@@ -70,3 +75,19 @@ class Statistics:
             values[f'{name} p95 ms'] = f'{percentile(milliseconds, 95):.1f}'
             values[f'{name} p99 ms'] = f'{percentile(milliseconds, 99):.1f}'
         return values
+
+
+def diagnostics(name: str, level: bytes, message: str, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
+    """Build the message.
+
+    Args:
+        name: Full name of the node.
+        level: One of DiagnosticStatus.OK, WARN, ERROR.
+        message: The state in one line.
+        values: Counts, timings and settings.
+        stamp: Now.
+
+    """
+    status = DiagnosticStatus(name=f'{name}: detection', hardware_id=name, level=level, message=message)
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticArray(header=Header(stamp=stamp), status=[status])
