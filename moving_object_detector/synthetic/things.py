@@ -214,12 +214,11 @@ class Builder:
 
     def wires(self, foot: Matrix, angle: float, length: float) -> None:
         """Add two poles with wires between them."""
-        rng = self.rng
-        height, what = float(rng.uniform(4, 9)), self.pick('wood')
+        height, what = float(self.rng.uniform(4, 9)), self.pick('wood')
         along = level(angle) * length
         for sign in (-0.5, 0.5):
             self.box(foot + sign * along, (0.22, 0.22, height), angle, what, what)
-        for drop in rng.uniform(0.1, 1.2, int(rng.integers(1, 4))):
+        for drop in self.rng.uniform(0.1, 1.2, int(self.rng.integers(1, 4))):
             top = foot + up(height - drop)
             self.upright(self.pick('metal'), top, length, 0.035, angle, (0.2, 0.2, 0.2), casts=False)
 
