@@ -36,6 +36,8 @@ _LOOK_PERIOD: Final = 0.2
 """Seconds between two looks at who publishes."""
 _REMEMBERED: Final = 40
 """Steps between stamps from which holes are told."""
+_CUT: Final = 10 * 10**9
+"""Nanoseconds: a longer step is another recording or clock, not a loss."""
 _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
 """Share of lost images that is worth a warning."""
@@ -217,7 +219,7 @@ class Camera:
         self.received += 1
         self._bytes = len(message.data)
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        if self._stamp and stamp > self._stamp:
+        if self._stamp and 0 < stamp - self._stamp < _CUT:
             self._steps.append(stamp - self._stamp)
         self._stamp = stamp
         if self.silent:

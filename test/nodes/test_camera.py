@@ -203,6 +203,23 @@ def test_holes_in_the_stamps_are_said_with_size_and_quality(graph):
     assert 'holes' in trouble or 'lost on the way' in trouble
 
 
+def test_another_recording_is_no_loss(graph):
+    """Stamps that leap by a minute, as between the clips of a bag, are not thousands of lost images."""
+    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
+    publisher = graph.publish(*TOPICS['raw'])
+    assert graph.arrives(publisher)
+    message, numbers = Image(data=bytes(1000)), itertools.count(1)
+
+    def send():
+        number = next(numbers)
+        moment = number * 10**8 + number // 10 * 60 * 10**9
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
+        publisher.publish(message)
+
+    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=send)
+    assert 'holes' not in camera.trouble()
+
+
 def test_images_in_time_are_no_trouble(graph):
     camera = graph.camera('/cam/image_raw', input__timeout=100.0)
     publisher = graph.publish(*TOPICS['raw'])
