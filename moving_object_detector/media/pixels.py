@@ -81,7 +81,7 @@ class SampleScale:
 
     def _set(self, black: float, white: float) -> None:
         self.range = black, white
-        scaled = (np.arange(65536) - black) * (255 / (white - black))
+        scaled = (np.arange(65536) - black) * 255 / (white - black)
         self._table = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
     def _look(self, samples: NDArray[Any]) -> None:
