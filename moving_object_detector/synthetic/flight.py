@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Final, NamedTuple
 
 import cv2
@@ -294,6 +294,8 @@ class Flight:
         rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), abs(int(time * 1024)), int(time < 0)))
         if noise:
             grain = _grain()
+            if self.size[0] > grain.shape[0] or self.size[1] > grain.shape[1]:
+                grain = np.tile(grain, (self.size[0] // grain.shape[0] + 1, self.size[1] // grain.shape[1] + 1, 1))
             top, left = (
                 int(rng.integers(whole - part + 1)) for whole, part in zip(grain.shape[:2], self.size, strict=True)
             )
@@ -305,16 +307,12 @@ class Flight:
         return np.asarray(image, np.uint8)
 
 
-_GRAIN: list[NDArray[np.int16]] = []
-
-
+@cache
 def _grain() -> NDArray[np.int16]:
     """Return noise of a sensor, of deviation 16; drawn once and cut at a new place for each frame."""
-    if not _GRAIN:
-        rng = np.random.default_rng(20190616)
-        both = rng.normal(0, 11, (1400, 2000, 1)) + rng.normal(0, 11, (1400, 2000, 3))
-        _GRAIN.append(both.astype(np.int16))
-    return _GRAIN[0]
+    rng = np.random.default_rng(20190616)
+    both = rng.normal(0, 11, (1400, 2000, 1)) + rng.normal(0, 11, (1400, 2000, 3))
+    return both.astype(np.int16)
 
 
 def flight(seed: int | tuple[int, ...], options: FlightOptions | None = None) -> Flight:

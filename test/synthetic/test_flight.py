@@ -224,6 +224,16 @@ def test_the_same_seed_gives_the_same_pixels_in_a_fresh_process_and_in_any_order
     assert here[0] != here[1]
 
 
+@pytest.mark.parametrize('size', [(32, 32), (33, 47), (1500, 2100)])
+def test_any_size(size):
+    scene = flight(2, FlightOptions(size, still=False))
+    view = scene.frame(1)
+    assert view.image.shape == (*size, 3)
+    assert view.depth.shape == view.mask.shape == view.instances.shape == scene.occluded(1, 2).shape == size
+    assert scene.flow(1, 2).shape == (*size, 2)
+    assert view.image.std() > 5
+
+
 @pytest.mark.parametrize('motion', MOTIONS)
 def test_nothing_moves_in_a_still_flight(motion):
     scene = make(8, motion, still=True)
