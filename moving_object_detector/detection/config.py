@@ -17,8 +17,8 @@ class FlowConfig:
         'dis', 'Flow estimator: OpenCV DIS (CPU), PWC-Net or RAFT-small.', choices=('dis', 'pwcnet', 'raft_small')
     )
     preset: str = option('medium', 'Quality of DIS.', choices=('ultrafast', 'fast', 'medium'))
-    height: int = option(256, 'Height at which flow is computed, pixels.', low=32, high=2048)
-    width: int = option(512, 'Width at which flow is computed, pixels.', low=32, high=4096)
+    height: int = option(320, 'Height at which flow is computed, pixels.', low=32, high=2048)
+    width: int = option(640, 'Width at which flow is computed, pixels.', low=32, high=4096)
     model: str = option('', 'Weights of PWC-Net or RAFT-small: .safetensors, or the PyTorch file of their authors.')
     iterations: int = option(12, 'Refinement iterations of RAFT-small.', low=1, high=64)
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from moving_object_detector.detection.config import DetectorConfig, WindowConfig
+from moving_object_detector.detection.config import DetectorConfig, FlowConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.synthetic.random_scene import Camera, Drift, Trajectory
 from moving_object_detector.synthetic.scene import Layer, Scene
 from moving_object_detector.synthetic.textures import pooled_texture
 
 Make = Callable[..., Detector]
-DEFAULT_FLOW = ((256, 512), 'medium')
+DEFAULT_FLOW = ((FlowConfig().height, FlowConfig().width), FlowConfig().preset)
 CAMERAS = {
     'still': Trajectory(),
     'pan': Trajectory(x=Drift(rate=6.0), y=Drift(rate=-2.0)),
