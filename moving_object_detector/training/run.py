@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -360,7 +361,8 @@ def next_command(config: TrainConfig, model: Path) -> str:
         for name in ('backend', 'preset', 'height', 'width', 'model', 'iterations')
         if getattr(flow, name) != getattr(plain, name)
     }
-    options = ' '.join(f'-p {name}:={value}' for name, value in {'model': model.resolve(), **given}.items())
+    given = {'model': model.resolve(), **given}
+    options = ' '.join(f'-p {name}:={shlex.quote(str(value))}' for name, value in given.items())
     return f'ros2 run moving_object_detector detect --ros-args -r image:=/camera/image_raw {options}'
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from moving_object_detector.common.options import with_values
 from moving_object_detector.training.cards import as_text, changed_options, identity, write_card
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.run import flow_fingerprint
+from moving_object_detector.training.run import flow_fingerprint, next_command
 from moving_object_detector.training.selection import Judgement
 
 CONFIG = with_values(
@@ -91,3 +91,11 @@ def test_a_run_is_known_by_what_decides_its_weights():
         {'start.model': 'default'},
     ):
         assert known_as(with_values(CONFIG, decides), ['car-0123', 'dog-4567']) != known
+
+
+def test_the_next_command_takes_the_flow_that_was_trained_on(tmp_path):
+    config = with_values(TrainConfig(), {'flow.preset': 'fast', 'flow.height': 128})
+    command = next_command(config, tmp_path / 'my run' / 'generator.safetensors')
+    assert f"-p model:='{tmp_path}/my run/generator.safetensors'" in command
+    assert '-p flow.preset:=fast -p flow.height:=128' in command
+    assert 'flow.backend' not in command
