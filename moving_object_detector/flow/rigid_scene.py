@@ -82,16 +82,23 @@ def assumed_camera(size: tuple[int, int], aspect: float, focal: float = ASSUMED_
     return Camera(focal * width, focal * height * aspect, width / 2, height / 2)
 
 
-def known_flow(grey: NDArray[np.uint8]) -> Array:
-    """Return where an image (h, w) has the contrast that flow needs, (h, w) in [0, 1]; none in a clear sky."""
+def contrast(grey: NDArray[np.uint8]) -> Array:
+    """Return how far an image (h, w) has the contrast that flow needs, (h, w) in [0, 1]; 0 in a clear sky."""
     dx = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125)
     dy = cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
-    contrast = cv2.blur(np.asarray(dx * dx + dy * dy, np.float32), (CONTRAST_WINDOW, CONTRAST_WINDOW))
-    known = np.minimum(contrast / CONTRAST**2, 1.0)
-    return np.asarray(cv2.erode(known, np.ones((SPREADING, SPREADING))), np.float32)
+    power = cv2.blur(np.asarray(dx * dx + dy * dy, np.float32), (CONTRAST_WINDOW, CONTRAST_WINDOW))
+    # In an image that is dim all over, flow follows what there is.
+    enough = min(CONTRAST**2, 0.25 * float(np.percentile(np.asarray(power, np.float32), 75)))
+    return np.asarray(np.minimum(power / max(enough, 1e-6), 1.0), np.float32)
 
 
-def _unit(vectors: Array) -> Array:
+def _cross(first: Array, second: Array) -> Array:
+    x, y, z = first.T
+    a, b, c = second.T
+    return np.stack((y * c - z * b, z * a - x * c, x * b - y * a), -1)
+
+
+def _unit(vectors: NDArray[np.floating]) -> Array:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
@@ -156,6 +163,7 @@ class _Field:
         self.cells = _Positions(self.cell_means(x), self.cell_means(y))
         self.directions = _half_sphere(DIRECTIONS)
         self.normals, self.turned = self.cells.across(self.directions)
+        self.products = _products(self.turned)
 
     def cell_means(self, values: Array) -> Array:
         """Return the means of (h, w) over the cells, (n,)."""
@@ -168,9 +176,12 @@ def _field(size: tuple[int, int], camera: Camera) -> _Field:
     return _Field(size, camera)
 
 
-def _rotations(flow: Array, turned: Array, weights: Array) -> Array:
+def _products(turned: Array) -> Array:
+    return turned[..., _PAIRS[0]] * turned[..., _PAIRS[1]]
+
+
+def _rotations(flow: Array, turned: Array, products: Array, weights: Array) -> Array:
     """Return for each direction the rotation (s, 3) that leaves the least flow (s, n) across its lines."""
-    products = turned[..., _PAIRS[0]] * turned[..., _PAIRS[1]]
     normal = (weights[:, None] @ products)[:, 0][:, _SYMMETRIC].astype(np.float64) + 1e-6 * np.eye(3)
     right = ((weights * flow)[:, None] @ turned).transpose(0, 2, 1).astype(np.float64)
     return np.asarray(np.linalg.solve(normal, right)[..., 0], np.float32)
@@ -226,12 +237,12 @@ def _around(direction: Array) -> list[Array]:
 def _refine(field: _Field, flow: Array, known: Array, directions: Array, rotations: Array, noise: float) -> Array:
     """Improve directions (s, 3) with their rotations by Gauss-Newton on the flow across the lines."""
     step = 1e-3
-    for _ in range(5):
+    for _ in range(4):
         normals, turned = field.cells.across(directions)
         rest = flow - (rotations @ field.cells.rotational.reshape(-1, 3).T).reshape(len(rotations), -1, 2)
         errors = (normals * rest).sum(-1)
-        first = _unit(np.cross(directions, np.eye(3, dtype=np.float32)[np.argmin(np.abs(directions), 1)]))
-        second = np.cross(directions, first)
+        first = _unit(_cross(directions, np.eye(3, dtype=np.float32)[np.argmin(np.abs(directions), 1)]))
+        second = _cross(directions, first)
         slopes = []
         for tangent in (first, second):
             moved, _ = field.cells.across(_unit(directions + step * tangent))
@@ -251,7 +262,7 @@ def _refine(field: _Field, flow: Array, known: Array, directions: Array, rotatio
     return directions
 
 
-def estimate_travel(flow: Array, known: Array, camera: Camera) -> Travel:
+def estimate_travel(flow: Array, contrast: Array, camera: Camera) -> Travel:
     """Estimate how the camera travelled, with all directions that remain possible.
 
     For each direction the rotation that leaves the least flow across its lines, by iteratively reweighted least
@@ -259,14 +270,16 @@ def estimate_travel(flow: Array, known: Array, camera: Camera) -> Travel:
 
     Args:
         flow: (2, h, w), pixels.
-        known: (h, w) in [0, 1], see :func:`known_flow`.
+        contrast: (h, w) in [0, 1], see :func:`contrast`.
         camera: Of this flow field.
 
     """
     height, width = flow.shape[1:]
     field = _field((height, width), camera)
     cells = np.stack([field.cell_means(part) / focal for part, focal in zip(flow, field.focal, strict=True)], 1)
-    seen = field.cell_means(known) + np.float32(1e-3)
+    # Flow spreads from where it is known into what is beside it.
+    known = cv2.erode(contrast, np.ones((SPREADING, SPREADING), np.uint8))
+    seen = field.cell_means(np.asarray(known, np.float32)) + np.float32(1e-3)
     floor = NOISE * field.unit
 
     across = (field.normals * cells).sum(-1)
@@ -274,8 +287,8 @@ def estimate_travel(flow: Array, known: Array, camera: Camera) -> Travel:
     weights = np.broadcast_to(
         seen / (1 + (start / (CAUCHY_TUNING * max(float(np.median(start)), floor))) ** 2), across.shape
     )
-    for _ in range(4):
-        rotations = _rotations(across, field.turned, weights)
+    for _ in range(3):
+        rotations = _rotations(across, field.turned, field.products, weights)
         errors = across - (field.turned @ rotations[..., None])[..., 0]
         spread = np.maximum(_spread(errors, seen), floor)
         least = float(spread.min())
@@ -294,11 +307,12 @@ def estimate_travel(flow: Array, known: Array, camera: Camera) -> Travel:
         (np.full(len(best), 0.003), *(np.full(len(c), 0.003 if len(c) == 4 else 0.01) for c in near))
     )
     normals, turned = field.cells.across(extra)
+    products = np.concatenate((_products(turned), field.products))
     turned = np.concatenate((turned, field.turned))
     across = np.concatenate(((normals * cells).sum(-1), across))
     weights = np.broadcast_to(weights[best[0]], across.shape)
     for _ in range(2):
-        rotations = _rotations(across, turned, weights)
+        rotations = _rotations(across, turned, products, weights)
         errors = across - (turned @ rotations[..., None])[..., 0]
         noise = max(float(_spread(errors[: len(best)], seen).min()), floor)
         weights = seen / (1 + (errors / (CAUCHY_TUNING * noise)) ** 2)
