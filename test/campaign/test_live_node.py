@@ -71,13 +71,17 @@ class Good:
         detect.stamp = FIRST
         # A mask comes only when the node knows of the subscription.
         detect.wait(lambda: detect.masks, 'mask', meanwhile=lambda: detect.send(encoding=self._encoding))
-        detect.afresh(quiet=1.0)
+        detect.afresh(quiet=3.0)
         first = detect.stamp
-        # One more, without which the last mask would wait. Each goes when the one before is out: on a busy machine what
-        # is left of the images above may come late, but it has other stamps.
+        # One more, without which the last mask would wait. Each goes when the one before is computed, else that would
+        # be skipped; what is left of the images above may come late, but it has other stamps.
         for index in range(CLIP + 1):
+            done = len(detect.timings)
             detect.send(encoding=self._encoding)
-            detect.wait(lambda index=index: len(self._found(first)) >= index, 'a mask for the image before')
+            detect.wait(
+                lambda index=index, done=done: len(self._found(first)) >= index and len(detect.timings) > done,
+                'a mask for the image before',
+            )
         return [bytes(mask.data) for mask in self._found(first)]
 
     def _found(self, first):
