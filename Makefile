@@ -51,7 +51,7 @@ check: env
 test: check  ## Run all checks: ruff, mypy, import rules, pytest.
 	@"$$VENV/bin/python" scripts/with_args.py ARGS scripts/test.sh "$$VENV/bin/python"
 
-test-fast: check  ## The same without the tests that take long: under three minutes on two cores.
+test-fast: check  ## The same without the tests that take long or talk over DDS.
 	@OMP_NUM_THREADS=1 $(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
 
 bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json.
