@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar('T')
 LONGEST_WARM_UP: Final = 8.0
-"""Seconds after which no more calls are made that do not count, but those that the task must have."""
+"""Seconds after which the warm-up ends, once the window is full."""
 STATUS: Final = Path('/proc/self/status')
 _task: list[Task] = []
 """In a case's own process: what it does."""

@@ -184,7 +184,7 @@ def mask_precision() -> str:
 
 
 def _ours(precision: Any) -> str:
-    """Return our name of a precision of OpenVINO's, of which those that are not ours keep theirs."""
+    """Return our name of one of OpenVINO's precisions, or its own where we have none."""
     name = precision.to_string()
     names = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
     return str(names.get(name, name))
