@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moving_object_detector.flow.rigid_scene import Camera, estimate_travel, explained_share
+from moving_object_detector.flow.rigid_scene import Camera, contrast, estimate_travel, explained_share
 
 HEIGHT, WIDTH = 96, 192
 CAMERA = Camera(170.0, 151.0, 96.0, 48.0)
@@ -89,3 +89,12 @@ def test_a_focal_length_a_fifth_off_still_tells_a_post_from_a_mover():
 def test_without_flow_or_region_nothing_is_explained():
     assert explained_share(np.ones((HEIGHT, WIDTH), bool), [], []) == 0
     assert share(scene((0.1, 0.0, 0.0)), (slice(0, 0), slice(0, 0))) == 0
+
+
+def test_a_clear_sky_has_no_contrast_and_a_dim_image_has_what_there_is():
+    texture = np.random.default_rng(2).integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
+    texture[:40] = 200
+    for image in (texture, texture // 32):
+        known = contrast(image)
+        assert known[:34].max() < 0.1
+        assert known[44:].mean() > 0.9
