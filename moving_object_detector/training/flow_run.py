@@ -10,15 +10,13 @@ import torch
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.datasets.collection import find_clips, roots_of
-from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.training.cards import flow_identity, write_flow_card
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.distributed import session
-from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
+from moving_object_detector.training.flow_cache import CachedClip, repaired
 from moving_object_detector.training.flow_pairs import (
     FlowPairOptions,
     RenderedFlowPairs,
@@ -34,7 +32,7 @@ from moving_object_detector.training.flow_validation import (
     held_out_samples,
 )
 from moving_object_detector.training.loop import LoopOptions, fit
-from moving_object_detector.training.run import Outcome, flow_fingerprint
+from moving_object_detector.training.run import Outcome, open_clips
 from moving_object_detector.training.stage import Setup
 
 START_SCENES: Final = 8
@@ -47,7 +45,7 @@ def pair_options(config: FlowTrainConfig) -> FlowPairOptions:
     return FlowPairOptions((training.height, training.width), training.largest_gap, training.pairs_per_scene)
 
 
-def open_video(config: FlowTrainConfig, out: Path, device: torch.device) -> list[CachedClip]:
+def open_video(config: FlowTrainConfig, out: Path, setup: Setup) -> list[CachedClip]:
     """Find the footage and compute the teacher's flow, or what is missing of it; none where no footage is given."""
     video = config.video
     if not video.root:
@@ -63,14 +61,7 @@ def open_video(config: FlowTrainConfig, out: Path, device: torch.device) -> list
     preset = 'medium' if video.distillation else 'ultrafast'
     backend = video.teacher if video.distillation else 'dis'
     teacher = FlowConfig(backend, preset, video.height, video.width, video.teacher_model)
-    return cached_clips(
-        find_clips(roots_of(video.root), video.split, video.topic or None),
-        Path(video.cache).expanduser() if video.cache else out / 'flow_cache',
-        create_flow(teacher, device),
-        flow_fingerprint(teacher),
-        (video.height, video.width),
-        video.largest_gap,
-    )
+    return open_clips(video, teacher, out, setup)
 
 
 def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPWCNet:
@@ -120,7 +111,7 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
 def _train(
     config: FlowTrainConfig, out: Path, command: Sequence[str], pairs: Sequence[Sample], setup: Setup
 ) -> Outcome | None:
-    clips = open_video(config, out, setup.device)
+    clips = open_video(config, out, setup)
     stage = make_stage(config, setup, clips)
     loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
     timings = fit([stage], out, flow_identity(config), loop, setup.group)

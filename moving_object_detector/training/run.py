@@ -30,7 +30,14 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
-from moving_object_detector.training.config import GameConfig, InpainterConfig, RenderedConfig, TrainConfig
+from moving_object_detector.training.config import (
+    DataConfig,
+    GameConfig,
+    InpainterConfig,
+    RenderedConfig,
+    TrainConfig,
+    VideoConfig,
+)
 from moving_object_detector.training.distributed import session
 from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
 from moving_object_detector.training.game import Candidate, Game, candidate_steps
@@ -101,21 +108,25 @@ def footage_of(clips: Sequence[CachedClip]) -> Footage:
     return Footage(lengths, {'clips': [clip.folder.name for clip in clips]}, partial(CachedPairs, clips), clips)
 
 
-def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
-    """Find the footage and compute its flow, or what is missing of it; None where no footage is given."""
-    data = config.data
+def open_clips(data: DataConfig | VideoConfig, flow: FlowConfig, out: Path, setup: Setup) -> list[CachedClip]:
+    """Find footage and compute its flow, or what is missing of it; none where no footage is given."""
     if not data.root:
-        return None
-    clips = cached_clips(
+        return []
+    return cached_clips(
         find_clips(roots_of(data.root), data.split, data.topic or None),
         Path(data.cache).expanduser() if data.cache else out / 'flow_cache',
-        create_flow(config.flow, setup.device),
-        flow_fingerprint(config.flow),
+        create_flow(flow, setup.device),
+        flow_fingerprint(flow),
         (data.height, data.width),
         data.largest_gap,
         progress=setup.group.leads,
     )
-    return footage_of(clips)
+
+
+def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
+    """Return the footage of a run with its flow; None where there is none."""
+    clips = open_clips(config.data, config.flow, out, setup)
+    return footage_of(clips) if clips else None
 
 
 def ideal_footage(config: TrainConfig) -> Footage:
