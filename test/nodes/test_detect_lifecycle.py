@@ -124,11 +124,9 @@ def test_wrong_values_are_rejected_with_a_reason(detect, values, reason):
 def test_a_request_that_is_no_parameter_does_not_deafen_the_node(detect):
     parameter = Parameter('mask.threshold', value=0.5).to_parameter_msg()
     parameter.value.type = 99
-    request = SetParameters.Request(parameters=[parameter])
-    client = detect.node.create_client(SetParameters, '/detect/set_parameters')
-    detect.wait(client.service_is_ready, 'service')
-    client.call_async(request)
-    detect.wait_line(r'a callback failed; please report this')
+    (result,) = detect.call(SetParameters, '/detect/set_parameters', parameters=[parameter]).results
+    assert not result.successful
+    assert '99' in result.reason
     assert detect.state() == 'unconfigured'
 
 
