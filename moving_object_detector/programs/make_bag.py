@@ -33,19 +33,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help='folder of masks named as the frames (of a video or a bag: 000000.png, ...), non-zero is object; '
         'repeatable, one for each INPUT in their order',
     )
-    parser.add_argument('--mask-topic', default='/truth', help='topic of the masks (default: %(default)s)')
+    parser.add_argument('--mask-topic', help='topic of the masks (default: /truth)')
     parser.add_argument(
         '--gap',
         type=positive_float,
-        default=10.0,
         metavar='SECONDS',
-        help='between the last frame of an INPUT and the first of the next (default: %(default)s)',
+        help='between the last frame of an INPUT and the first of the next (default: 10)',
     )
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     arguments = parser.parse_args(argv)
     if arguments.masks and len(arguments.masks) != len(arguments.inputs):
         parser.error(f'{len(arguments.inputs)} inputs, but --masks was given {len(arguments.masks)} times')
+    if arguments.mask_topic and not arguments.masks:
+        parser.error('--mask-topic has no effect without --masks; leave it out')
+    if arguments.gap and len(arguments.inputs) == 1:
+        parser.error('--gap has no effect with a single INPUT; leave it out')
+    arguments.mask_topic, arguments.gap = arguments.mask_topic or '/truth', arguments.gap or 10.0
     return arguments
 
 

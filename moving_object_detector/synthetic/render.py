@@ -35,16 +35,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--height', type=int, default=360, help='default %(default)s')
     parser.add_argument('--width', type=int, default=640, help='default %(default)s')
     parser.add_argument(
-        '--objects', type=int, nargs=2, default=(1, 2), metavar=('LEAST', 'MOST'), help='sheets: default 1 2'
+        '--objects', type=int, nargs=2, metavar=('LEAST', 'MOST'), help='sheets: that move on their own, default 1 2'
     )
     parser.add_argument('--still', action='store_true', help='nothing moves on its own')
     parser.add_argument('--motion', default='', help='flight: such as orbit; else by chance')
-    parser.add_argument('--parallax', type=float, default=1.0, help='flight: 0 nothing stands up, 2 much and near')
+    parser.add_argument('--parallax', type=float, help='flight: 0 nothing stands up, 2 much and near, default 1')
     parser.add_argument('--flow', action='store_true', help='write the flow from each frame to the next')
     parser.add_argument(
         '--bag', action='store_true', help='flight: write OUT/bag with images, CameraInfo, masks and tf from odom'
     )
     return parser.parse_args(argv)
+
+
+def _refuse_idle(arguments: argparse.Namespace) -> None:
+    """Refuse options that would have no effect."""
+    from moving_object_detector.common.errors import UserError
+
+    if arguments.scene == 'sheets' and (arguments.bag or arguments.motion or arguments.parallax is not None):
+        raise UserError('--bag, --motion and --parallax need --scene flight: sheets have no camera in space')
+    if arguments.objects and (arguments.still or arguments.scene == 'flight'):
+        raise UserError('--objects is for --scene sheets, and has no effect with --still; leave it out')
 
 
 def _render(arguments: argparse.Namespace) -> int:
@@ -53,15 +63,15 @@ def _render(arguments: argparse.Namespace) -> int:
     from moving_object_detector.synthetic.flight_path import MOTIONS
     from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
-    least, most = (0, 0) if arguments.still else arguments.objects
+    _refuse_idle(arguments)
+    least, most = (0, 0) if arguments.still else arguments.objects or (1, 2)
+    arguments.parallax = 1.0 if arguments.parallax is None else arguments.parallax
     if arguments.seed < 0 or not 0 <= least <= most or min(arguments.height, arguments.width) < 32:
         raise UserError('--seed takes 0 or more, --objects LEAST not above MOST, --height and --width 32 or more')
     if not 0 <= arguments.parallax <= 10:
         raise UserError(f'--parallax is {arguments.parallax}, but takes 0 to 10')
     size = (arguments.height, arguments.width)
     if arguments.scene == 'sheets':
-        if arguments.bag or arguments.motion:
-            raise UserError('--bag and --motion need --scene flight: sheets have no camera in space')
         _write(clip_scene(arguments.seed, SceneOptions(size=size, objects=(least, most))), arguments)
         return 0
     if arguments.motion and arguments.motion not in MOTIONS:

@@ -145,6 +145,8 @@ def test_mistakes_are_told_in_one_line(picture_folder, tmp_path, capsys):
         ['a', 'b', '--storage', 'z'],
         ['a', 'b', '--png', '--compressed'],
         ['a', 'b', 'c', '--masks', 'm'],
+        ['a', 'b', '--mask-topic', '/gt'],
+        ['a', 'b', '--gap', '5'],
     ],
 )
 def test_arguments_that_are_wrong(arguments, capsys):

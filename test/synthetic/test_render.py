@@ -141,6 +141,9 @@ def test_the_bag_of_a_flight_holds_images_camera_truth_and_transforms(flown):
         (['--scene', 'flight', '--parallax', '-1'], '--parallax is -1.0'),
         (['--scene', 'flight', '--parallax', 'nan'], '--parallax is nan'),
         (['--bag'], '--scene flight'),
+        (['--parallax', '2'], '--scene flight'),
+        (['--scene', 'flight', '--objects', '1', '2'], '--objects'),
+        (['--still', '--objects', '1', '2'], '--objects'),
     ],
 )
 def test_options_of_flights_that_make_no_sense(tmp_path, capsys, wrong, said):
