@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.media.codecs import decode_labels
+from moving_object_detector.media.codecs import decode_labels, decode_objects
 from moving_object_detector.media.sources import list_images
+
+Pixels = TypeVar('Pixels', bound=NDArray[Any])
 
 
 class Annotation(Protocol):
@@ -34,10 +36,9 @@ def _content(path: Path) -> bytes:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
 
 
-def _decoded(path: Path, content: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return an image as it is stored, colours of a palette in place of its numbers: (H, W), or (H, W, C) in BGR."""
+def _decoded(path: Path, content: bytes, decode: Callable[[bytes], Pixels]) -> Pixels:
     try:
-        return decode_labels(content)
+        return decode(content)
     except ImageError as error:
         raise UserError(f'{path} cannot be read as an image: {error}') from error
 
@@ -57,8 +58,8 @@ def _first_colour(content: bytes) -> bytes:
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a mask in which black is background and all else is object, whatever its depth or number of channels.
 
-    In a JPEG, which blurs the step from 0 to 255, half of it is the limit. In a palette, as DAVIS and others have it,
-    the first colour is the background's and black.
+    In a JPEG half is the limit, see :func:`decode_objects`. In a palette, as DAVIS and others have it, the first colour
+    is the background's and black.
 
     Returns:
         (H, W), True on the object.
@@ -73,9 +74,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
             f'{path}: the first colour of its palette is not black, so there is no telling which is the background; '
             'store it in grey, with 0 for the background'
         )
-    label = _decoded(path, content)
-    values = label if label.ndim == 2 else label[:, :, :3].max(2)
-    return np.asarray(values > (127 if content.startswith(b'\xff\xd8') else 0), np.bool_)
+    return _decoded(path, content, decode_objects)
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class RegionFile:
             UserError: As there, or not one pixel has any of the codes.
 
         """
-        label = _decoded(self.path, _content(self.path)).astype(np.int64)
+        label = _decoded(self.path, _content(self.path), decode_labels).astype(np.int64)
         codes = label if label.ndim == 2 else label[:, :, 2] * 65536 + label[:, :, 1] * 256 + label[:, :, 0]
         mask = np.asarray(np.isin(codes, self.objects), np.bool_)
         if not mask.any() and not (codes == self.background).any():

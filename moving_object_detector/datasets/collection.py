@@ -127,7 +127,8 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: 
         and bags are not opened yet.
 
     Raises:
-        UserError: A root, a split or a frame is missing, a root's layout is not known, or a clip has one frame.
+        UserError: A root, a split or a frame is missing, a root's layout is not known, or no clip of a folder has two
+            frames.
 
     """
     if not roots:

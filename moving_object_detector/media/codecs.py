@@ -39,6 +39,9 @@ _PNG_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 1
 _CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png', 'tiff': 'tiff', 'tif': 'tiff'}
 _OTHERS: Final = frozenset({'avif', 'bmp', 'exr', 'gif', 'h264', 'h265', 'hdr', 'hevc', 'jp2', 'vp9', 'webp'})
 
+_OF_JPEG: Final = 127
+"""Values that JPEG makes of black beside white stay below."""
+
 _suspicious = threading.Event()
 """Set once libpng has refused, with a line on stderr, a stream whose checksums are right, which is nobody's accident.
 From then on streams are looked through before, which takes as long as decoding them."""
@@ -290,6 +293,16 @@ def decode_labels(data: bytes) -> NDArray[Any]:
     if kind == 'jpeg':
         _turbojpeg(data, _colours(data))
     return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_objects(data: bytes) -> NDArray[np.bool_]:
+    """Decode a mask in which black is background: True where any colour is not zero, opacity left out; (H, W).
+
+    A JPEG blurs outlines, so there it is what is brighter than half. Raises ImageError as :func:`decode_pixels`.
+    """
+    label = decode_labels(data)
+    values = label if label.ndim == 2 else label[:, :, :3].max(2)
+    return np.asarray(values > (_OF_JPEG if kind_of(data) == 'jpeg' else 0), np.bool_)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, shown
-from moving_object_detector.media.codecs import decode_labels, decode_pixels, kind_of, stated_kinds
+from moving_object_detector.media.codecs import decode_labels, decode_objects, decode_pixels, kind_of, stated_kinds
 from moving_object_detector.media.pixels import LARGEST_SIDE, SampleScale, SizeError, check_size
 
 Pixels = TypeVar('Pixels', bound=NDArray[Any])
@@ -224,14 +224,11 @@ def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
     return EncodedImage(height, width, encoding, width * channels * array.itemsize, data)
 
 
-JPEG: Final = b'\xff\xd8'
-_OF_JPEG: Final = 127
-"""Values that JPEG makes of black beside white stay below."""
 _NAMED: Final = {'mono': 1, 'rgb': 3, 'bgr': 3, 'rgba': 4, 'bgra': 4}
 _GENERIC: Final = re.compile(r'(8|16|32|64)([USF])C([1-4])')
 
 
-def _layout(encoding: str) -> tuple[str, int] | None:
+def _samples_of(encoding: str) -> tuple[str, int] | None:
     """Return type of a sample (numpy, without its byte order) and samples of a pixel; None for mosaics and yuv."""
     generic = _GENERIC.fullmatch(encoding)
     if generic:
@@ -250,7 +247,7 @@ def _any_colour(pixels: NDArray[Any]) -> NDArray[np.bool_]:
 
 def is_jpeg(message: Any) -> bool:
     """Return whether a message holds a JPEG, which blurs outlines."""
-    return not hasattr(message, 'encoding') and bytes(memoryview(message.data)[:2]) == JPEG
+    return not hasattr(message, 'encoding') and kind_of(bytes(memoryview(message.data)[:3])) == 'jpeg'
 
 
 def decode_mask(message: Any) -> NDArray[np.bool_]:
@@ -268,13 +265,11 @@ def decode_mask(message: Any) -> NDArray[np.bool_]:
 
     """
     if not hasattr(message, 'encoding'):
-        if is_jpeg(message):
-            return np.asarray(decode_compressed(message).max(2) > _OF_JPEG, np.bool_)
-        return _any_colour(_decompressed(message, decode_labels))
-    layout = _layout(message.encoding)
-    if layout is None:
+        return _decompressed(message, decode_objects)
+    samples_of = _samples_of(message.encoding)
+    if samples_of is None:
         return _any_colour(decode_image(message))
-    sample, channels = layout
+    sample, channels = samples_of
     kind = np.dtype(f'{">" if message.is_bigendian else "<"}{sample}')
     # As a wide grey picture, whose rows are checked and freed of their padding.
     wide = SimpleNamespace(
