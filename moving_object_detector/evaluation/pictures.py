@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.evaluation.results import Picture
+from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.media.pictures import evenly_spaced
+from moving_object_detector.media.pixels import resize_image
 
 TRUTH: Final = (64, 196, 255)
 """Outline of the truth: a blue that the colour-blind, too, tell from the mask's red and white."""
@@ -25,7 +27,8 @@ SPREAD: Final = 8
 """Frames spread over a sequence that are shown."""
 _CANDIDATES: Final = 4 * SPREAD
 """For these; the more, the more evenly they are spread."""
-_QUALITY: Final = (cv2.IMWRITE_JPEG_QUALITY, 82)
+_QUALITY: Final = 82
+"""Of their JPEG, per cent."""
 
 
 def draw_judged(
@@ -101,6 +104,5 @@ def _fit(mask: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:
     height, width = picture.shape[:2]
     if width > WIDTH:
-        size = WIDTH, max(1, round(height * WIDTH / width))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _QUALITY)[1].tobytes()
+        picture = resize_image(picture, (max(1, round(height * WIDTH / width)), WIDTH))
+    return encode_jpeg(picture, _QUALITY).tobytes()

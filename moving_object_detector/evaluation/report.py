@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
@@ -18,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from moving_object_detector.common.errors import foreign
+from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.evaluation.compare import METHOD, Comparison, flat
 from moving_object_detector.evaluation.metrics import mean
@@ -33,6 +32,8 @@ from moving_object_detector.evaluation.summary import (
     sequence_scores,
     sequence_signals,
 )
+from moving_object_detector.media.codecs import decode_pixels, encode_jpeg
+from moving_object_detector.media.pixels import resize_image
 
 REPORT: Final = 'report.html'
 NOTHING: Final = '\N{EN DASH}'
@@ -111,20 +112,19 @@ def _shots(folder: Path, sequence: SequenceResult, kinds: Sequence[str], lead: s
     """Return the pictures of some kinds that are still in the run's folder, with what frame they show and its J."""
     column = tuple(sequence.variants.values())[-1].j
     shots = []
-    for picture in sorted(
-        sequence.pictures, key=lambda picture: kinds.index(picture.kind) if picture.kind in kinds else 9
-    ):
+    wanted = [picture for picture in sequence.pictures if picture.kind in kinds]
+    for picture in sorted(wanted, key=lambda picture: kinds.index(picture.kind)):
         path = (folder / picture.file).resolve()
-        if picture.kind not in kinds or not path.is_relative_to(folder.resolve()) or not path.is_file():
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
             continue
         data = path.read_bytes()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        if image is None:
+        try:
+            image = decode_pixels(data)
+        except ImageError:
             continue
         if picture.kind == 'spread' and image.shape[1] > SMALL:
-            size = SMALL, max(1, round(image.shape[0] * SMALL / image.shape[1]))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            data = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, 78))[1].tobytes()
+            image = resize_image(image, (max(1, round(image.shape[0] * SMALL / image.shape[1])), SMALL))
+            data = encode_jpeg(image, 78).tobytes()
         j = column[picture.frame] if picture.frame < len(column) else None
         words = (lead, f'{picture.kind.replace("spread", "")} frame {picture.frame}', '' if j is None else f'J {j:.3f}')
         source = f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'

@@ -25,6 +25,7 @@ from moving_object_detector.evaluation.pictures import PicturePicker, draw_judge
 from moving_object_detector.evaluation.results import COLUMNS, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.signals import Signals
 from moving_object_detector.evaluation.summary import Protocol
+from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.media.frames import SECOND, Frame
 from moving_object_detector.media.video import VideoWriter
 
@@ -226,7 +227,7 @@ class SequencePass:
         if self._output.masks:
             name = Path(self._names[index]).stem
             path = self._output.folder / 'masks' / self._clip.name / f'{name}.png'
-            write_atomically(path, cv2.imencode('.png', prediction.mask)[1].tobytes())
+            write_atomically(path, encode_png(prediction.mask).tobytes())
         if self._video is not None:
             self._video.write(draw_judged(prediction.image, prediction.mask, shown))
         scored = self._protocol.scored(index, self._clip.frame_count, truth is not None)

@@ -23,6 +23,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _contact_sheet(arguments: argparse.Namespace) -> int:
     from moving_object_detector.common.errors import UserError
+    from moving_object_detector.common.files import write_atomically
     from moving_object_detector.media.codecs import encode_png
     from moving_object_detector.media.pictures import draw_sheet, select_frames
 
@@ -31,12 +32,7 @@ def _contact_sheet(arguments: argparse.Namespace) -> int:
         raise UserError(f'{output}: give a file name that ends in .png')
     source = source_of(arguments, arguments.input)
     images = select_frames(source, arguments.frames)
-    sheet = draw_sheet(images, arguments.columns, arguments.width)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(encode_png(sheet).tobytes())
-    except OSError as error:
-        raise UserError(f'{output}: cannot be written: {error.strerror}') from error
+    write_atomically(output, encode_png(draw_sheet(images, arguments.columns, arguments.width)).tobytes())
     print(f'{output}: {len(images)} frames of {arguments.input}')
     return 0
 

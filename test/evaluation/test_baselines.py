@@ -115,7 +115,7 @@ def test_homography_makes_no_pair_across_a_gap():
 
 
 @pytest.mark.parametrize('name', BASELINES)
-def test_every_frame_gets_one_finding_in_order(name):
+def test_every_frame_gets_one_prediction_in_order(name):
     frames, _ = clip(5)
     method = make_baseline(name)
     begin = time.perf_counter()

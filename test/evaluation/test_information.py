@@ -82,7 +82,7 @@ def constant(tmp_path):
     return make
 
 
-def finding(flow, mask, index=0, image=None):
+def predicted(flow, mask, index=0, image=None):
     image = np.zeros((*mask.shape, 3), np.uint8) if image is None else image
     return Prediction(index, 'refined', image, mask.astype(np.uint8) * 255, flow=flow)
 
@@ -94,10 +94,10 @@ def test_units_do_not_depend_on_the_size_of_the_flow(constant, size):
     mask = np.zeros((96, 192), bool)
     mask[24:60, 48:96] = True
     u, v = 32 / 80, 38.4 / 80
-    assert InpaintingScore(constant(u, v)).of(finding(flow, mask)) == pytest.approx(1, abs=1e-5)
-    assert InpaintingScore(constant(0.0, 0.0)).of(finding(flow, mask)) == pytest.approx(0, abs=1e-3)
+    assert InpaintingScore(constant(u, v)).of(predicted(flow, mask)) == pytest.approx(1, abs=1e-5)
+    assert InpaintingScore(constant(0.0, 0.0)).of(predicted(flow, mask)) == pytest.approx(0, abs=1e-3)
     expected = 1 - 0.1**2 / (u**2 + v**2)
-    assert InpaintingScore(constant(u + 0.1, v)).of(finding(flow, mask)) == pytest.approx(expected, abs=1e-3)
+    assert InpaintingScore(constant(u + 0.1, v)).of(predicted(flow, mask)) == pytest.approx(expected, abs=1e-3)
 
 
 def test_an_inpainter_of_residual_flow_gets_such(constant):
@@ -106,8 +106,8 @@ def test_an_inpainter_of_residual_flow_gets_such(constant):
     mask = np.zeros((32, 64), bool)
     mask[8:20, 16:32] = True
     raw, residual = constant(0.0, 0.0), {'game.target': 'residual'}
-    assert InpaintingScore(raw).of(finding(flow, mask)) < 0.01
-    assert InpaintingScore(constant(0.0, 0.0, **residual)).of(finding(flow, mask)) > 0.99
+    assert InpaintingScore(raw).of(predicted(flow, mask)) < 0.01
+    assert InpaintingScore(constant(0.0, 0.0, **residual)).of(predicted(flow, mask)) > 0.99
 
 
 def test_against_the_network_called_by_hand(tmp_path):
@@ -123,7 +123,7 @@ def test_against_the_network_called_by_hand(tmp_path):
     flow = rng.normal((4, 2), 1, (32, 64, 2)).astype(np.float32)
     mask = np.zeros((32, 64), bool)
     mask[5:20, 30:50] = True
-    found = InpaintingScore(path).of(finding(flow, mask, image=image))
+    found = InpaintingScore(path).of(predicted(flow, mask, image=image))
 
     network, _ = load_network(path, 'inpainter')
     units = flow * np.array((640 / 64, 384 / 32), np.float32) / 80
@@ -145,10 +145,10 @@ def test_what_has_no_rate(constant):
     flow = np.ones((32, 64, 2), np.float32)
     mask = np.zeros((32, 64), bool)
     mask[8:20, 16:32] = True
-    assert information.of(finding(flow, mask)) is not None
-    assert information.of(finding(None, mask)) is None
-    assert information.of(finding(flow, np.zeros_like(mask))) is None
-    assert information.of(finding(flow, np.ones_like(mask))) is None
+    assert information.of(predicted(flow, mask)) is not None
+    assert information.of(predicted(None, mask)) is None
+    assert information.of(predicted(flow, np.zeros_like(mask))) is None
+    assert information.of(predicted(flow, np.ones_like(mask))) is None
 
 
 def test_a_column_of_every_third_frame(constant):
@@ -158,7 +158,7 @@ def test_a_column_of_every_third_frame(constant):
     mask = np.zeros((32, 64), bool)
     mask[8:20, 16:32] = True
     for index in range(7):
-        signals.add(finding(flow, mask, index))
+        signals.add(predicted(flow, mask, index))
     column = signals.columns(8)['information']
     assert [value is not None for value in column] == [True, False, False, True, False, False, True, False]
     with pytest.raises(ValueError, match='every is 0'):
@@ -197,8 +197,8 @@ def test_the_shipped_inpainter_tells_background_from_what_moves_on_its_own():
         if of_ground < 2 or own < 0.7 * of_object:
             continue
         image = scene.image(5)
-        objects.append(information.of(finding(flow, mask, image=image)))
-        grounds.append(information.of(finding(flow, away, image=image)))
+        objects.append(information.of(predicted(flow, mask, image=image)))
+        grounds.append(information.of(predicted(flow, away, image=image)))
     print(f'{len(objects)} scenes: objects {np.median(objects):.2f}, background {np.median(grounds):.2f}')
     assert len(objects) > 10
     assert np.median(grounds) > 0.75

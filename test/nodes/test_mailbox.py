@@ -17,7 +17,7 @@ def names(images):
     return [one.message.name for one in images]
 
 
-def test_all_that_waits_comes_at_once_in_its_command():
+def test_all_that_waits_comes_at_once_in_its_order():
     mailbox = Mailbox(5)
     for name in 'abc':
         assert mailbox.put(image(name)) == 0
@@ -46,7 +46,7 @@ def test_bytes_are_bounded_too():
     assert names(mailbox.take()[0]) == ['f']
 
 
-def test_an_command_comes_after_the_images_before_it_and_before_those_after_it():
+def test_a_command_comes_after_the_images_before_it_and_before_those_after_it():
     mailbox = Mailbox(5)
     first, second = (lambda: None), (lambda: None)
     mailbox.put(image('a'))
@@ -60,7 +60,7 @@ def test_an_command_comes_after_the_images_before_it_and_before_those_after_it()
     assert (names(images), command) == (['b', 'c'], second)
 
 
-def test_an_command_that_discards_leaves_the_other_commands():
+def test_a_command_that_discards_leaves_the_other_commands():
     mailbox = Mailbox(2, max_bytes=10)
     flush, reset = (lambda: None), (lambda: None)
     mailbox.put(image('a', 9))

@@ -132,7 +132,7 @@ def test_an_unexpected_error_is_reported_and_the_next_image_is_computed(run):
     assert "image ignored: encoding 'quux'" in said[1][1]
 
 
-def test_an_order_is_carried_out_though_the_images_before_it_fail(run):
+def test_a_command_is_carried_out_though_the_images_before_it_fail(run):
     gate = threading.Event()
     detector = Detector(fails=[1], gate=gate)
     pipeline, _, _, _ = run(detector)
