@@ -56,13 +56,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         default=0.2,
         help='speed of playing, 1: as recorded (default: %(default)s, at which two cores compute every frame)',
     )
-    parser.add_argument('--frames', type=positive_int, default=60, help='length of the rendered flight (default: 60)')
-    parser.add_argument('--seed', type=int, default=7, help='seed of the rendered flight (default: 7)')
+    parser.add_argument('--frames', type=positive_int, help='length of the rendered flight (default: 60)')
+    parser.add_argument('--seed', type=int, help='seed of the rendered flight (default: 7)')
     parser.add_argument(
         '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
     )
     parser.add_argument('--domain-id', type=int, help='ROS domain (default: one of its own)')
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.input and (arguments.frames, arguments.seed) != (None, None):
+        parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')
+    arguments.frames = arguments.frames or 60
+    arguments.seed = 7 if arguments.seed is None else arguments.seed
+    return arguments
 
 
 class Child:
@@ -249,12 +254,12 @@ class Demo:
     """Programs of this package that leave results and logs in a folder.
 
     Raises:
-        UserError: There is no such clip or file of parameters.
+        UserError: There is no such clip or file of parameters, or the folder cannot be made.
 
     """
 
     def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
-        from moving_object_detector.common.files import share_folder
+        from moving_object_detector.common.files import make_folder, share_folder
         from moving_object_detector.common.parameter_files import find_config
         from moving_object_detector.media.sources import open_source
 
@@ -267,7 +272,7 @@ class Demo:
         if not self._params.is_file():
             raise UserError(f'there is no file {self._params}; --params takes a YAML file with parameters')
         self.out = Path(arguments.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
 
     def _start(self, module: str, *arguments: str | Path) -> Child:
         name = module.rpartition('.')[2]
@@ -289,7 +294,7 @@ class Demo:
         return folder / 'frames'
 
     def run(self) -> None:
-        """Make all results; what they are stands in README.md.
+        """Make all results: the overlay as a video, its contact sheet, a bag with the masks.
 
         Raises:
             UserError: A program failed, or the detector refuses its parameters.

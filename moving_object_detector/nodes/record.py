@@ -32,14 +32,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         'ROS arguments (remapping, parameters) follow --ros-args.',
     )
     parser.add_argument('--video', metavar='OUT.mp4', help='video to write; an older one is replaced')
-    parser.add_argument('--overlay', metavar='TOPIC', default='detect/overlay', help='its topic (default: %(default)s)')
+    parser.add_argument('--overlay', metavar='TOPIC', help='its topic (default: detect/overlay)')
     parser.add_argument('--fps', type=positive_float, help='rate of the video (default: that of the first stamps)')
     parser.add_argument('--bag', metavar='OUT_DIR', help='bag to write')
-    parser.add_argument('--mask', metavar='TOPIC', default='detect/mask', help='its image topic (default: %(default)s)')
+    parser.add_argument('--mask', metavar='TOPIC', help='its image topic (default: detect/mask)')
     parser.add_argument(
         '--also', metavar='TOPIC', action='append', default=[], help='topic of any type to add to the bag; repeatable'
     )
-    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
     parser.add_argument(
@@ -52,8 +52,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not (arguments.video or arguments.bag):
         parser.error('nothing to write: give --video, --bag or both')
-    if arguments.also and not arguments.bag:
-        parser.error('--also adds to a bag: give --bag')
+    for kind, options in (('video', ('overlay', 'fps')), ('bag', ('mask', 'also', 'storage', 'overwrite'))):
+        idle = [f'--{name}' for name in options if getattr(arguments, name) and not getattr(arguments, kind)]
+        if idle:
+            parser.error(f'{", ".join(idle)}: no effect without --{kind}; give it, or leave them out')
+    arguments.overlay, arguments.mask = arguments.overlay or 'detect/overlay', arguments.mask or 'detect/mask'
+    arguments.storage = arguments.storage or 'mcap'
     return arguments
 
 

@@ -91,6 +91,18 @@ def test_missing_parameters_file_is_told(tmp_path: Path):
     assert 'absent.yaml' in done.stderr
 
 
+def test_a_folder_that_cannot_be_made_and_options_without_effect_are_told(tmp_path: Path):
+    (tmp_path / 'file').write_text('')
+    for words, said in (
+        (['--out', tmp_path / 'file' / 'out'], 'cannot be made a folder'),
+        ([tmp_path, '--frames', 3], '--frames'),
+    ):
+        done = demo(*words)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert 'Traceback' not in done.stderr
+
+
 def children_of(pid: int) -> list[int]:
     """The processes that were started by one."""
     found = []

@@ -110,7 +110,17 @@ def test_files_that_cannot_be_written(tmp_path, capsys):
     assert 'ends in .mp4' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('arguments', [[], ['--frames', '0', '--bag', 'x'], ['--video', 'x.mp4', '--also', '/y']])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        [],
+        ['--frames', '0', '--bag', 'x'],
+        ['--video', 'x.mp4', '--also', '/y'],
+        ['--video', 'x.mp4', '--overwrite'],
+        ['--bag', 'x', '--fps', '10'],
+        ['--bag', 'x', '--overlay', '/y'],
+    ],
+)
 def test_arguments_that_are_wrong(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
