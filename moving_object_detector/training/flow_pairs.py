@@ -243,7 +243,7 @@ class VideoFlowPairs(Dataset[VideoPair]):
         rng = np.random.default_rng((self._seed, index))
         clip, frame, gaps = self._draw(rng)
         gap = int(rng.choice(gaps))
-        images = torch.stack([_pixels(clip.image(position)) for position in (frame, frame + gap)]).float()
+        images = torch.stack([_planes(clip.image(position)) for position in (frame, frame + gap)]).float()
         flow = torch.from_numpy(np.ascontiguousarray(clip.flow(frame, gap), np.float32))[None]
         crop = random_crop(rng, (images.shape[2], images.shape[3]), self._options.least_crop)
         mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
@@ -261,7 +261,3 @@ class VideoFlowPairs(Dataset[VideoPair]):
             gaps = clip.neighbours(frame)
             if gaps:
                 return clip, frame, gaps
-
-
-def _pixels(image: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

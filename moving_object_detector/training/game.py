@@ -56,7 +56,7 @@ def guess(inpainter: nn.Module, image: Tensor, flow: Tensor, mask: Tensor, *, al
 def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
     """Return the mean of a frame's masks from different gaps, fitted to the image by the paper's CRF, without gradient.
 
-    Images are (B, 3, H, W) in [-0.5, 0.5], masks (B, 1, H, W) with their signs resolved.
+    Images are (B, 3, H, W) in [-0.5, 0.5], masks (B, 1, H, W) of one polarity.
     """
     mean = torch.stack([mask.detach() for mask in masks]).mean(0)[:, 0].cpu().numpy()
     pixels = ((image.detach().cpu().float().permute(0, 2, 3, 1) + 0.5) * 255).round().clamp(0, 255).byte().numpy()

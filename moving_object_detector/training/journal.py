@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import atomic_file
+from moving_object_detector.media.codecs import encode_png
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -110,7 +110,7 @@ class Journal:
             name = f'{self._stages[stage]}-{key}'
             file = self._folder / 'pictures' / f'{name}-{step + 1:06d}.png'
             with self._reported():
-                file.write_bytes(cv2.imencode('.png', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+                file.write_bytes(encode_png(picture).tobytes())
                 board = self._board(stage)
                 if board is not None:
                     board.add_image(name, picture, step, dataformats='HWC')

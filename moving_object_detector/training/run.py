@@ -24,8 +24,10 @@ from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
+from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
+from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput, load_network, save_network
@@ -52,7 +54,7 @@ from moving_object_detector.training.pairs import (
     annotated_frames,
     constant_flows,
 )
-from moving_object_detector.training.selection import Judge, Judgement, choose, jaccard, judged_frames, sheet
+from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, sheet
 from moving_object_detector.training.stage import Setup, Stage
 from moving_object_detector.training.stages import InpainterStage, RenderedStage
 
@@ -299,7 +301,7 @@ class _Run:
 
     def _picture(self, name: str, picture: NDArray[np.uint8]) -> Path:
         path = self._out / name
-        write_atomically(path, cv2.imencode('.png', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+        write_atomically(path, encode_png(picture).tobytes())
         return path
 
     def _make_judge(self) -> Judge | None:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.regions import draw_overlay
+from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
+from moving_object_detector.training.augment import Crop, crop_resize_flow
 from moving_object_detector.training.flow_cache import CachedClip
 
 THRESHOLD: Final = 0.5
@@ -73,12 +75,6 @@ def _overlap(first: Tensor, second: Tensor) -> float:
     return int((first & second).sum()) / union if union else 0.0
 
 
-def jaccard(found: NDArray[np.bool_], exact: NDArray[np.bool_]) -> float:
-    """Return intersection over union, 1 where both are empty."""
-    union = np.count_nonzero(found | exact)
-    return np.count_nonzero(found & exact) / union if union else 1.0
-
-
 @dataclass(frozen=True)
 class Judge:
     """Frames on which generators are judged."""
@@ -100,8 +96,7 @@ class Judge:
             gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
             image = network_image(clip.image(frame), self.size, device)[None]
             fields = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in gaps])).to(device)
-            flow = nn.functional.interpolate(fields, self.size, mode='bilinear', antialias=True, align_corners=False)
-            flow *= flow.new_tensor((self.size[1] / fields.shape[3], self.size[0] / fields.shape[2]))[:, None, None]
+            flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
             prepared = prepare_flow(flow, self.flow_input)
             mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
             yield clip, frame, resolve_polarity(mask) * (prepared.motion >= LEAST_MOTION)[:, None, None, None]
