@@ -76,7 +76,7 @@ class PairMasks:
             stage: Called around ``generator input`` and ``generator``; around the latter alone where all is one graph.
 
         Returns:
-            (B, h, w) in [0, 1], with the object's side resolved; and (B,), thousandths of the image width.
+            (B, h, w) in [0, 1], with the object inside; and (B,), thousandths of the image width.
 
         """
         if self._graphs is None:

@@ -24,7 +24,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from moving_object_detector.common.files import atomic_file
+from moving_object_detector.common.files import PACKAGE, atomic_file
 
 MAGIC: Final = b'moving_object_detector engine 1\n'
 LONGEST_HEADER: Final = 16384
@@ -33,7 +33,6 @@ MOST_FILES: Final = 16
 """The ones not used for longest are removed beyond this."""
 INTERVAL: Final = 15.0
 """Seconds from one sign of life of a build to the next."""
-PACKAGE: Final = 'moving_object_detector'
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 Key = Mapping[str, str]

@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from moving_object_detector.common.errors import foreign
-
-PACKAGE: Final = 'moving_object_detector'
+from moving_object_detector.common.files import PACKAGE
 
 
 def kind(name: str, seconds: float = 5.0, *, counted: bool = True) -> dict[str, object]:
