@@ -97,16 +97,6 @@ def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None
     return total.hexdigest()
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return a model file's metadata, checked; the weights are not read.
-
-    Raises:
-        ModelError: The file is missing or no model file of this project; the message says what to do.
-
-    """
-    return _read(Path(path), tensors=False)[1]
-
-
 def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read and check a model file. Nothing in it is ever unpickled.
 
@@ -123,7 +113,7 @@ def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tup
 
     """
     path = Path(path)
-    state, metadata = _read(path, tensors=True)
+    state, metadata = _read(path)
     if metadata['architecture'] != expect:
         raise ModelError(
             f'{path}: holds weights of architecture {metadata["architecture"]} where {expect} is needed; '
@@ -191,20 +181,20 @@ def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mappin
         )
 
 
-def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     _check_kind(path)
     try:
         with safe_open(path, framework='pt') as file:
             metadata = dict(file.metadata() or {})
             _check_metadata(path, metadata)
             checksum = metadata.pop(CHECKSUM, '')
-            state = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f'{path}: is not a whole safetensors file ({foreign(error, 200)}); copy or download it again, '
             f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
-    if tensors and checksum and weights_hash(state, metadata) != checksum:
+    if checksum and weights_hash(state, metadata) != checksum:
         raise ModelError(f'{path}: is damaged, this is not what was saved; copy it again from its source')
     return state, metadata
 

@@ -21,7 +21,7 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
-from moving_object_detector.networks.weights import load_network, load_weights, read_metadata, save_network
+from moving_object_detector.networks.weights import load_network, load_weights, save_network
 
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = {'flow_input': 'residual', 'flow_backend': 'dis-medium', 'height': '96', 'width': '192'}
@@ -58,7 +58,7 @@ def test_round_trip(network: type[nn.Module], architecture: str, metadata: Mappi
     path = tmp_path / 'new folder' / 'model.safetensors'
     save_network(saved, path, {**metadata, 'seed': '3', 'licence': 'Müller & Söhne'})
     expected = {**metadata, 'seed': '3', 'licence': 'Müller & Söhne', 'format': '1', 'architecture': architecture}
-    assert read_metadata(path) == expected
+    assert load_weights(path, architecture)[1] == expected
     loaded, found = load_network(path, architecture)
     assert found == expected
     assert type(loaded) is network
@@ -114,7 +114,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
         load_weights(path)
         reads += 1
     writer.join()
-    assert read_metadata(path)['step'] == '7'
+    assert load_weights(path)[1]['step'] == '7'
 
 
 def test_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_other_modules_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    for read in (load_weights, read_metadata, load_network):
+    for read in (load_weights, load_network):
         with pytest.raises(ModelError, match=r'none\.safetensors: no such model file'):
             read(tmp_path / 'none.safetensors')
 
@@ -186,7 +186,7 @@ def test_truncated_file(length: int, tmp_path: Path) -> None:
     path = tmp_path / 'g.safetensors'
     save_network(Generator(), path, METADATA)
     path.write_bytes(path.read_bytes()[:length])
-    for read in (load_weights, read_metadata):
+    for read in (load_weights, load_network):
         with pytest.raises(ModelError, match=r'g\.safetensors: is not a whole safetensors file.*download it again'):
             read(path)
 
@@ -221,7 +221,7 @@ def test_pytorch_file_is_sent_to_convert_weights(name: str, zipped: bool, tmp_pa
 def test_pickled_code_does_not_run(protocol: int, tmp_path: Path) -> None:
     bomb, made = tmp_path / 'bomb.safetensors', tmp_path / 'made'
     bomb.write_bytes(pickle.dumps(Bomb(made), protocol))
-    for read in (load_weights, read_metadata, load_network):
+    for read in (load_weights, load_network):
         with pytest.raises(ModelError, match=r'bomb\.safetensors'):
             read(bomb)
     assert not made.exists()
@@ -306,7 +306,7 @@ def test_wrong_tensors(change: Callable[[dict[str, Tensor]], None], message: str
 def test_wrong_metadata(change: Mapping[str, str | None], message: str, tmp_path: Path) -> None:
     path = tmp_path / 'g.safetensors'
     save_file(generator_state(), path, {key: value for key, value in {**FULL, **change}.items() if value is not None})
-    for read in (load_weights, read_metadata):
+    for read in (load_weights, load_network):
         with pytest.raises(ModelError, match=message) as caught:
             read(path)
         assert str(path) in str(caught.value)

@@ -22,7 +22,7 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
-from moving_object_detector.networks.weights import load_network, load_weights, read_metadata
+from moving_object_detector.networks.weights import load_network, load_weights
 from moving_object_detector.programs.convert_weights import main
 
 HAS_TENSORFLOW = importlib.util.find_spec('tensorflow') is not None
@@ -378,9 +378,8 @@ class TestTensorFlow:
         output = tmp_path / 'inpainter.safetensors'
         options = ['--network', 'inpainter', '--height', '96', '--width', '192', '--flow-input', 'residual']
         assert main([str(checkpoint), str(output), *options]) == 0
-        metadata = read_metadata(output)
+        state, metadata = load_weights(output, 'inpainter')
         assert (metadata['height'], metadata['width'], metadata['flow_input']) == ('96', '192', 'residual')
-        state, _ = load_weights(output, 'inpainter')
         expected = variables['FlownetS//flow1/weights'].transpose(3, 2, 0, 1)
         assert np.array_equal(state['flow1.weight'].numpy(), expected)
 
