@@ -38,8 +38,8 @@ class GateConfig:
 
     min_motion: float = option(
         1.0,
-        "Motion left after the camera's that a mask needs, in thousandths of the image width; below it nothing moves "
-        'on its own and the mask is empty.',
+        "Least motion that remains without the camera's, in thousandths of the image width; below it nothing moves on "
+        'its own and the mask is empty.',
         low=0.0,
         high=1000.0,
         runtime=True,
@@ -91,8 +91,8 @@ class RigidConfig:
 
     max_explained: float = option(
         0.6,
-        'Regions are dropped of whose flow a rigid scene, seen by a camera that travels, explains more than this '
-        'share; 1: none.',
+        'Regions are dropped if a rigid scene, seen by the travelling camera, explains more than this share of their '
+        'flow; 1: none is dropped.',
         low=0.0,
         high=1.0,
         runtime=True,
@@ -149,8 +149,8 @@ class LoadConfig:
 
     target_rate: float = option(
         0.0,
-        'Masks a second, or as many as images come: the window is made smaller as far as that takes, and larger again '
-        'when there is room; 0: it stays.',
+        'Masks per second to keep up, at most one for each image: the window shrinks as far as needed and grows again '
+        'when there is time; 0: it stays as it is.',
         low=0.0,
         high=1000.0,
         runtime=True,

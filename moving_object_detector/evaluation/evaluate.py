@@ -1,6 +1,6 @@
 """Score masks by the rules of the data sets, with a report.
 
-evaluate --dataset davis2016 --root FOLDER                        the detector on a data set, a folder, rendered scenes
+evaluate --dataset davis2016 --root FOLDER                        the detector on a data set, a folder, rendered footage
 evaluate --dataset bag --root BAG --mask-topic /truth             the detector on a recording, every frame
 evaluate --dataset bag --root BAG --mask-topic /truth --predicted-topic /detect/mask    what was recorded of a live run
 evaluate --dataset davis2016 --root FOLDER --predictions MASKS    masks of any method, MASKS/SEQUENCE/FRAME.png

@@ -47,7 +47,7 @@ class EvaluateOptions:
     sequences: str = option('', 'Only these sequences.')
     masks: str = option('', 'Folder with the truth, each mask named as its frame.')
     still: bool = option(False, 'Nothing moves in the footage: every mask is a false alarm.')
-    fps: float = option(0.0, 'Frames per second of frames without times; 0: 24, of a video or bag its own.', low=0)
+    fps: float = option(0.0, "Frames per second in place of the footage's own rate; 0: its own, else 24.", low=0)
     bag_topic: str = option('', 'Images of a bag that has several image topics.')
     mask_topic: str = option('', 'Masks of a bag as truth, matched by their stamps.')
     scenes: int = option(6, 'Rendered scenes with moving objects; every third brings another without.', low=1)

@@ -37,7 +37,7 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         nargs=2,
         default=(0, 0),
         metavar=('BLACK', 'WHITE'),
-        help='of 16-bit images: what is shown as black and as white (default: by the range of the first one)',
+        help='levels of 16-bit images shown as black and as white (default: from the range of the first image)',
     )
 
 

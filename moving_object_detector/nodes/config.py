@@ -29,10 +29,10 @@ class InputConfig:
     max_side: int = option(
         LARGEST_SIDE, 'Longest side of an image that is accepted, pixels.', low=SMALLEST_SIDE, high=65536
     )
-    black: int = option(0, 'Level of 16-bit images that is shown as black; see white.', low=0, high=65535)
+    black: int = option(0, 'Level of 16-bit images shown as black; see white.', low=0, high=65535)
     white: int = option(
         0,
-        'Level of 16-bit images that is shown as white; not above black: both by the range of the first image.',
+        'Level of 16-bit images shown as white; where it is not above black, the first image gives both.',
         low=0,
         high=65535,
     )

@@ -47,7 +47,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         '--wait-for-subscriber',
         type=seconds,
         metavar='SECONDS',
-        help='publish nothing before somebody subscribes; give up after so long (0: never)',
+        help='wait for a subscriber before publishing; give up after this long (0: never)',
     )
     parser.add_argument(
         '--start-delay', type=seconds, default=0.5, help='seconds for others to find the topic (default: %(default)s)'

@@ -43,10 +43,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
     parser.add_argument(
-        '--idle-timeout', type=seconds, metavar='SECONDS', help='end when nothing has come for so long, after a first'
+        '--idle-timeout',
+        type=seconds,
+        metavar='SECONDS',
+        help='end this long after the last message',
     )
     parser.add_argument(
-        '--start-timeout', type=seconds, metavar='SECONDS', help='fail when nothing at all has come for so long'
+        '--start-timeout', type=seconds, metavar='SECONDS', help='fail when no message has come within this time'
     )
     parser.add_argument('--best-effort', action='store_true', help='subscribe as to a camera driver; may lose frames')
     arguments = parser.parse_args(argv)

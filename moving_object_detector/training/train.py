@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         const=24,
         metavar='STEPS',
-        help='time so many steps of each stage (%(const)s), on rendered clips without data.root; leaves nothing',
+        help='time this many steps of each stage (%(const)s), on rendered clips unless data.root is set; keeps nothing',
     )
     commands = parser.add_subparsers(dest='command', metavar='flow', help='train the flow network: train flow --help')
     flow = commands.add_parser('flow', description=FLOW, allow_abbrev=False)
