@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def test_links_lead_somewhere(page):
     targets = re.findall(r'\]\(([^)#]+)', page.read_text(encoding='utf-8'))
     missing = [target for target in targets if '://' not in target and not (page.parent / target).exists()]
     assert not missing
+
+
+def test_launch_arguments_are_declared():
+    trees = [ast.parse(path.read_text(encoding='utf-8')) for path in (ROOT / 'launch').glob('*.py')]
+    words = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    # After -p and -r stand parameters and topics, not arguments.
+    texts = [page.read_text(encoding='utf-8') for page in PAGES]
+    named = {name for text in texts for name in re.findall(r'(?<!-p )(?<!-r )\b(\w+):=', text)}
+    assert len(named) > 8
+    assert named - words == set()
 
 
 def test_the_map_names_files_that_are_there():

@@ -57,7 +57,12 @@ def read_davis(root: Path, split: str) -> list[ClipFiles]:
     """
     listing = root / 'ImageSets' / RESOLUTION / f'{split}.txt'
     if not listing.is_file():
-        raise UserError(f'{listing} is missing; give the DAVIS 2016 folder that holds JPEGImages and ImageSets as root')
+        there = ', '.join(sorted(path.stem for path in listing.parent.glob('*.txt')))
+        raise UserError(
+            f'{root}: DAVIS 2016 has no split {split} here; there is {there}'
+            if there
+            else f'{listing} is missing; give the DAVIS 2016 folder that holds JPEGImages and ImageSets as root'
+        )
     pairs: dict[str, list[tuple[Path, Annotation | None]]] = {}
     for number, line in enumerate(listing.read_text(encoding='utf-8-sig').splitlines(), 1):
         if not line.strip():

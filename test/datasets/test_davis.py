@@ -64,6 +64,9 @@ def test_damaged_listings(tmp_path, text, message):
 def test_a_missing_split(tmp_path):
     with pytest.raises(UserError, match=r'ImageSets/480p/test\.txt is missing; give the DAVIS 2016 folder'):
         read_davis(tmp_path, 'test')
+    write_listing(tmp_path, '')
+    with pytest.raises(UserError, match=r'no split test here; there is val$'):
+        read_davis(tmp_path, 'test')
 
 
 def test_the_published_training_set(shared):
