@@ -100,16 +100,19 @@ def convert(arguments: argparse.Namespace) -> int:
     else:
         architecture = given or 'generator'
         state = from_tensorflow(read_tensorflow(prefix), architecture, str(prefix))
+    form = {name: getattr(arguments, name) for name in ('flow_input', 'height', 'width')}
+    if architecture in FLOW_NETWORKS and any(form.values()):
+        raise UserError(f'--flow-input, --height and --width have no effect with {architecture}; leave them out')
     check_tensors(source, architecture, state)
     network = ARCHITECTURES[architecture]()
     network.load_state_dict(state)
     metadata = {'source': source.name}
     if architecture not in FLOW_NETWORKS:
         metadata |= {
-            'flow_input': arguments.flow_input,
+            'flow_input': form['flow_input'] or 'normalised',
             'flow_backend': 'pwcnet',
-            'height': str(arguments.height),
-            'width': str(arguments.width),
+            'height': str(form['height'] or 192),
+            'width': str(form['width'] or 384),
         }
     save_network(network, arguments.output, metadata)
     count = sum(parameter.numel() for parameter in network.parameters())
@@ -135,11 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--flow-input',
         choices=('normalised', 'residual'),
-        default='normalised',
-        help='form of flow that generator and inpainter were trained on (default: %(default)s, as released)',
+        help='form of flow that generator and inpainter were trained on (default: normalised, as released)',
     )
-    parser.add_argument('--height', type=positive_int, default=192, help='of their input (default: %(default)s)')
-    parser.add_argument('--width', type=positive_int, default=384, help='of their input (default: %(default)s)')
+    parser.add_argument('--height', type=positive_int, help='of their input (default: 192)')
+    parser.add_argument('--width', type=positive_int, help='of their input (default: 384)')
     arguments = parser.parse_args(argv)
     return run_program(lambda: convert(arguments))
 

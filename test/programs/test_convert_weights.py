@@ -173,6 +173,14 @@ def test_raft_small(options: list[str], prefix: str, tmp_path: Path, capsys: pyt
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 
 
+def test_options_without_effect_on_a_flow_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / 'raft-small.pth', tmp_path / 'raft.safetensors'
+    torch.save(RaftSmall().state_dict(), source)
+    assert main([str(source), str(output), '--height', '96']) == 2
+    assert '--height' in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_raft_small_as_published(tmp_path: Path, shared: Path) -> None:
     published_file = shared / 'weights' / 'raft_small.pth'
     output = tmp_path / 'raft.safetensors'
