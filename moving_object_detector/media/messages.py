@@ -115,13 +115,21 @@ def _checked_rows(message: Any, layout: _Layout) -> NDArray[np.uint8]:
     return np.lib.stride_tricks.as_strided(data, (rows, row), (step, 1), writeable=False)
 
 
-def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a camera's message into RGB: :func:`decode_image` or :func:`decode_compressed`, and the size is held to."""
+def decode_message(
+    message: Any,
+    scale: SampleScale | None = None,
+    largest: int = LARGEST_SIDE,
+    raw: Callable[[Any, SampleScale | None], NDArray[np.uint8]] | None = None,
+) -> NDArray[np.uint8]:
+    """Turn a camera's message into RGB, by ``raw`` (:func:`decode_image`) or :func:`decode_compressed`.
+
+    The size is held to ``largest`` before any pixel is touched.
+    """
     if not hasattr(message, 'encoding'):
         return decode_compressed(message, scale, largest)
     if min(message.height, message.width) > 0:  # else a better reason is given below
         check_size(message.height, message.width, largest)
-    return decode_image(message, scale)
+    return (raw or decode_image)(message, scale)
 
 
 def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.uint8]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.media.messages import decode_compressed
-from moving_object_detector.media.pixels import SampleScale, check_size
+from moving_object_detector.media.messages import decode_message
+from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.nodes.adaptation import Adaptation
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import kind
@@ -274,11 +274,7 @@ def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]
 
     """
     try:
-        if not hasattr(message, 'encoding'):
-            return decode_compressed(message, scale, max_side)
-        if min(message.height, message.width) > 0:  # else a better reason is given below
-            check_size(message.height, message.width, max_side)
-        return read_image(message, scale)
+        return decode_message(message, scale, max_side, read_image)
     except ImageError:
         raise
     except Exception as error:
