@@ -338,21 +338,22 @@ def _overview(run: RunResult, scores: Scores, latency: Sequence[float], marks: M
     counted = {name: values[-1] for name, values in j.items() if values[-1] is not None}
     lead = 'There is no truth to score against: what follows is what the masks tell of themselves.'
     if scores.j_mean is not None:
+        source = '' if protocol.name == 'annotated' else f' by the rule of {protocol.name}'
         still = f'{scores.still_seconds:.1f} s here' if scores.still_seconds else 'no such footage here'
         lead = (
-            f'Scored by the rule of {protocol.name}: {protocol.rule}. Recall is the share of frames over 0.5, decay '
+            f'Scored{source}: {protocol.rule}. Recall is the share of frames over 0.5, decay '
             "the loss from a sequence's first quarter to its last. Objects are counted in every frame scored, false "
             f'alarms where nothing moves ({still}).'
         )
-    drawings = []
+    drawings, legend = [], []
     if len(counted) > 1 and scores.j_mean is not None:
         title = f'J of {counting} for each {"kind of footage" if grouped(run) else "sequence"}'
         drawings.append(_bars(counted, {name: known(values[:-1]) for name, values in j.items()}, scores.j_mean, title))
+        legend = [('', f'J of {counting}'), *(('second', f'J of {name}') for name in run.variants[:-1])]
     if latency:
         words = ', '.join(f'{name} {value:.1f}' for name, value in marks.items())
         note = f'Latency: {words}, longest {max(latency):.1f} ms; {len(latency):,} frames.'
         drawings.append(_histogram(latency, marks, note))
-    legend = [('', f'J of {counting}'), *(('second', f'J of {name}') for name in run.variants[:-1])] if counted else []
     return {'heading': 'Overview', 'lead': lead, 'legend': legend, 'drawings': drawings}
 
 

@@ -114,6 +114,7 @@ def test_one_sequence_without_latency_signals_or_pictures(run, tmp_path, parse):
     page = parse(write_report(tmp_path, replace(run, sequences=(bare,), problems=())))
     assert 'Latency' not in page.text
     assert 'in 1 sequence ' in page.text
+    assert f'J of {run.variants[-1]}' not in page.text  # there is no chart that this would explain
     assert 'Problems None.' in page.text
     assert not photographs(page)
 
