@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import write_atomically
+from moving_object_detector.common.files import open_file, write_atomically
 
 FORMAT: Final = 1
 RESULTS: Final = 'results.json'
@@ -142,7 +142,8 @@ def write_results(folder: Path, run: RunResult, summary: Mapping[str, Any]) -> N
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Return the object that a JSON file holds; raises FileNotFoundError, or UserError with the remedy."""
     try:
-        values = json.loads(path.read_bytes())
+        with open_file(path) as file:
+            values = json.loads(file.read())
     except FileNotFoundError:
         raise
     except OSError as error:

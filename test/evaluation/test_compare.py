@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,14 @@ import pytest
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.evaluation.compare import compare
 from moving_object_detector.evaluation.evaluate import main
-from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns, write_results
+from moving_object_detector.evaluation.results import (
+    RESULTS,
+    RunResult,
+    SequenceResult,
+    VariantColumns,
+    read_results,
+    write_results,
+)
 
 IDENTITY = {
     'dataset': 'davis2016',
@@ -160,3 +168,9 @@ def test_folders_of_one_name_are_told_apart(tmp_path, capsys):
     assert all(f'J {foreign(folder)}' in out for folder in folders)
     assert main(['compare', str(tmp_path), folders[0]]) == 2
     assert 'results.json is not there' in capsys.readouterr().err
+
+
+def test_results_that_are_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / RESULTS)
+    with pytest.raises(UserError, match='it is not a file'):
+        read_results(tmp_path)
