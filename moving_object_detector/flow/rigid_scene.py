@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-GRID: Final = (16, 32)
+GRID: Final = (14, 28)
 # Focal length as a share of the width where it is not known: about 58 degrees of view.
 ASSUMED_FOCAL: Final = 0.9
-DIRECTIONS: Final = 64
+DIRECTIONS: Final = 56
 # Lines this close to the epipole, as a share of the focal length, have no direction to speak of.
 NEAR_EPIPOLE: Final = 0.005
 # Thousandths of the image width: least noise of a cell's mean, distance from the line that a still pixel may have, and
