@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -82,6 +83,22 @@ class UnableError(Exception):
         self.expected = expected
 
 
+@contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """Start a child whole: half of it would end with a trace. Children inherit that they do not see Ctrl-C."""
+    pressed: list[int] = []
+    # The mask is this thread's alone; another thread would take the signal, and Python raise it here.
+    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 class Worker:
     """A process that does as it is told: spawned, since a fork would inherit memory and the locks of threads."""
 
@@ -95,14 +112,11 @@ class Worker:
             UnableError: It failed.
 
         """
-        # Ctrl-C is for the parent, which ends its children: they inherit that they do not see it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            future = self.pool.submit(action, *arguments)
+            with _ctrl_c_afterwards():
+                future = self.pool.submit(action, *arguments)
         except BrokenProcessPool as error:
             raise UnableError('its process has ended', expected=False) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             return future.result()
         except UserError as error:
