@@ -117,8 +117,8 @@ def test_what_can_be_wrong(tmp_path, davis):
     assert error() == 'no data was given; name a data set, a folder of frames, a video or a bag'
     assert error(tmp_path / 'nowhere') == f'{tmp_path}/nowhere: no such file or folder'
     assert error(f'{tmp_path}/nowhere@val') == f'{tmp_path}/nowhere: no such file or folder'
-    assert 'ImageSets/480p/test.txt is missing' in error(davis, split='test')
-    assert 'ImageSets/480p/old.txt is missing' in error(f'{davis}@old')
+    assert 'no split test here; there is train, val' in error(davis, split='test')
+    assert 'no split old here' in error(f'{davis}@old')
     shutil.rmtree(davis / 'ImageSets')
     assert 'ImageSets/480p/train.txt is missing' in error(davis)
 

@@ -13,7 +13,13 @@ from torch import nn
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.build import build_detector
-from moving_object_detector.detection.config import DetectorConfig, FlowConfig, GateConfig, RefinementConfig
+from moving_object_detector.detection.config import (
+    DetectorConfig,
+    FlowConfig,
+    GateConfig,
+    RefinementConfig,
+    RigidConfig,
+)
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -43,8 +49,9 @@ def detectors(tmp_path_factory):
     config = DetectorConfig(
         device='cpu',
         flow=FlowConfig(height=128, width=256),
-        # No gate, which would hide a difference behind an empty mask.
+        # Neither gate nor test of regions, which would hide a difference behind an empty mask.
         gate=GateConfig(min_motion=0.0),
+        rigid=RigidConfig(max_explained=1.0),
         refinement=RefinementConfig(method='none'),
     )
     made = {}

@@ -118,7 +118,7 @@ def test_mistakes_are_told(davis, options, tmp_path, capsys):
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     assert re.search(r'error: .*none.*val\.txt is missing', error(root=tmp_path / 'none'))
-    assert re.search(r'error: .*train\.txt is missing', error('--split', 'train'))
+    assert re.search(r'error: .*split train.*val', error('--split', 'train'))
     assert error('--sequences', 'wander', 'dog', 'cat') == (
         'error: no sequence dog, cat in the footage; there are wander, blink'
     )
