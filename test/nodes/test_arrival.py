@@ -16,6 +16,8 @@ def detect(start_detect):
     return start_detect(arguments=['-r', 'image:=/front/image_raw'], topic='/front/image_raw')
 
 
+# Other work on the machine can make a rate miss; twice in a row it is the code.
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize(('width', 'height', 'rate'), [(640, 480, 10), (1280, 720, 5)])
 def test_raw_images_of_a_camera_arrive(detect, start, tmp_path, width, height, rate):
     noise = np.random.default_rng(1).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
