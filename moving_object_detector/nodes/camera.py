@@ -102,7 +102,9 @@ class Camera:
         self._moved = moved
         self._last = time.monotonic()
         self.silent = False
-        """Whether no image has come for ``input.timeout`` seconds, as far as :meth:`trouble` has looked."""
+        """Whether no image has come for ``input.timeout`` seconds, at two looks of :meth:`trouble`."""
+        self.overdue = False
+        """The same at the last look alone."""
         self.received = 0
         self.lost = 0
         """Images that the middleware says were lost on the way."""
@@ -238,9 +240,10 @@ class Camera:
     def trouble(self) -> str:
         """Say why no image comes, or what is wrong with how they come; empty when all is well."""
         silence = time.monotonic() - self._last
+        self.overdue = silence > self._config.input.timeout
         before, now = self._losses[0], (self.received, self.lost)
         self._losses.append(now)
-        if silence > self._config.input.timeout:
+        if self.overdue:
             self._fall_silent()
             return f'no image for {silence:.0f} s: {self._explain()}'
         publishers = self._node.count_publishers(self.topic)

@@ -189,7 +189,7 @@ class DetectNode(ManagedNode):
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
         trouble = camera.trouble()
         if trouble:
-            log.warning('%s', trouble, extra=kind('silence' if camera.silent else 'publishers', 10.0, counted=False))
+            log.warning('%s', trouble, extra=kind('silence' if camera.overdue else 'publishers', 10.0, counted=False))
         trouble = trouble or pipeline.trouble or pipeline.load.trouble
         if trouble:
             return DiagnosticStatus.WARN, trouble
