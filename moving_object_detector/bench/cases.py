@@ -122,7 +122,7 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
             Group('cpu', 'frame', setting(cpu), 0, naive=True),
         ]
     five, one = (tuple(f'window.{side}={length}' for side in ('past', 'future')) for length in (5, 1))
-    paper = ('height=192', 'width=384')
+    paper = ('height=192', 'width=384', 'refinement.method=crf')
     pwcnet = ('flow.backend=pwcnet', 'flow.height=192', 'flow.width=384')
     found = [
         Group('generator', 'generator', setting(None, *paper, *five), 30),

@@ -58,7 +58,8 @@ class EvaluateOptions:
     predictions: str = option('', 'Masks to score: a folder with SEQUENCE/FRAME.png, or a bag; empty: in --root.')
     predicted_topic: str = option('', 'Masks of a bag to score, matched by their stamps; a frame without one counts.')
     variants: str = option(
-        '', 'zero_lag or refined, with +crf or +guided; the last one counts. Empty: zero_lag refined refined+crf.'
+        '',
+        'zero_lag or refined, each with +METHOD; the last one counts. Empty: zero_lag refined refined+grid_crf.',
     )
     inpainter: str = option('default', "Inpainter for the signal 'information', .safetensors; none: without it.")
     out: str = option('evaluation_output', 'Folder of the run; an interrupted run is resumed.')

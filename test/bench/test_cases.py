@@ -39,7 +39,8 @@ def test_the_built_in_settings():
     assert found['paper'].pairs == found['generator'].pairs == 10
     assert (found['generator'].config.height, found['generator'].config.width) == (192, 384)
     assert found['cpu'].pairs == 2
-    assert found['cpu'].config.refinement.method == 'crf'
+    assert found['cpu'].config.refinement.method == 'grid_crf'
+    assert paper.refinement.method == 'crf'
     assert found['cpu'].config.height == 0  # the model's own, 96
     assert found['cpu-window-5'].pairs == 10
     assert all(group.config.device in ('auto', 'cpu') for group in found.values())
