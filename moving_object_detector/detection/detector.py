@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
@@ -16,6 +17,8 @@ from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.ring import Frame, Ring
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
+from moving_object_detector.flow.evidence import evidence
+from moving_object_detector.flow.rigid_scene import assumed_camera, estimate_travel
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
@@ -73,6 +76,7 @@ class Detector:
         self.size = size
         """(height, width) of its input."""
         self.config = config
+        self._flow_input = flow_input
         self._stage: Stage = stage or unwatched
         self._masks = PairMasks(engine, flow_input)
         self._setting = Setting(config.window)
@@ -172,9 +176,7 @@ class Detector:
     def _vote(self, pairs: list[tuple[Frame, Frame]]) -> None:
         """Compute the mask of each pair (frame, neighbour) and add it to the frame's average."""
         with self._stage('flow'):
-            flows = self.flow.estimate(
-                [frame.features for frame, _ in pairs], [neighbour.features for _, neighbour in pairs], self.size
-            ).to(self.engine.device)
+            flows = self._flows(pairs).to(self.engine.device)
         images = torch.stack([frame.network_image for frame, _ in pairs])
         masks, motions = self._masks(images, flows, self._stage)
         with self._stage('vote'):
@@ -183,7 +185,27 @@ class Detector:
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
                 if abs(neighbour.index - frame.index) == self._setting.window.stride:
-                    frame.flows[1 if neighbour.index > frame.index else -1] = flow
+                    frame.flows[1 if neighbour.index > frame.index else -1] = flow[:2]
+
+    def _flows(self, pairs: list[tuple[Frame, Frame]]) -> Tensor:
+        """Return the flow of each pair, (B, 2, h, w); (B, 7, h, w) with evidence for a generator that takes it."""
+        ordered = {(frame.index, neighbour.index): (frame, neighbour) for frame, neighbour in pairs}
+        if self._flow_input == 'geometric':
+            ordered |= {(other.index, frame.index): (other, frame) for frame, other in pairs}
+        sources, targets = zip(*ordered.values(), strict=True)
+        flows = self.flow.estimate([one.features for one in sources], [one.features for one in targets], self.size)
+        if self._flow_input != 'geometric':
+            return flows
+        place = {key: number for number, key in enumerate(ordered)}
+        known = flows.cpu().numpy()
+        camera = assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
+        found = []
+        for number, (frame, other) in enumerate(pairs):
+            travel = estimate_travel(known[number], frame.contrast, camera)
+            if abs(other.index - frame.index) == self._setting.window.stride:
+                frame.travels[1 if other.index > frame.index else -1] = travel
+            found.append(evidence(known[number], known[place[other.index, frame.index]], travel))
+        return torch.cat((flows[: len(pairs)], torch.from_numpy(np.stack(found)).to(flows)), 1)
 
     def _result(self, frame: Frame, estimate: Estimate) -> Result:
         return Result(frame, estimate, self.config)

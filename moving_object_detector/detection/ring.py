@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from moving_object_detector.detection.config import WindowConfig
-from moving_object_detector.flow.rigid_scene import Travel
+from moving_object_detector.flow.rigid_scene import Array, Travel, contrast
+from moving_object_detector.media.pixels import resize_image
 
 
 @dataclass
@@ -43,6 +46,18 @@ class Frame:
     """(2, h, w), flow to the nearest earlier (-1) and later (1) neighbour that voted."""
     travels: dict[int, Travel] = field(default_factory=dict)
     """How the camera travelled to these neighbours, once it was asked for."""
+
+    @cached_property
+    def contrast(self) -> Array:
+        """How far flow is known by the image's contrast, (h, w) at the generator's size."""
+        size = (self.network_image.shape[1], self.network_image.shape[2])
+        small = np.asarray(resize_image(self.image, size), np.uint8)
+        return contrast(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8))
+
+    @property
+    def aspect(self) -> float:
+        """Width of the image to its height."""
+        return self.image.shape[1] / self.image.shape[0]
 
     def vote(self, mask: Tensor, motion: Tensor) -> None:
         """Add one mask (h, w) to the running average."""

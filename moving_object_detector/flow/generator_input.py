@@ -9,10 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from moving_object_detector.flow.egomotion import fit_camera_motion
+from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
 from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput
 
 # Pixels: a flow field flatter than this is divided by this instead of by its own spread.
 SPREAD_FLOOR: Final = 1e-3
+# Thousandths of the width, added so that the logarithm of no motion stays small.
+LEAST_AMOUNT: Final = 0.1
 COHERENCE_GRID: Final = (12, 24)
 STRONGEST_CELL: Final = 3
 
@@ -21,7 +24,7 @@ class PreparedFlow(NamedTuple):
     """A batch of flow fields, ready for the generator."""
 
     flow: Tensor
-    """(B, 2, H, W), about unit variance."""
+    """(B, 2, H, W), about unit variance; (B, 8, H, W) where it is ``geometric``."""
     motion: Tensor
     """(B,), see :func:`coherent_motion`."""
 
@@ -62,23 +65,34 @@ def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
 
     ``normalised`` is the paper's: each component of each field at zero mean and unit variance.
     ``residual`` removes a robust fit of the camera's motion and divides by the root mean square.
+    ``geometric`` is the residual, what else the pair says of each pixel, and the logarithm of that root mean square.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
     Args:
-        flow: (B, 2, H, W), pixels of the field itself.
-        flow_input: Which of the two forms; stored with the weights.
+        flow: (B, 2, H, W), pixels of the field itself; for ``geometric`` (B, 7, H, W), with the channels of
+            :func:`~moving_object_detector.flow.evidence.evidence` behind it.
+        flow_input: Which of the forms; stored with the weights.
 
     Raises:
-        ValueError: Unknown ``flow_input``.
+        ValueError: Unknown ``flow_input``, or ``geometric`` without evidence.
 
     """
+    flow, evidence = flow[:, :2], flow[:, 2:]
     camera = fit_camera_motion(flow)
     residual = flow - camera
     spread = residual.square().mean((1, 2, 3)).sqrt()
     motion = coherent_motion(residual, camera)
+    spread = spread[:, None, None, None]
     if flow_input == 'residual':
-        return PreparedFlow(residual / spread.clamp_min(SPREAD_FLOOR)[:, None, None, None], motion)
+        return PreparedFlow(residual / spread.clamp_min(SPREAD_FLOOR), motion)
+    if flow_input == 'geometric':
+        if evidence.shape[1] != EVIDENCE_CHANNELS:
+            raise ValueError('the geometric flow input needs evidence')
+        amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
+        return PreparedFlow(
+            torch.cat((residual / spread.clamp_min(SPREAD_FLOOR), evidence, amount.expand_as(flow[:, :1])), 1), motion
+        )
     if flow_input == 'normalised':
         mean = flow.mean((2, 3), keepdim=True)
         deviation = torch.sqrt(flow.var((2, 3), unbiased=False, keepdim=True))

@@ -35,7 +35,7 @@ ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'raft_small': RaftSmall,
 }
 FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
-FlowInput = Literal['normalised', 'residual']
+FlowInput = Literal['normalised', 'residual', 'geometric']
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.

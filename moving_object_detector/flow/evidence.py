@@ -1,0 +1,93 @@
+"""What a pair of frames says about each pixel beside its flow: whether a rigid scene explains it, whether it is right.
+
+Flow alone does not tell what is near from what moves. With the camera's travel estimated
+(:mod:`~moving_object_detector.flow.rigid_scene`) it splits into a part off the lines through the epipole, which nothing
+that stands still has, and a part along them, which says how near a still thing would be. Where the flow of the pair and
+that of the reversed pair do not cancel, one of them is wrong, as at occlusions (Sundaram, Brox and Keutzer, ECCV 2010).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+
+from moving_object_detector.flow.rigid_scene import LIKELY, Array, Travel
+
+EVIDENCE_CHANNELS: Final = 5
+# Directions of travel that are averaged over, by their likelihood.
+MOST_DIRECTIONS: Final = 6
+# Share of the focal length within which lines through the epipole fade out.
+EPIPOLE: Final = 0.05
+LARGEST: Final = 6.0
+"""Limit of the first two channels and of the last; that of the third is a third of it."""
+OUT_OF_VIEW: Final = 3.0
+"""Inconsistency of pixels that leave the image, of which nothing is known."""
+
+
+def inconsistency(flow: Array, reverse: Array) -> Array:
+    """Return how far the flow and the reversed pair's flow at its end are from cancelling.
+
+    Args:
+        flow: (2, h, w), pixels.
+        reverse: (2, h, w), from the other frame back, pixels.
+
+    Returns:
+        (h, w), inverse hyperbolic sine of the distance in thousandths of the width; :data:`OUT_OF_VIEW` where the flow
+        leaves the image.
+
+    """
+    height, width = flow.shape[1:]
+    x = flow[0] + np.arange(width, dtype=np.float32)
+    y = flow[1] + np.arange(height, dtype=np.float32)[:, None]
+    back = cv2.remap(
+        np.ascontiguousarray(reverse.transpose(1, 2, 0)), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    distance = np.hypot(flow[0] + back[..., 0], flow[1] + back[..., 1]) * (1000.0 / width)
+    outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
+    return np.where(outside, np.float32(OUT_OF_VIEW), np.arcsinh(distance)).astype(np.float32)
+
+
+def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
+    """Return what a pair says beside its flow.
+
+    Args:
+        flow: (2, h, w), pixels.
+        reverse: (2, h, w), of the reversed pair, pixels.
+        travel: Of the pair, see :func:`~moving_object_detector.flow.rigid_scene.estimate_travel`.
+
+    Returns:
+        (5, h, w): flow without rotation off the epipolar lines, asinh of thousandths of the width; along them, asinh
+        of two thousandths; half the inverse depth in units of its median, all three averaged over the likely
+        directions; :func:`inconsistency`; how well the direction is determined, in [0, 1], the same at every pixel.
+
+    """
+    field = travel.field
+    belief = travel.weights()
+    likely = np.argsort(-belief)[:MOST_DIRECTIONS]
+    likely = likely[belief[likely] > LIKELY]
+    belief = belief[likely] / belief[likely].sum()
+    directions, rotations = travel.directions[likely], travel.rotations[likely]
+
+    # Which way along each direction the camera goes: what is seen is in front of it.
+    _, along, length = field.cells.split(travel.flow, directions, rotations)
+    votes = np.tanh(along / length / (3 * travel.noise)) * travel.known
+    forward = np.where(votes.sum(1) < 0, -1.0, 1.0).astype(np.float32)
+    agreement = np.abs(votes.sum(1)) / np.maximum(np.abs(votes).sum(1), 1e-9)
+    nearness = belief @ (forward[:, None] * along * length / (length**2 + EPIPOLE**2))
+    usual = max(float(np.median(np.abs(nearness))), travel.noise)
+    directions = directions * forward[:, None]
+    spread = float(np.linalg.eigvalsh((directions * belief[:, None]).T @ directions)[-1])
+
+    off, along, length = field.pixels.split(flow.reshape(2, -1).T / field.focal, directions, rotations)
+    shape = field.size
+    channels = np.empty((EVIDENCE_CHANNELS, *shape), np.float32)
+    channels[0] = np.arcsinh(np.sqrt(belief @ np.square(off)) / field.unit).reshape(shape)
+    channels[1] = np.arcsinh(belief @ along / (2 * field.unit)).reshape(shape)
+    channels[2] = (belief @ (along * length / (length**2 + EPIPOLE**2)) / (2 * usual)).reshape(shape)
+    channels[3] = inconsistency(flow, reverse)
+    channels[4] = float(belief @ agreement) * spread
+    np.clip(channels, -LARGEST, LARGEST, channels)
+    np.clip(channels[2], -LARGEST / 3, LARGEST / 3, channels[2])
+    return channels

@@ -1,0 +1,95 @@
+"""What a pair of frames says beside its flow, against exact flow, depth and visibility of rendered flights."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS, LARGEST, OUT_OF_VIEW, evidence, inconsistency
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.rigid_scene import Camera, contrast, estimate_travel
+from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
+
+SIZE = (180, 320)
+
+
+def flown(seed: int, motion: str = 'sideways', *, still: bool) -> Flight:
+    return flight(
+        (31, seed), FlightOptions(size=SIZE, still=still, motion=motion, parallax=1.0, frames=12, camera=False)
+    )
+
+
+def seen(scene: Flight, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return exact flow to the next frame and back, and the evidence."""
+    there, back = (
+        np.ascontiguousarray(scene.flow(a, b).transpose(2, 0, 1), np.float32)
+        for a, b in ((time, time + 1), (time + 1, time))
+    )
+    k = scene.intrinsics
+    camera = Camera(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5)
+    grey = np.asarray(cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2GRAY), np.uint8)
+    return there, back, evidence(there, back, estimate_travel(there, contrast(grey), camera))
+
+
+@pytest.mark.parametrize('seed', [1, 2, 3])
+def test_a_still_scene_is_on_the_lines_and_its_depth_is_told(seed: int) -> None:
+    scene = flown(seed, still=True)
+    *_, found = seen(scene, 4.0)
+    assert found.shape == (EVIDENCE_CHANNELS, *SIZE)
+    assert np.abs(found).max() <= LARGEST
+    assert np.percentile(found[0], 90) < np.arcsinh(0.6)
+    depth = scene.frame(4.0).depth
+    ground = np.isfinite(depth)
+    order = [np.argsort(np.argsort(values)) for values in (found[2][ground], 1 / depth[ground])]
+    assert np.corrcoef(*order)[0, 1] > 0.9
+
+
+def test_what_crosses_the_lines_stands_out() -> None:
+    ratios = []
+    for seed in range(8):
+        scene = flown(seed, 'forward', still=False)
+        mask = scene.mask(4.0)
+        if mask.mean() < 0.003:
+            continue
+        *_, found = seen(scene, 4.0)
+        ratios.append(np.median(found[0][mask]) / max(float(np.median(found[0][~mask])), 0.05))
+    assert len(ratios) >= 3
+    assert np.median(ratios) > 3
+
+
+def test_flow_and_its_reverse_cancel_where_both_frames_see_it() -> None:
+    scene = flown(5, still=True)
+    _, back, found = seen(scene, 4.0)
+    hidden = scene.occluded(4.0, 5.0)
+    away = cv2.dilate(hidden.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    assert np.percentile(found[3][away & (found[3] != OUT_OF_VIEW)], 95) < np.arcsinh(1.0)
+    inside = hidden & (found[3] != OUT_OF_VIEW)
+    assert np.median(found[3][inside]) > 3 * np.median(found[3][away])
+    assert inconsistency(np.full((2, 4, 8), 100.0, np.float32), back[:, :4, :8]).min() == OUT_OF_VIEW
+
+
+def test_inconsistency_of_a_shift_by_hand() -> None:
+    flow, reverse = np.zeros((2, 10, 100), np.float32), np.zeros((2, 10, 100), np.float32)
+    flow[0], reverse[0] = 2.0, -1.5
+    found = inconsistency(flow, reverse)
+    # Half a pixel of a width of a hundred is five thousandths.
+    assert found[:, :98] == pytest.approx(np.arcsinh(5.0))
+    assert (found[:, 98:] == OUT_OF_VIEW).all()
+
+
+def test_the_geometric_input_is_the_residual_with_the_evidence_behind_it() -> None:
+    rng = torch.Generator().manual_seed(0)
+    flow = torch.randn(2, 2, 24, 48, generator=rng)
+    extra = torch.randn(2, EVIDENCE_CHANNELS, 24, 48, generator=rng)
+    plain = prepare_flow(flow, 'residual')
+    found = prepare_flow(torch.cat((flow, extra), 1), 'geometric')
+    assert torch.equal(found.flow[:, :2], plain.flow)
+    assert torch.equal(found.flow[:, 2:7], extra)
+    assert torch.equal(found.motion, plain.motion)
+    # Ten times the motion is half a logarithm of ten more, but for the floor.
+    more = prepare_flow(torch.cat((10 * flow, extra), 1), 'geometric')
+    assert (more.flow[:, 7] - found.flow[:, 7]).mean() == pytest.approx(np.log(10) / 2, abs=0.01)
+    with pytest.raises(ValueError, match='evidence'):
+        prepare_flow(flow, 'geometric')
