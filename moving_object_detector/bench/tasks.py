@@ -243,7 +243,7 @@ class GeneratorTask(NetworkTask):
         if self.engine:
             generator = generator_for(self.engine, generator, config)
         image = torch.rand(self.pairs, 3, *size, generator=self.rng) - 0.5
-        flow = torch.randn(self.pairs, 2, *size, generator=self.rng)
+        flow = torch.randn(self.pairs, generator.flow_channels, *size, generator=self.rng)
         self._run = self.load(generator, (image, flow), 'generator')
         self._inputs = image.to(self.device), flow.to(self.device)
         return size

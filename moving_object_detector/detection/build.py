@@ -26,7 +26,7 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.generator_forms import load_ranges, merge_upsampling, quantise, ranges_path
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
-from moving_object_detector.networks.weights import FlowInput, load_weights
+from moving_object_detector.networks.weights import FlowInput, load_network
 
 RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
@@ -106,11 +106,10 @@ def load_generator(config: DetectorConfig) -> LoadedGenerator:
         UserError: The model file or the size is wrong.
 
     """
-    state, metadata = load_weights(generator_path(config.model), expect='generator')
-    generator = Generator()
-    generator.load_state_dict(state)
+    network, metadata = load_network(generator_path(config.model), expect='generator')
     trained = int(metadata['height']), int(metadata['width'])
-    return LoadedGenerator(generator, _input_size(config, trained), cast('FlowInput', metadata['flow_input']))
+    size = _input_size(config, trained)
+    return LoadedGenerator(cast('Generator', network), size, cast('FlowInput', metadata['flow_input']))
 
 
 def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:

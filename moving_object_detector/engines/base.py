@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.networks.generator import Generator
 
 Runner = Callable[..., tuple[Tensor, ...]]
 """A network made ready: takes its inputs, with any number of rows, and returns all its outputs in memory of their own.
@@ -62,8 +63,8 @@ class MaskEngine:
 
     """
 
-    def __init__(self, engine: Engine, generator: nn.Module, size: tuple[int, int], batch: int = 1) -> None:
-        examples = torch.zeros(batch, 3, *size), torch.zeros(batch, 2, *size)
+    def __init__(self, engine: Engine, generator: Generator, size: tuple[int, int], batch: int = 1) -> None:
+        examples = torch.zeros(batch, 3, *size), torch.zeros(batch, generator.flow_channels, *size)
         self._run = load_checked(engine, generator, examples, 'generator')
         self.device = engine.device
         """Where its inputs and outputs live."""
@@ -77,7 +78,7 @@ class MaskEngine:
 
         Args:
             image: (B, 3, h, w), RGB in [-0.5, 0.5].
-            flow: (B, 2, h, w), prepared as the weights expect.
+            flow: (B, C, h, w), prepared as the weights expect.
 
         Returns:
             (B, 1, h, w) in [0, 1], float32.

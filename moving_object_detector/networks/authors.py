@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from moving_object_detector.common.errors import ModelError, shown
 from moving_object_detector.common.files import open_file
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.networks.weights import ARCHITECTURES, PYTORCH_STARTS, check_tensors, load_network
+from moving_object_detector.networks.weights import PYTORCH_STARTS, build_network, check_tensors, load_network
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -161,9 +161,7 @@ def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Mod
         return load_network(path, architecture)[0]
     state = from_pytorch(read_pytorch(path), str(path))
     check_tensors(path, architecture, state)
-    network = ARCHITECTURES[architecture]()
-    network.load_state_dict(state)
-    return network.eval()
+    return build_network(architecture, state)
 
 
 def _is_pytorch(path: Path) -> bool:

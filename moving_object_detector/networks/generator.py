@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from moving_object_detector.networks.layers import SameConv2d, repeat_twice
 
+IMAGE_CHANNELS: Final = 3
 BATCH_NORM_EPSILON: Final = 0.001
 LOGIT_DIVISOR: Final = 10.0
 
@@ -42,13 +43,18 @@ class ScaledConv(nn.Module):
 class Generator(nn.Module):
     """Proposes the region that moves on its own: ``chi = G(I, u)`` (equation 9 of the paper).
 
-    1,451,062 parameters. The flow must have been prepared as the weights expect, by
-    :func:`moving_object_detector.flow.generator_input.prepare_flow`.
+    1,451,062 parameters with the paper's two channels of flow. The flow must have been prepared as the weights
+    expect, by :func:`moving_object_detector.flow.generator_input.prepare_flow`.
+
+    Args:
+        flow_channels: C of its input.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flow_channels: int = 2) -> None:
         super().__init__()
-        self.conv1 = ScaledConv(5, 32, kernel=5)
+        self.flow_channels = flow_channels
+        self.conv1 = ScaledConv(IMAGE_CHANNELS + flow_channels, 32, kernel=5)
         self.conv2 = ScaledConv(32, 64, stride=2)
         self.conv3 = ScaledConv(64, 64)
         self.conv4 = ScaledConv(64, 128, stride=2)
@@ -71,7 +77,7 @@ class Generator(nn.Module):
 
         Args:
             image: (B, 3, H, W), RGB in [-0.5, 0.5]; H and W multiples of 4.
-            flow: (B, 2, H, W), prepared (about unit variance).
+            flow: (B, C, H, W), prepared (about unit variance).
 
         Returns:
             (B, 2, H, W); channel 0 is "moves on its own".
@@ -98,7 +104,7 @@ class Generator(nn.Module):
 
         Args:
             image: (B, 3, H, W), RGB in [-0.5, 0.5]; H and W multiples of 4.
-            flow: (B, 2, H, W), prepared (about unit variance).
+            flow: (B, C, H, W), prepared (about unit variance).
 
         Returns:
             (B, 1, H, W) in [0, 1], the probability of moving on its own.

@@ -103,7 +103,7 @@ def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]
 
     Args:
         generator: With its weights loaded, on the CPU.
-        batches: Images (B, 3, H, W) and prepared flows (B, 2, H, W), as the detector gives them.
+        batches: Images (B, 3, H, W) and prepared flows (B, C, H, W), as the detector gives them.
 
     Returns:
         As :data:`Ranges`.

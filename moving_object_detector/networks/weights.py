@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import ModelError, foreign, shown
 from moving_object_detector.common.files import atomic_file
-from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.generator import IMAGE_CHANNELS, Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
@@ -41,6 +41,7 @@ CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
 PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
 FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_FLOW_CHANNELS: Final = 32
 MOST_PIXELS: Final = {'height': 2048, 'width': 4096}
 CHECKSUM: Final = 'sha256'
 """In the metadata of files that this version writes: of metadata and tensors."""
@@ -138,10 +139,22 @@ def load_network(path: str | os.PathLike[str], expect: str = 'generator') -> tup
 
     """
     state, metadata = load_weights(path, expect)
-    with torch.device('meta'):
-        module = ARCHITECTURES[expect]()
+    return build_network(expect, state), metadata
+
+
+def build_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """Return a network with the weights of a state dict that :func:`check_tensors` has passed, in eval mode."""
+    module = _empty_network(architecture, state)
     module.load_state_dict(state, assign=True)
-    return module.eval(), metadata
+    return module.eval()
+
+
+def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """Return a network without memory for its weights; a generator with as many flow channels as the weights have."""
+    with torch.device('meta'):
+        if architecture == 'generator' and (first := state.get('conv1.conv.weight')) is not None and first.ndim == 4:
+            return Generator(min(max(first.shape[1] - IMAGE_CHANNELS, 2), MOST_FLOW_CHANNELS))
+        return ARCHITECTURES[architecture]()
 
 
 def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mapping[str, Tensor]) -> None:
@@ -156,8 +169,7 @@ def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mappin
         ModelError: A tensor is missing, unexpected, of a wrong shape or type, or not finite.
 
     """
-    with torch.device('meta'):
-        expected = ARCHITECTURES[architecture]().state_dict()
+    expected = _empty_network(architecture, state).state_dict()
     problems = [
         *(f'{name} is missing' for name in expected if name not in state),
         *(f'{foreign(name)} is unexpected' for name in state if name not in expected),

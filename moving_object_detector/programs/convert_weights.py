@@ -77,7 +77,7 @@ def find_tensorflow(path: Path) -> Path | None:
 def convert(arguments: argparse.Namespace) -> int:
     """Convert as the command line asks and say what was written."""
     from moving_object_detector.networks.authors import from_pytorch, from_tensorflow, read_pytorch
-    from moving_object_detector.networks.weights import ARCHITECTURES, FLOW_NETWORKS, check_tensors, save_network
+    from moving_object_detector.networks.weights import FLOW_NETWORKS, build_network, check_tensors, save_network
 
     source: Path = arguments.input
     if arguments.output.suffix != '.safetensors':
@@ -104,8 +104,7 @@ def convert(arguments: argparse.Namespace) -> int:
     if architecture in FLOW_NETWORKS and any(form.values()):
         raise UserError(f'--flow-input, --height and --width have no effect with {architecture}; leave them out')
     check_tensors(source, architecture, state)
-    network = ARCHITECTURES[architecture]()
-    network.load_state_dict(state)
+    network = build_network(architecture, state)
     metadata = {'source': source.name}
     if architecture not in FLOW_NETWORKS:
         metadata |= {

@@ -52,7 +52,7 @@ def exports(config: DetectorConfig) -> list[Export]:
         Export(
             'generator',
             generator.eval(),
-            (torch.rand(2, 3, height, width) - 0.5, torch.randn(2, 2, height, width)),
+            (torch.rand(2, 3, height, width) - 0.5, torch.randn(2, generator.flow_channels, height, width)),
             ('image', 'flow'),
             ('mask',),
             {
@@ -60,6 +60,7 @@ def exports(config: DetectorConfig) -> list[Export]:
                 'height': str(height),
                 'width': str(width),
                 'flow_input': flow_input,
+                'flow_channels': str(generator.flow_channels),
                 'image': 'RGB in [-0.5, 0.5]',
                 'mask': 'probability of moving on its own, in [0, 1]',
             },

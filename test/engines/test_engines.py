@@ -18,6 +18,8 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.torch_engine import TorchEngine
+from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.generator_forms import merge_upsampling
 
 CPU = torch.device('cpu')
 SIZES = [(32, 64), (44, 100)]
@@ -45,14 +47,28 @@ def mask_engines(generator):
     return get
 
 
-def batch(length, size, seed=1):
+def batch(length, size, seed=1, channels=2):
     rng = torch.Generator().manual_seed(seed)
-    return torch.rand(length, 3, *size, generator=rng) - 0.5, torch.randn(length, 2, *size, generator=rng)
+    return torch.rand(length, 3, *size, generator=rng) - 0.5, torch.randn(length, channels, *size, generator=rng)
 
 
 def reference(generator, image, flow):
     with torch.no_grad():
         return generator(image, flow)
+
+
+@pytest.mark.parametrize('form', [lambda generator: generator, merge_upsampling])
+@pytest.mark.parametrize('name', ENGINES)
+def test_a_generator_with_seven_channels_of_flow(name, form):
+    torch.manual_seed(5)
+    generator = Generator(7).eval()
+    with torch.no_grad():
+        generator.conv17.gamma.fill_(30.0)
+    inputs = batch(3, SIZES[0], channels=7)
+    expected = reference(generator, *inputs)
+    assert expected.std() > 0.1
+    masks = MaskEngine(create_engine(name, CPU), form(generator), SIZES[0], batch=4)(*inputs)
+    torch.testing.assert_close(masks, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize('size', SIZES)

@@ -249,6 +249,18 @@ def test_bad_files(tmp_path, generator, ranges):
             load_ranges(path, generator)
 
 
+def test_a_generator_with_more_flow_channels():
+    torch.manual_seed(5)
+    generator = Generator(7).eval()
+    image, flow = inputs(6)
+    flow = torch.cat((flow, flow.flip(2), flow, flow[:, :1]), 1)
+    small = quantise(generator, measure_ranges(generator, [(image, flow)]))
+    with torch.no_grad():
+        assert (small(image, flow) - generator(image, flow)).abs().mean() < 0.05
+    masks = MaskEngine(create_engine('torch', CPU), small, SIZE, 3)(image, flow)
+    torch.testing.assert_close(masks, small(image, flow))
+
+
 def test_only_openvino_has_it():
     with pytest.raises(UserError, match='precision is int8, which engine openvino alone'):
         create_engine('torch', CPU, precision='int8')

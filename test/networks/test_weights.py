@@ -17,7 +17,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import ModelError
-from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.generator import Generator, ScaledConv
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
@@ -77,6 +77,27 @@ def test_loaded_network_computes_the_same(tmp_path: Path) -> None:
     image, flow = torch.rand(1, 3, 16, 16), torch.rand(1, 2, 16, 16)
     with torch.no_grad():
         assert torch.equal(generator(image, flow), loaded(image, flow))
+
+
+def test_a_generator_of_more_flow_channels_is_known_by_its_weights(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    generator = Generator(7).eval()
+    assert sum(parameter.numel() for parameter in generator.parameters()) == 1_451_062 + 5 * 32 * 5 * 5
+    save_network(generator, tmp_path / 'a.safetensors', METADATA)
+    loaded, _ = load_network(tmp_path / 'a.safetensors')
+    assert isinstance(loaded, Generator)
+    assert loaded.flow_channels == 7
+    image, flow = torch.rand(1, 3, 8, 12) - 0.5, torch.randn(1, 7, 8, 12)
+    with torch.no_grad():
+        assert torch.equal(loaded(image, flow), generator(image, flow))
+
+
+@pytest.mark.parametrize('channels', [0, 1, 1000])
+def test_a_generator_of_too_few_or_too_many_flow_channels_is_refused(channels: int, tmp_path: Path) -> None:
+    generator = Generator()
+    generator.conv1 = ScaledConv(3 + channels, 32, 5)
+    with pytest.raises(ModelError, match=r'conv1\.conv\.weight'):
+        save_network(generator, tmp_path / 'a.safetensors', METADATA)
 
 
 def test_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
