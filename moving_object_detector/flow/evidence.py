@@ -12,8 +12,18 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from moving_object_detector.flow.rigid_scene import LIKELY, Array, Travel
+from moving_object_detector.flow.rigid_scene import (
+    LIKELY,
+    Array,
+    Camera,
+    Travel,
+    assumed_camera,
+    contrast,
+    estimate_travel,
+)
+from moving_object_detector.media.pixels import resize_image
 
 EVIDENCE_CHANNELS: Final = 5
 # Directions of travel that are averaged over, by their likelihood.
@@ -91,3 +101,19 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
     np.clip(channels, -LARGEST, LARGEST, channels)
     np.clip(channels[2], -LARGEST / 3, LARGEST / 3, channels[2])
     return channels
+
+
+def with_evidence(image: NDArray[np.uint8], flow: Array, reverse: Array, camera: Camera | None = None) -> Array:
+    """Return a pair's flow with its evidence behind it, (7, h, w), as ``prepare_flow`` takes it for ``geometric``.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, that the flow starts from.
+        flow: (2, h, w), pixels.
+        reverse: (2, h, w), of the reversed pair, pixels.
+        camera: Of the flow field; by default one with the usual angle of view.
+
+    """
+    size = (flow.shape[1], flow.shape[2])
+    grey = np.asarray(cv2.cvtColor(np.asarray(resize_image(image, size), np.uint8), cv2.COLOR_RGB2GRAY), np.uint8)
+    camera = camera or assumed_camera(size, image.shape[1] / image.shape[0])
+    return np.concatenate((flow, evidence(flow, reverse, estimate_travel(flow, contrast(grey), camera))))

@@ -47,8 +47,12 @@ def crop_resize(image: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
 
 
 def crop_resize_flow(flow: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
-    """Cut and resize flow, (B, 2, H, W) pixels of its own size to (B, 2, *size) pixels of ``size``."""
-    scale = flow.new_tensor((size[1] / crop.width, size[0] / crop.height))
+    """Cut and resize flow, (B, C, H, W) pixels of its own size to (B, C, *size) pixels of ``size``.
+
+    Channels behind the first two, which are no lengths in pixels, are only cut and resized.
+    """
+    scale = flow.new_ones(flow.shape[1])
+    scale[:2] = scale.new_tensor((size[1] / crop.width, size[0] / crop.height))
     return crop_resize(flow, crop, size) * scale[:, None, None]
 
 
@@ -58,8 +62,9 @@ def flip(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
 
 
 def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
-    """Mirror flow (B, 2, H, W) as :func:`flip` does images: u changes sign with left and right, v with up and down."""
-    sign = flow.new_tensor((-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0))
+    """Mirror flow (B, C, H, W) as :func:`flip` does images: u changes sign with left and right, v with up and down."""
+    sign = flow.new_ones(flow.shape[1])
+    sign[:2] = sign.new_tensor((-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0))
     return flip(flow, horizontal=horizontal, vertical=vertical) * sign[:, None, None]
 
 
@@ -71,9 +76,10 @@ def random_motion(rng: np.random.Generator, batch: int, size: tuple[int, int], d
 
 
 def global_motion(flow: Tensor, coefficients: Tensor) -> Tensor:
-    """Add a camera's motion to flow (B, 2, H, W); what moves on its own stays the same (Meunier et al., TPAMI 2022).
+    """Add a camera's motion to flow (B, C, H, W); what moves on its own stays the same (Meunier et al., TPAMI 2022).
 
     Coefficients (B, 2, 6) are pixels of 1, x, y, x^2, xy, y^2, with x and y from -1 to 1 over the image.
     """
     basis = quadratic_basis(flow.shape[-2], flow.shape[-1], flow.device)
-    return flow + (coefficients.to(flow.device) @ basis.flatten(1)).reshape(flow.shape)
+    motion = (coefficients.to(flow.device) @ basis.flatten(1)).reshape(flow[:, :2].shape)
+    return torch.cat((flow[:, :2] + motion, flow[:, 2:]), 1)

@@ -46,8 +46,9 @@ class NetworkConfig:
     width: int = option(192, "Width of the networks' input, multiple of 4.", low=32, high=4096)
     flow_input: str = option(
         'residual',
-        "residual: flow without a robust fit of the camera's motion; normalised: the paper's.",
-        choices=('residual', 'normalised'),
+        "residual: flow without a robust fit of the camera's motion; geometric: with what a rigid scene and the "
+        "reversed flow say of each pixel; normalised: the paper's.",
+        choices=('residual', 'geometric', 'normalised'),
     )
 
 

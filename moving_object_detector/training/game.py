@@ -145,6 +145,7 @@ class Game(Stage):
             return cast('Tensor', network(image, prepared)).float()
 
     def _target(self, flow: Tensor) -> Tensor:
+        flow = flow[:, :2]
         return motion_units(flow - fit_camera_motion(flow) if self._config.target == 'residual' else flow)
 
     def _guess(self, image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:

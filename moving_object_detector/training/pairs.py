@@ -23,6 +23,7 @@ from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, FlowBackend
 from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.upload import centred, network_image
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
@@ -60,6 +61,8 @@ class CachedOptions:
     """Standard deviation of random camera motion added to the flow, as a share of the width."""
     second_gap: bool = False
     """Whether an item has a second flow, of the same frame and view to another neighbour."""
+    evidence: bool = False
+    """Whether flow has evidence behind it, (7, H, W)."""
 
 
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
@@ -94,7 +97,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         gaps = rng.permutation(self._gaps(clip, frame)).tolist()
         chosen = gaps[:1] if not options.second_gap else (gaps * 2)[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(clip.image(frame))).permute(2, 0, 1)[None]
-        flows = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in chosen])).float()
+        flows = clip_flow(clip, frame, chosen, evidence=options.evidence)
         crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
         mirrored, upside_down = (bool(draw < 0.5) and options.flips for draw in rng.random(2))
         image = flip(crop_resize(pixels.float(), crop, options.size), horizontal=mirrored, vertical=upside_down)
@@ -102,6 +105,17 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         if options.global_motion > 0:
             flows = global_motion(flows, random_motion(rng, len(chosen), options.size, options.global_motion))
         return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
+
+
+def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], *, evidence: bool) -> Tensor:
+    """Return the flows of a frame to its neighbours, (n, 2, h, w); with evidence behind them (n, 7, h, w)."""
+    flows = [clip.flow(frame, gap) for gap in gaps]
+    if evidence:
+        image = clip.image(frame)
+        flows = [
+            with_evidence(image, flow, clip.flow(frame + gap, -gap)) for flow, gap in zip(flows, gaps, strict=True)
+        ]
+    return torch.from_numpy(np.stack(flows)).float()
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,8 @@ class RenderedOptions:
     """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
     still_flights: float = 1 / 3
     """Share of flights in which nothing moves on its own."""
+    evidence: bool = False
+    """Whether flow has evidence behind it, (7, H, W)."""
 
 
 def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -161,14 +177,19 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         first, second, mask = draws(key, rng)
         # Made where it is used: a network is not sent to the processes that render.
         backend = self._flow = self._flow or self._make_flow()
-        flow = backend.estimate([backend.features(first)], [backend.features(second)], options.size)[0]
+        one, other = backend.features(first), backend.features(second)
+        if options.evidence:
+            there, back = backend.estimate([one, other], [other, one], options.size).numpy()
+            flow = torch.from_numpy(with_evidence(first, there, back))
+        else:
+            flow = backend.estimate([one], [other], options.size)[0]
         image = network_image(first, options.size)
         if rng.random() < options.image_dropout:
             image = torch.zeros_like(image)
         item = image, flow, torch.from_numpy(resize_image(mask.astype(np.float32), options.size))[None]
         if rng.random() < 0.5:
-            sign = torch.tensor((-1.0, 1.0))[:, None, None]
-            item = item[0].flip(2), item[1].flip(2) * sign, item[2].flip(2)
+            flow = flip_flow(flow[None], horizontal=True, vertical=False)[0]
+            item = item[0].flip(2), flow, item[2].flip(2)
         return item
 
     def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:

@@ -191,11 +191,12 @@ def make_stages(
             largest_gap=config.data.largest_gap,
             flights=config.rendered.flights,
             still_flights=config.rendered.still_flights,
+            evidence=flow_input == 'geometric',
         ),
         partial(create_flow, config.flow, torch.device('cpu')),
     )
     stages: list[Stage] = [RenderedStage(setup, generator, scenes, config.rendered, flow_input)]
-    options = CachedOptions(size, config.data.largest_gap, game.least_crop)
+    options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')
     if footage or config.inpainter_alone:
         pairs = footage.pairs(2 * config.run.seed, options) if footage else scenes
         stages.append(InpainterStage(setup, inpainter, pairs, config.inpainter, game.target))

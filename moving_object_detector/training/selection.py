@@ -21,6 +21,7 @@ from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.augment import Crop, crop_resize_flow
 from moving_object_detector.training.flow_cache import CachedClip
+from moving_object_detector.training.pairs import clip_flow
 
 THRESHOLD: Final = 0.5
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
@@ -95,7 +96,7 @@ class Judge:
             clip = self.clips[number]
             gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
             image = network_image(clip.image(frame), self.size, device)[None]
-            fields = torch.from_numpy(np.stack([clip.flow(frame, gap) for gap in gaps])).to(device)
+            fields = clip_flow(clip, frame, gaps, evidence=self.flow_input == 'geometric').to(device)
             flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
             prepared = prepare_flow(flow, self.flow_input)
             mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()

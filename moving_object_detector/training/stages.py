@@ -69,7 +69,7 @@ class RenderedStage(Stage):
         loss = mask_loss(mask.float(), truth)
         self.update(loss, 'generator', LARGEST_NORM)
         self._average.update_parameters(self.networks['generator'])
-        self._seen = {'image': image, 'flow': prepared, 'mask': mask.detach(), 'truth': truth}
+        self._seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}
         return {'loss': loss.detach()}
 
     def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
@@ -114,6 +114,7 @@ class InpainterStage(Stage):
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update the inpainter."""
         image, flow = self.setup.sent(batch[:2])
+        flow = flow[:, :2]
         target = motion_units(flow - fit_camera_motion(flow) if self._target == 'residual' else flow)
         mask = self.boxes(step, (flow.shape[2], flow.shape[3])).to(self.setup.device)
         with self.setup.autocast():
