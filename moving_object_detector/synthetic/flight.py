@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Final, NamedTuple
 
@@ -11,15 +10,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moving_object_detector.synthetic import planes
 from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
 from moving_object_detector.synthetic.materials import material
-from moving_object_detector.synthetic.planes import Canvas, Face, Field, draw, extents, linear, look_up, project, shadow
-from moving_object_detector.synthetic.things import Builder, Part
-from moving_object_detector.synthetic.tiles import Pixels, Tile
-from moving_object_detector.synthetic.world import populate
+from moving_object_detector.synthetic.planes import Canvas, Extent, Face, Triple
+from moving_object_detector.synthetic.things import Builder, Part, Pose
+from moving_object_detector.synthetic.tiles import Floats, Pixels, Tile
+from moving_object_detector.synthetic.world import World
 
-KEPT: Final = 3
-"""Views kept, since flow and occlusion ask for the same ones again."""
+VIEWS_KEPT: Final = 3
+GROUND_FLOW: Final = (2.0, 12.0)
+"""Least and most median flow of the ground, pixels a frame at a width of 640."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class FlightOptions:
     parallax: float = 1.0
     """How much stands up from the ground: 0 nothing, 1 ordinary, 2 much and near."""
     frames: int = 60
-    """For how long the camera meets things; the flight itself has no end."""
-    flow: tuple[float, float] = (2.0, 12.0)
-    """Least and most median flow of the ground, pixels a frame at a width of 640."""
+    """For how long the camera meets things; the flight itself has no end. Another length gives another world."""
     camera: bool = True
     """Whether the picture has the blur, the exposure, the noise and the compression of a camera."""
 
@@ -51,14 +50,28 @@ class View(NamedTuple):
     """(H, W), what moves on its own."""
     instances: NDArray[np.uint8]
     """(H, W), number of the mover from 1; 0 on what stands still."""
-    depth: Field
+    depth: Floats
     """(H, W), metres along the optical axis; infinite in the sky."""
 
 
 class _Seen(NamedTuple):
     canvas: Canvas
     camera: Matrix
-    parts: list[tuple[Matrix, Matrix]]
+    parts: list[Pose]
+
+
+class _Grade(NamedTuple):
+    """What a camera does to the picture."""
+
+    gain: float
+    """0: no more than the shutter's blur."""
+    gamma: float
+    noise: float
+    shutter: float
+    """Share of a frame."""
+    quality: float
+    """Of JPEG; 0: none."""
+    drift: float
 
 
 @dataclass(frozen=True)
@@ -79,17 +92,17 @@ class Flight:
     softness: float
     haze: float
     """Share of the light lost on a metre."""
-    haze_colour: tuple[float, float, float]
-    grade: tuple[float, ...]
-    """Gain, gamma and strength of the sensor's noise, shutter as share of a frame, JPEG quality (0: none), drift."""
+    haze_colour: Triple
+    grade: _Grade
     seed: int | tuple[int, ...]
 
     @cached_property
-    def _views(self) -> OrderedDict[float, _Seen]:
-        return OrderedDict()
+    def _kept(self) -> dict[float, _Seen]:
+        return {}
 
     @cached_property
-    def _stacks(self) -> tuple[Matrix, Matrix, Matrix, NDArray[np.intp], list[tuple[float, float]]]:
+    def _stacks(self) -> tuple[Matrix, Matrix, Matrix, list[tuple[float, float]]]:
+        """Return origins and edges of all faces, (n, 3), and how often their tiles repeat."""
         origin, s, t = (
             np.array([getattr(face, name) for face in self.faces]) for name in ('origin', 'edge_s', 'edge_t')
         )
@@ -99,7 +112,12 @@ class Flight:
             else (1.0, 1.0)
             for face, a, b in zip(self.faces, s, t, strict=True)
         ]
-        return origin, s, t, np.array([face.part for face in self.faces]), repeats
+        return origin, s, t, repeats
+
+    @cached_property
+    def _owners(self) -> NDArray[np.int32]:
+        """Return the part of each face; the last entry is the sky's, whose face is -1."""
+        return np.array([*(face.part for face in self.faces), 0], np.int32)
 
     def pose(self, time: float) -> Matrix:
         """Return the pose of the camera's optical frame in the world, (4, 4), x right, y down, z forward."""
@@ -108,11 +126,10 @@ class Flight:
     def frame(self, time: float) -> View:
         """Render the frame at ``time``."""
         seen = self._seen(time)
-        instances = self._instances(seen.canvas)
-        image = self._photograph(time, seen)
+        instances = self._instances(seen)
         with np.errstate(divide='ignore'):
             depth = np.float32(1) / seen.canvas.nearness
-        return View(image, instances > 0, instances, depth)
+        return View(self._photograph(time, seen), instances > 0, instances, depth)
 
     def image(self, time: float) -> Pixels:
         """Return the frame's image alone."""
@@ -120,9 +137,9 @@ class Flight:
 
     def mask(self, time: float) -> NDArray[np.bool_]:
         """Return which pixels show something that moves on its own, (H, W)."""
-        return np.asarray(self._instances(self._seen(time).canvas) > 0, np.bool_)
+        return np.asarray(self._instances(self._seen(time)) > 0, np.bool_)
 
-    def flow(self, time: float, target: float) -> Field:
+    def flow(self, time: float, target: float) -> Floats:
         """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels.
 
         It is NaN where the point is behind the camera at ``target``.
@@ -143,29 +160,22 @@ class Flight:
         close = np.abs(there.canvas.nearness[row, column] - nearness) < 0.02 * nearness
         return np.asarray(~(inside & (same | close)), np.bool_)
 
-    @property
-    def _whole(self) -> tuple[slice, slice]:
-        return slice(0, self.size[0]), slice(0, self.size[1])
+    def _instances(self, seen: _Seen) -> NDArray[np.uint8]:
+        numbers = np.array([part.instance if part else 0 for part in self.parts], np.uint8)
+        return numbers[self._owners[seen.canvas.face]]
 
-    def _instances(self, canvas: Canvas) -> NDArray[np.uint8]:
-        # The last entry is the sky's, whose face is -1.
-        owner = [part.instance if part else 0 for part in (self.parts[face.part] for face in self.faces)]
-        return np.array([*owner, 0], np.uint8)[canvas.face]
-
-    def _flow(self, seen: _Seen, target: float) -> tuple[Field, Field]:
+    def _flow(self, seen: _Seen, target: float) -> tuple[Floats, Floats]:
         """Return the flow and the inverse depth of the same points at ``target`` (negative: behind the camera)."""
-        there = self.pose(target)
-        parts = self._poses(target)
+        canvas, there, parts = seen.canvas, self.pose(target), self._poses(target)
         flow = np.empty((*self.size, 2), np.float32)
         nearness = np.empty(self.size, np.float32)
-        owner = np.array([*(face.part for face in self.faces), 0], np.int32)[seen.canvas.face]
-        everywhere = np.True_
+        owner = self._owners[canvas.face]
         for part in np.flatnonzero(np.bincount(owner.ravel())):
-            extent, inside = self._whole, everywhere
+            extent, inside = canvas.whole, np.True_
             if part:
                 where = owner == part
-                columns, rows, width, height = cv2.boundingRect(where.view(np.uint8))
-                extent = slice(rows, rows + height), slice(columns, columns + width)
+                column, row, width, height = cv2.boundingRect(where.view(np.uint8))
+                extent = slice(row, row + height), slice(column, column + width)
                 inside = where[extent]
             (r0, p0), (r1, p1) = seen.parts[part], parts[part]
             # Camera here -> world -> part -> world then -> camera there.
@@ -174,75 +184,70 @@ class Flight:
             shift = there[:3, :3].T @ (turn @ (seen.camera[:3, 3] - p0) + p1 - there[:3, 3])
             matrix = self.intrinsics @ world @ np.linalg.inv(self.intrinsics)
             offset = (self.intrinsics @ shift).astype(np.float32)
-            near = seen.canvas.nearness[extent]
-            x, y, w = (linear(matrix[k], seen.canvas, extent) + offset[k] * near for k in range(3))
+            near = canvas.nearness[extent]
+            x, y, w = (planes.linear(matrix[k], canvas, extent) + offset[k] * near for k in range(3))
             w = np.where(w > 1e-6, w, np.float32(np.nan))
-            np.copyto(flow[extent][..., 0], x / w - seen.canvas.columns[:, extent[1]], where=inside)
-            np.copyto(flow[extent][..., 1], y / w - seen.canvas.rows[extent[0]], where=inside)
+            np.copyto(flow[extent][..., 0], x / w - canvas.columns[:, extent[1]], where=inside)
+            np.copyto(flow[extent][..., 1], y / w - canvas.rows[extent[0]], where=inside)
             np.copyto(nearness[extent], np.nan_to_num(near / w, nan=-1.0), where=inside)
         return flow, nearness
 
-    def _poses(self, time: float) -> list[tuple[Matrix, Matrix]]:
-        still: tuple[Matrix, Matrix] = np.eye(3), np.zeros(3)
+    def _poses(self, time: float) -> list[Pose]:
+        still: Pose = np.eye(3), np.zeros(3)
         return [still if part is None else part.pose(time / self.fps) for part in self.parts]
 
     def _seen(self, time: float) -> _Seen:
-        """Draw the world, without what the camera does to the picture."""
-        if time in self._views:
-            self._views.move_to_end(time)
-            return self._views[time]
-        camera, parts = self.pose(time), self._poses(time)
-        canvas = Canvas(self.size)
-        self._draw_sky(canvas, camera)
-        self._draw_faces(canvas, camera, parts)
-        self._draw_haze(canvas)
-        seen = self._views[time] = _Seen(canvas, camera, parts)
-        while len(self._views) > KEPT:
-            self._views.popitem(last=False)
-        return seen
+        """Draw the world, without what the camera does to the picture; the last ones are kept to be asked for again."""
+        if time not in self._kept:
+            seen = _Seen(Canvas(self.size), self.pose(time), self._poses(time))
+            self._draw_sky(seen)
+            self._draw_faces(seen)
+            self._draw_haze(seen.canvas)
+            self._kept[time] = seen
+            while len(self._kept) > VIEWS_KEPT:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[time]
 
-    def _draw_sky(self, canvas: Canvas, camera: Matrix) -> None:
+    def _draw_sky(self, seen: _Seen) -> None:
         """Draw clouds on a plane so high that only turning moves them."""
-        rays = camera[:3, :3] @ np.linalg.inv(self.intrinsics)
-        up = linear(rays[2], canvas, self._whole)
-        top = int(np.flatnonzero((up > 0).any(1))[-1]) + 1 if (up > 0).any() else 0
+        canvas = seen.canvas
+        rays = seen.camera[:3, :3] @ np.linalg.inv(self.intrinsics)
+        up = planes.linear(rays[2], canvas, canvas.whole)
         canvas.image[:] = np.array(self.haze_colour, np.uint8)
-        if not top:
+        if not (up > 0).any():
             return
-        extent = slice(0, top), slice(0, self.size[1])
-        sky = material('sky', int(abs(self.grade[5]) * 1e6))
+        extent: Extent = slice(0, int(np.flatnonzero((up > 0).any(1))[-1]) + 1), slice(0, self.size[1])
+        sky = material('sky', int(abs(self.grade.drift) * 1e6))
         assert isinstance(sky, Tile)
         height = np.maximum(up[extent], np.float32(0.02))
-        sheet = look_up(sky, rays, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
+        sheet = planes.look_up(sky, rays, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
         clear = np.clip(up[extent] * 4, 0, 1)
-        haze = np.broadcast_to(np.array(self.haze_colour, np.uint8), sheet.shape)
-        canvas.image[extent] = cv2.blendLinear(sheet, np.ascontiguousarray(haze), clear, 1 - clear)
+        canvas.image[extent] = cv2.blendLinear(sheet, canvas.image[extent].copy(), clear, 1 - clear)
 
-    def _draw_faces(self, canvas: Canvas, camera: Matrix, parts: list[tuple[Matrix, Matrix]]) -> None:
-        origin, s, t, owner, repeats = self._stacks
-        rotations, places = (np.array([pose[k] for pose in parts])[owner] for k in range(2))
+    def _draw_faces(self, seen: _Seen) -> None:
+        canvas = seen.canvas
+        origin, s, t, repeats = self._stacks
+        rotations, places = (np.array([pose[k] for pose in seen.parts])[self._owners[:-1]] for k in range(2))
         origin = np.einsum('nij,nj->ni', rotations, origin) + places
         s, t = np.einsum('nij,nj->ni', rotations, s), np.einsum('nij,nj->ni', rotations, t)
-        view, centre = camera[:3, :3].T, camera[:3, 3]
-        q, corners = project(origin, s, t, view, centre, self.intrinsics)
-        places_seen = extents(corners, self.intrinsics, self.size)
+        centre = seen.camera[:3, 3]
+        q, corners = planes.project(origin, s, t, seen.camera[:3, :3].T, centre, self.intrinsics)
+        places_seen = planes.extents(corners, self.intrinsics, self.size)
         away = np.einsum('nj,nj->n', np.cross(s, t), centre - origin)
         depth = corners.mean(1)[:, 2]
         ground = [k for k, face in enumerate(self.faces) if face.ground]
         raised = sorted((k for k, face in enumerate(self.faces) if not face.ground), key=lambda k: -float(depth[k]))
-        for k in ground:
-            extent = self._whole if self.faces[k].endless else places_seen[k]
-            if extent is not None:
-                draw(self.faces[k], k, q[k], repeats[k], extent, canvas)
-        self._draw_shadows(canvas, camera, origin, s, t)
-        for k in raised:
-            face = self.faces[k]
-            extent = self._whole if face.endless else places_seen[k]
-            if extent is None or face.outside * away[k] < 0:
-                continue
-            draw(face, k, q[k], repeats[k], extent, canvas)
+        for order in (ground, raised):
+            for k in order:
+                face = self.faces[k]
+                extent = canvas.whole if face.endless else places_seen[k]
+                if extent is not None and face.outside * away[k] >= 0:
+                    planes.draw(face, k, q[k], repeats[k], extent, canvas)
+            if order is ground:
+                self._draw_shadows(seen, origin, s, t)
 
-    def _draw_shadows(self, canvas: Canvas, camera: Matrix, origin: Matrix, s: Matrix, t: Matrix) -> None:
+    def _draw_shadows(self, seen: _Seen, origin: Matrix, s: Matrix, t: Matrix) -> None:
+        canvas, camera = seen.canvas, seen.camera
         chosen = np.array([face.casts and not face.ground for face in self.faces])
         if not self.shade or not chosen.any():
             return
@@ -251,10 +256,12 @@ class Flight:
         o, a, b = (vectors[chosen] @ fall.T for vectors in (origin, s, t))
         half = Canvas((self.size[0] // 2, self.size[1] // 2))
         intrinsics = np.array(((0.5, 0, -0.25), (0, 0.5, -0.25), (0, 0, 1))) @ self.intrinsics
-        q, corners = project(o, a, b, camera[:3, :3].T, camera[:3, 3], intrinsics)
-        for k, row, extent in zip(np.flatnonzero(chosen), q, extents(corners, intrinsics, half.size), strict=True):
+        q, corners = planes.project(o, a, b, camera[:3, :3].T, camera[:3, 3], intrinsics)
+        for k, row, extent in zip(
+            np.flatnonzero(chosen), q, planes.extents(corners, intrinsics, half.size), strict=True
+        ):
             if extent is not None and row.any():
-                shadow(self.faces[k], row, extent, half)
+                planes.shadow(self.faces[k], row, extent, half)
         dark = half.nearness
         if not dark.any():
             return
@@ -266,8 +273,6 @@ class Flight:
         canvas.image[:] = cv2.blendLinear(canvas.image, np.zeros_like(canvas.image), 1 - dark, dark)
 
     def _draw_haze(self, canvas: Canvas) -> None:
-        if self.haze <= 0:
-            return
         distance = np.float32(self.haze) / np.maximum(canvas.nearness, np.float32(1e-6))
         clear = np.exp(-distance)
         clear[canvas.face < 0] = 1
@@ -276,33 +281,33 @@ class Flight:
 
     def _photograph(self, time: float, seen: _Seen) -> Pixels:
         """Return the picture as a camera takes it."""
-        image = seen.canvas.image
-        gain, gamma, noise, shutter, quality, drift = self.grade
-        if shutter:
-            flow = np.nan_to_num(self._flow(seen, time + shutter)[0]).clip(-40, 40)
+        image, grade = seen.canvas.image, self.grade
+        if grade.shutter:
+            flow = np.nan_to_num(self._flow(seen, time + grade.shutter)[0]).clip(-40, 40)
             total = image.astype(np.int32)
             for share in (-0.5, -0.25, 0.25, 0.5):
                 x = seen.canvas.columns + np.float32(share) * flow[..., 0]
                 y = seen.canvas.rows + np.float32(share) * flow[..., 1]
                 total += np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
             image = (total // 5).astype(np.uint8)
-        if not gain:
+        if not grade.gain:
             return image.copy()
-        level = gain * (1 + 0.05 * np.sin(0.13 * time * drift * 10 + drift * 50))
-        table = np.clip(255 * (np.arange(256) / 255) ** gamma * level, 0, 255).astype(np.uint8)
+        level = grade.gain * (1 + 0.05 * np.sin(0.13 * time * grade.drift * 10 + grade.drift * 50))
+        table = np.clip(255 * (np.arange(256) / 255) ** grade.gamma * level, 0, 255).astype(np.uint8)
         image = np.asarray(cv2.LUT(image, table), np.uint8)
         rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), abs(int(time * 1024)), int(time < 0)))
-        if noise:
+        if grade.noise:
             grain = _grain()
-            if self.size[0] > grain.shape[0] or self.size[1] > grain.shape[1]:
-                grain = np.tile(grain, (self.size[0] // grain.shape[0] + 1, self.size[1] // grain.shape[1] + 1, 1))
+            height, width = self.size
+            if height > grain.shape[0] or width > grain.shape[1]:
+                grain = np.tile(grain, (height // grain.shape[0] + 1, width // grain.shape[1] + 1, 1))
             top, left = (
                 int(rng.integers(whole - part + 1)) for whole, part in zip(grain.shape[:2], self.size, strict=True)
             )
-            part = grain[top : top + self.size[0], left : left + self.size[1]]
-            image = np.asarray(cv2.addWeighted(image, 1.0, part, noise, 0, dtype=cv2.CV_8U), np.uint8)
-        if quality:
-            coded = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, int(quality)))[1]
+            part = grain[top : top + height, left : left + width]
+            image = np.asarray(cv2.addWeighted(image, 1.0, part, grade.noise, 0, dtype=cv2.CV_8U), np.uint8)
+        if grade.quality:
+            coded = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, int(grade.quality)))[1]
             image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
         return np.asarray(image, np.uint8)
 
@@ -316,44 +321,37 @@ def _grain() -> NDArray[np.int16]:
 
 
 def flight(seed: int | tuple[int, ...], options: FlightOptions | None = None) -> Flight:
-    """Make a flight from a seed; the same seed and options always give the same pixels.
-
-    Args:
-        seed: Any non-negative integer, or a tuple of them.
-        options: What it is like.
-
-    """
+    """Make a flight from a seed, non-negative; the same seed and options always give the same pixels."""
     options = options or FlightOptions()
     rng = np.random.default_rng((*np.atleast_1d(seed).tolist(), 3))
     height, width = options.size
     still = options.still if options.still is not None else bool(rng.random() < 1 / 3)
-    motion = str(rng.choice(MOTIONS))
-    motion = options.motion or motion
+    drawn = str(rng.choice(MOTIONS))
+    motion = options.motion or drawn
     focal = width / 2 / np.tan(np.radians(float(rng.uniform(55, 95))) / 2)
     intrinsics = np.array(((focal, 0, (width - 1) / 2), (0, focal, (height - 1) / 2), (0, 0, 1)))
     fps = float(rng.choice((10, 15, 20, 25, 30)))
-    low, high = np.log(np.array(options.flow) * width / 640)
-    path = random_path(rng, motion, intrinsics, options.size, fps, float(np.exp(rng.uniform(low, high))))
+    flow = float(np.exp(rng.uniform(*np.log(np.array(GROUND_FLOW) * width / 640))))
+    path = random_path(rng, motion, intrinsics, options.size, fps, flow)
     overcast = rng.random() < 0.3
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(25, 70))
     sun = np.array((np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)))
+    warm = np.array((1.0, 0.97, 0.9)) if rng.random() < 0.7 else np.array((1.0, 0.9, 0.74))
+    light = np.array((0.48, 0.53, 0.62)), 0.62 * warm
     if overcast:
         sun = np.array((0.02, 0.0, 1.0))
-    warm = np.array((1.0, 0.97, 0.9)) if rng.random() < 0.7 else np.array((1.0, 0.9, 0.74))
-    ambient = np.array((0.92, 0.93, 0.96)) if overcast else np.array((0.48, 0.53, 0.62))
-    builder = Builder(rng, sun, (ambient, 0.08 * np.ones(3) if overcast else 0.62 * warm))
-    populate(builder, path, intrinsics, options.size, options.frames / fps, options.parallax, still=still)
+        light = np.array((0.92, 0.93, 0.96)), 0.08 * np.ones(3)
+    builder = Builder(rng, sun, light)
+    World(builder, path, intrinsics, options.size, options.frames / fps).populate(options.parallax, still=still)
     grey = float(rng.uniform(190, 226))
     shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
-    grade = (
-        float(rng.uniform(0.85, 1.15)), float(rng.uniform(0.85, 1.2)), float(rng.uniform(0.0, 0.3)), shutter,
-        float(rng.choice((0, 60, 80, 92))), float(rng.uniform(0.01, 1)),
-    )  # fmt: skip
-    flown = Flight(
-        options.size, fps, motion, intrinsics, path, tuple(builder.faces), tuple(builder.parts), sun,
-        0.3 if overcast else 0.52, float(rng.uniform(4, 9)) if overcast else float(rng.uniform(0.7, 1.6)),
-        float(np.exp(rng.uniform(np.log(4e-4), np.log(6e-3)))), (grey - 6, grey, grey + 8), grade, seed,
-    )  # fmt: skip
+    gain, gamma, noise = (float(rng.uniform(*bounds)) for bounds in ((0.85, 1.15), (0.85, 1.2), (0.0, 0.3)))
+    grade = _Grade(gain, gamma, noise, shutter, float(rng.choice((0, 60, 80, 92))), float(rng.uniform(0.01, 1)))
     if not options.camera:
-        return replace(flown, grade=(0.0, 1.0, 0.0, 0.0, 0.0, grade[5]))
-    return flown
+        grade = _Grade(0.0, 1.0, 0.0, 0.0, 0.0, grade.drift)
+    shade, softness = 0.3 if overcast else 0.52, float(rng.uniform(*((4, 9) if overcast else (0.7, 1.6))))
+    haze = float(np.exp(rng.uniform(np.log(4e-4), np.log(6e-3))))
+    return Flight(
+        options.size, fps, motion, intrinsics, path, tuple(builder.faces), tuple(builder.parts), sun, shade, softness,
+        haze, (grey - 6, grey, grey + 8), grade, seed,
+    )  # fmt: skip

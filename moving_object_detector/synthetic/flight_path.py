@@ -1,4 +1,4 @@
-"""How a camera flies, walks or drives."""
+"""How a camera flies, walks or drives. World: x, y level, z up, metres; angles in radians from x to y."""
 
 from __future__ import annotations
 
@@ -32,42 +32,30 @@ def turn_about(axis: Matrix, angle: float) -> Matrix:
 
 
 @dataclass(frozen=True)
-class Waves:
-    """Sums of sines for six quantities: x, y, z in metres; yaw, pitch, roll in radians."""
-
-    amplitude: Matrix
-    """(n, 6)."""
-    frequency: Matrix
-    """(n,), Hz."""
-    phase: Matrix
-    """(n, 6)."""
-
-    def __call__(self, seconds: float) -> Matrix:
-        """Return the six values."""
-        angle = 2 * np.pi * self.frequency[:, None] * seconds + self.phase
-        return np.asarray((self.amplitude * np.sin(angle)).sum(0), np.float64)
-
-
-@dataclass(frozen=True)
 class FlightPath:
     """A camera's course; all but the waves is slowed or hurried by ``pace``."""
 
     motion: str
     start: Matrix
-    """Position at second 0, metres; z above the ground."""
+    """Position at second 0."""
     velocity: Matrix
     """Metres per second, level."""
     yaw: float
-    """Where it looks at second 0, radians from x to y."""
+    """Where it looks at second 0."""
     pitch: float
-    """Radians above the horizon, negative: down."""
+    """Above the horizon; negative: down."""
     yaw_rate: float
     climb: tuple[float, float]
-    """Height at the end, metres, and how long it takes to come 63 % of the way, seconds; the latter 0: level."""
+    """Height at the end, and how long it takes to come 63 % of the way, seconds; the latter 0: level."""
     orbit: float
-    """Radius of the circle that is flown while looking at its middle, metres; 0: none."""
-    waves: Waves
+    """Radius of the circle that is flown while looking at its middle; 0: none."""
+    waves: tuple[Matrix, Matrix, Matrix]
+    """Amplitude (n, 6) of x, y, z, yaw, pitch, roll; frequency (n, 1), Hz; phase (n, 6)."""
     pace: float = 1.0
+
+    def _sway(self, seconds: float) -> Matrix:
+        amplitude, frequency, phase = self.waves
+        return np.asarray((amplitude * np.sin(2 * np.pi * frequency * seconds + phase)).sum(0), np.float64)
 
     def position(self, seconds: float) -> Matrix:
         """Return where the camera is."""
@@ -81,13 +69,13 @@ class FlightPath:
         height, duration = self.climb
         if duration:
             place[2] = height + (self.start[2] - height) * np.exp(-hurried / duration)
-        place += self.waves(seconds)[:3]
+        place += self._sway(seconds)[:3]
         place[2] = max(place[2], 0.25)
         return np.asarray(place, np.float64)
 
     def pose(self, seconds: float) -> Matrix:
-        """Return the pose of the optical frame in the world, (4, 4); see ``planes`` for the axes."""
-        dyaw, dpitch, roll = self.waves(seconds)[3:]
+        """Return the pose of the optical frame (x right, y down, z forward) in the world, (4, 4)."""
+        dyaw, dpitch, roll = self._sway(seconds)[3:]
         yaw, pitch = self.yaw + self.yaw_rate * self.pace * seconds + dyaw, self.pitch + dpitch
         forward = np.array((np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)))
         right = np.array((np.sin(yaw), -np.cos(yaw), 0.0))
@@ -98,7 +86,7 @@ class FlightPath:
         return pose
 
 
-def _waves(rng: np.random.Generator, motion: str) -> Waves:
+def _waves(rng: np.random.Generator, motion: str) -> tuple[Matrix, Matrix, Matrix]:
     """Return sway, and on top of it steps or the vibration of motors and of the road."""
     energy = float(rng.choice((0.3, 1.0, 2.0), p=(0.3, 0.5, 0.2)))
     amplitude = [rng.uniform(0, 1, 6) * (0.12, 0.12, 0.08, 0.03, 0.02, 0.02) * energy for _ in range(2)]
@@ -113,23 +101,13 @@ def _waves(rng: np.random.Generator, motion: str) -> Waves:
         amplitude.append(rng.uniform(0, 1, 6) * (0.002, 0.002, 0.004, 0.001, 0.0015, 0.001) * shake)
         frequency.append(float(rng.uniform(2.5, 9)))
     phase = rng.uniform(0, 2 * np.pi, (len(frequency), 6))
-    return Waves(np.array(amplitude), np.array(frequency), phase)
+    return np.array(amplitude), np.array(frequency)[:, None], phase
 
 
 def random_path(
     rng: np.random.Generator, motion: str, intrinsics: Matrix, size: tuple[int, int], fps: float, flow: float
 ) -> FlightPath:
-    """Make a path, at a pace at which still ground moves by about ``flow`` pixels a frame (median).
-
-    Args:
-        rng: The only source of chance.
-        motion: One of :data:`MOTIONS`.
-        intrinsics: K.
-        size: (height, width) of the image.
-        fps: Frames per second.
-        flow: At the image's own size; hovering does not heed it.
-
-    """
+    """Make a path, at a pace at which still ground moves by about ``flow`` pixels a frame (median), or hovers."""
     yaw = float(rng.uniform(0, 2 * np.pi))
     height = float(np.exp(rng.uniform(np.log(2.0), np.log(25.0))))
     # The higher, the steeper it looks down.
@@ -158,11 +136,8 @@ def random_path(
         height, pitch, across = float(rng.uniform(1.1, 2.2)), -np.radians(float(rng.uniform(1, 9))), 0.0
         yaw_rate *= 0.3
     speed = {'hover': 0.0, 'orbit': 0.0, 'takeoff': 0.4, 'descent': 0.4}.get(motion, 1.0)
-    course = yaw + across
-    velocity = speed * level(course)
-    path = FlightPath(
-        motion, np.array((0.0, 0.0, height)), velocity, yaw, pitch, yaw_rate, climb, orbit, _waves(rng, motion)
-    )
+    start, velocity = np.array((0.0, 0.0, height)), speed * level(yaw + across)
+    path = FlightPath(motion, start, velocity, yaw, pitch, yaw_rate, climb, orbit, _waves(rng, motion))
     if motion == 'hover':
         return path
     now = _ground_flow(path, intrinsics, size, fps)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Field, Pixels, Tile, noise
+from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Floats, Pixels, Tile, noise
 
 
 def _card(colour: NDArray[Any], alpha: Pixels, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Card:
@@ -24,20 +24,20 @@ def _card(colour: NDArray[Any], alpha: Pixels, margins: tuple[int, int, int, int
     return Card(tuple(levels))
 
 
-def _blank(height: int, width: int, colour: Sequence[float] | Field) -> tuple[Field, Pixels]:
+def _blank(height: int, width: int, colour: Sequence[float] | Floats) -> tuple[Floats, Pixels]:
     """Return a picture of one colour and its alpha, which is clear."""
     return np.full((height, width, 3), colour, np.float32), np.zeros((height, width), np.uint8)
 
 
 def _both(
-    draw: Callable[..., Any], colour: Field, alpha: Pixels, tone: NDArray[Any], places: Sequence[Any], *more: Any
+    draw: Callable[..., Any], colour: Floats, alpha: Pixels, tone: NDArray[Any], places: Sequence[Any], *more: Any
 ) -> None:
     """Draw a shape in a tone, and solid in alpha."""
     draw(colour, *places, tone.tolist(), *more)
     draw(alpha, *places, 255, *more)
 
 
-def _leaf_colours(rng: np.random.Generator) -> Field:
+def _leaf_colours(rng: np.random.Generator) -> Floats:
     autumn = [(148, 104, 44), (170, 128, 58), (120, 92, 44)]
     family = autumn if rng.random() < 0.15 else GREENS[rng.integers(3)]
     return np.array(family, np.float32)

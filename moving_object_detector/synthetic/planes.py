@@ -3,7 +3,8 @@
 A parallelogram ``origin + s edge_s + t edge_t`` (s and t in [0, 1]), seen from a camera, gives the matrix
 ``M = K R [edge_s, edge_t, origin - centre]``; with ``q = inverse(M) (x, y, 1)`` the point seen at (x, y) is
 ``s = q0 / q2, t = q1 / q2`` at the inverse depth ``q2``. All three are linear in the image, so what is in front is
-told exactly at each pixel. World: x, y level, z up, metres. Camera: x right, y down, z forward.
+told exactly at each pixel. World: x, y level, z up, metres. Camera: x right, y down, z forward. An extent is the rows
+and columns of a part of the image.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.tiles import Card, Pixels, Tile
+from moving_object_detector.synthetic.flight_path import Matrix
+from moving_object_detector.synthetic.tiles import Card, Floats, Material, Pixels, Tile
 
-Matrix = NDArray[np.float64]
-Field = NDArray[np.float32]
+Extent = tuple[slice, slice]
+Triple = tuple[float, float, float]
 
 NEAR = 0.08
 """Depth in front of which nothing is drawn, metres."""
@@ -28,11 +30,11 @@ NEAR = 0.08
 class Face:
     """One plane of the world; its origin and edges are in the coordinates of its part."""
 
-    material: Tile | Card
-    origin: tuple[float, float, float]
-    edge_s: tuple[float, float, float]
-    edge_t: tuple[float, float, float]
-    shade: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    material: Material
+    origin: Triple
+    edge_s: Triple
+    edge_t: Triple
+    shade: Triple = (1.0, 1.0, 1.0)
     """Light and colour that multiply the material's."""
     part: int = 0
     """Rigid part that carries it; 0 is the world that stands still."""
@@ -60,16 +62,16 @@ class Canvas:
     def __init__(self, size: tuple[int, int]) -> None:
         height, width = self.size = size
         self.image: Pixels = np.empty((height, width, 3), np.uint8)
-        """(H, W, 3) RGB."""
-        self.nearness: Field = np.zeros(size, np.float32)
-        """(H, W), inverse depth, 1/m; 0 in the sky. Of a picture of shadows: their darkness, 0 to 1."""
+        self.nearness: Floats = np.zeros(size, np.float32)
+        """Inverse depth, 1/m; 0 in the sky. Of a picture of shadows: their darkness, 0 to 1."""
         self.face: NDArray[np.int32] = np.full(size, -1, np.int32)
-        """(H, W), index of the face seen; -1 in the sky."""
+        """Index of the face seen; -1 in the sky."""
         self.columns = np.arange(width, dtype=np.float32)[None]
         self.rows = np.arange(height, dtype=np.float32)[:, None]
+        self.whole: Extent = slice(0, height), slice(0, width)
 
 
-def linear(coefficients: Matrix, canvas: Canvas, extent: tuple[slice, slice]) -> Field:
+def linear(coefficients: Matrix, canvas: Canvas, extent: Extent) -> Floats:
     """Return ``a x + b y + c`` at the pixels of a part of the image."""
     a, b, c = (float(value) for value in coefficients)
     rows, columns = extent
@@ -77,7 +79,7 @@ def linear(coefficients: Matrix, canvas: Canvas, extent: tuple[slice, slice]) ->
     return np.asarray(np.float32(a) * canvas.columns[:, columns] + row, np.float32)
 
 
-def _coverage(q: Matrix, canvas: Canvas, extent: tuple[slice, slice]) -> Field:
+def _coverage(q: Matrix, canvas: Canvas, extent: Extent) -> Floats:
     """Return how much of each pixel lies inside the edges, from its signed distance to them in the image."""
     lines = np.stack((q[0], q[2] - q[0], q[1], q[2] - q[1]))
     lines /= np.maximum(np.hypot(lines[:, 0], lines[:, 1]), 1e-12)[:, None]
@@ -91,16 +93,17 @@ def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: M
     """Return the level of detail, log2 of texels per pixel, at points; between the mean and the longer axis."""
     s, t, w = (row[0] * x + row[1] * y + row[2] for row in q)
     w = np.maximum(w, 1e-9)
-    s, t = s / w, t / w
-    ds = [(q[0, k] - s * q[2, k]) / w * (repeats[0] * side) for k in range(2)]
-    dt = [(q[1, k] - t * q[2, k]) / w * (repeats[1] * side) for k in range(2)]
-    area = np.abs(ds[0] * dt[1] - ds[1] * dt[0])
-    longer = ds[0] ** 2 + ds[1] ** 2 + dt[0] ** 2 + dt[1] ** 2
+    (sx, sy), (tx, ty) = (
+        [(q[row, k] - along / w * q[2, k]) / w * (repeats[row] * side) for k in range(2)]
+        for row, along in enumerate((s, t))
+    )
+    area = np.abs(sx * ty - sy * tx)
+    longer = sx**2 + sy**2 + tx**2 + ty**2
     return np.asarray(0.25 * np.log2(area + 1e-12) + 0.25 * np.log2(longer + 1e-12) - 0.35, np.float64)
 
 
 def look_up(
-    tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Field, canvas: Canvas, extent: tuple[slice, slice]
+    tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Floats, canvas: Canvas, extent: Extent
 ) -> Pixels:
     """Look a repeating texture up at the pixels of a part of the image, between the two nearest levels."""
     rows, columns = extent
@@ -114,7 +117,7 @@ def look_up(
     # The level changes slowly: it is computed at some points and interpolated.
     ys = np.linspace(rows.start, rows.stop - 1, min(max(height // 6, 2), height))
     xs = np.linspace(columns.start, columns.stop - 1, min(max(width // 24, 2), width))
-    coarse = _level(q, repeats, float(tile.side[0]), xs[None], ys[:, None]).clip(0, tile.levels - 1.001)
+    coarse = _level(q, repeats, float(tile.places[2][0]), xs[None], ys[:, None]).clip(0, len(tile.places[2]) - 1.001)
     if np.ptp(coarse) < 0.6:
         return _remap(tile, s, t, *(float(values[round(float(coarse.mean()))]) for values in tile.places))
     level = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -127,14 +130,14 @@ def look_up(
     return np.asarray(cv2.blendLinear(pictures[0], pictures[1], 1 - blend, blend), np.uint8)
 
 
-def _remap(tile: Tile, s: Field, t: Field, left: Field | float, top: Field | float, side: Field | float) -> Pixels:
+def _remap(tile: Tile, s: Floats, t: Floats, left: Floats | float, top: Floats | float, side: Floats | float) -> Pixels:
     x, y = s * np.float32(side), t * np.float32(side)
     x += np.float32(left)
     y += np.float32(top)
     return np.asarray(cv2.remap(tile.atlas, x, y, cv2.INTER_LINEAR), np.uint8)
 
 
-def _cut_out(card: Card, q: Matrix, extent: tuple[slice, slice], coarser: float = 0.0) -> Pixels:
+def _cut_out(card: Card, q: Matrix, extent: Extent, coarser: float = 0.0) -> Pixels:
     """Look a card up at the pixels of a part of the image, at one level for all; clear outside of it."""
     rows, columns = extent
     height, width = card.levels[0].shape[:2]
@@ -149,46 +152,27 @@ def _cut_out(card: Card, q: Matrix, extent: tuple[slice, slice], coarser: float 
     return np.asarray(cv2.warpPerspective(picture, sheet @ q @ shift, size, flags=flags), np.uint8)
 
 
-def _tight(weight: Field, extent: tuple[slice, slice]) -> tuple[slice, slice] | None:
-    """Return the rows and columns of an extent in which anything is to be drawn."""
-    reduced = cv2.reduce(weight, 1, cv2.REDUCE_MAX).ravel(), cv2.reduce(weight, 0, cv2.REDUCE_MAX).ravel()
-    inside = [np.flatnonzero(values) for values in reduced]
-    if not len(inside[0]):
-        return None
-    rows, columns = (
-        slice(whole.start + int(part[0]), whole.start + int(part[-1]) + 1)
-        for whole, part in zip(extent, inside, strict=True)
-    )
-    return rows, columns
+def _tight(weight: Floats) -> Extent | None:
+    """Return the part of a weight's rows and columns in which anything is to be drawn."""
+    rows, columns = (np.flatnonzero(cv2.reduce(weight, axis, cv2.REDUCE_MAX)) for axis in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
 
 
-def draw(
-    face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent: tuple[slice, slice], canvas: Canvas
-) -> None:
-    """Draw a face where nothing nearer was drawn before.
-
-    Args:
-        face: The plane.
-        index: Its number, for ``canvas.face``.
-        q: Rows that give s w, t w and w (inverse depth) from (x, y, 1).
-        repeats: Repetitions of a tile along both edges.
-        extent: Rows and columns that it may touch.
-        canvas: Changed in place.
-
-    """
+def draw(face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent: Extent, canvas: Canvas) -> None:
+    """Draw face number ``index`` where nothing nearer was drawn before; ``repeats`` of its tile lie along its edges."""
     nearness = linear(q[2], canvas, extent)
     # What lies on the ground is at one depth: later ones cover earlier ones.
     front = nearness > (np.float32(1e-7) if face.ground else canvas.nearness[extent])
     front &= nearness < np.float32(1 / NEAR)
     if isinstance(face.material, Tile):
         weight = np.asarray(front, np.float32) if face.endless else _coverage(q, canvas, extent) * front
-        tight = _tight(weight, extent)
-        if tight is None:
+        inner = _tight(weight)
+        if inner is None:
             return
-        inner = tuple(
-            slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(tight, extent, strict=True)
+        rows, columns = (
+            slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(extent, inner, strict=True)
         )
-        extent, nearness, weight = tight, nearness[inner], weight[inner]
+        extent, nearness, weight = (rows, columns), nearness[inner], weight[inner]
         sheet = look_up(face.material, q, repeats, nearness, canvas, extent)
         if face.tone is not None:
             share = face.material.metres[0] / face.tone.metres[0]
@@ -210,7 +194,7 @@ def draw(
     np.copyto(canvas.face[extent], index, where=solid)
 
 
-def shadow(face: Face, q: Matrix, extent: tuple[slice, slice], canvas: Canvas) -> None:
+def shadow(face: Face, q: Matrix, extent: Extent, canvas: Canvas) -> None:
     """Add the shadow of a face, whose q is that of its outline on the ground, to a picture of shadows."""
     if isinstance(face.material, Card):
         weight = _cut_out(face.material, q, extent, 1.0)[..., 3].astype(np.float32)
@@ -226,16 +210,9 @@ def shadow(face: Face, q: Matrix, extent: tuple[slice, slice], canvas: Canvas) -
 def project(
     origin: Matrix, edge_s: Matrix, edge_t: Matrix, rotation: Matrix, centre: Matrix, intrinsics: Matrix
 ) -> tuple[Matrix, Matrix]:
-    """Return the inverse matrices (n, 3, 3) of planes and their corners (n, 4, 3) as the camera sees them.
+    """Return q (n, 3, 3) of planes and their corners (n, 4, 3) as the camera sees them.
 
-    Args:
-        origin: (n, 3), and the edges likewise, in the world.
-        edge_s: See above.
-        edge_t: See above.
-        rotation: (3, 3), world to camera.
-        centre: (3,), the camera in the world.
-        intrinsics: K, (3, 3).
-
+    Origin and edges are (n, 3) in the world; ``rotation`` (3, 3) leads from there to the camera at ``centre``.
     """
     o, a, b = (origin - centre) @ rotation.T, edge_s @ rotation.T, edge_t @ rotation.T
     corners = np.stack((o, o + a, o + a + b, o + b), 1)
@@ -248,8 +225,8 @@ def project(
     return q, corners
 
 
-def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[tuple[slice, slice] | None]:
-    """Return the rows and columns that each quadrilateral (n, 4, 3) may touch; None where it is not in view."""
+def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[Extent | None]:
+    """Return the extent that each quadrilateral (n, 4, 3) may touch; None where it is not in view."""
     height, width = size
     depth = corners[..., 2]
     pixels = corners @ intrinsics.T

@@ -1,7 +1,7 @@
-"""A layered scene under a moving camera, with exact flow, visibility and masks.
+"""Scenes of textured sheets under a moving camera, with exact flow, visibility and masks.
 
-Every layer is a flat textured sheet; its pose at time t is a homography from sheet to image. So the
-flow of a visible pixel between any two times is known exactly, and with it what is occluded.
+The pose of a sheet at a time, in frames, is a homography to the image; so the flow of a visible pixel between any two
+times is known exactly, and with it what is occluded.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+Homography = NDArray[np.float64]
 
-KEPT: Final = 2
-"""Instants kept."""
+INSTANTS_KEPT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Layer:
     """(h, w, 3) RGB."""
     alpha: NDArray[np.uint8] | None
     """(h, w), 255 where the sheet is solid; None for a sheet without end."""
-    pose: Callable[[float], Matrix]
-    """Homography (3, 3) from sheet pixels to image pixels at a time in frames."""
+    pose: Callable[[float], Homography]
+    """From sheet to image at a time."""
     moves: bool
     """Whether the sheet moves on its own, beyond what the camera's motion explains."""
 
@@ -43,8 +42,8 @@ class Instant:
     """(H, W, 3) RGB."""
     layer: NDArray[np.intp]
     """(H, W), index of the layer seen at each pixel."""
-    poses: tuple[Matrix, ...]
-    """Of each layer, from sheet to image."""
+    poses: tuple[Homography, ...]
+    """Of each layer."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,12 @@ class Scene:
             raise ValueError('the first layer of a scene is its background and must have no alpha')
 
     def instant(self, time: float) -> Instant:
-        """Render the frame at ``time``, in frames; the last ones are kept, since flow and masks ask for them again."""
-        kept = self._kept
-        if time not in kept:
-            kept[time] = self._render(time)
-            while len(kept) > KEPT:
-                del kept[next(iter(kept))]
-        return kept[time]
+        """Render the frame at a time; the last ones are kept, since flow and masks ask for them again."""
+        if time not in self._kept:
+            self._kept[time] = self._render(time)
+            while len(self._kept) > INSTANTS_KEPT:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[time]
 
     @cached_property
     def _kept(self) -> dict[float, Instant]:
@@ -80,56 +78,43 @@ class Scene:
             part = image[extent]
             if not part.size:
                 continue
-            sheet = self._warp(layer.texture, pose, extent)
+            sheet = _warp(layer.texture, pose, extent)
             if layer.alpha is None:
                 part[:] = sheet
                 continue
-            alpha = self._warp(layer.alpha, pose, extent)
+            alpha = _warp(layer.alpha, pose, extent)
             weight = alpha.astype(np.float32) / np.float32(255)
             part[:] = cv2.blendLinear(sheet, np.ascontiguousarray(part), weight, 1 - weight)
             seen[extent][alpha >= 128] = index
         return Instant(image, seen, poses)
 
-    def _extent(self, layer: Layer, pose: Matrix) -> tuple[slice, slice]:
+    def _extent(self, layer: Layer, pose: Homography) -> tuple[slice, slice]:
         """Return the rows and columns of the image that the layer can touch."""
         height, width = self.size
+        whole = slice(0, height), slice(0, width)
         if layer.alpha is None:
-            return slice(0, height), slice(0, width)
+            return whole
         bottom, right = layer.alpha.shape
-        corners = np.array(((0, right, right, 0), (0, 0, bottom, bottom), (1, 1, 1, 1)), np.float64)
-        x, y, w = pose @ corners
+        x, y, w = pose @ np.array(((0, right, right, 0), (0, 0, bottom, bottom), (1, 1, 1, 1)), np.float64)
         if (w <= 1e-6).any():
-            return slice(0, height), slice(0, width)
+            return whole
         (left, top), (right, bottom) = np.floor((x / w, y / w)).min(1), np.ceil((x / w, y / w)).max(1) + 1
         rows = slice(*np.clip((top, bottom), 0, height).astype(int))
         return rows, slice(*np.clip((left, right), 0, width).astype(int))
 
-    def _warp(self, sheet: NDArray[np.uint8], pose: Matrix, extent: tuple[slice, slice]) -> NDArray[np.uint8]:
-        rows, columns = extent
-        shift = np.array(((1, 0, -columns.start), (0, 1, -rows.start), (0, 0, 1)), np.float64)
-        border = cv2.BORDER_CONSTANT if sheet.ndim == 2 else cv2.BORDER_REFLECT
-        size = (columns.stop - columns.start, rows.stop - rows.start)
-        return np.asarray(
-            cv2.warpPerspective(sheet, shift @ pose, size, flags=cv2.INTER_LINEAR, borderMode=border), np.uint8
-        )
-
     def image(self, time: float) -> NDArray[np.uint8]:
-        """Return the frame at ``time`` (in frames), uint8 (H, W, 3) RGB."""
+        """Return the frame at a time, (H, W, 3) RGB."""
         return self.instant(time).image.copy()
-
-    def visible_layer(self, time: float) -> NDArray[np.intp]:
-        """Return the index of the layer seen at each pixel, (H, W)."""
-        return self.instant(time).layer
 
     def mask(self, time: float) -> NDArray[np.bool_]:
         """Return which pixels show something that moves on its own, (H, W)."""
         moves = np.array([layer.moves for layer in self.layers])
-        return np.asarray(moves[self.visible_layer(time)], np.bool_)
+        return np.asarray(moves[self.instant(time).layer], np.bool_)
 
     def flow(self, time: float, target: float) -> NDArray[np.float32]:
         """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels."""
         height, width = self.size
-        seen = self.visible_layer(time)
+        seen = self.instant(time).layer
         ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
         flow = np.zeros((height, width, 2), np.float32)
         for index in np.unique(seen):
@@ -149,5 +134,83 @@ class Scene:
         x = np.rint(xs + flow[:, :, 0]).astype(np.intp)
         y = np.rint(ys + flow[:, :, 1]).astype(np.intp)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        then = self.visible_layer(target)[y.clip(0, height - 1), x.clip(0, width - 1)]
-        return np.asarray(~inside | (then != self.visible_layer(time)), np.bool_)
+        then = self.instant(target).layer[y.clip(0, height - 1), x.clip(0, width - 1)]
+        return np.asarray(~inside | (then != self.instant(time).layer), np.bool_)
+
+
+def _warp(sheet: NDArray[np.uint8], pose: Homography, extent: tuple[slice, slice]) -> NDArray[np.uint8]:
+    rows, columns = extent
+    border = cv2.BORDER_CONSTANT if sheet.ndim == 2 else cv2.BORDER_REFLECT
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    shifted = translation(-columns.start, -rows.start) @ pose
+    return np.asarray(cv2.warpPerspective(sheet, shifted, size, flags=cv2.INTER_LINEAR, borderMode=border), np.uint8)
+
+
+def translation(x: float, y: float) -> Homography:
+    """Return the homography that moves by (x, y) pixels."""
+    return np.array(((1.0, 0.0, x), (0.0, 1.0, y), (0.0, 0.0, 1.0)))
+
+
+def turn_and_scale(angle: float, scale: float) -> Homography:
+    """Return the homography that turns by ``angle`` radians and scales about the origin."""
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array(((cosine, -sine, 0.0), (sine, cosine, 0.0), (0.0, 0.0, 1.0)))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A quantity that changes steadily and sways: ``rate * t + sway * sin(pace * t + phase)``, 0 at t = 0."""
+
+    rate: float = 0.0
+    sway: float = 0.0
+    pace: float = 0.0
+    phase: float = 0.0
+
+    def __call__(self, time: float) -> float:
+        """Return the change since time 0."""
+        return float(self.rate * time + self.sway * (np.sin(self.pace * time + self.phase) - np.sin(self.phase)))
+
+    @staticmethod
+    def random(rng: np.random.Generator, rate: float, sway: float) -> Drift:
+        """Draw one with these standard deviations."""
+        steady, amplitude = float(rng.normal(0, rate)), float(abs(rng.normal(0, sway)))
+        return Drift(steady, amplitude, float(rng.uniform(0.1, 0.6)), float(rng.uniform(0, 2 * np.pi)))
+
+
+CONSTANT: Final = Drift()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Planar motion: shift in pixels, turn in radians, logarithm of the scale, all from time 0."""
+
+    x: Drift = CONSTANT
+    y: Drift = CONSTANT
+    turn: Drift = CONSTANT
+    log_scale: Drift = CONSTANT
+
+    def matrix(self, time: float, depth_gain: float = 1.0) -> Homography:
+        """Return the homography at ``time``; a nearer sheet shifts and grows ``depth_gain`` times as much."""
+        shape = turn_and_scale(self.turn(time), float(np.exp(depth_gain * self.log_scale(time))))
+        return translation(depth_gain * self.x(time), depth_gain * self.y(time)) @ shape
+
+
+AT_REST: Final = Trajectory()
+
+
+@dataclass(frozen=True)
+class SheetCamera:
+    """A camera's motion over a scene, about the image centre (x, y), with a slowly changing tilt."""
+
+    centre: tuple[float, float]
+    path: Trajectory = AT_REST
+    tilt_x: Drift = CONSTANT
+    tilt_y: Drift = CONSTANT
+    """Perspective terms of the homography, per pixel."""
+
+    def matrix(self, time: float, depth_gain: float = 1.0) -> Homography:
+        """Return the homography from the scene as seen at time 0 to the image at ``time``."""
+        tilt = np.eye(3)
+        tilt[2, 0], tilt[2, 1] = self.tilt_x(time), self.tilt_y(time)
+        x, y = self.centre
+        return translation(x, y) @ tilt @ self.path.matrix(time, depth_gain) @ translation(-x, -y)

@@ -7,21 +7,19 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.flight_path import level, turn_about, turn_z
+from moving_object_detector.synthetic.flight_path import Matrix, level, turn_about, turn_z
 from moving_object_detector.synthetic.materials import OUTLINES, material
-from moving_object_detector.synthetic.planes import Face
-from moving_object_detector.synthetic.tiles import Card, Tile
+from moving_object_detector.synthetic.planes import Face, Triple
+from moving_object_detector.synthetic.tiles import Material
 
-Matrix = NDArray[np.float64]
-Colour = tuple[float, float, float]
-Point = tuple[float, float, float]
+Pose = tuple[Matrix, Matrix]
+"""Rotation (3, 3) and translation (3,) to the world."""
 
 WHITE: Final = (1.0, 1.0, 1.0)
 
 
-def point(values: Any) -> Point:
+def point(values: Any) -> Triple:
     """Return three numbers as a tuple."""
     x, y, z = (float(value) for value in values)
     return x, y, z
@@ -34,12 +32,11 @@ def up(height: float) -> Matrix:
 
 @dataclass(frozen=True)
 class Joint:
-    """A swing about a point of the body, as of a leg or a wing."""
+    """A swing about a point of the body, as of a leg or a wing; radians."""
 
-    pivot: Point
-    axis: Point
+    pivot: Triple
+    axis: Triple
     swing: float
-    """Radians."""
     frequency: float
     phase: float
 
@@ -48,9 +45,9 @@ class Joint:
 class Course:
     """How a thing travels: along an arc on the level, perhaps with bounces or waves in its height."""
 
-    place: Point
+    place: Triple
     """Where it is at second ``since``, metres."""
-    velocity: Point
+    velocity: Triple
     heading: float
     """Of the thing, radians; it turns with the arc."""
     since: float = 0.0
@@ -59,7 +56,7 @@ class Course:
     bounce: tuple[float, float] = (0.0, 0.0)
     """Height in metres and times a second."""
 
-    def pose(self, seconds: float) -> tuple[Matrix, Matrix]:
+    def pose(self, seconds: float) -> Pose:
         """Return rotation (3, 3) and translation (3,) from the thing to the world."""
         after = seconds - self.since
         turned = self.curve * after
@@ -83,7 +80,7 @@ class Part:
     course: Course
     joint: Joint | None = None
 
-    def pose(self, seconds: float) -> tuple[Matrix, Matrix]:
+    def pose(self, seconds: float) -> Pose:
         """Return rotation and translation from the part to the world."""
         rotation, place = self.course.pose(seconds)
         if self.joint is None:
@@ -96,69 +93,61 @@ class Part:
 
 @dataclass
 class Builder:
-    """Collects faces and parts.
-
-    Args:
-        rng: The only source of chance.
-        sun: Unit vector to the sun; straight up under clouds.
-        light: Of the sky alone, and of the sun on top of it.
-
-    """
+    """Collects faces and parts."""
 
     rng: np.random.Generator
     sun: Matrix
+    """Unit vector to the sun; straight up under clouds."""
     light: tuple[Matrix, Matrix]
+    """Of the sky alone, and of the sun on top of it."""
     faces: list[Face] = field(default_factory=list)
     parts: list[Part | None] = field(default_factory=lambda: [None])
     instances: int = 0
 
-    def pick(self, kind: str) -> Tile | Card:
+    def pick(self, kind: str) -> Material:
         """Return a material of this kind."""
         return material(kind, int(self.rng.integers(1000)))
 
-    def lit(self, normal: Matrix, colour: Colour = WHITE) -> Colour:
-        """Return the shade of a face with this normal."""
+    def face(self, what: Material, origin: Matrix, s: Matrix, t: Matrix, colour: Triple = WHITE, *,
+             outside: int = 0, flat: bool = False, turn: float = 0.0, **more: Any) -> None:  # fmt: skip
+        """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces.
+
+        ``turn`` is the heading of its part; ``more`` are fields of :class:`Face`.
+        """
+        normal = np.cross(s, t)
+        normal = turn_z(turn) @ (normal / max(float(np.linalg.norm(normal)), 1e-9))
+        normal = up(1.0) if flat else normal * (outside or (1 if normal[2] >= 0 else -1))
         ambient, direct = self.light
         sky = 0.75 + 0.25 * normal[2]
-        return point((ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour))
+        lit = point((ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour))
+        self.faces.append(Face(what, point(origin), point(s), point(t), lit, outside=outside, **more))
 
-    def face(self, what: Tile | Card, origin: Matrix, s: Matrix, t: Matrix, colour: Colour = WHITE, *, part: int = 0,
-             outside: int = 0, flat: bool = False, casts: bool = True, ground: bool = False,
-             endless: bool = False, turn: float = 0.0, tone: Tile | None = None) -> None:  # fmt: skip
-        """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces; ``turn`` its heading."""
-        normal = np.cross(s, t)
-        normal = np.asarray(turn_z(turn) @ (normal / max(float(np.linalg.norm(normal)), 1e-9)), np.float64)
-        if flat:
-            normal = np.array((0.0, 0.0, 1.0))
-        elif not outside:
-            normal *= 1 if normal[2] >= 0 else -1
-        else:
-            normal *= outside
-        lit = self.lit(np.asarray(normal, np.float64), colour)
-        self.faces.append(
-            Face(what, point(origin), point(s), point(t), lit, part, outside, casts, ground, endless, tone)
-        )
-
-    def upright(self, what: Tile | Card, foot: Matrix, width: float, height: float, angle: float,
-                colour: Colour = WHITE, *, flat: bool = False, casts: bool = True) -> None:  # fmt: skip
+    def upright(
+        self,
+        what: Material,
+        foot: Matrix,
+        width: float,
+        height: float,
+        angle: float,
+        colour: Triple = WHITE,
+        **more: bool,
+    ) -> None:
         """Add a card or a wall that stands with the middle of its lower edge at ``foot``."""
         s = width * level(angle)
-        top = foot - s / 2 + up(height)
-        self.face(what, top, s, up(-height), colour, flat=flat, casts=casts)
+        self.face(what, foot - s / 2 + up(height), s, up(-height), colour, **more)
 
-    def box(self, foot: Matrix, size: Point, angle: float, walls: Tile | Card, top: Tile | Card, colour: Colour = WHITE,
-            part: int = 0, turn: float = 0.0) -> None:  # fmt: skip
+    def box(self, foot: Matrix, size: Triple, angle: float, walls: Material, top: Material, colour: Triple = WHITE,
+            **more: Any) -> None:  # fmt: skip
         """Add the five faces of a box that stands on ``foot``."""
         length, width, height = size
         along = level(angle) * length
         side = level(angle + np.pi / 2) * width
         corner = foot - along / 2 - side / 2 + up(height)
-        for origin, s in (
-            (corner, along), (corner + along, side), (corner + along + side, -along), (corner + side, -side)
-        ):  # fmt: skip
+        starts = (corner, corner + along, corner + along + side, corner + side)
+        for start, s in zip(starts, (along, side, -along, -side), strict=True):
             # The texture hangs from the top; s x t points outwards.
-            self.face(walls, origin + s, -s, up(-height), colour, part=part, outside=1, turn=turn)
-        self.face(top, corner, along, side, colour, part=part, outside=1, turn=turn)
+            self.face(walls, start + s, -s, up(-height), colour, outside=1, **more)
+        self.face(top, corner, along, side, colour, outside=1, **more)
 
     # Things that stand still.
 
@@ -316,15 +305,7 @@ class Builder:
             self.face(side, top, s, t, paint, part=part, outside=sign, turn=turn)
 
     def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:
-        """Add a walking person, or an animal, of cards in the plane that contains its walk and the vertical.
-
-        Args:
-            course: Of the feet.
-            facing: Direction of the plane in the frame of the course, radians.
-            scale: Height in metres.
-            animal: On four legs.
-
-        """
+        """Add a walking person, or an animal, of cards in an upright plane at ``facing`` in the frame of its course."""
         rng = self.rng
         along = level(facing)
         axis = point(np.cross(along, (0, 0, 1)))
@@ -337,7 +318,7 @@ class Builder:
         limb = self.pick('limb')
 
         def piece(
-            x: float, z: float, width: float, height: float, colour: Colour, layer: int, lean: float = 0.0
+            x: float, z: float, width: float, height: float, colour: Triple, layer: int, lean: float = 0.0
         ) -> None:
             """Hang a card with its upper middle at (x, z), as shares of the scale; it swings by its ``lean``."""
             pivot = along * x * scale + up(z * scale)
@@ -359,8 +340,8 @@ class Builder:
         piece(0.0, 1.0, 0.13, 0.16, skin, 1)
         piece(0.0, 0.82, 0.1, 0.42, cloth[0], 2, 1.2)
 
-    def _lying(self, what: Tile | Card, course: Course, along: Matrix, place: tuple[float, float], length: float,
-               thick: float, colour: Colour, scale: float) -> None:  # fmt: skip
+    def _lying(self, what: Material, course: Course, along: Matrix, place: tuple[float, float], length: float,
+               thick: float, colour: Triple, scale: float) -> None:  # fmt: skip
         middle = along * place[0] * scale + up(place[1] * scale)
         s, t = np.array((0, 0, thick * scale)), along * length * scale
         self.face(what, middle - s / 2 - t / 2, s, t, colour, part=self._part(course), flat=True)
@@ -394,7 +375,9 @@ class Builder:
         """Add a small aircraft: a box with four arms."""
         part, what = self._part(course), self.pick('metal')
         grey = point(np.ones(3) * self.rng.uniform(0.15, 0.9))
-        self.box(np.zeros(3), (0.4 * size, 0.3 * size, 0.2 * size), 0.0, what, what, grey, part, course.heading)
+        self.box(
+            np.zeros(3), (0.4 * size, 0.3 * size, 0.2 * size), 0.0, what, what, grey, part=part, turn=course.heading
+        )
         arm = (size, 0.06 * size, 0.05 * size)
         for angle in (0.8, 2.4):
-            self.box(up(0.16 * size), arm, angle, what, what, grey, part, course.heading)
+            self.box(up(0.16 * size), arm, angle, what, what, grey, part=part, turn=course.heading)

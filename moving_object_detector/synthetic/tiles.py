@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Field = NDArray[np.float32]
+Floats = NDArray[np.float32]
 
 PAD: Final = 2
 """Pixels that a level of a tile repeats around itself, so that interpolation needs no wrapping."""
@@ -23,7 +23,7 @@ class Tile:
 
     atlas: Pixels
     """(h, w, 3 or 4) RGB or RGBA."""
-    places: tuple[Field, Field, Field]
+    places: tuple[Floats, Floats, Floats]
     """Left, top (of the middle of the first pixel) and side of each level, pixels."""
     metres: tuple[float, float]
     """Extent of one repetition; 1: the tile is drawn out over the face."""
@@ -37,22 +37,15 @@ class Tile:
             whole = [max(round(value * self.bays), 1) / self.bays for value in whole]
         return whole[0], whole[1]
 
-    @property
-    def side(self) -> Field:
-        """Of each level, pixels."""
-        return self.places[2]
-
-    @property
-    def levels(self) -> int:
-        """How many there are."""
-        return len(self.side)
-
 
 @dataclass(frozen=True)
 class Card:
     """A texture that does not repeat, with its halved levels, (h, w, 4) RGBA."""
 
     levels: tuple[Pixels, ...]
+
+
+Material = Tile | Card
 
 
 def _tile(image: NDArray[Any], metres: float | tuple[float, float], bays: int = 0) -> Tile:
@@ -80,7 +73,7 @@ def _tile(image: NDArray[Any], metres: float | tuple[float, float], bays: int = 
 
 def noise(
     rng: np.random.Generator, side: int, slope: float, stretch: tuple[float, float] = (1.0, 1.0), lowest: float = 0.5
-) -> Field:
+) -> Floats:
     """Return seamless noise whose amplitude falls with frequency^-slope; (side, side), deviation 1.
 
     What has fewer than ``lowest`` waves in the side is left out, since one sees it repeat.
@@ -95,7 +88,7 @@ def noise(
     return np.asarray(waves / waves.std(), np.float32)
 
 
-def _ramp(values: Field, colours: list[tuple[int, int, int]]) -> Field:
+def _ramp(values: Floats, colours: list[tuple[int, int, int]]) -> Floats:
     """Map values about [-2, 2] to a run of colours, (h, w, 3)."""
     places = np.linspace(-1.6, 1.6, len(colours))
     channels = [np.interp(values, places, [colour[k] for colour in colours]) for k in range(3)]
@@ -103,7 +96,7 @@ def _ramp(values: Field, colours: list[tuple[int, int, int]]) -> Field:
 
 
 def _strokes(
-    rng: np.random.Generator, image: Field, count: int, length: float, colours: Field, angle: float, spread: float
+    rng: np.random.Generator, image: Floats, count: int, length: float, colours: Floats, angle: float, spread: float
 ) -> None:
     """Draw short lines, as of blades and straws, over a seamless picture; half of them across its seam."""
     side = image.shape[0]
@@ -118,7 +111,7 @@ def _strokes(
         image[:] = np.roll(image, (side // 2, side // 2), (0, 1))
 
 
-def _discs(rng: np.random.Generator, image: Field, count: int, radius: tuple[float, float], colours: Field) -> None:
+def _discs(rng: np.random.Generator, image: Floats, count: int, radius: tuple[float, float], colours: Floats) -> None:
     """Cover a seamless picture with elliptic stones or leaves."""
     side = image.shape[0]
     for _ in range(2):
@@ -189,7 +182,7 @@ def _litter(rng: np.random.Generator) -> Tile:
     return _tile(image, 4.0)
 
 
-def _asphalt_noise(rng: np.random.Generator, side: int) -> Field:
+def _asphalt_noise(rng: np.random.Generator, side: int) -> Floats:
     grey = float(rng.uniform(72, 128))
     patches = np.asarray(np.clip(1.5 * noise(rng, side, 1.4, lowest=3), -1, 1), np.float32)
     image = (grey + 7 * patches + 9 * noise(rng, side, 0.15))[..., None] * np.array((1.0, 0.99, 0.97), np.float32)

@@ -9,9 +9,8 @@ import pytest
 
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.synthetic.random_scene import Camera, Drift, Trajectory
-from moving_object_detector.synthetic.scene import Layer, Scene
-from moving_object_detector.synthetic.textures import pooled_texture
+from moving_object_detector.synthetic.random_scene import pooled_texture
+from moving_object_detector.synthetic.scene import Drift, Layer, Scene, SheetCamera, Trajectory
 
 Make = Callable[..., Detector]
 DEFAULT_FLOW = ((FlowConfig().height, FlowConfig().width), FlowConfig().preset)
@@ -24,7 +23,7 @@ CAMERAS = {
 
 
 def ground(path: Trajectory) -> Scene:
-    camera = Camera((256.0, 128.0), path)
+    camera = SheetCamera((256.0, 128.0), path)
     return Scene((Layer(pooled_texture(1), None, camera.matrix, moves=False),), (256, 512))
 
 

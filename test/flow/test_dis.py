@@ -7,8 +7,7 @@ import torch
 
 from moving_object_detector.flow.dis import PRESETS, DisFlow, reduce_flow
 from moving_object_detector.media.pictures import read_flow
-from moving_object_detector.synthetic.random_scene import translation, turn_and_scale
-from moving_object_detector.synthetic.scene import Layer, Scene
+from moving_object_detector.synthetic.scene import Layer, Scene, translation, turn_and_scale
 
 # Mean end-point error in pixels of DIS (medium) on published pairs, measured independently of this project;
 # the last pair's truth is the flow of the authors' PWC-Net.

@@ -11,9 +11,8 @@ from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.raft_small import RaftSmall
-from moving_object_detector.synthetic.random_scene import translation, turn_and_scale
-from moving_object_detector.synthetic.scene import Layer, Scene
-from moving_object_detector.synthetic.textures import random_texture
+from moving_object_detector.synthetic.random_scene import random_texture
+from moving_object_detector.synthetic.scene import Layer, Scene, translation, turn_and_scale
 
 CPU = torch.device('cpu')
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from moving_object_detector.synthetic.random_scene import STILL, Camera, Drift, Trajectory, translation, turn_and_scale
+from moving_object_detector.synthetic.scene import CONSTANT, Drift, SheetCamera, Trajectory, translation, turn_and_scale
 
 
 def move(matrix, x, y):
@@ -25,7 +25,7 @@ def test_drift_starts_at_zero_and_follows_its_formula():
     assert drift(0) == 0
     for time in (-4.0, 0.3, 12.0):
         assert drift(time) == pytest.approx(0.5 * time + 3 * (math.sin(0.7 * time + 1.1) - math.sin(1.1)))
-    assert STILL(100.0) == 0
+    assert CONSTANT(100.0) == 0
 
 
 def test_trajectory():
@@ -43,7 +43,7 @@ def test_a_nearer_sheet_shifts_and_grows_more_but_turns_as_much():
 
 
 def test_a_camera_turns_and_nears_about_the_centre():
-    camera = Camera((160, 90), Trajectory(turn=Drift(0.2), log_scale=Drift(0.1)))
+    camera = SheetCamera((160, 90), Trajectory(turn=Drift(0.2), log_scale=Drift(0.1)))
     assert np.allclose(camera.matrix(0), np.eye(3))
     assert move(camera.matrix(5), 160, 90) == pytest.approx((160, 90))
     x, y = move(camera.matrix(5), 170, 90)
@@ -52,7 +52,7 @@ def test_a_camera_turns_and_nears_about_the_centre():
 
 
 def test_tilt_by_hand():
-    camera = Camera((100, 50), tilt_x=Drift(1e-4), tilt_y=Drift(-2e-4))
+    camera = SheetCamera((100, 50), tilt_x=Drift(1e-4), tilt_y=Drift(-2e-4))
     # 40 px right of and 30 px below the centre after ten frames: divided by 1 + 0.001 * 40 - 0.002 * 30.
     divisor = 1 + 0.04 - 0.06
     assert move(camera.matrix(10), 140, 80) == pytest.approx((100 + 40 / divisor, 50 + 30 / divisor))

@@ -75,7 +75,7 @@ def test_standing_things_move_with_the_camera_up_to_parallax():
     seen = 0
     for seed in range(12):
         scene = random_scene(seed, options)
-        flow, layer = scene.flow(0, 1), scene.visible_layer(0)
+        flow, layer = scene.flow(0, 1), scene.instant(0).layer
         ground = scene.layers[0].pose
         ys, xs = np.nonzero(layer > 0)
         if not len(ys):
@@ -98,7 +98,7 @@ def test_exact_flow_aligns_the_pictures(make):
         aligned = cv2.remap(
             scene.image(2), xs + flow[:, :, 0], ys + flow[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        layers = scene.visible_layer(1).astype(np.uint8)
+        layers = scene.instant(1).layer.astype(np.uint8)
         edges = cv2.dilate(layers, np.ones((5, 5))) != cv2.erode(layers, np.ones((5, 5)))
         seen = (cv2.dilate(scene.occluded(1, 2).astype(np.uint8), np.ones((5, 5))) == 0) & ~edges
         difference = np.abs(aligned.astype(int) - scene.image(1)).mean(2)

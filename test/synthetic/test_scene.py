@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.synthetic.random_scene import translation, turn_and_scale
-from moving_object_detector.synthetic.scene import Layer, Scene
+from moving_object_detector.synthetic.scene import Layer, Scene, translation, turn_and_scale
 
 HEIGHT, WIDTH = 40, 60
 
@@ -98,7 +97,7 @@ def test_what_moves_with_the_camera_only_is_not_in_the_mask():
     scene = Scene((ground(lambda time: translation(2 * time, 0)), near), (HEIGHT, WIDTH))
     assert not scene.mask(0).any()
     assert np.allclose(scene.flow(0, 1)[15, 25], (3, 0), atol=1e-5)
-    assert scene.visible_layer(0)[15, 25] == 1
+    assert scene.instant(0).layer[15, 25] == 1
 
 
 def test_an_object_behind_a_standing_thing_is_hidden():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moving_object_detector.synthetic.textures import CANVAS, pooled_texture, random_texture
+from moving_object_detector.synthetic.random_scene import CANVAS, pooled_texture, random_texture
 
 
 def test_a_texture_of_the_pool_is_always_the_same():

@@ -26,7 +26,7 @@ import toys
 
 import moving_object_detector.training.run  # noqa: F401
 from moving_object_detector.common import files
-from moving_object_detector.synthetic.textures import pooled_texture
+from moving_object_detector.synthetic.random_scene import pooled_texture
 from moving_object_detector.training import train
 
 WATCHED = (str(Path(train.__file__).parent), files.__file__)

@@ -9,7 +9,7 @@ from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.synthetic.textures import pooled_texture
+from moving_object_detector.synthetic.random_scene import pooled_texture
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_cache import cached_clips
 from moving_object_detector.training.flow_run import make_stage

@@ -7,7 +7,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import warp
-from moving_object_detector.synthetic.textures import pooled_texture
+from moving_object_detector.synthetic.random_scene import pooled_texture
 from moving_object_detector.training.flow_cache import cached_clips
 from moving_object_detector.training.flow_pairs import VideoFlowPairs, VideoPairOptions
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.synthetic.random_scene import SceneOptions, translation
-from moving_object_detector.synthetic.scene import Layer, Scene
+from moving_object_detector.synthetic.random_scene import SceneOptions
+from moving_object_detector.synthetic.scene import Layer, Scene, translation
 from moving_object_detector.training.pairs import RenderedOptions, RenderedPairs, spoil
 
 OPTIONS = RenderedOptions(size=(32, 64), scene=SceneOptions(size=(64, 128), textures=4))
