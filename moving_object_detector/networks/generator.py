@@ -72,6 +72,15 @@ class Generator(nn.Module):
         self.conv16 = ScaledConv(32, 16)
         self.conv17 = ScaledConv(16, 2)
 
+    def widened(self, flow_channels: int) -> Generator:
+        """Return a copy that takes more channels of flow; the new ones count for nothing yet."""
+        wider = Generator(flow_channels)
+        state = self.state_dict()
+        first = state['conv1.conv.weight']
+        state['conv1.conv.weight'] = functional.pad(first, (0, 0, 0, 0, 0, flow_channels - self.flow_channels))
+        wider.load_state_dict(state)
+        return wider
+
     def logits(self, image: Tensor, flow: Tensor) -> Tensor:
         """Return the two channels before the softmax, already divided by ten.
 

@@ -37,6 +37,7 @@ ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
 FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
 FlowInput = Literal['normalised', 'residual', 'geometric']
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
+FLOW_CHANNELS: Final[Mapping[str, int]] = {'normalised': 2, 'residual': 2, 'geometric': 8}
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
 PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
@@ -139,7 +140,13 @@ def load_network(path: str | os.PathLike[str], expect: str = 'generator') -> tup
 
     """
     state, metadata = load_weights(path, expect)
-    return build_network(expect, state), metadata
+    module = build_network(expect, state)
+    if isinstance(module, Generator) and module.flow_channels != FLOW_CHANNELS[metadata['flow_input']]:
+        raise ModelError(
+            f'{path}: its weights take {module.flow_channels} channels of flow, and its flow_input '
+            f'{metadata["flow_input"]} has {FLOW_CHANNELS[metadata["flow_input"]]}; train or convert it again'
+        )
+    return module, metadata
 
 
 def build_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:

@@ -30,7 +30,7 @@ from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.networks.weights import FlowInput, load_network, save_network
+from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.training.config import (
     DataConfig,
@@ -148,10 +148,13 @@ def ideal_footage(config: TrainConfig) -> Footage:
 def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generator, Inpainter]:
     """Return both players, from the files that the options name or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
-    generator, inpainter = Generator(), Inpainter()
+    generator, inpainter = Generator(FLOW_CHANNELS[config.network.flow_input]), Inpainter()
     if config.start.model:
         path = default_model() if config.start.model == 'default' else Path(config.start.model).expanduser()
-        generator.load_state_dict(load_network(path, 'generator')[0].state_dict())
+        start = cast('Generator', load_network(path, 'generator')[0])
+        if start.flow_channels > generator.flow_channels:
+            raise UserError(f'{path} takes evidence beside the flow: set network.flow_input to geometric')
+        generator.load_state_dict(start.widened(generator.flow_channels).state_dict())
     elif config.rendered.steps or ideal:
         with torch.no_grad():
             generator.conv17.gamma.fill_(SUPERVISED_GAIN)

@@ -10,6 +10,7 @@ import torch
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS, LARGEST, OUT_OF_VIEW, evidence, inconsistency
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.rigid_scene import Camera, contrast, estimate_travel
+from moving_object_detector.networks.generator import Generator
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 
 SIZE = (180, 320)
@@ -93,3 +94,11 @@ def test_the_geometric_input_is_the_residual_with_the_evidence_behind_it() -> No
     assert (more.flow[:, 7] - found.flow[:, 7]).mean() == pytest.approx(np.log(10) / 2, abs=0.01)
     with pytest.raises(ValueError, match='evidence'):
         prepare_flow(flow, 'geometric')
+
+
+def test_a_wider_generator_starts_as_the_narrow_one() -> None:
+    torch.manual_seed(0)
+    narrow = Generator()
+    wide = narrow.widened(2 + EVIDENCE_CHANNELS + 1)
+    image, flow = torch.rand(1, 3, 24, 48) - 0.5, torch.randn(1, 8, 24, 48)
+    assert torch.allclose(wide(image, flow), narrow(image, flow[:, :2]), atol=1e-6)
