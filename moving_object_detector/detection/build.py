@@ -11,7 +11,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import generator_path
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.pair_masks import Stage
+from moving_object_detector.detection.pair_masks import Watch
 from moving_object_detector.engines.base import Engine, MaskEngine, load_checked, usable_cores
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine, mask_precision
@@ -119,7 +119,7 @@ def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) 
     return merge_upsampling(generator) if engine.name == 'openvino' else generator
 
 
-def build_detector(config: DetectorConfig, stage: Stage | None = None, *, cache: EngineCache | None = None) -> Detector:
+def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache: EngineCache | None = None) -> Detector:
     """Load the weights and make the detector that the options describe.
 
     Where OpenVINO runs the networks, PyTorch is set to one thread in this process.

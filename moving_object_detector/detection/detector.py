@@ -11,10 +11,10 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
-from moving_object_detector.detection.load import Setting
-from moving_object_detector.detection.pair_masks import PairMasks, Stage, unwatched
+from moving_object_detector.detection.load import Schedule
+from moving_object_detector.detection.pair_masks import PairMasks, Watch, unwatched
 from moving_object_detector.detection.result import Estimate, Result
-from moving_object_detector.detection.ring import Frame, Ring
+from moving_object_detector.detection.ring import Ring, WindowFrame
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.evidence import evidence
@@ -24,7 +24,7 @@ from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """What happened at a step."""
 
     results: list[Result]
@@ -68,7 +68,7 @@ class Detector:
         size: tuple[int, int],
         flow_input: FlowInput,
         config: DetectorConfig,
-        stage: Stage | None = None,
+        stage: Watch | None = None,
     ) -> None:
         self.flow = flow
         self.engine = engine
@@ -77,30 +77,30 @@ class Detector:
         """(height, width) of its input."""
         self.config = config
         self._flow_input = flow_input
-        self._stage: Stage = stage or unwatched
+        self._stage: Watch = stage or unwatched
         self._masks = PairMasks(engine, flow_input)
-        self._setting = Setting(config.window)
+        self._schedule = Schedule(config.window)
         self._since_inferred: int | None = None
         self._ring = Ring(config.window)
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
 
     @property
-    def setting(self) -> Setting:
+    def schedule(self) -> Schedule:
         """Which neighbours vote, and of which frames masks are computed; from the next frame on.
 
         Raises:
             ValueError: Set to a window that reaches further than the configured one.
 
         """
-        return self._setting
+        return self._schedule
 
-    @setting.setter
-    def setting(self, setting: Setting) -> None:
-        window = setting.window
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        window = schedule.window
         if max(window.past, window.future) * window.stride > self._ring.reach:
-            raise ValueError(f'{setting} reaches further than the {self._ring.reach} frames that are kept')
-        self._setting = setting
+            raise ValueError(f'{schedule} reaches further than the {self._ring.reach} frames that are kept')
+        self._schedule = schedule
 
     def reset(self) -> None:
         """Forget all frames; the next one starts a stream."""
@@ -109,13 +109,13 @@ class Detector:
         self._next_index = 0
         self._since_inferred = None
 
-    def flush(self) -> Outcome:
+    def flush(self) -> StepOutcome:
         """Finish the frames that still wait for later neighbours, with those that exist, and reset."""
         results, missed = self._finish(self._next_index)
         self.reset()
-        return Outcome(results, missed)
+        return StepOutcome(results, missed)
 
-    def step(self, image: NDArray[np.uint8], stamp: int, *, infer: bool = True, tag: object = None) -> Outcome:
+    def step(self, image: NDArray[np.uint8], stamp: int, *, infer: bool = True, tag: object = None) -> StepOutcome:
         """Take the next frame.
 
         A frame that is older than the last one, comes after too long a gap or has another size starts
@@ -126,7 +126,7 @@ class Detector:
             image: (H, W, 3) uint8 RGB, at least 16 x 16; kept by reference for as long as the window needs it.
             stamp: Nanoseconds.
             infer: False only enters the frame into the window as a neighbour of later ones, for a caller
-                that is behind; it gets no result of its own. True leaves that to :attr:`setting`.
+                that is behind; it gets no result of its own. True leaves that to :attr:`schedule`.
             tag: Given back as ``tag`` of the frame's results.
 
         Raises:
@@ -141,8 +141,8 @@ class Detector:
             )
         relation = self._continuity.follow(stamp, image.shape)
         if relation is Step.REPEATS:
-            return Outcome([], relation=relation)
-        before = Outcome([])
+            return StepOutcome([], relation=relation)
+        before = StepOutcome([])
         if relation.starts_anew:
             before = self.flush()
             self._continuity.follow(stamp, image.shape)
@@ -150,16 +150,16 @@ class Detector:
             newest = self._enter(image, stamp, infer and self._is_due(), tag)
         self._since_inferred = 0 if newest.inferred else (self._since_inferred or 0) + 1
         self._ring.push(newest)
-        pairs = self._ring.pairs(newest, self._setting.window) if infer else []
+        pairs = self._ring.pairs(newest, self._schedule.window) if infer else []
         if pairs:
             self._vote(pairs)
-        results, missed = self._finish(newest.index - self._setting.delay)
+        results, missed = self._finish(newest.index - self._schedule.delay)
         if newest.votes:
             results.append(self._result(newest, 'zero_lag'))
-        return Outcome(before.results + results, before.missed + missed, relation, len(pairs), newest.inferred)
+        return StepOutcome(before.results + results, before.missed + missed, relation, len(pairs), newest.inferred)
 
     def _is_due(self) -> bool:
-        return self._since_inferred is None or self._since_inferred + 1 >= self._setting.every
+        return self._since_inferred is None or self._since_inferred + 1 >= self._schedule.every
 
     def _finish(self, last: int) -> tuple[list[Result], int]:
         """Return the refined results of the frames up to index ``last`` that still waited, and how many have none."""
@@ -167,13 +167,13 @@ class Detector:
         results = [self._result(frame, 'refined') for frame in complete if frame.votes]
         return results, len(complete) - len(results)
 
-    def _enter(self, image: NDArray[np.uint8], stamp: int, infer: bool, tag: object) -> Frame:
+    def _enter(self, image: NDArray[np.uint8], stamp: int, infer: bool, tag: object) -> WindowFrame:
         small = network_image(image, self.size, self.engine.device)
-        frame = Frame(self._next_index, stamp, image, small, self.flow.features(image), infer, tag)
+        frame = WindowFrame(self._next_index, stamp, image, small, self.flow.features(image), infer, tag)
         self._next_index += 1
         return frame
 
-    def _vote(self, pairs: list[tuple[Frame, Frame]]) -> None:
+    def _vote(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> None:
         """Compute the mask of each pair (frame, neighbour) and add it to the frame's average."""
         with self._stage('flow'):
             flows = self._flows(pairs).to(self.engine.device)
@@ -184,10 +184,10 @@ class Detector:
             masks = masks * moving[:, None, None]
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
-                if abs(neighbour.index - frame.index) == self._setting.window.stride:
+                if abs(neighbour.index - frame.index) == self._schedule.window.stride:
                     frame.flows[1 if neighbour.index > frame.index else -1] = flow[:2]
 
-    def _flows(self, pairs: list[tuple[Frame, Frame]]) -> Tensor:
+    def _flows(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> Tensor:
         """Return the flow of each pair, (B, 2, h, w); (B, 7, h, w) with evidence for a generator that takes it."""
         ordered = {(frame.index, neighbour.index): (frame, neighbour) for frame, neighbour in pairs}
         if self._flow_input == 'geometric':
@@ -202,10 +202,10 @@ class Detector:
         found = []
         for number, (frame, other) in enumerate(pairs):
             travel = estimate_travel(known[number], frame.contrast, camera)
-            if abs(other.index - frame.index) == self._setting.window.stride:
+            if abs(other.index - frame.index) == self._schedule.window.stride:
                 frame.travels[1 if other.index > frame.index else -1] = travel
             found.append(evidence(known[number], known[place[other.index, frame.index]], travel))
         return torch.cat((flows[: len(pairs)], torch.from_numpy(np.stack(found)).to(flows)), 1)
 
-    def _result(self, frame: Frame, estimate: Estimate) -> Result:
+    def _result(self, frame: WindowFrame, estimate: Estimate) -> Result:
         return Result(frame, estimate, self.config)

@@ -17,23 +17,23 @@ OVERLOAD: Final = 0.95
 LANDING: Final = 0.85
 """Where to go down to."""
 ROOM: Final = 0.75
-"""The next larger setting must be predicted to need no more than this for some time."""
+"""The next larger schedule must be predicted to need no more than this for some time."""
 HOLD: Final = 3.0
-"""Seconds for which there must be room; doubled each time that a larger setting turned out too large."""
+"""Seconds for which there must be room; doubled each time that a larger schedule turned out too large."""
 LONGEST_HOLD: Final = 120.0
 PROVEN: Final = 30.0
-"""Seconds after which a larger setting has proved right."""
+"""Seconds after which a larger schedule has proved right."""
 MOST_SPARE: Final = 8
 """Where fewer masks than images are asked for, one in so many images at least gets one."""
 SETTLED: Final = 5
-"""Masks after which a new setting is judged, by the median of the last :data:`SAMPLES`."""
+"""Masks after which a new schedule is judged, by the median of the last :data:`SAMPLES`."""
 SAMPLES: Final = 9
 _UNSETTLED: Final = 2
 """Masks after a change that are not counted: engines prepare themselves for batches of another length."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class Schedule:
     """A window, and of which frames masks are computed."""
 
     window: WindowConfig
@@ -65,8 +65,8 @@ class Setting:
         return f'window -{self.window.past}..+{self.window.future}, stride {self.window.stride}, {frames}'
 
 
-def settings(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[Setting]:
-    """Return all settings, the best first: a large window counts more than masks of more frames than are asked for.
+def schedules(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[Schedule]:
+    """Return all schedules, the best first: a large window counts more than masks of more frames than are asked for.
 
     Args:
         ceiling: The configured window; smaller ones have fewer neighbours on both sides, at last the one before alone.
@@ -81,11 +81,11 @@ def settings(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[S
     if ceiling.past and ceiling.future:
         sides.append((1, 0))
     windows = [replace(ceiling, past=past, future=future) for past, future in sides]
-    return [Setting(window, every) for window in windows for every in range(1, spare + 1)]
+    return [Schedule(window, every) for window in windows for every in range(1, spare + 1)]
 
 
 class LoadController:
-    """Chooses the setting by what was measured; times are seconds of any steady clock.
+    """Chooses the schedule by what was measured; times are seconds of any steady clock.
 
     What has to be kept up with is the target rate, or the camera's where that is lower. The work is taken to grow with
     the number of pairs: what else there is makes a step down smaller than predicted, and one up cheaper.
@@ -100,14 +100,14 @@ class LoadController:
     def __init__(self, ceiling: WindowConfig, *, zero_lag: bool, target: float) -> None:
         self.target = target
         self.reason = 'the configured window'
-        """Why the setting is what it is."""
+        """Why the schedule is what it is."""
         self.utilisation = 0.0
         """Share of the time that computing needs; above 1 images are skipped."""
         self.overloaded = False
-        """Whether even the smallest setting is too much."""
+        """Whether even the smallest schedule is too much."""
         self._ceiling = ceiling
         self._zero_lag = zero_lag
-        self.setting = settings(ceiling, zero_lag=zero_lag)[0]
+        self.schedule = schedules(ceiling, zero_lag=zero_lag)[0]
         """What to compute from now on."""
         # The mean, since images that come in bunches have no typical interval; short, to notice a camera that slows.
         self._arrivals: deque[float] = deque(maxlen=17)
@@ -115,7 +115,7 @@ class LoadController:
         self._costs: deque[float] = deque(maxlen=SAMPLES)
         self._spent, self._pairs, self._unsettled = 0.0, 0, _UNSETTLED
         self._room_since: float | None = None
-        self._holds: dict[Setting, float] = {}
+        self._holds: dict[Schedule, float] = {}
         self._raised: float | None = None
 
     def arrived(self, moment: float) -> None:
@@ -154,26 +154,26 @@ class LoadController:
         self._pairs += pairs
 
     def decide(self, now: float) -> bool:
-        """Judge the present setting; return whether there is a new one."""
+        """Judge the present schedule; return whether there is a new one."""
         rate = self.rate
         if not rate or len(self._costs) < SETTLED:
             return False
-        steps = settings(self._ceiling, zero_lag=self._zero_lag, spare=self._spare(rate))
-        if self.setting not in steps:
+        steps = schedules(self._ceiling, zero_lag=self._zero_lag, spare=self._spare(rate))
+        if self.schedule not in steps:
             # The camera has become slower, or more masks are asked for.
-            return self._move(replace(self.setting, every=steps[-1].every), 'more masks are asked for', None)
-        self.utilisation = rate * self._work(self.setting)
-        self.overloaded = self.utilisation > OVERLOAD and self.setting == steps[-1]
-        place = steps.index(self.setting)
+            return self._move(replace(self.schedule, every=steps[-1].every), 'more masks are asked for', None)
+        self.utilisation = rate * self._work(self.schedule)
+        self.overloaded = self.utilisation > OVERLOAD and self.schedule == steps[-1]
+        place = steps.index(self.schedule)
         if self.utilisation > OVERLOAD and not self.overloaded:
             if self._raised is not None:
-                self._holds[self.setting] = min(2 * self._holds.get(self.setting, HOLD), LONGEST_HOLD)
+                self._holds[self.schedule] = min(2 * self._holds.get(self.schedule, HOLD), LONGEST_HOLD)
             below = steps[place + 1 :]
             wanted = next((step for step in below if rate * self._work(step) <= LANDING), below[-1])
-            return self._move(wanted, f'the last one needed {self._needs(self.setting, rate)}', None)
+            return self._move(wanted, f'the last one needed {self._needs(self.schedule, rate)}', None)
         if self._raised is not None and now - self._raised >= PROVEN:
             self._raised = None
-            self._holds.pop(self.setting, None)
+            self._holds.pop(self.schedule, None)
         larger = self._larger(steps[:place], rate)
         if larger is None:
             self._room_since = None
@@ -183,29 +183,29 @@ class LoadController:
             return False
         return self._move(larger, f'there is room: expected to need {self._needs(larger, rate)}', now)
 
-    def _larger(self, better: list[Setting], rate: float) -> Setting | None:
-        """Return the best setting for which there is room; of larger windows the next one, for no more is known of."""
-        other = [step.window for step in better if step.window != self.setting.window]
-        within = [step for step in better if step.window in (self.setting.window, *other[-1:])]
+    def _larger(self, better: list[Schedule], rate: float) -> Schedule | None:
+        """Return the best schedule for which there is room; of larger windows the next one, for no more is known of."""
+        other = [step.window for step in better if step.window != self.schedule.window]
+        within = [step for step in better if step.window in (self.schedule.window, *other[-1:])]
         return next((step for step in within if rate * self._work(step) <= ROOM), None)
 
-    def _work(self, setting: Setting) -> float:
+    def _work(self, schedule: Schedule) -> float:
         """Predict the seconds of computing that one image takes, on average."""
-        return median(self._costs) * setting.pairs
+        return median(self._costs) * schedule.pairs
 
-    def _move(self, setting: Setting, reason: str, raised: float | None) -> bool:
-        self.setting, self.reason, self._raised = setting, reason, raised
+    def _move(self, schedule: Schedule, reason: str, raised: float | None) -> bool:
+        self.schedule, self.reason, self._raised = schedule, reason, raised
         self._room_since = None
         self._costs.clear()
         self._spent, self._pairs, self._unsettled = 0.0, 0, _UNSETTLED
         return True
 
-    def _needs(self, setting: Setting, rate: float) -> str:
-        return f'{rate * self._work(setting):.0%} of the time at {rate:.1f} images/s'
+    def _needs(self, schedule: Schedule, rate: float) -> str:
+        return f'{rate * self._work(schedule):.0%} of the time at {rate:.1f} images/s'
 
     def _spare(self, rate: float) -> int:
         # One in so many images nearly makes the target; near the edge the present number may stay, lest it flicker.
         images = rate / self.target
         whole = max(int(images / 0.9), 1)
-        present = self.setting.every
+        present = self.schedule.every
         return min(present if whole < present <= images / 0.8 else whole, MOST_SPARE)

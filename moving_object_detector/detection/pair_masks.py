@@ -15,7 +15,7 @@ from moving_object_detector.engines.experimental_gpu import CudaGraphs
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import FlowInput
 
-Stage = Callable[[str], AbstractContextManager[None]]
+Watch = Callable[[str], AbstractContextManager[None]]
 """Gives the context in which a stage of that name runs; for measuring."""
 
 # The released code's values, kept: they were never tuned on what we score.
@@ -65,7 +65,7 @@ class PairMasks:
         self._compute = partial(_compute, engine, flow_input)
         self._graphs = CudaGraphs(self._compute, engine.device) if engine.capturable else None
 
-    def __call__(self, images: Tensor, flows: Tensor, stage: Stage) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, flows: Tensor, stage: Watch) -> tuple[Tensor, Tensor]:
         """Return the mask of each pair, and how much moves on its own in its flow.
 
         Nothing in here waits for a GPU.
@@ -87,7 +87,7 @@ class PairMasks:
 
 
 def _compute(
-    engine: MaskEngine, flow_input: FlowInput, images: Tensor, flows: Tensor, stage: Stage = unwatched
+    engine: MaskEngine, flow_input: FlowInput, images: Tensor, flows: Tensor, stage: Watch = unwatched
 ) -> tuple[Tensor, Tensor]:
     with stage('generator input'):
         prepared = prepare_flow(flows, flow_input)

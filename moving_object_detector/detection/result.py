@@ -15,7 +15,7 @@ from moving_object_detector.detection.config import DetectorConfig, RefinementCo
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import Region, find_regions
 from moving_object_detector.detection.rigid import RigidTest
-from moving_object_detector.detection.ring import Frame
+from moving_object_detector.detection.ring import WindowFrame
 from moving_object_detector.flow.dis import reduce_flow
 
 Estimate = Literal['zero_lag', 'refined']
@@ -39,7 +39,7 @@ class Result:
     so what nobody reads costs nothing.
     """
 
-    def __init__(self, frame: Frame, estimate: Estimate, config: DetectorConfig) -> None:
+    def __init__(self, frame: WindowFrame, estimate: Estimate, config: DetectorConfig) -> None:
         if frame.total is None:
             raise ValueError(f'frame {frame.index} has no votes')
         self.index = frame.index

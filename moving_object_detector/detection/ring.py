@@ -19,7 +19,7 @@ from moving_object_detector.media.pixels import resize_image
 
 
 @dataclass
-class Frame:
+class WindowFrame:
     """One frame: what was computed from it once, and the running average of its masks."""
 
     index: int
@@ -72,29 +72,29 @@ class Ring:
     def __init__(self, largest: WindowConfig) -> None:
         self.reach = max(largest.past, largest.future) * largest.stride
         """How many frames back the oldest one may be."""
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[WindowFrame] = deque()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[WindowFrame]:
         return iter(self._frames)
 
     def clear(self) -> None:
         """Forget all frames."""
         self._frames.clear()
 
-    def push(self, frame: Frame) -> None:
+    def push(self, frame: WindowFrame) -> None:
         """Add the newest frame and let go of those that it and later ones cannot reach."""
         self._frames.append(frame)
         while self._frames[0].index < frame.index - self.reach:
             self._frames.popleft()
 
-    def at(self, index: int) -> Frame | None:
+    def at(self, index: int) -> WindowFrame | None:
         """Return the frame with this index, or None when it is no longer or not yet there."""
         if not self._frames:
             return None
         position = index - self._frames[0].index
         return self._frames[position] if 0 <= position < len(self._frames) else None
 
-    def pairs(self, newest: Frame, window: WindowConfig) -> list[tuple[Frame, Frame]]:
+    def pairs(self, newest: WindowFrame, window: WindowConfig) -> list[tuple[WindowFrame, WindowFrame]]:
         """Return the pairs (frame that is voted on, neighbour) that the newest frame brings, each seen only once.
 
         Args:
@@ -107,7 +107,7 @@ class Ring:
         votes_now = [(newest, other) for other in backward if other and newest.inferred]
         return votes_now + [(other, newest) for other in forward if other and other.inferred and not other.finished]
 
-    def finish(self, last: int) -> list[Frame]:
+    def finish(self, last: int) -> list[WindowFrame]:
         """Close the votes on all frames up to index ``last``; return those that were still open, oldest first."""
         closed = [frame for frame in self._frames if frame.index <= last and not frame.finished]
         for frame in closed:

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from moving_object_detector.detection.load import LoadController, Setting
+from moving_object_detector.detection.load import LoadController, Schedule
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import kind
 
@@ -45,7 +45,7 @@ class Adaptation:
         if self._config.estimate == 'zero_lag':
             return 0
         controller = self._controller
-        return (Setting(self._config.window) if controller is None else controller.setting).delay
+        return (Schedule(self._config.window) if controller is None else controller.schedule).delay
 
     def report(self) -> dict[str, str]:
         """Return setting, reason and figures as texts for a diagnostic status; none while the load is not adapted."""
@@ -53,7 +53,7 @@ class Adaptation:
         if controller is None:
             return {}
         return {
-            'load setting': str(controller.setting),
+            'load setting': str(controller.schedule),
             'load reason': controller.reason,
             'target rate hz': f'{controller.target:.2f}',
             'camera rate hz': f'{controller.rate:.2f}',
@@ -68,7 +68,7 @@ class Adaptation:
             return ''
         return (
             f'load.target_rate {controller.target:g} Hz cannot be kept even at the smallest setting '
-            f'({controller.setting}); lower the rate or size of the images, flow.height and flow.width, or height and '
+            f'({controller.schedule}); lower the rate or size of the images, flow.height and flow.width, or height and '
             'width'
         )
 
@@ -86,11 +86,11 @@ class Adaptation:
         target = config.load.target_rate
         if not target:
             if self._controller is not None:
-                self._controller, self._detector.setting = None, Setting(config.window)
+                self._controller, self._detector.schedule = None, Schedule(config.window)
         elif self._controller is None or not same_kind:
             zero_lag = config.estimate == 'zero_lag'
             self._controller = LoadController(config.window, zero_lag=zero_lag, target=target)
-            self._detector.setting = self._controller.setting
+            self._detector.schedule = self._controller.schedule
         else:
             self._controller.target = target
 
@@ -106,5 +106,5 @@ class Adaptation:
             return
         controller.worked(seconds, pairs, inferred=inferred)
         if controller.decide(time.monotonic()):
-            self._detector.setting = controller.setting
-            log.info('load: %s; %s', controller.setting, controller.reason, extra=kind('load'))
+            self._detector.schedule = controller.schedule
+            log.info('load: %s; %s', controller.schedule, controller.reason, extra=kind('load'))

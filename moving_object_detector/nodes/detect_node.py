@@ -12,7 +12,7 @@ from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool, Trigger
 
 from moving_object_detector.common.errors import foreign
-from moving_object_detector.detection.load import Setting
+from moving_object_detector.detection.load import Schedule
 from moving_object_detector.nodes.camera import Camera
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import kind
@@ -165,7 +165,7 @@ class DetectNode(ManagedNode):
     def _on_status(self) -> None:
         level, message = self._judge()
         config, pipeline, camera = self._settings.config, self._pipeline, self._camera
-        delay = Setting(config.window).delay if pipeline is None else pipeline.load.delay
+        delay = Schedule(config.window).delay if pipeline is None else pipeline.load.delay
         values = {
             'state': self.state,
             'engine': self._engine,

@@ -26,7 +26,7 @@ from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.status import Statistics
 
 if TYPE_CHECKING:
-    from moving_object_detector.detection.detector import Detector, Outcome
+    from moving_object_detector.detection.detector import Detector, StepOutcome
     from moving_object_detector.detection.result import Result
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Pipeline:
             elif wanted:
                 self._statistics.count('skipped')
 
-    def _step(self, arrival: Arrival, infer: bool) -> Outcome | None:
+    def _step(self, arrival: Arrival, infer: bool) -> StepOutcome | None:
         """Run one image through the detector; None for an image that is not used."""
         message = arrival.message
         encoding = foreign(message.encoding if hasattr(message, 'encoding') else message.format)
@@ -237,7 +237,7 @@ class Pipeline:
         log.warning('%s', trouble, extra=kind('encoding'))
         return trouble
 
-    def _publish(self, outcome: Outcome) -> None:
+    def _publish(self, outcome: StepOutcome) -> None:
         self._statistics.count('missed', outcome.missed)
         for result in outcome.results:
             if result.estimate == self._config.estimate and self._send(result):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.continuity import Step
-from moving_object_detector.detection.detector import Detector, Outcome
+from moving_object_detector.detection.detector import Detector, StepOutcome
 from moving_object_detector.detection.result import NotFiniteError, Result
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
@@ -205,15 +205,15 @@ def test_a_repeated_stamp_is_ignored(make_detector: Make, clip: Images) -> None:
     twice = []
     for n, image in enumerate(clip[:4]):
         twice += detector.step(image, n * STEP).results
-        assert detector.step(clip[9], n * STEP) == Outcome([], relation=Step.REPEATS)
+        assert detector.step(clip[9], n * STEP) == StepOutcome([], relation=Step.REPEATS)
     twice += detector.flush().results
     assert all(np.array_equal(a.average, b.average) for a, b in zip(once, twice, strict=True))
 
 
 def test_one_frame_alone_gives_nothing(make_detector: Make, clip: Images) -> None:
     detector = make_detector(config_of(5, 5))
-    assert detector.step(clip[0], 0) == Outcome([], inferred=True)
-    assert detector.flush() == Outcome([], missed=1)
+    assert detector.step(clip[0], 0) == StepOutcome([], inferred=True)
+    assert detector.flush() == StepOutcome([], missed=1)
 
 
 def test_a_frame_whose_only_neighbour_was_skipped_is_counted(make_detector: Make, clip: Images) -> None:

@@ -10,30 +10,30 @@ import numpy as np
 import pytest
 
 from moving_object_detector.detection.config import WindowConfig
-from moving_object_detector.detection.load import HOLD, OVERLOAD, ROOM, SAMPLES, LoadController, Setting, settings
+from moving_object_detector.detection.load import HOLD, OVERLOAD, ROOM, SAMPLES, LoadController, Schedule, schedules
 
 FIVE = WindowConfig(5, 5, 1)
 
 
-def text(steps: list[Setting]) -> list[str]:
+def text(steps: list[Schedule]) -> list[str]:
     """Write a setting as past, future, frames for each mask."""
     return [f'{step.window.past}{step.window.future}/{step.every}' for step in steps]
 
 
 def test_the_settings_of_refined_results() -> None:
-    assert text(settings(FIVE, zero_lag=False)) == ['55/1', '44/1', '33/1', '22/1', '11/1', '10/1']
-    assert text(settings(WindowConfig(3, 1, 2), zero_lag=False)) == ['31/1', '21/1', '11/1', '10/1']
-    assert {step.window.stride for step in settings(WindowConfig(3, 1, 2), zero_lag=False)} == {2}
-    assert text(settings(WindowConfig(2, 0, 1), zero_lag=False)) == ['20/1', '10/1']
-    assert text(settings(WindowConfig(0, 2, 1), zero_lag=False)) == ['02/1', '01/1']
+    assert text(schedules(FIVE, zero_lag=False)) == ['55/1', '44/1', '33/1', '22/1', '11/1', '10/1']
+    assert text(schedules(WindowConfig(3, 1, 2), zero_lag=False)) == ['31/1', '21/1', '11/1', '10/1']
+    assert {step.window.stride for step in schedules(WindowConfig(3, 1, 2), zero_lag=False)} == {2}
+    assert text(schedules(WindowConfig(2, 0, 1), zero_lag=False)) == ['20/1', '10/1']
+    assert text(schedules(WindowConfig(0, 2, 1), zero_lag=False)) == ['02/1', '01/1']
 
 
 def test_the_settings_of_zero_lag_results_have_no_later_neighbours() -> None:
-    assert text(settings(WindowConfig(3, 5, 1), zero_lag=True)) == ['30/1', '20/1', '10/1']
+    assert text(schedules(WindowConfig(3, 5, 1), zero_lag=True)) == ['30/1', '20/1', '10/1']
 
 
 def test_where_fewer_masks_than_images_are_asked_for_the_window_comes_before_their_number() -> None:
-    found = text(settings(WindowConfig(2, 2, 1), zero_lag=False, spare=3))
+    found = text(schedules(WindowConfig(2, 2, 1), zero_lag=False, spare=3))
     assert found == ['22/1', '22/2', '22/3', '11/1', '11/2', '11/3', '10/1', '10/2', '10/3']
 
 
@@ -66,12 +66,12 @@ class Hand:
         for _ in range(count):
             self.now += self.period
             self.controller.arrived(self.now)
-            place = self.index % self.controller.setting.every
-            pairs = self.controller.setting.batches[place]
+            place = self.index % self.controller.schedule.every
+            pairs = self.controller.schedule.batches[place]
             self.controller.worked(pairs * pair, pairs, inferred=place == 0)
             self.index += 1
             if self.controller.decide(self.now):
-                changes += text([self.controller.setting])
+                changes += text([self.controller.schedule])
                 self.index = 0
         return changes
 
@@ -123,7 +123,7 @@ def test_a_larger_setting_that_fails_is_tried_ever_more_rarely() -> None:
     hand = Hand(target=10, period=0.1, ceiling=WindowConfig(2, 2, 1))
     ups = []
     for frame in range(6000):
-        dear = hand.controller.setting.window.past == 2
+        dear = hand.controller.schedule.window.past == 2
         ups += [frame for change in hand.frames(1, pair=0.05 if dear else 0.01) if change == '22/1']
     gaps = np.diff(ups)
     assert 1 < len(ups) < 12
@@ -188,7 +188,7 @@ class Machine:
     seed: int = 0
     load: float = 1.0
     """Factor on all costs: others use the machine."""
-    changes: list[tuple[float, Setting]] = field(default_factory=list)
+    changes: list[tuple[float, Schedule]] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     masks: list[float] = field(default_factory=list)
@@ -220,10 +220,10 @@ class Machine:
         return spent
 
     def _step(self, arrival: float, *, newest: bool) -> None:
-        setting, window, begin = self.controller.setting, self.controller.setting.window, self.now
+        schedule, window, begin = self.controller.schedule, self.controller.schedule.window, self.now
         self.index += 1
         self._spend(self.enter)
-        inferred = newest and self.index - self.last >= setting.every
+        inferred = newest and self.index - self.last >= schedule.every
         there = dict(self.entered)
         pairs = 0
         if inferred:
@@ -240,16 +240,16 @@ class Machine:
             self.masks.append(self.now)
         self.controller.worked(self.now - begin, pairs, inferred=inferred)
         if self.controller.decide(self.now):
-            self.changes.append((self.now, self.controller.setting))
+            self.changes.append((self.now, self.controller.schedule))
 
-    def true_load(self, setting: Setting) -> float:
+    def true_load(self, schedule: Schedule) -> float:
         """Return the share of the time that a setting needs in truth."""
-        batches = sum(self.fixed + pairs * self.pair for pairs in setting.batches if pairs)
-        return self.rate * self.load * (self.enter + (batches + self.result) / setting.every)
+        batches = sum(self.fixed + pairs * self.pair for pairs in schedule.batches if pairs)
+        return self.rate * self.load * (self.enter + (batches + self.result) / schedule.every)
 
-    def steps(self) -> list[Setting]:
+    def steps(self) -> list[Schedule]:
         spare = max(1, min(8, int(self.rate / self.target / 0.9)))
-        return settings(self.ceiling, zero_lag=self.zero_lag, spare=spare)
+        return schedules(self.ceiling, zero_lag=self.zero_lag, spare=spare)
 
 
 def random_machine(seed: int) -> Machine:
@@ -274,7 +274,7 @@ def test_it_settles_where_the_next_larger_setting_would_not_surely_fit(seed: int
     machine = random_machine(seed)
     largest = machine.load * (machine.enter + machine.fixed + 10 * machine.pair + machine.result)
     machine.run(max(120, 60 * largest))
-    settled = machine.controller.setting
+    settled = machine.controller.schedule
     steps = machine.steps()
     where = steps.index(settled)
     assert machine.true_load(settled) < OVERLOAD * 1.1 or settled == steps[-1]
@@ -286,7 +286,7 @@ def test_it_settles_where_the_next_larger_setting_would_not_surely_fit(seed: int
     machine.run(120)
     assert len(machine.changes) - before <= 3
     assert len(machine.changes) <= 20
-    if machine.true_load(machine.controller.setting) < 1:
+    if machine.true_load(machine.controller.schedule) < 1:
         # A frame waits for the one under way, then for those that came meanwhile to be entered.
         recent = machine.latencies[-200:]
         waiting = 2 + 1.4 * largest * machine.rate
@@ -301,7 +301,7 @@ def test_an_overload_that_comes_and_goes() -> None:
     machine.load = 4.0
     began = machine.now
     machine.run(30)
-    down = [setting for _, setting in machine.changes]
+    down = [schedule for _, schedule in machine.changes]
     assert machine.changes[0][0] - began < 2  # within twenty frames of 0.1 s
     assert text(down)[-1] == '10/1'  # one pair: (1 + 1.8 + 3) x 4 of 33 ms, 70 %
     assert machine.changes[-1][0] - began < 15
@@ -311,7 +311,7 @@ def test_an_overload_that_comes_and_goes() -> None:
     machine.load = 1.0
     ended = machine.now
     machine.run(30)
-    assert machine.controller.setting == Setting(FIVE)
+    assert machine.controller.schedule == Schedule(FIVE)
     assert machine.changes[-1][0] - ended < 25
     assert len(machine.changes) <= len(down) + 6
 
@@ -338,4 +338,4 @@ def test_the_target_is_met_where_it_can_be() -> None:
     machine.run(20)
     assert len(machine.masks) / 20 >= 0.9 * 10
     # With a result and three images' 6 ms, eight pairs take 98 ms of 100, six take 80.
-    assert text([machine.controller.setting]) == ['33/3']
+    assert text([machine.controller.schedule]) == ['33/3']

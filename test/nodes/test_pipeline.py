@@ -13,7 +13,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from std_msgs.msg import Header
 
 from moving_object_detector.common.options import with_values
-from moving_object_detector.detection.detector import Outcome
+from moving_object_detector.detection.detector import StepOutcome
 from moving_object_detector.detection.result import NotFiniteError
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import bridged
@@ -38,11 +38,11 @@ class Detector:
         self.images.append(image)
         if stamp in self.fails:
             raise RuntimeError(f'CUDA error at {stamp}')
-        return Outcome([SimpleNamespace(estimate='refined', tag=tag)], inferred=infer)
+        return StepOutcome([SimpleNamespace(estimate='refined', tag=tag)], inferred=infer)
 
     def flush(self):
         self.flushes += 1
-        return Outcome([])
+        return StepOutcome([])
 
     def reset(self):
         self.resets += 1
