@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from rclpy.clock import Clock, ClockType
@@ -16,8 +17,9 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
-from moving_object_detector.common.errors import foreign
+from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
 from moving_object_detector.nodes.qos import (
     checked_overrides,
@@ -78,6 +80,7 @@ class Camera:
         node: Who subscribes.
         config: Transport, reliability and time-out.
         receive: Called with each message.
+        unreadable: Called with the reason for each message that cannot be deserialised.
         fell_silent: Called once when no image has come for ``input.timeout`` seconds.
         moved: Called with the topic's full name when another one is subscribed to.
 
@@ -91,6 +94,7 @@ class Camera:
         node: Node,
         config: NodeConfig,
         receive: Callable[[Any], None],
+        unreadable: Callable[[str], None],
         fell_silent: Callable[[], None],
         moved: Callable[[str], None],
     ) -> None:
@@ -98,6 +102,7 @@ class Camera:
         self._config = config
         self._base = str(node.resolve_topic_name('image'))
         self._receive = receive
+        self._unreadable = unreadable
         self._fell_silent = fell_silent
         self._moved = moved
         self._last = time.monotonic()
@@ -192,7 +197,7 @@ class Camera:
                 self._node,
                 _CLASSES[source.kind],
                 source.topic,
-                self._on_message,
+                partial(self._on_message, source.kind),
                 image_qos(policy),
                 options,
                 lost=self._on_lost,
@@ -211,14 +216,19 @@ class Camera:
 
     # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
 
-    def _on_message(self, message: Any) -> None:
+    def _on_message(self, kind: str, data: bytes) -> None:
         with self._lock:
             if self._subscription is not None:
-                self._take(message)
+                self._take(kind, data)
 
-    def _take(self, message: Any) -> None:
+    def _take(self, kind: str, data: bytes) -> None:
         self._last = time.monotonic()
         self.received += 1
+        try:
+            message = read_message(kind, data)
+        except ImageError as error:
+            self._unreadable(str(error))
+            return
         self._bytes = len(message.data)
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         if self._stamp and 0 < stamp - self._stamp < _CUT:

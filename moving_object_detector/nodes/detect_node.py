@@ -87,7 +87,9 @@ class DetectNode(ManagedNode):
 
     def activate(self) -> None:
         """Subscribe to the images."""
-        self._camera = Camera(self, self._settings.config, self._on_image, self._on_silence, self._on_topic)
+        self._camera = Camera(
+            self, self._settings.config, self._on_image, self._on_unreadable, self._on_silence, self._on_topic
+        )
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
             log.warning('%s is for no topic of this node; its topics are %s', foreign(name), ', '.join(topics))
@@ -124,6 +126,11 @@ class DetectNode(ManagedNode):
         pipeline = self._pipeline
         if pipeline is not None and self._enabled:
             pipeline.receive(message)
+
+    def _on_unreadable(self, reason: str) -> None:
+        pipeline = self._pipeline
+        if pipeline is not None and self._enabled:
+            pipeline.refuse(reason)
 
     # Of the node and not of the pipeline: rclpy keeps a destroyed subscription for a while, with its callbacks.
     def _on_silence(self) -> None:
@@ -174,6 +181,7 @@ class DetectNode(ManagedNode):
             'window delay frames': str(delay),
             **(pipeline.load.report() if pipeline is not None else {}),
             **self._statistics.report(time.monotonic()),
+            'frames waiting': str(0 if pipeline is None else pipeline.waiting),
         }
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics(self.get_fully_qualified_name(), level, message, values, stamp))

@@ -7,10 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from moving_object_detector.common.errors import foreign
 from moving_object_detector.common.files import PACKAGE
+
+LONGEST_INTERVAL: Final = 300.0
+"""Seconds after which a trouble that lasts is said again."""
 
 
 def kind(name: str, seconds: float = 5.0, *, counted: bool = True) -> dict[str, object]:
@@ -18,21 +22,31 @@ def kind(name: str, seconds: float = 5.0, *, counted: bool = True) -> dict[str, 
 
     Args:
         name: Of the kind; there must be few.
-        seconds: Between two of them.
+        seconds: Between the first two; twice as long between the next ones, up to :data:`LONGEST_INTERVAL`, until
+            none has come for so many seconds.
         counted: Whether to add how many were held back since the last one.
 
     """
     return {'kind': (name, seconds, counted)}
 
 
+@dataclass
+class _Said:
+    """When one of a kind was said last and may be said again, when the last one came, and how many were held back."""
+
+    interval: float
+    again: float
+    came: float
+    held_back: int = 0
+
+
 class Throttle(logging.Filter):
-    """Lets records with a :func:`kind` pass once in their interval."""
+    """Lets records with a :func:`kind` pass once in an interval, which doubles as long as they keep coming."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
-        self._last: dict[str, float] = {}
-        self._held_back: dict[str, int] = {}
+        self._kinds: dict[str, _Said] = {}
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -42,11 +56,15 @@ class Throttle(logging.Filter):
         name, seconds, counted = record.kind
         with self._lock:
             now = self._now()
-            if name in self._last and now - self._last[name] < seconds:
-                self._held_back[name] = self._held_back.get(name, 0) + 1
+            said = self._kinds.get(name)
+            if said is None or now - said.came > seconds:
+                interval, held_back = seconds, said.held_back if said else 0
+            elif now < said.again:
+                said.came, said.held_back = now, said.held_back + 1
                 return False
-            self._last[name] = now
-            held_back = self._held_back.pop(name, 0)
+            else:
+                interval, held_back = min(2 * said.interval, LONGEST_INTERVAL), said.held_back
+            self._kinds[name] = _Said(interval, now + interval, now)
         if held_back and counted:
             record.msg, record.args = f'{record.getMessage()} (and {held_back} more like it)', ()
         return True

@@ -41,6 +41,7 @@ class Mailbox:
         self._max_bytes = max_bytes
         self._items: deque[Arrival | Command] = deque()
         self._images = 0
+        self._taken = 0
         self._bytes = 0
         self._closed = False
         self._condition = threading.Condition()
@@ -49,6 +50,11 @@ class Mailbox:
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
         return self._closed
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait or were taken out last, whose taker has not come back."""
+        return self._images + self._taken
 
     def put(self, image: Arrival) -> int:
         """Add an image; return how many older ones were dropped for it."""
@@ -99,6 +105,7 @@ class Mailbox:
 
         """
         with self._condition:
+            self._taken = 0
             self._condition.wait_for(lambda: self._closed or self._items)
             if self._closed:
                 return None
@@ -112,4 +119,5 @@ class Mailbox:
                     self._bytes -= len(item.message.data)
                 else:
                     command = item
+            self._taken = len(images)
             return images, command

@@ -11,9 +11,12 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.media.pixels import SampleScale
 
@@ -22,6 +25,28 @@ BRIDGED: Final = {
     'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
 }  # fmt: skip
 """Encodings of which cv_bridge makes the same RGB as our table, with the bytes of a pixel."""
+
+
+_TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
+"""Definitions of messages; an image has been the same in every ROS 2."""
+
+
+def read_message(kind: str, data: bytes) -> Any:
+    """Return what a message in CDR holds, with the fields that ``kind`` has in ROS; arrays are views of ``data``.
+
+    By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead.
+
+    Raises:
+        ImageError: It cannot be deserialised.
+
+    """
+    try:
+        return _TYPES.deserialize_cdr(memoryview(data), kind)
+    except SerdeError as error:
+        raise ImageError(
+            f'message of {len(data)} bytes that does not deserialise ({foreign(error)}); is it published from other '
+            f'definitions than those of {kind} here?'
+        ) from error
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNodeMixin, LifecyclePublisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
@@ -92,12 +93,14 @@ class Outputs:
 
         Args:
             result: The detector's.
-            header: std_msgs/Header of the result's own image.
+            header: Of the result's own image, with the fields of std_msgs/Header.
 
         """
         listened_to = [output for output in self._outputs if output.publisher.get_subscription_count()]
+        stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
+        own = Header(stamp=stamp, frame_id=header.frame_id)
         # All of them before the first goes out: one that cannot be made leaves none half said.
-        messages = [output.message(result, header) for output in listened_to]
+        messages = [output.message(result, own) for output in listened_to]
         for output, message in zip(listened_to, messages, strict=True):
             output.publisher.publish(message)
         return bool(listened_to)

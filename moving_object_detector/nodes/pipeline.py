@@ -94,6 +94,16 @@ class Pipeline:
                 extra=kind('dropped'),
             )
 
+    @property
+    def waiting(self) -> int:
+        """Images that have come and are not worked off."""
+        return self._mailbox.waiting
+
+    def refuse(self, reason: str) -> None:
+        """Take note of an image of which nothing can be read."""
+        self._statistics.count('received')
+        self._ignore('invalid', 'unreadable', reason)
+
     def configure(self, config: NodeConfig) -> None:
         """Use the options of ``config`` that can change at run time, from the next image on."""
         self._mailbox.command(partial(self._configure, config))

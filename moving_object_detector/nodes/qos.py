@@ -44,14 +44,14 @@ def subscribe_with_events(
     node: Node,
     message: type,
     topic: str,
-    receive: Callable[[Any], None],
+    receive: Callable[[bytes], None],
     qos: QoSProfile,
     overriding: Any,
     *,
     lost: Callable[[Any], None],
     mismatch: Callable[[Any], None],
 ) -> Subscription:
-    """Subscribe, and hear what the middleware says of lost messages and of publishers that do not match, if it can."""
+    """Subscribe to messages in CDR, and hear what the middleware says of lost ones and of publishers, if it can."""
     try:
         from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
     except ImportError:  # Humble
@@ -62,10 +62,10 @@ def subscribe_with_events(
     events = SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=mismatch)
     try:
         return node.create_subscription(
-            message, topic, receive, qos, qos_overriding_options=overriding, event_callbacks=events
+            message, topic, receive, qos, raw=True, qos_overriding_options=overriding, event_callbacks=events
         )
     except UnsupportedEventTypeError:
-        return node.create_subscription(message, topic, receive, qos, qos_overriding_options=overriding)
+        return node.create_subscription(message, topic, receive, qos, raw=True, qos_overriding_options=overriding)
 
 
 class QosError(UserError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
-from detect_bench import LOSSLESS, header, scene, stamp_of
+from detect_bench import LOSSLESS, Bench, header, scene, stamp_of
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
@@ -71,10 +72,23 @@ class Good:
         detect.stamp = FIRST
         # A mask comes only when the node knows of the subscription.
         detect.wait(lambda: detect.masks, 'mask', meanwhile=lambda: detect.send(encoding=self._encoding))
-        detect.afresh(quiet=3.0)
-        first = detect.stamp
-        # One more, without which the last mask would wait. Each goes when the one before is computed, else that would
-        # be skipped; what is left of the images above may come late, but it has other stamps.
+        for _ in range(5):
+            detect.afresh(quiet=1.0)
+            before = detect.counts()
+            masks = self._show(detect.stamp)
+            detect.wait_idle()
+            after = detect.counts()
+            came = {name: after[name] - before[name] for name in after if after[name] > before[name]}
+            # Else something else came late, and frames of the clip were computed together with it.
+            if came == {'received': CLIP + 1, 'processed': CLIP + 1, 'published': CLIP}:
+                return masks
+            print('once more, since the node counted', came)
+        pytest.fail(f'the clip was never alone: {came}; {detect.status}')
+
+    def _show(self, first):
+        """Send the clip, each frame when the one before is computed, else that would be skipped."""
+        detect = self._detect
+        # One more, without which the last mask would wait.
         for index in range(CLIP + 1):
             done = len(detect.timings)
             detect.send(encoding=self._encoding)
@@ -248,9 +262,11 @@ def test_messages_that_do_not_deserialise(start_detect, expected, seconds):
         return bytes(data)
 
     bombard(detect, detect.publisher(), make, seconds)
-    masks = good.masks()
-    assert masks == expected
-    assert detect.counts()['failed'] == 0
+    check(detect, good.masks(), expected)
+    # What cannot be deserialised is counted and said, though not as often as it comes.
+    counts, said = detect.counts(), [line for line in detect.lines if 'deserialise' in line]
+    assert counts['invalid'] > 0
+    assert 1 <= len(said) <= 10
     detect.end()
 
 
@@ -343,12 +359,18 @@ class Storm:
         return self._detect.set(**{name.replace('.', '__'): value for name, (value, _) in options.items()})
 
 
-@pytest.mark.parametrize('shutdowns', [False, True])
-def test_a_storm_of_requests(start_detect, expected, effort, shutdowns):
-    for seed in range(int(2 * effort)):
-        rng = random.Random(seed)
-        detect = start(start_detect)
+def one_storm(ros_environment, expected, seed, *, shutdowns):
+    """Let a storm rage over a new node, bring it back and hold its masks to those of a fresh one."""
+    rng = random.Random(seed)
+    with ExitStack() as running:
+
+        def begin(*arguments):
+            return running.enter_context(Bench(ros_environment, *arguments))
+
+        detect = start(begin)
         detect.wait_state('active')
+        # While the node is inactive nobody would subscribe.
+        detect.publisher()
         storm = Storm(detect, rng, shutdowns=shutdowns)
         deadline = time.monotonic() + STORM
         while time.monotonic() < deadline and not storm.ended:
@@ -357,11 +379,21 @@ def test_a_storm_of_requests(start_detect, expected, effort, shutdowns):
             detect.wait_state('finalized')
             detect.end()
             assert detect.process.returncode == 0
-            detect = start(start_detect)
+            detect = start(begin)
         else:
             storm.restore()
-        masks = Good(detect).masks()
-        assert len(masks) == CLIP
-        check(detect, masks, expected)
-        print(f'seed {seed}: {len(storm.done)} steps, the end {storm.done[-5:]}')
+        check(detect, Good(detect).masks(), expected)
+        print(f'seed {seed}: {len(storm.done)} steps, the end {storm.done[-5:]}', flush=True)
         detect.end()
+
+
+@pytest.mark.parametrize('shutdowns', [False, True])
+def test_a_storm_of_requests(ros_environment, expected, effort, shutdowns):
+    found = []
+    for seed in range(int(2 * effort)):
+        try:
+            one_storm(ros_environment, expected, seed, shutdowns=shutdowns)
+        except (AssertionError, pytest.fail.Exception) as error:  # noqa: PERF203 - one finding does not end the search
+            print(f'seed {seed}: {error}', flush=True)
+            found.append(f'seed {seed}: {error}')
+    assert not found, '\n'.join(found)

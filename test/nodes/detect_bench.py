@@ -272,12 +272,18 @@ class Bench:
     def afresh(self, quiet=0.2):
         """Forget all frames, here and in the node; ``quiet`` is longer after images that nobody waited for."""
         assert self.call(Trigger, f'{self.name}/reset').success
+        if quiet > 0.2:
+            self.wait_idle()
         self.wait(lambda: self._quiet(quiet), 'quiet')
         self.index = 0
         self.stamp += 100 * 10**9
         self.sent.clear()
         self.masks.clear()
         self.timings.clear()
+
+    def wait_idle(self):
+        """Wait for a status that was sent from now on in which the node has worked off all that came."""
+        self.wait_status(lambda _, values: values['frames waiting'] == '0', 'nothing that waits')
 
     def _quiet(self, seconds):
         before = len(self.masks), len(self.timings)

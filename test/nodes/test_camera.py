@@ -32,7 +32,7 @@ class Graph:
         self._running = running
         self._executors = []
         self.source = self._node('source')
-        self.got = []
+        self.got, self.unreadable = [], []
 
     def _node(self, name, *arguments):
         context = rclpy.Context()
@@ -54,7 +54,7 @@ class Graph:
         node = self._node('subscriber', '-r', f'image:={remap}', *arguments)
         values = {'input.timeout': 0.1, **{name.replace('__', '.'): value for name, value in options.items()}}
         config = with_values(NodeConfig(), values)
-        camera = Camera(node, config, self.got.append, lambda: None, lambda topic: None)
+        camera = Camera(node, config, self.got.append, self.unreadable.append, lambda: None, lambda topic: None)
         self._running.callback(camera.destroy)
         return camera
 

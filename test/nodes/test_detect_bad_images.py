@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from detect_bench import HEIGHT, LOSSLESS, WIDTH, header, scene, stamp_of
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from moving_object_detector.media.codecs import encode_jpeg
@@ -67,6 +68,23 @@ BAD_IMAGES = {
     'step zero': (image(step=0), r'step is 0, but a row'),
     'largest numbers': (image(height=2**32 - 1, width=2**32 - 1, step=2**32 - 1), r'size 4294967295x4294967295 is too'),
 }  # fmt: skip
+
+
+def test_what_does_not_deserialise_is_counted_and_said(detect):
+    """It reaches no callback: the middleware takes it and gives nothing."""
+    detect.afresh()
+    detect.show(2)
+    before, start = detect.counts(), len(detect.lines)
+    whole = bytes(serialize_message(detect.message(stamp=7)))
+    for wrong in (whole[:-5], whole[:40], whole[:4], b'\x07\x07' + whole[2:]):
+        detect.publisher().publish(wrong)
+    detect.wait_line('image ignored: message of .*deserialise.*definitions', start)
+    detect.wait_counts(received=before['received'] + 4, invalid=before['invalid'] + 4, failed=before['failed'])
+    assert 'deserialise' in detect.status.message
+    assert detect.status.level == DiagnosticStatus.WARN
+    detect.wait_status(lambda message, _: message == 'detecting', 'detecting', meanwhile=detect.send)
+    detect.check_masks()
+    detect.afresh(quiet=1.5)
 
 
 @pytest.mark.parametrize('case', BAD_IMAGES)

@@ -101,4 +101,13 @@ def test_a_reminder_does_not_count(said):
     for second in range(21):
         clock[0] = float(second)
         logger.warning('no image for %d s', second, extra=kind('silence', 10.0, counted=False))
-    assert lines == ['no image for 0 s', 'no image for 10 s', 'no image for 20 s']
+    assert lines == ['no image for 0 s', 'no image for 10 s']
+
+
+def test_the_interval_doubles_while_it_goes_on_and_starts_anew_after_a_pause(said):
+    logger, lines, clock = said
+    moments = [*range(2000), *range(2011, 2030)]
+    for clock[0] in map(float, moments):
+        logger.warning('%d', clock[0], extra=kind('silence', 10.0, counted=False))
+    # 10, 20, ... 160 seconds apart, then five minutes; at 2011 nothing had come for more than ten seconds.
+    assert [int(line) for line in lines] == [0, 10, 30, 70, 150, 310, 610, 910, 1210, 1510, 1810, 2011, 2021]
