@@ -81,15 +81,18 @@ def test_loaded_network_computes_the_same(tmp_path: Path) -> None:
 
 def test_a_generator_of_more_flow_channels_is_known_by_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    generator = Generator(7).eval()
-    assert sum(parameter.numel() for parameter in generator.parameters()) == 1_451_062 + 5 * 32 * 5 * 5
-    save_network(generator, tmp_path / 'a.safetensors', METADATA)
+    generator = Generator(8).eval()
+    assert sum(parameter.numel() for parameter in generator.parameters()) == 1_451_062 + 6 * 32 * 5 * 5
+    save_network(generator, tmp_path / 'a.safetensors', {**METADATA, 'flow_input': 'geometric'})
     loaded, _ = load_network(tmp_path / 'a.safetensors')
     assert isinstance(loaded, Generator)
-    assert loaded.flow_channels == 7
-    image, flow = torch.rand(1, 3, 8, 12) - 0.5, torch.randn(1, 7, 8, 12)
+    assert loaded.flow_channels == 8
+    image, flow = torch.rand(1, 3, 8, 12) - 0.5, torch.randn(1, 8, 8, 12)
     with torch.no_grad():
         assert torch.equal(loaded(image, flow), generator(image, flow))
+    save_network(generator, tmp_path / 'b.safetensors', METADATA)
+    with pytest.raises(ModelError, match='8 channels'):
+        load_network(tmp_path / 'b.safetensors')
 
 
 @pytest.mark.parametrize('channels', [0, 1, 1000])

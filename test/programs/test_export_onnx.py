@@ -80,17 +80,17 @@ def test_the_files_compute_masks_and_flow_without_this_package(weights, tmp_path
 
 
 @needs_onnx
-def test_a_generator_with_seven_channels_of_flow(tmp_path, capsys):
+def test_a_generator_with_evidence_behind_the_flow(tmp_path, capsys):
     import onnxruntime
 
     torch.manual_seed(5)
-    generator = Generator(7).eval()
-    metadata = {'flow_input': 'residual', 'flow_backend': 'raft_small', 'height': '32', 'width': '64'}
-    save_network(generator, tmp_path / 'seven.safetensors', metadata)
-    assert main([str(tmp_path), '--set', f'model={tmp_path}/seven.safetensors']) == 0
+    generator = Generator(8).eval()
+    metadata = {'flow_input': 'geometric', 'flow_backend': 'raft_small', 'height': '32', 'width': '64'}
+    save_network(generator, tmp_path / 'eight.safetensors', metadata)
+    assert main([str(tmp_path), '--set', f'model={tmp_path}/eight.safetensors']) == 0
     session = onnxruntime.InferenceSession(tmp_path / 'generator.onnx')
-    assert session.get_modelmeta().custom_metadata_map['flow_channels'] == '7'
-    image, flow = torch.rand(3, 3, 32, 64) - 0.5, torch.randn(3, 7, 32, 64)
+    assert session.get_modelmeta().custom_metadata_map['flow_channels'] == '8'
+    image, flow = torch.rand(3, 3, 32, 64) - 0.5, torch.randn(3, 8, 32, 64)
     (mask,) = session.run(['mask'], {'image': image.numpy(), 'flow': flow.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(mask, generator(image, flow).numpy(), atol=1e-4)
