@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         sys.stdout.write(''.join(f'{case.name}\n' for case in cases))
         return 0
     started, load = time.monotonic(), os.getloadavg()[0]
-    images = clip(arguments.input, arguments.frames)
+    images = clip(arguments.input, arguments.frames, tuple(arguments.levels))
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, 'images.npy'), images)
         cases, notes = _with_flow_weights(cases, Path(folder, 'random.safetensors'))
@@ -147,14 +147,14 @@ def random_pwcnet() -> PWCNet:
     return network
 
 
-def clip(source: str, count: int) -> NDArray[np.uint8]:
+def clip(source: str, count: int, levels: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
     """Return the first frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
     if source:
         from itertools import islice
 
         from moving_object_detector.media.sources import open_source
 
-        return np.stack([frame.image for frame in islice(iter(open_source(source)), count)])
+        return np.stack([frame.image for frame in islice(iter(open_source(source, levels=levels)), count)])
     from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
     scene = clip_scene(7, SceneOptions(size=(480, 640), objects=(1, 2)))

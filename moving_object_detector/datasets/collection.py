@@ -12,6 +12,7 @@ from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.datasets.layouts import ClipFiles, clip_of_images, read_davis, read_fbms, read_segtrack
 from moving_object_detector.media.bags import bag_files, is_bag, is_bag_folder
 from moving_object_detector.media.frames import natural_key
+from moving_object_detector.media.pixels import AUTOMATIC, Levels
 from moving_object_detector.media.sources import list_images, open_source
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.webm', '.wmv'})
@@ -111,7 +112,9 @@ def roots_of(text: str) -> list[str]:
     return [root.strip() for root in text.split(',') if root.strip()]
 
 
-def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None) -> list[ClipFiles]:
+def find_clips(
+    roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
+) -> list[ClipFiles]:
     """Find all clips.
 
     Args:
@@ -121,6 +124,7 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: 
         split: Of the data sets that have splits: ``train``, ``val``, ``trainval``.
         topic: Image topic of bags that have several.
         fps: Frames per second in place of the footage's own timing.
+        levels: Black and white of 16-bit images.
 
     Returns:
         The clips in the order of the roots; where names repeat, the later ones end in ``-2`` and so on. Videos
@@ -148,6 +152,5 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: 
         seen.add(name)
         if name != clip.name:
             logging.getLogger(__name__).info('%s is there twice; the later one is called %s', clip.name, name)
-        source = clip.source if fps is None else partial(clip.source, fps=fps)
-        unique.append(replace(clip, name=name, source=source))
+        unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps, levels=levels)))
     return unique

@@ -22,6 +22,7 @@ from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder
 from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
 from moving_object_detector.media.messages import decode_mask, is_jpeg
+from moving_object_detector.media.pixels import AUTOMATIC, Levels
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 from moving_object_detector.synthetic.flight_path import MOTIONS
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
@@ -170,7 +171,9 @@ def _by_number(annotations: Sequence[Annotation | None], index: int) -> Annotati
     return annotations[index] if index < len(annotations) else None
 
 
-def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = ()) -> Clip:
+def bag_clip(
+    path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = (), levels: Levels = AUTOMATIC
+) -> Clip:
     """Open a bag and look through it once: all stamps and all masks, no image but the first.
 
     The topics are raw or compressed; that of the images may be empty where there is one besides the others. Of the
@@ -193,7 +196,7 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
     return Clip(
         name=path.name if path.is_dir() else path.stem,
         frame_count=len(stamps),
-        open=partial(BagSource, path, topic=images.topic),
+        open=partial(BagSource, path, topic=images.topic, levels=levels),
         truth=partial(_by_number, found),
         path=path,
         files=tuple(bag_files(path)),
@@ -209,7 +212,8 @@ def _open_bags(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[s
     if not root.exists() or not paths:
         raise UserError(f'{root}: no bag here; give a rosbag2 folder, an .mcap, .db3 or .bag file, or a folder of such')
     besides = [] if options.predictions else [options.predicted_topic]
-    return _those_that_open(partial(bag_clip, path, options.bag_topic, options.mask_topic, besides) for path in paths)
+    topics = (options.bag_topic, options.mask_topic, besides)
+    return _those_that_open(partial(bag_clip, path, *topics, (options.black, options.white)) for path in paths)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -243,7 +247,8 @@ def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, comp
 def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
     # A split of what has none is a mistake.
     where = f'{root}@{options.split}' if options.split else str(root)
-    clips = find_clips([where], 'val', options.bag_topic or None, fps=options.fps or None)
+    levels = (options.black, options.white)
+    clips = find_clips([where], 'val', options.bag_topic or None, options.fps or None, levels)
     truth = {clip.name: clip.annotations for clip in clips}
     if options.masks:
         truth |= clip_annotations({clip.name: clip.files for clip in clips}, Path(options.masks).expanduser())

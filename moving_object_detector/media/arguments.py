@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 TOPIC: Final = 'camera/image_raw'
 """Of images, where none is named."""
+BLACK: Final = 'Level of 16-bit images shown as black; see white.'
+WHITE: Final = 'Level of 16-bit images shown as white; where it is not above black, the first image gives both.'
+"""What the options of these names mean, of the node and of programs."""
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -31,6 +34,11 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         type=positive_float,
         help="frames per second in place of the input's own timing (a folder has none: 24)",
     )
+    add_levels(parser)
+
+
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """Add ``--levels``, a pair of numbers."""
     parser.add_argument(
         '--levels',
         type=int,

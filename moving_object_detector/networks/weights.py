@@ -1,8 +1,8 @@
 """Model files: safetensors with string metadata, which cannot hold code.
 
-Metadata that every file has: ``format`` (the version of this format), ``architecture``
-(:data:`ARCHITECTURES`). Generators and inpainters also have ``flow_input`` (:data:`FLOW_INPUTS`, how their
-flow is prepared), ``flow_backend`` (what computed the flow they were trained on) and ``height`` and ``width``
+Metadata that every file has: ``format`` (2: with a checksum; 1, of others and of earlier versions: without),
+``architecture`` (:data:`ARCHITECTURES`). Generators and inpainters also have ``flow_input`` (:data:`FLOW_INPUTS`,
+how their flow is prepared), ``flow_backend`` (what computed the flow they were trained on) and ``height`` and ``width``
 (of the input they were trained at, in pixels). Any other text may be added.
 """
 
@@ -27,7 +27,9 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 
-FORMAT: Final = '1'
+FORMAT: Final = '2'
+_WITHOUT_CHECKSUM: Final = '1'
+"""Format of files of others, and of earlier versions: with no checksum, or with one that is checked all the same."""
 ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'generator': Generator,
     'inpainter': Inpainter,
@@ -45,7 +47,7 @@ FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_FLOW_CHANNELS: Final = 32
 MOST_PIXELS: Final = {'height': 2048, 'width': 4096}
 CHECKSUM: Final = 'sha256'
-"""In the metadata of files that this version writes: of metadata and tensors."""
+"""In the metadata of files of this format, which must have it: of metadata and tensors."""
 _NAMED_TENSORS: Final = 3
 
 
@@ -213,7 +215,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f'{path}: is not a whole safetensors file ({foreign(error, 200)}); copy or download it again, '
             f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
-    if checksum and weights_hash(state, metadata) != checksum:
+    if (checksum or metadata['format'] == FORMAT) and weights_hash(state, metadata) != checksum:
         raise ModelError(f'{path}: is damaged, this is not what was saved; copy it again from its source')
     return state, metadata
 
@@ -242,7 +244,7 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
         raise ModelError(
             f'{path}: has no metadata of this project; import it with: {CONVERT} {path} OUTPUT.safetensors'
         )
-    if metadata['format'] != FORMAT:
+    if metadata['format'] not in {FORMAT, _WITHOUT_CHECKSUM}:
         found = foreign(metadata['format'])
         raise ModelError(f'{path}: has format {found}, and this version reads {FORMAT}; update moving_object_detector')
     if metadata['architecture'] not in ARCHITECTURES:

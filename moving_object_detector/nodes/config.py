@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from moving_object_detector.common.options import Option, option, options_of
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig
+from moving_object_detector.media.arguments import BLACK, WHITE
 from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE
 
 _TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
@@ -29,13 +30,8 @@ class InputConfig:
     max_side: int = option(
         LARGEST_SIDE, 'Longest side of an image that is accepted, pixels.', low=SMALLEST_SIDE, high=65536
     )
-    black: int = option(0, 'Level of 16-bit images shown as black; see white.', low=0, high=65535)
-    white: int = option(
-        0,
-        'Level of 16-bit images shown as white; where it is not above black, the first image gives both.',
-        low=0,
-        high=65535,
-    )
+    black: int = option(0, BLACK, low=0, high=65535)
+    white: int = option(0, WHITE, low=0, high=65535)
 
 
 @dataclass(frozen=True)

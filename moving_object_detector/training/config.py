@@ -9,6 +9,7 @@ from typing import Final
 from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.common.options import option
 from moving_object_detector.detection.config import FlowConfig
+from moving_object_detector.media.arguments import BLACK, WHITE
 
 FLOW_MULTIPLE: Final = 64
 """Of the sides of PWC-Net's images."""
@@ -25,6 +26,8 @@ class FootageConfig:
     )
     split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
     topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
+    black: int = option(0, BLACK, low=0, high=65535)
+    white: int = option(0, WHITE, low=0, high=65535)
 
 
 @dataclass(frozen=True)

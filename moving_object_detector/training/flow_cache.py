@@ -30,6 +30,7 @@ from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.media.frames import prefetch
+from moving_object_detector.media.pixels import AUTOMATIC
 from moving_object_detector.training.clip_flow import CHUNK, Streams, clip_flows
 
 FORMAT: Final = 3
@@ -200,7 +201,9 @@ def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
     """Return a hash of what the clip's cache depends on, 16 hexadecimal digits."""
     if not clip.files:
         raise UserError(f'{clip.name}: no file was found to read; is it a complete recording?')
-    total = hashlib.blake2b(json.dumps({**settings, 'topic': clip.topic}, sort_keys=True).encode(), digest_size=8)
+    levels = clip.source.keywords.get('levels', AUTOMATIC)
+    depends = {**settings, 'topic': clip.topic} | ({} if levels == AUTOMATIC else {'levels': levels})
+    total = hashlib.blake2b(json.dumps(depends, sort_keys=True).encode(), digest_size=8)
     for path in clip.files:
         content = hashlib.blake2b()
         try:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import default_model, file_hash, write_atomically
 from moving_object_detector.datasets.collection import find_clips, roots_of
+from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
@@ -34,6 +35,7 @@ from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, lo
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.training.config import (
     DataConfig,
+    FootageConfig,
     GameConfig,
     InpainterConfig,
     RenderedConfig,
@@ -110,12 +112,18 @@ def footage_of(clips: Sequence[CachedClip]) -> Footage:
     return Footage(lengths, {'clips': [clip.folder.name for clip in clips]}, partial(CachedPairs, clips), clips)
 
 
+def clips_of(data: FootageConfig) -> list[ClipFiles]:
+    """Return the clips of the footage that the options name."""
+    levels = (data.black, data.white)
+    return find_clips(roots_of(data.root), data.split, data.topic or None, levels=levels)
+
+
 def open_clips(data: DataConfig | VideoConfig, flow: FlowConfig, out: Path, setup: Setup) -> list[CachedClip]:
     """Find footage and compute its flow, or what is missing of it; none where no footage is given."""
     if not data.root:
         return []
     return cached_clips(
-        find_clips(roots_of(data.root), data.split, data.topic or None),
+        clips_of(data),
         Path(data.cache).expanduser() if data.cache else out / 'flow_cache',
         create_flow(flow, setup.device),
         flow_fingerprint(flow),
@@ -135,7 +143,7 @@ def ideal_footage(config: TrainConfig) -> Footage:
     """Read annotated frames, whose flow is one constant inside and another outside of the mask; raises UserError."""
     if not config.data.root:
         raise UserError('--ideal needs annotated footage; give data.root=PATH of a data set')
-    clips = find_clips(roots_of(config.data.root), config.data.split, config.data.topic or None)
+    clips = clips_of(config.data)
     frames = annotated_frames(clips, (config.network.height, config.network.width))
     return Footage(
         {clip.name: sum(frame.clip == number for frame in frames) for number, clip in enumerate(clips)},

@@ -142,10 +142,7 @@ def test_damaged_models(tmp_path):
         except ModelError as error:
             outcomes['refused' if str(error).isprintable() else 'refused in a bad sentence'] += 1
             continue
-        # Any other text may stand in the metadata: a checksum under another name is one.
-        same = found.items() >= metadata.items() and all(
-            torch.equal(tensor, weights[name]) for name, tensor in state.items()
-        )
+        same = found == metadata and all(torch.equal(tensor, weights[name]) for name, tensor in state.items())
         outcomes['harmless' if same else 'taken for good'] += 1
     tell('damage to models', outcomes)
     assert set(outcomes) <= {'refused', 'harmless'}

@@ -25,7 +25,8 @@ from moving_object_detector.networks.weights import load_network, load_weights, 
 
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = {'flow_input': 'residual', 'flow_backend': 'dis-medium', 'height': '96', 'width': '192'}
-FULL = {**METADATA, 'format': '1', 'architecture': 'generator'}
+FULL = {**METADATA, 'format': '2', 'architecture': 'generator'}
+FOREIGN = {**FULL, 'format': '1'}
 
 
 class Bomb:
@@ -57,7 +58,7 @@ def test_round_trip(network: type[nn.Module], architecture: str, metadata: Mappi
     saved = network()
     path = tmp_path / 'new folder' / 'model.safetensors'
     save_network(saved, path, {**metadata, 'seed': '3', 'licence': 'Müller & Söhne'})
-    expected = {**metadata, 'seed': '3', 'licence': 'Müller & Söhne', 'format': '1', 'architecture': architecture}
+    expected = {**metadata, 'seed': '3', 'licence': 'Müller & Söhne', 'format': '2', 'architecture': architecture}
     assert load_weights(path, architecture)[1] == expected
     loaded, found = load_network(path, architecture)
     assert found == expected
@@ -299,7 +300,7 @@ def test_wrong_tensors(change: Callable[[dict[str, Tensor]], None], message: str
     state = generator_state()
     change(state)
     path = tmp_path / 'g.safetensors'
-    save_file(state, path, FULL)
+    save_file(state, path, FOREIGN)
     with pytest.raises(ModelError, match=message) as caught:
         load_weights(path)
     assert str(caught.value).startswith(f'{path}: ')
@@ -308,7 +309,7 @@ def test_wrong_tensors(change: Callable[[dict[str, Tensor]], None], message: str
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'format': '2'}, 'has format 2, and this version reads 1; update moving_object_detector'),
+        ({'format': '3'}, 'has format 3, and this version reads 2; update moving_object_detector'),
         ({'format': None}, 'no metadata of this project.*convert_weights'),
         ({'architecture': None}, 'no metadata of this project.*convert_weights'),
         (
@@ -341,6 +342,16 @@ def test_safetensors_of_somebody_else(tmp_path: Path) -> None:
     save_file(generator_state(), path)
     with pytest.raises(ModelError, match='has no metadata of this project'):
         load_weights(path)
+
+
+def test_a_file_of_ours_must_have_its_checksum_and_one_of_others_need_not(tmp_path: Path) -> None:
+    path = tmp_path / 'g.safetensors'
+    save_network(Generator(), path, METADATA)
+    path.write_bytes(path.read_bytes().replace(b'"sha256"', b'"sha257"'))
+    with pytest.raises(ModelError, match='damaged'):
+        load_weights(path)
+    save_file(generator_state(), path, FOREIGN)
+    load_weights(path)
 
 
 def test_file_is_plain_safetensors(tmp_path: Path) -> None:
@@ -388,6 +399,6 @@ def test_tensors_of_a_kind_that_is_no_float(kind: str, tmp_path: Path) -> None:
     state = generator_state()
     state['conv4.beta'] = state['conv4.beta'].to(getattr(torch, kind))
     path = tmp_path / 'g.safetensors'
-    path.write_bytes(save(state, FULL))
+    path.write_bytes(save(state, FOREIGN))
     with pytest.raises(ModelError, match=rf'conv4\.beta holds torch\.{kind}'):
         load_weights(path)

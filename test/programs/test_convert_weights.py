@@ -155,7 +155,7 @@ def test_pwcnet(
     assert main([str(source), str(output)]) == 0
     assert capsys.readouterr().out == f'{output}: pwcnet, 9,374,340 parameters, 128 tensors\n'
     state, metadata = load_weights(output, 'pwcnet')
-    assert metadata == {'architecture': 'pwcnet', 'format': '1', 'source': 'pwc_net.pth.tar'}
+    assert metadata == {'architecture': 'pwcnet', 'format': '2', 'source': 'pwc_net.pth.tar'}
     assert all(torch.equal(state[name], tensor) for name, tensor in pwcnet_state.items())
 
 
@@ -169,7 +169,7 @@ def test_raft_small(options: list[str], prefix: str, tmp_path: Path, capsys: pyt
     assert main([str(source), str(output), *options]) == 0
     assert capsys.readouterr().out == f'{output}: raft_small, 990,162 parameters, 106 tensors\n'
     state, metadata = load_weights(output, 'raft_small')
-    assert metadata == {'architecture': 'raft_small', 'format': '1', 'source': 'raft-small.pth'}
+    assert metadata == {'architecture': 'raft_small', 'format': '2', 'source': 'raft-small.pth'}
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 
 
@@ -369,7 +369,7 @@ class TestTensorFlow:
         state, metadata = load_weights(output, 'generator')
         assert metadata == {
             'architecture': 'generator',
-            'format': '1',
+            'format': '2',
             'flow_input': 'normalised',
             'flow_backend': 'pwcnet',
             'height': '192',
