@@ -269,3 +269,27 @@ def clip_scene(seed: int, options: SceneOptions) -> Scene:
         return _object(rng, middle, SheetCamera(centre), own, margin=(0.3, 0.27))
 
     return _assemble(rng, options, SheetCamera(centre, path), make_object)
+
+
+def followed_scene(seed: int | tuple[int, ...], options: SceneOptions | None = None) -> Scene:
+    """Make a scene whose camera follows its objects: they hardly move in the image, the ground does, what is near more.
+
+    So what moves on its own goes along the camera's course, as real cameras mostly show it, and only its smaller motion
+    tells it from what stands.
+    """
+    options = options or SceneOptions()
+    rng = np.random.default_rng(seed)
+    height, width = options.size
+    pace = width * float(np.exp(rng.uniform(np.log(0.003), np.log(0.02))))
+    course = float(rng.choice((0.0, np.pi))) + float(rng.normal(0, 0.25 if rng.random() < 0.7 else 1.5))
+    x, y = Drift(pace * np.cos(course), 0.3 * pace, 0.4), Drift(pace * np.sin(course), 0.3 * pace, 0.3)
+    path = Trajectory(x, y, Drift.random(rng, 0.003, 0.004), Drift.random(rng, 0.004, 0.002))
+
+    def make_object() -> list[Layer]:
+        heading = float(rng.uniform(0, 2 * np.pi)) if rng.random() < 0.5 else course
+        left, up = (float(rng.uniform(-0.25, 0.25)) * pace for _ in range(2))
+        shift = Drift(left * np.cos(heading)), Drift(up * np.sin(heading))
+        own = Trajectory(*shift, Drift.random(rng, 0.004, 0.01), Drift.random(rng, 0.004, 0.0))
+        return _object(rng, options, SheetCamera((width / 2, height / 2)), own, margin=(0.2, 0.2))
+
+    return _assemble(rng, options, SheetCamera((width / 2, height / 2), path), make_object)

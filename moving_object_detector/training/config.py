@@ -65,6 +65,7 @@ class RenderedConfig:
     average: float = option(0.995, 'Decay of the moving average of the weights.', low=0, high=0.999999)
     flights: float = option(0.0, 'Share of pairs that are flights over things that stand up.', low=0, high=1)
     still_flights: float = option(0.33, 'Share of flights in which nothing moves on its own.', low=0, high=1)
+    followed: float = option(0.0, 'Share of the other pairs whose camera follows what moves.', low=0, high=1)
 
 
 @dataclass(frozen=True)

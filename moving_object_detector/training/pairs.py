@@ -27,7 +27,7 @@ from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.upload import centred, network_image
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
-from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
+from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.augment import (
     crop_resize,
     crop_resize_flow,
@@ -135,6 +135,8 @@ class RenderedOptions:
     """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
     still_flights: float = 1 / 3
     """Share of flights in which nothing moves on its own."""
+    followed: float = 0.0
+    """Share of the other pairs whose camera follows its objects past things that stand up to as far again as near."""
     evidence: bool = False
     """Whether flow has evidence behind it, (7, H, W)."""
 
@@ -198,9 +200,14 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
         options = self._options
-        empty = rng.random() < options.empty_share
-        scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
-        time, target = self._times(rng, 20)
+        if options.followed and rng.random() < options.followed:
+            near = float(rng.choice((0.15, 0.5, 1.0)))
+            scene = followed_scene(key, replace(options.scene, standing=(0, 4), parallax=near, objects=(1, 2)))
+            time, target = self._times(rng, 4)
+        else:
+            empty = rng.random() < options.empty_share
+            scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
+            time, target = self._times(rng, 20)
         noise_seed = int(rng.integers(2**31))
         first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
         second = spoil(scene.image(target), np.random.default_rng((noise_seed, 1)))

@@ -202,6 +202,7 @@ def make_stages(
             largest_gap=config.data.largest_gap,
             flights=config.rendered.flights,
             still_flights=config.rendered.still_flights,
+            followed=config.rendered.followed,
             evidence=flow_input == 'geometric',
         ),
         partial(create_flow, config.flow, torch.device('cpu')),

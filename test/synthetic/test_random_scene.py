@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene, random_scene
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene, followed_scene, random_scene
 
 SMALL = SceneOptions(size=(64, 112), textures=4)
 HASH = """
@@ -150,3 +150,13 @@ def test_speeds_scale_with_the_width():
 def test_negative_seeds_are_refused():
     with pytest.raises(ValueError, match='non-negative'):
         random_scene(-1, SMALL)
+
+
+def test_a_camera_that_follows_sees_the_ground_pass_and_its_object_stay():
+    slower = []
+    for seed in range(6):
+        scene = followed_scene((5, seed), SceneOptions(size=(128, 256), standing=(0, 0), objects=(1, 1)))
+        mask = scene.mask(2.0)
+        speed = np.hypot(*np.moveaxis(scene.flow(2.0, 3.0), 2, 0))
+        slower.append(np.median(speed[mask]) / np.median(speed[~mask]))
+    assert np.median(slower) < 0.5

@@ -149,3 +149,14 @@ def test_pairs_that_were_used_can_be_sent_to_another_process():
     pairs = RenderedPairs(4, OPTIONS)
     item = pairs[2]
     assert same(pickle.loads(pickle.dumps(pairs))[2], item)
+
+
+def test_pairs_with_evidence_show_the_same_flow_and_followed_scenes_are_others():
+    plain, more = RenderedPairs(3, OPTIONS), RenderedPairs(3, replace(OPTIONS, evidence=True))
+    for k in range(3):
+        assert more[k][1].shape == (7, *OPTIONS.size)
+        assert torch.equal(plain[k][0], more[k][0])
+        assert torch.equal(plain[k][1], more[k][1][:2])
+    followed = RenderedPairs(3, replace(OPTIONS, followed=1.0))
+    assert not torch.equal(plain[0][0], followed[0][0])
+    assert followed[0][2].any()
