@@ -26,6 +26,7 @@ from moving_object_detector.detection.rigid import RigidTest
 from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.messages import decode_image, encode_image
@@ -114,6 +115,9 @@ class NaivePipeline:
 
     def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray[np.float32]:
         flow = self._between(image, neighbour)
+        if self._flow_input == 'geometric':
+            there, back = (one[0].cpu().numpy() for one in (flow, self._between(neighbour, image)))
+            flow = torch.from_numpy(with_evidence(image, there, back))[None].to(self._device)
         prepared = prepare_flow(flow, self._flow_input)
         mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
         moves = float(prepared.motion[0]) >= self._config.gate.min_motion

@@ -30,7 +30,7 @@ def samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]
     from moving_object_detector.training.pairs import RenderedOptions, RenderedPairs
 
     for size in SIZES:
-        pairs = RenderedPairs(SEED, RenderedOptions(size=size, image_dropout=0.0))
+        pairs = RenderedPairs(SEED, RenderedOptions(size=size, image_dropout=0.0, evidence=flow_input == 'geometric'))
         for start in range(0, count, BATCH):
             items = [pairs[index] for index in range(start, min(start + BATCH, count))]
             flow = prepare_flow(torch.stack([item[1] for item in items]), flow_input).flow

@@ -80,6 +80,26 @@ def test_with_pwcnet(images, tmp_path):
     assert any(0.01 < (mask > 0).mean() < 0.99 for mask in masks)
 
 
+@pytest.mark.parametrize('window', [(2, 1, 1), (1, 0, 2), (1, 1, 1)])
+def test_with_evidence_behind_the_flow(images, tmp_path, window):
+    torch.manual_seed(5)
+    generator = Generator(8)
+    with torch.no_grad():
+        generator.conv17.gamma.fill_(30.0)
+    about = {'flow_input': 'geometric', 'flow_backend': 'dis-fast', 'height': '48', 'width': '96'}
+    save_network(generator, tmp_path / 'generator.safetensors', about)
+    past, future, stride = window
+    values = f'window.past={past}', f'window.future={future}', f'window.stride={stride}', 'gate.min_motion=0.0'
+    options = config(f'model={tmp_path / "generator.safetensors"}', *values, 'refinement.method=none')
+    expected = refined_masks(options, images)
+    pipeline = NaivePipeline(options)
+    complete = range(0 if future else stride, len(images))
+    masks = [pipeline.mask(images, index) for index in complete]
+    assert len(masks) == len(expected)
+    assert all(overlap(a, b) > 0.99 for a, b in zip(expected, masks, strict=True))
+    assert any(0.01 < (mask > 0).mean() < 0.99 for mask in masks)
+
+
 def test_both_tasks_turn_the_same_messages_into_the_same_masks(images):
     options = config('window.past=2', 'window.future=1', 'refinement.method=none', 'gate.min_motion=0.0')
     ours, naive = (task(options, images[:4]) for task in (FrameTask, NaiveTask))
