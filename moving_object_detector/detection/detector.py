@@ -34,7 +34,9 @@ class StepOutcome(NamedTuple):
     relation: Step = Step.CONTINUES
     """The frame's to the one before it."""
     pairs: int = 0
-    """How many masks were computed."""
+    """How many votes it brought."""
+    masks: int = 0
+    """How many masks were computed for them: fewer where nothing moves."""
     inferred: bool = False
     """Whether this frame is one of those that get a result."""
 
@@ -151,12 +153,13 @@ class Detector:
         self._since_inferred = 0 if newest.inferred else (self._since_inferred or 0) + 1
         self._ring.push(newest)
         pairs = self._ring.pairs(newest, self._schedule.window) if infer else []
-        if pairs:
-            self._vote(pairs)
+        masks = self._vote(pairs) if pairs else 0
         results, missed = self._finish(newest.index - self._schedule.delay)
         if newest.votes:
             results.append(self._result(newest, 'zero_lag'))
-        return StepOutcome(before.results + results, before.missed + missed, relation, len(pairs), newest.inferred)
+        return StepOutcome(
+            before.results + results, before.missed + missed, relation, len(pairs), masks, newest.inferred
+        )
 
     def _is_due(self) -> bool:
         return self._since_inferred is None or self._since_inferred + 1 >= self._schedule.every
@@ -173,19 +176,18 @@ class Detector:
         self._next_index += 1
         return frame
 
-    def _vote(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> None:
-        """Compute the mask of each pair (frame, neighbour) and add it to the frame's average."""
+    def _vote(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> int:
+        """Add the mask of each pair (frame, neighbour) to the frame's average; return how many had to be computed."""
         with self._stage('flow'):
             flows = self._flows(pairs).to(self.engine.device)
         images = torch.stack([frame.network_image for frame, _ in pairs])
-        masks, motions = self._masks(images, flows, self._stage)
+        masks, motions, computed = self._masks(images, flows, self.config.gate.min_motion, self._stage)
         with self._stage('vote'):
-            moving = motions >= self.config.gate.min_motion
-            masks = masks * moving[:, None, None]
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
                 if abs(neighbour.index - frame.index) == self._schedule.window.stride:
                     frame.flows[1 if neighbour.index > frame.index else -1] = flow[:2]
+        return computed
 
     def _flows(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> Tensor:
         """Return the flow of each pair, (B, 2, h, w); (B, 7, h, w) with evidence for a generator that takes it."""

@@ -113,7 +113,8 @@ class LoadController:
         self._arrivals: deque[float] = deque(maxlen=17)
         self._lock = threading.Lock()
         self._costs: deque[float] = deque(maxlen=SAMPLES)
-        self._spent, self._pairs, self._unsettled = 0.0, 0, _UNSETTLED
+        self._full: deque[float] = deque(maxlen=SAMPLES)
+        self._spent, self._pairs, self._masks, self._unsettled = 0.0, 0, 0, _UNSETTLED
         self._room_since: float | None = None
         self._holds: dict[Schedule, float] = {}
         self._raised: float | None = None
@@ -136,22 +137,32 @@ class LoadController:
             span = self._arrivals[-1] - self._arrivals[0] if count else 0.0
         return (count - 1) / span if count > SETTLED and span > 0 else 0.0
 
-    def worked(self, seconds: float, pairs: int, *, inferred: bool) -> None:
-        """Take note of what an image took, from decoding to publishing.
+    def worked(self, seconds: float, pairs: int, masks: int, *, inferred: bool) -> None:
+        """Take note of what an image took.
+
+        Where nothing moves, pairs have no masks and are cheap, until something does: they count as what pairs with
+        masks cost last.
 
         Args:
             seconds: Time.
             pairs: How many it brought.
+            masks: How many masks were computed for them.
             inferred: Whether it gets a mask: what comes up to the next one that does is its cost too.
 
         """
         if inferred:
             if self._pairs and not self._unsettled:
-                self._costs.append(self._spent / self._pairs)
+                cost = self._spent / self._pairs
+                if self._masks == self._pairs:
+                    self._full.append(cost)
+                elif self._full:
+                    cost = max(cost, median(self._full))
+                self._costs.append(cost)
             self._unsettled = max(self._unsettled - 1, 0)
-            self._spent, self._pairs = 0.0, 0
+            self._spent, self._pairs, self._masks = 0.0, 0, 0
         self._spent += seconds
         self._pairs += pairs
+        self._masks += masks
 
     def decide(self, now: float) -> bool:
         """Judge the present schedule; return whether there is a new one."""
@@ -197,7 +208,7 @@ class LoadController:
         self.schedule, self.reason, self._raised = schedule, reason, raised
         self._room_since = None
         self._costs.clear()
-        self._spent, self._pairs, self._unsettled = 0.0, 0, _UNSETTLED
+        self._spent, self._pairs, self._masks, self._unsettled = 0.0, 0, 0, _UNSETTLED
         return True
 
     def _needs(self, schedule: Schedule, rate: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,17 @@ def resolve_polarity(masks: Tensor) -> Tensor:
     return torch.where((covered > BORDER_SHARE)[:, None, None, None], 1 - masks, masks)
 
 
+class GatedMasks(NamedTuple):
+    """The masks of a batch of pairs."""
+
+    masks: Tensor
+    """(B, h, w) in [0, 1], with the object inside; zeros where nothing moves."""
+    motion: Tensor
+    """(B,), how much moves on its own, thousandths of the image width."""
+    computed: int
+    """How many of them the generator computed."""
+
+
 class PairMasks:
     """Computes the masks of a batch of pairs; as one CUDA graph where the engine allows it.
 
@@ -65,32 +76,42 @@ class PairMasks:
         self._compute = partial(_compute, engine, flow_input)
         self._graphs = CudaGraphs(self._compute, engine.device) if engine.capturable else None
 
-    def __call__(self, images: Tensor, flows: Tensor, stage: Watch) -> tuple[Tensor, Tensor]:
-        """Return the mask of each pair, and how much moves on its own in its flow.
-
-        Nothing in here waits for a GPU.
+    def __call__(self, images: Tensor, flows: Tensor, least: float, stage: Watch) -> GatedMasks:
+        """Compute masks; on a CPU without those of pairs in which nothing moves, on a GPU without waiting for it.
 
         Args:
             images: (B, 3, h, w), of the frames that are voted on, RGB in [-0.5, 0.5].
-            flows: (B, 2, h, w), from these frames to their neighbours, pixels.
+            flows: (B, C, h, w), from these frames to their neighbours, pixels, and evidence where the weights take it.
+            least: Motion below which nothing moves.
             stage: Called around ``generator input`` and ``generator``; around the latter alone where all is one graph.
-
-        Returns:
-            (B, h, w) in [0, 1], with the object inside; and (B,), thousandths of the image width.
 
         """
         if self._graphs is None:
-            return self._compute(images, flows, stage)
-        with stage('generator'):
-            masks, motion = self._graphs(images, flows)
-            return masks, motion
+            masks, motion = self._compute(images, flows, least, stage)
+        else:
+            with stage('generator'):
+                masks, motion = self._graphs(images, flows)
+        # Not >=: motion that is not a number must not pass for none.
+        moving = ~(motion < least)
+        computed = int(moving.sum()) if masks.device.type == 'cpu' else len(masks)
+        return GatedMasks(masks * moving[:, None, None], motion, computed)
 
 
 def _compute(
-    engine: MaskEngine, flow_input: FlowInput, images: Tensor, flows: Tensor, stage: Watch = unwatched
+    engine: MaskEngine,
+    flow_input: FlowInput,
+    images: Tensor,
+    flows: Tensor,
+    least: float = 0.0,
+    stage: Watch = unwatched,
 ) -> tuple[Tensor, Tensor]:
     with stage('generator input'):
         prepared = prepare_flow(flows, flow_input)
     with stage('generator'):
-        masks = resolve_polarity(engine(images, prepared.flow))
-    return masks[:, 0], prepared.motion
+        still = prepared.motion < least
+        if engine.device.type != 'cpu' or not still.any():
+            return resolve_polarity(engine(images, prepared.flow))[:, 0], prepared.motion
+        masks = images.new_zeros(len(images), *images.shape[2:])
+        if not still.all():
+            masks[~still] = resolve_polarity(engine(images[~still], prepared.flow[~still]))[:, 0]
+        return masks, prepared.motion

@@ -99,12 +99,12 @@ class Adaptation:
         if self._controller is not None:
             self._controller.pause()
 
-    def worked(self, seconds: float, pairs: int, *, inferred: bool) -> None:
+    def worked(self, seconds: float, pairs: int, masks: int, *, inferred: bool) -> None:
         """Take note of what an image took, and change the detector's setting where the load asks for it."""
         controller = self._controller
         if controller is None:
             return
-        controller.worked(seconds, pairs, inferred=inferred)
+        controller.worked(seconds, pairs, masks, inferred=inferred)
         if controller.decide(time.monotonic()):
             self._detector.schedule = controller.schedule
             log.info('load: %s; %s', controller.schedule, controller.reason, extra=kind('load'))

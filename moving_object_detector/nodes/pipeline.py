@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,9 @@ ADVICE: Final = {
 class Pipeline:
     """Takes images out of a mailbox, runs the detector on the newest and publishes what it says.
 
+    Results are refined and published on a second thread, beside the detector's next step: at most one image ahead,
+    in order, and before any command that comes after them.
+
     Nothing that arrives can end the thread: an image that cannot be used is complained about and
     counted, an unexpected failure is reported with its trace and the detector starts anew.
 
@@ -74,6 +78,8 @@ class Pipeline:
         self._stamped: bool | None = None
         self._scale = self._new_scale()
         self._newest = 0
+        self._publisher = ThreadPoolExecutor(1, 'publisher')
+        self._publishing: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
 
@@ -117,20 +123,22 @@ class Pipeline:
         self._mailbox.command(self._reset, discard=True)
 
     def close(self) -> None:
-        """End the thread after the frame it is at."""
+        """End the threads after the frames they are at."""
         self._mailbox.close()
         self._thread.join()
+        self._publisher.shutdown()
 
     # The computing thread
 
     def _run(self) -> None:
         while (work := self._mailbox.take()) is not None:
             images, command = work
-            self._attempt(partial(self._process, images))
+            self._attempt(partial(self._process, images), self._reset)
             if command is not None:
-                self._attempt(command)
+                self._settle()
+                self._attempt(command, self._reset)
 
-    def _attempt(self, action: Command) -> None:
+    def _attempt(self, action: Command, reset: Command) -> None:
         try:
             action()
         except Exception as error:
@@ -138,7 +146,12 @@ class Pipeline:
             name = type(error).__name__
             self.trouble = f'detection failed: {name}: {foreign(error)}'
             log.exception('%s: detection failed and starts anew; please report this', self.topic, extra=kind(name))
-            self._reset()
+            reset()
+
+    def _settle(self) -> None:
+        """Wait for what the second thread is at."""
+        if self._publishing is not None:
+            self._publishing.result()
 
     def _configure(self, config: NodeConfig) -> None:
         if config.estimate != self._config.estimate:
@@ -172,15 +185,19 @@ class Pipeline:
             outcome = self._step(image, infer=wanted and not images)
             if outcome is None:
                 continue
-            self._publish(outcome)
-            finished = time.monotonic()
-            self.load.worked(finished - started, outcome.pairs, inferred=outcome.inferred)
             if outcome.inferred:
-                self._statistics.count('processed')
-                cycle = self._statistics.time(finished - started, finished - image.moment, finished)
-                self._outputs.publish_timings(finished - started, finished - image.moment, cycle)
-            elif wanted:
-                self._statistics.count('skipped')
+                self._publish(outcome, partial(self._note_times, started, image.moment))
+            else:
+                self._publish(outcome)
+                self._statistics.count('skipped', int(wanted))
+            # Until the next image can be taken: what is published beside it costs only what it holds up.
+            self.load.worked(time.monotonic() - started, outcome.pairs, outcome.masks, inferred=outcome.inferred)
+
+    def _note_times(self, started: float, arrived: float) -> None:
+        finished = time.monotonic()
+        self._statistics.count('processed')
+        cycle = self._statistics.time(finished - started, finished - arrived, finished)
+        self._outputs.publish_timings(finished - started, finished - arrived, cycle)
 
     def _step(self, arrival: Arrival, infer: bool) -> StepOutcome | None:
         """Run one image through the detector; None for an image that is not used."""
@@ -247,13 +264,23 @@ class Pipeline:
         log.warning('%s', trouble, extra=kind('encoding'))
         return trouble
 
-    def _publish(self, outcome: StepOutcome) -> None:
+    def _publish(self, outcome: StepOutcome, afterwards: Command = lambda: None) -> None:
+        """Hand results to the second thread once it has published those before."""
         self._statistics.count('missed', outcome.missed)
-        for result in outcome.results:
-            if result.estimate == self._config.estimate and self._send(result):
-                self._statistics.count('published')
-                if self.load.active:
-                    self._outputs.publish_window_delay((self._newest - result.stamp) / 1e9)
+        results = [result for result in outcome.results if result.estimate == self._config.estimate]
+        newest, adapts = self._newest, self.load.active
+
+        def publish() -> None:
+            for result in results:
+                if self._send(result):
+                    self._statistics.count('published')
+                    if adapts:
+                        self._outputs.publish_window_delay((newest - result.stamp) / 1e9)
+            afterwards()
+
+        self._settle()
+        reset = partial(self._mailbox.command, self._reset)
+        self._publishing = self._publisher.submit(self._attempt, publish, reset)
 
     def _send(self, result: Result) -> bool:
         """Publish a result; return whether anybody listens."""

@@ -60,15 +60,15 @@ class Hand:
         self.controller = LoadController(ceiling, zero_lag=False, target=target)
         self.period, self.now, self.index = period, 0.0, 0
 
-    def frames(self, count: int, pair: float) -> list[str]:
-        """Feed frames; return the settings that were changed to."""
+    def frames(self, count: int, pair: float, masks: float = 1.0) -> list[str]:
+        """Feed frames with masks of a share of their pairs; return the settings that were changed to."""
         changes = []
         for _ in range(count):
             self.now += self.period
             self.controller.arrived(self.now)
             place = self.index % self.controller.schedule.every
             pairs = self.controller.schedule.batches[place]
-            self.controller.worked(pairs * pair, pairs, inferred=place == 0)
+            self.controller.worked(pairs * pair, pairs, int(masks * pairs), inferred=place == 0)
             self.index += 1
             if self.controller.decide(self.now):
                 changes += text([self.controller.schedule])
@@ -108,6 +108,23 @@ def test_up_step_by_step_after_some_seconds_of_room_each() -> None:
     assert hand.frames(14, pair=0.007) == ['33/1']
     assert hand.controller.reason == 'there is room: expected to need 42% of the time at 10.0 images/s'
     assert hand.frames(100, pair=0.007) == ['44/1', '55/1']
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5])
+def test_a_scene_in_which_nothing_moves_is_no_sign_of_room(share: float) -> None:
+    hand = Hand(target=10, period=0.1)
+    assert hand.frames(10, pair=0.016) == ['22/1']
+    hand.frames(20, pair=0.016)
+    # Without the generator a pair is cheap, for as long as nothing moves.
+    assert hand.frames(2000, pair=0.003, masks=share) == []
+    assert hand.frames(2000, pair=0.016) == []
+    # A machine that has become faster shows it once something moves.
+    assert hand.frames(50, pair=0.007) == ['33/1']
+
+
+def test_pairs_without_masks_that_take_too_long_still_count() -> None:
+    hand = Hand(target=10, period=0.1)
+    assert hand.frames(10, pair=0.016, masks=0.0) == ['22/1']
 
 
 def test_room_that_does_not_last_does_not_count() -> None:
@@ -238,7 +255,7 @@ class Machine:
             self._spend(self.result)
             self.latencies.append(self.now - arrival)
             self.masks.append(self.now)
-        self.controller.worked(self.now - begin, pairs, inferred=inferred)
+        self.controller.worked(self.now - begin, pairs, pairs, inferred=inferred)
         if self.controller.decide(self.now):
             self.changes.append((self.now, self.controller.schedule))
 

@@ -43,13 +43,42 @@ def test_masks_and_motion_are_those_of_the_steps_one_after_the_other():
         seen.append(name)
         yield
 
-    masks, motion = votes(images, flows, stage)
+    masks, motion, computed = votes(images, flows, 0.0, stage)
     prepared = prepare_flow(flows, 'residual')
     with torch.no_grad():
         expected = resolve_polarity(generator(images, prepared.flow))[:, 0]
     assert seen == ['generator input', 'generator']
     assert torch.allclose(masks, expected, atol=1e-5)
     assert torch.equal(motion, prepared.motion)
+    assert computed == 3
+
+
+@pytest.mark.parametrize('moving', [(), (1,), (0, 2), (0, 1, 2)])
+def test_pairs_in_which_nothing_moves_do_not_reach_the_generator(moving):
+    seen = []
+
+    def engine(image, flow):
+        seen.append(len(image))
+        return torch.full((len(image), 1, *SIZE), 0.5)
+
+    engine.device, engine.capturable = torch.device('cpu'), False
+    images, flows = pairs(3, torch.device('cpu'))
+    for index in set(range(3)) - set(moving):
+        flows[index] = 0.0
+    masks, motion, computed = PairMasks(engine, 'residual')(images, flows, 1e-3, unwatched)
+    assert [bool(mask.any()) for mask in masks] == [index in moving for index in range(3)]
+    assert seen == ([len(moving)] if moving else [])
+    assert computed == len(moving)
+    assert (motion >= 1e-3).tolist() == [index in moving for index in range(3)]
+
+
+def test_flow_that_is_not_a_number_is_not_taken_for_none():
+    _, votes = make(torch.device('cpu'))
+    images, flows = pairs(2, torch.device('cpu'))
+    flows[1] = float('nan')
+    masks, _, computed = votes(images, flows, 1.0, unwatched)
+    assert computed >= 1
+    assert masks[1].isnan().all()
 
 
 @needs_gpu
@@ -59,7 +88,7 @@ def test_the_whole_step_is_one_graph_on_a_gpu(caplog):
     generator, votes = make(device)
     for length in (4, 4, 4, 4, 4, 2, 1, 1, 1, 1, 1, 4):
         images, flows = pairs(length, device)
-        masks, motion = votes(images, flows, unwatched)
+        masks, motion, _ = votes(images, flows, 0.0, unwatched)
         prepared = prepare_flow(flows, 'residual')
         with torch.no_grad():
             expected = resolve_polarity(generator(images, prepared.flow))[:, 0]

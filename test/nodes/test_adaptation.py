@@ -28,13 +28,13 @@ def overload(adaptation, detector, frames=40):
     for frame in range(frames):
         adaptation.arrived(0.05 * frame)
         pairs = detector.schedule.batches[0]
-        adaptation.worked(0.02 * pairs, pairs, inferred=True)
+        adaptation.worked(0.02 * pairs, pairs, pairs, inferred=True)
 
 
 def test_without_a_target_nothing_is_touched():
     adaptation = Adaptation(SimpleNamespace(), config())
     adaptation.arrived(1.0)
-    adaptation.worked(0.1, 10, inferred=True)
+    adaptation.worked(0.1, 10, 10, inferred=True)
     adaptation.forget()
     assert (adaptation.report(), adaptation.trouble, adaptation.delay, adaptation.active) == ({}, '', 5, False)
 
@@ -89,5 +89,5 @@ def test_overload_at_the_smallest_setting_is_trouble(detector):
     detector.schedule = Schedule(WindowConfig(1, 0, 1))
     for frame in range(10):
         adaptation.arrived(0.05 * frame)
-        adaptation.worked(0.2, 1, inferred=True)
+        adaptation.worked(0.2, 1, 1, inferred=True)
     assert adaptation.trouble.startswith('load.target_rate 100 Hz cannot be kept')

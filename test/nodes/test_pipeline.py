@@ -25,15 +25,17 @@ from moving_object_detector.nodes.status import Statistics
 class Detector:
     """Stands for a detector that fails on some frames, which the real one has no way to be made to do."""
 
-    def __init__(self, fails=(), gate=None):
+    def __init__(self, fails=(), gate=None, seconds=0.0):
         self.fails = set(fails)
         self.gate = gate
+        self.seconds = seconds
         self.config = None
         self.seen, self.images, self.resets, self.flushes = [], [], 0, 0
 
     def step(self, image, stamp, *, infer, tag):
         if self.gate is not None:
             self.gate.wait(10)
+        time.sleep(self.seconds)
         self.seen.append((stamp, infer))
         self.images.append(image)
         if stamp in self.fails:
@@ -50,7 +52,9 @@ class Detector:
 
 class Outputs:
     def __init__(self):
-        self.published, self.broken = [], []
+        self.published, self.broken, self.failing = [], [], []
+        self.gate, self.seconds = threading.Event(), 0.0
+        self.gate.set()
 
     def wanted(self):
         return True
@@ -58,6 +62,10 @@ class Outputs:
     def publish(self, result, header):
         if header.stamp.nanosec in self.broken:
             raise NotFiniteError('the masks are not finite')
+        self.gate.wait(10)
+        time.sleep(self.seconds)
+        if header.stamp.nanosec in self.failing:
+            raise RuntimeError('no room')
         self.published.append(header.stamp.nanosec)
         return True
 
@@ -276,3 +284,70 @@ def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
     (text,) = (text for _, text in said)
     assert 'MemoryError' in text
     assert text.isprintable()
+
+
+# Results are computed beside the next step.
+
+
+def test_a_slow_result_holds_up_one_step_at_most_and_the_order_stays(run):
+    detector = Detector()
+    pipeline, outputs, _, _ = run(detector)
+    outputs.gate.clear()
+    for stamp in (1, 2, 3, 4):
+        pipeline.receive(message(stamp))
+        wait(lambda stamp=stamp: len(detector.seen) == min(stamp, 2))
+    # The second was computed beside the first one's result; those after it wait, or memory would grow.
+    time.sleep(0.2)
+    assert detector.seen == [(1, True), (2, True)]
+    assert not outputs.published
+    outputs.gate.set()
+    wait(lambda: outputs.published == [1, 2, 3, 4])
+
+
+def test_overlap_raises_the_rate_and_not_the_latency(run):
+    """Half of the work is the step, half the result: one after the other they would take twice as long."""
+    detector = Detector(seconds=0.2)
+    pipeline, outputs, statistics, _ = run(detector)
+    outputs.seconds = 0.2
+    started = time.monotonic()
+    for stamp in range(1, 7):
+        pipeline.receive(message(stamp))
+        wait(lambda stamp=stamp: len(detector.seen) == stamp)
+    wait(lambda: outputs.published == [1, 2, 3, 4, 5, 6])
+    assert time.monotonic() - started < 1.4 + 0.5  # 2.4 without
+    wait(lambda: statistics.report(0)['frames processed'] == '6')
+    assert 400 <= float(statistics.report(0)['latency median ms']) < 400 + 150
+
+
+@pytest.mark.parametrize('act', ['reset', 'configure', 'flush', 'close'])
+def test_what_is_asked_for_comes_after_the_results_before_it(run, act):
+    detector = Detector()
+    pipeline, outputs, _, _ = run(detector)
+    outputs.gate.clear()
+    pipeline.receive(message(1))
+    wait(lambda: len(detector.seen) == 1)
+    # Results of the other estimate are not published from here on.
+    argument = (with_values(NodeConfig(), {'estimate': 'zero_lag'}),) if act == 'configure' else ()
+    thread = threading.Thread(target=getattr(pipeline, act), args=argument)
+    thread.start()
+    time.sleep(0.1)
+    assert (detector.resets, detector.flushes, detector.config) == (0, 0, None)
+    assert thread.is_alive() == (act == 'close')
+    outputs.gate.set()
+    thread.join()
+    wait(lambda: outputs.published == [1])
+    done = {'reset': 'resets', 'configure': 'config', 'flush': 'flushes'}.get(act)
+    wait(lambda: done is None or getattr(detector, done))
+
+
+def test_a_result_that_fails_starts_the_detector_anew(run):
+    detector = Detector()
+    pipeline, outputs, statistics, said = run(detector)
+    outputs.failing = [2]
+    for stamp in (1, 2, 3):
+        pipeline.receive(message(stamp))
+        wait(lambda stamp=stamp: len(detector.seen) == stamp)
+    wait(lambda: outputs.published == [1, 3])
+    wait(lambda: detector.resets == 1)
+    assert statistics.report(0)['frames failed'] == '1'
+    assert [severity for severity, text in said if 'RuntimeError: no room' in text] == ['error']
