@@ -114,7 +114,7 @@ def test_wrong_assignments(assignment, message):
 
 
 def test_a_wrong_value_in_a_file(file):
-    with pytest.raises(UserError, match=r"flow\.preset is 'slow', but takes one of ultrafast, fast, medium"):
+    with pytest.raises(UserError, match=r"flow\.preset is 'slow', but takes one of ultrafast, fast, lean, medium"):
         load_config(DetectorConfig(), file('/**:\n  ros__parameters:\n    flow.preset: slow\n'))
 
 

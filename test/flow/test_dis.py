@@ -57,7 +57,7 @@ def flow_between(backend, first, second, size):
 
 @pytest.mark.parametrize(
     ('preset', 'median', 'mean', 'on_object'),
-    [('ultrafast', 0.25, 0.6, 1.2), ('fast', 0.25, 0.6, 1.2), ('medium', 0.1, 0.25, 0.3)],
+    [('ultrafast', 0.25, 0.6, 1.2), ('fast', 0.25, 0.6, 1.2), ('lean', 0.1, 0.25, 0.3), ('medium', 0.1, 0.25, 0.3)],
 )
 @pytest.mark.parametrize('gap', [1, -1])
 def test_exact_flow_of_a_rendered_scene(scene, preset, median, mean, on_object, gap):
@@ -169,6 +169,6 @@ def test_reduce_flow_to_its_own_size_and_to_a_larger_one():
 
 
 def test_a_wrong_preset_is_named():
-    with pytest.raises(ValueError, match=r"unknown DIS preset 'slow'; choose one of ultrafast, fast, medium"):
+    with pytest.raises(ValueError, match=r"unknown DIS preset 'slow'; choose one of ultrafast, fast, lean, medium"):
         DisFlow((96, 192), 'slow')
     assert DisFlow((96, 192), 'fast').name == 'dis-fast'
