@@ -57,6 +57,6 @@ setup(
     zip_safe=False,
     options={'build_scripts': {'executable': script_interpreter()}},
     entry_points={
-        'console_scripts': [f'{program} = {name}.{module}:main' for program, (module, _) in PROGRAMS.items()],
+        'console_scripts': [f'{program} = {name}.{start}' for program, (start, _) in PROGRAMS.items()],
     },
 )

@@ -14,14 +14,11 @@ from moving_object_detector.common.options import options_of, with_values
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.config import DetectorConfig
 
-Kind = Literal['generator', 'pwcnet', 'frame']
-
 
 class Variant(NamedTuple):
-    """How a network is run."""
+    """How a network is run: an engine of the detector's, or a name below."""
 
     engine: str
-    """One of the detector's, or a name below."""
     precision: str
 
     def __str__(self) -> str:
@@ -34,15 +31,13 @@ EAGER: Final = Variant('eager', 'float32')
 NAIVE: Final = Variant('naive', 'float32')
 """The detector without its ring, pair by pair; see ``tasks.py``."""
 
-INT8: Final = 'int8'
-
 
 @dataclass(frozen=True)
 class Group:
     """One thing to do, which several variants do in turns."""
 
     name: str
-    kind: Kind
+    kind: Literal['generator', 'pwcnet', 'frame']
     config: DetectorConfig
     seconds: float
     """After how long no more rounds are begun."""
@@ -58,10 +53,8 @@ class Group:
         """Return what is compared, slowest first as far as is known."""
         if self.kind == 'frame':
             return [*([NAIVE] if self.naive else []), *engines]
-        if self.kind == 'pwcnet':
-            # In int8 it is the generator alone that is quantised.
-            engines = [variant for variant in engines if variant.precision != INT8]
-        return [EAGER, *engines]
+        # In int8 it is the generator alone that is quantised.
+        return [EAGER, *(one for one in engines if self.kind == 'generator' or one.precision != 'int8')]
 
 
 @dataclass(frozen=True)
@@ -81,29 +74,20 @@ class Case:
         """The group's configuration with this engine and precision."""
         if self.variant in (EAGER, NAIVE):
             return self.group.config
-        return with_values(self.group.config, {'engine': self.variant.engine, 'precision': self.variant.precision})
+        return with_values(self.group.config, self.variant._asdict())
 
 
 def all_variants() -> list[Variant]:
     """Return every engine with every precision that the detector's options name; some run nowhere, some not here."""
     choices = {declared.name: declared.choices for declared in options_of(DetectorConfig)}
-    return [
-        Variant(engine, precision)
-        for engine in choices['engine']
-        for precision in choices['precision']
-        if 'auto' not in (engine, precision)
-    ]
+    pairs = [Variant(engine, precision) for engine in choices['engine'] for precision in choices['precision']]
+    return [variant for variant in pairs if 'auto' not in variant]
 
 
 def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick: bool) -> list[Group]:
-    """Return what is measured.
+    """Return what is measured: the built-in settings, or those of a parameter file; raises UserError.
 
-    Args:
-        config: A parameter file to be measured in place of the built-in settings.
-        assignments: ``name=value``, put into every setting; raises UserError where one is wrong.
-        gpu: Whether there is a CUDA device.
-        quick: A few seconds of the smallest setting.
-
+    ``assignments`` (``name=value``) are put into every setting; ``quick`` is a few seconds of the smallest.
     """
 
     def setting(path: Path | None, *values: str) -> DetectorConfig:
@@ -113,7 +97,7 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
         own = setting(config)
         network = [] if own.flow.backend != 'pwcnet' else [Group('pwcnet', 'pwcnet', own, 20)]
         return [Group('generator', 'generator', own, 30), *network, Group(config.stem, 'frame', own, 60, naive=True)]
-    cpu = share_folder() / 'config' / 'cpu.yaml'
+    cpu, gpus = (share_folder() / 'config' / f'{name}.yaml' for name in ('cpu', 'gpu'))
     if quick:
         small = ('flow.backend=pwcnet', 'flow.height=64', 'flow.width=128')
         return [
@@ -133,22 +117,19 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
         Group('paper', 'frame', setting(None, *paper, *five), 40, naive=True),
     ]
     if gpu:
-        file = share_folder() / 'config' / 'gpu.yaml'
         found += [
-            Group('gpu-generator', 'generator', setting(file, *paper), 10),
-            Group('gpu-pwcnet', 'pwcnet', setting(file), 10),
-            Group('gpu-window-1', 'frame', setting(file, *paper, *one), 10),
-            Group('gpu', 'frame', setting(file, *paper), 30, naive=True),
+            Group('gpu-generator', 'generator', setting(gpus, *paper), 10),
+            Group('gpu-pwcnet', 'pwcnet', setting(gpus), 10),
+            Group('gpu-window-1', 'frame', setting(gpus, *paper, *one), 10),
+            Group('gpu', 'frame', setting(gpus, *paper), 30, naive=True),
         ]
     return found
 
 
 def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
-    """Return the cases whose name, or whose group's name, matches one of some shell patterns; all without patterns.
+    """Return the cases whose name or group's name matches one of some shell patterns, all without patterns.
 
-    Raises:
-        UserError: A pattern matches nothing.
-
+    Raises UserError where a pattern matches nothing.
     """
 
     def matches(case: Case, pattern: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
-from torch import Tensor, nn
 
 from moving_object_detector.bench.cases import EAGER, NAIVE, Case
 from moving_object_detector.detection.build import build_detector, create_flow, generator_for, load_generator
@@ -23,7 +23,7 @@ from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import find_regions
 from moving_object_detector.detection.rigid import RigidTest
-from moving_object_detector.engines.base import Engine, Runner, describe, outputs_of
+from moving_object_detector.engines.base import Engine, describe
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.flow.evidence import with_evidence
@@ -32,8 +32,7 @@ from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.networks.pwcnet import padded
 
-INTERVAL: Final = 33_333_333
-"""Nanoseconds from one frame to the next."""
+FRAME_NANOSECONDS: Final = 33_333_333
 
 
 class Stopwatch:
@@ -42,12 +41,11 @@ class Stopwatch:
     def __init__(self, synchronise: bool) -> None:
         self.times: dict[str, list[float]] = {}
         self.running = True
-        """While it does not run, stages are neither timed nor waited for."""
         self._synchronise = synchronise
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time what is inside the context as one run of the stage ``name``."""
+        """Time what is inside the context as one run of the stage ``name``, unless it does not run."""
         if not self.running:
             yield
             return
@@ -75,8 +73,8 @@ class Task:
         self.watch = Stopwatch(self.on_gpu)
         self.facts: dict[str, Any] = {}
         """What it is, for the report."""
+        # After ``fill`` these do not count either: algorithms are chosen, CUDA graphs captured.
         self.warm_up = 8 if self.on_gpu else 2
-        """Calls after ``fill`` that do not count either: algorithms are chosen, CUDA graphs captured."""
 
     def call(self) -> None:
         """Do it once; a GPU may still be at it."""
@@ -124,21 +122,6 @@ class NaivePipeline:
         return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
 
-class Messages:
-    """Makes sensor_msgs/Image messages, without ROS."""
-
-    def __init__(self) -> None:
-        types = get_typestore(Stores.ROS2_HUMBLE).types
-        self._image = types['sensor_msgs/msg/Image']
-        self._header = types['std_msgs/msg/Header'](
-            stamp=types['builtin_interfaces/msg/Time'](sec=0, nanosec=0), frame_id='camera'
-        )
-
-    def __call__(self, pixels: NDArray[np.uint8], encoding: str) -> Any:
-        """Return a message with these pixels, (H, W, 3) RGB or (H, W)."""
-        return self._image(header=self._header, is_bigendian=0, **encode_image(pixels, encoding)._asdict())
-
-
 class FrameTask(Task):
     """The detector as the node runs it, on images (N, H, W, 3), uint8 RGB, forward and backward without end."""
 
@@ -146,7 +129,10 @@ class FrameTask(Task):
         super().__init__(config)
         self.mask: NDArray[np.uint8] | None = None
         """The last one."""
-        self.message = Messages()
+        types = get_typestore(Stores.ROS2_HUMBLE).types
+        stamp = types['builtin_interfaces/msg/Time'](sec=0, nanosec=0)
+        header = types['std_msgs/msg/Header'](stamp=stamp, frame_id='camera')
+        self._message = partial(types['sensor_msgs/msg/Image'], header=header, is_bigendian=0)
         forward = [self.message(np.asarray(image), 'bgr8') for image in images]
         self.incoming = cycle(forward + forward[-2:0:-1])
         window = config.window
@@ -154,6 +140,10 @@ class FrameTask(Task):
         self.fill = max(window.past, window.future) * window.stride
         self.facts = {'pairs': window.past + window.future, 'window': f'-{window.past}..+{window.future}'}
         self.prepare(config)
+
+    def message(self, pixels: NDArray[np.uint8], encoding: str) -> Any:
+        """Return a sensor_msgs/Image with these pixels, (H, W, 3) RGB or (H, W), without ROS."""
+        return self._message(**encode_image(pixels, encoding)._asdict())
 
     def prepare(self, config: DetectorConfig) -> None:
         """Load what computes the masks."""
@@ -169,7 +159,7 @@ class FrameTask(Task):
         """Take the next message, and turn the mask that is complete into one."""
         with self.watch('decode'):
             image = decode_image(next(self.incoming))
-        self._stamp += INTERVAL
+        self._stamp += FRAME_NANOSECONDS
         for result in self._detector.step(image, self._stamp).results:
             if result.estimate == 'refined':
                 with self.watch('refinement and regions'):
@@ -206,81 +196,60 @@ class NetworkTask(Task):
     def __init__(self, case: Case) -> None:
         config = case.config
         super().__init__(config)
-        self.engine: Engine | None = None
+        engine: Engine | None = None
         if case.variant != EAGER:
-            self.engine = create_engine(
+            engine = create_engine(
                 config.engine, self.device, precision=config.precision, threads=config.threads, cache=EngineCache(),
                 experimental_gpu=config.experimental_gpu,
             )  # fmt: skip
         elif config.threads:
             torch.set_num_threads(config.threads)
-        self.pairs = case.group.pairs
-        self.rng = torch.Generator().manual_seed(1)
-        self.facts = {'pairs': self.pairs}
-        self.facts['size'] = self.prepare(config)
-        # Last, since an engine knows its precision once a network is loaded.
-        self.facts['engine'] = describe(self.engine) if self.engine else f'eager float32 on {self.device}'
+        prepare = self._generator if case.group.kind == 'generator' else self._pwcnet
+        self._run = prepare(config, engine, case.group.pairs)
+        # An engine knows its precision once a network is loaded.
+        self.facts |= {
+            'pairs': case.group.pairs,
+            'engine': describe(engine) if engine else f'eager float32 on {self.device}',
+        }
 
-    def prepare(self, config: DetectorConfig) -> tuple[int, int]:
-        """Load the network; return the (height, width) of its input."""
-        raise NotImplementedError
+    def call(self) -> None:
+        """Run it once."""
+        self._run()
 
-    def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready by the case's engine."""
-        if self.engine:
-            return self.engine.load(module, examples, label)
-        module = module.eval().to(self.device)
+    def _generator(self, config: DetectorConfig, engine: Engine | None, pairs: int) -> Callable[[], object]:
+        """Return what computes the masks of a frame's pairs, as one batch."""
+        generator, size, *_ = load_generator(config)
+        rng = torch.Generator().manual_seed(1)
+        image = torch.rand(pairs, 3, *size, generator=rng) - 0.5
+        flow = torch.randn(pairs, generator.flow_channels, *size, generator=rng)
+        self.facts['size'] = size
+        if engine:
+            run: Callable[..., object] = engine.load(
+                generator_for(engine, generator, config), (image, flow), 'generator'
+            )
+        else:
+            run = torch.inference_mode()(generator.eval().to(self.device).forward)
+        return partial(run, image.to(self.device), flow.to(self.device))
 
-        @torch.inference_mode()
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            return outputs_of(module(*inputs))
+    def _pwcnet(self, config: DetectorConfig, engine: Engine | None, pairs: int) -> Callable[[], object]:
+        """Return what computes a frame's pyramid and the flows of its pairs."""
+        backend = create_flow(config.flow, self.device, engine, pairs, experimental_gpu=config.experimental_gpu)
+        self.facts['size'] = size = padded((config.flow.height, config.flow.width))
+        image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+        other = backend.features(image)
+
+        def run() -> None:
+            with self.watch('pyramid'):
+                features = backend.features(image)
+            with self.watch('decoder'):
+                backend.estimate([features] * pairs, [other] * pairs, size)
 
         return run
 
 
-class GeneratorTask(NetworkTask):
-    """The masks of a frame's pairs, as one batch."""
-
-    def prepare(self, config: DetectorConfig) -> tuple[int, int]:
-        """Load the generator."""
-        generator, size, *_ = load_generator(config)
-        if self.engine:
-            generator = generator_for(self.engine, generator, config)
-        image = torch.rand(self.pairs, 3, *size, generator=self.rng) - 0.5
-        flow = torch.randn(self.pairs, generator.flow_channels, *size, generator=self.rng)
-        self._run = self.load(generator, (image, flow), 'generator')
-        self._inputs = image.to(self.device), flow.to(self.device)
-        return size
-
-    def call(self) -> None:
-        """Compute the masks."""
-        self._run(*self._inputs)
-
-
-class PwcTask(NetworkTask):
-    """A frame's pyramid and the flows of its pairs."""
-
-    def prepare(self, config: DetectorConfig) -> tuple[int, int]:
-        """Load PWC-Net."""
-        self._flow = create_flow(
-            config.flow, self.device, self.engine, self.pairs, experimental_gpu=config.experimental_gpu
-        )
-        self._size = height, width = padded((config.flow.height, config.flow.width))
-        self._image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-        self._other = self._flow.features(self._image)
-        return self._size
-
-    def call(self) -> None:
-        """Compute the pyramid, then the flows."""
-        with self.watch('pyramid'):
-            features = self._flow.features(self._image)
-        with self.watch('decoder'):
-            self._flow.estimate([features] * self.pairs, [self._other] * self.pairs, self._size)
-
-
 def make_task(case: Case, images: Path) -> Task:
     """Prepare a case, on the frames in a NumPy file; raises UserError where it cannot run here."""
-    if case.group.kind == 'frame':
-        kind = NaiveTask if case.variant == NAIVE else FrameTask
-        return kind(case.config, np.load(images, mmap_mode='r'))
-    return (GeneratorTask if case.group.kind == 'generator' else PwcTask)(case)
+    if case.group.kind != 'frame':
+        return NetworkTask(case)
+    kind = NaiveTask if case.variant == NAIVE else FrameTask
+    return kind(case.config, np.load(images, mmap_mode='r'))

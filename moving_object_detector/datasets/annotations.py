@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,95 +15,65 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.codecs import decode_labels, decode_objects
 from moving_object_detector.media.sources import list_images
 
-Pixels = TypeVar('Pixels', bound=NDArray[Any])
-
 
 class Annotation(Protocol):
     """The annotation of one frame, on disk."""
 
     def read(self) -> NDArray[np.bool_]:
-        """Read it, bool (H, W), True on any object.
-
-        Raises:
-            UserError: A file is missing, is not an image, or does not fit the others.
-
-        """
+        """Read it, bool (H, W), True on any object; raises UserError where a file is missing, broken or misfit."""
 
 
-def _content(path: Path) -> bytes:
+def _decoded(path: Path, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
     try:
-        return path.read_bytes()
+        return decode(path.read_bytes())
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
-
-
-def _decoded(path: Path, content: bytes, decode: Callable[[bytes], Pixels]) -> Pixels:
-    try:
-        return decode(content)
     except ImageError as error:
         raise UserError(f'{path} cannot be read as an image: {error}') from error
 
 
-def _first_colour(content: bytes) -> bytes:
-    """Return the first colour of a PNG's palette, empty where there is none.
-
-    Of a PNG, byte 25 is 3 where it has a palette, which comes before the pixels as length, ``PLTE`` and colours (RFC
-    2083, sections 4.1.1 and 4.1.2).
-    """
-    if not content.startswith(b'\x89PNG\r\n\x1a\n') or content[25:26] != b'\x03':
-        return b''
-    start = content.find(b'PLTE') + 4
-    return content[start : start + 3]
-
-
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask in which black is background and all else is object, whatever its depth or number of channels.
+    """Read a mask (H, W) in which black is background and all else is object, whatever its depth or channels.
 
-    In a JPEG half is the limit, see :func:`decode_objects`. In a palette, as DAVIS and others have it, the first colour
-    is the background's and black.
-
-    Returns:
-        (H, W), True on the object.
+    In a JPEG half is the limit, see :func:`decode_objects`. The first colour of a palette must be black.
 
     Raises:
         UserError: The file is missing or not an image, or the first colour of its palette is not black.
 
     """
-    content = _content(path)
-    if any(_first_colour(content)):
-        raise UserError(
-            f'{path}: the first colour of its palette is not black, so there is no telling which is the background; '
-            'store it in grey, with 0 for the background'
-        )
-    return _decoded(path, content, decode_objects)
+
+    def decode(content: bytes) -> NDArray[np.bool_]:
+        # Byte 25 of a PNG is 3 where it has a palette: length, PLTE, colours (RFC 2083, 4.1.1 and 4.1.2).
+        palette = content.startswith(b'\x89PNG\r\n\x1a\n') and content[25:26] == b'\x03'
+        start = content.find(b'PLTE') + 4
+        if palette and any(content[start : start + 3]):
+            raise UserError(
+                f'{path}: the first colour of its palette is not black, so there is no telling which is the '
+                'background; store it in grey, with 0 for the background'
+            )
+        return decode_objects(content)
+
+    return _decoded(path, decode)
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """The union of masks; see :func:`read_mask`."""
+    """The union of one or more masks of one size; see :func:`read_mask`."""
 
     paths: tuple[Path, ...]
-    """One or more, of one size."""
 
     def read(self) -> NDArray[np.bool_]:
         """Read the union; see :class:`Annotation`."""
-        union: NDArray[np.bool_] | None = None
-        for path in self.paths:
-            mask = read_mask(path)
-            if union is not None and union.shape != mask.shape:
+        masks = [read_mask(path) for path in self.paths]
+        for path, mask in zip(self.paths, masks, strict=True):
+            if mask.shape != masks[0].shape:
                 raise UserError(f'{path} is {mask.shape[1]}x{mask.shape[0]}, but {self.paths[0]} is not')
-            union = mask if union is None else union | mask
-        if union is None:
-            raise ValueError('an annotation of no files')
-        return union
+        return reduce(np.logical_or, masks)
 
 
 @dataclass(frozen=True)
 class RegionFile:
-    """Regions told apart by codes.
-
-    The code of a pixel is its grey value, or R * 65536 + G * 256 + B in a colour image.
-    """
+    """Regions told apart by codes: a pixel's grey value, or R * 65536 + G * 256 + B in a colour image."""
 
     path: Path
     background: int
@@ -111,13 +82,8 @@ class RegionFile:
     """The codes that are. A code that is neither is no object, as in the official code of FBMS-59."""
 
     def read(self) -> NDArray[np.bool_]:
-        """Read the objects' union; see :class:`Annotation`.
-
-        Raises:
-            UserError: As there, or not one pixel has any of the codes.
-
-        """
-        label = _decoded(self.path, _content(self.path), decode_labels).astype(np.int64)
+        """Read the objects' union; see :class:`Annotation`. Raises UserError also where no pixel has a known code."""
+        label = _decoded(self.path, decode_labels).astype(np.int64)
         codes = label if label.ndim == 2 else label[:, :, 2] * 65536 + label[:, :, 1] * 256 + label[:, :, 0]
         mask = np.asarray(np.isin(codes, self.objects), np.bool_)
         if not mask.any() and not (codes == self.background).any():
@@ -133,11 +99,7 @@ def _some(names: Sequence[str]) -> str:
 def masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
     """Return the mask of each frame: the file of the same name, whatever its suffix; None where there is none.
 
-    Masks of no frame are passed over.
-
-    Raises:
-        UserError: There are masks, but not one is a frame's, or two are masks of the same frame.
-
+    Masks of no frame are passed over. Raises UserError where no mask is a frame's, or two are masks of the same frame.
     """
     masks: dict[str, Path] = {}
     for mask in list_images(folder):
@@ -155,15 +117,9 @@ def masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
 
 
 def folder_annotations(images: Sequence[Path], masks: Path) -> tuple[Annotation | None, ...]:
-    """Return the annotation of each frame of a clip, None where it has none.
+    """Return the annotation of each frame of a clip from a folder of masks called as the frames, None where none is.
 
-    Args:
-        images: The frames.
-        masks: Folder of masks, each called as its frame but for the suffix; black is background.
-
-    Raises:
-        UserError: There is no such folder, or no mask of a frame in it.
-
+    Raises UserError where there is no such folder, or no mask of a frame in it.
     """
     if not masks.is_dir() or not list_images(masks):
         reason = 'there is no image in this folder' if masks.is_dir() else 'there is no such folder'
@@ -172,16 +128,10 @@ def folder_annotations(images: Sequence[Path], masks: Path) -> tuple[Annotation 
 
 
 def clip_annotations(clips: Mapping[str, Sequence[Path]], masks: Path) -> dict[str, tuple[Annotation | None, ...]]:
-    """Return the annotations of clips by name, as :func:`folder_annotations` does for each.
+    """Return the annotations of clips by name, given the frames of each, as :func:`folder_annotations` does.
 
-    Args:
-        clips: The frames of each clip.
-        masks: Folder of a folder for each clip, called as the clip; a clip without one has no annotations. Of one clip
-            alone also the folder of the masks themselves.
-
-    Raises:
-        UserError: As there, or no clip has a folder.
-
+    ``masks`` holds a folder for each clip, called as the clip; a clip without one has no annotations. Of one clip alone
+    it may hold the masks themselves. Raises UserError as there, or where no clip has a folder.
     """
     folders = {name: masks / name for name in clips if (masks / name).is_dir()}
     if not folders and len(clips) == 1:

@@ -15,9 +15,10 @@ from moving_object_detector.media.frames import natural_key
 from moving_object_detector.media.pixels import AUTOMATIC, Levels
 from moving_object_detector.media.sources import list_images, open_source
 
+_log = logging.getLogger(__name__)
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.webm', '.wmv'})
 
-_LAYOUTS = (
+_READABLE = (
     'DAVIS 2016 (JPEGImages/480p and ImageSets/480p), SegTrack v2 (JPEGImages and GroundTruth), FBMS-59 (Trainingset '
     'or Testset), images, folders of images, videos, rosbags'
 )
@@ -38,17 +39,17 @@ def _complete(clips: Iterable[ClipFiles]) -> list[ClipFiles]:
 
 
 def _leave_out(name: str) -> None:
-    logging.getLogger(__name__).warning('%s: one frame only, and flow takes a pair of frames; it is left out', name)
+    _log.warning('%s: one frame only, and flow takes a pair of frames; it is left out', name)
 
 
-def _printable(name: str) -> str:
+def _clip_name(name: str) -> str:
     """Return a name that any file and page can hold: what is not UTF-8 or printable in it is written out."""
     return foreign(name).replace('\\', '_')
 
 
 def _of_recording(path: Path, topic: str | None) -> ClipFiles:
     """Return the clip of a bag or a video; the topic is for bags alone."""
-    name = _printable(path.name if path.is_dir() else path.stem)
+    name = _clip_name(path.name if path.is_dir() else path.stem)
     if not is_bag(path):
         return ClipFiles(name, partial(open_source, path), (path,))
     return ClipFiles(name, partial(open_source, path, topic=topic), tuple(bag_files(path)), topic=topic)
@@ -58,15 +59,14 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     """Return the clips of a folder that is no data set: its images as one clip, or what lies in it."""
     images = list_images(root)
     if len(images) > 1:
-        return [clip_of_images(_printable(root.resolve().name), images)]
-    clips = []
-    lonely = []
+        return [clip_of_images(_clip_name(root.resolve().name), images)]
+    clips, lonely = [], []
     for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
         if is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
             clips.append(_of_recording(entry, topic))
         elif entry.is_dir() and (frames := list_images(entry)):
             if len(frames) > 1:
-                clips.append(clip_of_images(_printable(entry.name), frames))
+                clips.append(clip_of_images(_clip_name(entry.name), frames))
             else:
                 lonely.append(entry)
     for entry in lonely if clips else ():
@@ -76,7 +76,7 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     if not clips:
         there = sorted(entry.name for entry in root.iterdir())[:8]
         holds = f'it holds {", ".join(there)}' if there else 'it is empty'
-        raise UserError(f'{root}: nothing to read here; {holds}, looked for {_LAYOUTS}')
+        raise UserError(f'{root}: nothing to read here; {holds}, looked for {_READABLE}')
     return clips
 
 
@@ -115,24 +115,18 @@ def roots_of(text: str) -> list[str]:
 def find_clips(
     roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
 ) -> list[ClipFiles]:
-    """Find all clips.
+    """Find all clips, in the order of the roots; videos and bags are not opened yet.
 
     Args:
-        roots: Each a path, or ``path@split`` for a data set of which another split is wanted. A path is a data
-            set in its published layout (DAVIS 2016, SegTrack v2, FBMS-59), a folder of images, a folder that
-            holds such folders, videos or bags, a video, or a bag (ROS 2 or ROS 1).
+        roots: Each a path, or ``path@split`` where another split is wanted: a data set in its published layout (DAVIS
+            2016, SegTrack v2, FBMS-59), images, a folder of such folders, videos or bags, a video, or a bag.
         split: Of the data sets that have splits: ``train``, ``val``, ``trainval``.
         topic: Image topic of bags that have several.
         fps: Frames per second in place of the footage's own timing.
         levels: Black and white of 16-bit images.
 
-    Returns:
-        The clips in the order of the roots; where names repeat, the later ones end in ``-2`` and so on. Videos
-        and bags are not opened yet.
-
     Raises:
-        UserError: A root, a split or a frame is missing, a root's layout is not known, or no clip of a folder has two
-            frames.
+        UserError: A root, a split or a frame is missing, a layout is not known, or no clip of a folder has two frames.
 
     """
     if not roots:
@@ -145,12 +139,13 @@ def find_clips(
     seen: set[str] = set()
     unique = []
     for clip in clips:
+        # Where names repeat, the later ones end in -2 and so on.
         name, number = clip.name, 2
         while name in seen or (name != clip.name and name in taken):
             name = f'{clip.name}-{number}'
             number += 1
         seen.add(name)
         if name != clip.name:
-            logging.getLogger(__name__).info('%s is there twice; the later one is called %s', clip.name, name)
+            _log.info('%s is there twice; the later one is called %s', clip.name, name)
         unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps, levels=levels)))
     return unique

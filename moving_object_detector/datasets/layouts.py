@@ -17,22 +17,18 @@ from moving_object_detector.media.sources import ImageFiles, list_images
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """One clip.
-
-    Attributes:
-        name: What to call it; unique in a collection.
-        source: Opens it; can be sent to another process.
-        files: What its content is: the frames in order, the video, or the bag's files.
-        annotations: Of each frame, None where it has none; empty where there are none at all.
-        topic: Of a bag.
-
-    """
+    """One clip."""
 
     name: str
+    """Unique in a collection."""
     source: partial[Any] = field(compare=False)
+    """Opens it; can be sent to another process."""
     files: tuple[Path, ...]
+    """The frames in order, the video, or the bag's files."""
     annotations: tuple[Annotation | None, ...] = ()
+    """Of each frame, None where it has none; empty where there are none at all."""
     topic: str | None = None
+    """Of a bag."""
 
 
 def clip_of_images(name: str, images: Iterable[Path], annotations: Iterable[Annotation | None] = ()) -> ClipFiles:
@@ -41,21 +37,19 @@ def clip_of_images(name: str, images: Iterable[Path], annotations: Iterable[Anno
     return ClipFiles(name, partial(ImageFiles, name, files), files, known if any(known) else ())
 
 
-RESOLUTION = '480p'
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder in natural order."""
+    return sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: natural_key(entry.name))
 
 
 def read_davis(root: Path, split: str) -> list[ClipFiles]:
-    """List the sequences of a split.
-
-    Args:
-        root: Folder with ``JPEGImages``, ``Annotations`` and ``ImageSets``.
-        split: ``train``, ``val`` or ``trainval``.
+    """List the sequences of a split (``train``, ``val`` or ``trainval``) of DAVIS 2016.
 
     Raises:
         UserError: The list of the split is not there or empty, or a line of it is not two paths.
 
     """
-    listing = root / 'ImageSets' / RESOLUTION / f'{split}.txt'
+    listing = root / 'ImageSets' / '480p' / f'{split}.txt'
     if not listing.is_file():
         there = ', '.join(sorted(path.stem for path in listing.parent.glob('*.txt')))
         raise UserError(
@@ -79,20 +73,11 @@ def read_davis(root: Path, split: str) -> list[ClipFiles]:
     return [clip_of_images(name, *zip(*frames, strict=True)) for name, frames in pairs.items()]
 
 
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+def _lines(path: Path, encoding: str = 'utf-8') -> list[str]:
+    return [line.strip() for line in path.read_text(encoding=encoding).splitlines() if line.strip()]
 
 
-def _names(root: Path) -> list[str]:
-    """Return the sequences of ``ImageSets/all.txt``, where each has an asterisk before it; else the folders."""
-    listing = root / 'ImageSets' / 'all.txt'
-    if listing.is_file():
-        return [line.lstrip('*') for line in _lines(listing)]
-    folders = (entry.name for entry in (root / 'JPEGImages').iterdir() if entry.is_dir())
-    return sorted(folders, key=natural_key)
-
-
-def _images(root: Path, name: str) -> list[Path]:
+def _segtrack_images(root: Path, name: str) -> list[Path]:
     """Return the frames of a sequence in the order of its list, or in natural order where there is none."""
     folder = root / 'JPEGImages' / name
     if not folder.is_dir():
@@ -110,14 +95,14 @@ def _images(root: Path, name: str) -> list[Path]:
     return [there[stem] for stem in stems]
 
 
-def _masks(images: list[Path], folder: Path) -> list[Path | None]:
+def _segtrack_masks(images: list[Path], folder: Path) -> list[Path | None]:
     """Return the mask of each frame, None where there is none: by name, or by order where none has a frame's name."""
     masks = list_images(folder)
     named = {mask.stem for mask in masks} & {image.stem for image in images}
     return list(masks) if not named and len(masks) == len(images) else masks_by_name(images, folder)
 
 
-def _annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
+def _segtrack_annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
     """Return the union of each frame's masks.
 
     A sequence of several objects has a folder for each, ``1``, ``2`` and so on, in formats that differ (those of
@@ -125,18 +110,14 @@ def _annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ..
     """
     if not truth.is_dir():
         return (None,) * len(images)
-    entries = sorted(truth.iterdir(), key=lambda entry: natural_key(entry.name))
-    objects = [entry for entry in entries if entry.is_dir() and list_images(entry)]
-    frames = zip(*(_masks(images, folder) for folder in objects or [truth]), strict=True)
+    objects = [folder for folder in _subfolders(truth) if list_images(folder)]
+    frames = zip(*(_segtrack_masks(images, folder) for folder in objects or [truth]), strict=True)
     unions = (tuple(mask for mask in masks if mask) for masks in frames)
     return tuple(MaskFiles(union) if union else None for union in unions)
 
 
 def read_segtrack(root: Path) -> list[ClipFiles]:
-    """List all sequences; the annotation of a frame is the union of its objects' masks.
-
-    Args:
-        root: Folder with ``JPEGImages`` and ``GroundTruth``, and with ``ImageSets`` as published.
+    """List all sequences of SegTrack v2; the annotation of a frame is the union of its objects' masks.
 
     Raises:
         UserError: A folder or a frame that a list names is missing, there is no sequence, or masks are called in
@@ -145,17 +126,20 @@ def read_segtrack(root: Path) -> list[ClipFiles]:
     """
     if not (root / 'JPEGImages').is_dir():
         raise UserError(f'{root / "JPEGImages"} is missing; give the SegTrack v2 folder that holds it as root')
+    listing = root / 'ImageSets' / 'all.txt'
+    # In the list each has an asterisk before it.
+    listed = [line.lstrip('*') for line in _lines(listing)] if listing.is_file() else None
+    names = [folder.name for folder in _subfolders(root / 'JPEGImages')] if listed is None else listed
     sequences = []
-    for name in _names(root):
-        truth = root / 'GroundTruth' / name
-        images = _images(root, name)
-        sequences.append(clip_of_images(name, images, _annotations(truth, images)))
+    for name in names:
+        images = _segtrack_images(root, name)
+        sequences.append(clip_of_images(name, images, _segtrack_annotations(root / 'GroundTruth' / name, images)))
     if not sequences:
         raise UserError(f'{root}: no sequence in JPEGImages; copy the data set again')
     return sequences
 
 
-PARTS: Final = {
+_PARTS: Final = {
     'train': ('Trainingset',),
     'val': ('Testset',),
     'test': ('Testset',),
@@ -163,25 +147,12 @@ PARTS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class _Label:
-    """One labelled frame of a definition file."""
-
-    number: int
-    """Of the frame, from 0."""
-    file: str
-    """The label's file name."""
-    image: str
-    """The frame's file name, with a suffix that need not be the file's."""
-
-
-def _parse(path: Path) -> tuple[list[int], list[_Label]]:
-    """Return the codes of the regions, the background's first, and the labelled frames of a ``Def.dat``.
+def _parse_definition(path: Path) -> tuple[list[int], list[tuple[int, str, str]]]:
+    """Return the codes of the regions, the background's first, and of each labelled frame number, label and image.
 
     The file is a row of headings, each followed by its value in the next line that is not empty.
     """
-    lines = [line.strip() for line in path.read_text(encoding='latin-1').splitlines() if line.strip()]
-    pairs = list(pairwise(lines))
+    pairs = list(pairwise(_lines(path, 'latin-1')))
     codes = {heading.rstrip(':'): value for heading, value in pairs if heading.startswith('Scale of region ')}
     regions = [codes.get(f'Scale of region {number}', '') for number in range(len(codes))]
     columns = [
@@ -195,37 +166,26 @@ def _parse(path: Path) -> tuple[list[int], list[_Label]]:
             f'{path}: not a definition file as FBMS-59 has them (looked for "Scale of region 0:" and for frames as '
             '"Frame number:", "File name:" and "Input file name:"); copy the data set again'
         )
-    rows = zip(numbers, files, images, strict=True)
-    return [int(code) for code in regions], [_Label(int(number), file, image) for number, file, image in rows]
-
-
-def _definitions(folder: Path) -> list[Path]:
-    """Return the definition files of a sequence, the one of its name first.
-
-    Those whose names start with a dot are what a Mac leaves in archives.
-    """
-    truth = folder / 'GroundTruth'
-    files = (entry for entry in truth.glob('*Def.dat') if not entry.name.startswith('.')) if truth.is_dir() else ()
-    return sorted(files, key=lambda file: (file.name != f'{folder.name}Def.dat', natural_key(file.name)))
+    return [int(code) for code in regions], list(zip(map(int, numbers), files, images, strict=True))
 
 
 def _fbms_annotations(folder: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
     """Return what the definition files say of the frames; where two label the same frame, the first one counts.
 
-    A label that is listed but not there is told when it is read.
+    The file called as the sequence comes first. A label that is listed but not there is told when it is read.
     """
     found: list[Annotation | None] = [None] * len(images)
     places = {image.stem: place for place, image in enumerate(images)}
-    for definition in _definitions(folder):
-        (background, *objects), labels = _parse(definition)
-        for label in labels:
-            # Beside some labels lie the probabilities of their pixels, which are not for scoring regions.
-            if 'PROB' in label.file:
-                continue
+    # Those whose names start with a dot are what a Mac leaves in archives.
+    definitions = [file for file in (folder / 'GroundTruth').glob('*Def.dat') if not file.name.startswith('.')]
+    for file in sorted(definitions, key=lambda file: (file.name != f'{folder.name}Def.dat', natural_key(file.name))):
+        (background, *objects), labels = _parse_definition(file)
+        for number, label, image in labels:
             # Definitions name the frames as pgm or ppm, which were published as jpg.
-            place = places.get(Path(label.image).stem, label.number)
-            if place < len(images) and found[place] is None:
-                found[place] = RegionFile(definition.parent / label.file, background, tuple(objects))
+            place = places.get(Path(image).stem, number)
+            # Beside some labels lie the probabilities of their pixels, which are not for scoring regions.
+            if 'PROB' not in label and place < len(images) and found[place] is None:
+                found[place] = RegionFile(file.parent / label, background, tuple(objects))
     return tuple(found)
 
 
@@ -238,26 +198,22 @@ def _fbms_images(folder: Path) -> list[Path]:
 
 
 def read_fbms(root: Path, split: str) -> list[ClipFiles]:
-    """List the sequences of a split; few of their frames are annotated.
-
-    Args:
-        root: Folder with ``Trainingset`` and ``Testset``.
-        split: ``train``, ``test`` (``val`` is the same), or ``trainval`` for both.
+    """List the sequences of a split of FBMS-59: ``train``, ``test`` (``val`` is the same) or ``trainval``.
 
     Raises:
         UserError: There is no such split or folder, or a definition file is damaged.
 
     """
-    if split not in PARTS:
-        raise UserError(f'{root}: FBMS-59 has no split {split}; it has {", ".join(PARTS)}')
-    sequences = []
-    for part in PARTS[split]:
+    if split not in _PARTS:
+        raise UserError(f'{root}: FBMS-59 has no split {split}; it has {", ".join(_PARTS)}')
+    sequences: list[ClipFiles] = []
+    for part in _PARTS[split]:
         if not (root / part).is_dir():
             raise UserError(f'{root / part} is missing; give the FBMS-59 folder that holds Trainingset and Testset')
-        for folder in sorted((root / part).iterdir(), key=lambda entry: natural_key(entry.name)):
-            images = _fbms_images(folder) if folder.is_dir() else []
-            if images:
-                sequences.append(clip_of_images(folder.name, images, _fbms_annotations(folder, images)))
+        found = ((folder, _fbms_images(folder)) for folder in _subfolders(root / part))
+        sequences += [
+            clip_of_images(folder.name, images, _fbms_annotations(folder, images)) for folder, images in found if images
+        ]
     if not sequences:
-        raise UserError(f'{root}: no folder with images in {" and ".join(PARTS[split])}; copy the data set again')
+        raise UserError(f'{root}: no folder with images in {" and ".join(_PARTS[split])}; copy the data set again')
     return sequences

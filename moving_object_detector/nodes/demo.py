@@ -331,7 +331,7 @@ class Demo:
             detect.stop()
         if not watcher.count('published'):
             raise UserError(f'the detector published no mask; see {detect.log}')
-        self._run('programs.contact_sheet', video, sheet)
+        self._run('programs', 'contact_sheet', video, sheet)
         print(f'results: {video}, {sheet}, {bag}')
         print(watcher.summary(self._frames))
 

@@ -10,18 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Floats, Pixels, Tile, noise
+from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Floats, Material, Pixels, halved, noise
 
 
 def _card(colour: NDArray[Any], alpha: Pixels, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Card:
     """Make a card, clear within margins at its top, bottom, left and right."""
     for picture, width in zip((alpha, alpha[::-1], alpha.T, alpha.T[::-1]), margins, strict=True):
         picture[:width] = 0
-    levels = [np.dstack((np.clip(colour, 0, 255).astype(np.uint8), alpha))]
-    while min(levels[-1].shape[:2]) > 4:
-        height, width = levels[-1].shape[:2]
-        levels.append(np.asarray(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)))
-    return Card(tuple(levels))
+    return Card(tuple(halved(np.dstack((colour, alpha)))))
 
 
 def _blank(height: int, width: int, colour: Sequence[float] | Floats) -> tuple[Floats, Pixels]:
@@ -29,12 +25,11 @@ def _blank(height: int, width: int, colour: Sequence[float] | Floats) -> tuple[F
     return np.full((height, width, 3), colour, np.float32), np.zeros((height, width), np.uint8)
 
 
-def _both(
-    draw: Callable[..., Any], colour: Floats, alpha: Pixels, tone: NDArray[Any], places: Sequence[Any], *more: Any
-) -> None:
-    """Draw a shape in a tone, and solid in alpha."""
-    draw(colour, *places, tone.tolist(), *more)
-    draw(alpha, *places, 255, *more)
+def _both(draw: Callable[..., Any], sheet: tuple[Floats, Pixels], tone: NDArray[Any], *shape: Any, **how: Any) -> None:
+    """Draw an antialiased shape in a tone, and solid in alpha."""
+    colour, alpha = sheet
+    draw(colour, *shape, color=tone.tolist(), lineType=cv2.LINE_AA, **how)
+    draw(alpha, *shape, color=255, lineType=cv2.LINE_AA, **how)
 
 
 def _leaf_colours(rng: np.random.Generator) -> Floats:
@@ -46,13 +41,12 @@ def _leaf_colours(rng: np.random.Generator) -> Floats:
 def _crown(rng: np.random.Generator) -> Card:
     """Return a bough full of leaves, lit from above."""
     side = 192
-    colour, alpha = _blank(side, side, (34, 44, 22))
+    sheet = _blank(side, side, (34, 44, 22))
     colours = _leaf_colours(rng)
     count = int(rng.integers(5, 12))
     centres = np.stack((rng.normal(0.5, 0.17, count), rng.normal(0.5, 0.15, count)), 1).clip(0.22, 0.78) * side
-    radii = rng.uniform(0.09, 0.2, count) * side
     places, sizes = [], []
-    for centre, radius in zip(centres, radii, strict=True):
+    for centre, radius in zip(centres, rng.uniform(0.09, 0.2, count) * side, strict=True):
         leaves = int(rng.integers(90, 150))
         places.append(centre + rng.normal(0, 0.5, (leaves, 2)) * radius)
         sizes.append(rng.uniform(2.0, 6.5, leaves))
@@ -62,10 +56,9 @@ def _crown(rng: np.random.Generator) -> Card:
     for place, size in zip(spots[order], extents[order], strict=True):
         light = 1.2 - 0.75 * place[1] / side + rng.normal(0, 0.14)
         tone = colours[rng.integers(len(colours))] * light
-        axes, turn = (int(size * 16), int(size * 10)), float(rng.uniform(0, 180))
-        middle = (place * 16).astype(int).tolist()
-        _both(cv2.ellipse, colour, alpha, tone, (middle, axes, turn, 0, 360), -1, cv2.LINE_AA, 4)
-    return _card(colour, alpha, (3, 3, 3, 3))
+        axes, middle = (int(size * 16), int(size * 10)), (place * 16).astype(int).tolist()
+        _both(cv2.ellipse, sheet, tone, middle, axes, float(rng.uniform(0, 180)), 0, 360, thickness=-1, shift=4)
+    return _card(*sheet, (3, 3, 3, 3))
 
 
 def _conifer(rng: np.random.Generator) -> Card:
@@ -78,7 +71,7 @@ def _conifer(rng: np.random.Generator) -> Card:
         start = (int(width / 2 + side * reach * rng.uniform(0, 0.5)), int(y))
         end = (int(width / 2 + side * reach), int(y + reach * rng.uniform(0.1, 0.5)))
         tone = tones[rng.integers(3)] * rng.uniform(0.7, 1.25)
-        _both(cv2.line, colour, alpha, tone, (start, end), int(rng.integers(2, 5)), cv2.LINE_AA)
+        _both(cv2.line, (colour, alpha), tone, start, end, thickness=int(rng.integers(2, 5)))
     return _card(colour, alpha, (2, 2, 2, 2))
 
 
@@ -93,13 +86,13 @@ def _branch(rng: np.random.Generator) -> Card:
         end = start + length * np.array((np.cos(angle), np.sin(angle)))
         tone = np.array((82, 68, 54), np.float64) * rng.uniform(0.7, 1.3)
         ends = start.astype(int).tolist(), end.astype(int).tolist()
-        _both(cv2.line, colour, alpha, tone, ends, max(int(thick), 1), cv2.LINE_AA)
+        _both(cv2.line, (colour, alpha), tone, *ends, thickness=max(int(thick), 1))
         if leafy and thick < 4:
             for _ in range(int(rng.integers(2, 7))):
                 spot = (start + (end - start) * rng.random() + rng.normal(0, 5, 2)).astype(int).tolist()
                 axes, turn = (int(rng.integers(4, 9)), int(rng.integers(2, 5))), float(rng.uniform(0, 180))
                 leaf = leaves[rng.integers(len(leaves))] * rng.uniform(0.7, 1.3)
-                _both(cv2.ellipse, colour, alpha, leaf, (spot, axes, turn, 0, 360), -1, cv2.LINE_AA)
+                _both(cv2.ellipse, (colour, alpha), leaf, spot, axes, turn, 0, 360, thickness=-1)
         if length > 12:
             for _ in range(2):
                 grow(end, angle + float(rng.normal(0, 0.45)), length * float(rng.uniform(0.6, 0.85)), thick * 0.7)
@@ -132,13 +125,13 @@ def _skyline(rng: np.random.Generator) -> Card:
             middle = (int(x + rng.normal(0, 4)), int(24 + 9 * row + rng.normal(0, 5)))
             axes = (int(rng.uniform(7, 15)), int(rng.uniform(8, 18)))
             tone = greens[rng.integers(3)] * rng.uniform(0.8, 1.15) * (1.1 - 0.15 * row)
-            _both(cv2.ellipse, colour, alpha, tone, (middle, axes, 0, 0, 360), -1, cv2.LINE_AA)
+            _both(cv2.ellipse, (colour, alpha), tone, middle, axes, 0, 0, 360, thickness=-1)
     alpha[46:] = 255
     return _card(colour + 9 * np.resize(noise(rng, 256, 0.5)[:64], (64, 1024))[..., None], alpha, (2, 0, 2, 2))
 
 
 def _limb(rng: np.random.Generator) -> Card:
-    """Return a white capsule with folds of cloth; its colour comes with the face."""
+    # A white capsule with folds of cloth; its colour comes with the face.
     height, width = 96, 48
     alpha = np.zeros((height, width), np.uint8)
     cv2.ellipse(alpha, (24, 48), (20, 46), 0, 0, 360, 255, -1, cv2.LINE_AA)
@@ -212,7 +205,7 @@ def _side(number: int) -> Card:
     return _card(colour, alpha)
 
 
-_MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile | Card]]]] = {
+_MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Material]]]] = {
     **TILES,
     'crown': (10, _crown), 'conifer': (4, _conifer), 'branch': (5, _branch), 'tuft': (6, _tuft),
     'skyline': (4, _skyline), 'limb': (3, _limb), 'disc': (3, _disc), 'wing': (2, _wing),
@@ -222,13 +215,13 @@ _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile | Card]
 decides its looks."""
 
 
-def material(kind: str, index: int) -> Tile | Card:
+def material(kind: str, index: int) -> Material:
     """Return a material of a kind, always the same for an index; made once in a process."""
     return _made(kind, index % _MAKERS[kind][0])
 
 
 @cache
-def _made(kind: str, index: int) -> Tile | Card:
+def _made(kind: str, index: int) -> Material:
     if kind == 'side':
         return _side(index)
     return _MAKERS[kind][1](np.random.default_rng((index, list(_MAKERS).index(kind), 20190616)))

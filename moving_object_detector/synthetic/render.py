@@ -11,20 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from moving_object_detector.common.program import positive_int, run_program
 
-if TYPE_CHECKING:
-    from moving_object_detector.synthetic.flight import Flight
-    from moving_object_detector.synthetic.flight_path import Matrix
-    from moving_object_detector.synthetic.scene import Scene
 
-START_STAMP = 1_700_000_000_000_000_000
-"""Of the first frame, nanoseconds."""
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program ``render``."""
     parser = argparse.ArgumentParser(
         prog='render', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,146 +36,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--bag', action='store_true', help='flight: write OUT/bag with images, CameraInfo, masks and tf from odom'
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
 
+    def body() -> int:
+        from moving_object_detector.synthetic.clip_files import render
 
-def _refuse_idle(arguments: argparse.Namespace) -> None:
-    """Refuse options that would have no effect."""
-    from moving_object_detector.common.errors import UserError
+        return render(arguments)
 
-    if arguments.scene == 'sheets' and (arguments.bag or arguments.motion or arguments.parallax is not None):
-        raise UserError('--bag, --motion and --parallax need --scene flight: sheets have no camera in space')
-    if arguments.objects and (arguments.still or arguments.scene == 'flight'):
-        raise UserError('--objects is for --scene sheets, and has no effect with --still; leave it out')
-
-
-def _render(arguments: argparse.Namespace) -> int:
-    from moving_object_detector.common.errors import UserError, foreign
-    from moving_object_detector.synthetic.flight import FlightOptions, flight
-    from moving_object_detector.synthetic.flight_path import MOTIONS
-    from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-
-    _refuse_idle(arguments)
-    least, most = (0, 0) if arguments.still else arguments.objects or (1, 2)
-    arguments.parallax = 1.0 if arguments.parallax is None else arguments.parallax
-    if arguments.seed < 0 or not 0 <= least <= most or min(arguments.height, arguments.width) < 32:
-        raise UserError('--seed takes 0 or more, --objects LEAST not above MOST, --height and --width 32 or more')
-    if not 0 <= arguments.parallax <= 10:
-        raise UserError(f'--parallax is {arguments.parallax}, but takes 0 to 10')
-    size = (arguments.height, arguments.width)
-    if arguments.scene == 'sheets':
-        _write(clip_scene(arguments.seed, SceneOptions(size=size, objects=(least, most))), arguments)
-        return 0
-    if arguments.motion and arguments.motion not in MOTIONS:
-        raise UserError(f'--motion is {foreign(arguments.motion)}, but takes {", ".join(MOTIONS)}')
-    options = FlightOptions(size, arguments.still, arguments.motion or None, arguments.parallax, arguments.frames)
-    flown = flight(arguments.seed, options)
-    _write(flown, arguments)
-    _write_camera(flown, arguments)
-    if arguments.bag:
-        _write_bag(flown, arguments)
-    return 0
-
-
-def _write(scene: Scene | Flight, arguments: argparse.Namespace) -> None:
-    """Write the files of each frame."""
-    import cv2
-    import numpy as np
-    from tqdm import tqdm
-
-    from moving_object_detector.common.errors import UserError
-    from moving_object_detector.common.files import make_folder
-    from moving_object_detector.media.pictures import write_flow
-    from moving_object_detector.synthetic.flight import Flight
-
-    truth = ('instances', 'depth') if isinstance(scene, Flight) else ()
-    motion = ('flow', 'occluded') if arguments.flow else ()
-    folders = {name: arguments.out / name for name in ('frames', 'masks', *truth, *motion)}
-    for folder in folders.values():
-        make_folder(folder)
-    for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
-        pictures = {'frames': cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR)}
-        pictures['masks'] = scene.mask(time).astype(np.uint8) * 255
-        if isinstance(scene, Flight):
-            view = scene.frame(time)
-            pictures |= {'instances': view.instances, 'depth': view.depth}
-        if arguments.flow:
-            # What is behind the camera then has no place in the image: unknown, as the format has it.
-            flow = np.nan_to_num(scene.flow(time, time + 1), nan=1e10)
-            write_flow(folders['flow'] / f'{time:05d}.flo', flow)
-            pictures['occluded'] = scene.occluded(time, time + 1).astype(np.uint8) * 255
-        for name, picture in pictures.items():
-            file = folders[name] / f'{time:05d}{".tiff" if name == "depth" else ".png"}'
-            if not cv2.imwrite(str(file), picture):
-                raise UserError(f'{file}: cannot be written')
-
-
-def stamp(flown: Flight, index: int) -> int:
-    """Return the stamp of a frame, nanoseconds."""
-    return START_STAMP + round(index * 1e9 / flown.fps)
-
-
-def _write_camera(flown: Flight, arguments: argparse.Namespace) -> None:
-    import json
-
-    from moving_object_detector.common.files import write_atomically
-
-    lines = ['# stamp tx ty tz qx qy qz qw: the optical frame (x right, y down, z forward) in odom (z up), metres']
-    for index in range(arguments.frames):
-        pose = flown.pose(index)
-        numbers = (*pose[:3, 3], *quaternion(pose[:3, :3]))
-        seconds, nanoseconds = divmod(stamp(flown, index), 10**9)
-        lines.append(f'{seconds}.{nanoseconds:09d} ' + ' '.join(f'{number:.9f}' for number in numbers))
-    write_atomically(arguments.out / 'trajectory.txt', ('\n'.join(lines) + '\n').encode())
-    height, width = flown.size
-    camera = {
-        'width': width,
-        'height': height,
-        'intrinsics': flown.intrinsics.tolist(),
-        'fps': flown.fps,
-        'motion': flown.motion,
-        'seed': arguments.seed,
-        'parallax': arguments.parallax,
-        'still': arguments.still,
-    }
-    write_atomically(arguments.out / 'camera.json', json.dumps(camera, indent=2).encode())
-
-
-def quaternion(rotation: Matrix) -> tuple[float, float, float, float]:
-    """Return x, y, z, w of a rotation matrix (3, 3)."""
-    import numpy as np
-
-    # Of the symmetric matrix's eigenvectors the one of the largest value (Bar-Itzhack 2000): no case is near zero.
-    (a, b, c), (d, e, f), (g, h, i) = rotation
-    k = np.array(
-        ((a - e - i, 0, 0, 0), (b + d, e - a - i, 0, 0), (c + g, f + h, i - a - e, 0), (h - f, c - g, d - b, a + e + i))
-    )
-    x, y, z, w = np.linalg.eigh(k / 3)[1][:, -1]
-    sign = 1.0 if w >= 0 else -1.0
-    return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
-
-
-def _write_bag(flown: Flight, arguments: argparse.Namespace) -> None:
-    import numpy as np
-    from tqdm import tqdm
-
-    from moving_object_detector.media.bags import BagWriter
-    from moving_object_detector.media.messages import encode_image
-
-    frame = 'camera_optical_frame'
-    with BagWriter(arguments.out / 'bag', overwrite=True) as bag:
-        for index in tqdm(range(arguments.frames), unit='frame', desc='bag'):
-            when, view, pose = stamp(flown, index), flown.frame(index), flown.pose(index)
-            bag.write_transform(when, 'odom', frame, pose[:3, 3].tolist(), quaternion(pose[:3, :3]))
-            bag.write_camera_info('/camera/camera_info', when, flown.size, flown.intrinsics.ravel(), frame)
-            bag.write_image('/camera/image_raw', when, encode_image(view.image, 'rgb8'), frame)
-            bag.write_image('/truth', when, encode_image(view.mask.astype(np.uint8) * np.uint8(255), 'mono8'), frame)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program ``render``."""
-    arguments = _parse(argv)
-    return run_program(lambda: _render(arguments))
+    return run_program(body)
 
 
 if __name__ == '__main__':

@@ -48,12 +48,18 @@ class Card:
 Material = Tile | Card
 
 
+def halved(picture: NDArray[Any]) -> list[Pixels]:
+    """Return a picture and its halves, down to four pixels."""
+    levels: list[Pixels] = [np.clip(picture, 0, 255).astype(np.uint8)]
+    while min(levels[-1].shape[:2]) > 4:
+        height, width = levels[-1].shape[:2]
+        levels.append(np.asarray(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)))
+    return levels
+
+
 def _tile(image: NDArray[Any], metres: float | tuple[float, float], bays: int = 0) -> Tile:
+    levels = halved(np.asarray(image, np.float32))
     side = image.shape[0]
-    levels: list[Pixels] = [np.clip(np.asarray(image, np.float32), 0, 255).astype(np.uint8)]
-    while levels[-1].shape[0] > 4:
-        half = levels[-1].shape[0] // 2
-        levels.append(np.asarray(cv2.resize(levels[-1], (half, half), interpolation=cv2.INTER_AREA), np.uint8))
     atlas: Pixels = np.zeros((side + 2 * PAD, side + side // 2 + 4 * PAD, image.shape[2]), np.uint8)
     left, top, y = [], [], 0
     for index, level in enumerate(levels):
@@ -91,8 +97,9 @@ def noise(
 def _ramp(values: Floats, colours: list[tuple[int, int, int]]) -> Floats:
     """Map values about [-2, 2] to a run of colours, (h, w, 3)."""
     places = np.linspace(-1.6, 1.6, len(colours))
-    channels = [np.interp(values, places, [colour[k] for colour in colours]) for k in range(3)]
-    return np.stack(channels, -1).astype(np.float32)
+    return np.stack([np.interp(values, places, channel) for channel in zip(*colours, strict=True)], -1).astype(
+        np.float32
+    )
 
 
 def _strokes(
@@ -133,6 +140,11 @@ GREENS: Final = [
 ]
 
 
+BARK: Final = [(52, 44, 36), (94, 82, 68), (140, 128, 110)]
+STRAW: Final = [(132, 104, 58), (184, 154, 92), (216, 190, 130)]
+STEEL: Final = np.array((0.98, 1.0, 1.02))
+
+
 def _grass(rng: np.random.Generator) -> Tile:
     side = 1024
     greens = GREENS[rng.integers(4)]
@@ -152,17 +164,16 @@ def _soil(rng: np.random.Generator) -> Tile:
     wave = np.sin(2 * np.pi * rows * np.arange(side) / side)[:, None] if rows else np.zeros((1, 1))
     image = _ramp(np.asarray(base + 0.9 * wave, np.float32), soil)
     if rows and rng.random() < 0.7:
-        green = np.array(GREENS[rng.integers(3)], np.float32)
+        green = GREENS[rng.integers(3)]
         tall = np.clip(2.5 * (wave - 0.2) + 0.8 * noise(rng, side, 0.7), 0, 1)[..., None]
-        plants = _ramp(noise(rng, side, 0.5), [tuple(c) for c in green.astype(int).tolist()])
+        plants = _ramp(noise(rng, side, 0.5), green)
         image = image * (1 - tall) + plants * tall
     return _tile(image, float(rng.uniform(6, 12)))
 
 
 def _wheat(rng: np.random.Generator) -> Tile:
-    straw = [(132, 104, 58), (184, 154, 92), (216, 190, 130)]
-    image = _ramp(0.7 * noise(rng, 1024, 1.0, lowest=5) + 0.6 * noise(rng, 1024, 0.4), straw)
-    _strokes(rng, image, 12000, 16, np.array(straw, np.float32), -1.5, 0.5)
+    image = _ramp(0.7 * noise(rng, 1024, 1.0, lowest=5) + 0.6 * noise(rng, 1024, 0.4), STRAW)
+    _strokes(rng, image, 12000, 16, np.array(STRAW, np.float32), -1.5, 0.5)
     return _tile(image, 7.0)
 
 
@@ -198,7 +209,7 @@ def _asphalt(rng: np.random.Generator) -> Tile:
 
 
 def _road(rng: np.random.Generator) -> Tile:
-    """Return a road seen from above: across is one repetition, along it repeats."""
+    # Across it is one repetition, along it repeats.
     side = 512
     image = _asphalt_noise(rng, side)
     worn = (0.7 + 0.3 * np.clip(noise(rng, side, 0.8) + 0.9, 0, 1))[..., None]
@@ -279,7 +290,6 @@ def _roof(rng: np.random.Generator) -> Tile:
 
 
 def _facade(rng: np.random.Generator) -> Tile:
-    """Return four by four bays of windows in a plastered wall."""
     side, bay = 512, 128
     walls = ((206, 198, 180), (186, 176, 160), (214, 208, 200), (178, 152, 128), (160, 96, 78), (196, 180, 140))
     wall = np.array(walls[rng.integers(len(walls))], np.float32)
@@ -311,23 +321,8 @@ def _leafage(rng: np.random.Generator) -> Tile:
     return _tile((image * (1 + 0.2 * noise(rng, 512, 1.4))[..., None]), 2.0)
 
 
-def _bark(rng: np.random.Generator) -> Tile:
-    values = noise(rng, 256, 0.9, (3.0, 0.5))
-    tones = [(52, 44, 36), (94, 82, 68), (140, 128, 110)]
-    return _tile((_ramp(values, tones)), (0.8, 1.6))
-
-
-def _plain(rng: np.random.Generator) -> Tile:
-    return _tile(((205 + 6 * noise(rng, 128, 0.8))[..., None].repeat(3, 2)), 1.5)
-
-
-def _metal(rng: np.random.Generator) -> Tile:
-    values = 150 + 12 * noise(rng, 128, 0.9, (2.0, 0.5))
-    return _tile((values[..., None] * np.array((0.98, 1.0, 1.02))), 1.0)
-
-
 def _end(rng: np.random.Generator) -> Tile:
-    """Return the front or the back of a vehicle, white, with lamps, plate and bumper."""
+    # The front or the back of a vehicle, white, with lamps, plate and bumper.
     image = 205 + 4 * noise(rng, 128, 0.9)[..., None].repeat(3, 2)
     lamp = (232, 224, 190) if rng.random() < 0.5 else (150, 24, 22)
     for x in (16, 112):
@@ -386,7 +381,10 @@ TILES: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile]]]] = {
     'grass': (6, _grass), 'soil': (5, _soil), 'wheat': (2, _wheat), 'gravel': (3, _gravel), 'litter': (2, _litter),
     'asphalt': (3, _asphalt), 'road': (6, _road), 'paving': (4, _paving), 'brick': (3, _brick),
     'concrete': (3, _concrete), 'wood': (3, _wood), 'roof': (5, _roof), 'facade': (10, _facade),
-    'leafage': (3, _leafage), 'bark': (2, _bark), 'plain': (1, _plain), 'end': (4, _end), 'metal': (1, _metal),
+    'leafage': (3, _leafage),
+    'bark': (2, lambda rng: _tile(_ramp(noise(rng, 256, 0.9, (3.0, 0.5)), BARK), (0.8, 1.6))),
+    'plain': (1, lambda rng: _tile((205 + 6 * noise(rng, 128, 0.8))[..., None].repeat(3, 2), 1.5)), 'end': (4, _end),
+    'metal': (1, lambda rng: _tile((150 + 12 * noise(rng, 128, 0.9, (2.0, 0.5)))[..., None] * STEEL, 1.0)),
     'fence': (8, _fence), 'macro': (4, _macro), 'sky': (6, _sky),
 }  # fmt: skip
 """Of each kind: how many different ones there are, and how one is made."""

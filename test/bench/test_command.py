@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from moving_object_detector.bench import main
+from moving_object_detector.bench.__main__ import main
 from moving_object_detector.bench.report import markdown
 
 SMALL = ['height=32', 'width=64', 'flow.height=48', 'flow.width=96', 'flow.preset=ultrafast', 'refinement.method=none']
@@ -78,7 +78,7 @@ def test_mistakes_are_told(tmp_path, capsys):
 
 
 def test_help_says_how_in_a_moment():
-    code = 'import sys; from moving_object_detector.bench import main; main(["--help"])'
+    code = 'import sys; from moving_object_detector.bench.__main__ import main; main(["--help"])'
     probe = f'{code.replace("main([", "import atexit; atexit.register(lambda: print(*sys.modules)); main([")}'
     done = subprocess.run([sys.executable, '-c', probe], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.bench.suite import random_pwcnet
+from moving_object_detector.bench.measure import random_pwcnet
 from moving_object_detector.bench.tasks import FrameTask, NaivePipeline, NaiveTask
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector

@@ -11,7 +11,7 @@ import pytest
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.programs import make_bag, make_video
+from moving_object_detector.programs.commands import make_bag, make_video
 
 
 def frames(folder, count, size=(18, 24), suffix='.png'):
@@ -44,8 +44,8 @@ def davis(tmp_path):
 def recordings(tmp_path_factory, picture_folder):
     """A folder with a video and a bag, each of the twelve pictures, made with the package's own programs."""
     root = tmp_path_factory.mktemp('recordings')
-    assert make_video.main([str(picture_folder), str(root / 'drive.mp4')]) == 0
-    assert make_bag.main([str(picture_folder), str(root / 'night'), '--topic', '/left']) == 0
+    assert make_video([str(picture_folder), str(root / 'drive.mp4')]) == 0
+    assert make_bag([str(picture_folder), str(root / 'night'), '--topic', '/left']) == 0
     (root / 'notes.txt').write_text('rainy')
     return root
 

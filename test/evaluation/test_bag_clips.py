@@ -15,7 +15,7 @@ from moving_object_detector.evaluation.clips import PackedMask, bag_clip, read_m
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.messages import encode_image
 from moving_object_detector.media.sources import open_source
-from moving_object_detector.programs.make_bag import main as make_bag
+from moving_object_detector.programs.commands import make_bag
 
 STAMPS = [1_700_000_000_000_000_000 + k * 50_000_001 for k in range(12)]
 

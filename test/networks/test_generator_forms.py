@@ -31,7 +31,8 @@ from moving_object_detector.networks.generator_forms import (
     save_ranges,
 )
 from moving_object_detector.networks.weights import save_network, weights_hash
-from moving_object_detector.programs import quantise as program
+from moving_object_detector.programs import models
+from moving_object_detector.programs.commands import quantise as quantise_program
 
 CPU = torch.device('cpu')
 SIZE = (32, 64)
@@ -277,18 +278,18 @@ def test_from_program_to_detector(tmp_path, monkeypatch, generator, capsys):
     )
     with pytest.raises(UserError, match='run quantise on the model'):
         build_detector(config, cache=EngineCache(tmp_path))
-    monkeypatch.setattr(program, 'SIZES', (SIZE,))
-    assert program.main([str(model), '--samples', '3']) == 0
+    monkeypatch.setattr(models, 'RANGE_SIZES', (SIZE,))
+    assert quantise_program([str(model), '--samples', '3']) == 0
     assert capsys.readouterr().out == f'{tmp_path / "mine-int8.safetensors"}: ranges of 14 layers\n'
     assert build_detector(config, cache=EngineCache(tmp_path)).engine.name == 'openvino int8 on cpu'
 
 
 def test_program_without_model(tmp_path, capsys):
-    assert program.main([str(tmp_path / 'none.safetensors')]) == 2
+    assert quantise_program([str(tmp_path / 'none.safetensors')]) == 2
     assert 'no such model file' in capsys.readouterr().err
     before = set(sys.modules)
     with pytest.raises(SystemExit):
-        program.main(['--help'])
+        quantise_program(['--help'])
     assert 'default: 48' in capsys.readouterr().out
     assert set(sys.modules) == before
 

@@ -15,7 +15,7 @@ from moving_object_detector.engines import openvino_engine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.programs.build_engine import main
+from moving_object_detector.programs.commands import build_engine as main
 
 needs_openvino = pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
 
@@ -95,7 +95,9 @@ def test_mistakes_are_told(model, tmp_path, capsys):
 
 def test_help_is_instant():
     started = time.monotonic()
-    code = 'import sys; from moving_object_detector.programs.build_engine import main\ntry: main(["--help"])\n'
+    code = (
+        'import sys; from moving_object_detector.programs.commands import build_engine as main\ntry: main(["--help"])\n'
+    )
     code += 'finally: assert not {"torch", "cv2", "openvino"} & set(sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert result.returncode == 0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.media.pictures import draw_sheet, evenly_spaced
-from moving_object_detector.programs.contact_sheet import main
+from moving_object_detector.programs.commands import contact_sheet as main
 
 
 @pytest.mark.parametrize(

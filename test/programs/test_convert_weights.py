@@ -23,7 +23,7 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import load_network, load_weights
-from moving_object_detector.programs.convert_weights import main
+from moving_object_detector.programs.commands import convert_weights as main
 
 HAS_TENSORFLOW = importlib.util.find_spec('tensorflow') is not None
 
@@ -415,7 +415,7 @@ class TestTensorFlow:
 def test_help_loads_no_torch() -> None:
     code = (
         'import sys\n'
-        'from moving_object_detector.programs.convert_weights import main\n'
+        'from moving_object_detector.programs.commands import convert_weights as main\n'
         'try:\n    main(["--help"])\nexcept SystemExit as end:\n    assert end.code == 0\n'
         'assert "torch" not in sys.modules and "tensorflow" not in sys.modules'
     )

@@ -10,7 +10,7 @@ import torch
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.programs.export_onnx import main
+from moving_object_detector.programs.commands import export_onnx as main
 
 missing = [package for package in ('onnx', 'onnxscript', 'onnxruntime') if find_spec(package) is None]
 needs_onnx = pytest.mark.skipif(bool(missing), reason=f'not installed here: {", ".join(missing)}')

@@ -12,7 +12,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.sources import open_source
-from moving_object_detector.programs.make_bag import main
+from moving_object_detector.programs.commands import make_bag as main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,7 +161,7 @@ def test_names_that_are_not_utf8(picture_folder, tmp_path):
     folder, bag, video = (os.fsdecode(bytes(tmp_path) + b'/fl\xfcge' + suffix) for suffix in (b'', b'-bag', b'.mp4'))
     shutil.copytree(picture_folder, folder)
     for program, *paths in (('make_bag', folder, bag), ('make_video', bag, video)):
-        command = [sys.executable, '-m', f'moving_object_detector.programs.{program}', *paths]
+        command = [sys.executable, '-m', 'moving_object_detector.programs', program, *paths]
         done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
         assert (done.returncode, b'Traceback' in done.stderr) == (0, False), done.stderr.decode(errors='replace')
         assert b'fl\\udcfcge' in done.stdout

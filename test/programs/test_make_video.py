@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from moving_object_detector.media.sources import open_source
-from moving_object_detector.programs.make_bag import main as make_bag
-from moving_object_detector.programs.make_video import main
+from moving_object_detector.programs.commands import make_bag
+from moving_object_detector.programs.commands import make_video as main
 
 
 def test_a_bag_becomes_a_video_with_its_rate(picture_folder, pictures, tmp_path, capsys):

@@ -8,9 +8,10 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.pictures import read_flow
+from moving_object_detector.synthetic.clip_files import quaternion
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-from moving_object_detector.synthetic.render import main, quaternion
+from moving_object_detector.synthetic.render import main
 
 ARGUMENTS = ['--frames', '4', '--seed', '3', '--height', '48', '--width', '80', '--objects', '1', '1']
 
@@ -53,10 +54,10 @@ FLIGHT = ['--scene', 'flight', '--motion', 'orbit', '--frames', '3', '--seed', '
 
 @pytest.fixture(scope='module')
 def flown(tmp_path_factory):
-    """A flight's folder, and the flight."""
+    """A flight's folder, and the flight: however few frames are wanted, it is the one of the options' length."""
     out = tmp_path_factory.mktemp('flight')
     assert main([str(out), *FLIGHT, '--flow', '--bag']) == 0
-    return out, flight(5, FlightOptions((60, 100), False, 'orbit', frames=3))
+    return out, flight(5, FlightOptions((60, 100), False, 'orbit'))
 
 
 def test_files_of_a_flight_are_its_truth(flown):

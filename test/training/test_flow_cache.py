@@ -20,7 +20,7 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.sources import ImageFiles, read_image
-from moving_object_detector.programs import make_bag, make_video
+from moving_object_detector.programs.commands import make_bag, make_video
 from moving_object_detector.training import clip_flow, flow_cache
 from moving_object_detector.training.flow_cache import CacheError, cached_clips
 
@@ -365,7 +365,7 @@ def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_pat
 def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
     """A bag of two folders, ten seconds apart, as make_bag writes it."""
     folders = [write_clip(tmp_path / name, 4, seed) for seed, name in enumerate('ab')]
-    assert make_bag.main([*map(str, folders), str(tmp_path / 'bag')]) == 0
+    assert make_bag([*map(str, folders), str(tmp_path / 'bag')]) == 0
     clip = build(tmp_path / 'bag', tmp_path / 'cache')[0]
     assert clip.streams == (0, 0, 0, 0, 1, 1, 1, 1)
     assert [clip.neighbours(index) for index in (2, 3, 4, 5)] == [(-2, -1, 1), (-2, -1), (1, 2), (-1, 1, 2)]
@@ -413,8 +413,8 @@ def test_a_folder_that_cannot_be_made(footage, tmp_path):
 def test_videos_and_bags(tmp_path):
     """A bag keeps the pixels, so its flow is the folder's; a video comes close."""
     folder = write_clip(tmp_path / 'frames', 6)
-    assert make_bag.main([str(folder), str(tmp_path / 'bag')]) == 0
-    assert make_video.main([str(folder), str(tmp_path / 'video.mp4')]) == 0
+    assert make_bag([str(folder), str(tmp_path / 'bag')]) == 0
+    assert make_video([str(folder), str(tmp_path / 'video.mp4')]) == 0
     roots = [str(tmp_path / name) for name in ('frames', 'bag', 'video.mp4')]
     backend = DisFlow((32, 64), 'ultrafast')
     clips = cached_clips(find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', SIZE, 2, progress=False)
@@ -434,7 +434,7 @@ def test_a_video_that_ends_before_its_stated_count(tmp_path, caplog):
     for k in range(24):
         cv2.imwrite(str(folder / f'{k}.png'), rng.integers(0, 256, (64, 96, 3), np.uint8))
     video = tmp_path / 'clip.mp4'
-    assert make_video.main([str(folder), str(video)]) == 0
+    assert make_video([str(folder), str(video)]) == 0
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with caplog.at_level(logging.WARNING):
         (clip,) = build(video, tmp_path / 'cache')

@@ -1,0 +1,135 @@
+"""The command lines of the programs of this room. What they run is loaded afterwards, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from moving_object_detector.common.program import add_settings, positive_float, positive_int, run_program
+from moving_object_detector.media.arguments import TOPIC, add_source_arguments
+
+
+def _start(module: str, program: str, arguments: argparse.Namespace) -> int:
+    """Run the function called as the program in a module of this room."""
+    return run_program(lambda: int(getattr(import_module(f'{__package__}.{module}'), program)(arguments)))
+
+
+def make_bag(argv: Sequence[str] | None = None) -> int:
+    """Turn folders of frames, videos or bags, one after another, into a rosbag2, without ROS."""
+    parser = argparse.ArgumentParser(prog='make_bag', description=make_bag.__doc__)
+    add_source_arguments(parser, several=True)
+    parser.add_argument('output', metavar='OUTPUT_DIR', help='folder of the bag to write')
+    parser.add_argument('--topic', default=TOPIC, help='topic to write (default: %(default)s)')
+    parser.add_argument('--frame-id', default='camera', help="frame id of the headers (default: '%(default)s')")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument('--compressed', action='store_true', help='write JPEG on TOPIC/compressed instead')
+    form.add_argument('--png', action='store_true', help='write PNG on TOPIC/compressed instead: nothing is lost')
+    parser.add_argument(
+        '--masks',
+        metavar='DIR',
+        action='append',
+        default=[],
+        help='folder of masks named as the frames (of a video or a bag: 000000.png, ...), non-zero is object; '
+        'repeatable, one for each INPUT in their order',
+    )
+    parser.add_argument('--mask-topic', help='topic of the masks (default: /truth)')
+    parser.add_argument(
+        '--gap',
+        type=positive_float,
+        metavar='SECONDS',
+        help='between the last frame of an INPUT and the first of the next (default: 10)',
+    )
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
+    parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
+    arguments = parser.parse_args(argv)
+    if arguments.masks and len(arguments.masks) != len(arguments.inputs):
+        parser.error(f'{len(arguments.inputs)} inputs, but --masks was given {len(arguments.masks)} times')
+    if arguments.mask_topic and not arguments.masks:
+        parser.error('--mask-topic has no effect without --masks; leave it out')
+    if arguments.gap and len(arguments.inputs) == 1:
+        parser.error('--gap has no effect with a single INPUT; leave it out')
+    return _start('clips', 'make_bag', arguments)
+
+
+def make_video(argv: Sequence[str] | None = None) -> int:
+    """Turn a folder of frames or an image topic of a bag into an MP4 that browsers play."""
+    parser = argparse.ArgumentParser(prog='make_video', description=make_video.__doc__)
+    add_source_arguments(parser)
+    parser.add_argument('output', metavar='OUT.mp4', help='video to write; an older one is replaced')
+    return _start('clips', 'make_video', parser.parse_args(argv))
+
+
+def contact_sheet(argv: Sequence[str] | None = None) -> int:
+    """Show evenly spaced frames of a folder, a video or a bag in one PNG."""
+    parser = argparse.ArgumentParser(prog='contact_sheet', description=contact_sheet.__doc__)
+    add_source_arguments(parser)
+    parser.add_argument('output', metavar='OUT.png', type=Path, help='picture to write; an older one is replaced')
+    parser.add_argument('--columns', type=positive_int, default=4, help='default: %(default)s')
+    parser.add_argument('--frames', type=positive_int, default=12, help='default: %(default)s')
+    parser.add_argument('--width', type=positive_int, default=320, help='pixels of a frame (default: %(default)s)')
+    return _start('clips', 'contact_sheet', parser.parse_args(argv))
+
+
+def _add_configuration(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/gpu.yaml")
+    add_settings(parser, f'options, such as {example}')
+
+
+def build_engine(argv: Sequence[str] | None = None) -> int:
+    """Build the engines that a configuration needs and keep them, so that the node starts at once."""
+    parser = argparse.ArgumentParser(
+        prog='build_engine',
+        description=f'{build_engine.__doc__} For a TensorRT engine that takes minutes. To be run by the user and on '
+        'the machine that the node runs on, with its parameters.',
+    )
+    _add_configuration(parser, 'window.past=3')
+    parser.add_argument(
+        '--folder', type=Path, help="where to keep them in place of the user's cache folder, where the node looks"
+    )
+    return _start('models', 'build_engine', parser.parse_args(argv))
+
+
+def quantise(argv: Sequence[str] | None = None) -> int:
+    """Measure the ranges that precision int8 needs, on rendered scenes; writes NAME-int8.safetensors by the model."""
+    parser = argparse.ArgumentParser(prog='quantise', description=quantise.__doc__)
+    parser.add_argument(
+        'model', metavar='MODEL.safetensors', type=Path, nargs='?', help='default: the one that comes with the package'
+    )
+    parser.add_argument('--samples', type=positive_int, default=48, help='at each size (default: %(default)s)')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='default: NAME-int8.safetensors next to the model')
+    return _start('models', 'quantise', parser.parse_args(argv))
+
+
+def export_onnx(argv: Sequence[str] | None = None) -> int:
+    """Export the networks of a configuration to ONNX, for other runtimes than those of this package."""
+    parser = argparse.ArgumentParser(prog='export_onnx', description=export_onnx.__doc__)
+    parser.add_argument('out', metavar='FOLDER', type=Path, help='folder for the .onnx files')
+    _add_configuration(parser, 'height=192')
+    return _start('models', 'export_onnx', parser.parse_args(argv))
+
+
+def convert_weights(argv: Sequence[str] | None = None) -> int:
+    """Import weights that others released: PWC-Net, RAFT-small (PyTorch), generator and inpainter (TensorFlow)."""
+    parser = argparse.ArgumentParser(prog='convert_weights', description=convert_weights.__doc__)
+    parser.add_argument(
+        'input',
+        metavar='INPUT',
+        type=Path,
+        help='pwc_net.pth.tar, raft-small.pth, or a TensorFlow checkpoint (prefix, file or folder)',
+    )
+    parser.add_argument('output', metavar='OUTPUT.safetensors', type=Path, help='model file to write')
+    parser.add_argument(
+        '--network',
+        choices=('pwcnet', 'raft_small', 'generator', 'inpainter'),
+        help='default: what a PyTorch file holds, or the generator of a TensorFlow checkpoint, which has both',
+    )
+    parser.add_argument(
+        '--flow-input',
+        choices=('normalised', 'residual'),
+        help='form of flow that generator and inpainter were trained on (default: normalised, as released)',
+    )
+    parser.add_argument('--height', type=positive_int, help='of their input (default: 192)')
+    parser.add_argument('--width', type=positive_int, help='of their input (default: 384)')
+    return _start('models', 'convert_weights', parser.parse_args(argv))
