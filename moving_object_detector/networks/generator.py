@@ -12,6 +12,8 @@ from torch.nn import functional
 from moving_object_detector.networks.layers import SameConv2d, repeat_twice
 
 IMAGE_CHANNELS: Final = 3
+PAPERS_CHANNELS: Final = 32
+"""Of the paper's first layer."""
 BATCH_NORM_EPSILON: Final = 0.001
 LOGIT_DIVISOR: Final = 10.0
 
@@ -48,33 +50,35 @@ class Generator(nn.Module):
 
     Args:
         flow_channels: C of its input.
+        channels: Of its first layer, even; the deeper layers have two and four times as many.
 
     """
 
-    def __init__(self, flow_channels: int = 2) -> None:
+    def __init__(self, flow_channels: int = 2, channels: int = PAPERS_CHANNELS) -> None:
         super().__init__()
-        self.flow_channels = flow_channels
-        self.conv1 = ScaledConv(IMAGE_CHANNELS + flow_channels, 32, kernel=5)
-        self.conv2 = ScaledConv(32, 64, stride=2)
-        self.conv3 = ScaledConv(64, 64)
-        self.conv4 = ScaledConv(64, 128, stride=2)
-        self.conv5 = ScaledConv(128, 128)
-        self.conv6 = ScaledConv(128, 128)
-        self.conv7 = ScaledConv(128, 128, dilation=2)
-        self.conv8 = ScaledConv(128, 128, dilation=4)
-        self.conv9 = ScaledConv(128, 128, dilation=8)
-        self.conv10 = ScaledConv(128, 128, dilation=16)
-        self.conv11 = ScaledConv(128, 128)
-        self.conv12 = ScaledConv(128, 128)
-        self.conv13 = ScaledConv(128, 64)
-        self.conv14 = ScaledConv(64, 64)
-        self.conv15 = ScaledConv(64, 32)
-        self.conv16 = ScaledConv(32, 16)
-        self.conv17 = ScaledConv(16, 2)
+        self.flow_channels, self.channels = flow_channels, channels
+        one, two, four = channels, 2 * channels, 4 * channels
+        self.conv1 = ScaledConv(IMAGE_CHANNELS + flow_channels, one, kernel=5)
+        self.conv2 = ScaledConv(one, two, stride=2)
+        self.conv3 = ScaledConv(two, two)
+        self.conv4 = ScaledConv(two, four, stride=2)
+        self.conv5 = ScaledConv(four, four)
+        self.conv6 = ScaledConv(four, four)
+        self.conv7 = ScaledConv(four, four, dilation=2)
+        self.conv8 = ScaledConv(four, four, dilation=4)
+        self.conv9 = ScaledConv(four, four, dilation=8)
+        self.conv10 = ScaledConv(four, four, dilation=16)
+        self.conv11 = ScaledConv(four, four)
+        self.conv12 = ScaledConv(four, four)
+        self.conv13 = ScaledConv(four, two)
+        self.conv14 = ScaledConv(two, two)
+        self.conv15 = ScaledConv(two, one)
+        self.conv16 = ScaledConv(one, one // 2)
+        self.conv17 = ScaledConv(one // 2, 2)
 
     def widened(self, flow_channels: int) -> Generator:
         """Return a copy that takes more channels of flow; the new ones count for nothing yet."""
-        wider = Generator(flow_channels)
+        wider = Generator(flow_channels, self.channels)
         state = self.state_dict()
         first = state['conv1.conv.weight']
         state['conv1.conv.weight'] = functional.pad(first, (0, 0, 0, 0, 0, flow_channels - self.flow_channels))

@@ -45,6 +45,7 @@ CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
 FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_FLOW_CHANNELS: Final = 32
+MOST_CHANNELS: Final = 128
 MOST_PIXELS: Final = {'height': 2048, 'width': 4096}
 CHECKSUM: Final = 'sha256'
 """In the metadata of files of this format, which must have it: of metadata and tensors."""
@@ -159,10 +160,12 @@ def build_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a network without memory for its weights; a generator with as many flow channels as the weights have."""
+    """Return a network without memory for its weights; a generator of as many channels as the weights have."""
     with torch.device('meta'):
         if architecture == 'generator' and (first := state.get('conv1.conv.weight')) is not None and first.ndim == 4:
-            return Generator(min(max(first.shape[1] - IMAGE_CHANNELS, 2), MOST_FLOW_CHANNELS))
+            flow_channels = min(max(first.shape[1] - IMAGE_CHANNELS, 2), MOST_FLOW_CHANNELS)
+            channels = min(max(state.get('conv1.gamma', first).shape[0] // 2 * 2, 2), MOST_CHANNELS)
+            return Generator(flow_channels, channels)
         return ARCHITECTURES[architecture]()
 
 

@@ -108,7 +108,10 @@ def write_card(
     network, game = config.network, config.game
     flow = f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
     seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow}'
-    rows = [('network', 'mask generator of the CVPR 2019 paper, 1,451,062 parameters, float32'), ('input', seen)]
+    rows = [
+        ('network', f'mask generator of the CVPR 2019 paper, {network.channels} channels in its first layer, float32'),
+        ('input', seen),
+    ]
     if config.start.model:
         rows.append(('started from', config.start.model))
     rows.append(('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, exact masks'))

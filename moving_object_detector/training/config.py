@@ -43,7 +43,7 @@ class DataConfig(FootageConfig):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The generator's input."""
+    """The generator and its input."""
 
     height: int = option(96, "Height of the networks' input, multiple of 4.", low=32, high=2048)
     width: int = option(192, "Width of the networks' input, multiple of 4.", low=32, high=4096)
@@ -52,6 +52,12 @@ class NetworkConfig:
         "residual: flow without a robust fit of the camera's motion; geometric: with what a rigid scene and the "
         "reversed flow say of each pixel; normalised: the paper's.",
         choices=('residual', 'geometric', 'normalised'),
+    )
+    channels: int = option(
+        32,
+        "Channels of the generator's first layer, even; with half of the paper's 32 a mask takes a third of the time.",
+        low=4,
+        high=128,
     )
 
 

@@ -156,12 +156,20 @@ def ideal_footage(config: TrainConfig) -> Footage:
 def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generator, Inpainter]:
     """Return both players, from the files that the options name or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
-    generator, inpainter = Generator(FLOW_CHANNELS[config.network.flow_input]), Inpainter()
+    if config.network.channels % 2:
+        raise UserError(f'network.channels is {config.network.channels}, but must be even')
+    generator = Generator(FLOW_CHANNELS[config.network.flow_input], config.network.channels)
+    inpainter = Inpainter()
     if config.start.model:
         path = default_model() if config.start.model == 'default' else Path(config.start.model).expanduser()
         start = cast('Generator', load_network(path, 'generator')[0])
         if start.flow_channels > generator.flow_channels:
             raise UserError(f'{path} takes evidence beside the flow: set network.flow_input to geometric')
+        if start.channels != generator.channels:
+            raise UserError(
+                f'{path} has {start.channels} channels in its first layer and network.channels is '
+                f'{generator.channels}: make them equal, or leave start.model empty'
+            )
         generator.load_state_dict(start.widened(generator.flow_channels).state_dict())
     elif config.rendered.steps or ideal:
         with torch.no_grad():

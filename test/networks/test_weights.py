@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import ModelError
 from moving_object_detector.networks.generator import Generator, ScaledConv
+from moving_object_detector.networks.generator_forms import merge_upsampling
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
@@ -94,6 +95,21 @@ def test_a_generator_of_more_flow_channels_is_known_by_its_weights(tmp_path: Pat
     save_network(generator, tmp_path / 'b.safetensors', METADATA)
     with pytest.raises(ModelError, match='8 channels'):
         load_network(tmp_path / 'b.safetensors')
+
+
+@pytest.mark.parametrize(('channels', 'parameters'), [(16, 364_958), (32, 1_451_062)])
+def test_a_narrower_generator_is_known_by_its_weights(channels: int, parameters: int, tmp_path: Path) -> None:
+    """By hand: 1408.5 c^2 + 273.5 c + 6 parameters of c channels."""
+    generator = Generator(channels=channels).eval()
+    assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
+    save_network(generator, tmp_path / 'a.safetensors', METADATA)
+    loaded, _ = load_network(tmp_path / 'a.safetensors')
+    image, flow = torch.rand(1, 3, 8, 12) - 0.5, torch.randn(1, 2, 8, 12)
+    with torch.no_grad():
+        assert torch.equal(loaded(image, flow), generator(image, flow))
+        torch.testing.assert_close(merge_upsampling(generator)(image, flow), generator(image, flow), atol=1e-5, rtol=0)
+        wider = generator.widened(8)
+        assert torch.equal(wider(image, torch.cat((flow, torch.ones(1, 6, 8, 12)), 1)), generator(image, flow))
 
 
 @pytest.mark.parametrize('channels', [0, 1, 1000])
