@@ -63,7 +63,13 @@ class _Window:
     """What is kept of the frames around those that are computed next."""
 
     def __init__(
-        self, name: str, streams: Streams, backend: FlowBackend, size: tuple[int, int], gaps: tuple[int, ...]
+        self,
+        name: str,
+        streams: Streams,
+        backend: FlowBackend,
+        size: tuple[int, int],
+        gaps: tuple[int, ...],
+        every: int,
     ) -> None:
         self.features: dict[int, Any] = {}
         self.images: dict[int, NDArray[np.uint8]] = {}
@@ -72,6 +78,7 @@ class _Window:
         self._backend = backend
         self._size = size
         self._gaps = gaps
+        self._every = every
 
     def forget_before(self, first: int) -> None:
         """Drop what no frame from ``first`` on needs."""
@@ -81,7 +88,8 @@ class _Window:
 
     def compute(self, number: int, batch: int) -> Chunk:
         """Return images and flows of a chunk; the flow to what is no pair is 0."""
-        frames = range(number * CHUNK, min((number + 1) * CHUNK, len(self._streams)))
+        span = CHUNK * self._every
+        frames = range(number * span, min((number + 1) * span, len(self._streams)), self._every)
         flows = np.zeros((len(frames), len(self._gaps), 2, *self._size), np.float16)
         pairs = [
             (row, column, index, index + gap)
@@ -107,8 +115,9 @@ def clip_flows(
     gaps: tuple[int, ...],
     batch: int,
     done: Collection[int] = (),
+    every: int = 1,
 ) -> Iterator[Chunk]:
-    """Yield the chunks of a clip that are not ``done`` yet; ``streams`` is filled on the way.
+    """Yield the chunks of every n-th frame of a clip that are not ``done`` yet; ``streams`` is filled on the way.
 
     Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
     their place in the clip, so that a run that goes on later computes the same batches.
@@ -118,22 +127,22 @@ def clip_flows(
         ``size``, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last chunk.
 
     """
-    window = _Window(name, streams, backend, size, gaps)
-    reach = max(gaps)
+    window = _Window(name, streams, backend, size, gaps, every)
+    reach, span = max(gaps), CHUNK * every
     number = 0
     for index, frame in enumerate(frames):
         streams.add(frame)
-        near = range(max(index - reach, 0) // CHUNK, (index + reach) // CHUNK + 1)
-        if any(one not in done for one in near):
+        near = range(-(-max(index - reach, 0) // every), (index + reach) // every + 1)
+        if any(one // CHUNK not in done for one in near):
             window.features[index] = backend.features(frame.image)
-        if index // CHUNK not in done:
+        if index % every == 0 and index // span not in done:
             window.images[index] = resize_image(frame.image, size)
-        if index == (number + 1) * CHUNK - 1 + reach:
+        if index == (number + 1) * span - 1 + reach:
             if number not in done:
                 yield window.compute(number, batch)
             number += 1
-            window.forget_before(number * CHUNK)
-    for last in range(number, -(-len(streams.numbers) // CHUNK)):
+            window.forget_before(number * span)
+    for last in range(number, -(-len(streams.numbers) // span)):
         if last not in done:
             yield window.compute(last, batch)
     streams.warn(name)

@@ -118,7 +118,7 @@ def _done(folder: Path) -> set[int]:
     return {number for number in numbers if f'{number:05d}-{IMAGES}.npy' in names}
 
 
-def _streams(folder: Path) -> tuple[int, ...] | None:
+def _streams(folder: Path, every: int) -> tuple[int, ...] | None:
     """Return the stream of each frame where the clip is complete, else None."""
     if not (folder / STREAMS).is_file():
         return None
@@ -127,7 +127,7 @@ def _streams(folder: Path) -> tuple[int, ...] | None:
     except CacheError as error:
         _log.warning('%s', error)
         return None
-    whole = _done(folder) >= set(range(-(-len(streams) // CHUNK)))
+    whole = _done(folder) >= set(range(-(-len(streams) // (CHUNK * every))))
     return streams if whole else None
 
 
@@ -140,6 +140,7 @@ class CachedClip:
         size: (height, width) of images and flows in pixels.
         gaps: From a frame to its neighbours, such as -2, -1, 1, 2.
         streams: Of each frame the number of its continuous stream; -1: it is in none.
+        every: Frames 0, ``every``, 2 ``every`` ... are kept; the others have no image, flow or neighbours here.
 
     """
 
@@ -149,6 +150,7 @@ class CachedClip:
     folder: Path
     annotations: tuple[Annotation | None, ...]
     streams: tuple[int, ...]
+    every: int = 1
 
     @property
     def frame_count(self) -> int:
@@ -177,7 +179,7 @@ class CachedClip:
 
     def neighbours(self, index: int) -> tuple[int, ...]:
         """Return the gaps to frames of the same stream; none where the detector would start anew; raises IndexError."""
-        own = self.streams[self._checked(index)]
+        own = self.streams[self._checked(index)] if index % self.every == 0 else -1
         inside = (gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
         return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
 
@@ -193,7 +195,9 @@ class CachedClip:
         return index
 
     def _read(self, kind: str, index: int) -> NDArray[Any]:
-        number, place = divmod(index, CHUNK)
+        if index % self.every:
+            raise IndexError(f'{self.name}: frame {index} is not kept, but each of {self.every}')
+        number, place = divmod(index // self.every, CHUNK)
         return np.asarray(map_array(_chunk(self.folder, number, kind))[place])
 
 
@@ -225,6 +229,7 @@ def cached_clips(
     largest_gap: int,
     batch: int = 16,
     *,
+    every: int = 1,
     progress: bool = True,
 ) -> list[CachedClip]:
     """Return the clips with their flows, computing what is not in the cache yet; clips without a pair are left out.
@@ -240,31 +245,33 @@ def cached_clips(
         size: (height, width) of images and flows in pixels.
         largest_gap: Frames between the two of a pair, at most.
         batch: Pairs that the backend gets at once.
+        every: Of the frames each of so many is kept.
         progress: Whether to show a bar on stderr.
 
     Raises:
         UserError: A clip cannot be read, none has a pair; or the disk is full or cannot be written.
 
     """
-    if largest_gap < 1 or batch < 1 or min(size) < 1:
+    if largest_gap < 1 or batch < 1 or every < 1 or min(size) < 1:
         raise ValueError(f'largest gap {largest_gap}, batch {batch}, size {size}: all take 1 or more')
     gaps = tuple(gap for gap in range(-largest_gap, largest_gap + 1) if gap)
     settings: dict[str, object] = {'format': FORMAT, 'backend': fingerprint, 'size': size, 'largest gap': largest_gap}
+    settings |= {'every': every} if every > 1 else {}
     folders = []
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
     with _disk_errors(folder):
-        streams = [_streams(one) for one in folders]
+        streams = [_streams(one, every) for one in folders]
         missing = [(clip, one) for clip, one, found in zip(clips, folders, streams, strict=True) if found is None]
         if missing:
-            _fill(folder, missing, backend, size, gaps, batch, progress=progress)
+            _fill(folder, missing, backend, size, gaps, batch, every, progress=progress)
     cached = []
     for clip, one in zip(clips, folders, strict=True):
-        found = _streams(one)
+        found = _streams(one, every)
         if found is None:
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
-        opened = CachedClip(clip.name, size, gaps, one, clip.annotations, found)
+        opened = CachedClip(clip.name, size, gaps, one, clip.annotations, found, every)
         if not any(opened.neighbours(index) for index in range(len(found))):
             _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
             continue
@@ -298,6 +305,7 @@ def _fill(
     size: tuple[int, int],
     gaps: tuple[int, ...],
     batch: int,
+    every: int,
     *,
     progress: bool,
 ) -> None:
@@ -305,7 +313,7 @@ def _fill(
     for _, one in jobs:
         one.mkdir(parents=True, exist_ok=True)
     # 0 frames where only reading all of a clip tells.
-    frames = [max((clip.source().frame_count or 0) - CHUNK * len(_done(one)), 0) for clip, one in jobs]
+    frames = [max(-(-(clip.source().frame_count or 0) // every) - CHUNK * len(_done(one)), 0) for clip, one in jobs]
     needed = sum(frames) * prod(size) * (3 + 2 * 2 * len(gaps))
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -320,8 +328,8 @@ def _fill(
                 bar.set_description(f'{"waiting for" if wait else "flow of"} {foreign(clip.name)}')
                 try:
                     with lock(one / 'lock', f'the flow cache of {clip.name}', wait=wait):
-                        if _streams(one) is None:
-                            for count in _compute(clip, one, backend, size, gaps, batch):
+                        if _streams(one, every) is None:
+                            for count in _compute(clip, one, backend, size, gaps, batch, every):
                                 bar.update(count)
                 except InUseError:
                     left.append((clip, one))
@@ -329,14 +337,20 @@ def _fill(
 
 
 def _compute(
-    clip: ClipFiles, folder: Path, backend: FlowBackend, size: tuple[int, int], gaps: tuple[int, ...], batch: int
+    clip: ClipFiles,
+    folder: Path,
+    backend: FlowBackend,
+    size: tuple[int, int],
+    gaps: tuple[int, ...],
+    batch: int,
+    every: int,
 ) -> Iterator[int]:
     """Compute the chunks of a clip that are missing; yield how many frames came to it."""
     done, streams = _done(folder), Streams()
     if (folder / STREAMS).exists():
         _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', foreign(folder, 300))
     with prefetch(clip.source(), depth=4) as frames:
-        for number, images, flows in clip_flows(clip.name, frames, streams, backend, size, gaps, batch, done):
+        for number, images, flows in clip_flows(clip.name, frames, streams, backend, size, gaps, batch, done, every):
             write_array(_chunk(folder, number, IMAGES), images)
             write_array(_chunk(folder, number, FLOW), flows)
             yield len(images)

@@ -93,6 +93,18 @@ def test_going_on_later_gives_the_rest(done, batch):
     assert np.array_equal(rest[1], flows[missing])
 
 
+@pytest.mark.parametrize('done', [(), {0}, {1}])
+@pytest.mark.parametrize('count', [1, 6, 7, 12, 13])
+def test_of_every_third_frame_alone(count, done):
+    clip = frames(count)
+    images, flows = collect(clip)
+    found = list(clip_flows('clip', clip, Streams(), DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, 16, done, 3))
+    kept = [index for index in range(0, count, 3) if index // 6 not in done]
+    assert [number for number, _, _ in found] == sorted({index // 6 for index in kept})
+    assert np.array_equal(np.concatenate([one[1] for one in found] or [images[:0]]), images[kept])
+    assert np.array_equal(np.concatenate([one[2] for one in found] or [flows[:0]]), flows[kept])
+
+
 def test_what_is_done_is_not_prepared_again():
     backend = Watched()
     collect(frames(40), backend=backend, done=set(range(20)) - {7})

@@ -52,10 +52,10 @@ class NoFlow(DisFlow):
         raise AssertionError('computed again')
 
 
-def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, progress=False):
+def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, every=1, progress=False):
     clips = find_clips([str(footage)], 'train')
     backend = backend or DisFlow((32, 64), 'ultrafast')
-    return cached_clips(clips, cache, backend, fingerprint, size, largest_gap, 4, progress=progress)
+    return cached_clips(clips, cache, backend, fingerprint, size, largest_gap, 4, every=every, progress=progress)
 
 
 def content(folder):
@@ -91,6 +91,23 @@ def test_what_is_cached_is_what_the_backend_says(footage, tmp_path):
     assert (flow.shape, flow.dtype) == ((2, 4, 2, 16, 32), np.float16)
     assert (images.shape, images.dtype) == ((1, 16, 32, 3), np.uint8)
     assert np.array_equal(flow[1, 2], clips[0].flow(3, 1))
+
+
+def test_every_second_frame_has_what_all_have(footage, tmp_path):
+    whole, half = build(footage, tmp_path / 'whole'), build(footage, tmp_path / 'half', every=2)
+    assert [clip.frame_count for clip in half] == [9, 2, 5]
+    for all_of, some in zip(whole, half, strict=True):
+        for index in range(all_of.frame_count):
+            if index % 2:
+                assert some.neighbours(index) == ()
+                with pytest.raises(IndexError, match=f'frame {index} is not kept'):
+                    some.image(index)
+                continue
+            assert some.neighbours(index) == all_of.neighbours(index)
+            assert np.array_equal(some.image(index), all_of.image(index))
+            for gap in some.neighbours(index):
+                assert np.array_equal(some.flow(index, gap), all_of.flow(index, gap))
+    build(footage, tmp_path / 'half', every=2, backend=NoFlow((32, 64)))
 
 
 def test_a_clip_can_be_sent_to_another_process_and_holds_no_file(footage, tmp_path):
