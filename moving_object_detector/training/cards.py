@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from moving_object_detector.common.options import options_of, value_of
@@ -16,7 +17,7 @@ from moving_object_detector.training.selection import Judgement
 PATHS: Final = frozenset(
     {
         'data.root', 'data.cache', 'flow.model', 'start.model', 'start.inpainter', 'video.root', 'video.cache',
-        'video.teacher_model', 'validation.folder',
+        'video.teacher_model', 'validation.folder', 'teacher.model', 'teacher.flow.model',
     }
 )  # fmt: skip
 """Options that say where files are on this machine, which no model or card tells."""
@@ -44,9 +45,14 @@ def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = ()) -
     Footage says by the ``clips``' keys what content and flow it is; rendered pairs by the ``fingerprint`` of the flow.
     """
     plain = dataclasses.asdict(config)
-    plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
+    plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap', 'every')} | {
+        'clips': list(clips)
+    }
     plain['flow'] = fingerprint if config.rendered.steps else ''
     plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision', 'candidates')}
+    # The keys of the targets say all of the teacher.
+    for name in ('model', 'flow'):
+        plain['teacher'].pop(name)
     plain.pop('name')
     return plain
 
@@ -121,6 +127,10 @@ def write_card(
             ('inpainter on boxes', f'{config.inpainter.steps} steps of {config.inpainter.batch} pairs'),
             ('adversarial game', f'{game.steps} steps of {game.batch} pairs, seed {config.run.seed}'),
         ]
+    if clips and config.teacher.steps:
+        stage, better = config.teacher, config.teacher.flow
+        masks = f'masks by `{Path(stage.model).name}` of {better.backend} at {better.height}x{better.width}'
+        rows.append(('teacher', f'{stage.steps} steps of {stage.batch} pairs, {masks}'))
     if judgements:
         rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
     rows.append(_made_with())

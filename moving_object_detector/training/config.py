@@ -38,6 +38,7 @@ class DataConfig(FootageConfig):
     height: int = option(128, 'Height of cached images and flow, pixels.', low=16, high=2160)
     width: int = option(256, 'Width of cached images and flow, pixels.', low=16, high=4096)
     largest_gap: int = option(5, 'Frames between the two images of a pair, uniform in 1 to this.', low=1, high=20)
+    every: int = option(1, 'Of the frames each of so many is learnt from.', low=1, high=1000)
     workers: int = option(1, 'Processes that prepare batches; 0: the training process itself.', low=0, high=256)
 
 
@@ -124,6 +125,32 @@ class GameConfig:
 
 
 @dataclass(frozen=True)
+class TeacherFlowConfig(FlowConfig):
+    """Flow that one can afford offline."""
+
+    backend: str = option(
+        'raft_small', "Flow of the teacher's masks, as flow.backend.", choices=('dis', 'pwcnet', 'raft_small')
+    )
+    height: int = option(256, 'Height at which it is computed, pixels.', low=32, high=2048)
+    width: int = option(512, 'Width at which it is computed, pixels.', low=32, high=4096)
+    iterations: int = option(6, 'Refinement iterations of RAFT-small.', low=1, high=64)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Last stage: the generator learns, from flow.*, the masks that a teacher makes of better flow, teacher.flow.*."""
+
+    steps: int = option(0, 'Steps; 0: none.', low=0, high=10**9)
+    batch: int = option(8, 'Pairs a step, all processes together.', low=1, high=4096)
+    learning_rate: float = option(3e-4, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
+    average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
+    least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
+    model: str = option('default', "The teacher's generator, .safetensors, or default for the one of the package.")
+    largest_gap: int = option(2, "Frames between the two images of a teacher's pair, at most.", low=1, high=20)
+    flow: TeacherFlowConfig = field(default_factory=TeacherFlowConfig)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How any training runs."""
 
@@ -146,7 +173,9 @@ class RunConfig:
 class GameRunConfig(RunConfig):
     """How ``train`` runs."""
 
-    candidates: int = option(5, 'Candidates for the model that the game leaves, evenly spread.', low=1, high=1000)
+    candidates: int = option(
+        5, 'Candidates for the model that game and teacher leave, evenly spread.', low=1, high=1000
+    )
     select: str = option(
         'agreement',
         'How the model is chosen among the candidates: agreement of masks from different gaps (no labels), last, or '
@@ -177,12 +206,13 @@ class TrainConfig:
     rendered: RenderedConfig = field(default_factory=RenderedConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     game: GameConfig = field(default_factory=GameConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     run: GameRunConfig = field(default_factory=GameRunConfig)
 
     @property
     def inpainter_alone(self) -> bool:
         """Whether nothing but the inpainter is trained: on rendered scenes where there is no footage."""
-        return bool(self.inpainter.steps) and not self.rendered.steps and not self.game.steps
+        return bool(self.inpainter.steps) and not self.rendered.steps + self.game.steps + self.teacher.steps
 
     def __post_init__(self) -> None:
         """Check what no single option's range says."""
@@ -194,6 +224,10 @@ class TrainConfig:
         if not self.name or Path(self.name).name != self.name:
             raise UserError(
                 f'name is {shown(self.name)}, but takes the name of a file, without folders; they go to --out'
+            )
+        if self.data.every > 1 and self.network.flow_input == 'geometric':
+            raise UserError(
+                'network.flow_input=geometric takes the flow of a pair in both directions: set data.every to 1'
             )
         if self.game.steps and not self.game.adversarial + self.game.parametric + self.game.consistency:
             raise UserError(

@@ -261,7 +261,7 @@ def cached_clips(
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
-    with _disk_errors(folder):
+    with disk_errors(folder):
         streams = [_streams(one, every) for one in folders]
         missing = [(clip, one) for clip, one, found in zip(clips, folders, streams, strict=True) if found is None]
         if missing:
@@ -287,7 +287,7 @@ def cached_clips(
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """Turn what the disk refuses into a message: full, read-only, no right to write."""
     try:
         yield

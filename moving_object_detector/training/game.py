@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
@@ -29,14 +29,6 @@ from moving_object_detector.training.stage import Setup, Stage, averaged
 BETAS: Final = (0.9, 0.999)
 CRF_ITERATIONS: Final = 5
 LEAST_GRADIENT: Final = 1e-5
-
-Candidate = Callable[[int, nn.Module], object]
-"""Called with a step and the averaged generator."""
-
-
-def candidate_steps(steps: int, candidates: int) -> list[int]:
-    """Return after how many steps there is a candidate: evenly from 0, what the game begins with, to the end."""
-    return sorted({round(k * steps / candidates) for k in range(candidates + 1)})
 
 
 def guess(inpainter: nn.Module, image: Tensor, flow: Tensor, mask: Tensor, *, alone: bool) -> Guesses:
@@ -82,10 +74,7 @@ def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, 
 
 
 class Game(Stage):
-    """One inpainter update, then some generator updates, and again; the generator ends with the averaged weights.
-
-    ``candidate`` is called before the first step and then ``candidates`` times, evenly spread.
-    """
+    """One inpainter update, then some generator updates, and again; the generator ends with the averaged weights."""
 
     name = 'game'
 
@@ -96,16 +85,13 @@ class Game(Stage):
         pairs: Dataset[Any],
         config: GameConfig,
         flow_input: FlowInput,
-        candidate: Candidate = lambda step, network: None,
-        candidates: int = 1,
     ) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
         generator, self._inpainter = players
         self._config = config
         self._flow_input = flow_input
-        self._candidate = candidate
-        self._candidate_steps = candidate_steps(config.steps, candidates)
         self._average = averaged(generator, config.average)
+        self.candidate = self._average.module
         self._generator = generator
         # As the generator was before the game: one that follows it lets masks shrink step by step.
         self._teacher = copy.deepcopy(generator) if config.consistency else None
@@ -121,23 +107,15 @@ class Game(Stage):
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update one of the players."""
         image, flow, *others = self.setup.sent(batch)
-        if step == 0:
-            self._begin()
         if step % (1 + self._config.generator_steps) == 0:
-            values = self._improve_inpainter(image, flow)
-        else:
-            values = self._improve_generator(step, image, flow, others[-1] if len(others) > 1 else None)
-        if step + 1 in self._candidate_steps and self.setup.group.leads:
-            self._candidate(step + 1, self._average.module)
-        return values
+            return self._improve_inpainter(image, flow)
+        return self._improve_generator(step, image, flow, others[-1] if len(others) > 1 else None)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Take the generator as the stage before has left it."""
         for network in (self._average.module, self._teacher):
             if network is not None:
                 network.load_state_dict(self._generator.state_dict())
-        if self.setup.group.leads:
-            self._candidate(0, self._generator)
 
     def _mask(self, network: nn.Module, image: Tensor, flow: Tensor) -> Tensor:
         prepared = prepare_flow(flow, self._flow_input).flow

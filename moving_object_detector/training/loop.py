@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError
@@ -33,6 +33,8 @@ class LoopOptions:
     picture_every: int = 100
     untimed: int = 0
     """First steps of each stage that do not count in its timing."""
+    candidates: int = 1
+    """How often a stage that has a candidate offers it after its beginning."""
 
 
 @dataclass
@@ -81,8 +83,28 @@ def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict
     return numbers
 
 
+Keep = Callable[[str, nn.Module], object]
+"""Called with the name of a candidate and the network."""
+
+
+def candidate_steps(steps: int, candidates: int) -> list[int]:
+    """Return after how many steps there is a candidate: evenly from 0, what the stage begins with, to the end."""
+    return sorted({round(k * steps / candidates) for k in range(candidates + 1)})
+
+
+def candidate_names(stages: Sequence[Stage], candidates: int) -> list[str]:
+    """Return the names of all candidates of a run, in their order."""
+    offering = [stage for stage in stages if stage.steps and stage.candidate is not None]
+    return [f'{stage.name}-{step:06d}' for stage in offering for step in candidate_steps(stage.steps, candidates)]
+
+
 def fit(
-    stages: Sequence[Stage], folder: Path, options: dict[str, Any], loop: LoopOptions, group: Processes | None = None
+    stages: Sequence[Stage],
+    folder: Path,
+    options: dict[str, Any],
+    loop: LoopOptions,
+    group: Processes | None = None,
+    keep: Keep = lambda name, network: None,
 ) -> dict[str, Timing]:
     """Run the stages one after the other, or go on where a killed run of the same options was.
 
@@ -92,6 +114,7 @@ def fit(
         options: All that decides what is computed; a checkpoint of other options is refused.
         loop: How often to write what.
         group: The processes that train together.
+        keep: Called with the name of each candidate (see :func:`candidate_names`) and the network.
 
     Returns:
         Of each stage where its time went in this process.
@@ -122,7 +145,9 @@ def fit(
 
         for number in range(current, len(stages)):
             start = first if number == current else 0
-            timings[stages[number].name] = _run(stages[number], number, start, loop, group, journal, save)
+            if not start:
+                stages[number].begin()
+            timings[stages[number].name] = _run(stages[number], number, start, loop, group, journal, save, keep)
             stages[number].finish()
             save(number + 1, 0)
     return timings
@@ -150,12 +175,21 @@ def _run(
     group: Processes,
     journal: Journal,
     save: Callable[[int, int], None],
+    keep: Keep,
 ) -> Timing:
     timing = Timing()
+    offered = candidate_steps(stage.steps, loop.candidates) if stage.candidate is not None and group.leads else []
+
+    def offer(done: int) -> None:
+        if done in offered and stage.candidate is not None:
+            keep(f'{stage.name}-{done:06d}', stage.candidate)
+
     shown: dict[str, float] = {}
     before: Collection[str] = ()
     if first >= stage.steps:
         return timing
+    if not first:
+        offer(0)
     batches = iter(stage.batches(first))
     span = range(first, stage.steps)
     bar = tqdm(span, initial=first, total=stage.steps, unit='step', desc=stage.name, disable=not group.leads)
@@ -169,6 +203,7 @@ def _run(
             shown = displayed(shown, before, values)
             before = values.keys()
             done = step + 1
+            offer(done)
             if done % loop.picture_every == 0 or done == stage.steps:
                 journal.pictures(number, step, stage.pictures() if group.leads else {})
             if done % loop.checkpoint_every == 0 and done < stage.steps:

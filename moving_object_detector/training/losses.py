@@ -112,9 +112,15 @@ def parametric_loss(flow: Tensor, mask: Tensor) -> Tensor:
     return (_mean(mask * inside + (1.0 - mask) * outside) / (_mean(whole) + EPSILON)).mean()
 
 
-def mask_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """Return binary cross-entropy plus soft Dice loss, a scalar, for scenes whose mask is known."""
-    entropy = torch.nn.functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), mask)
+def mask_loss(probability: Tensor, mask: Tensor, certain: Tensor | None = None) -> Tensor:
+    """Return binary cross-entropy plus soft Dice loss, a scalar; each pixel counts as much as it is ``certain``."""
+    clamped = probability.clamp(1e-6, 1 - 1e-6)
+    if certain is None:
+        entropy = torch.nn.functional.binary_cross_entropy(clamped, mask)
+    else:
+        entropy = torch.nn.functional.binary_cross_entropy(clamped, mask, certain, reduction='sum')
+        entropy = entropy / certain.sum().clamp_min(1.0)
+        probability, mask = probability * certain, mask * certain
     overlap = (probability * mask).sum((1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) + 1)
     return entropy + dice.mean()

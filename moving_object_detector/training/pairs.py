@@ -68,25 +68,44 @@ class CachedOptions:
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
     """Pairs of clips, each in proportion to how many it has; raises UserError where there is none.
 
-    Items go on with (clip, frame, gap) as int64 (3,), and with ``second_gap`` with the flow of another gap.
+    Items go on with (clip, frame, gap) as int64 (3,), and with ``second_gap`` with the flow of another gap. With
+    ``targets`` of the clips they end with target and certainty (1, H, W) in [0, 1] instead; frames of which nothing is
+    certain are never drawn.
     """
 
-    def __init__(self, clips: Sequence[CachedClip], seed: int, options: CachedOptions | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[CachedClip],
+        seed: int,
+        options: CachedOptions | None = None,
+        targets: Sequence[Callable[[int], NDArray[np.uint8]]] | None = None,
+    ) -> None:
         self._clips = tuple(clips)
         self._seed = seed
+        self._targets = targets
         self._options = options or CachedOptions()
         # Frames without a neighbour are never drawn.
-        self._frames = [np.array([i for i in range(clip.frame_count) if self._gaps(clip, i)]) for clip in self._clips]
+        self._frames = [
+            np.array([i for i in range(clip.frame_count) if self._gaps(clip, i) and self._is_certain(k, i)])
+            for k, clip in enumerate(self._clips)
+        ]
         pairs = [
             sum(len(self._gaps(clip, int(i))) for i in frames)
             for clip, frames in zip(self._clips, self._frames, strict=True)
         ]
         if not any(pairs):
-            raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
+            raise UserError(
+                'no clip has two frames to make a pair of; give longer clips, without gaps in time'
+                if targets is None
+                else "the teacher's masks of a frame agree nowhere; give other footage, or a better teacher.flow"
+            )
         self._shares = np.array(pairs) / sum(pairs)
 
     def _gaps(self, clip: CachedClip, index: int) -> list[int]:
         return [gap for gap in clip.neighbours(index) if 0 < abs(gap) <= self._options.largest_gap]
+
+    def _is_certain(self, number: int, frame: int) -> bool:
+        return self._targets is None or bool(self._targets[number](frame)[1].any())
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         options = self._options
@@ -101,9 +120,16 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
         mirrored, upside_down = (bool(draw < 0.5) and options.flips for draw in rng.random(2))
         image = flip(crop_resize(pixels.float(), crop, options.size), horizontal=mirrored, vertical=upside_down)
+        if self._targets is not None:
+            taught = torch.from_numpy(self._targets[number](frame))[None].float() / 255.0
+            # Resizing may leave [0, 1] by rounding.
+            taught = crop_resize(taught, crop, options.size).clamp(0, 1)
+            taught = flip(taught, horizontal=mirrored, vertical=upside_down)
         flows = flip_flow(crop_resize_flow(flows, crop, options.size), horizontal=mirrored, vertical=upside_down)
         if options.global_motion > 0:
             flows = global_motion(flows, random_motion(rng, len(chosen), options.size, options.global_motion))
+        if self._targets is not None:
+            return centred(image[0]), flows[0], taught[0, :1], taught[0, 1:]
         return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
 
 

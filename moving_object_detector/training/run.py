@@ -39,13 +39,14 @@ from moving_object_detector.training.config import (
     GameConfig,
     InpainterConfig,
     RenderedConfig,
+    TeacherConfig,
     TrainConfig,
     VideoConfig,
 )
 from moving_object_detector.training.distributed import session
 from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
-from moving_object_detector.training.game import Candidate, Game, candidate_steps
-from moving_object_detector.training.loop import LoopOptions, Timing, fit
+from moving_object_detector.training.game import Game
+from moving_object_detector.training.loop import LoopOptions, Timing, candidate_names, fit
 from moving_object_detector.training.pairs import (
     AnnotatedFrame,
     CachedOptions,
@@ -58,7 +59,8 @@ from moving_object_detector.training.pairs import (
 )
 from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, sheet
 from moving_object_detector.training.stage import Setup, Stage
-from moving_object_detector.training.stages import InpainterStage, RenderedStage
+from moving_object_detector.training.stages import InpainterStage, RenderedStage, TeacherStage
+from moving_object_detector.training.teacher import Lesson, Voter, taught
 
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.
 SUPERVISED_GAIN: Final = 10.0
@@ -95,6 +97,8 @@ class Footage:
     """With flows; none under ideal conditions."""
     frames: Sequence[AnnotatedFrame] = ()
     """Under ideal conditions."""
+    taught: Callable[[int, CachedOptions], Dataset[Any]] | None = None
+    """Makes pairs with a teacher's masks; None without a teacher."""
 
 
 def flow_fingerprint(config: FlowConfig) -> str:
@@ -118,25 +122,55 @@ def clips_of(data: FootageConfig) -> list[ClipFiles]:
     return find_clips(roots_of(data.root), data.split, data.topic or None, levels=levels)
 
 
-def open_clips(data: DataConfig | VideoConfig, flow: FlowConfig, out: Path, setup: Setup) -> list[CachedClip]:
+def cache_folder(data: DataConfig | VideoConfig, out: Path) -> Path:
+    """Return where flow of footage is kept."""
+    return Path(data.cache).expanduser() if data.cache else out / 'flow_cache'
+
+
+def open_clips(
+    data: DataConfig | VideoConfig, flow: FlowConfig, out: Path, setup: Setup, largest_gap: int = 0
+) -> list[CachedClip]:
     """Find footage and compute its flow, or what is missing of it; none where no footage is given."""
     if not data.root:
         return []
     return cached_clips(
         clips_of(data),
-        Path(data.cache).expanduser() if data.cache else out / 'flow_cache',
+        cache_folder(data, out),
         create_flow(flow, setup.device),
         flow_fingerprint(flow),
         (data.height, data.width),
-        data.largest_gap,
+        largest_gap or data.largest_gap,
+        every=data.every if isinstance(data, DataConfig) else 1,
         progress=setup.group.leads,
     )
 
 
 def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
-    """Return the footage of a run with its flow; None where there is none."""
+    """Return the footage of a run with its flow, and what the teacher makes of it; None where there is none."""
     clips = open_clips(config.data, config.flow, out, setup)
-    return footage_of(clips) if clips else None
+    if not clips:
+        return None
+    footage = footage_of(clips)
+    return replace(footage, **_taught(config, clips, out, setup)) if config.teacher.steps else footage
+
+
+def _taught(config: TrainConfig, clips: Sequence[CachedClip], out: Path, setup: Setup) -> dict[str, Any]:
+    stage, network = config.teacher, config.network
+    teacher = _voter(generator_file(stage.model), setup)
+    if config.start.model:
+        student = replace(_voter(generator_file(config.start.model), setup), size=(network.height, network.width))
+    else:
+        # Random weights have nothing to say.
+        student = teacher
+    seen = {clip.name: clip for clip in open_clips(config.data, stage.flow, out, setup, stage.largest_gap)}
+    # A clip of which one flow has no pair is in one of the lists alone.
+    learnt = [clip for clip in clips if clip.name in seen]
+    if config.data.every > 1 and teacher.flow_input == 'geometric':
+        raise UserError(f'{stage.model} takes the flow of a pair in both directions: set data.every to 1')
+    lessons = [Lesson(seen[clip.name], clip, teacher, student) for clip in learnt]
+    targets = taught(lessons, cache_folder(config.data, out), progress=setup.group.leads)
+    identity = {'clips': [clip.folder.name for clip in clips], 'targets': [one.folder.name for one in targets]}
+    return {'identity': identity, 'taught': lambda seed, options: CachedPairs(learnt, seed, options, targets)}
 
 
 def ideal_footage(config: TrainConfig) -> Footage:
@@ -153,6 +187,17 @@ def ideal_footage(config: TrainConfig) -> Footage:
     )
 
 
+def _voter(path: Path, setup: Setup) -> Voter:
+    network, about = load_network(path)
+    size = int(about['height']), int(about['width'])
+    return Voter(network.to(setup.device), size, cast('FlowInput', about['flow_input']))
+
+
+def generator_file(name: str) -> Path:
+    """Return the file of a generator, of the package's for ``default``."""
+    return default_model() if name == 'default' else Path(name).expanduser()
+
+
 def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generator, Inpainter]:
     """Return both players, from the files that the options name or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
@@ -161,8 +206,8 @@ def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generato
     generator = Generator(FLOW_CHANNELS[config.network.flow_input], config.network.channels)
     inpainter = Inpainter()
     if config.start.model:
-        path = default_model() if config.start.model == 'default' else Path(config.start.model).expanduser()
-        start = cast('Generator', load_network(path, 'generator')[0])
+        path = generator_file(config.start.model)
+        start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
             raise UserError(f'{path} takes evidence beside the flow: set network.flow_input to geometric')
         if start.channels != generator.channels:
@@ -185,16 +230,15 @@ def make_stages(
     setup: Setup,
     networks: tuple[Generator, Inpainter],
     footage: Footage | None,
-    candidate: Candidate = lambda step, network: None,
 ) -> list[Stage]:
     """Return the stages of a run in their order; those on footage only where there is some.
 
     The inpainter, when it alone is trained, does with rendered scenes. Raises UserError where a batch cannot be shared
     evenly by the processes.
     """
-    used: list[RenderedConfig | InpainterConfig | GameConfig] = [config.rendered]
+    used: list[RenderedConfig | InpainterConfig | GameConfig | TeacherConfig] = [config.rendered]
     used += [config.inpainter] if footage or config.inpainter_alone else []
-    used += [config.game] if footage else []
+    used += [config.game, config.teacher] if footage else []
     for one in used:
         if one.steps:
             # Now, and not when the stage begins: a run may go on with another number of processes.
@@ -223,7 +267,11 @@ def make_stages(
     if footage:
         options = replace(options, global_motion=game.global_motion, second_gap=game.consistency > 0)
         pairs = footage.pairs(2 * config.run.seed + 1, options)
-        stages.append(Game(setup, networks, pairs, game, flow_input, candidate, config.run.candidates))
+        stages.append(Game(setup, networks, pairs, game, flow_input))
+    if footage and footage.taught:
+        options = replace(options, least_crop=config.teacher.least_crop, global_motion=0.0, second_gap=False)
+        pairs = footage.taught(3 * config.run.seed, options)
+        stages.append(TeacherStage(setup, generator, pairs, config.teacher, flow_input))
     return stages
 
 
@@ -248,11 +296,16 @@ def run_training(
 
     """
     if ideal:
-        config = replace(config, rendered=replace(config.rendered, steps=0), game=replace(config.game, consistency=0.0))
+        config = replace(
+            config,
+            rendered=replace(config.rendered, steps=0),
+            game=replace(config.game, consistency=0.0),
+            teacher=replace(config.teacher, steps=0),
+        )
     elif not config.data.root and not config.rendered.steps and not config.inpainter_alone:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
-    if not config.rendered.steps + config.inpainter.steps + config.game.steps:
-        raise UserError('rendered.steps, inpainter.steps and game.steps are all 0; set one of them above 0')
+    if not config.rendered.steps + config.inpainter.steps + config.game.steps + config.teacher.steps:
+        raise UserError('rendered.steps, inpainter.steps, game.steps and teacher.steps are all 0; set one above 0')
     with session(out, config.run.device, config.run.threads) as (group, device):
         setup = Setup(group, device, config.data.workers, config.run.precision, config.run.seed)
         if ideal and group.leads:
@@ -283,15 +336,16 @@ class _Run:
         """Train; return what the run has left."""
         config, footage = self._config, self._footage
         networks = (self._generator, self._inpainter)
-        candidate = self._save_candidate if self._judge else lambda step, network: None
-        stages = make_stages(config, self._setup, networks, footage, candidate)
+        stages = make_stages(config, self._setup, networks, footage)
         decides = identity(config, flow_fingerprint(config.flow))
         if footage:
             found = dict(footage.identity)
             decides['data']['clips'] = found.pop('clips')
             decides |= found
-        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, untimed)
-        timings = fit(stages, self._out, decides, loop, self._setup.group)
+        self._candidates = candidate_names(stages, config.run.candidates) if self._judge else []
+        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, untimed, config.run.candidates)
+        keep = self._save_candidate if self._judge else lambda name, network: None
+        timings = fit(stages, self._out, decides, loop, self._setup.group, keep)
         if not self._setup.group.leads:
             return None
         if footage and footage.frames:
@@ -329,14 +383,14 @@ class _Run:
         """Return the judge of the candidates; made before the training, since a mistake may be in the footage."""
         config = self._config
         clips = self._footage.clips if self._footage else ()
-        if not clips or not config.game.steps:
+        if not clips or not config.game.steps + config.teacher.steps:
             return None
         frames = judged_frames(clips, config.run.select, JUDGED_FRAMES)
         size = (config.network.height, config.network.width)
         return Judge(clips, frames, size, cast('FlowInput', config.network.flow_input), config.run.select == 'truth')
 
-    def _save_candidate(self, step: int, network: nn.Module) -> None:
-        path = self._out / 'candidates' / f'{step:06d}.safetensors'
+    def _save_candidate(self, name: str, network: nn.Module) -> None:
+        path = self._out / 'candidates' / f'{name}.safetensors'
         save_network(copy.deepcopy(network).cpu(), path, self._metadata)
 
     def _candidate(self, name: str) -> nn.Module:
@@ -345,10 +399,8 @@ class _Run:
     def _judge_candidates(self) -> dict[str, Judgement]:
         if self._judge is None:
             return {}
-        # By their steps: the folder may hold those of an earlier run.
-        steps = candidate_steps(self._config.game.steps, self._config.run.candidates)
-        names = [f'{step:06d}' for step in steps]
-        return {name: self._judge.judge(self._candidate(name).to(self._setup.device)) for name in names}
+        # By their names: the folder may hold those of an earlier run.
+        return {name: self._judge.judge(self._candidate(name).to(self._setup.device)) for name in self._candidates}
 
     def _told(self, judged: Mapping[str, Judgement], chosen: str) -> list[str]:
         """Return what the run has reached, in lines."""
@@ -366,7 +418,7 @@ class _Run:
             f'empty masks: {before.empty:.0%} before, {after.empty:.0%} now',
             f'masks before and now: {pictures[0]} {pictures[1]}',
         ]
-        return told + (['the game has not helped: more footage or more game.steps'] if chosen == first else [])
+        return told + (['the training has not helped: more footage or more steps'] if chosen == first else [])
 
     def _score_ideal(self, footage: Footage) -> Outcome:
         config = self._config

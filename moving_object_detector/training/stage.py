@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +121,9 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
 class Stage(ABC):
     """One stage of a training run; it names its networks (averages among them) and optimisers, which are its state."""
 
-    name: ClassVar[str]
+    name: str
+    candidate: nn.Module | None = None
+    """What is offered as the model, from the beginning on and evenly spread over the stage; None: nothing."""
 
     def __init__(self, setup: Setup, steps: int, batch: int, pairs: Dataset[Any]) -> None:
         self.setup = setup
@@ -130,6 +132,10 @@ class Stage(ABC):
         self.pairs = pairs
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
+
+    def begin(self) -> None:
+        """Take what the stage before has left; called before the first step, and not by the dry run."""
+        return
 
     def batches(self, first_step: int) -> Iterator[Any]:
         """Return an iterator over the batches from a step on."""

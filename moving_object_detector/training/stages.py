@@ -18,7 +18,7 @@ from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput
-from moving_object_detector.training.config import InpainterConfig, RenderedConfig
+from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TeacherConfig
 from moving_object_detector.training.losses import box_loss, mask_loss
 from moving_object_detector.training.pictures import game_picture, mask_picture
 from moving_object_detector.training.stage import Setup, Stage, averaged
@@ -31,7 +31,7 @@ SIDES: Final = (0.1, 0.6)
 """Least and greatest side of a box, as a share of the image's."""
 
 
-def learning_rate(step: int, config: RenderedConfig) -> float:
+def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:
     """Return the rate of a step: linear rise over 5 % of the stage, then a half cosine down to 1 %."""
     rise = max(config.steps // 20, 1)
     if step < rise:
@@ -40,13 +40,19 @@ def learning_rate(step: int, config: RenderedConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-class RenderedStage(Stage):
-    """The generator on items of ``RenderedPairs``; it has the averaged weights when the stage has finished."""
+class MaskStage(Stage):
+    """The generator on items that go on with a mask, exact or a teacher's, and end with its certainty if it has one.
 
-    name = 'rendered'
+    The generator has the averaged weights when the stage has finished.
+    """
 
     def __init__(
-        self, setup: Setup, generator: Generator, pairs: Dataset[Any], config: RenderedConfig, flow_input: FlowInput
+        self,
+        setup: Setup,
+        generator: Generator,
+        pairs: Dataset[Any],
+        config: RenderedConfig | TeacherConfig,
+        flow_input: FlowInput,
     ) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
         self._config = config
@@ -58,15 +64,19 @@ class RenderedStage(Stage):
         }
         self._seen: dict[str, Tensor] = {}
 
+    def begin(self) -> None:
+        """Take the generator as the stage before has left it."""
+        self._average.module.load_state_dict(self.networks['generator'].state_dict())
+
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update the generator."""
-        image, flow, truth = self.setup.sent(batch)
+        image, flow, truth, *certain = self.setup.sent(batch)
         for options in self.optimisers['generator'].param_groups:
             options['lr'] = learning_rate(step, self._config)
         prepared = prepare_flow(flow, self._flow_input).flow
         with self.setup.autocast():
             mask = self.networks['generator'](image, prepared)
-        loss = mask_loss(mask.float(), truth)
+        loss = mask_loss(mask.float(), truth, *certain)
         self.update(loss, 'generator', LARGEST_NORM)
         self._average.update_parameters(self.networks['generator'])
         self._seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}
@@ -79,6 +89,22 @@ class RenderedStage(Stage):
     def finish(self) -> None:
         """Take the averaged weights over."""
         self.networks['generator'].load_state_dict(self._average.module.state_dict())
+
+
+class RenderedStage(MaskStage):
+    """The generator on items of ``RenderedPairs``."""
+
+    name = 'rendered'
+
+
+class TeacherStage(MaskStage):
+    """The generator as a student, on items of ``CachedPairs`` with targets."""
+
+    name = 'teacher'
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.candidate = self._average.module
 
 
 def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) -> Tensor:

@@ -22,17 +22,22 @@ class Numbers(Dataset):
 class Toy:
     """Fits parameters to numbers that are a function of the step, by Adam, which has a memory of its own."""
 
+    candidate = None
+
     def __init__(self, name: str, steps: int, parameters: list[nn.Parameter], learning_rate: float = 0.1) -> None:
         self.name = name
         self.steps = steps
         self.parameters = parameters
-        self.finished = 0
+        self.begun = self.finished = 0
         self.seen: list[int] = []
         self._optimiser = torch.optim.Adam(parameters, learning_rate)
 
     def batches(self, first_step):
         for step in range(first_step, self.steps):
             yield torch.from_numpy(np.random.default_rng((step, len(self.name))).normal(size=3))
+
+    def begin(self):
+        self.begun += 1
 
     def step(self, step, batch):
         self.seen.append(step)

@@ -1,0 +1,171 @@
+"""Targets of a student that sees cheap flow: masks of a teacher that sees better flow, made once and kept on disk.
+
+Three vote on a frame, each by the mean over the frame's gaps: the teacher's generator on the better flow, the better
+flow itself (what is fast in it without the camera's motion) and the student's first generator on its cheap flow. Their
+errors differ, so what they agree on is learnt: the mean, fitted to the image by the CRF, as far as the votes are of one
+side. Targets lie in the flow cache, in chunks as the flows, under a key of all that they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from moving_object_detector.common.files import lock
+from moving_object_detector.detection.pair_masks import resolve_polarity
+from moving_object_detector.detection.refinement import dense_crf
+from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.egomotion import fit_camera_motion
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import network_image
+from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.networks.weights import FlowInput, weights_hash
+from moving_object_detector.training.augment import Crop, crop_resize_flow
+from moving_object_detector.training.clip_flow import CHUNK
+from moving_object_detector.training.flow_cache import CachedClip, disk_errors, map_array, write_array
+from moving_object_detector.training.pairs import clip_flow
+
+FORMAT: Final = 1
+"""Of the files and of how targets are made; another number, another key."""
+CRF_ITERATIONS: Final = 5
+THRESHOLD: Final = 0.5
+LEAST_MOTION: Final = 1.0
+"""As the detector's gate: thousandths of the width below which nothing moves on its own."""
+LEAST_AGREEMENT: Final = 0.4
+"""Mean overlap of the votes, two by two, below which a frame is left out."""
+FASTEST: Final = 99.5
+"""Percentile of the speed that counts as the fastest."""
+STEEPNESS: Final = 6.0
+"""Of the step from slow to fast, at the threshold."""
+
+
+def fast(residual: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return where flow without the camera's motion (2, h, w) is fast, (h, w) in [0, 1]: 0.5 at Otsu's threshold."""
+    speed = np.linalg.norm(residual, axis=0)
+    levels = np.clip(speed * (255 / max(float(np.percentile(speed, FASTEST)), 1e-6)), 0, 255).astype(np.uint8)
+    threshold = max(cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0], 1.0)
+    return np.asarray(1 / (1 + np.exp(-STEEPNESS * (levels / threshold - 1))), np.float32)
+
+
+@dataclass(frozen=True)
+class Voter:
+    """A generator that votes, with how its input is made."""
+
+    network: nn.Module
+    size: tuple[int, int]
+    """(height, width) of its input."""
+    flow_input: FlowInput
+
+    @cached_property
+    def key(self) -> str:
+        """What its votes depend on."""
+        return f'{weights_hash(self.network.state_dict())} {self.size} {self.flow_input}'
+
+    @torch.inference_mode()
+    def votes(self, clip: CachedClip, frame: int) -> tuple[NDArray[np.float32], ...]:
+        """Return the mean mask of a frame over its gaps, and the mean of :func:`fast`, (h, w) each.
+
+        Both are empty where nothing moves on its own.
+        """
+        device = next(self.network.parameters()).device
+        fields = clip_flow(clip, frame, clip.neighbours(frame), evidence=self.flow_input == 'geometric').to(device)
+        flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
+        prepared = prepare_flow(flow, self.flow_input)
+        pixels = network_image(clip.image(frame), self.size, device)[None].expand(len(flow), -1, -1, -1)
+        masks = resolve_polarity(self.network(pixels, prepared.flow).float())[:, 0].cpu().numpy()
+        residual = (flow[:, :2] - fit_camera_motion(flow[:, :2])).cpu().numpy()
+        moving = (prepared.motion >= LEAST_MOTION).cpu().numpy()[:, None, None]
+        both = masks * moving, np.stack([fast(one) for one in residual]) * moving
+        return tuple(np.asarray(votes.mean(0), np.float32) for votes in both)
+
+
+def make_target(image: NDArray[np.uint8], votes: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """Return target and certainty of a frame (H, W, 3) from votes (h, w) in [0, 1], uint8 (2, H, W), 255 for 1.
+
+    Certainty is 1 where all votes are of one side and 0 where they are divided, or everywhere if they overlap too
+    little.
+    """
+    size = (image.shape[0], image.shape[1])
+    whole = np.stack([resize_image(vote, size) for vote in votes]).clip(0, 1)
+    mean, found = whole.mean(0), whole > THRESHOLD
+    overlaps = [jaccard(found[a], found[b]) for a in range(len(found)) for b in range(a)]
+    agree = not overlaps or float(np.mean(overlaps)) >= LEAST_AGREEMENT
+    certain = np.abs(2 * mean - 1) if agree else np.zeros_like(mean)
+    target = dense_crf(np.ascontiguousarray(mean), image, CRF_ITERATIONS)
+    return np.asarray(np.rint(np.stack((target, certain)).clip(0, 1) * 255), np.uint8)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A clip by both flows."""
+
+    better: CachedClip
+    cheap: CachedClip
+    teacher: Voter
+    student: Voter
+
+    def target(self, frame: int) -> NDArray[np.uint8]:
+        """Return :func:`make_target` of a frame; nothing is certain where one of the flows has no pair."""
+        if not self.better.neighbours(frame) or not self.cheap.neighbours(frame):
+            return np.zeros((2, *self.better.size), np.uint8)
+        by_better, by_cheap = self.teacher.votes(self.better, frame), self.student.votes(self.cheap, frame)
+        return make_target(self.better.image(frame), (*by_better, by_cheap[0]))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a clip, read from disk at each call."""
+
+    folder: Path
+    every: int
+
+    def __call__(self, frame: int) -> NDArray[np.uint8]:
+        """Return target and certainty of a frame, uint8 (2, H, W); raises CacheError."""
+        number, place = divmod(frame // self.every, CHUNK)
+        return np.array(map_array(self._chunk(number))[place], np.uint8)
+
+    def _chunk(self, number: int) -> Path:
+        return self.folder / f'{number:05d}-target.npy'
+
+    def make(self, lesson: Lesson) -> Iterator[int]:
+        """Compute the chunks that are missing; yield how many frames came to it."""
+        frames = range(0, lesson.better.frame_count, self.every)
+        for number in range(-(-len(frames) // CHUNK)):
+            chunk = frames[number * CHUNK : (number + 1) * CHUNK]
+            if not self._chunk(number).exists():
+                write_array(self._chunk(number), np.stack([lesson.target(frame) for frame in chunk]))
+            yield len(chunk)
+
+
+def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> list[Targets]:
+    """Return the targets of clips, computing what is not in the cache yet.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+
+    """
+    all_targets = []
+    total = sum(-(-one.better.frame_count // one.better.every) for one in lessons)
+    bar = tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress)
+    with disk_errors(cache), bar:
+        for one in lessons:
+            parts = f'{FORMAT} {one.teacher.key} {one.student.key} {one.better.folder.name} {one.cheap.folder.name}'
+            key = hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
+            targets = Targets(cache / f'{one.better.folder.name.rpartition("-")[0]}-{key}', one.better.every)
+            targets.folder.mkdir(parents=True, exist_ok=True)
+            with lock(targets.folder / 'lock', f'the targets of {one.better.name}', wait=True):
+                for count in targets.make(one):
+                    bar.update(count)
+            all_targets.append(targets)
+    return all_targets

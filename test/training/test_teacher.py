@@ -1,0 +1,208 @@
+"""Teacher and student: on rendered clips whose cheap flow is spoilt, masks get better without any label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.options import with_values
+from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.upload import network_image
+from moving_object_detector.networks.weights import load_network
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
+from moving_object_detector.training import run
+from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.losses import mask_loss
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs
+from moving_object_detector.training.teacher import fast, make_target
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+SIZE = (48, 96)
+FRAMES = 9
+
+
+class SpoiltFlow(DisFlow):
+    """DIS that sees half of the motion in the left half of the picture alone, and noise everywhere."""
+
+    def estimate(self, sources, targets, size):
+        flow = super().estimate(sources, targets, size)
+        flow[..., size[1] // 2 :] *= 0.2
+        noise = torch.from_numpy(np.random.default_rng(len(sources)).normal(0, 0.4, flow.shape))
+        return flow + noise.to(flow.dtype)
+
+
+def test_targets_by_hand():
+    image = np.full((8, 16, 3), 128, np.uint8)
+    image[:, 8:] = 20
+    left, all_of = np.zeros((8, 16), np.float32), np.ones((8, 16), np.float32)
+    left[:, :8] = 1
+    target, certain = make_target(image, [left, left, left])
+    assert (target[:, :8] > 200).all()
+    assert (target[:, 8:] < 50).all()
+    assert (certain == 255).all()
+    # Two of three: the majority is learnt, with a third of the weight.
+    target, certain = make_target(image, [left, left, all_of])
+    assert (certain[:, :8] == 255).all()
+    assert (certain[:, 8:] == 85).all()
+    # A frame whose votes have nothing in common teaches nothing, one without any mask that there is none.
+    assert not make_target(image, [left, 1 - left])[1].any()
+    nothing = make_target(image, [np.zeros((8, 16), np.float32)] * 3)
+    assert not nothing[0].any()
+    assert (nothing[1] == 255).all()
+
+
+def test_fast_is_what_moves_however_fast():
+    residual = np.random.default_rng(1).normal(0, 0.05, (2, 20, 40)).astype(np.float32)
+    residual[0, 5:12, 8:20] += 2
+    for scale in (0.1, 1, 30):
+        found = fast(scale * residual)
+        assert (found[5:12, 8:20] > 0.8).all()
+        found[5:12, 8:20] = 0
+        assert not (found > 0.5).any()
+    assert np.isfinite(fast(np.zeros((2, 4, 4), np.float32))).all()
+
+
+def test_the_loss_looks_at_what_is_certain_alone():
+    probability = torch.tensor([[[[0.2, 0.9, 0.4]]]])
+    mask, certain = torch.tensor([[[[0.0, 1.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0]]]])
+    by_hand = -(np.log(0.8) + np.log(0.9)) / 2 + 1 - (2 * 0.9 + 1) / (0.2 + 0.9 + 1 + 1)
+    assert float(mask_loss(probability, mask, certain)) == pytest.approx(by_hand, abs=1e-6)
+    assert torch.equal(mask_loss(probability, mask, torch.ones_like(mask)), mask_loss(probability, mask))
+    assert float(mask_loss(probability, mask, torch.zeros_like(mask))) == 0
+
+
+def test_pairs_show_targets_as_they_show_the_image(exact_clip):
+    class Marked:
+        """The image's first channel as target, of odd frames alone."""
+
+        def __call__(self, frame):
+            return np.stack((exact_clip.image(frame)[:, :, 0], np.full((64, 128), 255 * (frame % 2), np.uint8)))
+
+    for k in range(8):
+        image, flow, target, certain = CachedPairs([exact_clip], 1, CachedOptions((32, 64), 2), [Marked()])[k]
+        assert torch.allclose(image[:1] + 0.5, target, atol=1e-6)
+        assert flow.shape == (2, 32, 64)
+        assert torch.allclose(certain, torch.ones(1), atol=1e-6)
+        assert certain.max() <= 1
+    with pytest.raises(UserError, match=r'teacher\.flow'):
+        CachedPairs([exact_clip], 1, CachedOptions((32, 64), 2), [lambda frame: np.zeros((2, 64, 128), np.uint8)])
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    options = SceneOptions(size=(96, 192), objects=(1, 1), object_extent=(0.3, 0.5), textures=4)
+    return [clip_scene(seed, options) for seed in (5, 6, 8)]
+
+
+@pytest.fixture
+def miniature(scenes, tmp_path, monkeypatch):
+    """Footage, and options of a run on it whose cheap flow is spoilt."""
+    for number, scene in enumerate(scenes):
+        folder = tmp_path / 'clips' / f'{number}'
+        folder.mkdir(parents=True)
+        for time in range(FRAMES):
+            cv2.imwrite(str(folder / f'{time:05d}.png'), cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR))
+    create_flow = run.create_flow
+
+    def spoilt(config, *rest):
+        better = config.preset == 'medium'
+        return create_flow(config, *rest) if better else SpoiltFlow((config.height, config.width), config.preset)
+
+    monkeypatch.setattr(run, 'create_flow', spoilt)
+    values = {
+        'data.root': str(tmp_path / 'clips'), 'data.cache': str(tmp_path / 'cache'), 'data.height': 48,
+        'data.width': 96, 'data.largest_gap': 2, 'data.workers': 0, 'network.height': SIZE[0],
+        'network.width': SIZE[1], 'flow.preset': 'fast', 'flow.height': 96, 'flow.width': 192,
+        'start.model': 'default', 'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'teacher.batch': 4,
+        'teacher.flow.backend': 'dis', 'teacher.flow.height': 96, 'teacher.flow.width': 192, 'run.device': 'cpu',
+        'run.threads': 1, 'run.candidates': 2, 'run.checkpoint_every': 2,
+    }  # fmt: skip
+    return with_values(TrainConfig(), values)
+
+
+def overlap(scenes, model):
+    """Return the mean J of a model's masks of spoilt flow, against the scenes' own masks."""
+    network, backend, found = load_network(model)[0], SpoiltFlow((96, 192), 'fast'), []
+    for scene in scenes:
+        for time in range(FRAMES - 1):
+            first, second = (backend.features(scene.image(one)) for one in (time, time + 1))
+            with torch.inference_mode():
+                flow = prepare_flow(backend.estimate([first], [second], SIZE), 'residual').flow
+                mask = network(network_image(scene.image(time), SIZE)[None], flow)[0, 0].numpy()
+            found.append(jaccard(cv2.resize(mask, (192, 96)) > 0.5, scene.mask(time)))
+    return float(np.mean(found))
+
+
+@pytest.mark.slow
+def test_the_student_gets_better_and_the_first_of_equals_is_chosen(miniature, scenes, tmp_path):
+    config = replace(miniature, teacher=replace(miniature.teacher, steps=60))
+    outcome = run.run_training(config, tmp_path / 'out', [])
+    before = overlap(scenes, tmp_path / 'out' / 'candidates' / 'teacher-000000.safetensors')
+    after = overlap(scenes, outcome.model)
+    print(f'J of masks of spoilt flow: {before:.3f} before, {after:.3f} after')
+    assert after > before + 0.1
+    card = outcome.model.with_suffix('.md').read_text()
+    assert '| teacher | 60 steps of 4 pairs, masks by `default` of dis at 96x192 |' in card
+    assert '| teacher-000060 |' in card
+    assert 'No annotated frame was used.' in card
+
+
+def test_killed_and_started_again_it_ends_in_the_same_bits(miniature, tmp_path, monkeypatch):
+    config = replace(miniature, teacher=replace(miniature.teacher, steps=5))
+    whole = run.run_training(config, tmp_path / 'whole', []).model.read_bytes()
+    made = {path: path.read_bytes() for path in (tmp_path / 'cache').rglob('*-target.npy')}
+    assert made
+    for path in made:
+        path.unlink()
+    from moving_object_detector.training import loop, teacher
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    kept = teacher.write_array
+    written = []
+
+    def one_and_no_more(path: Path, array):
+        kept(path, array)
+        written.append(path)
+        if len(written) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(teacher, 'write_array', one_and_no_more)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_training(config, tmp_path / 'again', [])
+    monkeypatch.setattr(teacher, 'write_array', kept)
+    saved = loop.save_checkpoint
+
+    def then_dies(path, state):
+        saved(path, state)
+        if state.get('step') == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, 'save_checkpoint', then_dies)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_training(config, tmp_path / 'again', [])
+    monkeypatch.setattr(loop, 'save_checkpoint', saved)
+    assert run.run_training(config, tmp_path / 'again', []).model.read_bytes() == whole
+    assert {path: path.read_bytes() for path in (tmp_path / 'cache').rglob('*-target.npy')} == made
+    # A flipped bit in a target is found, and the target made again.
+    damaged = next(iter(made))
+    damaged.write_bytes(made[damaged][:-40] + bytes([made[damaged][-40] ^ 1]) + made[damaged][-39:])
+    flow_cache_forgets(monkeypatch)
+    assert run.run_training(config, tmp_path / 'third', []).model.read_bytes() == whole
+    assert damaged.read_bytes() == made[damaged]
+
+
+def flow_cache_forgets(monkeypatch):
+    """A new process has read nothing yet."""
+    from moving_object_detector.training import flow_cache
+
+    monkeypatch.setattr(flow_cache, '_checked', set())
