@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from moving_object_detector.common.files import lock
 from moving_object_detector.detection.pair_masks import resolve_polarity
-from moving_object_detector.detection.refinement import dense_crf
+from moving_object_detector.detection.refinement import grid_crf
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
@@ -102,7 +102,7 @@ def make_target(image: NDArray[np.uint8], votes: Sequence[NDArray[np.float32]]) 
     overlaps = [jaccard(found[a], found[b]) for a in range(len(found)) for b in range(a)]
     agree = not overlaps or float(np.mean(overlaps)) >= LEAST_AGREEMENT
     certain = np.abs(2 * mean - 1) if agree else np.zeros_like(mean)
-    target = dense_crf(np.ascontiguousarray(mean), image, CRF_ITERATIONS)
+    target = grid_crf(np.ascontiguousarray(mean), image, CRF_ITERATIONS)
     return np.asarray(np.rint(np.stack((target, certain)).clip(0, 1) * 255), np.uint8)
 
 
