@@ -26,9 +26,9 @@ from moving_object_detector.detection.rigid import RigidTest
 from moving_object_detector.engines.base import Engine, describe
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.networks.pwcnet import padded
 

@@ -45,7 +45,7 @@ def create_flow(
     Args:
         config: Options of the flow.
         device: Where a network runs.
-        engine: What runs PWC-Net, on that device; None: PyTorch. RAFT-small is always run by PyTorch.
+        engine: What runs a network, on that device; None: PyTorch.
         batch: Pairs that are usually estimated at once.
         threads: Pairs that DIS computes at a time; 0: one for each physical core.
         experimental_gpu: Whether PWC-Net takes the Triton kernel on a GPU.
@@ -58,12 +58,13 @@ def create_flow(
     if config.backend == 'dis':
         return DisFlow(size, config.preset, threads or usable_cores())
     network = load_flow_network(require_flow_model(config), config.backend)
+    load = partial(load_checked, engine) if engine else None
     if isinstance(network, RaftSmall):
-        return RaftSmallFlow(network, size, device, config.iterations)
+        return RaftSmallFlow(network, size, device, config.iterations, config.warm_iterations, load, batch)
     network = cast('PWCNet', network)
     if experimental_gpu and engine and engine.name == 'torch' and engine.device.type == 'cuda':
         network = fuse_correlation(network, engine, size)
-    return PwcFlow(network, size, device, partial(load_checked, engine) if engine else None, batch)
+    return PwcFlow(network, size, device, load, batch)
 
 
 def require_flow_model(config: FlowConfig) -> str:
@@ -152,9 +153,10 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
         experimental_gpu=config.experimental_gpu,
     )
     engine = make(precision=mask_precision(config.engine, device) if config.precision == 'auto' else config.precision)
-    # Masks bear less than float32; what it does to flow depends on the weights.
-    flow_engine = make(precision='float32') if config.precision in ('auto', 'int8') else engine
-    if engine.name == 'openvino' and config.flow.backend != 'raft_small':
+    # Masks and RAFT-small bear less than float32; what it does to PWC-Net's flow depends on the weights.
+    exact = config.precision in ('auto', 'int8') and config.flow.backend != 'raft_small'
+    flow_engine = make(precision='float32') if exact else engine
+    if engine.name == 'openvino':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
         torch.set_num_threads(1)
     # What every frame brings once the window is full.

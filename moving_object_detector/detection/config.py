@@ -24,7 +24,13 @@ class FlowConfig:
     height: int = option(320, 'Height at which flow is computed, pixels.', low=32, high=2048)
     width: int = option(640, 'Width at which flow is computed, pixels.', low=32, high=4096)
     model: str = option('', 'Weights of PWC-Net or RAFT-small: .safetensors, or the PyTorch file of their authors.')
-    iterations: int = option(12, 'Refinement iterations of RAFT-small.', low=1, high=64)
+    iterations: int = option(12, 'Iterations of RAFT-small for a pair of frames with none before it.', low=1, high=64)
+    warm_iterations: int = option(
+        4,
+        'Iterations of RAFT-small where the flow found at the frame before is the start; 0: there is no such start.',
+        low=0,
+        high=64,
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class DetectorConfig:
     model: str = option('', 'Generator weights, .safetensors; empty: the model that comes with the package.')
     engine: str = option(
         'auto',
-        'What runs the generator and PWC-Net; auto: OpenVINO on a CPU where it is installed, else PyTorch.',
+        'What runs the networks; auto: OpenVINO on a CPU where it is installed, else PyTorch.',
         choices=('auto', 'torch', 'openvino', 'torch_tensorrt'),
     )
     precision: str = option(

@@ -16,10 +16,9 @@ from moving_object_detector.detection.pair_masks import PairMasks, Watch, unwatc
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.ring import Ring, WindowFrame
 from moving_object_detector.engines.base import MaskEngine
-from moving_object_detector.flow.base import FlowBackend
+from moving_object_detector.flow.base import FlowBackend, network_image
 from moving_object_detector.flow.evidence import evidence
 from moving_object_detector.flow.rigid_scene import assumed_camera, estimate_travel
-from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
 
@@ -172,7 +171,9 @@ class Detector:
 
     def _enter(self, image: NDArray[np.uint8], stamp: int, infer: bool, tag: object) -> WindowFrame:
         small = network_image(image, self.size, self.engine.device)
-        frame = WindowFrame(self._next_index, stamp, image, small, self.flow.features(image), infer, tag)
+        last = self._ring.at(self._next_index - 1)
+        before = last.features if last else None
+        frame = WindowFrame(self._next_index, stamp, image, small, self.flow.features(image, before), infer, tag)
         self._next_index += 1
         return frame
 

@@ -1,13 +1,21 @@
-"""What a flow backend is, and the unit of motion of the losses."""
+"""What a flow backend is; flow's sizes and units; images as the networks see them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moving_object_detector.media.pixels import resize_image
+
+Run = Callable[..., tuple[Tensor, ...]]
+Load = Callable[[nn.Module, tuple[Tensor, ...], str], Run]
+"""Makes a network ready, given examples of its inputs and a word for it; ``Engine.load`` is one."""
 
 # The released code divides flow by 80 pixels of its 640 x 384 input.
 UNIT_SIZE: Final = (384, 640)
@@ -30,11 +38,13 @@ class FlowBackend(Protocol):
 
     name: str
 
-    def features(self, image: NDArray[np.uint8]) -> Any:
+    def features(self, image: NDArray[np.uint8], before: Any = None) -> Any:
         """Compute what one frame contributes to every pair it is in.
 
         Args:
             image: (H, W, 3) RGB, any size.
+            before: What this gave for the frame before it, where it continues a stream: a backend may start from what
+                it found there.
 
         """
 
@@ -51,3 +61,56 @@ class FlowBackend(Protocol):
             target, in pixels of the result's size.
 
         """
+
+
+def load_eagerly(device: torch.device) -> Load:
+    """Return what runs modules as they are, so that later changes of their weights are seen."""
+
+    def load(module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Run:
+        module = module.eval().to(device)
+
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            result = module(*inputs)
+            return (result,) if isinstance(result, Tensor) else tuple(result)
+
+        return run
+
+    return load
+
+
+def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize flow bilinearly, u with the width and v with the height.
+
+    Args:
+        flow: (B, 2, h, w), u right and v down, in pixels of its own size.
+        size: Target (height, width).
+
+    Returns:
+        (B, 2, height, width), in pixels of ``size``.
+
+    """
+    height, width = flow.shape[-2], flow.shape[-1]
+    flow = functional.interpolate(flow, size, mode='bilinear', align_corners=False)
+    return torch.cat((flow[:, :1] * (size[1] / width), flow[:, 1:] * (size[0] / height)), 1)
+
+
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device.
+
+    To a GPU it goes by way of pinned memory, so that nothing waits for the copy; a CPU tensor shares the memory.
+    """
+    tensor = torch.from_numpy(array)
+    if device.type != 'cuda':
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def centred(pixels: Tensor) -> Tensor:
+    """Return pixels in 0 to 255 as the generator and the inpainter take them: float, in [-0.5, 0.5]."""
+    return pixels.float() / 255.0 - 0.5
+
+
+def network_image(image: NDArray[Any], size: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """Return an image (H, W, 3) uint8 at ``size`` (height, width) as (3, height, width) in [-0.5, 0.5]."""
+    small = upload(resize_image(image, size), device or torch.device('cpu'))
+    return centred(small.permute(2, 0, 1))

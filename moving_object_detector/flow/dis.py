@@ -67,7 +67,7 @@ class DisFlow:
         # Threads start with the first pairs, so that a process may be forked before.
         self._pool = ThreadPoolExecutor(threads, 'dis') if threads > 1 else None
 
-    def features(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def features(self, image: NDArray[np.uint8], before: object = None) -> NDArray[np.uint8]:
         """Return the grey image at the flow's size, uint8 (h, w)."""
         return np.asarray(cv2.cvtColor(resize_image(image, self._size), cv2.COLOR_RGB2GRAY), np.uint8)
 

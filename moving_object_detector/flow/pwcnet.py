@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -10,14 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moving_object_detector.flow.upload import upload
+from moving_object_detector.flow.base import Load, load_eagerly, resize_flow, upload
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
-from moving_object_detector.networks.resize import resize_flow
-
-Run = Callable[..., tuple[Tensor, ...]]
-Load = Callable[[nn.Module, tuple[Tensor, ...], str], Run]
-"""Makes a network ready, given examples of its inputs and a word for it; ``Engine.load`` is one."""
 
 LEVELS: Final = len(PYRAMID) - 1
 """Of the pyramid that the decoder uses: all but the finest, at half the input's size."""
@@ -72,14 +67,14 @@ class PwcFlow:
         self.name = 'pwcnet'
         self._device = device
         self._size = height, width = padded(size)
-        load = load or _Eager(device)
+        load = load or load_eagerly(device)
         self._pyramid = load(PwcPyramid(network), (torch.zeros(1, 3, height, width),), 'PWC-Net pyramid')
         shapes = [(batch, PYRAMID[level - 1], height >> level, width >> level) for level in range(2, LEVELS + 2)]
         examples = tuple(torch.zeros(shape) for shape in (*shapes, *shapes))
         self._decode = load(PwcDecoder(network), examples, 'PWC-Net decoder')
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+    def features(self, image: NDArray[np.uint8], before: object = None) -> tuple[Tensor, ...]:
         """Return levels 2 to 6 of the frame's feature pyramid, each (1, C, h, w)."""
         small = resize_image(image, self._size)
         # The authors' weights expect BGR.
@@ -94,19 +89,3 @@ class PwcFlow:
         levels = [torch.cat(level) for pyramids in (sources, targets) for level in zip(*pyramids, strict=True)]
         # Vectors are in pixels of the network's input, which is four times the size of its output.
         return resize_flow(self._decode(*levels)[0], size) * 0.25
-
-
-class _Eager:
-    """Runs modules as they are."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def __call__(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Run:
-        module = module.eval().to(self._device)
-
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            result = module(*inputs)
-            return (result,) if isinstance(result, Tensor) else tuple(result)
-
-        return run

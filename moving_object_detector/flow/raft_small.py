@@ -1,61 +1,192 @@
-"""RAFT-small (Teed and Deng, ECCV 2020) as a flow backend: each frame's features are computed once."""
+"""RAFT-small (Teed and Deng, ECCV 2020) as a flow backend that starts from the flow of the frame before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from moving_object_detector.flow.upload import upload
+from moving_object_detector.flow.base import Load, load_eagerly, resize_flow, upload
 from moving_object_detector.media.pixels import resize_image
-from moving_object_detector.networks.raft_small import SMALLEST_SIDE, STRIDE, Features, RaftSmall, upsample
-from moving_object_detector.networks.resize import resize_flow
+from moving_object_detector.networks.raft_small import (
+    CONTEXT,
+    HIDDEN,
+    LEVELS,
+    MATCHING,
+    RADIUS,
+    SMALLEST_SIDE,
+    STRIDE,
+    RaftSmall,
+    correlation_pyramid,
+    pixel_positions,
+    refine_flow,
+    upsample,
+)
 
 # Correlations of the finest level that are held at once: half a gigabyte of float32.
 MOST_CORRELATIONS: Final = 2**27
 
 
+@dataclass(frozen=True, eq=False)
+class RaftFrame:
+    """What a frame contributes to every pair it is in, and the flows that were found from it."""
+
+    matching: Tensor
+    """(1, 128, h, w) at an eighth of the size, compared with the other frame's."""
+    context: Tensor
+    """(1, 160, h, w), used where the flow starts."""
+    number: int
+    """Of the frame in its stream."""
+    before: dict[int, Tensor]
+    """:attr:`flows` of the frame before; empty at the start of a stream."""
+    flows: dict[int, Tensor] = field(default_factory=dict)
+    """From this frame to the one ``gap`` frames later, by gap: (2, h, w), in pixels of the features."""
+
+
+class Encoders(nn.Module):
+    """The part of RAFT-small that sees one frame."""
+
+    def __init__(self, network: RaftSmall) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of an image (B, 3, H, W), RGB in [-1, 1]."""
+        return tuple(self.network.features(image))  # type: ignore[return-value]
+
+
+class Correlations(nn.Module):
+    """The part that compares two frames; without parameters."""
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        """Return the levels of :func:`correlation_pyramid`."""
+        return tuple(correlation_pyramid(a, b))
+
+
 class RaftSmallFlow:
     """Flow by RAFT-small.
+
+    A pair of frames starts from the flow of the pair before it in the stream (frames one earlier, as far apart),
+    carried along itself as the authors do for video; it then needs a few iterations only.
 
     Args:
         network: With its weights loaded; moved to ``device``.
         size: (height, width) at which the flow is computed, rounded up to multiples of 8 from 64 on.
         device: Where it runs.
-        iterations: Refinement steps.
+        iterations: Refinement steps of a pair without one before it.
+        warm_iterations: Of a pair with one before it; 0: every pair starts anew.
+        load: What runs the network's parts, on ``device``; None: PyTorch.
+        batch: Pairs that the usual call has.
 
     """
 
-    def __init__(self, network: RaftSmall, size: tuple[int, int], device: torch.device, iterations: int = 12) -> None:
+    def __init__(
+        self,
+        network: RaftSmall,
+        size: tuple[int, int],
+        device: torch.device,
+        iterations: int = 12,
+        warm_iterations: int = 0,
+        load: Load | None = None,
+        batch: int = 1,
+    ) -> None:
         self.name = 'raft_small'
-        self._network = network.eval().to(device)
         self._device = device
-        self._iterations = iterations
+        self._iterations, self._warm_iterations = iterations, warm_iterations
         height, width = (max(-(-length // STRIDE) * STRIDE, SMALLEST_SIDE) for length in size)
         self._size = (height, width)
-        self._pairs_at_once = max(MOST_CORRELATIONS // (height * width // STRIDE**2) ** 2, 1)
+        load = load or load_eagerly(device)
+        h, w = height // STRIDE, width // STRIDE
+        self._pairs_at_once = max(MOST_CORRELATIONS // (h * w) ** 2, 1)
+        batch = min(batch, self._pairs_at_once)
+        self._encode = load(Encoders(network), (torch.zeros(1, 3, height, width),), 'RAFT-small encoders')
+        maps = torch.zeros(batch, MATCHING, h, w)
+        self._correlate = load(Correlations(), (maps, maps), 'RAFT-small correlations')
+        channels = (HIDDEN, CONTEXT, LEVELS * (2 * RADIUS + 1) ** 2, 2)
+        examples = tuple(torch.zeros(batch, count, h, w) for count in channels)
+        self._update = load(network.update_block, examples, 'RAFT-small update')
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8]) -> Features:
-        """Return the frame's matching and context features, each (1, C, h, w)."""
+    def features(self, image: NDArray[np.uint8], before: RaftFrame | None = None) -> RaftFrame:
+        """Return the frame's features; ``before`` is what this gave for the frame before it in the stream."""
         small = resize_image(image, self._size)
         pixels = upload(np.ascontiguousarray(small.transpose(2, 0, 1))[None], self._device)
-        return self._network.features(pixels.float() / 127.5 - 1.0)
+        matching, context = self._encode(pixels.float() / 127.5 - 1.0)
+        number, flows = (before.number + 1, before.flows) if before else (0, {})
+        return RaftFrame(matching, context, number, flows)
 
     @torch.inference_mode()
-    def estimate(self, sources: Sequence[Features], targets: Sequence[Features], size: tuple[int, int]) -> Tensor:
+    def estimate(self, sources: Sequence[RaftFrame], targets: Sequence[RaftFrame], size: tuple[int, int]) -> Tensor:
         """Estimate the flow of each pair, in batches; see :class:`~moving_object_detector.flow.base.FlowBackend`."""
-        flows = []
-        for start in range(0, len(sources), self._pairs_at_once):
-            batch = slice(start, start + self._pairs_at_once)
-            first, second = (
-                Features(*(torch.cat(maps) for maps in zip(*frames[batch], strict=True)))
-                for frames in (sources, targets)
-            )
-            flow = self._network.decode(first, second, self._iterations)
-            flows.append(resize_flow(upsample(flow), size))
-        return torch.cat(flows)
+        pairs = list(zip(sources, targets, strict=True))
+        flows = torch.empty(len(pairs), 2, *size, device=self._device)
+        warm = [self._warm_iterations > 0 and other.number - one.number in one.before for one, other in pairs]
+        for kind, iterations in ((False, self._iterations), (True, self._warm_iterations)):
+            chosen = [number for number, is_warm in enumerate(warm) if is_warm is kind]
+            for start in range(0, len(chosen), self._pairs_at_once):
+                batch = chosen[start : start + self._pairs_at_once]
+                flow = self._refined([pairs[number] for number in batch], iterations, warm=kind)
+                flows[batch] = resize_flow(upsample(flow), size)
+        return flows
+
+    def _refined(self, pairs: Sequence[tuple[RaftFrame, RaftFrame]], iterations: int, *, warm: bool) -> Tensor:
+        """Return the flow of each pair at the features' size, and keep it for the pairs after them."""
+        matching = [torch.cat([pair[end].matching for pair in pairs]) for end in (0, 1)]
+        context = torch.cat([one.context for one, _ in pairs])
+        pyramid = self._correlate(*matching)
+        gaps = [other.number - one.number for one, other in pairs]
+        start = torch.zeros_like(context[:, :2])
+        if warm:
+            carried = [carry(one.before[gap], gap) for (one, _), gap in zip(pairs, gaps, strict=True)]
+            start = better_start(pyramid[0], torch.stack(carried), start)
+        flow = refine_flow(self._update, pyramid, context, start, iterations)
+        if self._warm_iterations:
+            for (one, _), gap, found in zip(pairs, gaps, flow, strict=True):
+                one.flows[gap] = found
+        return flow
+
+
+def carry(flow: Tensor, gap: int) -> Tensor:
+    """Move flow along itself by one frame, as what moves evenly would be found there.
+
+    Args:
+        flow: (2, h, w), to the frame ``gap`` frames later, in its own pixels.
+        gap: Not 0.
+
+    Returns:
+        (2, h, w): means of the vectors that arrive at a pixel; where none does, what was there.
+
+    """
+    height, width = flow.shape[-2:]
+    x, y = (pixel_positions(flow) + flow / gap).round()
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    cells = (y[inside] * width + x[inside]).long()
+    vectors = torch.cat((flow, torch.ones_like(flow[:1])))[:, inside]
+    arrived = torch.zeros_like(flow.new_empty(3, height * width)).index_add(1, cells, vectors).view(3, height, width)
+    return torch.where(arrived[2] > 0, arrived[:2] / arrived[2].clamp_min(1), flow)
+
+
+def better_start(correlations: Tensor, flow: Tensor, other: Tensor) -> Tensor:
+    """Return of two flows the one at which each pair matches better: after a cut, the flow before it is worth nothing.
+
+    Args:
+        correlations: The finest level, (B, h w, h, w).
+        flow: (B, 2, h, w), in pixels of the features.
+        other: The same.
+
+    """
+    height, width = flow.shape[-2:]
+    matches = correlations.flatten(2)
+
+    def quality(flow: Tensor) -> Tensor:
+        x, y = (pixel_positions(flow) + flow).round().unbind(1)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        cells = torch.where(inside, y * width + x, 0).long().flatten(1)[..., None]
+        return (matches.gather(2, cells)[:, :, 0] * inside.flatten(1)).mean(1)
+
+    return torch.where((quality(flow) >= quality(other))[:, None, None, None], flow, other)

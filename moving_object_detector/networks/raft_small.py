@@ -7,6 +7,7 @@ Names of the parameters are those of the authors' release, whose weights load un
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, cast
 
 import torch
@@ -141,21 +142,21 @@ def correlation_pyramid(a: Tensor, b: Tensor) -> list[Tensor]:
         b: Of the second, same shape.
 
     Returns:
-        Four levels, (B h w, 1, h_l, w_l) with sides halved and rounded down from one to the next: inner products
+        Four levels, (B, h w, h_l, w_l) with sides halved and rounded down from one to the next: inner products
         with the means of ``b`` over 1, 2x2, 4x4 and 8x8 pixels, divided by the root of C.
 
     """
-    batch, channels, height, width = a.shape
-    queries = a.flatten(2).transpose(1, 2) / math.sqrt(channels)
+    queries = a.flatten(2).transpose(1, 2) / math.sqrt(a.shape[1])
     levels = []
     for level in range(LEVELS):
         # A mean of products is the product with the mean, which is cheaper.
         b = b if level == 0 else functional.avg_pool2d(b, 2)
-        levels.append((queries @ b.flatten(2)).view(batch * height * width, 1, b.shape[-2], b.shape[-1]))
+        products = queries @ b.flatten(2)
+        levels.append(products.unflatten(2, (b.shape[-2], b.shape[-1])))  # type: ignore[no-untyped-call]
     return levels
 
 
-def look_up(pyramid: list[Tensor], coordinates: Tensor) -> Tensor:
+def look_up(pyramid: Sequence[Tensor], coordinates: Tensor) -> Tensor:
     """Sample each pixel's correlations around where the flow leads it.
 
     Args:
@@ -175,9 +176,40 @@ def look_up(pyramid: list[Tensor], coordinates: Tensor) -> Tensor:
     for level, correlation in enumerate(pyramid):
         sides = coordinates.new_tensor((correlation.shape[-1], correlation.shape[-2]))
         grid = (2 * (centres / 2**level + window) + 1) / sides - 1
-        sampled = functional.grid_sample(correlation, grid, align_corners=False)
+        sampled = functional.grid_sample(correlation.flatten(0, 1)[:, None], grid, align_corners=False)
         found.append(sampled.view(batch, height, width, -1))
     return torch.cat(found, -1).permute(0, 3, 1, 2).contiguous()
+
+
+def pixel_positions(like: Tensor) -> Tensor:
+    """Return x and y of each pixel, (2, h, w), of the size, type and device of a map (..., h, w)."""
+    rows, columns = (torch.arange(length, dtype=like.dtype, device=like.device) for length in like.shape[-2:])
+    y, x = torch.meshgrid(rows, columns, indexing='ij')
+    return torch.stack((x, y))
+
+
+def refine_flow(
+    update: Callable[..., tuple[Tensor, ...]], pyramid: Sequence[Tensor], context: Tensor, flow: Tensor, iterations: int
+) -> Tensor:
+    """Improve a flow in steps (section 3.3 of the paper).
+
+    Args:
+        update: Computes what :class:`UpdateBlock` does.
+        pyramid: Of the pairs, from :func:`correlation_pyramid`.
+        context: Features (B, 160, h, w) of the images that the flow starts from.
+        flow: What to start with, (B, 2, h, w), in pixels of the features.
+        iterations: Number of steps.
+
+    Returns:
+        (B, 2, h, w), in pixels of the features.
+
+    """
+    h, context = context[:, :HIDDEN].tanh(), functional.relu(context[:, HIDDEN:])
+    position = pixel_positions(flow)
+    for _ in range(iterations):
+        h, step = update(h, context, look_up(pyramid, position + flow), flow)
+        flow = flow + step
+    return flow
 
 
 class RaftSmall(nn.Module):
@@ -221,17 +253,9 @@ class RaftSmall(nn.Module):
 
         """
         pyramid = correlation_pyramid(first.matching, second.matching)
-        h, context = first.context[:, :HIDDEN].tanh(), functional.relu(first.context[:, HIDDEN:])
-        _, _, height, width = h.shape
-        rows = torch.arange(height, dtype=h.dtype, device=h.device)
-        columns = torch.arange(width, dtype=h.dtype, device=h.device)
-        y, x = torch.meshgrid(rows, columns, indexing='ij')
-        position = torch.stack((x, y))
-        flow = torch.zeros_like(h[:, :2])
-        for _ in range(iterations):
-            h, step = self.update_block(h, context, look_up(pyramid, position + flow), flow)
-            flow = flow + step
-        return flow
+        return refine_flow(
+            self.update_block, pyramid, first.context, torch.zeros_like(first.context[:, :2]), iterations
+        )
 
     def forward(self, image1: Tensor, image2: Tensor, iterations: int = 12) -> Tensor:
         """Return the flow from ``image1`` to ``image2``, (B, 2, H, W) in pixels.

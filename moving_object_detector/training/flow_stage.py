@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from moving_object_detector.flow.base import resize_flow
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
-from moving_object_detector.networks.resize import resize_flow
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_losses import (
     census_loss,

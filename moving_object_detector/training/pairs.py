@@ -21,10 +21,9 @@ from torch.utils.data import Dataset
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.layouts import ClipFiles
-from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, FlowBackend
+from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, FlowBackend, centred, network_image
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
-from moving_object_detector.flow.upload import centred, network_image
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene

@@ -26,8 +26,8 @@ from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter

@@ -16,8 +16,8 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.upload import network_image
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.augment import Crop, crop_resize_flow
 from moving_object_detector.training.flow_cache import CachedClip

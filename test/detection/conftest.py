@@ -28,7 +28,7 @@ class CountingFlow(DisFlow):
         self.batches: list[list[tuple[int, int]]] = []
         self.prepared = 0
 
-    def features(self, image: NDArray[np.uint8]) -> Any:
+    def features(self, image: NDArray[np.uint8], before: Any = None) -> Any:
         self.prepared += 1
         return int(image[0, 0, 0]), super().features(image)
 

@@ -35,7 +35,7 @@ class TellingFlow:
 
     name = 'telling'
 
-    def features(self, image: NDArray[np.uint8]) -> int:
+    def features(self, image: NDArray[np.uint8], before: object = None) -> int:
         return int(image[0, 0, 0])
 
     def estimate(self, sources: list[int], targets: list[int], size: tuple[int, int]) -> Tensor:

@@ -23,7 +23,9 @@ from moving_object_detector.detection.config import (
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.flow.pwcnet import PwcFlow
+from moving_object_detector.flow.raft_small import RaftSmallFlow
 from moving_object_detector.networks.pwcnet import PWCNet, warp
+from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 
 CPU = torch.device('cpu')
@@ -121,6 +123,25 @@ def test_flow_of_frames(flows):
     assert 1 < expected.std() < 100
     assert 0.01 < ((x < 0) | (x > 127)).float().mean() < 0.99
     torch.testing.assert_close(results['openvino'], expected, atol=1e-3, rtol=0)
+
+
+def test_raft_small_flow_of_frames():
+    """With a start from the frame before, at another number of pairs than the usual."""
+    torch.manual_seed(3)
+    network = RaftSmall().eval()
+    with torch.no_grad():
+        network.update_block.flow_head.conv2.weight.mul_(20)
+    frames = rendered(4, (64, 128), 3)
+    results = {}
+    for name in ('torch', 'openvino'):
+        backend = RaftSmallFlow(network, (64, 128), CPU, 3, 2, create_engine(name, CPU).load, 2)
+        first = backend.features(frames[0])
+        second = backend.features(frames[1], first)
+        backend.estimate([second, first], [first, second], (64, 128))
+        third = backend.features(frames[2], second)
+        results[name] = backend.estimate([third, second, third], [second, third, first], (64, 128))
+    assert 1 < results['torch'].std() < 100
+    torch.testing.assert_close(results['openvino'], results['torch'], atol=1e-3, rtol=1e-3)
 
 
 class Warp(nn.Module):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from moving_object_detector.flow import raft_small
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.flow.raft_small import RaftSmallFlow
+from moving_object_detector.flow.raft_small import RaftSmallFlow, better_start, carry
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.synthetic.random_scene import random_texture
@@ -150,6 +150,89 @@ def test_exact_flow_of_a_rendered_scene(scene, gap, shared):
     # What DIS loses altogether: an object as fast as it is large.
     assert np.median(errors['raft_small'][inside]) < 0.6
     assert np.median(errors['dis-medium'][inside]) > 10
+
+
+def stream(backend, images, size):
+    """Flow of each frame to the next and back, as the frames come in."""
+    before, flows = None, []
+    for image in images:
+        frame = backend.features(image, before)
+        if before:
+            flows.append(backend.estimate([before, frame], [frame, before], size))
+        before = frame
+    return flows
+
+
+def test_what_was_found_at_the_frame_before_is_worth_many_iterations(shared):
+    """A camera that goes fast and evenly: one iteration from the flow carried along, against one from nothing."""
+    network = load_flow_network(shared / 'weights' / 'raft_small.pth', 'raft_small')
+    ground = random_texture(np.random.default_rng(1), (320, 480))
+    shift = (30, -18)
+    layer = Layer(ground, None, lambda time: translation(-100 + shift[0] * time, -60 + shift[1] * time), False)
+    scene = Scene((layer,), (128, 192))
+    images = [scene.image(time) for time in range(4)]
+    errors = {}
+    for cold, warm in ((12, 1), (1, 0)):
+        flows = stream(RaftSmallFlow(network, scene.size, CPU, cold, warm), images, scene.size)[-1]
+        there, back = flows[0] - torch.tensor(shift)[:, None, None], flows[1] + torch.tensor(shift)[:, None, None]
+        errors[cold] = [error[:, 40:-40, 48:-48].norm(dim=0).mean() for error in (there, back)]
+    assert max(errors[12]) < 1
+    assert min(errors[1]) > 3
+
+
+def test_a_new_stream_knows_nothing_of_the_last(network):
+    images = [picture(seed, 64, 128) for seed in range(4)]
+    fresh = stream(RaftSmallFlow(network, (64, 128), CPU, 3, 2), images, (16, 32))
+    used = RaftSmallFlow(network, (64, 128), CPU, 3, 2)
+    stream(used, images[::-1], (16, 32))
+    assert all(torch.equal(a, b) for a, b in zip(fresh, stream(used, images, (16, 32)), strict=True))
+    cold = stream(RaftSmallFlow(network, (64, 128), CPU, 3), images, (16, 32))
+    assert torch.equal(fresh[0], cold[0])
+    assert not torch.equal(fresh[1], cold[1])
+
+
+def test_pairs_that_start_anew_and_such_that_do_not_in_one_batch(network):
+    """Each as alone: the flow to the frame before last has no predecessor yet where the one to the last frame has."""
+    images = [picture(seed, 64, 128) for seed in range(3)]
+    found = []
+    for together in (True, False):
+        backend = RaftSmallFlow(network, (64, 128), CPU, 3, 2)
+        a = backend.features(images[0])
+        b = backend.features(images[1], a)
+        backend.estimate([a, b], [b, a], (16, 32))
+        c = backend.features(images[2], b)
+        pairs = [(c, b), (c, a), (a, c), (b, c)]
+        batches = [pairs] if together else [[pair] for pair in pairs]
+        found.append(torch.cat([backend.estimate(*zip(*batch, strict=True), (16, 32)) for batch in batches]))
+    assert close(found[0], found[1])
+
+
+def test_flow_carried_along_itself():
+    flow = torch.zeros(2, 3, 6)
+    flow[0, 0, 1] = 2.2  # to column 3
+    flow[:, 2, 0] = torch.tensor((1.0, -1.0))  # to row 1, column 1
+    flow[0, 1, 4] = 9.0  # out of the image
+    flow[0, 2, 5] = float('nan')
+    carried = carry(flow, 1)
+    assert carried[:, 0, 3].tolist() == pytest.approx([1.1, 0.0])  # the mean with what stayed there
+    assert carried[:, 1, 1].tolist() == [0.5, -0.5]
+    assert carried[0, 0, 1] == pytest.approx(2.2)  # nothing arrives: as it was
+    assert carried[0, 1, 4] == 9.0
+    # To the frame before, it is the other way; over two frames, one frame moves it by half.
+    assert carry(flow, -1)[0, 0, 0] == 0
+    assert carry(flow, 2)[0, 0, 2] == pytest.approx(1.1)
+
+
+def test_after_a_cut_the_flow_before_it_is_no_start(network):
+    """Where the pictures are as different as can be, what matches better is taken, for each pair by itself."""
+    correlations = torch.rand(2, 32, 4, 8)
+    still, shift = torch.zeros(2, 2, 4, 8), torch.zeros(2, 2, 4, 8)
+    shift[:, 0] = 1.0
+    cells = torch.arange(32).view(4, 8)
+    correlations.flatten(2)[0, cells[:, :-1].flatten(), cells[:, 1:].flatten()] = 5.0
+    correlations.flatten(2)[1, cells.flatten(), cells.flatten()] = 5.0
+    start = better_start(correlations, shift, still)
+    assert torch.equal(start, torch.stack((shift[0], still[1])))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')

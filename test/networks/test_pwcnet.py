@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from moving_object_detector.flow.base import resize_flow
 from moving_object_detector.networks.pwcnet import PWCNet, correlate, cost_volume, padded, warp
-from moving_object_detector.networks.resize import resize_flow
 
 # The state dict of the authors' pwc_net.pth.tar, in its order: layer and shape of its weight. A bias follows each,
 # of as many values as the layer has outputs, which a transposed convolution names second.
