@@ -143,19 +143,6 @@ def generate_launch_description() -> LaunchDescription:
         ),
         condition=autostart,
     )
-    refused = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=detect,
-            start_state='configuring',
-            goal_state='unconfigured',
-            entities=[
-                LogInfo(
-                    msg='the detector refused to configure, its reason stands above; set the parameter right, then: '
-                ),
-                LogInfo(msg='  ros2 lifecycle set NODE configure && ros2 lifecycle set NODE activate'),
-            ],
-        )
-    )
     overrides = [
         SetParameter(parameter, LaunchConfiguration(argument), condition=given(argument))
         for argument, parameter, _, _ in OVERRIDES
@@ -187,4 +174,4 @@ def generate_launch_description() -> LaunchDescription:
         for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     ]
     node = GroupAction([*dds, SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), said, unused_gpu, configure, activate, refused, node, view])
+    return LaunchDescription([*declared_arguments(), said, unused_gpu, configure, activate, node, view])

@@ -63,14 +63,24 @@ check_machine() {
   fi
 }
 
+# Tells every quarter of a minute how far pip is, which is silent while it unpacks; ends with this script.
+tick() {
+  while sleep 15 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    printf '      %d packages are in place\n' "$(find "$new"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l)"
+  done
+}
+
 # Installs with pip: install VARIABLE ARGUMENT..., where the variable holds more arguments. Shows the large downloads.
 install() {
-  local status=0 more=$1
+  local status=0 more=$1 ticker
   shift
+  tick &
+  ticker=$!
   "$python" "$root/scripts/with_args.py" "$more" \
     "$new/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | tee -a "$log" |
     sed -u -n -E 's/^ *Downloading (.*\/)?([^/ -]+)-([^- ]+)[^ ]* (\([0-9.]+ [MG]B\)).*/      \2 \3 \4/p' ||
     status=$?
+  kill "$ticker" 2>/dev/null && wait "$ticker" 2>/dev/null || true
   ((status == 0)) || {
     grep -v '^WARNING' "$log" | tail -n 15 >&2
     cp -f "$log" "$root/make_env.log"

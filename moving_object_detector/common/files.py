@@ -32,13 +32,8 @@ _held: dict[Path, int] = {}  # locks of this process, with its number: a forked 
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file to write: a reader sees the old one or the new one, also with several writers or after a kill.
 
-    Args:
-        path: The file; its folder is made where missing. When the context is left by an error it stays as it was.
-        durable: Wait until it is on the disk, so that it survives a power failure.
-
-    Raises:
-        OSError: The file cannot be written.
-
+    Its folder is made where missing. When the context is left by an error the file stays as it was. ``durable`` waits
+    until it is on the disk, so that it survives a power failure. Raises OSError where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -79,12 +74,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file as :func:`atomic_file` does.
-
-    Raises:
-        UserError: The file cannot be written.
-
-    """
+    """Write a whole file as :func:`atomic_file` does; raises UserError where it cannot be written."""
     try:
         with atomic_file(path) as file:
             file.write(data)
@@ -103,10 +93,7 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
         thing: For the message, such as "the folder my_run".
         wait: Until the other process is done, with a line in the log, instead of raising.
 
-    Raises:
-        InUseError: Another process holds it; the message says which, with what program and since when.
-        UserError: The file cannot be opened.
-
+    Raises InUseError, which says who holds it and since when, or UserError where the file cannot be opened.
     """
     key = path.absolute()
     if _held.get(key) == os.getpid():
@@ -146,12 +133,7 @@ def _acquire(descriptor: int, path: Path, thing: str, *, wait: bool) -> None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file to read; never waits, as opening a pipe would.
-
-    Raises:
-        OSError: It is missing, no regular file or not readable; ``strerror`` says which.
-
-    """
+    """Open a regular file to read; never waits, as opening a pipe would. Raises OSError, which says why."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -160,12 +142,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """Return the content of a regular file of a limited size.
-
-    Raises:
-        OSError: As :func:`open_file`, or the file is too large.
-
-    """
+    """Return the content of a regular file; raises OSError as :func:`open_file`, or where it is larger than allowed."""
     with open_file(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -183,12 +160,7 @@ def file_hash(path: Path) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        UserError: It cannot be made.
-
-    """
+    """Make a folder and those above it; raises UserError where it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -198,11 +170,8 @@ def make_folder(path: Path) -> None:
 def share_folder() -> Path:
     """Return the folder with ``config/``, ``launch/`` and ``models/``: the source tree's, else the installed one.
 
-    Both hold the package's ``package.xml``, by which they are told from any other folder with a ``models/``.
-
-    Raises:
-        ModelError: Neither is there.
-
+    Both hold the package's ``package.xml``, by which they are told from others. Raises ModelError where neither is
+    there.
     """
     package = Path(__file__).resolve().parents[1]
     candidates = [package.parent]

@@ -32,12 +32,7 @@ class Option:
     """Whether it can be changed while the detector runs."""
 
     def check(self, value: object) -> bool | int | float | str:
-        """Return ``value`` in the option's type.
-
-        Raises:
-            UserError: Wrong type, out of range, or not one of the choices; names the option and what it takes.
-
-        """
+        """Return ``value`` in the option's type; raises UserError where it is none that the option takes."""
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             # A whole number too large for a float is refused below as too large.
             value = float(value) if abs(value) < 1 << 1023 else math.copysign(math.inf, value)
@@ -101,12 +96,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, An
 
 
 def with_values(config: T, values: Mapping[str, object]) -> T:
-    """Return ``config`` with the options named in ``values`` replaced.
-
-    Raises:
-        UserError: An unknown name, or a value that its option does not take.
-
-    """
+    """Return ``config`` with the options named in ``values`` replaced; raises UserError for a wrong name or value."""
     known = {declared.name: declared for declared in options_of(type(config))}
     tree: dict[str, Any] = {}
     for name, value in values.items():

@@ -38,9 +38,7 @@ class _Loader(yaml.SafeLoader):
 def parse_yaml(text: str, where: str) -> Any:
     """Return the content of a YAML document from outside: only plain values, of limited size, depth and aliases.
 
-    Raises:
-        UserError: It is not such a document; the message names ``where`` and the line.
-
+    Raises UserError, which names ``where`` and the line, where it is not such a document.
     """
     try:
         _check_size(text)
@@ -132,11 +130,9 @@ def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
 
 
 def read_parameter_file(path: Path) -> dict[str, object]:
-    """Return the parameters of a file as dotted names; those of several nodes are merged in their order.
+    """Return the parameters of a ROS parameter file as dotted names; those of several nodes are merged in their order.
 
-    Raises:
-        UserError: The file cannot be read, or is not a ROS parameter file.
-
+    Raises UserError where it cannot be read, or is not one.
     """
     tree, path = _read_yaml(path)
     values: dict[str, object] = {}
@@ -148,12 +144,7 @@ def read_parameter_file(path: Path) -> dict[str, object]:
 
 
 def read_plain_file(path: Path) -> dict[str, object]:
-    """Return the options of a plain YAML file, nested or with dotted names, as dotted names.
-
-    Raises:
-        UserError: The file cannot be read, or is not a tree of options.
-
-    """
+    """Return the options of a plain YAML file, nested or with dotted names, as dotted names; raises as the above."""
     tree, path = _read_yaml(path)
     if not isinstance(tree, dict):
         raise UserError(f'{path} holds no options; write them as in "game:" and under it "steps: 600"')
@@ -163,9 +154,7 @@ def read_plain_file(path: Path) -> dict[str, object]:
 def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
     """Return ``default`` with the values of a plain YAML file, all of them known, then of ``name=value`` assignments.
 
-    Raises:
-        UserError: Something in either is wrong; the message names it.
-
+    Raises UserError where something in either is wrong.
     """
     values = read_plain_file(path) if path is not None else {}
     return with_values(default, {**values, **_assigned(assignments)})
@@ -174,11 +163,8 @@ def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] 
 def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
     """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments.
 
-    Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments.
-
-    Raises:
-        UserError: Something in either is wrong; the message names it.
-
+    Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments. Raises
+    UserError where something in either is wrong.
     """
     values: dict[str, object] = {}
     if path is not None:

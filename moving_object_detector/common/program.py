@@ -66,16 +66,9 @@ def positive_int(text: str) -> int:
 
 
 def refuse_old(argv: Sequence[str], what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Refuse flags that have another name now, and options without ``--set``.
+    """Refuse flags that have another name now (``renamed``: with the advice to give), and options without ``--set``.
 
-    Args:
-        argv: Arguments of the program.
-        what: Whose options they are.
-        renamed: Old flags, and the advice to give.
-
-    Raises:
-        UserError: There is one; the message says how it is written now.
-
+    Raises UserError, which says how it is written now.
     """
     last = ''
     for token in argv:

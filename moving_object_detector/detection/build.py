@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Final, NamedTuple, cast
 
@@ -27,6 +28,8 @@ from moving_object_detector.networks.generator_forms import load_ranges, merge_u
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_network
+
+log = logging.getLogger(__name__)
 
 RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
 
@@ -55,6 +58,9 @@ def create_flow(
 
     """
     size = (config.height, config.width)
+    for option, backends in (('model', ('pwcnet', 'raft_small')), ('iterations', ('raft_small',))):
+        if config.backend not in backends and getattr(config, option) != getattr(FlowConfig(), option):
+            log.warning('flow.%s has no effect with flow.backend %s; leave it out', option, config.backend)
     if config.backend == 'dis':
         return DisFlow(size, config.preset, threads or usable_cores())
     network = load_flow_network(require_flow_model(config), config.backend)

@@ -43,6 +43,10 @@ class _UnusableError(Exception):
     """Why a cached engine is not loaded or not written."""
 
 
+class _OutdatedError(_UnusableError):
+    """Only the package's code is another one."""
+
+
 def default_folder() -> Path:
     """Return ``moving_object_detector/engines`` in the user's cache folder."""
     base = os.environ.get('XDG_CACHE_HOME', '')
@@ -83,6 +87,9 @@ class EngineCache:
             return None
         except OSError as error:
             _log.warning('%s cannot be read (%s); the engine is built anew', path, error.strerror)
+            return None
+        except _OutdatedError:
+            _log.info('%s: the code has changed since it was built, so it is built anew', what.get('label'))
             return None
         except _UnusableError as reason:
             _log.warning('%s is not used: %s; the engine is built anew', path, reason)
@@ -150,6 +157,8 @@ def _read(path: Path, key: Key) -> bytes:
         header = _header(file.readline(LONGEST_HEADER))
         found = header.get('key')
         if not isinstance(found, dict) or found != dict(key):
+            if isinstance(found, dict) and {**found, 'code': ''} == {**key, 'code': ''}:
+                raise _OutdatedError
             raise _UnusableError(f'it was made for something else ({_differences(found, key)})')
         payload = file.read()
     if len(payload) != header.get('bytes') or hashlib.sha256(payload).hexdigest() != header.get('sha256'):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.program import positive_float
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def add_levels(parser: argparse.ArgumentParser) -> None:
 
 
 def source_of(arguments: argparse.Namespace, path: str) -> FrameSource:
-    """Open one of the inputs as the arguments say."""
+    """Open one of the inputs as the arguments say; raises UserError where one of these has no effect on it."""
     from moving_object_detector.media.sources import open_source
 
-    return open_source(path, topic=arguments.bag_topic, fps=arguments.fps, levels=tuple(arguments.levels))
+    levels = tuple(arguments.levels)
+    source = open_source(path, topic=arguments.bag_topic, fps=arguments.fps, levels=levels)
+    if any(levels) and not source.has_levels:
+        raise UserError(f'{path}: --levels has no effect on a video, whose samples have 8 bits; leave it out')
+    return source

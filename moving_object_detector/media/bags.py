@@ -138,27 +138,16 @@ def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tup
 
 
 def read_numbers(path: Path, topic: str) -> list[float]:
-    """Return all that was said on a topic of std_msgs/Float64; nothing where there is no such topic.
-
-    Raises:
-        UserError: The bag cannot be read.
-
-    """
+    """Return all that was said on a topic of std_msgs/Float64, if anything; UserError where the bag is not readable."""
     kind = 'std_msgs/msg/Float64'
     return [float(message.data) for message, _ in _messages(path, lambda c: c.topic == topic and c.msgtype == kind)]
 
 
 class BagTopic:
-    """The messages of one image topic, raw or compressed, not decoded.
+    """The messages of one image topic, raw or compressed, not decoded; the topic is needed when the bag has several.
 
-    Args:
-        path: rosbag2 folder, ``.mcap``, ``.db3`` or ROS 1 ``.bag``.
-        topic: The image topic, needed when the bag has several.
-        besides: Image topics that are not meant when ``topic`` is not given.
-
-    Raises:
-        UserError: The bag cannot be read, or the topic is not there.
-
+    ``besides`` are image topics that are not meant when none is given. Raises UserError where the bag cannot be read,
+    or the topic is not there.
     """
 
     def __init__(self, path: Path, *, topic: str | None = None, besides: Iterable[str] = ()) -> None:
@@ -209,12 +198,9 @@ class BagTopic:
     def messages(self) -> Generator[tuple[Any, int], None, None]:
         """Yield each message, in the order in which the bag received them, with its stamp in nanoseconds.
 
-        The stamp is the header's; where the first headers have none, all have the time at which the bag received
-        them; a single header without one goes on from the last.
-
-        Raises:
-            UserError: The bag is damaged; the messages before that place have been yielded.
-
+        The stamp is the header's; where the first headers have none, all have the time at which the bag received them;
+        a single header without one goes on from the last. Raises UserError where the bag is damaged, after what is
+        before.
         """
         yield from _stamped(_messages(self.path, self._is_meant))
 
@@ -302,14 +288,8 @@ def _clear(path: Path) -> None:
 class BagWriter(AbstractContextManager['BagWriter']):
     """A rosbag2 folder that is complete once the context is left, also by an error or Ctrl-C.
 
-    Args:
-        path: The folder; missing parents are made.
-        storage: ``mcap`` or ``sqlite3``.
-        overwrite: Replace a bag that is already there.
-
-    Raises:
-        UserError: The folder exists, or cannot be made.
-
+    ``storage`` is ``mcap`` or ``sqlite3``. Raises UserError where the folder exists, unless it is a bag and
+    ``overwrite``, or cannot be made.
     """
 
     def __init__(self, path: str | Path, *, storage: str = 'mcap', overwrite: bool = False) -> None:
@@ -330,17 +310,9 @@ class BagWriter(AbstractContextManager['BagWriter']):
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write_raw(self, topic: str, message_type: str, stamp: int, data: bytes) -> None:
-        """Append a serialised message.
+        """Append a message in CDR, of a type that :attr:`typestore` knows, at the bag's ``stamp`` (ns; need not rise).
 
-        Args:
-            topic: Full topic name.
-            message_type: For example ``sensor_msgs/msg/Image``; known to :attr:`typestore`.
-            stamp: The bag's time for the message, in nanoseconds; need not rise.
-            data: The message in CDR, as DDS carries it.
-
-        Raises:
-            UserError: The disk is full, or the like.
-
+        Raises UserError where the disk is full, or the like.
         """
         if self._writer is None:
             raise ValueError('the bag is closed')

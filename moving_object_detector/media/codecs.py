@@ -72,12 +72,7 @@ def stated_kinds(stated: str) -> frozenset[str]:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) as the header says, without decoding a pixel.
-
-    Raises:
-        ImageError: The data is of no known kind, or its header is damaged.
-
-    """
+    """Return (height, width) as the header says, without decoding a pixel; raises ImageError where there is none."""
     kind = kind_of(data)
     if not kind:
         raise ImageError(f'not an image that can be decoded ({len(data)} bytes)')
@@ -255,19 +250,10 @@ def _turbojpeg(data: bytes, colours: str) -> NDArray[np.uint8]:
 
 
 def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = True) -> NDArray[Any]:
-    """Decode an image.
+    """Decode an image into (H, W, 3) RGB, uint8 or uint16 (see :class:`SampleScale`); transparency is dropped.
 
-    Args:
-        data: The file's bytes.
-        largest: Longest side that is decoded, pixels.
-        oriented: Whether to turn it as its Exif orientation says.
-
-    Returns:
-        (H, W, 3) RGB, uint8 or uint16 (see :class:`SampleScale`); grey becomes RGB, transparency is dropped.
-
-    Raises:
-        ImageError: It is of no known kind, too large or too small, cut short or damaged.
-
+    ``largest`` is the longest side that is decoded, pixels; ``oriented`` turns the image as its Exif orientation says.
+    Raises ImageError where it is of no known kind, too large or too small, cut short or damaged.
     """
     kind, data = _sound(data, largest, SMALLEST_SIDE)
     if kind == 'jpeg':
@@ -280,14 +266,9 @@ def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = 
 
 
 def decode_labels(data: bytes) -> NDArray[Any]:
-    """Decode an image whose values mean something: as they are stored, colours of a palette in place of its numbers.
+    """Decode an image whose values mean something: (H, W), or (H, W, C) in BGR, uint8 or uint16, as they are stored.
 
-    Returns:
-        (H, W), or (H, W, C) in BGR, uint8 or uint16. An orientation is not applied.
-
-    Raises:
-        ImageError: As :func:`decode_pixels`.
-
+    Colours of a palette take the place of its numbers, an orientation is not applied. Raises ImageError as the above.
     """
     kind, data = _sound(data, LARGEST_SIDE, smallest=1)
     if kind == 'jpeg':

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,7 @@ DEFAULT_FPS = 24.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One image of a source.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        stamp: Time of the frame in nanoseconds, from the source's own clock.
-        name: What to call the frame in a message or a file name: its file's name or its number.
-
-    """
+    """One image, (H, W, 3) uint8 RGB, its time in nanoseconds of the source's clock, and what to call it."""
 
     image: NDArray[np.uint8]
     stamp: int
@@ -41,19 +34,16 @@ class Frame:
 class FrameSource(ABC):
     """Frames of a folder, a video or a bag; each iteration starts again at the first.
 
-    Attributes:
-        name: The path the source was opened from.
-        fps: Frames per second, above zero.
-        frame_count: How many frames there are; ``None`` where only reading all of them tells. A
-            video's count is what its container claims.
-        size: (height, width) of the first frame in pixels, ``None`` where it is not known yet.
-
+    ``name`` is its path, ``fps`` above zero, ``frame_count`` None where only reading all tells (a video's is what its
+    container claims), ``size`` (height, width) of the first frame in pixels, None where it is not known yet.
     """
 
     name: str
     fps: float
     frame_count: int | None
     size: tuple[int, int] | None
+    has_levels: ClassVar[bool] = True
+    """Whether its images may have 16 bits."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -78,12 +68,7 @@ def frame_stamp(index: int, fps: float) -> int:
 
 
 def ros_stamp_offset(first: int) -> int:
-    """Return what to add to a source's stamps so that none is 0, which in ROS means "no time".
-
-    Args:
-        first: Stamp of the source's first frame, in nanoseconds.
-
-    """
+    """Return what to add to stamps, of which this is the first, so that none is 0, which in ROS means "no time"."""
     return SECOND if first == 0 else 0
 
 

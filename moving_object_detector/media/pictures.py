@@ -26,12 +26,7 @@ def write_flow(path: Path, flow: NDArray[np.float32]) -> None:
 
 
 def read_flow(path: Path) -> NDArray[np.float32]:
-    """Read a flow field, float32 (H, W, 2), pixels.
-
-    Raises:
-        UserError: The file is missing, not a .flo file, or cut short.
-
-    """
+    """Read a flow field, float32 (H, W, 2), pixels; raises UserError where it is missing, not .flo, or cut short."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -65,16 +60,11 @@ def colour_wheel() -> NDArray[np.float64]:
 
 
 def flow_colours(flow: NDArray[np.float32], full: float | None = None) -> NDArray[np.uint8]:
-    """Paint flow: hue is the direction, white is no motion, darker than full is faster than ``full``.
+    """Paint flow (H, W, 2), pixels: hue is the direction, white is no motion, darker than full is faster than ``full``.
 
-    Args:
-        flow: (H, W, 2), u right and v down, pixels.
-        full: Speed at which the colour is full, pixels; without it the 99th percentile of the field's speeds.
-
-    Returns:
-        (H, W, 3) uint8 RGB. Motion to the right is red, downwards yellow, to the left cyan, upwards blue.
-        Pixels that are not finite, or beyond 1e9 (the benchmark's "unknown"), are black.
-
+    Without ``full`` it is the 99th percentile of the field's speeds. Returns (H, W, 3) uint8 RGB: motion to the right
+    is red, downwards yellow, to the left cyan, upwards blue; what is not finite, or beyond 1e9 (the benchmark's
+    "unknown"), black.
     """
     known = np.asarray(np.isfinite(flow).all(2) & (np.abs(np.nan_to_num(flow)) < 1e9).all(2))
     field = np.where(known[:, :, None], flow, 0).astype(np.float64)
@@ -101,17 +91,7 @@ def evenly_spaced(total: int, wanted: int) -> list[int]:
 
 
 def draw_sheet(images: Sequence[tuple[int, NDArray[np.uint8]]], columns: int, width: int) -> NDArray[np.uint8]:
-    """Draw labelled images in a grid.
-
-    Args:
-        images: Frame numbers and images (H, W, 3) uint8 RGB; the first gives the cells' shape, others are fitted in.
-        columns: Cells in a row.
-        width: Of a cell, pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    """
+    """Draw numbered images (H, W, 3) uint8 RGB in a grid of cells ``width`` pixels wide, shaped as the first."""
     height = max(1, round(width * images[0][1].shape[0] / images[0][1].shape[1]))
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)

@@ -34,12 +34,7 @@ class SizeError(ImageError):
 def check_size(
     height: int, width: int, largest: int = LARGEST_SIDE, smallest: int = SMALLEST_SIDE, name: str = ''
 ) -> None:
-    """Refuse an image by its size, before anything is done with its pixels.
-
-    Raises:
-        SizeError: A side is below ``smallest`` or above ``largest``.
-
-    """
+    """Refuse an image by its size, before anything is done with its pixels; raises SizeError."""
     if min(height, width) < smallest:
         raise SizeError(
             f'{name}size {width}x{height} is too small; both sides must be at least {smallest} pixels, '

@@ -24,18 +24,10 @@ _LARGEST_FILE: Final = 2**28
 
 
 def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8]:
-    """Read an image file.
+    """Read an image file as (H, W, 3) uint8 RGB; an orientation is applied, transparency dropped.
 
-    Args:
-        path: JPEG, PNG, TIFF, WebP, BMP or PNM; grey becomes RGB, transparency is dropped, an orientation is applied.
-        scale: Of the stream, for samples of 16 bits; None: the image's own range.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageError: The file cannot be read, is damaged, or the image is too large or too small.
-
+    JPEG, PNG, TIFF, WebP, BMP or PNM. ``scale`` is the stream's, for samples of 16 bits; None: the image's own range.
+    Raises ImageError where the file cannot be read, is damaged, or the image is too large or too small.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
@@ -59,16 +51,7 @@ def list_images(path: Path) -> list[Path]:
 class ImageFiles(FrameSource):
     """Image files in a given order; frame k is at k / fps seconds. The first that can be is decoded at once.
 
-    Args:
-        name: What to call them.
-        files: The files.
-        fps: Frames per second, :data:`DEFAULT_FPS` when not given.
-        levels: Black and white of 16-bit images, see :class:`SampleScale`.
-
-    Raises:
-        UserError: There is no file.
-        ImageError: None of them can be decoded; the message is about the first.
-
+    Raises UserError where there is no file, ImageError about the first where none can be decoded.
     """
 
     def __init__(
@@ -119,23 +102,18 @@ def _images_of(path: Path) -> list[Path]:
 def open_source(
     path: str | Path, *, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
 ) -> FrameSource:
-    """Open whatever ``path`` is.
+    """Open a folder of image files, a video, a rosbag2 folder, a ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
+
+    A bag's file may be compressed (``.mcap.zstd``). Nothing but the first frame has been decoded.
 
     Args:
-        path: A folder of image files, a video file, a rosbag2 folder, a single ``.mcap`` or
-            ``.db3`` file, or a ROS 1 ``.bag``; a bag's file may be compressed (``.mcap.zstd``).
+        path: Of one of these.
         topic: Image topic of a bag; not needed when the bag has exactly one.
         fps: Frames per second in place of the source's own timing. Folders have none and run at
             24 unless this is given; a bag then is stamped evenly from its first stamp.
         levels: Black and white of 16-bit images, see :class:`SampleScale`; by default the first image says it.
 
-    Returns:
-        The source; nothing but its first frame has been decoded.
-
-    Raises:
-        UserError: There is no such path, it is of no known kind, it holds no image, or the topic
-            is not an image topic of the bag.
-
+    Raises UserError where there is no such path or topic, it is of no known kind, or holds no image.
     """
     path = Path(path).expanduser()
     if fps is not None and not (math.isfinite(fps) and fps > 0):

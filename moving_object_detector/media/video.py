@@ -37,14 +37,11 @@ os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 class VideoSource(FrameSource):
     """Frames of a video file at the times that it gives them, the first at 0; its first frames are decoded at once.
 
-    Args:
-        path: The video.
-        fps: Frames per second in place of the file's times: frame k is at k / fps seconds.
-
-    Raises:
-        UserError: It cannot be opened, holds no frame that can be decoded, or frames that are too large or too small.
-
+    With ``fps`` frame k is at k / fps seconds instead. Raises UserError where it cannot be opened, holds no frame that
+    can be decoded, or frames that are too large or too small.
     """
+
+    has_levels = False
 
     def __init__(self, path: Path, *, fps: float | None = None) -> None:
         self.name = str(path)
@@ -137,16 +134,9 @@ def find_ffmpeg() -> str | None:
 class VideoWriter(AbstractContextManager['VideoWriter']):
     """An MP4 (H.264, yuv420p) that is complete once the context is left, also by an error or Ctrl-C.
 
-    The first frame fixes the size; an odd side is padded by one pixel, a later frame of another
-    size is resized. Nothing is written before the first frame.
-
-    Args:
-        path: File to write, ending in ``.mp4``; missing parent folders are made.
-        fps: Frames per second, above zero; None: by the stamps of the first frames, which wait for that.
-
-    Raises:
-        UserError: The path or the rate cannot be used, or there is no ffmpeg.
-
+    The first frame fixes the size; an odd side is padded by one pixel, a later frame of another size is resized.
+    Nothing is written before the first frame. Without ``fps`` the stamps of the first frames tell the rate, and they
+    wait for that. Raises UserError where path or rate cannot be used, or there is no ffmpeg.
     """
 
     def __init__(self, path: str | Path, fps: float | None) -> None:
@@ -182,16 +172,7 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def write(self, image: NDArray[np.uint8], stamp: int = 0) -> None:
-        """Append one frame.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            stamp: Nanoseconds; of no effect where the rate is given.
-
-        Raises:
-            UserError: The file cannot be written.
-
-        """
+        """Append (H, W, 3) uint8 RGB at ``stamp`` (ns; of no effect where the rate is given); raises UserError."""
         if self._waiting is None:
             self._encode(image)
             return
@@ -225,12 +206,7 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         self.frame_count += 1
 
     def close(self) -> None:
-        """Complete the file; further calls do nothing.
-
-        Raises:
-            UserError: The encoder failed.
-
-        """
+        """Complete the file; further calls do nothing. Raises UserError where the encoder failed."""
         try:
             self._start()
         finally:

@@ -19,10 +19,7 @@ log = logging.getLogger(__name__)
 class Adaptation:
     """Does nothing while ``load.target_rate`` is 0; else feeds a :class:`LoadController` and does what it says.
 
-    Args:
-        detector: Whose setting it changes; touched by the computing thread alone.
-        config: All parameters.
-
+    The detector is touched by the computing thread alone.
     """
 
     def __init__(self, detector: Detector, config: NodeConfig) -> None:

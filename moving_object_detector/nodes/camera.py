@@ -64,10 +64,7 @@ class Source(NamedTuple):
 def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
     """Return the topics and types on which images are looked for, the preferred first.
 
-    Args:
-        topic: Full name of the image topic; with ``auto`` it may be that of the compressed images itself.
-        transport: The parameter.
-
+    With ``auto`` the topic may be that of the compressed images itself.
     """
     raw, compressed = (topic, RAW), (f'{topic}/compressed', COMPRESSED)
     return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED)]}[transport]
@@ -76,17 +73,9 @@ def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
 class Camera:
     """Subscribes to images and follows what is published: ``transport`` and ``input.reliability`` may be ``auto``.
 
-    Args:
-        node: Who subscribes.
-        config: Transport, reliability and time-out.
-        receive: Called with each message.
-        unreadable: Called with the reason for each message that cannot be deserialised.
-        fell_silent: Called once when no image has come for ``input.timeout`` seconds.
-        moved: Called with the topic's full name when another one is subscribed to.
-
-    Raises:
-        UserError: A ``qos_overrides`` parameter is wrong.
-
+    ``receive`` is called with each message, ``unreadable`` with the reason for each that cannot be deserialised,
+    ``fell_silent`` once when no image has come for ``input.timeout`` seconds, ``moved`` with the full name when
+    another topic is subscribed to. Raises UserError where a ``qos_overrides`` parameter is wrong.
     """
 
     def __init__(
@@ -342,14 +331,7 @@ def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
 
 
 def suggestion(node: Node, topic: str, transport: str) -> str:
-    """Say with which topic and transport images would come, by the types that are published.
-
-    Args:
-        node: Looks at the graph.
-        topic: Full name of the topic that ``image`` is remapped to.
-        transport: The parameter.
-
-    """
+    """Say with which topic and transport images would come, by the types that are published."""
     there = image_topics(node)
     for name in dict.fromkeys((topic, topic.removesuffix('/compressed'))):
         for needed in ('raw', 'compressed'):

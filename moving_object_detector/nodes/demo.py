@@ -14,10 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder, share_folder
+from moving_object_detector.common.parameter_files import find_config
 from moving_object_detector.common.program import positive_float, positive_int
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
 from moving_object_detector.nodes.view import PAGE_PORT
@@ -71,17 +72,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 class Child:
-    """A running program whose output goes to a log file; it does not outlive the context.
+    """A running program of a session of its own, whose output goes to a log file; it ends with the context.
 
-    It has a session of its own, so that Ctrl-C in the terminal reaches only the program that started
-    it, which then ends its children in the right order.
-
-    Args:
-        command: Program and arguments.
-        log: File for its output, emptied first.
-        environment: Its environment variables.
-        name: What to call it.
-
+    So Ctrl-C in the terminal reaches only the program that started it, which ends its children in the right order.
     """
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], name: str) -> None:
@@ -101,9 +94,7 @@ class Child:
         """Return the child itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the program if it still runs."""
         self._end()
 
@@ -123,12 +114,7 @@ class Child:
             raise UserError(f'{self.name} ended by itself, {self._failure()}')
 
     def finished(self) -> bool:
-        """Return whether the program has done its work.
-
-        Raises:
-            UserError: It has failed; the message holds the end of its log.
-
-        """
+        """Tell whether the program has done its work; raise UserError with the end of its log where it failed."""
         status = self._process.poll()
         if status:
             raise UserError(f'{self.name} failed, {self._failure()}')
@@ -176,12 +162,9 @@ class Watcher:
         return int(self.values.get(f'frames {name}', '0'))
 
     def wait(self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float) -> None:
-        """Wait until ``done``, as long as all ``children`` run.
+        """Wait until ``done``; raises UserError where a child ended, the detector refused, or it took too long.
 
-        Raises:
-            UserError: A child ended, the detector refused to configure, or ``limit`` seconds have passed.
-            KeyboardInterrupt: Ctrl-C was pressed.
-
+        Raises KeyboardInterrupt where Ctrl-C was pressed.
         """
         begin = time.monotonic()
         while not done():
@@ -211,11 +194,12 @@ class Watcher:
 
         self.wait(settled, 'the end', children, float('inf'))
 
-    def summary(self, played: int | None) -> str:
-        """Return the run in two lines: how it went, and what the machine has time for.
+    def summary(self, played: int | None, rate: float) -> str:
+        """Return how it went, what the machine has time for, and what to do where it was too slow.
 
         Args:
             played: Frames of the clip, None where only reading it tells.
+            rate: Speed at which it was played.
 
         """
         received = self.count('received')
@@ -223,20 +207,26 @@ class Watcher:
         rates = [rate for rate in self._rates if rate > 0]
         each = float(self.values.get('processing median ms', '0'))
         could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
-        return (
-            f'frames {played}, masks {self.count("published")}, '
-            f'dropped {self.count("dropped") + max(played - received, 0)}, '
-            f'skipped {self.count("skipped")}, latency median {self.values.get("latency median ms", "-")} ms, '
+        dropped = self.count('dropped') + max(played - received, 0)
+        left_out = dropped + self.count('skipped')
+        text = (
+            f'frames {played}, masks {self.count("published")}, dropped {dropped}, skipped {self.count("skipped")}, '
+            f'latency median {self.values.get("latency median ms", "-")} ms, '
             f'p95 {self.values.get("latency p95 ms", "-")} ms, '
             f'window delay {self.values.get("window delay frames", "-")} frames\n'
             f'this machine: {could} (they were played at {median(rates or [0.0]):.1f} frames/s)'
         )
+        if left_out:
+            slower = f'{rate / 2:g}'
+            text += (
+                f'\n{left_out} frames got no mask of their own, since they came too fast for this machine; for all of '
+                f'them: --rate {slower} (make demo RATE={slower})'
+            )
+        return text
 
 
 def isolated_environment(domain: int | None) -> dict[str, str]:
     """Return this process's environment with a ROS domain of its own that nothing outside the machine sees."""
-    import moving_object_detector
-
     environment = dict(os.environ)
     # Up to 101 the ports stay clear of those that the system hands out.
     environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101 if domain is None else domain)
@@ -245,7 +235,7 @@ def isolated_environment(domain: int | None) -> dict[str, str]:
     else:
         environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     # The programs are those of this very package, installed or not.
-    root = str(Path(moving_object_detector.__file__).parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     environment['PYTHONPATH'] = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
     return environment
 
@@ -253,14 +243,10 @@ def isolated_environment(domain: int | None) -> dict[str, str]:
 class Demo:
     """Programs of this package that leave results and logs in a folder.
 
-    Raises:
-        UserError: There is no such clip or file of parameters, or the folder cannot be made.
-
+    Raises UserError where there is no such clip or file of parameters, or the folder cannot be made.
     """
 
     def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
-        from moving_object_detector.common.files import make_folder, share_folder
-        from moving_object_detector.common.parameter_files import find_config
         from moving_object_detector.media.sources import open_source
 
         self._arguments = arguments
@@ -296,10 +282,7 @@ class Demo:
     def run(self) -> None:
         """Make all results: the overlay as a video, its contact sheet, a bag with the masks.
 
-        Raises:
-            UserError: A program failed, or the detector refuses its parameters.
-            KeyboardInterrupt: Ctrl-C was pressed; all programs have ended.
-
+        Raises UserError where a program failed, or KeyboardInterrupt; all programs have ended.
         """
         os.environ.update(self._environment)
         video, sheet, bag = (self.out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
@@ -333,22 +316,22 @@ class Demo:
             raise UserError(f'the detector published no mask; see {detect.log}')
         self._run('programs', 'contact_sheet', video, sheet)
         print(f'results: {video}, {sheet}, {bag}')
-        print(watcher.summary(self._frames))
-
-
-def _demo(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    try:
-        Demo(arguments, ros_arguments).run()
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        print(watcher.summary(self._frames, self._arguments.rate))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
     own, ros = split_arguments(argv)
     arguments = _parse(own)
-    return run_node(lambda: _demo(arguments, ros))
+
+    def body() -> int:
+        try:
+            Demo(arguments, ros).run()
+        except KeyboardInterrupt:
+            return 130
+        return 0
+
+    return run_node(body)
 
 
 if __name__ == '__main__':

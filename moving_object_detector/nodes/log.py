@@ -100,12 +100,7 @@ class Bridge(logging.Handler):
 
 @contextmanager
 def bridged(logger: Any) -> Iterator[Bridge]:
-    """Pass on what the package's modules say while the context lasts, from information upwards.
-
-    Args:
-        logger: As a node's ``get_logger()`` returns it; may be changed, as an attribute of what is yielded.
-
-    """
+    """Pass on to a ROS logger, which may be changed later, what the package's modules say from information upwards."""
     source, handler = logging.getLogger(PACKAGE), Bridge(logger)
     level, propagate = source.level, source.propagate
     source.addHandler(handler)

@@ -28,13 +28,7 @@ class Arrival:
 
 
 class Mailbox:
-    """A bounded queue whose oldest images give way, so that a burst cannot make latency or memory grow.
-
-    Args:
-        capacity: Most images that wait.
-        max_bytes: Most bytes of their images together.
-
-    """
+    """A bounded queue whose oldest images give way, so that a burst cannot make latency or memory grow."""
 
     def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
@@ -98,12 +92,7 @@ class Mailbox:
             self._condition.notify()
 
     def take(self) -> tuple[deque[Arrival], Command | None] | None:
-        """Wait for something to do.
-
-        Returns:
-            All images up to the next command, and that command; None once closed.
-
-        """
+        """Wait; return all images up to the next command, and that command, or None once closed."""
         with self._condition:
             self._taken = 0
             self._condition.wait_for(lambda: self._closed or self._items)

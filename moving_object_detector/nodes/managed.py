@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 class ManagedNode(LifecycleNodeMixin, Node):
     """Adds to rclpy's lifecycle what it lacks.
 
-    A transition may take its time: give the executor two threads, and the state, parameters, services
-    and timers stay alive meanwhile. An exception in a transition is logged and refuses it, where
-    rclpy is silent. A request for a transition that the state does not have is refused, where rclpy
-    before Kilted ends the executor (its issue 1209). The node can be destroyed while it loads.
+    A transition may take its time: give the executor two threads, and the state, parameters, services and timers stay
+    alive meanwhile. An exception in a transition is logged and refuses it, where rclpy is silent. A request for a
+    transition that the state does not have is refused, where rclpy before Kilted ends the executor (its issue 1209).
+    The node can be destroyed while it loads.
     """
 
     def __init__(self, name: str) -> None:

@@ -38,15 +38,7 @@ class _Output:
 
 
 class Outputs:
-    """Publishers of results and timings; silent until the node is active.
-
-    Args:
-        node: Whose topics they are.
-
-    Raises:
-        UserError: A ``qos_overrides`` parameter is wrong.
-
-    """
+    """Publishers of results and timings; silent until the node is active. UserError for wrong ``qos_overrides``."""
 
     def __init__(self, node: LifecycleNodeMixin) -> None:
         self._node = node
@@ -89,13 +81,7 @@ class Outputs:
         return any(output.publisher.get_subscription_count() for output in self._outputs)
 
     def publish(self, result: Result, header: Any) -> bool:
-        """Send one result to whoever subscribes; return whether anybody does.
-
-        Args:
-            result: The detector's.
-            header: Of the result's own image, with the fields of std_msgs/Header.
-
-        """
+        """Send one result to whoever subscribes, under the header of its own image; return whether anybody does."""
         listened_to = [output for output in self._outputs if output.publisher.get_subscription_count()]
         stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
         own = Header(stamp=stamp, frame_id=header.frame_id)

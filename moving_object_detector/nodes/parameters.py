@@ -38,16 +38,11 @@ def descriptor(declared: Option) -> ParameterDescriptor:
 
 
 class Parameters:
-    """Keeps a node's ROS parameters and a :class:`NodeConfig` equal.
+    """Keeps a node's ROS parameters and a :class:`NodeConfig` equal; ``changed`` hears of changes while frozen.
 
-    The node must declare its overrides by itself (``automatically_declare_parameters_from_overrides``).
-    A wrong value given at the start does not end the node: the parameter keeps its default, and
-    :meth:`freeze` refuses until it is set rightly.
-
-    Args:
-        node: Whose parameters they are.
-        changed: Called with the new configuration after a change while frozen.
-
+    The node must declare its overrides by itself (``automatically_declare_parameters_from_overrides``). A wrong value
+    given at the start does not end the node: the parameter keeps its default, and :meth:`freeze` refuses until it is
+    set.
     """
 
     def __init__(self, node: Node, changed: Callable[[NodeConfig], None]) -> None:
@@ -78,9 +73,7 @@ class Parameters:
     def freeze(self) -> NodeConfig:
         """Let only those parameters change from now on that can at run time; return them all.
 
-        Raises:
-            UserError: A parameter was given a wrong value at the start and has not been set since.
-
+        Raises UserError where a parameter was given a wrong value at the start and has not been set since.
         """
         with self._lock:
             if self._problems:

@@ -22,7 +22,6 @@ from moving_object_detector.nodes.adaptation import Adaptation
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import kind
 from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
-from moving_object_detector.nodes.messages import read_image
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.status import Statistics
 
@@ -311,7 +310,7 @@ def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]
 
     """
     try:
-        return decode_message(message, scale, max_side, read_image)
+        return decode_message(message, scale, max_side)
     except ImageError:
         raise
     except Exception as error:

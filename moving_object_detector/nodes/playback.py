@@ -1,49 +1,56 @@
-"""The loop that publishes a source's frames, each at its moment."""
+"""A source's frames on a topic, each at its moment."""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import ImageError
+from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset
 from moving_object_detector.nodes.messages import compressed_message, image_message
+from moving_object_detector.nodes.runtime import ros_node, spinning
 
-# Stamps further apart are a cut, not a pause worth waiting for.
-LONGEST_PAUSE = 5.0
-# Seconds at a cut, also back to the start of a loop: what is stamped now would else be one stream across it.
-CUT = 1.5
-# A program that fell behind by more than this goes on from where it is; it never sends a burst.
-LARGEST_DEBT = 0.25
-_CLOCK_PERIOD = 0.01
+LONGEST_PAUSE: Final = 5.0
+"""Seconds: stamps further apart are a cut, not a pause worth waiting for."""
+CUT: Final = 1.5
+"""Seconds at a cut, also back to the start of a loop: what is stamped now would else be one stream across it."""
+_LARGEST_DEBT: Final = 0.25
+"""Seconds: a program that fell behind by more goes on from where it is; it never sends a burst."""
+_CLOCK_PERIOD: Final = 0.01
+_DEPTH: Final = 50
+"""A reliable subscriber that stalls for two seconds still gets every frame."""
+_ACKNOWLEDGE_SECONDS: Final = 5
+_FIND_SECONDS: Final = 2.0
+"""On a busy machine too a subscriber is found within that time; without one, nothing more is waited for."""
 
 
 class Pacer:
-    """Turns stamps into moments to wait for.
+    """Turns stamps into moments to wait for, counted from the first frame, so that errors of waits do not add up.
 
-    Moments are counted from the first frame, so errors of single waits do not add up.
+    Args:
+        rate: How many times faster than recorded to play.
+        period: Seconds between two frames where their stamps say nothing sensible.
+        now: Clock in seconds.
+
     """
 
     def __init__(self, rate: float, period: float, *, now: Callable[[], float] = time.monotonic) -> None:
-        """Start with the first call of :meth:`due`.
-
-        Args:
-            rate: How many times faster than recorded to play.
-            period: Seconds between two frames where their stamps say nothing sensible.
-            now: Clock in seconds.
-
-        """
         self.rate = rate
         self._period = period
         self._now = now
@@ -63,54 +70,20 @@ class Pacer:
             cut = abs(stamp - self._last[0]) > SECOND
             self._anchor = (stamp, self._last[1] + (CUT if cut else self._period / self.rate))
         moment = self._anchor[1] + (stamp - self._anchor[0]) / SECOND / self.rate
-        if moment < now - LARGEST_DEBT:
+        if moment < now - _LARGEST_DEBT:
             self._anchor, moment = (stamp, now), now
         self._last = (stamp, moment)
         return moment
 
 
-class Playback:
-    """Publishes frames and, if asked, the recording's time on /clock.
+class _Playback:
+    """Publishes frames as the program's arguments say and, if asked, the recording's time on /clock."""
 
-    Attributes:
-        count: Frames published so far.
-        measured_rate: Frames per second from the first frame to the last.
-
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        publisher: Publisher,
-        *,
-        rate: float,
-        compressed: bool,
-        frame_id: str,
-        source_stamps: bool,
-        clock: bool,
-        keep_going: bool = False,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            node: Gives the time for headers stamped now.
-            publisher: For sensor_msgs/Image, or CompressedImage when ``compressed``.
-            rate: Times faster than recorded.
-            compressed: Publish JPEG.
-            frame_id: Of the headers.
-            source_stamps: Headers carry the recording's time; else the time of publishing.
-            clock: Publish /clock, a hundred times a second and just before each frame.
-            keep_going: Leave out frames that cannot be read, with a warning.
-
-        """
+    def __init__(self, node: Node, publisher: Publisher, arguments: argparse.Namespace) -> None:
         self._node = node
         self._publisher = publisher
-        self._rate = rate
-        self._compressed = compressed
-        self._frame_id = frame_id
-        self._source_stamps = source_stamps
-        self._keep_going = keep_going
-        self._clock = node.create_publisher(Clock, '/clock', 10) if clock else None
+        self._arguments = arguments
+        self._clock = node.create_publisher(Clock, '/clock', 10) if arguments.clock else None
         self._first = self._last = 0.0
         self.count = 0
 
@@ -125,7 +98,7 @@ class Playback:
             try:
                 frame = next(frames, None)
             except ImageError as error:
-                if not self._keep_going:
+                if not self._arguments.keep_going:
                     raise
                 self._node.get_logger().warning(f'left out: {error}')
                 continue
@@ -133,14 +106,14 @@ class Playback:
                 return
             yield frame
 
-    def _messages(self, source: FrameSource, *, loop: bool) -> Iterator[tuple[Any, int]]:
+    def _messages(self, source: FrameSource) -> Iterator[tuple[Any, int]]:
         """Yield messages and the recording's times; runs in the prefetching thread."""
-        for _ in itertools.count() if loop else range(1):
+        for _ in itertools.count() if self._arguments.loop else range(1):
             offset: int | None = None
             for frame in self._frames(source):
                 offset = ros_stamp_offset(frame.stamp) if offset is None else offset
-                header = Header(frame_id=self._frame_id)
-                if self._compressed:
+                header = Header(frame_id=self._arguments.frame_id)
+                if self._arguments.compressed:
                     yield compressed_message(encode_jpeg(frame.image), header), frame.stamp + offset
                 else:
                     yield image_message(frame.image, 'rgb8', header), frame.stamp + offset
@@ -152,36 +125,70 @@ class Playback:
     def _wait(self, due: float, stamp: int, stop: threading.Event) -> None:
         """Sleep until ``due``, the moment of the frame of ``stamp``; /clock moves on meanwhile."""
         while (remaining := due - time.monotonic()) > 0 and not stop.is_set():
-            self._publish_clock(max(stamp - round(remaining * self._rate * SECOND), 1))
+            self._publish_clock(max(stamp - round(remaining * self._arguments.rate * SECOND), 1))
             stop.wait(remaining if self._clock is None else min(remaining, _CLOCK_PERIOD))
 
-    def run(self, source: FrameSource, stop: threading.Event, *, loop: bool = False) -> None:
-        """Publish every frame of ``source``, or until ``stop`` is set.
-
-        Args:
-            source: The frames.
-            stop: Ends the loop from another thread or a signal handler.
-            loop: Begin again at the end; the stamps go back as in a bag that loops.
-
-        Raises:
-            UserError: A frame cannot be read.
-
-        """
-        pacer = Pacer(self._rate, 1 / source.fps)
-        total = None if loop else source.frame_count
-        with (
-            prefetch(self._messages(source, loop=loop)) as messages,
-            tqdm(total=total, unit='frame', disable=None) as bar,
-        ):
+    def run(self, source: FrameSource, stop: threading.Event) -> None:
+        """Publish every frame, or until ``stop`` is set; raises UserError where a frame cannot be read."""
+        pacer = Pacer(self._arguments.rate, 1 / source.fps)
+        total = None if self._arguments.loop else source.frame_count
+        with prefetch(self._messages(source)) as messages, tqdm(total=total, unit='frame', disable=None) as bar:
             for message, stamp in messages:
                 self._wait(pacer.due(stamp), stamp, stop)
                 if stop.is_set():
                     return
                 self._publish_clock(stamp)
-                time_of_header = Time(nanoseconds=stamp) if self._source_stamps else self._node.get_clock().now()
-                message.header.stamp = time_of_header.to_msg()
+                recorded = self._arguments.stamp == 'source'
+                moment = Time(nanoseconds=stamp) if recorded else self._node.get_clock().now()
+                message.header.stamp = moment.to_msg()
                 self._publisher.publish(message)
                 self._last = time.monotonic()
                 self._first = self._first if self.count else self._last
                 self.count += 1
                 bar.update()
+
+
+def _advertise(node: Node, arguments: argparse.Namespace) -> Publisher:
+    reliability = ReliabilityPolicy.RELIABLE if arguments.reliable else ReliabilityPolicy.BEST_EFFORT
+    # As image_transport does, the name is remapped first and the suffix added then.
+    return node.create_publisher(
+        CompressedImage if arguments.compressed else Image,
+        node.resolve_topic_name(arguments.topic) + ('/compressed' if arguments.compressed else ''),
+        QoSProfile(depth=_DEPTH, reliability=reliability),
+        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+    )
+
+
+def _await_subscriber(node: Node, publisher: Publisher, arguments: argparse.Namespace, stop: threading.Event) -> None:
+    topic, limit = publisher.topic_name, arguments.wait_for_subscriber
+    begin = time.monotonic()
+    while limit is not None and not publisher.get_subscription_count() and not stop.wait(0.1):
+        node.get_logger().info(f'waiting for a subscriber on {topic}', throttle_duration_sec=5.0)
+        if limit and time.monotonic() - begin > limit:
+            raise UserError(
+                f'nobody subscribed to {topic} within {limit:g} s; start the subscriber first, or publish where it '
+                f'listens: --ros-args -r {topic}:=/its/topic'
+            )
+    stop.wait(arguments.start_delay)
+    deadline = time.monotonic() + _FIND_SECONDS
+    while not publisher.get_subscription_count() and time.monotonic() < deadline and not stop.wait(0.05):
+        pass
+
+
+def play(source: FrameSource, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """Publish a source as the arguments of the program ``play`` say; return the exit status."""
+    with ros_node('play', ros_arguments) as (node, stop), spinning(node):
+        publisher = _advertise(node, arguments)
+        _await_subscriber(node, publisher, arguments, stop)
+        playback = _Playback(node, publisher, arguments)
+        try:
+            playback.run(source, stop)
+        finally:
+            print(
+                f'{publisher.topic_name}: {playback.count} frames published at {playback.measured_rate:.2f} frames/s '
+                f'(asked: {source.fps * arguments.rate:.2f})',
+                flush=True,
+            )
+        if not stop.is_set() and not publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGE_SECONDS)):
+            node.get_logger().warning(f'not everybody on {publisher.topic_name} confirmed to have got every frame')
+    return 0

@@ -20,12 +20,7 @@ def overridden(node: Node, topic: str, end: str, policy: str) -> bool:
 
 
 def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
-    """Return what makes ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters.
-
-    Args:
-        reliability: Whether that policy is among them.
-
-    """
+    """Return what makes ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters."""
     kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
     return QoSOverridingOptions([*kinds, *([QoSPolicyKind.RELIABILITY] if reliability else [])])
 
@@ -74,12 +69,7 @@ class QosError(UserError):
 
 @contextmanager
 def checked_overrides(node: Node, topic: str) -> Iterator[None]:
-    """Say which topic's override is wrong when a publisher or subscription cannot be made.
-
-    Raises:
-        QosError: Instead of whatever rclpy raises for the value.
-
-    """
+    """Say which topic's override is wrong (QosError) when a publisher or subscription cannot be made."""
     try:
         yield
     except Exception as error:

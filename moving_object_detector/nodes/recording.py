@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosbags.typesys import get_types_from_msg
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.media.bags import BagWriter
+from moving_object_detector.media.bags import RAW_TYPE, BagWriter
 from moving_object_detector.media.frames import SECOND
+from moving_object_detector.media.messages import decode_image
 from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.media.video import VideoWriter
-from moving_object_detector.nodes.messages import read_image
+from moving_object_detector.nodes.runtime import ros_node
 
-# How a Python class names a field's type, against how a .msg file does.
-_NAMES = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}
+_QUEUE: Final = 100
+"""A slow encoder lets messages wait; beyond this the oldest is lost."""
+_REPORT_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.25
+_NOTHING: Final = 'nothing came, so nothing was written'
+_NAMES: Final = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}
+"""How a Python class names a field's type, against how a .msg file does."""
 
 
 @dataclass
@@ -36,79 +46,127 @@ class Track:
 
 
 class Recorder:
-    """Subscriptions of a node that feed a video and a bag.
+    """Subscriptions of a node that feed a video and a bag, as the program's arguments say."""
 
-    Attributes:
-        last_arrival: When the last message came, in seconds of :func:`time.monotonic`; ``None``
-            before the first.
-
-    """
-
-    def __init__(self, node: Node, qos: QoSProfile) -> None:
-        """Prepare; nothing is subscribed to yet.
-
-        Args:
-            node: Subscribes, and tells the time for messages without a stamp.
-            qos: Quality of service of the subscriptions.
-
-        """
+    def __init__(
+        self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
+    ) -> None:
         self._node = node
-        self._qos = qos
-        self.last_arrival: float | None = None
+        self._arguments = arguments
+        self._bag = bag
+        reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
+        self._qos = QoSProfile(depth=_QUEUE, reliability=reliability)
+        self._begin = time.monotonic()
+        self._last_arrival: float | None = None
+        self._looked = 0.0
+        self.tracks: list[Track] = []
+        """Overlay and mask, or one of them, which alone end the recording."""
+        self.extras: list[Track] = []
+        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also} if bag else set()
+        limit = arguments.frames or sys.maxsize
+        if video:
+            self.tracks.append(self._record_video(video, limit))
+        if bag:
+            self.tracks.append(self._record_bag(arguments.mask, RAW_TYPE, bag, limit))
+
+    def _subscribe(self, kind: type, topic: str, limit: int, take: Callable[[Track, Any], None], *, raw: bool) -> Track:
+        track = Track(str(self._node.resolve_topic_name(topic)), limit)
+
+        def receive(message: Any) -> None:
+            try:
+                take(track, message)
+            except ImageError as error:
+                self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
+
+        self._node.create_subscription(kind, track.topic, receive, self._qos, raw=raw)
+        return track
 
     def _arrived(self, track: Track) -> bool:
         """Note an arrival; return whether the message is to be recorded."""
-        self.last_arrival = time.monotonic()
-        if track.count >= track.limit:
-            return False
-        track.count += 1
-        return True
+        self._last_arrival = time.monotonic()
+        wanted = track.count < track.limit
+        track.count += wanted
+        return wanted
 
-    def subscribe_video(self, topic: str, video: VideoWriter, limit: int | None = None) -> Track:
-        """Record an image topic as video, ``limit`` frames at most."""
-        track = Track(str(self._node.resolve_topic_name(topic)), limit or sys.maxsize)
-
+    def _record_video(self, video: VideoWriter, limit: int) -> Track:
         scale = SampleScale()
 
-        def receive(message: Image) -> None:
-            try:
-                image = read_image(message, scale)
-            except ImageError as error:
-                self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
-                return
+        def take(track: Track, message: Image) -> None:
+            image = decode_image(message, scale)
             if self._arrived(track):
                 video.write(image, message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
 
-        self._node.create_subscription(Image, track.topic, receive, self._qos)
-        return track
+        return self._subscribe(Image, self._arguments.overlay, limit, take, raw=False)
 
-    def subscribe_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int | None = None) -> Track:
-        """Record a topic in a bag, byte for byte, at the time in its header.
-
-        Messages without a header, or with a stamp of 0, are put at the time they came.
-
-        Args:
-            topic: Any topic.
-            message_type: Such as ``sensor_msgs/msg/Image``.
-            bag: Where to.
-            limit: How many messages at most.
-
-        Raises:
-            UserError: The message type is not installed.
-
-        """
-        track = Track(str(self._node.resolve_topic_name(topic)), limit or sys.maxsize)
+    def _record_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int = sys.maxsize) -> Track:
+        """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
         register_type(bag.typestore, message_type)
         fields = bag.typestore.fielddefs[message_type][1]
         has_header = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
-        def receive(data: bytes) -> None:
+        def take(track: Track, data: bytes) -> None:
             if self._arrived(track):
                 stamp = header_stamp(data) if has_header else 0
                 bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
 
-        self._node.create_subscription(message_class(message_type), track.topic, receive, self._qos, raw=True)
-        return track
+        return self._subscribe(message_class(message_type), topic, limit, take, raw=True)
+
+    def follow(self) -> None:
+        """Subscribe to topics of the bag whose type is known only now that somebody publishes them."""
+        if self._bag is None or not self._missing or time.monotonic() < self._looked + _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self._missing]
+        self._missing -= {name for name, _ in found}
+        self.extras += [self._record_bag(name, kind, self._bag) for name, kind in found]
+
+    def ended(self) -> bool:
+        """Tell whether the recording is complete; raises UserError where nothing came in time."""
+        limit, now = self._arguments.start_timeout, time.monotonic()
+        if self._last_arrival is None:
+            if limit is not None and now - self._begin > limit:
+                raise UserError(f'nothing came within {limit:g} s: {self._why_nothing()}')
+            if now - self._begin > _REPORT_SECONDS:
+                self._node.get_logger().info(f'waiting: {self._why_nothing()}', throttle_duration_sec=_REPORT_SECONDS)
+            return False
+        idle = self._arguments.idle_timeout
+        return (idle is not None and now - self._last_arrival > idle) or all(t.count >= t.limit for t in self.tracks)
+
+    def _why_nothing(self) -> str:
+        def state(topic: str) -> str:
+            count = self._node.count_publishers(topic)
+            return f'{topic} has {count} publisher(s) but brought no message' if count else f'nobody publishes {topic}'
+
+        return '; '.join(state(topic) for topic in dict.fromkeys(track.topic for track in self.tracks))
+
+
+def record(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """Record as the arguments of the program ``record`` say; return the exit status."""
+    # The files are left last, so they are completed whatever happens to the node.
+    with ExitStack() as files:
+        video = bag = None
+        if arguments.bag:
+            bag = files.enter_context(
+                BagWriter(arguments.bag, storage=arguments.storage, overwrite=arguments.overwrite)
+            )
+        if arguments.video:
+            video = files.enter_context(VideoWriter(arguments.video, arguments.fps))
+        with ros_node('record', ros_arguments) as (node, stop):
+            recorder = Recorder(node, arguments, video, bag)
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            while not (stop.is_set() or recorder.ended()):
+                recorder.follow()
+                executor.spin_once(timeout_sec=0.1)
+            executor.shutdown()
+    if video:
+        frames = video.frame_count
+        print(f'{video.path}: {frames} frames at {video.fps:g} frames/s' if frames else _NOTHING)
+    if bag:
+        kept = [recorder.tracks[-1], *recorder.extras]
+        contents = ', '.join(f'{track.count} messages of {track.topic}' for track in kept)
+        print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)
+    return 0
 
 
 def header_stamp(data: bytes) -> int:
@@ -148,17 +206,9 @@ def _field(kind: str) -> tuple[str, str | None]:
 
 
 def register_type(typestore: Typestore, name: str) -> None:
-    """Make ``typestore`` know a message type and all types in it.
+    """Make ``typestore`` know a message type, such as ``vision_msgs/msg/Detection2DArray``, and all types in it.
 
-    Constants and comments are left out: they are no part of the type's hash.
-
-    Args:
-        typestore: Where to register.
-        name: For example ``vision_msgs/msg/Detection2DArray``.
-
-    Raises:
-        UserError: The type is not installed.
-
+    Constants and comments are left out: they are no part of the type's hash. Raises UserError as the above.
     """
     if name in typestore.fielddefs:
         return

@@ -21,15 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Separate a program's own arguments from ROS's, which stand between ``--ros-args`` and ``--``.
-
-    Args:
-        argv: Arguments without the program's name; those of the process when ``None``.
-
-    Returns:
-        The program's arguments, and ROS's with their markers.
-
-    """
+    """Separate a program's own arguments from ROS's, which stand between ``--ros-args`` and ``--`` and keep these."""
     own: list[str] = []
     ros: list[str] = []
     inside = False
@@ -62,21 +54,11 @@ def run_node(body: Callable[[], int]) -> int:
 def ros_node(
     name: str, ros_arguments: Sequence[str], make: Callable[[str], Node] | None = None, *, remap: Sequence[str] = ()
 ) -> Iterator[tuple[Node, threading.Event]]:
-    """Make a node that lives as long as the context.
+    """Make a node, a plain one unless ``make`` does, that lives as long as the context; the caller spins it.
 
-    Args:
-        name: The node's name unless remapped.
-        ros_arguments: As :func:`split_arguments` returns them.
-        make: Makes the node from its name; a plain node unless given.
-        remap: Rules such as ``from:=to`` that hold where the arguments have none.
-
-    Yields:
-        The node, which the caller spins, and an event that is set by Ctrl-C and by SIGTERM: from
-        here on nothing is interrupted in the middle of a write.
-
-    Raises:
-        UserError: ROS refuses the arguments, or cannot write its log.
-
+    Yields it, and an event that is set by Ctrl-C and by SIGTERM: from here on nothing is interrupted in the middle of
+    a write. Rules such as ``from:=to`` in ``remap`` hold where the arguments have none. Raises UserError where ROS
+    refuses the arguments, or cannot write its log.
     """
     stop = threading.Event()
     # First of all: Ctrl-C in the middle of an import would leave it half done.

@@ -25,11 +25,11 @@ def percentile(values: list[float], percent: int) -> float:
 class Statistics:
     """Counts of frames, and the last timings; used by several threads.
 
-    received: images that arrived; processed: those that masks were computed of; missed: of these, those
-    without a result, since no neighbour came; skipped: entered the window without masks, because a newer
-    one had come or the load setting has masks of fewer frames; dropped: never looked at, because the
-    queue was full; invalid: could not be decoded; repeated: had the stamp of the one before; failed: ended
-    in an unexpected error; published: results sent out.
+    received: images that arrived; processed: those that masks were computed of; missed: of these, those without a
+    result, since no neighbour came; skipped: entered the window without masks, because a newer one had come or the
+    load setting has masks of fewer frames; dropped: never looked at, because the queue was full; invalid: could not be
+    decoded; repeated: had the stamp of the one before; failed: ended in an unexpected error; published: results sent
+    out.
     """
 
     NAMES = ('received', 'processed', 'missed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')
@@ -47,12 +47,7 @@ class Statistics:
             self._counts[name] += number
 
     def time(self, processing: float, latency: float, finished: float) -> float:
-        """Record one processed frame; all in seconds, ``finished`` on the monotonic clock.
-
-        Returns:
-            Seconds since the frame before it was finished; 0 for the first.
-
-        """
+        """Record one processed frame (seconds; ``finished`` is monotonic); return how long after the one before."""
         with self._lock:
             cycle = finished - self._finished[-1] if self._finished else 0.0
             self._processing.append(processing)
@@ -78,16 +73,7 @@ class Statistics:
 
 
 def diagnostics(name: str, level: bytes, message: str, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
-    """Build the message.
-
-    Args:
-        name: Full name of the node.
-        level: One of DiagnosticStatus.OK, WARN, ERROR.
-        message: The state in one line.
-        values: Counts, timings and settings.
-        stamp: Now.
-
-    """
+    """Build the message about the node of this full name: level and state in one line, and values."""
     status = DiagnosticStatus(name=f'{name}: detection', hardware_id=name, level=level, message=message)
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
     return DiagnosticArray(header=Header(stamp=stamp), status=[status])

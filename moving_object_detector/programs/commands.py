@@ -22,7 +22,7 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
     add_source_arguments(parser, several=True)
     parser.add_argument('output', metavar='OUTPUT_DIR', help='folder of the bag to write')
     parser.add_argument('--topic', default=TOPIC, help='topic to write (default: %(default)s)')
-    parser.add_argument('--frame-id', default='camera', help="frame id of the headers (default: '%(default)s')")
+    parser.add_argument('--frame-id', default='camera', help='frame id of the headers (default: %(default)s)')
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--compressed', action='store_true', help='write JPEG on TOPIC/compressed instead')
     form.add_argument('--png', action='store_true', help='write PNG on TOPIC/compressed instead: nothing is lost')

@@ -28,6 +28,14 @@ PICTURES = [
 ]
 
 
+def test_options_of_a_network_without_one_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    create_flow(FlowConfig(model='weights.pth', iterations=3), CPU)
+    assert [record.args for record in caplog.records] == [('model', 'dis'), ('iterations', 'dis')]
+    caplog.clear()
+    create_flow(FlowConfig(), CPU)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(('architecture', 'released'), [('raft_small', True), ('raft_small', False), ('pwcnet', False)])
 def test_networks_from_either_kind_of_file(architecture: str, released: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -80,6 +80,15 @@ def test_other_versions_replace_the_file(filled, caplog):
     assert len(list(filled.folder.glob('*.engine'))) == 1
 
 
+def test_other_code_is_no_cause_for_a_warning(filled, caplog):
+    caplog.set_level('INFO')
+    assert filled.load(WHAT, {**MADE_BY, 'code': 'ef' * 32}) is None
+    (said,) = caplog.records
+    assert said.levelname == 'INFO'
+    assert 'code has changed' in said.getMessage()
+    assert 'efef' not in said.getMessage()
+
+
 def test_a_file_of_another_key_under_this_name(filled, caplog):
     other = {**WHAT, 'weights': 'ef' * 32}
     assert filled.store(other, MADE_BY, b'other')

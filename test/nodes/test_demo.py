@@ -36,7 +36,9 @@ def test_rendered_clip_becomes_video_masks_and_sheet(tmp_path: Path):
     done = demo('--frames', FRAMES, '--rate', '0.1', '--out', tmp_path)
     log = (tmp_path / 'node.log').read_text() if (tmp_path / 'node.log').exists() else ''
     assert done.returncode == 0, done.stderr + log
-    summary, machine = done.stdout.splitlines()[-2:]
+    lines = done.stdout.splitlines()
+    place = next(index for index, line in enumerate(lines) if line.startswith('frames '))
+    summary, machine, *advice = lines[place:]
     found = re.fullmatch(
         r'frames (\d+), masks (\d+), dropped (\d+), skipped (\d+), latency median [\d.]+ ms, '
         r'p95 [\d.]+ ms, window delay \d+ frames',
@@ -53,6 +55,8 @@ def test_rendered_clip_becomes_video_masks_and_sheet(tmp_path: Path):
     # On a busy machine some are skipped, but none is unaccounted for.
     assert masks > 0
     assert masks + dropped + skipped >= frames
+    assert bool(advice) == bool(dropped + skipped)
+    assert all('RATE=' in line for line in advice)
     video = cv2.VideoCapture(str(tmp_path / 'overlay.mp4'))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == masks
     assert int(video.get(cv2.CAP_PROP_FRAME_WIDTH)) == 640

@@ -274,7 +274,7 @@ def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
     pipeline.receive(message(1))
     wait(lambda: outputs.published == [1])
     with monkeypatch.context() as patch:
-        patch.setattr('moving_object_detector.nodes.pipeline.read_image', fail)
+        patch.setattr('moving_object_detector.nodes.pipeline.decode_message', fail)
         pipeline.receive(message(2))
         wait(lambda: statistics.report(0)['frames invalid'] == '1')
     pipeline.receive(message(3))

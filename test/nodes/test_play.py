@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.media.messages import decode_compressed, decode_image
+from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.play import main
 
 # Starting Python and ROS takes seconds on a busy machine.
@@ -180,6 +181,14 @@ def test_ros_arguments_that_are_wrong(start, picture_folder):
 def test_mistakes_need_no_ros(tmp_path, capsys):
     assert main([str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere: no such file or folder' in capsys.readouterr().err
+
+
+def test_levels_of_a_video_are_refused(tmp_path, pictures, capsys):
+    with VideoWriter(tmp_path / 'clip.mp4', 10.0) as video:
+        for picture in pictures[:3]:
+            video.write(picture)
+    assert main([str(tmp_path / 'clip.mp4'), '--levels', '0', '1000']) == 2
+    assert '--levels has no effect on a video' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

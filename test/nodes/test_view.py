@@ -25,7 +25,8 @@ from detect_bench import HEIGHT, LOSSLESS, WIDTH, object_box
 from std_msgs.msg import Header
 
 from moving_object_detector.nodes.messages import image_message
-from moving_object_detector.nodes.view import Feeds, main, picture_of
+from moving_object_detector.nodes.view import main
+from moving_object_detector.nodes.view_servers import Feeds, picture_of
 
 NOBODY = 'nobody subscribes'
 
