@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.bench.suite import clip
+from moving_object_detector.bench.measure import _clip as clip
 from moving_object_detector.evaluation.clips import open_clips
 from moving_object_detector.evaluation.options import add_flags, read_flags
 from moving_object_detector.training.config import DataConfig
