@@ -81,6 +81,11 @@ class RegionFile:
     objects: tuple[int, ...]
     """The codes that are. A code that is neither is no object, as in the official code of FBMS-59."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file alone, as :class:`MaskFiles` has them."""
+        return (self.path,)
+
     def read(self) -> NDArray[np.bool_]:
         """Read the objects' union; see :class:`Annotation`. Raises UserError also where no pixel has a known code."""
         label = _decoded(self.path, decode_labels).astype(np.int64)

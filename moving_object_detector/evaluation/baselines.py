@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.evaluation.clips import Clip
@@ -49,34 +47,15 @@ def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(levels > threshold, np.uint8(255), np.uint8(0))
 
 
-class _Baseline(Method):
-    """A method of one variant, named as the baseline."""
-
-    def __init__(self, name: str, constants: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        super().__init__(name, (name,), {'baseline': name, **constants}, details)
-
-    def start(self, clip: Clip, source: FrameSource) -> None:
-        """Begin a clip."""
-        super().start(clip, source)
-        self._begin()
-
-    def _begin(self) -> None:
-        """Forget the last clip; most have nothing to forget."""
-
-    def _found(self, frame: Frame, index: int, mask: NDArray[np.uint8], seconds: float) -> tuple[Prediction, ...]:
-        return (Prediction(index, self.name, frame.image, mask, latency=1000 * seconds),)
-
-
-class _Waiting(NamedTuple):
-    """A frame whose flow to the next one is not known yet, and the seconds spent on it so far."""
+class _Held(NamedTuple):
+    """A frame whose flow to the next one is not known yet."""
 
     frame: Frame
-    place: int
-    grey: NDArray[np.uint8]
-    seconds: float
+    number: int
+    features: NDArray[np.uint8]
 
 
-class HomographyResidual(_Baseline):
+class HomographyResidual(Method):
     """What DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
 
     The last frame before the stream starts anew (by the detector's rule) has no next one and takes the one before it;
@@ -86,50 +65,43 @@ class HomographyResidual(_Baseline):
     def __init__(self) -> None:
         self._flow = DisFlow(SIZE, 'medium')
         constants = {'flow': self._flow.name, 'flow size': list(SIZE), 'grid': GRID_STEP, 'inlier': INLIER}
-        super().__init__('homography', constants, {'flow': self._flow.name, 'opencv': cv2.__version__})
-        self._begin()
+        details = {'flow': self._flow.name, 'opencv': cv2.__version__}
+        super().__init__(('homography',), {'baseline': 'homography', **constants}, details)
 
-    def _begin(self) -> None:
-        self._waiting: _Waiting | None = None
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Begin a clip."""
+        super().start(clip, source)
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
-        # The newest frame, and what its flow leads to should it stay the last: the one before.
-        self._last: tuple[_Waiting, NDArray[np.uint8]] | None = None
+        self._before: _Held | None = None
+        self._held: _Held | None = None
 
-    def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
-        """Take a frame; return the mask of the one before."""
+    def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
+        """Take a frame; yield the mask of the one before."""
         step = self._continuity.follow(frame.stamp, frame.image.shape)
         if step is Step.REPEATS:
-            return ()
-        ended: tuple[Prediction, ...] = ()
+            return
         if step.starts_anew:
-            ended = self.finish()
-            self._waiting = self._last = None
-        started = time.perf_counter()
-        grey = self._flow.features(frame.image)
-        now = _Waiting(frame, index, grey, time.perf_counter() - started)
-        before, self._waiting = self._waiting, now
-        if before is None:
-            return ended
-        self._last = now, before.grey
-        return (self._compare(before, grey, follows=index == before.place + 1),)
+            yield from self.finish()
+            self._held = None
+        self._before, self._held = self._held, _Held(frame, index, self._flow.features(frame.image))
+        if self._before is not None:
+            yield self._predict(self._before, self._held)
 
-    def finish(self) -> tuple[Prediction, ...]:
-        """Return the mask of the last frame."""
-        return (self._compare(*self._last, follows=False),) if self._last is not None else ()
+    def finish(self) -> Iterator[Prediction]:
+        """Yield the mask of the last frame."""
+        if self._held is not None and self._before is not None:
+            yield self._predict(self._held, self._before)
 
-    def _compare(self, source: _Waiting, target: NDArray[np.uint8], *, follows: bool) -> Prediction:
-        """Return the mask of a frame from its flow to another one; that flow too where this is the next one."""
-        started = time.perf_counter()
-        flow = self._flow.estimate([source.grey], [target], SIZE)[0].permute(1, 2, 0).numpy()
-        size = (source.frame.image.shape[1], source.frame.image.shape[0])
-        mask = cv2.resize(otsu(residual_magnitude(flow)), size, interpolation=cv2.INTER_NEAREST)
-        milliseconds = 1000 * (source.seconds + time.perf_counter() - started)
-        known = np.ascontiguousarray(flow) if follows else None
+    def _predict(self, source: _Held, target: _Held) -> Prediction:
+        """Return the mask of a frame by its flow to another one; with the flow where that is the next one."""
+        flow = self._flow.estimate([source.features], [target.features], SIZE)[0].permute(1, 2, 0).numpy()
         image = source.frame.image
-        return Prediction(source.place, self.name, image, np.asarray(mask, np.uint8), known, milliseconds)
+        mask = cv2.resize(otsu(residual_magnitude(flow)), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        known = np.ascontiguousarray(flow) if target.number == source.number + 1 else None
+        return Prediction(source.number, self.variants[0], image, np.asarray(mask, np.uint8), known)
 
 
-class BackgroundSubtraction(_Baseline):
+class BackgroundSubtraction(Method):
     """OpenCV's MOG2 (Zivkovic 2004) with its defaults, anew for each clip; what it takes for a shadow is no object.
 
     It models each pixel, so the camera must stand still.
@@ -137,45 +109,36 @@ class BackgroundSubtraction(_Baseline):
 
     def __init__(self) -> None:
         constants = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
-        super().__init__('mog2', constants, {'opencv': cv2.__version__})
-        self._begin()
+        super().__init__(('mog2',), {'baseline': 'mog2', **constants}, {'opencv': cv2.__version__})
 
-    def _begin(self) -> None:
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Begin a clip."""
+        super().start(clip, source)
         self._subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
 
-    def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
+    def step(self, frame: Frame, index: int) -> tuple[Prediction]:
         """Take a frame; return its mask."""
-        started = time.perf_counter()
         labels = np.asarray(self._subtractor.apply(frame.image))
         mask = np.where(labels == 255, np.uint8(255), np.uint8(0))  # 127 is shadow
-        return self._found(frame, index, mask, time.perf_counter() - started)
+        return (Prediction(index, self.variants[0], frame.image, mask),)
 
 
-class Constant(_Baseline):
+class Constant(Method):
     """The same answer for every pixel: what a score is worth that looks at nothing."""
 
     def __init__(self, name: str, value: int) -> None:
-        super().__init__(name, {}, {})
+        super().__init__((name,), {'baseline': name}, {})
         self._value = value
 
-    def step(self, frame: Frame, index: int) -> tuple[Prediction, ...]:
+    def step(self, frame: Frame, index: int) -> tuple[Prediction]:
         """Take a frame; return its mask."""
-        started = time.perf_counter()
         mask = np.full(frame.image.shape[:2], self._value, np.uint8)
-        return self._found(frame, index, mask, time.perf_counter() - started)
+        return (Prediction(index, self.variants[0], frame.image, mask),)
 
 
-_MAKE: Final[Mapping[str, Callable[[], Method]]] = {
+BASELINES: Final[Mapping[str, Callable[[], Method]]] = {
     'homography': HomographyResidual,
     'mog2': BackgroundSubtraction,
     'everything': lambda: Constant('everything', 255),
     'nothing': lambda: Constant('nothing', 0),
 }
-BASELINES: Final = tuple(_MAKE)
-
-
-def make_baseline(name: str) -> Method:
-    """Return one of :data:`BASELINES`; raises UserError where there is no such."""
-    if name not in _MAKE:
-        raise UserError(f'no baseline {name!r}; choose one of {", ".join(BASELINES)}')
-    return _MAKE[name]()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.annotations import Annotation, MaskFiles, RegionFile, clip_annotations
+from moving_object_detector.datasets.annotations import Annotation, clip_annotations
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.datasets.layouts import ClipFiles, read_davis, read_fbms, read_segtrack
 from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder
+from moving_object_detector.media.codecs import decode_objects, encode_png
 from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
 from moving_object_detector.media.messages import decode_mask, is_jpeg
 from moving_object_detector.media.pixels import AUTOMATIC, Levels
@@ -30,33 +29,21 @@ from moving_object_detector.synthetic.scene import Scene
 
 _SHOWN: Final = 3
 """Stamps that a message shows of each topic."""
-SCENE_SIZE: Final = (360, 640)
-FIRST_SEED: Final = 100_000
-"""Of rendered scenes: far from the seeds of training."""
-SCENES_PER_STILL: Final = 3
-FIRST_FLIGHT: Final = 200_000
-"""Seed of the first flight; those of training are pairs of numbers, which give others."""
-_STILL_FLIGHTS: Final = tuple(range(20))
-_MOVING_FLIGHTS: Final = (
-    220, 21, 22, 23, 24, 125, 26, 127, 28, 29, 330, 231, 32, 33, 234, 35, 36, 237, 338, 39,
-)  # fmt: skip
-"""Seeds after the first; the first ones whose truth has a mover of 0.4 % of the image in most frames."""
-_PARALLAX: Final = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: a name that is unique and fit for a file, how many frames are said to be there, and what opens both.
+    """One clip: a name that is unique and fit for a file, how many frames are said to be there, and what opens it.
 
-    ``truth`` returns the annotation of the frame with a number, from 0; ``files`` are all of footage and truth;
-    ``still`` says that nothing moves on its own, whatever ``truth`` says; ``problems`` are known before any frame is
-    read; ``groups`` are kinds of footage to score apart, such as ``{'motion': 'slow'}``.
+    ``annotations`` are those of the frames in order, None where one has none; ``files`` are all of footage and truth;
+    ``still`` says that nothing moves on its own, whatever the annotations say; ``problems`` are known before any frame
+    is read; ``groups`` are kinds of footage to score apart, such as ``{'motion': 'slow'}``.
     """
 
     name: str
     frame_count: int
     open: Callable[[], FrameSource]
-    truth: Callable[[int], Annotation | None]
+    annotations: Sequence[Annotation | None]
     path: Path = Path()
     files: tuple[Path, ...] = ()
     still: bool = False
@@ -73,27 +60,18 @@ def fingerprint(files: Iterable[Path]) -> str:
     return sha256('\n'.join(states).encode()).hexdigest()[:16] if states else ''
 
 
+# Bags ----------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class PackedMask:
-    """A mask (H, W) in memory, one bit a pixel and compressed; an :class:`Annotation`."""
+    """A mask in memory, as PNG; an :class:`Annotation`."""
 
-    shape: tuple[int, int]
     data: bytes
-
-    @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> PackedMask:
-        """Pack a mask (H, W)."""
-        height, width = mask.shape
-        return cls((height, width), zlib.compress(np.packbits(mask).tobytes(), 1))
 
     def read(self) -> NDArray[np.bool_]:
         """Unpack it, bool (H, W)."""
-        height, width = self.shape
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(self.data), np.uint8), count=height * width)
-        return bits.reshape(self.shape).astype(np.bool_)
-
-
-# Bags ----------------------------------------------------------------------------------------------------------------
+        return decode_objects(self.data)
 
 
 def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
@@ -107,7 +85,7 @@ def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
             count += 1
             jpegs += is_jpeg(message)
             try:
-                masks[stamp] = PackedMask.of(decode_mask(message))
+                masks[stamp] = PackedMask(encode_png(decode_mask(message).astype(np.uint8)).tobytes())
             except ImageError as error:
                 broken.append(f'message {count - 1}: {error}')
     except UserError as error:
@@ -120,29 +98,6 @@ def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
     if jpegs:
         problems.append(f'masks on {topic.topic} are JPEG, which blurs outlines; publish them as PNG or mono8')
     return masks, problems
-
-
-def _read_stamps(topic: BagTopic) -> tuple[list[int], list[str]]:
-    """Return the stamps of the images that can be read, and sentences about what is wrong with them."""
-    stamps: list[int] = []
-    problems = []
-    try:
-        stamps.extend(stamp for _, stamp in topic.messages())
-    except UserError as error:
-        problems.append(f'only the first {len(stamps)} images can be read: {error}')
-    steps = [after - before for before, after in pairwise(stamps)]
-    back = [index for index, step in enumerate(steps, 1) if step < 0]
-    if back:
-        times = 'once' if len(back) == 1 else f'{len(back)} times'
-        problems.append(
-            f'the stamps of {topic.topic} go back {times}, first at image {back[0]}; the detector starts anew there'
-        )
-    if 0 in steps:
-        problems.append(
-            f'{steps.count(0)} of {len(stamps)} images on {topic.topic} have the stamp of the one before; the detector '
-            'takes them for repetitions, so they are not scored'
-        )
-    return stamps, problems
 
 
 def _first(stamps: Iterable[int]) -> str:
@@ -167,22 +122,15 @@ def _truth_of(truth: BagTopic, images: BagTopic, stamps: Sequence[int]) -> tuple
     return [None if k and stamp == stamps[k - 1] else masks.get(stamp) for k, stamp in enumerate(stamps)], problems
 
 
-def _by_number(annotations: Sequence[Annotation | None], index: int) -> Annotation | None:
-    return annotations[index] if index < len(annotations) else None
-
-
 def bag_clip(
     path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = (), levels: Levels = AUTOMATIC
 ) -> Clip:
     """Open a bag and look through it once: all stamps and all masks, no image but the first.
 
     The topics are raw or compressed; that of the images may be empty where there is one besides the others. Of the
-    masks any value but zero is object, and each belongs to the image with the same stamp to the nanosecond.
-
-    Raises:
-        UserError: There is no such bag, it cannot be opened, a topic is not there or empty, the first image does not
-            decode, or no mask fits any image.
-
+    masks any value but zero is object, and each belongs to the image with the same stamp to the nanosecond. Raises
+    UserError where there is no such bag, it cannot be opened, a topic is not there or empty, the first image does not
+    decode, or no mask fits any image.
     """
     path = path.expanduser()
     if not path.exists():
@@ -191,40 +139,38 @@ def bag_clip(
     images = BagTopic(path, topic=topic or None, besides=[name for name in (mask_topic, *besides) if name])
     # Tells at once of a topic that is empty or cannot be decoded.
     BagSource(path, topic=images.topic)
-    stamps, problems = _read_stamps(images)
-    found, doubts = _truth_of(truth, images, stamps) if truth is not None else ([], [])
+    stamps: list[int] = []
+    problems = []
+    try:
+        stamps.extend(stamp for _, stamp in images.messages())
+    except UserError as error:
+        problems.append(f'only the first {len(stamps)} images can be read: {error}')
+    annotations, doubts = _truth_of(truth, images, stamps) if truth is not None else ([], [])
     return Clip(
         name=path.name if path.is_dir() else path.stem,
         frame_count=len(stamps),
         open=partial(BagSource, path, topic=images.topic, levels=levels),
-        truth=partial(_by_number, found),
+        annotations=annotations,
         path=path,
         files=tuple(bag_files(path)),
         problems=(*problems, *doubts),
     )
 
 
-def _open_bags(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
+def _open_bags(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
     paths = [root]
     if root.is_dir() and not is_bag_folder(root):
         there = sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
         paths = [entry for entry in there if is_bag(entry)]
     if not root.exists() or not paths:
         raise UserError(f'{root}: no bag here; give a rosbag2 folder, an .mcap, .db3 or .bag file, or a folder of such')
-    besides = [] if options.predictions else [options.predicted_topic]
+    besides = () if options.predictions else (options.predicted_topic,)
     topics = (options.bag_topic, options.mask_topic, besides)
-    return _those_that_open(partial(bag_clip, path, *topics, (options.black, options.white)) for path in paths)
+    for path in paths:
+        yield partial(bag_clip, path, *topics, (options.black, options.white))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
-
-
-def _annotation_files(annotations: Iterable[Annotation | None]) -> Iterator[Path]:
-    for annotation in annotations:
-        if isinstance(annotation, MaskFiles):
-            yield from annotation.paths
-        elif isinstance(annotation, RegionFile):
-            yield annotation.path
 
 
 def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, complete: bool = False) -> Clip:
@@ -233,18 +179,19 @@ def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, comp
     count = clip.source().frame_count or 0 if alone else len(clip.files)
     annotated = sum(annotation is not None for annotation in annotations)
     lacking = f'{count - annotated} of {count} frames have no annotation and are not scored; copy the data set again'
+    truth = [path for annotation in annotations for path in getattr(annotation, 'paths', ())]
     return Clip(
         name=clip.name,
         frame_count=count,
         open=clip.source,
-        truth=partial(_by_number, annotations),
+        annotations=annotations,
         path=clip.files[0] if alone else clip.files[0].parent if clip.files else Path(),
-        files=(*clip.files, *_annotation_files(annotations)),
+        files=(*clip.files, *truth),
         problems=(lacking,) if complete and annotated < count else (),
     )
 
 
-def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
+def _open_folder(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
     # A split of what has none is a mistake.
     where = f'{root}@{options.split}' if options.split else str(root)
     levels = (options.black, options.white)
@@ -252,85 +199,68 @@ def _open_folder(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list
     truth = {clip.name: clip.annotations for clip in clips}
     if options.masks:
         truth |= clip_annotations({clip.name: clip.files for clip in clips}, Path(options.masks).expanduser())
-    return _those_that_open(partial(_of_files, clip, truth[clip.name]) for clip in clips)
+    for clip in clips:
+        yield partial(_of_files, clip, truth[clip.name])
 
 
-def _open_published(options: EvaluateOptions, root: Path) -> tuple[list[Clip], list[str]]:
+def _open_published(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
     if options.dataset == 'davis2016':
         clips = read_davis(root, options.split or 'val')
     elif options.dataset == 'segtrackv2':
         clips = read_segtrack(root)
     else:
         clips = read_fbms(root, options.split or 'test')
-    clips = [replace(clip, source=partial(clip.source, fps=options.fps or None)) for clip in clips]
-    # FBMS-59 annotates few frames.
-    return [_of_files(clip, clip.annotations, complete=options.dataset != 'fbms59') for clip in clips], []
-
-
-def _those_that_open(makers: Iterable[Callable[[], Clip]]) -> tuple[list[Clip], list[str]]:
-    """Return the clips that can be made and what is wrong with the others; raises only if none can."""
-    clips: list[Clip] = []
-    failed: list[UserError] = []
-    for make in makers:
-        try:
-            clips.append(make())
-        except UserError as error:  # noqa: PERF203 (each recording on its own)
-            failed.append(error)
-    if failed and not clips:
-        raise failed[-1]
-    return clips, list(map(str, failed))
+    for clip in clips:
+        timed = replace(clip, source=partial(clip.source, fps=options.fps or None))
+        # FBMS-59 annotates few frames.
+        yield partial(_of_files, timed, clip.annotations, complete=options.dataset != 'fbms59')
 
 
 # Rendered scenes -----------------------------------------------------------------------------------------------------
 
-
-class SceneSource(FrameSource):
-    """The frames of a scene, rendered at times 0, 1, 2 and so on."""
-
-    def __init__(self, name: str, scene: Scene | Flight, frame_count: int) -> None:
-        self.name = name
-        self.fps = scene.fps if isinstance(scene, Flight) else DEFAULT_FPS
-        self.frame_count = frame_count
-        self.size = scene.size
-        self._scene = scene
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Render the frames in order."""
-        for index in range(self.frame_count or 0):
-            yield Frame(self._scene.image(index), frame_stamp(index, self.fps), f'{index:05d}')
+SCENE_SIZE: Final = (360, 640)
+FIRST_SEED: Final = 100_000
+"""Of rendered scenes: far from the seeds of training."""
+SCENES_PER_STILL: Final = 3
+FIRST_FLIGHT: Final = 200_000
+"""Seed of the first flight; those of training are pairs of numbers, which give others."""
+_MOVING_FLIGHTS: Final = (
+    220, 21, 22, 23, 24, 125, 26, 127, 28, 29, 330, 231, 32, 33, 234, 35, 36, 237, 338, 39,
+)  # fmt: skip
+"""Seeds after the first; the first ones whose truth has a mover of 0.4 % of the image in most frames."""
+_PARALLAX: Final = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class SceneMask:
-    """The exact truth of one frame."""
+class _SceneMask:
+    """The exact truth of one frame of a scene; an :class:`Annotation`."""
 
-    scene: Scene | Flight
+    make: Callable[[], Scene | Flight]
     time: int
 
     def read(self) -> NDArray[np.bool_]:
-        """Render it; see :class:`Annotation`."""
-        return self.scene.mask(self.time)
+        return self.make().mask(self.time)
+
+
+class _SceneSource(FrameSource):
+    """The frames of a scene, rendered at times 0, 1, 2 and so on."""
+
+    def __init__(self, name: str, make: Callable[[], Scene | Flight], frame_count: int) -> None:
+        scene = make()
+        self.name, self.frame_count, self.size = name, frame_count, scene.size
+        self.fps = scene.fps if isinstance(scene, Flight) else DEFAULT_FPS
+        self._scene = scene
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.frame_count or 0):
+            yield Frame(self._scene.image(index), frame_stamp(index, self.fps), f'{index:05d}')
 
 
 def _scene_clip(
     name: str, frames: int, make: Callable[[], Scene | Flight], groups: Mapping[str, str] | None = None
 ) -> Clip:
-    def source() -> FrameSource:
-        return SceneSource(name, make(), frames)
-
-    return Clip(name, frames, source, lambda index: SceneMask(make(), index), groups=groups or {})
-
-
-def _open_rendered(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[str]]:
-    """Make clips with one or two moving objects, and after every third one in which only the camera moves."""
-    clips = []
-    for number in range(options.scenes):
-        still = number // SCENES_PER_STILL
-        kinds = [(f'moving-{number}', FIRST_SEED + number, (1, 2)), (f'still-{still}', FIRST_SEED - 1 - number, (0, 0))]
-        for name, seed, objects in kinds[: 1 + ((number + 1) % SCENES_PER_STILL == 0)]:
-            make = partial(_rendered, seed, SceneOptions(size=SCENE_SIZE, objects=objects))
-            clips.append(_scene_clip(name, options.scene_frames, make))
-    return clips, []
+    masks = [_SceneMask(make, time) for time in range(frames)]
+    return Clip(name, frames, partial(_SceneSource, name, make, frames), masks, groups=groups or {})
 
 
 # Frames and truth of a clip are asked for in turn.
@@ -338,29 +268,29 @@ _rendered = lru_cache(1)(clip_scene)
 _flown = lru_cache(1)(flight)
 
 
-def _open_flights(options: EvaluateOptions, _: Path) -> tuple[list[Clip], list[str]]:
+def _open_rendered(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Clip]]:
+    """Make clips with one or two moving objects, and after every third one in which only the camera moves."""
+    for number in range(options.scenes):
+        still = number // SCENES_PER_STILL
+        kinds = [(f'moving-{number}', FIRST_SEED + number, (1, 2)), (f'still-{still}', FIRST_SEED - 1 - number, (0, 0))]
+        for name, seed, objects in kinds[: 1 + ((number + 1) % SCENES_PER_STILL == 0)]:
+            make = partial(_rendered, seed, SceneOptions(size=SCENE_SIZE, objects=objects))
+            yield partial(_scene_clip, name, options.scene_frames, make)
+
+
+def _open_flights(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Clip]]:
     """Make the fixed set: twenty flights in which nothing moves on its own and twenty with movers."""
-    clips = []
-    for kind, seeds in (('still', _STILL_FLIGHTS), ('moving', _MOVING_FLIGHTS)):
+    for kind, seeds in (('still', range(20)), ('moving', _MOVING_FLIGHTS)):
         for place, seed in enumerate(seeds):
             motion, parallax = MOTIONS[place % len(MOTIONS)], _PARALLAX[place % 3]
             groups = {'all': kind, f'{kind} motion': motion, f'{kind} parallax': f'{parallax:g}'}
             # For the same length, however many frames are scored: else these would be other flights.
             flown = FlightOptions(SCENE_SIZE, kind == 'still', motion, parallax, frames=40)
             make = partial(_flown, FIRST_FLIGHT + seed, flown)
-            clips.append(_scene_clip(f'{kind}-{place:02d}-{motion}', options.scene_frames, make, groups))
-    return clips, []
+            yield partial(_scene_clip, f'{kind}-{place:02d}-{motion}', options.scene_frames, make, groups)
 
 
-_OPEN: Final[Mapping[str, Callable[[EvaluateOptions, Path], tuple[list[Clip], list[str]]]]] = {
-    'davis2016': _open_published,
-    'segtrackv2': _open_published,
-    'fbms59': _open_published,
-    'folder': _open_folder,
-    'bag': _open_bags,
-    'rendered': _open_rendered,
-    'flights': _open_flights,
-}
+_OPEN: Final = {'folder': _open_folder, 'bag': _open_bags, 'rendered': _open_rendered, 'flights': _open_flights}
 
 
 def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
@@ -369,11 +299,18 @@ def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
     No frame is decoded but the first of videos and bags. Raises UserError where the layout, the split, a topic, a
     sequence or the masks are not there, or no recording can be opened.
     """
-    clips, problems = _OPEN[options.dataset](options, Path(options.root).expanduser())
+    clips: list[Clip] = []
+    failed: list[UserError] = []
+    for make in _OPEN.get(options.dataset, _open_published)(options, Path(options.root).expanduser()):
+        try:
+            clips.append(replace(make(), still=options.still))
+        except UserError as error:  # noqa: PERF203 (each recording on its own)
+            failed.append(error)
+    if failed and not clips:
+        raise failed[-1]
     there = {clip.name: clip for clip in clips}
     wanted = options.list_of('sequences')
     missing = [name for name in wanted if name not in there]
     if missing:
         raise UserError(f'no sequence {", ".join(missing)} in the footage; there are {", ".join(there)}')
-    clips = [there[name] for name in wanted] or clips
-    return [replace(clip, still=clip.still or options.still) for clip in clips], problems
+    return [there[name] for name in wanted] or clips, list(map(str, failed))

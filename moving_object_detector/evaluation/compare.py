@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.metrics import mean
-from moving_object_detector.evaluation.results import RunResult
-from moving_object_detector.evaluation.summary import Scores, run_scores, sequence_scores, text_number, text_rows
+from moving_object_detector.evaluation.results import RunResult, read_results
+from moving_object_detector.evaluation.summary import Scores, Table, sequence_scores
 
 METHOD: Final = (
     'Paired over the sequences that both runs have: sign-flip permutation test, and the 95 % interval of the means '
@@ -77,44 +78,27 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
     return PairedDifference(values.size, float(values.mean()), error, interval, min(1.0, 2 * one_sided / total))
 
 
-class Pair(NamedTuple):
-    """A sequence that both runs have; differences are B minus A, None where either has no score."""
-
-    name: str
-    a: Scores
-    b: Scores
-    difference: float | None
-    f_difference: float | None
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side; a difference is B minus A, and ``paired`` is about those of J.
+    """Two runs, A and B, side by side; a difference is B minus A, and ``paired`` is about those of J.
 
-    ``only`` are sequences that A, or B, alone has; ``options`` what the runs differ in, with the values in A and B;
-    ``notes`` sentences about what makes the comparison doubtful.
+    ``pairs`` are the scores of the sequences that both have; ``options`` what the runs differ in, with the values in A
+    and B; ``notes`` sentences about what makes the comparison doubtful.
     """
 
     names: tuple[str, str]
-    variants: tuple[str, str]
     runs: tuple[RunResult, RunResult]
-    scores: tuple[Scores, Scores]
-    pairs: tuple[Pair, ...]
-    only: tuple[tuple[str, ...], tuple[str, ...]]
+    pairs: Mapping[str, tuple[Scores, Scores]]
+    differences: Mapping[str, float]
     paired: PairedDifference
     options: tuple[tuple[str, str, str], ...]
     notes: tuple[str, ...]
 
     @property
-    def differences(self) -> dict[str, float]:
-        """The differences of J by sequence."""
-        return {pair.name: pair.difference for pair in self.pairs if pair.difference is not None}
-
-    @property
     def means(self) -> tuple[float | None, float | None]:
         """Mean J of A and of B over the sequences that were scored in both."""
-        scored = [pair for pair in self.pairs if pair.difference is not None]
-        return mean([pair.a.j_mean or 0.0 for pair in scored]), mean([pair.b.j_mean or 0.0 for pair in scored])
+        a, b = (mean([self.pairs[name][side].j_mean or 0.0 for name in self.differences]) for side in (0, 1))
+        return a, b
 
     @property
     def sentence(self) -> str:
@@ -132,17 +116,22 @@ class Comparison:
         words = f'95 % interval {low:+.3f} to {high:+.3f}: {than} than the spread between sequences explains.'
         return f'{start} {wins} of {sequences}; {words}'
 
+    def table(self) -> Table:
+        """Return J and F of each sequence in both runs, and the means of J."""
+        heads = [('sequence', ''), ('frames', ',')]
+        for score in 'JF':
+            heads += [*((f'{score} {name}', '.3f') for name in self.names), (f'difference of {score}', '+.3f')]
+        rows: list[list[float | str | None]] = []
+        for name, (a, b) in self.pairs.items():
+            rows.append([name, a.frames, a.j_mean, b.j_mean, _minus(b.j_mean, a.j_mean)])
+            rows[-1] += [a.f_mean, b.f_mean, _minus(b.f_mean, a.f_mean)]
+        return Table(heads, [*rows, ['mean', None, *self.means, self.paired.mean, None, None, None]])
 
-def compare(
-    a: RunResult,
-    b: RunResult,
-    names: tuple[str, str] = ('A', 'B'),
-    variants: tuple[str | None, str | None] = (None, None),
-) -> Comparison:
-    """Put two runs side by side; a variant of None is the one that counts.
 
-    Raises UserError where the runs were scored by different protocols, have no scored sequence in common, or do not
-    have the variant.
+def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')) -> Comparison:
+    """Put two runs side by side, each by the variant that counts.
+
+    Raises UserError where the runs were scored by different protocols or have no scored sequence in common.
     """
     left, right = names = foreign(names[0]), foreign(names[1])
     if a.protocol != b.protocol:
@@ -150,42 +139,34 @@ def compare(
             f'{left} was scored by the rule of {a.protocol}, {right} by that of {b.protocol}; compare runs of one data '
             'set'
         )
-    for run, name, wanted in zip((a, b), names, variants, strict=True):
-        if wanted is not None and wanted not in run.variants:
-            raise UserError(f'{name} has no variant {wanted}; it has {", ".join(run.variants)}')
-    chosen = variants[0] or a.variants[-1], variants[1] or b.variants[-1]
-    others = {item.name: sequence_scores(item, chosen[1], a.protocol) for item in b.sequences}
-    scores = {item.name: sequence_scores(item, chosen[0], a.protocol) for item in a.sequences}
-    pairs = [
-        Pair(name, one, others[name], _minus(others[name].j_mean, one.j_mean), _minus(others[name].f_mean, one.f_mean))
-        for name, one in scores.items()
-        if name in others
-    ]
-    differences = [pair.difference for pair in pairs if pair.difference is not None]
+    scores, others = (
+        {item.name: sequence_scores(item, run.counting, run.protocol) for item in run.sequences} for run in (a, b)
+    )
+    pairs = {name: (one, others[name]) for name, one in scores.items() if name in others}
+    found = {name: _minus(other.j_mean, one.j_mean) for name, (one, other) in pairs.items()}
+    differences = {name: value for name, value in found.items() if value is not None}
     if not differences:
         raise UserError(
             f'{left} and {right} have no sequence in common that was scored against a truth; compare runs of one data '
             'set and split'
         )
     notes = [
-        f'{foreign(pair.name)}: {pair.a.frames} frames were scored in {left}, {pair.b.frames} in {right}'
-        for pair in pairs
-        if pair.a.frames != pair.b.frames
+        f'{foreign(name)}: {one.frames} frames were scored in {left}, {other.frames} in {right}'
+        for name, (one, other) in pairs.items()
+        if one.frames != other.frames
     ]
-    return Comparison(
-        names=names,
-        variants=chosen,
-        runs=(a, b),
-        scores=(run_scores(a, chosen[0]), run_scores(b, chosen[1])),
-        pairs=tuple(pairs),
-        only=(
-            tuple(name for name in scores if name not in others),
-            tuple(name for name in others if name not in scores),
-        ),
-        paired=paired_difference(differences),
-        options=_options(a, b),
-        notes=tuple(notes),
-    )
+    for name, alone in ((left, scores.keys() - pairs.keys()), (right, others.keys() - pairs.keys())):
+        notes += [f'only in {name}: {", ".join(map(foreign, sorted(alone)))}'] if alone else []
+    paired = paired_difference(list(differences.values()))
+    return Comparison(names, (a, b), pairs, differences, paired, _options(a, b), tuple(notes))
+
+
+def compare_folders(a: Path, b: Path) -> Comparison:
+    """Compare the runs in two folders, called by these; raises UserError also where there is no run."""
+    names = (a.resolve().name, b.resolve().name)
+    if names[0] == names[1]:
+        names = (str(a), str(b)) if str(a) != str(b) else ('A', 'B')
+    return compare_runs(read_results(a), read_results(b), names)
 
 
 def _minus(b: float | None, a: float | None) -> float | None:
@@ -204,32 +185,22 @@ def _options(a: RunResult, b: RunResult) -> tuple[tuple[str, str, str], ...]:
     """Return the lines of two runs' settings that differ; an option that one does not have is a dash there."""
 
     def settings(run: RunResult) -> dict[str, str]:
+        # The hash of a model counts, not its path.
         identity = {name: value for name, value in run.identity.items() if name not in {'root', 'variants'}}
         made_with = {name: run.details[name] for name in _MADE_WITH if name in run.details}
-        # The hash of a model counts, not its path.
-        return dict(flat({**(identity.pop('configuration', None) or {}), **identity, **made_with}))
+        variant = {'variant': run.counting}
+        return dict(flat({**(identity.pop('configuration', None) or {}), **identity, **variant, **made_with}))
 
     one, other = settings(a), settings(b)
     names = [name for name in dict.fromkeys((*one, *other)) if one.get(name) != other.get(name)]
     return tuple((name, one.get(name, '-'), other.get(name, '-')) for name in names)
 
 
-def text_table(comparison: Comparison) -> str:
+def text_comparison(comparison: Comparison) -> str:
     """Return the comparison for a terminal: a line for each sequence, and what it comes to."""
-    names, paired = comparison.names, comparison.paired
-    numbers = [(foreign(pair.name), pair.a.j_mean, pair.b.j_mean, pair.difference) for pair in comparison.pairs]
-    rows = [('', f'J {names[0]}', f'J {names[1]}', 'difference')]
-    rows += [
-        (name, text_number(a), text_number(b), text_number(difference, sign='+'))
-        for name, a, b, difference in (*numbers, ('mean', *comparison.means, paired.mean))
-    ]
-    lines = text_rows(rows)
+    lines = comparison.table().lines()
     lines.insert(len(lines) - 1, '-' * len(lines[0]))
-    if comparison.variants[0] != comparison.variants[1]:
-        lines.append(f'variants: {names[0]} {comparison.variants[0]}, {names[1]} {comparison.variants[1]}')
-    for name, only in zip(names, comparison.only, strict=True):
-        lines += [f'only in {name}: {", ".join(map(foreign, only))}'] if only else []
     lines += [f'{foreign(name)}: {foreign(old)} -> {foreign(new)}' for name, old, new in comparison.options]
-    error = '' if paired.standard_error is None else f' Standard error of the mean {paired.standard_error:.3f}.'
-    lines += [*comparison.notes, '', comparison.sentence, f'{METHOD}{error}']
-    return '\n'.join(lines) + '\n'
+    error = comparison.paired.standard_error
+    spread = '' if error is None else f' Standard error of the mean {error:.3f}.'
+    return '\n'.join([*lines, *comparison.notes, '', comparison.sentence, f'{METHOD}{spread}', ''])

@@ -21,7 +21,7 @@ from typing import Final
 
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
 from moving_object_detector.common.program import refuse_old, run_program
-from moving_object_detector.evaluation.options import add_flags, given_options, read_flags
+from moving_object_detector.evaluation.options import EvaluateOptions, add_flags, flag_of, given_options, read_flags
 
 _LIVE: Final = (
     'play a bag through the node with "ros2 launch moving_object_detector evaluate.launch.py live:=true bag:=BAG", or '
@@ -46,13 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lacks_for_reports() -> str:
-    """Return what is missing to write a report, in words; empty: nothing."""
-    missing = [name for name in ('jinja2', 'matplotlib') if find_spec(name) is None]
-    return f'{" and ".join(missing)} not installed; python3 -m pip install {" ".join(missing)}' if missing else ''
-
-
-def _write_report(folder: Path) -> None:
+def _report(folder: Path) -> None:
     from moving_object_detector.evaluation.report import write_report
     from moving_object_detector.evaluation.results import read_results
 
@@ -60,35 +54,30 @@ def _write_report(folder: Path) -> None:
 
 
 def _compare(a: Path, b: Path, page: Path | None) -> None:
-    from moving_object_detector.evaluation.compare import compare, text_table
-    from moving_object_detector.evaluation.results import read_results
+    from moving_object_detector.evaluation.compare import compare_folders, text_comparison
 
-    names = (a.resolve().name, b.resolve().name)
-    if names[0] == names[1]:
-        names = (str(a), str(b)) if str(a) != str(b) else ('A', 'B')
-    comparison = compare(read_results(a), read_results(b), names)
+    comparison = compare_folders(a, b)
     if page is not None:
         from moving_object_detector.evaluation.report import write_comparison
 
         write_comparison(page, comparison, (a, b))
-    sys.stdout.write(text_table(comparison))
+    sys.stdout.write(text_comparison(comparison))
 
 
-def _run(arguments: argparse.Namespace, argv: Sequence[str], lacking: str) -> None:
-    options = read_flags(arguments)
+def _score(options: EvaluateOptions, settings: Sequence[str], argv: Sequence[str], lacking: str) -> None:
     if lacking:
         sys.stderr.write(f'warning: there will be no report.html: {lacking}; "evaluate report" writes it later\n')
     from moving_object_detector.evaluation.run import evaluate
-    from moving_object_detector.evaluation.summary import last_line, table
+    from moving_object_detector.evaluation.summary import last_line, score_table
 
-    run = evaluate(options, arguments.config, arguments.set, argv)
-    sys.stdout.write(f'{table(run)}\n')
+    run = evaluate(options, settings, argv)
+    sys.stdout.write('\n'.join([*score_table(run).lines(), '']))
     if not lacking:
-        _write_report(Path(options.out).expanduser())
+        _report(Path(options.out).expanduser())
     problems = len(run.problems) + sum(len(sequence.problems) for sequence in run.sequences)
-    missing = sum(sequence.dropped for sequence in run.sequences)
     if problems:
-        said = f'; {missing} frames have no mask and count as empty' if missing else ''
+        dropped = sum(sequence.dropped for sequence in run.sequences)
+        said = f'; {dropped} frames have no mask and count as empty' if dropped else ''
         sys.stderr.write(f'warning: {problems} problems, listed in results.json{said}\n')
     sys.stdout.write(f'{last_line(run)}\n')
 
@@ -100,11 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         refuse_old(given, "the detector's", _RENAMED)
         arguments = _parser().parse_args(given)
-        lacking = _lacks_for_reports()
+        missing = ' and '.join(name for name in ('jinja2', 'matplotlib') if find_spec(name) is None)
+        lacking = f'{missing} not installed; python3 -m pip install jinja2 matplotlib' if missing else ''
         if arguments.command is None:
-            _run(arguments, given, lacking)
+            _score(read_flags(arguments), arguments.set, given, lacking)
             return 0
-        idle = given_options(arguments)
+        idle = list(map(flag_of, given_options(arguments)))
         if idle:
             raise UserError(f'{", ".join(idle)} before {arguments.command} has no effect; leave it out')
         if lacking and (arguments.command == 'report' or arguments.page is not None):
@@ -112,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == 'compare':
             _compare(arguments.a, arguments.b, arguments.page)
         else:
-            _write_report(arguments.folder)
+            _report(arguments.folder)
         return 0
 
     return run_program(body)

@@ -1,4 +1,4 @@
-"""What is scored: a method takes the frames of a clip one by one and gives masks."""
+"""What is scored: a method takes the frames of a clip one by one and gives masks. The detector, and masks of others."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.result import Estimate, Result
-from moving_object_detector.evaluation.clips import Clip, PackedMask, read_masks
+from moving_object_detector.evaluation.clips import Clip, read_masks
 from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, read_numbers
-from moving_object_detector.media.frames import Frame, FrameSource, ros_stamp_offset
+from moving_object_detector.media.frames import SECOND, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.media.sources import list_images
 
@@ -49,13 +49,13 @@ class Method(ABC):
     """The detector, masks that are there already, or a baseline.
 
     It gives several variants of masks in one pass, of which the last one counts. ``identity`` decides the masks,
-    ``details`` are what else is worth knowing, ``problems`` what was wrong with the clip so far.
+    ``details`` are what else is worth knowing, ``problems`` what was wrong with the clip so far; ``seconds`` are what
+    the masks of the clip took when they were made: 0 where that is not known, None where they are made now.
     """
 
-    def __init__(
-        self, name: str, variants: Iterable[str], identity: Mapping[str, Any], details: Mapping[str, Any]
-    ) -> None:
-        self.name = name
+    seconds: float | None = None
+
+    def __init__(self, variants: Iterable[str], identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
         self.variants = tuple(variants)
         self.identity = identity
         self.details = details
@@ -106,7 +106,7 @@ class DetectorMethod(Method):
         if config.flow.model:
             identity['flow_model'] = file_hash(Path(config.flow.model).expanduser())
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
-        super().__init__('detector', names, identity, details)
+        super().__init__(names, identity, details)
 
     def start(self, clip: Clip, source: FrameSource) -> None:
         """Begin a clip."""
@@ -159,43 +159,42 @@ class GivenMasks(Method):
         if topic and predictions is not None and not any(map(is_bag, (predictions, *predictions.glob('*')))):
             raise UserError(f'--predicted-topic has no effect: {predictions} holds no bag; leave it out')
         where = {} if predictions is None else {'predictions': str(predictions)}
-        super().__init__('masks', ('masks',), {**where, 'predicted_topic': topic}, {})
+        super().__init__(('masks',), {**where, 'predicted_topic': topic}, {})
         self._predictions = predictions
         self._topic = topic
 
-    def _bag(self, clip: Clip) -> Path | None:
-        """Return the bag with a clip's masks, None where they are files."""
-        chosen = clip.path if self._predictions is None else self._predictions
-        candidates = [chosen / clip.path.name, chosen] if self._predictions is not None else [chosen]
-        return next((path for path in candidates if is_bag(path)), None)
+    def _place(self, clip: Clip) -> Path:
+        """Return the bag with a clip's masks, or the folder of their files."""
+        chosen = self._predictions or clip.path
+        bags = (path for path in (chosen / clip.path.name, chosen) if path.exists() and is_bag(path))
+        return next(bags, chosen / clip.name)
 
     def files(self, clip: Clip) -> tuple[Path, ...]:
         """Return the files of a clip's masks."""
-        bag = self._bag(clip)
-        if bag is not None:
-            return tuple(bag_files(bag))
-        folder = (self._predictions or clip.path) / clip.name
-        return tuple(list_images(folder)) if folder.is_dir() else ()
+        place = self._place(clip)
+        return tuple(bag_files(place)) if is_bag(place) else tuple(list_images(place)) if place.is_dir() else ()
 
     def start(self, clip: Clip, source: FrameSource) -> None:
         """Find the masks of a clip; those of a bag are read."""
         super().start(clip, source)
-        self._files: dict[str, Path] = {}
-        self._masks: dict[int, PackedMask] = {}
+        place = self._place(clip)
+        self._masks: dict[Any, Any]
         self._latencies: list[float] = []
         self._offset: int | None = None
         self._last: int | None = None
         self._seen = self._found = 0
-        bag = self._bag(clip)
-        if bag is None:
-            self._files = {file.stem: file for file in self.files(clip)}
-            self._where = str((self._predictions or clip.path) / clip.name)
+        self._period = 0.0
+        if not is_bag(place):
+            self._masks = {file.stem: MaskFiles((file,)) for file in self.files(clip)}
+            self._where = str(place)
             return
-        topic = BagTopic(bag, topic=self._topic or None)
-        self._where = f'{topic.topic} of {bag}'
+        topic = BagTopic(place, topic=self._topic or None)
+        self._where = f'{topic.topic} of {place}'
         self._masks, self.problems = read_masks(topic)
-        node = topic.topic.rpartition('/')[0]
-        self._latencies = read_numbers(bag, f'{node}/debug/pipeline_latency_ms')
+        measured = read_numbers(place, f'{topic.topic.rpartition("/")[0]}/debug/pipeline_latency_ms')
+        self._latencies = [latency for latency, _ in measured]
+        if len(measured) > 1:
+            self._period = (measured[-1][1] - measured[0][1]) / SECOND / (len(measured) - 1)
 
     def step(self, frame: Frame, index: int) -> list[Prediction]:
         """Return the mask of a frame, if there is one."""
@@ -203,8 +202,8 @@ class GivenMasks(Method):
             self._offset = ros_stamp_offset(frame.stamp)
         repeats, self._last = frame.stamp == self._last, frame.stamp
         self._seen += not repeats
-        file = self._files.get(Path(frame.name).stem)
-        mask = MaskFiles((file,)) if file else None if repeats else self._masks.get(frame.stamp + self._offset)
+        by_name = self._masks.get(Path(frame.name).stem)
+        mask = by_name or (None if repeats else self._masks.get(frame.stamp + self._offset))
         if mask is None:
             return []
         try:
@@ -217,13 +216,13 @@ class GivenMasks(Method):
         return [Prediction(index, 'masks', frame.image, found.astype(np.uint8) * np.uint8(255), latency=latency)]
 
     def finish(self) -> tuple[()]:
-        """Tell which masks are missing and which fit no frame."""
-        there = len(self._masks) + len(self._files)
+        """Tell which masks are missing and which fit no frame, and what they took where a node has said so."""
+        self.seconds = self._found * self._period
+        there = len(self._masks)
         if self._seen > self._found:
             self.problems.append(
                 f'{self._seen - self._found} of {self._seen} frames have no mask in {self._where}: they count as missed'
             )
         if there > self._found:
-            by = 'stamp' if self._masks else 'name'
-            self.problems.append(f'{there - self._found} of {there} masks in {self._where} have the {by} of no frame')
+            self.problems.append(f'{there - self._found} of {there} masks in {self._where} belong to no frame')
         return ()

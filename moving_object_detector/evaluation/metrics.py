@@ -22,14 +22,10 @@ COVERED: Final = 0.5
 """Share of an object's pixels that the mask must have for the object to be found."""
 
 
-def _same_size(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
-    if prediction.shape != truth.shape:
-        raise ValueError(f'prediction is {prediction.shape}, truth is {truth.shape}')
-
-
 def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Return the Jaccard index J of two masks (H, W), intersection over union, 1 where both are empty."""
-    _same_size(prediction, truth)
+    if prediction.shape != truth.shape:
+        raise ValueError(f'prediction is {prediction.shape}, truth is {truth.shape}')
     union = int(np.count_nonzero(prediction | truth))
     return int(np.count_nonzero(prediction & truth)) / union if union else 1.0
 
@@ -37,8 +33,7 @@ def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the boundary of a mask (H, W), one pixel wide, as ``seg2bmap`` of the Berkeley benchmark has it.
 
-    A pixel is on the boundary where it differs from its neighbour to the right, below, or to the right and below; the
-    edge of the image is no boundary.
+    On it is what differs from the pixel to the right, below or both; the edge of the image is no boundary.
     """
     boundary = np.zeros(mask.shape, np.bool_)
     boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
@@ -65,10 +60,8 @@ class PreparedTruth:
         """Return the boundary measure F of DAVIS 2016 (Perazzi et al., CVPR 2016, after Martin et al., TPAMI 2004).
 
         Precision is the share of the prediction's boundary that lies within the tolerance of the annotation's, recall
-        the share of the annotation's that lies within the tolerance of the prediction's; F is their harmonic mean, 1
-        where neither has a boundary and 0 where one of them has none. Raises ValueError where the sizes differ.
+        the reverse; F is their harmonic mean, 1 where neither has a boundary and 0 where one of them has none.
         """
-        _same_size(prediction, self.truth)
         boundary = boundary_map(prediction)
         predicted, annotated = int(np.count_nonzero(boundary)), int(np.count_nonzero(self._boundary))
         if not predicted or not annotated:
@@ -84,14 +77,12 @@ class PreparedTruth:
 
 
 def count_objects(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """Count a frame's objects, those found, and false regions.
+    """Count a frame's objects, those found, and false regions, of masks (H, W) of one size.
 
     An object is a connected component of the annotation (8 neighbours) of at least :data:`LEAST_AREA` of the image. It
     is found where at least :data:`COVERED` of its pixels are in the mask. A false region is a connected component of
-    the mask, of any size, that has no pixel in common with the annotation, objects too small to count included. Raises
-    ValueError where the sizes of the masks (H, W) differ.
+    the mask, of any size, that has no pixel in common with the annotation, objects too small to count included.
     """
-    _same_size(prediction, truth)
     areas, covered = _areas(truth, prediction)
     objects = areas >= LEAST_AREA * truth.size
     found = objects & (covered >= COVERED * areas)

@@ -38,6 +38,8 @@ ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
     'inpainter': ('method', ('detector', 'homography')),
 }
 """Options that have an effect only with some values of another one; elsewhere they are refused."""
+_APART: Final = ('out', 'overwrite', 'save_masks', 'video', 'sequences', 'config', 'variants', 'inpainter')
+"""Options that decide no number of a sequence, or stand in the identity of a run in another form."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,27 @@ class EvaluateOptions:
     predictions: str = option('', 'Masks to score: a folder with SEQUENCE/FRAME.png, or a bag; empty: in --root.')
     predicted_topic: str = option('', 'Masks of a bag to score, matched by their stamps; a frame without one counts.')
     variants: str = option(
-        '',
-        'zero_lag or refined, each with +METHOD; the last one counts. Empty: zero_lag refined refined+grid_crf.',
+        '', 'zero_lag or refined, with +crf or +guided; the last one counts. Empty: zero_lag refined refined+crf.'
     )
     inpainter: str = option('default', "Inpainter for the signal 'information', .safetensors; none: without it.")
     out: str = option('evaluation_output', 'Folder of the run; an interrupted run is resumed.')
     overwrite: bool = option(False, 'Begin anew where --out holds a run.')
     save_masks: bool = option(False, 'Keep the masks that count, as PNG in DAVIS layout.')
     video: bool = option(False, 'Make an MP4 of each sequence.')
+    config: str = option('', "The detector's parameters, a file such as config/cpu.yaml.")
 
     def list_of(self, name: str) -> list[str]:
         """Return the words of one of :data:`LISTS`."""
         return getattr(self, name).split('\n') if getattr(self, name) else []
 
-    def changed(self) -> dict[str, Any]:
-        """Return the options that are not at their defaults, and what is scored on what."""
-        own = {declared.name: (getattr(self, declared.name), declared.default) for declared in options_of(type(self))}
-        kept = {'dataset', 'method'}
-        return {name: value for name, (value, default) in own.items() if value != default or name in kept}
+    def identity(self) -> dict[str, Any]:
+        """Return the options that decide numbers: what is scored on what, and all that are not at their defaults."""
+        values = {
+            declared.name: (getattr(self, declared.name), declared.default) for declared in options_of(type(self))
+        }
+        changed = {name: value for name, (value, default) in values.items() if value != default}
+        kept = {'dataset': self.dataset, 'method': self.method, **changed}
+        return {name: kept[name] for name in values if name in kept and name not in _APART}
 
 
 def flag_of(name: str) -> str:
@@ -89,7 +94,7 @@ def flag_of(name: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each option, and the detector's; those that are not given leave no trace in the namespace."""
+    """Add a flag for each option, and ``--set``; those that are not given leave no trace in the namespace."""
     for declared in options_of(EvaluateOptions):
         default = f' Default: {declared.default}.' if declared.kind is not bool and declared.default else ''
         details: dict[str, Any] = {'help': f'{declared.description}{default}'.replace('%', '%%')}
@@ -102,19 +107,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             if declared.name in LISTS:
                 details |= {'nargs': '+', 'metavar': 'NAME'}
         parser.add_argument(flag_of(declared.name), default=argparse.SUPPRESS, **details)
-    parser.add_argument('--config', metavar='FILE', help="The detector's parameters, such as config/cpu.yaml.")
-    add_settings(parser, 'Its options, such as window.past=3.')
+    add_settings(parser, "The detector's options, such as window.past=3.")
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    # An empty text is what a launch file passes for an argument that was left out.
-    names = (*EvaluateOptions.__dataclass_fields__, 'config', 'set')
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that a parsed command line has; an empty text is what a launch file passes for none."""
+    names = (*EvaluateOptions.__dataclass_fields__, 'set')
     return {name: value for name, value in vars(arguments).items() if name in names and value not in ('', [], None)}
-
-
-def given_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the flags that a parsed command line has."""
-    return list(map(flag_of, _given(arguments)))
 
 
 def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
@@ -122,11 +121,11 @@ def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
 
     Raises UserError where a value is out of range, an option has no effect beside the others, or one is missing.
     """
-    given = _given(arguments)
-    values = {name: '\n'.join(value) if name in LISTS else value for name, value in given.items()}
+    given = given_options(arguments)
+    values = {name: '\n'.join(value) if name in LISTS else value for name, value in given.items() if name != 'set'}
     if 'method' not in given and {'predictions', 'predicted_topic'} & set(given):
         values['method'] = 'masks'
-    options = with_values(EvaluateOptions(), {n: value for n, value in values.items() if n not in {'config', 'set'}})
+    options = with_values(EvaluateOptions(), values)
     for name in given:
         other, allowed = ONLY.get(name, ('', ()))
         if other and getattr(options, other) not in allowed:

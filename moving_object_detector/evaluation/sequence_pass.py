@@ -1,11 +1,10 @@
-"""Scoring what a method says of one clip, frame by frame, in flat memory."""
+"""Scoring what a method says of one clip, frame by frame, in flat memory; the frames that are worth showing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -17,16 +16,19 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import LONGEST_MESSAGE, ImageError, UserError, foreign
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.detection.config import ContinuityConfig
-from moving_object_detector.detection.continuity import Continuity
+from moving_object_detector.detection.continuity import Continuity, Step
+from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.evaluation.clips import Clip, fingerprint
 from moving_object_detector.evaluation.methods import Method, Prediction
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
-from moving_object_detector.evaluation.pictures import PicturePicker, draw_judged
-from moving_object_detector.evaluation.results import COLUMNS, SequenceResult, VariantColumns
+from moving_object_detector.evaluation.options import EvaluateOptions
+from moving_object_detector.evaluation.results import COLUMNS, KeptFrame, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.signals import Signals
-from moving_object_detector.evaluation.summary import Protocol
-from moving_object_detector.media.codecs import encode_png
+from moving_object_detector.evaluation.summary import ScoringRule
+from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.media.frames import SECOND, Frame
+from moving_object_detector.media.pictures import evenly_spaced
+from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.media.video import VideoWriter
 
 WAITING: Final = 64
@@ -37,19 +39,6 @@ _STRETCH: Final = 0.02
 """By how much the ratio of sides of an annotation may differ from its image's: sides are rounded when resized."""
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """What is kept in the run's folder: ``masks/SEQUENCE/FRAME.png`` of every mask that counts, an MP4."""
-
-    folder: Path
-    masks: bool = False
-    video: bool = False
-
-    def lacks(self, result: SequenceResult) -> bool:
-        """Tell whether a result was made without something that is wanted now."""
-        return (self.video and not result.video) or (self.masks and not result.masks)
-
-
 class SequencePass:
     """One pass of a method over one clip; what it is given is started anew, ``seen`` is called after each frame."""
 
@@ -57,13 +46,13 @@ class SequencePass:
         self,
         clip: Clip,
         method: Method,
-        protocol: Protocol,
+        rule: ScoringRule,
         signals: Signals,
-        output: OutputOptions,
+        options: EvaluateOptions,
         seen: Callable[[], object],
     ) -> None:
-        self._clip, self._method, self._protocol, self._signals = clip, method, protocol, signals
-        self._output, self._seen = output, seen
+        self._clip, self._method, self._rule, self._signals, self._seen = clip, method, rule, signals, seen
+        self._options, self._folder = options, Path(options.out).expanduser()
         self._problems = list(clip.problems)
         # The numbers of each variant, by column and frame.
         self._cells: dict[str, dict[str, dict[int, float]]] = {
@@ -72,7 +61,8 @@ class SequencePass:
         self._latency: dict[int, float] = {}
         self._names: list[str] = []
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
-        self._picker = PicturePicker()
+        self._steps: list[Step] = []
+        self._picker = FramePicker()
         self._truth = lru_cache(WAITING)(self._read_truth)
         self._size = (0, 0)
         self._stretched = ''
@@ -91,8 +81,8 @@ class SequencePass:
         counting = self._method.variants[-1]
         video, taken = f'videos/{self._clip.name}.mp4', 0
         with ExitStack() as files:
-            if self._output.video:
-                self._video = files.enter_context(VideoWriter(self._output.folder / video, source.fps))
+            if self._options.video:
+                self._video = files.enter_context(VideoWriter(self._folder / video, source.fps))
             for frame, index in self._frames(source):
                 try:
                     self._take(self._method.step(frame, index), counting)
@@ -101,6 +91,9 @@ class SequencePass:
                     self._problem(f'frame {index} is left out: {error}')
                 self._seen()
             self._take(self._method.finish(), counting)
+        for step, then in ((Step.GOES_BACK, 'the detector starts anew there'), (Step.REPEATS, 'it is not scored')):
+            if self._steps.count(step):
+                self._problem(f'{self._steps.count(step)} of {len(self._steps)} frames {step.value}; {then}')
         for problem in (*self._method.problems, self._continuity.trouble):
             self._problem(problem)
         if not taken:
@@ -111,27 +104,27 @@ class SequencePass:
         self._truth.cache_clear()
         if self._stretched and not self._cells[counting]['j']:
             raise UserError(f'{self._clip.name}: {self._stretched}')
+        seconds = self._method.seconds
         return SequenceResult(
             name=self._clip.name,
             frame_count=count,
             size=self._size,
             fps=source.fps,
-            seconds=time.monotonic() - begin,
-            variants={variant: self._columns(variant, count) for variant in self._cells},
+            seconds=time.monotonic() - begin if seconds is None else seconds,
+            variants={
+                variant: VariantColumns(**{name: tuple(map(cells[name].get, range(count))) for name in COLUMNS})
+                for variant, cells in self._cells.items()
+            },
             signals=self._signals.columns(count),
             dropped=count - len(self._cells[counting]['area']),
             latency=tuple(value for _, value in sorted(self._latency.items())),
             problems=tuple(self._problems),
-            pictures=self._picker.write(self._output.folder, self._clip.name),
+            pictures=self._picker.write(self._folder, self._clip.name),
             video=video if self._video and self._video.frame_count else '',
-            masks=self._output.masks,
+            masks=self._options.save_masks,
             footage=fingerprint((*self._clip.files, *self._method.files(self._clip))),
             groups=self._clip.groups,
         )
-
-    def _columns(self, variant: str, count: int) -> VariantColumns:
-        cells = self._cells[variant]
-        return VariantColumns(**{name: tuple(map(cells[name].get, range(count))) for name in COLUMNS})
 
     def _problem(self, text: str) -> None:
         text = foreign(text, LONGEST_MESSAGE)
@@ -157,14 +150,14 @@ class SequencePass:
                 return
             if not any(self._size):
                 self._size = (frame.image.shape[0], frame.image.shape[1])
-            self._continuity.follow(frame.stamp, frame.image.shape)
+            self._steps.append(self._continuity.follow(frame.stamp, frame.image.shape))
             self._names.append(frame.name)
             yield frame, index
 
     def _read_truth(self, index: int) -> PreparedTruth | None:
         if self._clip.still:
             return PreparedTruth(np.zeros(self._size, np.bool_))
-        annotation = self._clip.truth(index)
+        annotation = self._clip.annotations[index] if index < len(self._clip.annotations) else None
         if annotation is None:
             return None
         try:
@@ -188,8 +181,7 @@ class SequencePass:
     def _take(self, predictions: Iterable[Prediction], counting: str) -> None:
         for prediction in predictions:
             truth = self._truth(prediction.index)
-            shape = (prediction.mask.shape[0], prediction.mask.shape[1])
-            if truth is not None and not self._fits(truth, shape):
+            if truth is not None and not self._fits(truth, (prediction.mask.shape[0], prediction.mask.shape[1])):
                 truth = None
             cells = self._cells[prediction.variant]
             cells['area'][prediction.index] = float(np.count_nonzero(prediction.mask)) / prediction.mask.size
@@ -206,8 +198,7 @@ class SequencePass:
             self._problem(
                 f'annotations are {width}x{height}, masks {mask.shape[1]}x{mask.shape[0]}: masks are resized to score'
             )
-            mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
-        prediction = mask > 0
+        prediction = _fitted(mask, (height, width)) > 0
         j, f = truth.scores(prediction)
         cells = self._cells[variant]
         for name, value in zip(COLUMNS, (j, f, *count_objects(prediction, truth.truth)), strict=False):
@@ -223,12 +214,99 @@ class SequencePass:
                     self._score(variant, index, np.zeros(truth.truth.shape, np.uint8), truth)
 
     def _keep(self, prediction: Prediction, truth: PreparedTruth | None, j: float | None) -> None:
-        index, shown = prediction.index, None if truth is None else truth.truth
-        if self._output.masks:
-            name = Path(self._names[index]).stem
-            path = self._output.folder / 'masks' / self._clip.name / f'{name}.png'
+        index = prediction.index
+        if self._options.save_masks:
+            path = self._folder / 'masks' / self._clip.name / f'{Path(self._names[index]).stem}.png'
             write_atomically(path, encode_png(prediction.mask).tobytes())
+
+        def draw() -> NDArray[np.uint8]:
+            return draw_judged(prediction.image, prediction.mask, None if truth is None else truth.truth)
+
         if self._video is not None:
-            self._video.write(draw_judged(prediction.image, prediction.mask, shown))
-        scored = self._protocol.scored(index, self._clip.frame_count, truth is not None)
-        self._picker.take(index, j if scored else None, lambda: draw_judged(prediction.image, prediction.mask, shown))
+            self._video.write(draw())
+        scored = self._rule.scored(index, self._clip.frame_count, truth is not None)
+        self._picker.take(index, j if scored else None, draw)
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+TRUTH: Final = (64, 196, 255)
+"""Outline of the truth: a blue that the colour-blind, too, tell from the mask's red and white."""
+_CASING: Final = (0, 24, 48)
+"""Dark on both sides of the truth's outline, so that it is seen on a bright sky."""
+WIDTH: Final = 640
+"""Of the best and the worst frame, at most; pixels."""
+SMALL: Final = 320
+"""Of those spread over the sequence."""
+SPREAD: Final = 8
+"""Frames spread over a sequence that are shown."""
+_CANDIDATES: Final = 4 * SPREAD
+"""For these; the more, the more evenly they are spread."""
+_QUALITY: Final = 82
+"""Of their JPEG, per cent."""
+
+
+def _fitted(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def draw_judged(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Draw a mask on an image (H, W, 3) as the overlay has it, and the truth's outline; both are fitted to it."""
+    size = (image.shape[0], image.shape[1])
+    picture = draw_overlay(image, _fitted(mask, size))
+    if truth is None:
+        return picture
+    contours, _ = cv2.findContours(_fitted(truth.astype(np.uint8), size), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(image.shape[1] / 400))
+    cv2.drawContours(picture, contours, -1, _CASING, 2 * thickness, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, TRUTH, thickness, cv2.LINE_AA)
+    return picture
+
+
+def _jpeg(picture: NDArray[np.uint8], width: int) -> bytes:
+    height, full = picture.shape[:2]
+    if full > width:
+        picture = resize_image(picture, (max(1, round(height * width / full)), width))
+    return encode_jpeg(picture, _QUALITY).tobytes()
+
+
+class FramePicker:
+    """Picks the frames of one sequence that are worth showing, while they pass; memory does not grow with their number.
+
+    Frames that are not scored are given without J, and are then neither the best nor the worst.
+    """
+
+    def __init__(self) -> None:
+        self._extremes: dict[str, tuple[float, int, bytes]] = {}
+        self._spread: list[tuple[int, bytes]] = []
+        self._stride = 1
+        self._count = 0
+
+    def take(self, index: int, j: float | None, draw: Callable[[], NDArray[np.uint8]]) -> None:
+        """Look at the next frame: its number, its J (None: not scored), and what draws it if it is kept."""
+        for kind, sign in (('best', 1), ('worst', -1)):
+            if j is not None and (kind not in self._extremes or sign * j > sign * self._extremes[kind][0]):
+                self._extremes[kind] = j, index, _jpeg(draw(), WIDTH)
+        if self._count % self._stride == 0:
+            self._spread.append((index, _jpeg(draw(), SMALL)))
+        if len(self._spread) > _CANDIDATES:
+            # Every second one is given up, so that those left are as evenly spread over twice the time.
+            self._spread = self._spread[::2]
+            self._stride *= 2
+        self._count += 1
+
+    def write(self, folder: Path, sequence: str) -> tuple[KeptFrame, ...]:
+        """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder."""
+        chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
+        if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
+            chosen.pop()
+        for number, place in enumerate(evenly_spaced(len(self._spread), SPREAD)):
+            chosen.append(('spread', f'spread_{number:02d}', *self._spread[place]))
+        pictures = []
+        for kind, name, index, data in chosen:
+            file = Path('pictures', sequence, f'{name}.jpg')
+            write_atomically(folder / file, data)
+            pictures.append(KeptFrame(file.as_posix(), index, kind))
+        return tuple(pictures)

@@ -35,11 +35,10 @@ def at_size(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]
 
 
 def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Push a mask along the flow; each pixel spreads over the four places that it comes to lie between.
+    """Push a mask (H, W) along flow (H, W, 2), pixels; each pixel spreads over the four places it comes to lie between.
 
-    Where parts of the image meet, the mask is taken to be in front, as what moves mostly is. Of a mask (H, W) and flow
-    (H, W, 2), pixels, returns (H, W), where the mask comes to lie, and (H, W), where anything does: elsewhere new
-    things come into view.
+    Returns (H, W), where the mask comes to lie, and (H, W), where anything does: elsewhere new things come into view.
+    Where parts of the image meet, the mask is taken to be in front, as what moves mostly is.
     """
     height, width = mask.shape
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -66,9 +65,9 @@ def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[n
 def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
     """Return gamma, the share of a region's flow that is told from outside of it: a term of equation 7 of the paper.
 
-    1 - sum |chi (u - phi)|^2 / sum |chi u|^2, with the square of LEAST_MOTION added to |u|^2: where nothing
-    moves there is nothing to tell. Not below 0, as information is not: near 0 for a region that moves on its own, near
-    1 for a part of what surrounds it. Takes u and phi (1, 2, H, W), motion units, and chi (1, 1, H, W), not all 0.
+    1 - sum |chi (u - phi)|^2 / sum |chi u|^2, not below 0, with the square of LEAST_MOTION added to |u|^2: near 0 for a
+    region that moves on its own, near 1 for a part of what surrounds it. Takes u and phi (1, 2, H, W), motion units,
+    and chi (1, 1, H, W), not all 0.
     """
     side = mask.square()
     error = side * (flow - guess).square().sum(1, keepdim=True)
@@ -85,8 +84,6 @@ class InpaintingScore:
     """
 
     def __init__(self, path: Path, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f'every is {every}; it takes 1 or more')
         self._network, metadata = load_network(path, 'inpainter')
         self._size = int(metadata['height']), int(metadata['width'])
         self._residual = metadata.get('game.target') == 'residual'
@@ -113,13 +110,11 @@ class InpaintingScore:
 class Signals:
     """Columns of signals for a clip, from the predictions of one variant, of which only the last is kept.
 
-    - ``consistency``: Jaccard index of the mask carried along the flow to the next frame and the mask there, over what
-      both frames show. None where a frame has no mask, the flow is not known or both masks are empty.
-    - ``flip``: 1 where the complement of the carried mask agrees with the next mask on more pixels than the carried
-      mask, so that inside and outside have changed places; 0 elsewhere. None as above, and where one mask is empty.
-    - ``information``: see :class:`InpaintingScore`; only with one.
-
-    Each value stands at the earlier of the two frames.
+    ``consistency`` is the Jaccard index of the mask carried along the flow to the next frame and the mask there, over
+    what both show; ``flip`` is 1 where the complement of the carried mask agrees with the next mask on more pixels, so
+    that inside and outside have changed places, else 0. Both stand at the earlier frame, and are None where a frame has
+    no mask, the flow is not known or both masks are empty; ``flip`` also where one is. ``information``: see
+    :class:`InpaintingScore`.
     """
 
     def __init__(self, inpainting: InpaintingScore | None = None) -> None:

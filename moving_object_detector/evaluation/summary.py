@@ -12,54 +12,53 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.evaluation.metrics import decay, mean, recall
-from moving_object_detector.evaluation.results import Column, RunResult, SequenceResult, VariantColumns
+from moving_object_detector.evaluation.results import (
+    COLUMNS,
+    Column,
+    RunResult,
+    SequenceResult,
+    VariantColumns,
+    masks_per_second,
+)
 
-_SUMS: Final = ('frames', 'objects', 'found', 'false_regions', 'still_seconds', 'false_alarms')
-_MEANS: Final = ('j_mean', 'j_recall', 'j_decay', 'f_mean', 'f_recall', 'f_decay')
 FEWEST_RANKS: Final = 3
 """Sequences of which a rank correlation says anything."""
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """The rule by which a data set is scored.
-
-    ``average`` is over the sequences' means, each counting the same, or over all frames scored, of whatever sequence;
-    ``ends`` tells whether the first and the last frame of a sequence are scored; ``rule`` says it in words.
-    """
+class ScoringRule:
+    """How a data set is scored: a mean of the sequences' means, or of all frames; with or without a sequence's ends."""
 
     name: str
     average: Literal['sequences', 'frames']
     ends: bool
-    rule: str
+    words: str
 
     def scored(self, index: int, frame_count: int, annotated: bool) -> bool:
         """Tell whether a frame is scored: its number in the sequence from 0, the sequence's length, and its truth."""
         return annotated and (self.ends or 0 < index < frame_count - 1)
 
 
-PROTOCOLS: Final = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            'davis2016',
-            'sequences',
-            ends=False,
-            rule='all frames but the first and the last of each sequence; mean of the means of the sequences',
+_SEQUENCES: Final = 'mean of the means of the sequences'
+RULES: Final = {
+    rule.name: rule
+    for rule in (
+        ScoringRule(
+            'davis2016', 'sequences', False, f'all frames but the first and last of each sequence; {_SEQUENCES}'
         ),
-        Protocol('segtrackv2', 'frames', ends=True, rule='mean over all annotated frames of all sequences'),
-        Protocol('fbms59', 'frames', ends=True, rule='mean over the annotated frames of all sequences'),
-        Protocol('annotated', 'sequences', ends=True, rule='all annotated frames; mean of the means of the sequences'),
+        ScoringRule('segtrackv2', 'frames', True, 'mean over all annotated frames of all sequences'),
+        ScoringRule('fbms59', 'frames', True, 'mean over the annotated frames of all sequences'),
+        ScoringRule('annotated', 'sequences', True, f'all annotated frames; {_SEQUENCES}'),
     )
 }
 """By the name of the data set; ``annotated`` is for all others."""
 
 
-def find_protocol(name: str) -> Protocol:
+def find_rule(name: str) -> ScoringRule:
     """Return the rule of this name; raises UserError where there is none."""
-    if name not in PROTOCOLS:
-        raise UserError(f'there is no protocol {foreign(name)}; there are {", ".join(PROTOCOLS)}')
-    return PROTOCOLS[name]
+    if name not in RULES:
+        raise UserError(f'there is no protocol {foreign(name)}; there are {", ".join(RULES)}')
+    return RULES[name]
 
 
 @dataclass(frozen=True)
@@ -93,64 +92,63 @@ class Scores:
         return 60 * self.false_alarms / self.still_seconds if self.still_seconds else None
 
 
+_SUMS: Final = ('frames', 'objects', 'found', 'false_regions', 'still_seconds', 'false_alarms')
+_OVER_FRAMES: Final = {'mean': mean, 'recall': recall, 'decay': decay}
+
+
 def known(values: Iterable[float | None]) -> list[float]:
     """Return the values that there are."""
     return [value for value in values if value is not None]
 
 
-def _scored(sequence: SequenceResult, columns: VariantColumns, protocol: Protocol, name: str) -> list[float]:
-    """Return what a column holds of the frames that the protocol scores."""
-    cells = zip(columns.j, getattr(columns, name), strict=True)
-    return known(
-        cell for index, (j, cell) in enumerate(cells) if protocol.scored(index, sequence.frame_count, j is not None)
-    )
+def _scored(sequence: SequenceResult, columns: VariantColumns, rule: ScoringRule, name: str) -> list[float]:
+    """Return what a column holds of the frames that are scored."""
+    cells = enumerate(zip(columns.j, getattr(columns, name), strict=True))
+    return known(cell for index, (j, cell) in cells if rule.scored(index, sequence.frame_count, j is not None))
 
 
-def sequence_scores(sequence: SequenceResult, variant: str, protocol_name: str) -> Scores:
-    """Return the scores of one sequence by a rule of :data:`PROTOCOLS`; raises UserError where there is no such."""
-    columns, protocol = sequence.variants[variant], find_protocol(protocol_name)
-    j, f, objects, found, false = (
-        _scored(sequence, columns, protocol, name) for name in ('j', 'f', 'objects', 'found', 'false')
-    )
-    masks = [area > 0 for area in known(columns.area)]
-    counts = known(columns.objects)
+def _empty(area: Sequence[float]) -> float | None:
+    """Return the share of empty masks."""
+    return mean([float(not share) for share in area])
+
+
+def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Scores:
+    """Return the scores of one sequence by a rule of :data:`RULES`; raises UserError where there is no such."""
+    columns, rule = sequence.variants[variant], find_rule(protocol)
+    scored = {name: _scored(sequence, columns, rule, name) for name in COLUMNS}
+    area, counts = known(columns.area), known(columns.objects)
     still = bool(counts) and not any(counts)
     return Scores(
-        frames=len(j),
-        j_mean=mean(j),
-        j_recall=recall(j),
-        j_decay=decay(j),
-        f_mean=mean(f),
-        f_recall=recall(f),
-        f_decay=decay(f),
-        objects=round(sum(objects)),
-        found=round(sum(found)),
-        false_regions=round(sum(false)),
-        empty=mean([float(not something) for something in masks]),
-        area=mean(known(columns.area)),
+        frames=len(scored['j']),
+        **{f'{name}_{what}': of(scored[name]) for name in 'jf' for what, of in _OVER_FRAMES.items()},
+        objects=round(sum(scored['objects'])),
+        found=round(sum(scored['found'])),
+        false_regions=round(sum(scored['false'])),
+        empty=_empty(area),
+        area=mean(area),
         still_seconds=sequence.frame_count / sequence.fps if still else 0.0,
-        false_alarms=sum(something for something, _ in groupby(masks)) if still else 0,
+        false_alarms=sum(something for something, _ in groupby(share > 0 for share in area)) if still else 0,
     )
 
 
 def run_scores(run: RunResult, variant: str) -> Scores:
     """Return the scores of a run by its protocol; sequences of which no frame is scored are left out.
 
-    Means and recalls of J and F are taken over sequences or over frames, as the protocol has it: the mean of the
-    sequences' means and recalls, or mean and recall of all frames scored, put together. Decay only has a meaning within
-    a sequence and is the mean of the sequences' decays under every protocol. Objects, regions, alarms and
-    seconds are summed; ``empty`` and ``area`` are of all masks of the run.
+    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it. Decay only
+    has a meaning within a sequence and is the mean of the sequences' decays under every protocol. Objects, regions,
+    alarms and seconds are summed; ``empty`` and ``area`` are of all masks of the run.
     """
-    protocol = find_protocol(run.protocol)
+    rule = find_rule(run.protocol)
     scores = [sequence_scores(sequence, variant, run.protocol) for sequence in run.sequences]
-    taken: dict[str, Any] = {name: mean(known(getattr(score, name) for score in scores)) for name in _MEANS}
+    names = [f'{name}_{what}' for name in 'jf' for what in _OVER_FRAMES]
+    taken: dict[str, Any] = {name: mean(known(getattr(score, name) for score in scores)) for name in names}
     taken |= {name: sum(getattr(score, name) for score in scores) for name in _SUMS}
-    if protocol.average == 'frames':
+    if rule.average == 'frames':
         for name in ('j', 'f'):
-            values = [v for item in run.sequences for v in _scored(item, item.variants[variant], protocol, name)]
+            values = [cell for item in run.sequences for cell in _scored(item, item.variants[variant], rule, name)]
             taken |= {f'{name}_mean': mean(values), f'{name}_recall': recall(values)}
-    areas = [area for item in run.sequences for area in known(item.variants[variant].area)]
-    return Scores(**taken, empty=mean([float(not area) for area in areas]), area=mean(areas))
+    area = [share for item in run.sequences for share in known(item.variants[variant].area)]
+    return Scores(**taken, empty=_empty(area), area=mean(area))
 
 
 def grouped(run: RunResult) -> dict[str, RunResult]:
@@ -176,43 +174,70 @@ def summarise(run: RunResult) -> dict[str, Any]:
     return {'protocol': run.protocol, 'variants': variants}
 
 
-# Tables for the terminal ---------------------------------------------------------------------------------------------
+# Tables, for the terminal and the report -----------------------------------------------------------------------------
+
+SHOWN: Final = (
+    ('J', '.3f', 'j_mean'),
+    ('recall', '.3f', 'j_recall'),
+    ('decay', '.3f', 'j_decay'),
+    ('F', '.3f', 'f_mean'),
+    ('recall', '.3f', 'f_recall'),
+    ('decay', '.3f', 'f_decay'),
+    ('objects', ',', 'objects'),
+    ('found', ',', 'found'),
+    ('false', ',', 'false_regions'),
+    ('alarms/min', '.1f', 'false_alarms_per_minute'),
+    ('empty', '.3f', 'empty'),
+    ('area', '.4f', 'area'),
+)
+"""What is shown of :class:`Scores`: heading, format, name."""
 
 
-def text_rows(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first = widths[0]
-    return ['  '.join([row[0].ljust(first), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+def written(value: float | str | None, form: str = '.3f') -> str:
+    """Write a cell by its column's format; None is a dash."""
+    if value is None:
+        return '-'
+    return foreign(value) if isinstance(value, str) else format(value, form)
 
 
-def text_number(value: float | None, digits: int = 3, sign: str = '') -> str:
-    """Write a number for the terminal; None is a dash."""
-    return '-' if value is None else f'{value:{sign}.{digits}f}'
+class Table(NamedTuple):
+    """Headings with the format of what is below, and rows of as many values; the first column is names."""
+
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[float | str | None]]
+
+    def filled(self) -> Table:
+        """Leave out columns in which there is no value."""
+        kept = [place for place in range(len(self.heads)) if any(row[place] is not None for row in self.rows)]
+        return Table([self.heads[place] for place in kept], [[row[place] for place in kept] for row in self.rows])
+
+    def lines(self) -> list[str]:
+        """Return the table as text: the first column to the left, the others to the right."""
+        texts = [[written(value, form) for value, (_, form) in zip(row, self.heads, strict=True)] for row in self.rows]
+        texts.insert(0, [head for head, _ in self.heads])
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        return ['  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in texts]
 
 
-def table(run: RunResult) -> str:
-    """Return the scores of every variant of a run, a line each, the one that counts last; then those of its groups."""
-    rows: list[tuple[str, ...]] = [
-        ('', 'J', 'recall', 'decay', 'F', 'recall', 'decay', 'objects found', 'false', 'alarms/min', 'empty', 'area')
-    ]
-    counting = run.variants[-1]
-    named = [(variant, run_scores(run, variant)) for variant in run.variants]
-    named += [(f'  {foreign(name)}', run_scores(part, counting)) for name, part in grouped(run).items()]
-    for name, s in named:
-        means = map(text_number, (s.j_mean, s.j_recall, s.j_decay, s.f_mean, s.f_recall, s.f_decay))
-        counts = f'{s.found} of {s.objects}' if s.objects else '-', str(s.false_regions) if s.frames else '-'
-        still = text_number(s.false_alarms_per_minute, 1), text_number(s.empty), text_number(s.area, 4)
-        rows.append((name, *means, *counts, *still))
-    return '\n'.join(text_rows(rows))
+def score_cells(scores: Scores) -> list[float | None]:
+    """Return what :data:`SHOWN` names; of footage without truth, only what the masks tell."""
+    return [getattr(scores, name) if scores.frames or name in {'empty', 'area'} else None for *_, name in SHOWN]
+
+
+def score_table(run: RunResult) -> Table:
+    """Return the scores of every variant of a run, the one that counts last; then those of its kinds of footage."""
+    named = [(name, run_scores(run, name)) for name in run.variants]
+    named += [(name, run_scores(part, run.counting)) for name, part in grouped(run).items()]
+    heads = [('variant', ''), *((head, form) for head, form, _ in SHOWN)]
+    return Table(heads, [[name, *score_cells(scores)] for name, scores in named]).filled()
 
 
 def last_line(run: RunResult) -> str:
-    """Return the run in one line: J, F, frames, frames per second."""
-    scores = run_scores(run, run.variants[-1])
-    frames, seconds = (sum(getattr(item, name) for item in run.sequences) for name in ('frame_count', 'seconds'))
-    j, f = text_number(scores.j_mean), text_number(scores.f_mean)
-    return f'J {j} F {f} frames {frames} fps {frames / max(seconds, 1e-9):.2f}'
+    """Return the run in one line: J, F, frames, masks per second."""
+    scores = run_scores(run, run.counting)
+    frames = sum(item.frame_count for item in run.sequences)
+    j, f, fps = written(scores.j_mean), written(scores.f_mean), written(masks_per_second(run.sequences), '.2f')
+    return f'J {j} F {f} frames {frames} fps {fps}'
 
 
 # Signals without annotation, and how well they foretell J ------------------------------------------------------------
@@ -248,13 +273,11 @@ def area_change(area: Column) -> float | None:
     return mean([abs(a - b) / max(a, b) for a, b in pairs])
 
 
-def sequence_signals(sequence: SequenceResult, variant: str, protocol: str) -> Mapping[str, float | None]:
+def sequence_signals(sequence: SequenceResult, variant: str) -> Mapping[str, float | None]:
     """Return the mean of each signal of a sequence, ``empty`` (share of empty masks) and ``area_change``."""
-    return {
-        **{name: mean(known(column)) for name, column in sequence.signals.items()},
-        'empty': sequence_scores(sequence, variant, protocol).empty,
-        'area_change': area_change(sequence.variants[variant].area),
-    }
+    area = sequence.variants[variant].area
+    means = {name: mean(known(column)) for name, column in sequence.signals.items()}
+    return {**means, 'empty': _empty(known(area)), 'area_change': area_change(area)}
 
 
 def correlations(run: RunResult) -> dict[str, Correlation]:
@@ -263,17 +286,12 @@ def correlations(run: RunResult) -> dict[str, Correlation]:
     Signals that fewer than :data:`FEWEST_RANKS` sequences with annotations have, or that are the same in all, are left
     out.
     """
-    variant = run.variants[-1]
     found: dict[str, list[tuple[float, float]]] = {}
     for sequence in run.sequences:
-        score = sequence_scores(sequence, variant, run.protocol).j_mean
-        for name, value in sequence_signals(sequence, variant, run.protocol).items():
-            pairs = found.setdefault(name, [])
+        score = sequence_scores(sequence, run.counting, run.protocol).j_mean
+        for name, value in sequence_signals(sequence, run.counting).items():
             if value is not None and score is not None:
-                pairs.append((value, score))
-    result = {}
-    for name, pairs in found.items():
-        rho = spearman(*zip(*pairs, strict=True)) if len(pairs) >= FEWEST_RANKS else None
-        if rho is not None:
-            result[name] = Correlation(rho, len(pairs))
-    return result
+                found.setdefault(name, []).append((value, score))
+    enough = {name: list(zip(*pairs, strict=True)) for name, pairs in found.items() if len(pairs) >= FEWEST_RANKS}
+    rhos = {name: (spearman(*columns), len(columns[0])) for name, columns in enough.items()}
+    return {name: Correlation(rho, count) for name, (rho, count) in rhos.items() if rho is not None}

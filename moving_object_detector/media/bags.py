@@ -137,10 +137,14 @@ def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tup
             yield message, received
 
 
-def read_numbers(path: Path, topic: str) -> list[float]:
-    """Return all that was said on a topic of std_msgs/Float64, if anything; UserError where the bag is not readable."""
+def read_numbers(path: Path, topic: str) -> list[tuple[float, int]]:
+    """Return what was said on a topic of std_msgs/Float64, if anything, and when it was received, nanoseconds.
+
+    Raises UserError where the bag is not readable.
+    """
     kind = 'std_msgs/msg/Float64'
-    return [float(message.data) for message, _ in _messages(path, lambda c: c.topic == topic and c.msgtype == kind)]
+    found = _messages(path, lambda c: c.topic == topic and c.msgtype == kind)
+    return [(float(message.data), received) for message, received in found]
 
 
 class BagTopic:

@@ -26,9 +26,9 @@ from moving_object_detector.common.files import lock
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import grid_crf
 from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.upload import network_image
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.weights import FlowInput, weights_hash
 from moving_object_detector.training.augment import Crop, crop_resize_flow

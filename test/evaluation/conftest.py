@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.evaluation.results import Picture, RunResult, SequenceResult, VariantColumns
+from moving_object_detector.evaluation.results import KeptFrame, RunResult, SequenceResult, VariantColumns
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import save_network
 
@@ -156,7 +156,7 @@ def run_pictures(tmp_path):
             path = tmp_path / 'pictures' / name / f'{kind}_{number}.jpg'
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), np.full((36, 64, 3), 40 * number, np.uint8))
-            found.append(Picture(path.relative_to(tmp_path).as_posix(), number + 1, kind))
+            found.append(KeptFrame(path.relative_to(tmp_path).as_posix(), number + 1, kind))
         return tuple(found)
 
     return write

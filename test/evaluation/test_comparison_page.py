@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from moving_object_detector.evaluation.compare import compare
+from moving_object_detector.evaluation.compare import compare_runs
 from moving_object_detector.evaluation.evaluate import main
 from moving_object_detector.evaluation.report import write_comparison
 from moving_object_detector.evaluation.results import write_results
@@ -25,12 +25,12 @@ def worse(run):
 
 
 def test_two_runs_side_by_side(run, worse, tmp_path, parse):
-    path = write_comparison(tmp_path / 'page.html', compare(run, worse, ('old', 'new')), (tmp_path, tmp_path))
+    path = write_comparison(tmp_path / 'page.html', compare_runs(run, worse, ('old', 'new')), (tmp_path, tmp_path))
     page = parse(path)
-    assert page.row('car')[:5] == ['car', '3', '0.600', '0.500', '−0.100']  # noqa: RUF001 - the minus sign
+    assert page.row('car')[:5] == ['car', '3', '0.600', '0.500', '-0.100']
     assert 'new is worse than old: J -0.100' in page.text
-    assert 'J of new minus J of old −0.100' in page.text  # noqa: RUF001 - the minus sign
-    assert 'only in old odd <b>&"name" $x$' in page.text
+    assert 'J of new minus J of old -0.100' in page.text
+    assert 'only in old: odd <b>&"name" $x$' in page.text
     assert page.row('threshold') == ['threshold', '0.45', '0.6']
     assert 'old · worst frame 2 · J 0.200' in page.text
     assert 'new · worst frame 2 · J 0.100' in page.text
@@ -39,11 +39,11 @@ def test_two_runs_side_by_side(run, worse, tmp_path, parse):
 
 
 def test_equal_runs(run, tmp_path, parse):
-    first = write_comparison(tmp_path / 'page.html', compare(run, run), (tmp_path, tmp_path)).read_bytes()
+    first = write_comparison(tmp_path / 'page.html', compare_runs(run, run), (tmp_path, tmp_path)).read_bytes()
     page = parse(tmp_path / 'page.html')
     assert 'A and B score the same on all 2 sequences.' in page.text
     assert 'same options, weights and versions' in page.text
-    assert write_comparison(tmp_path / 'page.html', compare(run, run), (tmp_path, tmp_path)).read_bytes() == first
+    assert write_comparison(tmp_path / 'page.html', compare_runs(run, run), (tmp_path, tmp_path)).read_bytes() == first
 
 
 def test_of_folders(run, worse, tmp_path, parse, capsys):

@@ -77,7 +77,6 @@ def test_signals_of_a_sequence():
             'a', [None, 0.5, 0.7, None], [0.1, 0.2, 0.0, 0.0], consistency=[0.4, None, 0.8, None], flip=[None] * 4
         ),
         'refined',
-        'davis2016',
     )
     assert found == {
         'consistency': pytest.approx(0.6),

@@ -161,8 +161,6 @@ def test_a_column_of_every_third_frame(constant):
         signals.add(predicted(flow, mask, index))
     column = signals.columns(8)['information']
     assert [value is not None for value in column] == [True, False, False, True, False, False, True, False]
-    with pytest.raises(ValueError, match='every is 0'):
-        InpaintingScore(constant(0.0, 0.0), every=0)
 
 
 def test_its_identity_is_the_files_content(constant):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.evaluation.pictures import TRUTH, PicturePicker, draw_judged
+from moving_object_detector.evaluation.sequence_pass import TRUTH, FramePicker, draw_judged
 
 GREY = np.full((60, 100, 3), 128, np.uint8)
 
@@ -66,7 +66,7 @@ def shade(index):
 
 
 def pick(scores):
-    picker, drawn = PicturePicker(), []
+    picker, drawn = FramePicker(), []
 
     def draw(index):
         drawn.append(index)
@@ -93,7 +93,7 @@ def test_best_and_worst_of_the_scored_frames(tmp_path):
 def test_no_score_no_best(tmp_path):
     picker, _ = pick([None] * 5)
     assert {picture.kind for picture in picker.write(tmp_path, 'a')} == {'spread'}
-    assert PicturePicker().write(tmp_path, 'b') == ()
+    assert FramePicker().write(tmp_path, 'b') == ()
 
 
 def test_one_frame_is_not_shown_as_best_and_worst(tmp_path):
@@ -116,10 +116,11 @@ def test_the_contact_sheet_is_evenly_spread_whatever_the_length(tmp_path, length
 
 
 def test_wide_frames_are_reduced(tmp_path):
-    picker = PicturePicker()
-    picker.take(0, None, lambda: np.zeros((720, 1280, 3), np.uint8))
-    (picture,) = picker.write(tmp_path, 'a')
-    assert cv2.imread(str(tmp_path / picture.file)).shape == (360, 640, 3)
+    picker = FramePicker()
+    picker.take(0, 0.5, lambda: np.zeros((720, 1280, 3), np.uint8))
+    best, spread = picker.write(tmp_path, 'a')
+    assert cv2.imread(str(tmp_path / best.file)).shape == (360, 640, 3)
+    assert cv2.imread(str(tmp_path / spread.file)).shape == (180, 320, 3)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
-from moving_object_detector.evaluation.summary import PROTOCOLS, find_protocol, run_scores, sequence_scores, summarise
+from moving_object_detector.evaluation.summary import RULES, find_rule, run_scores, sequence_scores, summarise
 
 
 def columns(j, f=None, objects=None, found=None, false=None, area=None):
@@ -197,17 +197,17 @@ def test_an_unknown_protocol():
 )
 def test_which_frames_are_scored(name, expected, average):
     """Of five frames, the third of which has no annotation."""
-    protocol = find_protocol(name)
-    assert [index for index in range(5) if protocol.scored(index, 5, annotated=index != 2)] == expected
-    assert protocol.average == average
-    assert protocol.rule
+    rule = find_rule(name)
+    assert [index for index in range(5) if rule.scored(index, 5, annotated=index != 2)] == expected
+    assert rule.average == average
+    assert rule.words
 
 
 def test_short_sequences_of_davis_have_nothing_to_score():
-    davis = PROTOCOLS['davis2016']
+    davis = RULES['davis2016']
     assert [count for count in range(1, 5) if not any(davis.scored(k, count, True) for k in range(count))] == [1, 2]
 
 
 def test_an_unknown_name():
     with pytest.raises(UserError, match='no protocol davis; there are davis2016, segtrackv2, fbms59, annotated'):
-        find_protocol('davis')
+        find_rule('davis')

@@ -14,6 +14,7 @@ from moving_object_detector.flow.upload import network_image
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.options import with_values
 from moving_object_detector.evaluation.metrics import jaccard
+from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import load_network
