@@ -23,7 +23,7 @@ from moving_object_detector.media.sources import ImageFiles, list_images
 from moving_object_detector.media.video import VideoWriter
 
 
-def make_video(arguments: argparse.Namespace) -> int:
+def write_video(arguments: argparse.Namespace) -> int:
     """Write the video."""
     source = source_of(arguments, arguments.input)
     with VideoWriter(arguments.output, source.fps) as video, prefetch(source) as frames:
@@ -33,7 +33,7 @@ def make_video(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def contact_sheet(arguments: argparse.Namespace) -> int:
+def write_sheet(arguments: argparse.Namespace) -> int:
     """Write the picture."""
     if arguments.output.suffix.lower() != '.png':
         raise UserError(f'{arguments.output}: give a file name that ends in .png')
@@ -83,7 +83,7 @@ def _read_mask_of(frame: Frame, path: Path) -> np.ndarray[tuple[int, ...], np.dt
     return mask
 
 
-def make_bag(arguments: argparse.Namespace) -> int:
+def write_bag(arguments: argparse.Namespace) -> int:
     """Write the bag."""
     sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]

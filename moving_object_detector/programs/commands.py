@@ -11,9 +11,9 @@ from moving_object_detector.common.program import add_settings, positive_float, 
 from moving_object_detector.media.arguments import TOPIC, add_source_arguments
 
 
-def _start(module: str, program: str, arguments: argparse.Namespace) -> int:
-    """Run the function called as the program in a module of this room."""
-    return run_program(lambda: int(getattr(import_module(f'{__package__}.{module}'), program)(arguments)))
+def _start(module: str, function: str, arguments: argparse.Namespace) -> int:
+    """Run a function of a module of this room."""
+    return run_program(lambda: int(getattr(import_module(f'{__package__}.{module}'), function)(arguments)))
 
 
 def make_bag(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
         parser.error('--mask-topic has no effect without --masks; leave it out')
     if arguments.gap and len(arguments.inputs) == 1:
         parser.error('--gap has no effect with a single INPUT; leave it out')
-    return _start('clips', 'make_bag', arguments)
+    return _start('clips', 'write_bag', arguments)
 
 
 def make_video(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def make_video(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='make_video', description=make_video.__doc__)
     add_source_arguments(parser)
     parser.add_argument('output', metavar='OUT.mp4', help='video to write; an older one is replaced')
-    return _start('clips', 'make_video', parser.parse_args(argv))
+    return _start('clips', 'write_video', parser.parse_args(argv))
 
 
 def contact_sheet(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def contact_sheet(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--columns', type=positive_int, default=4, help='default: %(default)s')
     parser.add_argument('--frames', type=positive_int, default=12, help='default: %(default)s')
     parser.add_argument('--width', type=positive_int, default=320, help='pixels of a frame (default: %(default)s)')
-    return _start('clips', 'contact_sheet', parser.parse_args(argv))
+    return _start('clips', 'write_sheet', parser.parse_args(argv))
 
 
 def _add_configuration(parser: argparse.ArgumentParser, example: str) -> None:
@@ -88,7 +88,7 @@ def build_engine(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--folder', type=Path, help="where to keep them in place of the user's cache folder, where the node looks"
     )
-    return _start('models', 'build_engine', parser.parse_args(argv))
+    return _start('models', 'build_engines', parser.parse_args(argv))
 
 
 def quantise(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +99,7 @@ def quantise(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--samples', type=positive_int, default=48, help='at each size (default: %(default)s)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='default: NAME-int8.safetensors next to the model')
-    return _start('models', 'quantise', parser.parse_args(argv))
+    return _start('models', 'write_ranges', parser.parse_args(argv))
 
 
 def export_onnx(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +107,7 @@ def export_onnx(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='export_onnx', description=export_onnx.__doc__)
     parser.add_argument('out', metavar='FOLDER', type=Path, help='folder for the .onnx files')
     _add_configuration(parser, 'height=192')
-    return _start('models', 'export_onnx', parser.parse_args(argv))
+    return _start('models', 'write_onnx', parser.parse_args(argv))
 
 
 def convert_weights(argv: Sequence[str] | None = None) -> int:
@@ -132,4 +132,4 @@ def convert_weights(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--height', type=positive_int, help='of their input (default: 192)')
     parser.add_argument('--width', type=positive_int, help='of their input (default: 384)')
-    return _start('models', 'convert_weights', parser.parse_args(argv))
+    return _start('models', 'import_weights', parser.parse_args(argv))

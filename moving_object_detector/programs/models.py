@@ -54,7 +54,7 @@ TENSORFLOW_ENDING: Final = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 # Engines -------------------------------------------------------------------------------------------------------------
 
 
-def build_engine(arguments: argparse.Namespace) -> int:
+def build_engines(arguments: argparse.Namespace) -> int:
     """Build the engines and say where they are."""
     config = load_config(DetectorConfig(), arguments.config, arguments.set)
     cache = EngineCache(arguments.folder)
@@ -90,7 +90,7 @@ def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor
             yield torch.stack([item[0] for item in items]), flow
 
 
-def quantise(arguments: argparse.Namespace) -> int:
+def write_ranges(arguments: argparse.Namespace) -> int:
     """Measure the ranges and say what was written."""
     model: Path = arguments.model or default_model()
     if not model.is_file():
@@ -154,7 +154,7 @@ def _exports(config: DetectorConfig) -> list[_Export]:
     return found
 
 
-def _write_onnx(export: _Export, path: Path) -> None:
+def _write_network(export: _Export, path: Path) -> None:
     batch = torch.export.Dim('batch', min=1, max=1024)
     shapes = tuple({0: batch} for _ in export.examples)
     # The halves of PWC-Net's decoder take their inputs as *levels, which torch.export sees as one argument.
@@ -199,14 +199,14 @@ def _difference(export: _Export, path: Path) -> float:
     return worst
 
 
-def export_onnx(arguments: argparse.Namespace) -> int:
+def write_onnx(arguments: argparse.Namespace) -> int:
     """Write the files, each compared with PyTorch where ONNX Runtime is installed."""
     missing = [package for package in ('onnx', 'onnxscript') if find_spec(package) is None]
     if missing:
         raise UserError(f'ONNX export needs {" and ".join(missing)}; pip install {" ".join(missing)}')
     for export in _exports(load_config(DetectorConfig(), arguments.config, arguments.set)):
         path = arguments.out / f'{export.name}.onnx'
-        _write_onnx(export, path)
+        _write_network(export, path)
         line = f'{path}: {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}'
         if find_spec('onnxruntime') is None:
             print(f'{line}; not checked: pip install onnxruntime')
@@ -255,7 +255,7 @@ def _find_tensorflow(path: Path) -> Path | None:
     return None
 
 
-def convert_weights(arguments: argparse.Namespace) -> int:
+def import_weights(arguments: argparse.Namespace) -> int:
     """Convert and say what was written."""
     source: Path = arguments.input
     if arguments.output.suffix != '.safetensors':

@@ -16,7 +16,7 @@ from moving_object_detector.synthetic.tiles import Material
 Pose = tuple[Matrix, Matrix]
 """Rotation (3, 3) and translation (3,) to the world."""
 
-WHITE: Final = (1.0, 1.0, 1.0)
+UNTINTED: Final = (1.0, 1.0, 1.0)
 
 
 def point(values: Any) -> Triple:
@@ -108,7 +108,7 @@ class Builder:
         """Return a material of this kind."""
         return material(kind, int(self.rng.integers(1000)))
 
-    def face(self, what: Material, origin: Matrix, s: Matrix, t: Matrix, colour: Triple = WHITE, *,
+    def face(self, what: Material, origin: Matrix, s: Matrix, t: Matrix, colour: Triple = UNTINTED, *,
              outside: int = 0, flat: bool = False, turn: float = 0.0, **more: Any) -> None:  # fmt: skip
         """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces.
 
@@ -122,22 +122,12 @@ class Builder:
         lit = point((ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour))
         self.faces.append(Face(what, point(origin), point(s), point(t), lit, outside=outside, **more))
 
-    def upright(
-        self,
-        what: Material,
-        foot: Matrix,
-        width: float,
-        height: float,
-        angle: float,
-        colour: Triple = WHITE,
-        **more: bool,
-    ) -> None:
+    def upright(self, what: Material, foot: Matrix, width: float, height: float, angle: float, **more: Any) -> None:
         """Add a card or a wall that stands with the middle of its lower edge at ``foot``."""
         s = width * level(angle)
-        self.face(what, foot - s / 2 + up(height), s, up(-height), colour, **more)
+        self.face(what, foot - s / 2 + up(height), s, up(-height), **more)
 
-    def box(self, foot: Matrix, size: Triple, angle: float, walls: Material, top: Material, colour: Triple = WHITE,
-            **more: Any) -> None:  # fmt: skip
+    def box(self, foot: Matrix, size: Triple, angle: float, walls: Material, top: Material, **more: Any) -> None:
         """Add the five faces of a box that stands on ``foot``."""
         length, width, height = size
         along = level(angle) * length
@@ -146,8 +136,8 @@ class Builder:
         starts = (corner, corner + along, corner + along + side, corner + side)
         for start, s in zip(starts, (along, side, -along, -side), strict=True):
             # The texture hangs from the top; s x t points outwards.
-            self.face(walls, start + s, -s, up(-height), colour, outside=1, **more)
-        self.face(top, corner, along, side, colour, outside=1, **more)
+            self.face(walls, start + s, -s, up(-height), outside=1, **more)
+        self.face(top, corner, along, side, outside=1, **more)
 
     # Things that stand still.
 
@@ -193,13 +183,13 @@ class Builder:
         height, thick = float(rng.uniform(0.8, 6)), float(rng.uniform(0.06, 0.22))
         what, angle = self.pick(str(rng.choice(('metal', 'wood', 'concrete')))), float(rng.uniform(0, 3))
         tint = point(rng.uniform(0.5, 1.0) * np.ones(3))
-        self.box(foot, (thick, thick, height), angle, what, what, tint)
+        self.box(foot, (thick, thick, height), angle, what, what, colour=tint)
         if height > 3.5:
             arm = foot + level(angle) * 0.5 + up(height - 0.12)
-            self.box(arm, (1.2, thick, 0.12), angle, what, what, tint)
+            self.box(arm, (1.2, thick, 0.12), angle, what, what, colour=tint)
         elif height > 1.8 and rng.random() < 0.6:
             colour = ((0.9, 0.2, 0.15), (0.2, 0.35, 0.8), (0.95, 0.95, 0.9), (0.9, 0.75, 0.1))[int(rng.integers(4))]
-            self.upright(self.pick('plain'), foot + up(height - 0.7), 0.7, 0.7, angle, colour)
+            self.upright(self.pick('plain'), foot + up(height - 0.7), 0.7, 0.7, angle, colour=colour)
 
     def wires(self, foot: Matrix, angle: float, length: float) -> None:
         """Add two poles with wires between them."""
@@ -209,7 +199,7 @@ class Builder:
             self.box(foot + sign * along, (0.22, 0.22, height), angle, what, what)
         for drop in self.rng.uniform(0.1, 1.2, int(self.rng.integers(1, 4))):
             top = foot + up(height - drop)
-            self.upright(self.pick('metal'), top, length, 0.035, angle, (0.2, 0.2, 0.2), casts=False)
+            self.upright(self.pick('metal'), top, length, 0.035, angle, colour=(0.2, 0.2, 0.2), casts=False)
 
     def run(self, foot: Matrix, angle: float, length: float) -> None:
         """Add a fence, a wall or a hedge along ``angle``."""
@@ -229,7 +219,7 @@ class Builder:
         height = float(rng.choice((3, 3, 6, 9, 14)) + rng.uniform(0, 1))
         walls = self.pick('facade' if rng.random() < 0.8 else str(rng.choice(('brick', 'concrete', 'wood'))))
         tint = point(rng.uniform(0.8, 1.1, 3) * rng.uniform(0.8, 1.0))
-        self.box(foot, (length, width, height), angle, walls, self.pick('concrete'), tint)
+        self.box(foot, (length, width, height), angle, walls, self.pick('concrete'), colour=tint)
         if height > 9 or rng.random() < 0.25:
             return
         roof, rise, over = self.pick('roof'), width * float(rng.uniform(0.25, 0.5)), 0.4
@@ -376,8 +366,15 @@ class Builder:
         part, what = self._part(course), self.pick('metal')
         grey = point(np.ones(3) * self.rng.uniform(0.15, 0.9))
         self.box(
-            np.zeros(3), (0.4 * size, 0.3 * size, 0.2 * size), 0.0, what, what, grey, part=part, turn=course.heading
+            np.zeros(3),
+            (0.4 * size, 0.3 * size, 0.2 * size),
+            0.0,
+            what,
+            what,
+            colour=grey,
+            part=part,
+            turn=course.heading,
         )
         arm = (size, 0.06 * size, 0.05 * size)
         for angle in (0.8, 2.4):
-            self.box(up(0.16 * size), arm, angle, what, what, grey, part=part, turn=course.heading)
+            self.box(up(0.16 * size), arm, angle, what, what, colour=grey, part=part, turn=course.heading)
