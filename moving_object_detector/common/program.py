@@ -43,25 +43,22 @@ def add_settings(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 def positive_float(text: str) -> float:
     """Parse a number above zero."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f'{text} is not above 0')
-    return value
+    return _parsed(float(text), text, 'above 0', least=math.ulp(0.0))
 
 
 def seconds(text: str) -> float:
     """Parse a duration in seconds, zero or more."""
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f'{text} is not a duration in seconds')
-    return value
+    return _parsed(float(text), text, 'a duration in seconds', least=0.0)
 
 
 def positive_int(text: str) -> int:
     """Parse a whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return int(_parsed(int(text), text, 'above 0', least=1))
+
+
+def _parsed(value: float, text: str, what: str, least: float) -> float:
+    if not least <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is not {what}')
     return value
 
 
