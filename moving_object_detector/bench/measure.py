@@ -67,6 +67,7 @@ def prepare(case: Case, images: Path) -> dict[str, Any]:
         task.call()
         if call >= task.fill and time.perf_counter() - started > LONGEST_WARM_UP:
             break
+    task.settle()
     task.watch.take()
     return {**task.facts, 'threads': torch.get_num_threads()}
 
@@ -83,6 +84,9 @@ def take_turn(seconds: float) -> Turn:
             if task.on_gpu:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        task.settle()
+        times[-1] += time.perf_counter() - started
         return times
 
     # On a GPU waiting for every stage would cost what the stages gain by running ahead.

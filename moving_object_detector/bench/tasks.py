@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,7 @@ from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import find_regions
+from moving_object_detector.detection.result import Result
 from moving_object_detector.detection.rigid import RigidTest
 from moving_object_detector.engines.base import Engine, describe
 from moving_object_detector.engines.cache import EngineCache
@@ -77,8 +79,11 @@ class Task:
         self.warm_up = 8 if self.on_gpu else 2
 
     def call(self) -> None:
-        """Do it once; a GPU may still be at it."""
+        """Do it once; a GPU or another thread may still be at it."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Wait for what the last call has left to another thread."""
 
 
 class NaivePipeline:
@@ -149,6 +154,8 @@ class FrameTask(Task):
         """Load what computes the masks."""
         self._detector = build_detector(config, self.watch)
         self._stamp = 0
+        self._publisher = ThreadPoolExecutor(1)
+        self._publishing: Future[None] | None = None
         self.facts |= {
             'engine': self._detector.engine.name,
             'flow': self._detector.flow.name,
@@ -156,16 +163,29 @@ class FrameTask(Task):
         }
 
     def call(self) -> None:
-        """Take the next message, and turn the mask that is complete into one."""
+        """Take the next message; turn the mask that is complete into one beside the next call, as the node does."""
+        latency = ExitStack()
+        latency.enter_context(self.watch('latency'))
         with self.watch('decode'):
             image = decode_image(next(self.incoming))
         self._stamp += FRAME_NANOSECONDS
-        for result in self._detector.step(image, self._stamp).results:
-            if result.estimate == 'refined':
-                with self.watch('refinement and regions'):
-                    self.mask = result.mask
-                with self.watch('encode'):
-                    self.message(self.mask, 'mono8')
+        results = self._detector.step(image, self._stamp).results
+        self.settle()
+        self._publishing = self._publisher.submit(self._publish, results, latency)
+
+    def settle(self) -> None:
+        """Wait for the last mask, if any."""
+        if self._publishing is not None:
+            self._publishing.result()
+
+    def _publish(self, results: Sequence[Result], latency: ExitStack) -> None:
+        with latency:
+            for result in results:
+                if result.estimate == 'refined':
+                    with self.watch('refinement and regions'):
+                        self.mask = result.mask
+                    with self.watch('encode'):
+                        self.message(self.mask, 'mono8')
 
 
 class NaiveTask(FrameTask):
@@ -175,7 +195,7 @@ class NaiveTask(FrameTask):
         """Load it, and the frames that its first mask needs."""
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.fill, self.warm_up = 0, 1
+        self.fill, self.warm_up, self._publishing = 0, 1, None
         self._pipeline = NaivePipeline(config)
         self._ahead = config.window.future * config.window.stride
         kept = config.window.past * config.window.stride + 1 + self._ahead

@@ -110,11 +110,14 @@ def test_both_tasks_turn_the_same_messages_into_the_same_masks(images):
     ours.call()
     for index in range(2, 6):  # beyond the last of four frames they come back
         naive.call()
+        ours.settle()
         assert overlap(ours.mask, naive.mask) > 0.99, index
         ours.call()
     assert naive.mask.shape == (96, 192)
+    ours.settle()
     times = ours.watch.take()
     assert {
+        'latency',
         'decode',
         'prepare',
         'flow',
