@@ -143,26 +143,21 @@ def write_card(
             '|---|---|',
         ]
         text += [f'| {name} | {score:.3f} |' for name, score in ideal.items()]
-    elif config.run.select == 'truth' and clips:
-        text = ['**Annotations chose this model** among its candidates (run.select=truth).']
     else:
         text = [UNLABELLED]
     if judgements:
-        text += ['', '| candidate | agreement between gaps | empty masks | J of the average |', '|---|---|---|---|']
-        for name, judged in judgements.items():
-            overlap = 'not looked at' if judged.jaccard is None else f'{judged.jaccard:.3f}'
-            text.append(f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} | {overlap} |')
+        text += ['', '| candidate | agreement between gaps | empty masks |', '|---|---|---|']
+        text += [f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} |' for name, judged in judgements.items()]
     return _card(config.name, rows, text, 'train', command, config)
 
 
 def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Mapping[str, int]) -> str:
     """Return the card of an inpainter that was trained alone, on clips or, without any, on rendered scenes."""
     stage, flow = config.inpainter, f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
-    target = "flow without the camera's motion" if config.game.target == 'residual' else 'flow'
     rendered = 'scenes rendered by this package (`synthetic/`), nothing else'
     rows = [
         ('network', 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'),
-        ('input', f'{config.network.height}x{config.network.width} RGB in [-0.5, 0.5]; {target} by {flow}'),
+        ('input', f'{config.network.height}x{config.network.width} RGB in [-0.5, 0.5]; flow by {flow}'),
         ('trained on', f'unlabelled video, {_footage(clips)}' if clips else rendered),
         ('objective', 'Charbonnier error of the flow under random boxes'),
         ('steps', f'{stage.steps} of {stage.batch} pairs, Adam {stage.learning_rate:g}, seed {config.run.seed}'),
@@ -186,10 +181,7 @@ def write_flow_card(
         rows.append(('started from', config.start.model.rsplit('/', 1)[-1]))
     if clips:
         rows.append(('unlabelled video', f'{video.batch} pairs a step of {_footage(clips)}'))
-        if video.distillation:
-            rows.append(('teacher', f'{video.teacher} at {video.height}x{video.width}, weight {video.distillation:g}'))
-        if video.census:
-            rows.append(('census', f'weight {video.census:g}, smoothness {video.smoothness:g} of it'))
+        rows.append(('teacher', f'{video.teacher} at {video.height}x{video.width}, weight {video.distillation:g}'))
     name, versions = _made_with()
     rows.append((name, f'{versions}, {config.run.precision}'))
     return _card(config.name, rows, error_table(measured), 'train flow', command, config)

@@ -97,23 +97,9 @@ class GameConfig:
         "code: the released code's (Charbonnier, measured against a guess from the image alone); paper: equation 9.",
         choices=('code', 'paper'),
     )
-    target: str = option(
-        'raw',
-        "Flow that is inpainted: raw, the paper's; residual, without the camera's motion.",
-        choices=('raw', 'residual'),
-    )
     clip: float = option(0.2, 'Gradients are clipped by value to plus and minus this.', low=1e-6, high=1e6)
     least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
-    global_motion: float = option(
-        0.0,
-        'Standard deviation of random quadratic camera motion added to the flow, share of the width.',
-        low=0,
-        high=1,
-    )
     adversarial: float = option(1.0, "Weight of the game's own loss in the generator's.", low=0, high=1e3)
-    parametric: float = option(
-        0.0, 'Weight of the loss of explaining each side of the mask by a quadratic motion.', low=0, high=1e3
-    )
     consistency: float = option(
         0.0,
         'Weight of agreement with what the generator before the game finds from two gaps of the frame, fitted to the '
@@ -178,9 +164,8 @@ class GameRunConfig(RunConfig):
     )
     select: str = option(
         'agreement',
-        'How the model is chosen among the candidates: agreement of masks from different gaps (no labels), last, or '
-        'truth (annotations, said in the card).',
-        choices=('agreement', 'last', 'truth'),
+        'How the model is chosen among the candidates: agreement of masks from different gaps, or last.',
+        choices=('agreement', 'last'),
     )
 
 
@@ -229,10 +214,10 @@ class TrainConfig:
             raise UserError(
                 'network.flow_input=geometric takes the flow of a pair in both directions: set data.every to 1'
             )
-        if self.game.steps and not self.game.adversarial + self.game.parametric + self.game.consistency:
+        if self.game.steps and not self.game.adversarial + self.game.consistency:
             raise UserError(
-                'game.adversarial, game.parametric and game.consistency are all 0, so the generator has nothing to '
-                'learn; set one of them, or game.steps=0'
+                'game.adversarial and game.consistency are both 0, so the generator has nothing to learn; set one of '
+                'them, or game.steps=0'
             )
 
 
@@ -264,7 +249,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class VideoConfig(FootageConfig):
-    """Learning from real video besides: from a teacher's flow, and from the images themselves."""
+    """Learning from a teacher's flow of real video besides."""
 
     cache: str = option('', "Folder for images and the teacher's flow; empty: 'flow_cache' in the output folder.")
     height: int = option(256, "Height of cached images and of the teacher's flow, pixels.", low=64, high=2160)
@@ -274,13 +259,7 @@ class VideoConfig(FootageConfig):
     batch: int = option(4, 'Real pairs a step, all processes together.', low=1, high=4096)
     teacher: str = option('raft_small', 'Whose flow is to be matched.', choices=('raft_small', 'dis'))
     teacher_model: str = option('', 'Weights of RAFT-small: .safetensors, or raft-small.pth of its authors.')
-    distillation: float = option(1.0, "Weight of the end-point error to the teacher's flow.", low=0, high=1e3)
-    census: float = option(
-        0.0, 'Weight of the census distance between a frame and the other one warped onto it.', low=0, high=1e3
-    )
-    smoothness: float = option(
-        0.1, 'Weight of the edge-aware smoothness that goes with the census, relative to it.', low=0, high=1e3
-    )
+    distillation: float = option(1.0, "Weight of the end-point error to the teacher's flow.", low=1e-6, high=1e3)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,17 @@ from moving_object_detector.common.errors import InUseError, UserError, foreign
 from moving_object_detector.common.files import atomic_file, lock, open_file
 from moving_object_detector.datasets.annotations import Annotation
 from moving_object_detector.datasets.layouts import ClipFiles
+from moving_object_detector.detection.config import ContinuityConfig
+from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.media.frames import prefetch
-from moving_object_detector.media.pixels import AUTOMATIC
-from moving_object_detector.training.clip_flow import CHUNK, Streams, clip_flows
+from moving_object_detector.media.frames import Frame, prefetch
+from moving_object_detector.media.pixels import AUTOMATIC, resize_image
 
+Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
+CHUNK: Final = 8
+"""Frames that are computed, and lost by a kill, together."""
+HALF_MAX: Final = 65504.0
+"""The largest number of half precision."""
 FORMAT: Final = 3
 """Of the files; another number, another key."""
 CHECKSUM_BYTES: Final = 16
@@ -44,6 +50,134 @@ Result = TypeVar('Result')
 
 _checked: set[Path] = set()  # files whose checksum this process has found right
 _log = logging.getLogger(__name__)
+
+
+def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    """Round a clip's flow (pixels, any shape) to half precision; what is not a number becomes 0, with a warning."""
+    finite = np.isfinite(flow)
+    if not finite.all():
+        _log.warning(
+            '%s: %d values of its flow are not finite; they become 0 or the largest there is',
+            foreign(name),
+            (~finite).sum(),
+        )
+        flow = np.nan_to_num(flow, nan=0.0)
+    return np.clip(flow, -HALF_MAX, HALF_MAX).astype(np.float16)
+
+
+class Streams:
+    """Which frames may be a pair: the detector's rule, by which at most ``max_gap`` seconds may lie between frames."""
+
+    def __init__(self, max_gap: float = ContinuityConfig.max_gap) -> None:
+        self.numbers: list[int] = []
+        """Of each frame the stream that it is in; -1: a repetition, which pairs with nothing."""
+        self._continuity = Continuity(round(max_gap * 1e9))
+        self._last = 0
+
+    def add(self, frame: Frame) -> None:
+        """Take the next frame."""
+        step = self._continuity.follow(frame.stamp, frame.image.shape)
+        self._last += step.starts_anew
+        self.numbers.append(-1 if step is Step.REPEATS else self._last)
+
+    def warn(self, name: str) -> None:
+        """Say where most frames start a stream anew."""
+        if self._continuity.trouble:
+            _log.warning('%s: %s', name, self._continuity.trouble)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """What of clips is kept."""
+
+    size: tuple[int, int]
+    """(height, width) of images and flows, pixels."""
+    largest_gap: int
+    """Frames between the two of a pair, at most."""
+    every: int = 1
+    """Of the frames each of so many is kept."""
+    batch: int = 16
+    """Pairs that the backend gets at once."""
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """From a frame to its neighbours, such as -2, -1, 1, 2."""
+        return tuple(gap for gap in range(-self.largest_gap, self.largest_gap + 1) if gap)
+
+
+class _Window:
+    """What is kept in memory of the frames around those that are computed next."""
+
+    def __init__(self, name: str, streams: Streams, backend: FlowBackend, options: CacheOptions) -> None:
+        self.features: dict[int, Any] = {}
+        self.images: dict[int, NDArray[np.uint8]] = {}
+        self._name = name
+        self._streams = streams.numbers
+        self._backend = backend
+        self._options = options
+
+    def forget_before(self, first: int) -> None:
+        """Drop what no frame from ``first`` on needs."""
+        reach = self._options.largest_gap
+        self.features = {index: kept for index, kept in self.features.items() if index >= first - reach}
+        self.images = {index: kept for index, kept in self.images.items() if index >= first}
+
+    def compute(self, number: int) -> Chunk:
+        """Return images and flows of a chunk; the flow to what is no pair is 0."""
+        options, span = self._options, CHUNK * self._options.every
+        frames = range(number * span, min((number + 1) * span, len(self._streams)), options.every)
+        flows = np.zeros((len(frames), len(options.gaps), 2, *options.size), np.float16)
+        pairs = [
+            (row, column, index, index + gap)
+            for row, index in enumerate(frames)
+            for column, gap in enumerate(options.gaps)
+            if index + gap in self.features and 0 <= self._streams[index] == self._streams[index + gap]
+        ]
+        for first in range(0, len(pairs), options.batch):
+            rows, columns, sources, targets = zip(*pairs[first : first + options.batch], strict=True)
+            ends = ([self.features[index] for index in end] for end in (sources, targets))
+            found = self._backend.estimate(next(ends), next(ends), options.size)
+            flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), self._name)
+        return number, np.stack([self.images[index] for index in frames]), flows
+
+
+def clip_flows(
+    name: str,
+    frames: Iterable[Frame],
+    streams: Streams,
+    backend: FlowBackend,
+    options: CacheOptions,
+    done: Collection[int] = (),
+) -> Iterator[Chunk]:
+    """Yield the chunks of a clip that are not ``done`` yet; ``streams`` is filled on the way.
+
+    Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
+    their place in the clip, so that a run that goes on later computes the same batches.
+
+    Yields:
+        Number, images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels of
+        the options' size, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last chunk.
+
+    """
+    window = _Window(name, streams, backend, options)
+    reach, every, span = options.largest_gap, options.every, CHUNK * options.every
+    number = 0
+    for index, frame in enumerate(frames):
+        streams.add(frame)
+        near = range(-(-max(index - reach, 0) // every), (index + reach) // every + 1)
+        if any(one // CHUNK not in done for one in near):
+            window.features[index] = backend.features(frame.image)
+        if index % every == 0 and index // span not in done:
+            window.images[index] = resize_image(frame.image, options.size)
+        if index == (number + 1) * span - 1 + reach:
+            if number not in done:
+                yield window.compute(number)
+            number += 1
+            window.forget_before(number * span)
+    for last in range(number, -(-len(streams.numbers) // span)):
+        if last not in done:
+            yield window.compute(last)
+    streams.warn(name)
 
 
 class CacheError(UserError):
@@ -225,53 +359,38 @@ def cached_clips(
     folder: Path,
     backend: FlowBackend,
     fingerprint: str,
-    size: tuple[int, int],
-    largest_gap: int,
-    batch: int = 16,
+    options: CacheOptions,
     *,
-    every: int = 1,
     progress: bool = True,
 ) -> list[CachedClip]:
     """Return the clips with their flows, computing what is not in the cache yet; clips without a pair are left out.
 
     A run that was killed goes on where it was. Several processes may do this at once on one folder: each computes
-    clips that no other is at, and waits for the rest. A complete cache may be read-only.
-
-    Args:
-        clips: As :func:`~moving_object_detector.datasets.collection.find_clips` returns them.
-        folder: Of the cache; made where missing.
-        backend: Estimates the flow.
-        fingerprint: Says which backend with which settings and weights.
-        size: (height, width) of images and flows in pixels.
-        largest_gap: Frames between the two of a pair, at most.
-        batch: Pairs that the backend gets at once.
-        every: Of the frames each of so many is kept.
-        progress: Whether to show a bar on stderr.
+    clips that no other is at, and waits for the rest. A complete cache may be read-only. The ``fingerprint`` says
+    which backend with which settings and weights; ``progress``, whether to show a bar on stderr.
 
     Raises:
         UserError: A clip cannot be read, none has a pair; or the disk is full or cannot be written.
 
     """
-    if largest_gap < 1 or batch < 1 or every < 1 or min(size) < 1:
-        raise ValueError(f'largest gap {largest_gap}, batch {batch}, size {size}: all take 1 or more')
-    gaps = tuple(gap for gap in range(-largest_gap, largest_gap + 1) if gap)
-    settings: dict[str, object] = {'format': FORMAT, 'backend': fingerprint, 'size': size, 'largest gap': largest_gap}
-    settings |= {'every': every} if every > 1 else {}
+    if min(options.largest_gap, options.batch, options.every, *options.size) < 1:
+        raise ValueError(f'{options}: all take 1 or more')
+    settings: dict[str, object] = {'format': FORMAT, 'backend': fingerprint, 'size': options.size}
+    settings |= {'largest gap': options.largest_gap} | ({'every': options.every} if options.every > 1 else {})
     folders = []
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
     with disk_errors(folder):
-        streams = [_streams(one, every) for one in folders]
-        missing = [(clip, one) for clip, one, found in zip(clips, folders, streams, strict=True) if found is None]
+        missing = [job for job in zip(clips, folders, strict=True) if _streams(job[1], options.every) is None]
         if missing:
-            _fill(folder, missing, backend, size, gaps, batch, every, progress=progress)
+            _fill(folder, missing, backend, options, progress=progress)
     cached = []
     for clip, one in zip(clips, folders, strict=True):
-        found = _streams(one, every)
+        found = _streams(one, options.every)
         if found is None:
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
-        opened = CachedClip(clip.name, size, gaps, one, clip.annotations, found, every)
+        opened = CachedClip(clip.name, options.size, options.gaps, one, clip.annotations, found, options.every)
         if not any(opened.neighbours(index) for index in range(len(found))):
             _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
             continue
@@ -302,10 +421,7 @@ def _fill(
     folder: Path,
     jobs: Sequence[tuple[ClipFiles, Path]],
     backend: FlowBackend,
-    size: tuple[int, int],
-    gaps: tuple[int, ...],
-    batch: int,
-    every: int,
+    options: CacheOptions,
     *,
     progress: bool,
 ) -> None:
@@ -313,8 +429,10 @@ def _fill(
     for _, one in jobs:
         one.mkdir(parents=True, exist_ok=True)
     # 0 frames where only reading all of a clip tells.
-    frames = [max(-(-(clip.source().frame_count or 0) // every) - CHUNK * len(_done(one)), 0) for clip, one in jobs]
-    needed = sum(frames) * prod(size) * (3 + 2 * 2 * len(gaps))
+    frames = [
+        max(-(-(clip.source().frame_count or 0) // options.every) - CHUNK * len(_done(one)), 0) for clip, one in jobs
+    ]
+    needed = sum(frames) * prod(options.size) * (3 + 2 * 2 * len(options.gaps))
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -328,29 +446,21 @@ def _fill(
                 bar.set_description(f'{"waiting for" if wait else "flow of"} {foreign(clip.name)}')
                 try:
                     with lock(one / 'lock', f'the flow cache of {clip.name}', wait=wait):
-                        if _streams(one, every) is None:
-                            for count in _compute(clip, one, backend, size, gaps, batch, every):
+                        if _streams(one, options.every) is None:
+                            for count in _compute(clip, one, backend, options):
                                 bar.update(count)
                 except InUseError:
                     left.append((clip, one))
             jobs = left
 
 
-def _compute(
-    clip: ClipFiles,
-    folder: Path,
-    backend: FlowBackend,
-    size: tuple[int, int],
-    gaps: tuple[int, ...],
-    batch: int,
-    every: int,
-) -> Iterator[int]:
+def _compute(clip: ClipFiles, folder: Path, backend: FlowBackend, options: CacheOptions) -> Iterator[int]:
     """Compute the chunks of a clip that are missing; yield how many frames came to it."""
     done, streams = _done(folder), Streams()
     if (folder / STREAMS).exists():
         _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', foreign(folder, 300))
     with prefetch(clip.source(), depth=4) as frames:
-        for number, images, flows in clip_flows(clip.name, frames, streams, backend, size, gaps, batch, done, every):
+        for number, images, flows in clip_flows(clip.name, frames, streams, backend, options, done):
             write_array(_chunk(folder, number, IMAGES), images)
             write_array(_chunk(folder, number, FLOW), flows)
             yield len(images)

@@ -1,4 +1,4 @@
-"""Losses of PWC-Net: end-point errors, matching of features, census and smoothness on unlabelled video; its rate."""
+"""Losses of PWC-Net: end-point errors, matching of features; its rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, cost_volume, warp
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, cost_volume
 from moving_object_detector.networks.pwcnet import RADIUS as COST_RADIUS
 
 LEVEL_WEIGHTS: Final = (1.28, 0.64, 0.32, 0.32, 0.32)
@@ -20,14 +20,6 @@ SHARPNESS: Final = 10.0
 """Factor of the cosine before the softmax."""
 SEEN: Final = 0.99
 """Share of a cell that must be in view in both frames."""
-CENSUS_RADIUS: Final = 3  # pixels
-LUMA: Final = (0.299, 0.587, 0.114)
-CENSUS_SOFTNESS: Final = 0.81  # of the difference of two grey levels of 0..255, squared
-HAMMING_SOFTNESS: Final = 0.1
-# Forward and backward may differ by half a pixel and a tenth of the motion (Sundaram et al., ECCV 2010).
-OCCLUSION_SHARE: Final = 0.01
-OCCLUSION_FLOOR: Final = 0.5
-EDGE_STRENGTH: Final = 10.0
 RATE_RISE: Final = 0.05
 RATE_START: Final = 1 / 25
 RATE_END: Final = 1 / 25e4
@@ -118,69 +110,3 @@ def _at(volume: Tensor, displacement: Tensor) -> Tensor:
             channel = ((y + COST_RADIUS) * side + x + COST_RADIUS).long()
             value = value + weight * volume.gather(1, channel)
     return value
-
-
-# As in UnFlow (Meister et al., AAAI 2018): the ternary census of Stein (2004) with a soft Hamming distance, pixels that
-# forward and backward flow disagree about left out, and smoothness that gives way at edges of the image.
-
-
-def census_transform(image: Tensor) -> Tensor:
-    """Describe each pixel of (B, 3, H, W) RGB in [0, 1] by the signs of its differences to its neighbours.
-
-    Returns:
-        (B, 48, H, W) in (-1, 1), softened near 0, the neighbours within 3 pixels row by row; beyond the border is 0.
-
-    """
-    grey = 255.0 * (image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-    height, width = grey.shape[-2:]
-    padded = functional.pad(grey, (CENSUS_RADIUS,) * 4)
-    side = 2 * CENSUS_RADIUS + 1
-    neighbours = [
-        padded[..., dy : dy + height, dx : dx + width]
-        for dy in range(side)
-        for dx in range(side)
-        if (dy, dx) != (CENSUS_RADIUS, CENSUS_RADIUS)
-    ]
-    difference = torch.cat(neighbours, 1) - grey
-    return difference / (CENSUS_SOFTNESS + difference.square()).sqrt()
-
-
-def census_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean soft Hamming distance of two census transforms, (B, 48, H, W) to (B, 1, H, W) in [0, 1)."""
-    difference = (first - second).square()
-    return (difference / (HAMMING_SOFTNESS + difference)).mean(1, keepdim=True)
-
-
-def consistent(forward: Tensor, backward: Tensor) -> Tensor:
-    """Return where a point comes back to itself by forward and backward flow (B, 2, H, W), (B, 1, H, W) bool.
-
-    True where it is visible in both frames; false also where the forward flow leads out of the image.
-    """
-    back = warp(backward, forward)
-    inside = warp(torch.ones_like(forward[:, :1]), forward) > 0
-    energy = forward.square().sum(1, keepdim=True) + back.square().sum(1, keepdim=True)
-    return inside & ((forward + back).square().sum(1, keepdim=True) < OCCLUSION_SHARE * energy + OCCLUSION_FLOOR)
-
-
-def census_loss(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """Return the census distance of the first frame to the second warped onto it, where both show the point, a scalar.
-
-    Images are (B, 3, H, W) RGB in [0, 1], flows (B, 2, H, W); the backward one only finds occlusion.
-    """
-    distance = census_distance(census_transform(first), census_transform(warp(second, forward)))
-    with torch.no_grad():
-        counts = consistent(forward, backward).float()
-        # Windows that reach beyond the border compare with nothing.
-        border = torch.zeros_like(counts)
-        border[..., CENSUS_RADIUS:-CENSUS_RADIUS, CENSUS_RADIUS:-CENSUS_RADIUS] = 1.0
-        counts *= border
-    return ((distance * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp_min(1.0)).mean()
-
-
-def smoothness(flow: Tensor, image: Tensor) -> Tensor:
-    """Return the mean difference of neighbouring vectors, less where the image has an edge between them; a scalar."""
-    total = flow.new_zeros(())
-    for axis in (2, 3):
-        edge = image.diff(dim=axis).abs().mean(1, keepdim=True)
-        total = total + (flow.diff(dim=axis).abs() * torch.exp(-EDGE_STRENGTH * edge)).mean()
-    return total / 2.0

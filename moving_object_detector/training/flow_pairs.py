@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 from moving_object_detector.synthetic.scene import Instant
-from moving_object_detector.training.augment import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
 from moving_object_detector.training.flow_cache import CachedClip
+from moving_object_detector.training.pairs import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
 
 Field = NDArray[np.float32]
 Image = NDArray[np.uint8]

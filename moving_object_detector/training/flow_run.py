@@ -50,17 +50,11 @@ def open_video(config: FlowTrainConfig, out: Path, setup: Setup) -> list[CachedC
     video = config.video
     if not video.root:
         return []
-    if not video.distillation and not video.census:
-        raise UserError('video.root is given, but video.distillation and video.census are both 0; set one of them')
-    if video.distillation and video.teacher == 'raft_small' and not video.teacher_model:
+    if video.teacher == 'raft_small' and not video.teacher_model:
         raise UserError(
-            "video.teacher_model names no weights; give the authors' raft-small.pth, or set video.teacher=dis, "
-            'or video.distillation=0 to learn from the images alone'
+            "video.teacher_model names no weights; give the authors' raft-small.pth, or set video.teacher=dis"
         )
-    # Without distillation nobody reads the flow of the cache; the fastest will do.
-    preset = 'medium' if video.distillation else 'ultrafast'
-    backend = video.teacher if video.distillation else 'dis'
-    teacher = FlowConfig(backend, preset, video.height, video.width, video.teacher_model)
+    teacher = FlowConfig(video.teacher, 'medium', video.height, video.width, video.teacher_model)
     return open_clips(video, teacher, out, setup)
 
 

@@ -18,12 +18,10 @@ from moving_object_detector.flow.base import resize_flow
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_losses import (
-    census_loss,
     end_point_error,
     matching_loss,
     multi_scale_error,
     one_cycle,
-    smoothness,
 )
 from moving_object_detector.training.flow_pairs import FlowPair, VideoPair
 from moving_object_detector.training.flow_validation import Sample, mean_error
@@ -168,44 +166,21 @@ class FlowStage(Stage):
     def _terms(self, step: int, rendered: FlowPair, video: VideoPair | None) -> dict[str, tuple[float, Tensor]]:
         """Return weight and value of each term of the loss."""
         parts = [rendered] if video is None else [rendered, video]
-        first, second = (network_input(torch.cat([part[place] for part in parts])) for place in (0, 1))
+        pair = [network_input(torch.cat([part[place] for part in parts])) for place in (0, 1)]
         count = rendered.first.shape[0]
-        options = self._config.video
         with self.setup.autocast():
-            pyramids = self._network.pyramid(first), self._network.pyramid(second)
+            pyramids = [self._network.pyramid(frames) for frames in pair]
             levels = self._network.decode_levels(*pyramids)
-            back: Tensor | None = None
-            if video is not None and options.census > 0:
-                real1, real2 = ([level[count:] for level in pyramid] for pyramid in pyramids)
-                back = self._network.decode(real2, real1)
         terms = {'rendered': (1.0, multi_scale_error([level[:count] for level in levels], rendered.flow))}
         matching = self._config.training.matching * (1 - step / self.steps)
         if matching > 0:
             one, other = ([level[:count] for level in pyramid] for pyramid in pyramids)
             terms['matching'] = (matching, matching_loss(one, other, rendered.flow, rendered.seen))
         self._show(rendered, levels[0][:count])
-        if video is None:
-            return terms
-        if options.distillation > 0:
-            terms['distillation'] = (
-                options.distillation,
-                multi_scale_error([level[count:] for level in levels], video.flow),
-            )
-        if back is not None:
-            terms |= self._census_terms(first[count:], second[count:], levels[0][count:], back)
+        if video is not None:
+            error = multi_scale_error([level[count:] for level in levels], video.flow)
+            terms['distillation'] = (self._config.video.distillation, error)
         return terms
-
-    def _census_terms(
-        self, first: Tensor, second: Tensor, forward: Tensor, backward: Tensor
-    ) -> dict[str, tuple[float, Tensor]]:
-        size = (first.shape[-2], first.shape[-1])
-        # resize_flow takes vectors in pixels of the small field.
-        there, back = (resize_flow(flow.float() * (FLOW_DIVISOR / 4), size) for flow in (forward, backward))
-        first, second = first.flip(1), second.flip(1)
-        weight = self._config.video.census
-        census = (census_loss(first, second, there, back) + census_loss(second, first, back, there)) / 2
-        smooth = (smoothness(there, first) + smoothness(back, second)) / 2
-        return {'census': (weight, census), 'smoothness': (weight * self._config.video.smoothness, smooth)}
 
     def _show(self, pair: FlowPair, flow: Tensor) -> None:
         full = resize_flow(flow.detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import dense_crf
 from moving_object_detector.flow.base import motion_units
-from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
@@ -122,16 +121,12 @@ class Game(Stage):
         with self.setup.autocast():
             return cast('Tensor', network(image, prepared)).float()
 
-    def _target(self, flow: Tensor) -> Tensor:
-        flow = flow[:, :2]
-        return motion_units(flow - fit_camera_motion(flow) if self._config.target == 'residual' else flow)
-
     def _guess(self, image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:
         with self.setup.autocast():
             return guess(self._inpainter, image, flow, mask, alone=self._config.loss == 'code')
 
     def _improve_inpainter(self, image: Tensor, flow: Tensor) -> Mapping[str, float | Tensor]:
-        target = self._target(flow)
+        target = motion_units(flow[:, :2])
         with torch.no_grad():
             mask = self._mask(self._generator, image, flow)
         loss = losses.inpainter_loss(target, mask, self._guess(image, target, mask), self._config.loss)
@@ -143,7 +138,7 @@ class Game(Stage):
         self, step: int, image: Tensor, flow: Tensor, other_flow: Tensor | None
     ) -> Mapping[str, float | Tensor]:
         config = self._config
-        target = self._target(flow)
+        target = motion_units(flow[:, :2])
         mask = self._mask(self._generator, image, flow)
         values: dict[str, Tensor] = {}
         total = mask.new_zeros(())
@@ -155,9 +150,6 @@ class Game(Stage):
             total = total + config.adversarial * values['generator']
             filled = torch.lerp(target, guesses.inside, mask).detach()
             self._seen = {'image': image, 'flow': target, 'mask': mask.detach(), 'guessed': filled}
-        if config.parametric:
-            values['parametric'] = losses.parametric_loss(target, mask)
-            total = total + config.parametric * values['parametric']
         if self._teacher is not None and other_flow is not None:
             views = [resolve_polarity(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
             values['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))

@@ -11,8 +11,6 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from moving_object_detector.flow.egomotion import quadratic_basis
-
 CHARBONNIER: Final = 0.001
 # The released code's 75, a sum over its 192 x 384 pixels.
 EPSILON: Final = 75.0 / (192 * 384)
@@ -87,29 +85,6 @@ def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> T
 def box_loss(flow: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
     """Return the Charbonnier error per masked pixel, the mean over the batch: what pretraining on boxes minimises."""
     return (_mean(mask * charbonnier(flow - guess)) / _mean(mask).clamp_min(1e-6)).mean()
-
-
-def weighted_motion(flow: Tensor, weight: Tensor) -> Tensor:
-    """Fit a quadratic motion to flow (B, 2, H, W) by least squares with weights (B, 1, H, W); without gradient."""
-    basis = quadratic_basis(flow.shape[2], flow.shape[3], flow.device).flatten(1).T
-    weight = weight.detach().float().flatten(2).transpose(1, 2)
-    weighted = (basis * weight).transpose(1, 2) / weight.sum(1, keepdim=True).clamp_min(1e-6)
-    normal = weighted @ basis + 1e-5 * torch.eye(basis.shape[1], device=flow.device)
-    coefficients: Tensor = torch.linalg.solve(normal, weighted @ flow.detach().float().flatten(2).transpose(1, 2))
-    fitted: Tensor = (basis @ coefficients).transpose(1, 2)
-    return fitted.reshape(flow.shape)
-
-
-def parametric_loss(flow: Tensor, mask: Tensor) -> Tensor:
-    """Return the error of two quadratic motions, one for each side of the mask, relative to that of one for all.
-
-    After Meunier et al., "EM-driven unsupervised learning for efficient motion segmentation" (TPAMI 2022): the fits
-    are the E-like step and carry no gradient. 1 where the mask separates nothing, 0 where two motions explain all.
-    """
-    inside = charbonnier(flow - weighted_motion(flow, mask))
-    outside = charbonnier(flow - weighted_motion(flow, 1.0 - mask))
-    whole = charbonnier(flow - weighted_motion(flow, torch.ones_like(mask)))
-    return (_mean(mask * inside + (1.0 - mask) * outside) / (_mean(whole) + EPSILON)).mean()
 
 
 def mask_loss(probability: Tensor, mask: Tensor, certain: Tensor | None = None) -> Tensor:

@@ -9,39 +9,72 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotations import Annotation
-from moving_object_detector.datasets.layouts import ClipFiles
-from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, FlowBackend, centred, network_image
+from moving_object_detector.flow.base import FlowBackend, centred, network_image
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
-from moving_object_detector.training.augment import (
-    crop_resize,
-    crop_resize_flow,
-    flip,
-    flip_flow,
-    global_motion,
-    random_crop,
-    random_motion,
-)
 from moving_object_detector.training.flow_cache import CachedClip
 
-MOST_IDEAL: Final = 600
-"""Annotated frames that are kept in memory, evenly spread."""
-LARGEST_IDEAL: Final = 1.0
-"""Each component of an ideal flow is uniform within plus and minus this, motion units (an eighth of the width)."""
+
+class Crop(NamedTuple):
+    """A rectangle of an image, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float) -> Crop:
+    """Draw a crop whose sides are the same share, uniform in ``least`` to 1, of an image's; its place is uniform."""
+    share = float(rng.uniform(least, 1.0))
+    height, width = (max(round(side * share), 1) for side in size)
+    return Crop(int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width)
+
+
+def crop_resize(image: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
+    """Cut an image (B, C, H, W) and resize the cut bilinearly, smoothed where it shrinks, to (B, C, *size)."""
+    top, left, height, width = crop
+    cut = image[..., top : top + height, left : left + width]
+    if (height, width) == size:
+        return cut
+    smoothed = size[0] < height and size[1] < width
+    return functional.interpolate(cut, size, mode='bilinear', align_corners=False, antialias=smoothed)
+
+
+def crop_resize_flow(flow: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
+    """Cut and resize flow, (B, C, H, W) pixels of its own size to (B, C, *size) pixels of ``size``.
+
+    Channels behind the first two, which are no lengths in pixels, are only cut and resized.
+    """
+    scale = flow.new_ones(flow.shape[1])
+    scale[:2] = scale.new_tensor((size[1] / crop.width, size[0] / crop.height))
+    return crop_resize(flow, crop, size) * scale[:, None, None]
+
+
+def flip(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
+    """Mirror an image (B, C, H, W) left to right, upside down or both, which is a turn by 180 degrees."""
+    return image.flip([axis for axis, wanted in ((-1, horizontal), (-2, vertical)) if wanted])
+
+
+def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
+    """Mirror flow (B, C, H, W) as :func:`flip` does images: u changes sign with left and right, v with up and down."""
+    sign = flow.new_ones(flow.shape[1])
+    sign[:2] = sign.new_tensor((-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0))
+    return flip(flow, horizontal=horizontal, vertical=vertical) * sign[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -56,8 +89,6 @@ class CachedOptions:
     """Least side of a random crop, as a share of the image's; the most is 1."""
     flips: bool = True
     """Whether a pair may be mirrored, left to right and upside down, each half of the time."""
-    global_motion: float = 0.0
-    """Standard deviation of random camera motion added to the flow, as a share of the width."""
     second_gap: bool = False
     """Whether an item has a second flow, of the same frame and view to another neighbour."""
     evidence: bool = False
@@ -125,8 +156,6 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
             taught = crop_resize(taught, crop, options.size).clamp(0, 1)
             taught = flip(taught, horizontal=mirrored, vertical=upside_down)
         flows = flip_flow(crop_resize_flow(flows, crop, options.size), horizontal=mirrored, vertical=upside_down)
-        if options.global_motion > 0:
-            flows = global_motion(flows, random_motion(rng, len(chosen), options.size, options.global_motion))
         if self._targets is not None:
             return centred(image[0]), flows[0], taught[0, :1], taught[0, 1:]
         return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
@@ -245,68 +274,3 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12))
         time, target = self._times(rng, 12)
         return scene.image(time), scene.image(target), scene.mask(time)
-
-
-@dataclass(frozen=True)
-class AnnotatedFrame:
-    """A frame at the networks' size, with its mask."""
-
-    clip: int
-    number: int
-    image: NDArray[np.uint8]
-    """(H, W, 3) RGB."""
-    mask: NDArray[np.bool_]
-    """(H, W)."""
-    annotation: Annotation
-    """At its own size."""
-
-
-def annotated_frames(clips: Sequence[ClipFiles], size: tuple[int, int], most: int = MOST_IDEAL) -> list[AnnotatedFrame]:
-    """Read about ``most`` frames with an object and a background, evenly spread; a UserError where there is none."""
-    frames = []
-    for place, clip in enumerate(clips):
-        numbers = [number for number, annotation in enumerate(clip.annotations) if annotation is not None]
-        wanted = {
-            numbers[k] for k in np.linspace(0, len(numbers) - 1, max(most // len(clips), 1)).astype(int) if numbers
-        }
-        for number, frame in enumerate(clip.source() if wanted else ()):
-            annotation = clip.annotations[number] if number in wanted else None
-            if annotation is None:
-                continue
-            image = resize_image(frame.image, size)
-            mask = resize_image(annotation.read().astype(np.float32), size) > 0.5
-            if mask.any() and not mask.all():
-                frames.append(AnnotatedFrame(place, number, np.asarray(image, np.uint8), mask, annotation))
-    if not frames:
-        raise UserError('--ideal needs annotated footage with objects; give data.root=PATH of such a data set')
-    return frames
-
-
-def constant_flows(rng: np.random.Generator, mask: Tensor) -> Tensor:
-    """Return a constant flow inside a mask (1, H, W) and another one outside, (2, H, W) pixels."""
-    height, width = mask.shape[-2:]
-    pixel = UNIT_PIXELS * np.array((width / UNIT_SIZE[1], height / UNIT_SIZE[0]))
-    inside, outside = torch.from_numpy((rng.uniform(-LARGEST_IDEAL, LARGEST_IDEAL, (2, 2)) * pixel).astype(np.float32))
-    return torch.where(mask > 0.5, inside[:, None, None], outside[:, None, None])
-
-
-class IdealPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Views of annotated frames with ideal flow (table 1 of the paper), one constant inside and one outside the mask.
-
-    Items end with (clip, frame, 0), as those of :class:`CachedPairs`.
-    """
-
-    def __init__(self, frames: Sequence[AnnotatedFrame], seed: int, least_crop: float) -> None:
-        self._frames = tuple(frames)
-        self._seed = seed
-        self._least_crop = least_crop
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        rng = np.random.default_rng((self._seed, index))
-        frame = self._frames[int(rng.integers(len(self._frames)))]
-        size = (frame.mask.shape[0], frame.mask.shape[1])
-        both = torch.cat((network_image(frame.image, size), torch.from_numpy(frame.mask)[None].float()))[None]
-        mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
-        view = crop_resize(both, random_crop(rng, size, self._least_crop), size)
-        view = flip(view, horizontal=mirrored, vertical=upside_down)[0]
-        return view[:3], constant_flows(rng, view[3:]), torch.tensor((frame.clip, frame.number, 0))

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,10 +23,6 @@ from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import create_flow
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.detection.pair_masks import resolve_polarity
-from moving_object_detector.evaluation.metrics import jaccard
-from moving_object_detector.flow.base import network_image
-from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
@@ -44,20 +39,19 @@ from moving_object_detector.training.config import (
     VideoConfig,
 )
 from moving_object_detector.training.distributed import session
-from moving_object_detector.training.flow_cache import CachedClip, cached_clips, repaired
+from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips, repaired
 from moving_object_detector.training.game import Game
-from moving_object_detector.training.loop import LoopOptions, Timing, candidate_names, fit
-from moving_object_detector.training.pairs import (
+from moving_object_detector.training.ideal import (
+    IDEAL_WARNING,
     AnnotatedFrame,
-    CachedOptions,
-    CachedPairs,
     IdealPairs,
-    RenderedOptions,
-    RenderedPairs,
     annotated_frames,
-    constant_flows,
+    ideal_masks,
+    ideal_scores,
 )
-from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, sheet
+from moving_object_detector.training.loop import LoopOptions, Timing, candidate_names, fit
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs, RenderedOptions, RenderedPairs
+from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, sheet, spread_frames
 from moving_object_detector.training.stage import Setup, Stage
 from moving_object_detector.training.stages import InpainterStage, RenderedStage, TeacherStage
 from moving_object_detector.training.teacher import Lesson, Voter, taught
@@ -65,11 +59,6 @@ from moving_object_detector.training.teacher import Lesson, Voter, taught
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.
 SUPERVISED_GAIN: Final = 10.0
 JUDGED_FRAMES: Final = 60
-IDEAL_WARNING: Final = (
-    'IDEAL CONDITIONS: the annotations enter this training. It checks the objective; its model is not for use.'
-)
-SCORING_SEED: Final = 2**31
-"""Added to the seed of the flows that a generator is scored with under ideal conditions: training never draws them."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +122,13 @@ def open_clips(
     """Find footage and compute its flow, or what is missing of it; none where no footage is given."""
     if not data.root:
         return []
+    every = data.every if isinstance(data, DataConfig) else 1
     return cached_clips(
         clips_of(data),
         cache_folder(data, out),
         create_flow(flow, setup.device),
         flow_fingerprint(flow),
-        (data.height, data.width),
-        largest_gap or data.largest_gap,
-        every=data.every if isinstance(data, DataConfig) else 1,
+        CacheOptions((data.height, data.width), largest_gap or data.largest_gap, every),
         progress=setup.group.leads,
     )
 
@@ -155,22 +143,26 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None
 
 
 def _taught(config: TrainConfig, clips: Sequence[CachedClip], out: Path, setup: Setup) -> dict[str, Any]:
-    stage, network = config.teacher, config.network
-    teacher = _voter(generator_file(stage.model), setup)
-    if config.start.model:
-        student = replace(_voter(generator_file(config.start.model), setup), size=(network.height, network.width))
-    else:
-        # Random weights have nothing to say.
-        student = teacher
+    stage, size = config.teacher, (config.network.height, config.network.width)
+    teacher = student = _voter(generator_file(stage.model), setup)
+    if config.start.model:  # random weights would have nothing to say
+        student = _voter(generator_file(config.start.model), setup)
+        student = replace(student, form=replace(student.form, size=size))
+    if config.data.every > 1 and teacher.form.flow_input == 'geometric':
+        raise UserError(f'{stage.model} takes the flow of a pair in both directions: set data.every to 1')
     seen = {clip.name: clip for clip in open_clips(config.data, stage.flow, out, setup, stage.largest_gap)}
     # A clip of which one flow has no pair is in one of the lists alone.
     learnt = [clip for clip in clips if clip.name in seen]
-    if config.data.every > 1 and teacher.flow_input == 'geometric':
-        raise UserError(f'{stage.model} takes the flow of a pair in both directions: set data.every to 1')
     lessons = [Lesson(seen[clip.name], clip, teacher, student) for clip in learnt]
     targets = taught(lessons, cache_folder(config.data, out), progress=setup.group.leads)
     identity = {'clips': [clip.folder.name for clip in clips], 'targets': [one.folder.name for one in targets]}
     return {'identity': identity, 'taught': lambda seed, options: CachedPairs(learnt, seed, options, targets)}
+
+
+def _voter(path: Path, setup: Setup) -> Voter:
+    network, about = load_network(path)
+    size = int(about['height']), int(about['width'])
+    return Voter(network.to(setup.device), InputForm(size, cast('FlowInput', about['flow_input'])))
 
 
 def ideal_footage(config: TrainConfig) -> Footage:
@@ -185,12 +177,6 @@ def ideal_footage(config: TrainConfig) -> Footage:
         lambda seed, options: IdealPairs(frames, seed, options.least_crop),
         frames=frames,
     )
-
-
-def _voter(path: Path, setup: Setup) -> Voter:
-    network, about = load_network(path)
-    size = int(about['height']), int(about['width'])
-    return Voter(network.to(setup.device), size, cast('FlowInput', about['flow_input']))
 
 
 def generator_file(name: str) -> Path:
@@ -263,13 +249,13 @@ def make_stages(
     options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')
     if footage or config.inpainter_alone:
         pairs = footage.pairs(2 * config.run.seed, options) if footage else scenes
-        stages.append(InpainterStage(setup, inpainter, pairs, config.inpainter, game.target))
+        stages.append(InpainterStage(setup, inpainter, pairs, config.inpainter))
     if footage:
-        options = replace(options, global_motion=game.global_motion, second_gap=game.consistency > 0)
+        options = replace(options, second_gap=game.consistency > 0)
         pairs = footage.pairs(2 * config.run.seed + 1, options)
         stages.append(Game(setup, networks, pairs, game, flow_input))
     if footage and footage.taught:
-        options = replace(options, least_crop=config.teacher.least_crop, global_motion=0.0, second_gap=False)
+        options = replace(options, least_crop=config.teacher.least_crop, second_gap=False)
         pairs = footage.taught(3 * config.run.seed, options)
         stages.append(TeacherStage(setup, generator, pairs, config.teacher, flow_input))
     return stages
@@ -380,14 +366,14 @@ class _Run:
         return path
 
     def _make_judge(self) -> Judge | None:
-        """Return the judge of the candidates; made before the training, since a mistake may be in the footage."""
+        """Return the judge of the candidates, if there will be any."""
         config = self._config
         clips = self._footage.clips if self._footage else ()
         if not clips or not config.game.steps + config.teacher.steps:
             return None
-        frames = judged_frames(clips, config.run.select, JUDGED_FRAMES)
         size = (config.network.height, config.network.width)
-        return Judge(clips, frames, size, cast('FlowInput', config.network.flow_input), config.run.select == 'truth')
+        form = InputForm(size, cast('FlowInput', config.network.flow_input))
+        return Judge(clips, spread_frames(clips, JUDGED_FRAMES), form)
 
     def _save_candidate(self, name: str, network: nn.Module) -> None:
         path = self._out / 'candidates' / f'{name}.safetensors'
@@ -450,29 +436,3 @@ def next_command(config: TrainConfig, model: Path) -> str:
     given = {'model': model.resolve(), **given}
     options = ' '.join(f'-p {name}:={shlex.quote(str(value))}' for name, value in given.items())
     return f'ros2 run moving_object_detector detect --ros-args -r image:=/camera/image_raw {options}'
-
-
-@torch.inference_mode()
-def ideal_masks(
-    generator: Generator, frames: Sequence[AnnotatedFrame], flow_input: str, seed: int
-) -> list[NDArray[np.float32]]:
-    """Return what a generator makes of each frame with flows that training never drew, (H, W) in [0, 1] each."""
-    device = next(generator.parameters()).device
-    masks = []
-    for number, frame in enumerate(frames):
-        rng = np.random.default_rng((SCORING_SEED + seed, number))
-        flow = constant_flows(rng, torch.from_numpy(frame.mask)[None].float())[None].to(device)
-        prepared = prepare_flow(flow, cast('FlowInput', flow_input)).flow
-        mask = generator(network_image(frame.image, (frame.mask.shape[0], frame.mask.shape[1]), device)[None], prepared)
-        masks.append(np.asarray(resolve_polarity(mask.float())[0, 0].cpu().numpy(), np.float32))
-    return masks
-
-
-def ideal_scores(frames: Sequence[AnnotatedFrame], masks: Sequence[NDArray[np.float32]]) -> dict[int, float]:
-    """Return the mean J of each clip, at the annotations' own size."""
-    scores: dict[int, list[float]] = {}
-    for frame, mask in zip(frames, masks, strict=True):
-        truth = frame.annotation.read()
-        whole = cv2.resize(mask, (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_LINEAR)
-        scores.setdefault(frame.clip, []).append(jaccard(np.asarray(whole > 0.5), truth))
-    return {clip: float(np.mean(values)) for clip, values in scores.items()}

@@ -1,8 +1,8 @@
-"""Choosing among candidate generators, by default without any label."""
+"""Masks of a generator on cached clips, and choosing among candidate generators without any label."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -12,23 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.regions import draw_overlay
-from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import FlowInput
-from moving_object_detector.training.augment import Crop, crop_resize_flow
 from moving_object_detector.training.flow_cache import CachedClip
-from moving_object_detector.training.pairs import clip_flow
+from moving_object_detector.training.pairs import Crop, clip_flow, crop_resize_flow
 
 THRESHOLD: Final = 0.5
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
 """Of a frame's gaps those that are judged, where it has them."""
 LEAST_MOTION: Final = 1.0
 """As the detector's gate: thousandths of the width below which nothing moves on its own."""
-NO_TRUTH: Final = 'run.select is truth, but the footage has no annotations; use agreement'
 SHEET: Final = (3, 4)
 """Rows and columns of a picture of masks."""
 
@@ -41,8 +37,27 @@ class Judgement:
     """Intersection over union of masks of one frame from different gaps; two empty masks agree on nothing (0)."""
     empty: float
     """Share of masks that are empty."""
-    jaccard: float | None
-    """J of the average over the gaps, where there are annotations; never used unless asked for."""
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """What a generator takes."""
+
+    size: tuple[int, int]
+    """(height, width), pixels."""
+    flow_input: FlowInput
+
+    @torch.inference_mode()
+    def masks(self, generator: nn.Module, clip: CachedClip, frame: int, gaps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return a frame's masks by its flows, (gaps, 1, H, W), empty where nothing moves, and flow (gaps, 2, H, W)."""
+        device = next(generator.parameters()).device
+        image = network_image(clip.image(frame), self.size, device)[None]
+        fields = clip_flow(clip, frame, gaps, evidence=self.flow_input == 'geometric').to(device)
+        flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
+        prepared = prepare_flow(flow, self.flow_input)
+        mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
+        moving = (prepared.motion >= LEAST_MOTION)[:, None, None, None]
+        return resolve_polarity(mask) * moving, flow[:, :2] * moving
 
 
 def spread_frames(clips: Sequence[CachedClip], count: int) -> list[tuple[int, int]]:
@@ -56,21 +71,6 @@ def spread_frames(clips: Sequence[CachedClip], count: int) -> list[tuple[int, in
     return spread
 
 
-def judged_frames(clips: Sequence[CachedClip], by: str, count: int) -> list[tuple[int, int]]:
-    """Return about ``count`` (clip, frame) numbers to judge on; by ``truth`` only annotated ones, else a UserError."""
-    if by != 'truth':
-        return spread_frames(clips, count)
-    annotated = [
-        (number, frame)
-        for number, clip in enumerate(clips)
-        for frame, annotation in enumerate(clip.annotations[: clip.frame_count])
-        if annotation is not None and clip.neighbours(frame)
-    ]
-    if not annotated:
-        raise UserError(NO_TRUTH)
-    return [annotated[place] for place in np.unique(np.linspace(0, len(annotated) - 1, count).round().astype(int))]
-
-
 def _overlap(first: Tensor, second: Tensor) -> float:
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 0.0
@@ -78,59 +78,36 @@ def _overlap(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """Frames on which generators are judged."""
+    """Frames, as numbers of clip and frame, on which generators are judged."""
 
     clips: Sequence[CachedClip]
     frames: Sequence[tuple[int, int]]
-    """Numbers of clip and frame."""
-    size: tuple[int, int]
-    """(height, width) of the generator's input."""
-    flow_input: FlowInput
-    truth: bool = False
-    """Whether annotations are looked at."""
+    form: InputForm
 
     def masks(self, generator: nn.Module) -> Iterator[tuple[CachedClip, int, Tensor]]:
         """Yield clip, frame number and the masks from its gaps, (gaps, 1, H, W) on the generator's device."""
-        device = next(generator.parameters()).device
         for number, frame in self.frames:
             clip = self.clips[number]
             gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
-            image = network_image(clip.image(frame), self.size, device)[None]
-            fields = clip_flow(clip, frame, gaps, evidence=self.flow_input == 'geometric').to(device)
-            flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
-            prepared = prepare_flow(flow, self.flow_input)
-            mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
-            yield clip, frame, resolve_polarity(mask) * (prepared.motion >= LEAST_MOTION)[:, None, None, None]
+            yield clip, frame, self.form.masks(generator, clip, frame, gaps)[0]
 
-    @torch.inference_mode()
     def judge(self, generator: nn.Module) -> Judgement:
         """Judge a generator, on any device; it is put into no other mode."""
-        agreements, empties, overlaps = [], [], []
-        for clip, frame, mask in self.masks(generator):
+        agreements, empties = [], []
+        for _, _, mask in self.masks(generator):
             found = mask[:, 0] > THRESHOLD
             agreements += [_overlap(found[a], found[b]) for a in range(len(found)) for b in range(a)]
             empties += [float(not one.any()) for one in found]
-            exact = clip.annotation(frame) if self.truth else None
-            if exact is not None:
-                average = mask.mean(0)[0].cpu().numpy()
-                shape = (exact.shape[1], exact.shape[0])
-                whole = cv2.resize(average, shape, interpolation=cv2.INTER_LINEAR) > THRESHOLD
-                overlaps.append(jaccard(whole, exact))
-        return Judgement(
-            float(np.mean(agreements)) if agreements else 0.0,
-            float(np.mean(empties)),
-            float(np.mean(overlaps)) if overlaps else None,
-        )
+        return Judgement(float(np.mean(agreements)) if agreements else 0.0, float(np.mean(empties)))
 
-    @torch.inference_mode()
     def draw(self, generator: nn.Module) -> NDArray[np.uint8]:
         """Draw a generator's masks of some of the frames, averaged over their gaps; (H, W, 3) RGB."""
         places = np.unique(np.linspace(0, len(self.frames) - 1, SHEET[0] * SHEET[1]).round().astype(int))
-        some = Judge(self.clips, [self.frames[place] for place in places], self.size, self.flow_input)
+        some = Judge(self.clips, [self.frames[place] for place in places], self.form)
         return sheet((clip.image(frame), mask.mean(0)[0].cpu().numpy()) for clip, frame, mask in some.masks(generator))
 
 
-def sheet(frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> NDArray[np.uint8]:
+def sheet(frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> NDArray[np.uint8]:
     """Draw images (H, W, 3) RGB with their masks as overlays, in a grid."""
     tiles = []
     for image, mask in frames:
@@ -141,12 +118,6 @@ def sheet(frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> ND
     return np.asarray(np.vstack(rows), np.uint8)
 
 
-def choose(judged: dict[str, Judgement], by: str) -> str:
-    """Return which of the candidates, in their order, is the model, by ``last``, ``agreement`` or ``truth``."""
-    if by == 'last':
-        return list(judged)[-1]
-    if by == 'agreement':
-        return max(judged, key=lambda name: judged[name].agreement)
-    if any(judgement.jaccard is None for judgement in judged.values()):
-        raise UserError(NO_TRUTH)
-    return max(judged, key=lambda name: cast('float', judged[name].jaccard))
+def choose(judged: Mapping[str, Judgement], by: str) -> str:
+    """Return which of the candidates, in their order, is the model, by ``last`` or ``agreement``."""
+    return list(judged)[-1] if by == 'last' else max(judged, key=lambda name: judged[name].agreement)

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.flow.base import motion_units
-from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
@@ -119,15 +118,12 @@ def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) ->
 
 
 class InpainterStage(Stage):
-    """The inpainter alone, filling random boxes of ``raw`` or ``residual`` flow: the game is much faster after it."""
+    """The inpainter alone, filling random boxes of flow: the game is much faster after it."""
 
     name = 'inpainter'
 
-    def __init__(
-        self, setup: Setup, inpainter: Inpainter, pairs: Dataset[Any], config: InpainterConfig, target: str
-    ) -> None:
+    def __init__(self, setup: Setup, inpainter: Inpainter, pairs: Dataset[Any], config: InpainterConfig) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
-        self._target = target
         self.networks = {'inpainter': inpainter}
         self.optimisers = {'inpainter': torch.optim.Adam(inpainter.parameters(), config.learning_rate)}
         self._seen: dict[str, Tensor] = {}
@@ -140,8 +136,7 @@ class InpainterStage(Stage):
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update the inpainter."""
         image, flow = self.setup.sent(batch[:2])
-        flow = flow[:, :2]
-        target = motion_units(flow - fit_camera_motion(flow) if self._target == 'residual' else flow)
+        target = motion_units(flow[:, :2])
         mask = self.boxes(step, (flow.shape[2], flow.shape[3])).to(self.setup.device)
         with self.setup.autocast():
             guess = self.networks['inpainter'](image, target * (1.0 - mask), mask)

@@ -17,31 +17,22 @@ from typing import Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
 from moving_object_detector.common.files import lock
-from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import grid_crf
 from moving_object_detector.evaluation.metrics import jaccard
-from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.egomotion import fit_camera_motion
-from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.media.pixels import resize_image
-from moving_object_detector.networks.weights import FlowInput, weights_hash
-from moving_object_detector.training.augment import Crop, crop_resize_flow
-from moving_object_detector.training.clip_flow import CHUNK
-from moving_object_detector.training.flow_cache import CachedClip, disk_errors, map_array, write_array
-from moving_object_detector.training.pairs import clip_flow
+from moving_object_detector.networks.weights import weights_hash
+from moving_object_detector.training.flow_cache import CHUNK, CachedClip, disk_errors, map_array, write_array
+from moving_object_detector.training.selection import THRESHOLD, InputForm
 
 FORMAT: Final = 1
 """Of the files and of how targets are made; another number, another key."""
 CRF_ITERATIONS: Final = 5
-THRESHOLD: Final = 0.5
-LEAST_MOTION: Final = 1.0
-"""As the detector's gate: thousandths of the width below which nothing moves on its own."""
 LEAST_AGREEMENT: Final = 0.4
 """Mean overlap of the votes, two by two, below which a frame is left out."""
 FASTEST: Final = 99.5
@@ -60,34 +51,22 @@ def fast(residual: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Voter:
-    """A generator that votes, with how its input is made."""
+    """A generator that votes."""
 
     network: nn.Module
-    size: tuple[int, int]
-    """(height, width) of its input."""
-    flow_input: FlowInput
+    form: InputForm
 
     @cached_property
     def key(self) -> str:
         """What its votes depend on."""
-        return f'{weights_hash(self.network.state_dict())} {self.size} {self.flow_input}'
+        return f'{weights_hash(self.network.state_dict())} {self.form}'
 
-    @torch.inference_mode()
     def votes(self, clip: CachedClip, frame: int) -> tuple[NDArray[np.float32], ...]:
-        """Return the mean mask of a frame over its gaps, and the mean of :func:`fast`, (h, w) each.
-
-        Both are empty where nothing moves on its own.
-        """
-        device = next(self.network.parameters()).device
-        fields = clip_flow(clip, frame, clip.neighbours(frame), evidence=self.flow_input == 'geometric').to(device)
-        flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
-        prepared = prepare_flow(flow, self.flow_input)
-        pixels = network_image(clip.image(frame), self.size, device)[None].expand(len(flow), -1, -1, -1)
-        masks = resolve_polarity(self.network(pixels, prepared.flow).float())[:, 0].cpu().numpy()
-        residual = (flow[:, :2] - fit_camera_motion(flow[:, :2])).cpu().numpy()
-        moving = (prepared.motion >= LEAST_MOTION).cpu().numpy()[:, None, None]
-        both = masks * moving, np.stack([fast(one) for one in residual]) * moving
-        return tuple(np.asarray(votes.mean(0), np.float32) for votes in both)
+        """Return the mean mask of a frame over its gaps, and the mean of :func:`fast`, (h, w) each."""
+        masks, flow = self.form.masks(self.network, clip, frame, clip.neighbours(frame))
+        residual = (flow - fit_camera_motion(flow)).cpu().numpy()
+        moving = [fast(one) if one.any() else np.zeros_like(one[0]) for one in residual]
+        return np.asarray(masks.mean(0)[0].cpu().numpy(), np.float32), np.asarray(np.mean(moving, 0), np.float32)
 
 
 def make_target(image: NDArray[np.uint8], votes: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:

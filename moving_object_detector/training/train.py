@@ -23,7 +23,7 @@ Several GPUs or machines: torchrun --nproc-per-node N -m moving_object_detector.
 """
 FLOW: Final = """
 Train PWC-Net on pairs of frames that are rendered on the fly, whose flow is exact and free; with video.root also on
-real video, by a teacher's flow or by the images alone. It leaves NAME.safetensors, which the detector takes as
+real video, by a teacher's flow. It leaves NAME.safetensors, which the detector takes as
 `flow.model`, and its card NAME.md with the end-point errors beside those of OpenCV's DIS.
 """
 WARM_UP: Final = 4

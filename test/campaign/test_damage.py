@@ -100,7 +100,9 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
     def opened():
         monkeypatch.setattr(flow_cache, '_checked', set())  # as another process
         backend = DisFlow((32, 64), 'ultrafast')
-        return flow_cache.cached_clips(clips, tmp_path / 'cache', backend, 'dis', (16, 32), 1, progress=False)[0]
+        return flow_cache.cached_clips(
+            clips, tmp_path / 'cache', backend, 'dis', flow_cache.CacheOptions((16, 32), 1), progress=False
+        )[0]
 
     def read():
         clip = opened()

@@ -8,15 +8,13 @@ import pytest
 import torch
 
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-from moving_object_detector.training.augment import (
+from moving_object_detector.training.pairs import (
     Crop,
     crop_resize,
     crop_resize_flow,
     flip,
     flip_flow,
-    global_motion,
     random_crop,
-    random_motion,
 )
 from moving_object_detector.training.stages import random_boxes
 
@@ -129,45 +127,6 @@ def test_crops_are_within_the_image_and_cover_their_range():
     assert room.min() == 0
     assert np.allclose(room.mean(0), (10, 10, 20, 20), atol=0.8)
     assert random_crop(rng, (100, 200), 1.0) == Crop(0, 0, 100, 200)
-
-
-def polynomial(flow, powers):
-    """Least squares of flow (2, H, W) on x^a y^b in pixels: fitted field (2, H, W)."""
-    height, width = flow.shape[-2:]
-    ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
-    basis = np.stack([(xs**a * ys**b).ravel() for a, b in powers], 1)
-    values = flow.reshape(2, -1).numpy().T.astype(np.float64)
-    return (basis @ np.linalg.lstsq(basis, values, rcond=None)[0]).T.reshape(2, height, width)
-
-
-AFFINE = [(0, 0), (1, 0), (0, 1)]
-QUADRATIC = [*AFFINE, (2, 0), (1, 1), (0, 2)]
-
-
-def test_global_motion_adds_a_polynomial_of_degree_one_or_two_and_nothing_else(rendered):
-    flow = rendered[2].repeat(40, 1, 1, 1)
-    motions = random_motion(np.random.default_rng(5), 40, SIZE, 0.02)
-    added = global_motion(flow, motions) - flow
-    affine = 0
-    for field in added:
-        assert field.abs().max() > 0.1
-        assert np.abs(polynomial(field, QUADRATIC) - field.numpy()).max() < 1e-3
-        affine += np.abs(polynomial(field, AFFINE) - field.numpy()).max() < 1e-3
-    assert 10 < affine < 30  # about half
-    means = added.mean((2, 3)) - motions[:, :, (3, 5)].sum(2) / 3  # x^2 and y^2 have mean 1/3
-    assert means.square().mean().sqrt() == pytest.approx(0.02 * 256, rel=0.25)
-    # They differ from sample to sample.
-    assert len({round(float(value), 4) for value in motions[:, 0, 0]}) == 40
-
-
-def test_global_motion_by_hand():
-    """Four pixels in a row at x = -0.75, -0.25, 0.25, 0.75 and y = 0."""
-    coefficients = torch.zeros(1, 2, 6)
-    coefficients[0, 0, :2] = torch.tensor((1.0, 4.0))
-    coefficients[0, 1, 3] = 16
-    result = global_motion(torch.full((1, 2, 1, 4), 10.0), coefficients)
-    assert result[0, 0, 0].tolist() == [8, 10, 12, 14]
-    assert result[0, 1, 0].tolist() == [19, 11, 11, 19]
 
 
 def test_boxes():

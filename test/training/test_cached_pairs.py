@@ -204,24 +204,6 @@ def test_a_second_gap_is_another_one_in_the_same_view(scene_clip):
         assert torch.equal(flow, other)
 
 
-def test_global_motion_changes_the_flow_only(scene_clip):
-    plain = CachedPairs([scene_clip], 9, OPTIONS)
-    moved = CachedPairs([scene_clip], 9, replace(OPTIONS, global_motion=0.02))
-    ys, xs = np.mgrid[0:48, 0:96].reshape(2, -1) / 96
-    basis = np.stack((np.ones_like(xs), xs, ys, xs * xs, xs * ys, ys * ys), 1)
-    shifts = []
-    for k in range(30):
-        image, flow, index = plain[k]
-        other_image, other_flow, other_index = moved[k]
-        assert torch.equal(image, other_image)
-        assert torch.equal(index, other_index)
-        added = (other_flow - flow).reshape(2, -1).numpy().T
-        fitted = basis @ np.linalg.lstsq(basis, added, rcond=None)[0]
-        assert np.abs(fitted - added).max() < 1e-4
-        shifts.append(np.abs(added).mean())
-    assert 0.5 < np.mean(shifts) < 4  # of about 0.02 x 96 pixels
-
-
 def test_nothing_to_make_pairs_of():
     for clips in ([], [numbered('single', 1)], [numbered('sparse', 9, gaps=(-8, 8))]):
         with pytest.raises(UserError, match='no clip has two frames to make a pair of'):

@@ -11,7 +11,7 @@ CONFIG = with_values(
     {'data.root': '/home/me/films', 'flow.model': '/home/me/raft.pth', 'game.steps': 2000, 'game.consistency': 0.5},
 )
 COMMAND = ['--out', 'my run', 'data.root=/home/me/films', 'game.steps=2000']
-JUDGED = {'000400': Judgement(0.25, 0.125, None), '002000': Judgement(0.75, 0.0, None)}
+JUDGED = {'000400': Judgement(0.25, 0.125), '002000': Judgement(0.75, 0.0)}
 
 
 def test_what_it_was_trained_on_and_by_which_command():
@@ -27,17 +27,9 @@ def test_what_it_was_trained_on_and_by_which_command():
 def test_candidates_and_the_choice():
     card = write_card(CONFIG, COMMAND, {'car': 40}, JUDGED, '002000')
     assert '| chosen | candidate 002000, by agreement |' in card
-    assert '| 000400 | 0.250 | 0.125 | not looked at |' in card
-    assert '| 002000 | 0.750 | 0.000 | not looked at |' in card
+    assert '| 000400 | 0.250 | 0.125 |' in card
+    assert '| 002000 | 0.750 | 0.000 |' in card
     assert 'No annotated frame was used.' in card
-
-
-def test_a_choice_by_annotations_is_said():
-    config = with_values(CONFIG, {'run.select': 'truth'})
-    card = write_card(config, COMMAND, {'car': 40}, {'002000': Judgement(0.75, 0.0, 0.5)}, '002000')
-    assert '**Annotations chose this model** among its candidates (run.select=truth).' in card
-    assert 'No annotated frame was used' not in card
-    assert '| 002000 | 0.750 | 0.000 | 0.500 |' in card
 
 
 def test_rendered_scenes_alone():

@@ -9,8 +9,8 @@ import pytest
 
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.frames import Frame
-from moving_object_detector.training import clip_flow
-from moving_object_detector.training.clip_flow import HALF_MAX, Streams, clip_flows, to_half
+from moving_object_detector.training import flow_cache
+from moving_object_detector.training.flow_cache import HALF_MAX, CacheOptions, Streams, clip_flows, to_half
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
@@ -48,14 +48,15 @@ class Watched(DisFlow):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(clip_flow, 'CHUNK', 2)
+    monkeypatch.setattr(flow_cache, 'CHUNK', 2)
 
 
 def collect(clip, **changes):
-    settings = {'backend': DisFlow((32, 64), 'ultrafast'), 'size': SIZE, 'gaps': GAPS, 'batch': 16} | changes
-    streams = settings.pop('streams', Streams())
-    numbers, images, flows = zip(*clip_flows('clip', clip, streams, **settings), strict=True)
-    assert list(numbers) == sorted(set(range(-(-len(clip) // 2))) - set(settings.get('done', ())))
+    settings = {'backend': DisFlow((32, 64), 'ultrafast'), 'size': SIZE, 'batch': 16, 'done': ()} | changes
+    streams, backend, done = settings.pop('streams', Streams()), settings.pop('backend'), settings.pop('done')
+    options = CacheOptions(largest_gap=2, **settings)
+    numbers, images, flows = zip(*clip_flows('clip', clip, streams, backend, options, done), strict=True)
+    assert list(numbers) == sorted(set(range(-(-len(clip) // 2))) - set(done))
     return np.concatenate(images), np.concatenate(flows)
 
 
@@ -98,7 +99,8 @@ def test_going_on_later_gives_the_rest(done, batch):
 def test_of_every_third_frame_alone(count, done):
     clip = frames(count)
     images, flows = collect(clip)
-    found = list(clip_flows('clip', clip, Streams(), DisFlow((32, 64), 'ultrafast'), SIZE, GAPS, 16, done, 3))
+    options = CacheOptions(SIZE, 2, every=3)
+    found = list(clip_flows('clip', clip, Streams(), DisFlow((32, 64), 'ultrafast'), options, done))
     kept = [index for index in range(0, count, 3) if index // 6 not in done]
     assert [number for number, _, _ in found] == sorted({index // 6 for index in kept})
     assert np.array_equal(np.concatenate([one[1] for one in found] or [images[:0]]), images[kept])
@@ -157,7 +159,7 @@ def test_that_most_frames_start_anew_is_said(caplog):
 
 
 def test_no_frame_and_one():
-    assert list(clip_flows('clip', [], Streams(), Watched(), SIZE, GAPS, 4)) == []
+    assert list(clip_flows('clip', [], Streams(), Watched(), CacheOptions(SIZE, 2))) == []
     images, flows = collect(frames(1))
     assert images.shape == (1, *SIZE, 3)
     assert not flows.any()

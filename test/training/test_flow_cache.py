@@ -21,8 +21,8 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.sources import ImageFiles, read_image
 from moving_object_detector.programs.commands import make_bag, make_video
-from moving_object_detector.training import clip_flow, flow_cache
-from moving_object_detector.training.flow_cache import CacheError, cached_clips
+from moving_object_detector.training import flow_cache
+from moving_object_detector.training.flow_cache import CacheError, CacheOptions, cached_clips
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
@@ -55,7 +55,9 @@ class NoFlow(DisFlow):
 def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, every=1, progress=False):
     clips = find_clips([str(footage)], 'train')
     backend = backend or DisFlow((32, 64), 'ultrafast')
-    return cached_clips(clips, cache, backend, fingerprint, size, largest_gap, 4, every=every, progress=progress)
+    return cached_clips(
+        clips, cache, backend, fingerprint, CacheOptions(size, largest_gap, every, 4), progress=progress
+    )
 
 
 def content(folder):
@@ -65,7 +67,6 @@ def content(folder):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Two frames in a chunk, so that small clips have several."""
-    monkeypatch.setattr(clip_flow, 'CHUNK', 2)
     monkeypatch.setattr(flow_cache, 'CHUNK', 2)
 
 
@@ -132,7 +133,7 @@ def test_what_is_outside_the_clip(footage, tmp_path):
     for call in (clip.image, clip.neighbours, clip.annotation):
         with pytest.raises(IndexError, match='c: frame 5 of 5'):
             call(5)
-    with pytest.raises(ValueError, match='largest gap 0'):
+    with pytest.raises(ValueError, match='largest_gap=0'):
         build(footage, tmp_path / 'cache', largest_gap=0)
 
 
@@ -178,7 +179,9 @@ def test_a_stale_cache_is_not_used(footage, tmp_path):
 def test_a_topic_is_part_of_the_key(footage, tmp_path):
     clip = find_clips([str(footage)], 'train')[0]
     clips = [replace(clip, topic=topic) for topic in 'xy']
-    x, y = cached_clips(clips, tmp_path / 'cache', DisFlow((32, 64), 'ultrafast'), 'dis', SIZE, 1, progress=False)
+    x, y = cached_clips(
+        clips, tmp_path / 'cache', DisFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1), progress=False
+    )
     assert x.folder != y.folder
 
 
@@ -250,7 +253,6 @@ def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch):
     watch(files.Path, 'replace')
     whole = build(footage / 'c', cache)[0]
     monkeypatch.undo()
-    monkeypatch.setattr(clip_flow, 'CHUNK', 2)
     monkeypatch.setattr(flow_cache, 'CHUNK', 2)
     assert len(moments) > 20
     expected = content(whole.folder)
@@ -268,11 +270,11 @@ from pathlib import Path
 import cv2
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.training import clip_flow, flow_cache
-from moving_object_detector.training.flow_cache import cached_clips
+from moving_object_detector.training import flow_cache
+from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
 
 cv2.setNumThreads(1)
-clip_flow.CHUNK = flow_cache.CHUNK = 2
+flow_cache.CHUNK = 2
 calls = 0
 
 
@@ -286,7 +288,7 @@ class Backend(DisFlow):
 
 
 clips = find_clips([sys.argv[1]], 'train')
-cached_clips(clips, Path(sys.argv[2]), Backend((32, 64), 'ultrafast'), 'dis', (16, 32), 2, 4)
+cached_clips(clips, Path(sys.argv[2]), Backend((32, 64), 'ultrafast'), 'dis', CacheOptions((16, 32), 2, batch=4))
 print(calls)
 """
 
@@ -376,7 +378,7 @@ def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_pat
     clips = find_clips([str(footage)], 'train')
     (footage / 'c' / '2.png').unlink()
     with pytest.raises(UserError, match=r'2\.png: this file of c cannot be read: No such file'):
-        cached_clips(clips, tmp_path / 'cache', backend, 'dis', SIZE, 2, progress=False)
+        cached_clips(clips, tmp_path / 'cache', backend, 'dis', CacheOptions(SIZE, 2), progress=False)
 
 
 def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
@@ -434,7 +436,9 @@ def test_videos_and_bags(tmp_path):
     assert make_video([str(folder), str(tmp_path / 'video.mp4')]) == 0
     roots = [str(tmp_path / name) for name in ('frames', 'bag', 'video.mp4')]
     backend = DisFlow((32, 64), 'ultrafast')
-    clips = cached_clips(find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', SIZE, 2, progress=False)
+    clips = cached_clips(
+        find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 2), progress=False
+    )
     assert [clip.frame_count for clip in clips] == [6, 6, 6]
     frames, bag, video = ([clip.flow(index, 1) for index in range(5)] for clip in clips)
     assert np.array_equal(frames, bag)
@@ -464,7 +468,7 @@ def test_clips_without_a_pair_are_left_out(footage, tmp_path, caplog):
     write_clip(footage / 'single', 2)
     clips = find_clips([str(footage)], 'train')
     clips[1] = replace(clips[1], files=clips[1].files[:1], source=partial(ImageFiles, 'b', clips[1].files[:1]))
-    settings = (tmp_path / 'c', DisFlow((32, 64), 'ultrafast'), 'dis', SIZE, 1)
+    settings = (tmp_path / 'c', DisFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1))
     for _ in range(2):
         found = cached_clips(clips, *settings, progress=False)
         assert [clip.name for clip in found] == ['a', 'c', 'single']
@@ -477,7 +481,7 @@ def test_clips_without_a_pair_are_left_out(footage, tmp_path, caplog):
 def test_a_clip_without_files_has_no_key(footage, tmp_path):
     clips = [replace(clip, files=()) for clip in find_clips([str(footage)], 'train')]
     with pytest.raises(UserError, match='a: no file'):
-        cached_clips(clips, tmp_path / 'c', NoFlow((32, 64), 'ultrafast'), 'dis', SIZE, 1, progress=False)
+        cached_clips(clips, tmp_path / 'c', NoFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1), progress=False)
 
 
 def test_annotations_are_read_when_asked_for(footage, tmp_path, caplog):
@@ -489,11 +493,11 @@ def test_annotations_are_read_when_asked_for(footage, tmp_path, caplog):
 
     backend = DisFlow((32, 64), 'ultrafast')
     with_truth = replace(clip, annotations=(None, Drawn(), None, None, Drawn()))
-    (cached,) = cached_clips([with_truth], tmp_path / 'c', backend, 'dis', SIZE, 1, progress=False)
+    (cached,) = cached_clips([with_truth], tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 1), progress=False)
     assert cached.annotation(0) is None
     assert cached.annotation(4).shape == (2, 2)
     assert not caplog.records
     short = replace(clip, annotations=(Drawn(),))
-    (cached,) = cached_clips([short], tmp_path / 'c', backend, 'dis', SIZE, 1, progress=False)
+    (cached,) = cached_clips([short], tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 1), progress=False)
     assert cached.annotation(4) is None
     assert 'c has 5 frames, but 1 annotations' in caplog.text

@@ -8,7 +8,7 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import warp
 from moving_object_detector.synthetic.random_scene import pooled_texture
-from moving_object_detector.training.flow_cache import cached_clips
+from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
 from moving_object_detector.training.flow_pairs import VideoFlowPairs, VideoPairOptions
 
 SIZE = (96, 160)
@@ -25,7 +25,7 @@ def clips(tmp_path_factory):
             image = pooled_texture(1 + number)[top : top + SIZE[0], left : left + SIZE[1]]
             cv2.imwrite(str(root / f'clip{number}' / f'{k}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     found = find_clips([str(root)], 'train')
-    return cached_clips(found, root / 'cache', DisFlow(SIZE), 'dis', SIZE, 2, progress=False)
+    return cached_clips(found, root / 'cache', DisFlow(SIZE), 'dis', CacheOptions(SIZE, 2), progress=False)
 
 
 @pytest.mark.parametrize('least_crop', [1.0, 0.5])

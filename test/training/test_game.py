@@ -9,7 +9,7 @@ from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.training.config import GameConfig
-from moving_object_detector.training.game import Game, candidate_steps, guess, revive
+from moving_object_detector.training.game import Game, guess, revive
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.stage import Setup
 
@@ -25,10 +25,10 @@ def players():
 
 @pytest.fixture
 def make_game(players, exact_clip):
-    def make(candidate=lambda step, network: None, candidates=1, precision='float32', **options):
+    def make(precision='float32', **options):
         config = GameConfig(**{'steps': 40, 'batch': 2, 'learning_rate': 1e-3, **options})
         pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2, second_gap=config.consistency > 0))
-        return Game(Setup(precision=precision), players, pairs, config, 'residual', candidate, candidates)
+        return Game(Setup(precision=precision), players, pairs, config, 'residual')
 
     return make
 
@@ -72,11 +72,9 @@ def test_each_player_lowers_its_own_loss(make_game, batch, form):
 @pytest.mark.parametrize(
     'options',
     [
-        {'target': 'residual'},
-        {'parametric': 0.5},
         {'consistency': 0.5},
-        {'adversarial': 0.0, 'parametric': 1.0},
-        {'loss': 'paper', 'target': 'residual', 'parametric': 0.5, 'consistency': 0.5},
+        {'adversarial': 0.0, 'consistency': 1.0},
+        {'loss': 'paper', 'consistency': 0.5},
         {'precision': 'bfloat16'},
     ],
     ids=str,
@@ -86,7 +84,7 @@ def test_every_form_runs(make_game, players, batch, options):
     assert float(game.step(0, batch)['inpainter']) > 0
     before = weights(players[0])
     values = game.step(1, batch)
-    expected = {name for name in ('parametric', 'consistency') if options.get(name)}
+    expected = {'consistency'} if options.get('consistency') else set()
     expected |= {'generator'} if options.get('adversarial', 1.0) else set()
     assert set(values) == expected | {'area', 'revived'}
     assert all(torch.tensor(float(value)).isfinite() for value in values.values())
@@ -132,29 +130,14 @@ def test_the_average_follows_and_is_what_the_game_leaves(make_game, players, bat
 
 
 def test_the_average_begins_with_what_the_stages_before_have_left(make_game, players, batch):
-    seen = []
-    game = make_game(lambda step, network: seen.append(weights(network)), steps=1)
+    game = make_game(steps=1)
     with torch.no_grad():
         for parameter in players[0].parameters():
             parameter.add_(1.0)
+    game.begin()
+    assert torch.equal(weights(game.candidate), weights(players[0]))
     game.step(0, batch)
-    assert len(seen) == 2  # before the first step, and after the last
-    assert all(torch.equal(candidate, weights(players[0])) for candidate in seen)
-
-
-def test_candidates_are_spread_evenly_from_before_the_game_to_its_end():
-    assert candidate_steps(600, 5) == [0, 120, 240, 360, 480, 600]
-    assert candidate_steps(10, 3) == [0, 3, 7, 10]
-    assert candidate_steps(7, 1) == [0, 7]
-    assert candidate_steps(2, 5) == [0, 1, 2]
-
-
-def test_candidates_come_at_their_steps(make_game, batch):
-    seen = []
-    game = make_game(lambda step, network: seen.append(step), candidates=2, steps=4)
-    for step in range(4):
-        game.step(step, batch)
-    assert seen == [0, 2, 4]
+    assert torch.equal(weights(game.candidate), weights(players[0]))
 
 
 def test_a_state_brings_everything_back(make_game, batch):

@@ -15,8 +15,15 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.base import motion_units
 from moving_object_detector.networks.weights import load_network
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.pairs import IdealPairs, annotated_frames, constant_flows
-from moving_object_detector.training.run import IDEAL_WARNING, ideal_masks, ideal_scores, run_training
+from moving_object_detector.training.ideal import (
+    IDEAL_WARNING,
+    IdealPairs,
+    annotated_frames,
+    constant_flows,
+    ideal_masks,
+    ideal_scores,
+)
+from moving_object_detector.training.run import run_training
 
 SIZE = (32, 64)
 

@@ -13,7 +13,15 @@ from training_runs import HERE, environment
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.training.journal import read_log
-from moving_object_detector.training.loop import CHECKPOINT, LoopOptions, Timing, displayed, fit
+from moving_object_detector.training.loop import (
+    CHECKPOINT,
+    LoopOptions,
+    Timing,
+    candidate_names,
+    candidate_steps,
+    displayed,
+    fit,
+)
 
 OPTIONS = {'game': {'steps': 10}, 'seed': 1}
 
@@ -45,6 +53,23 @@ def test_a_stage_begins_with_what_the_one_before_has_handed_on(tmp_path):
     assert [task.finished for task in tasks] == [1, 1, 1]
     # The first two of each are the dry run's.
     assert [task.seen for task in tasks] == [[0, 1, *range(5)], [0, 1, *range(4)], [0, 1, *range(5)]]
+
+
+def test_candidates_are_spread_evenly_from_before_a_stage_to_its_end():
+    assert candidate_steps(600, 5) == [0, 120, 240, 360, 480, 600]
+    assert candidate_steps(10, 3) == [0, 3, 7, 10]
+    assert candidate_steps(7, 1) == [0, 7]
+    assert candidate_steps(2, 5) == [0, 1, 2]
+
+
+def test_candidates_come_at_their_steps_and_a_stage_begins_once(tmp_path):
+    tasks, seen = toys.stages(), []
+    tasks[1].candidate = nn.Linear(1, 1)
+    loop = LoopOptions(candidates=2, checkpoint_every=3)
+    fit(tasks, tmp_path, OPTIONS, loop, keep=lambda name, network: seen.append((name, network)))
+    assert seen == [(f'second-{step:06d}', tasks[1].candidate) for step in (0, 2, 4)]
+    assert candidate_names(tasks, 2) == [name for name, _ in seen]
+    assert [task.begun for task in tasks] == [1, 1, 1]
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):

@@ -224,63 +224,6 @@ def test_boxes_by_hand():
     assert losses.box_loss(FLOW, weights(0, 0), FLOW + 1).item() == 0
 
 
-def numpy_motion(flow, weight):
-    """Weighted least squares on 1, x, y, x^2, xy, y^2 of pixel numbers, for one sample."""
-    _, height, width = flow.shape
-    ys, xs = np.mgrid[0:height, 0:width].reshape(2, -1).astype(np.float64)
-    basis = np.stack((np.ones_like(xs), xs, ys, xs * xs, xs * ys, ys * ys), 1)
-    root = np.sqrt(weight.reshape(-1, 1).astype(np.float64))
-    values = flow.reshape(2, -1).T.astype(np.float64)
-    coefficients = np.linalg.lstsq(root * basis, root * values, rcond=None)[0]
-    return (basis @ coefficients).T.reshape(flow.shape)
-
-
-def test_quadratic_motions_against_numpys_least_squares():
-    generator = torch.Generator().manual_seed(2)
-    flow = torch.randn(4, 2, 10, 14, generator=generator)
-    weight = torch.rand(4, 1, 10, 14, generator=generator)
-    weight[1, :, :, :7] = 0
-    weight[2] = (weight[2] > 0.5).float()
-    weight[3] *= 1e-3
-    fitted = losses.weighted_motion(flow, weight)
-    for k in range(4):
-        # Beyond the pixels that have a weight a quadratic runs away, by the ridge more or less.
-        seen = (weight[k] > 0).expand(2, -1, -1).numpy()
-        assert np.allclose(fitted[k].numpy()[seen], numpy_motion(flow[k].numpy(), weight[k].numpy())[seen], atol=0.005)
-    assert losses.weighted_motion(flow, torch.zeros(4, 1, 10, 14)).isfinite().all()
-
-
-def test_the_parametric_loss_against_numpy():
-    generator = torch.Generator().manual_seed(3)
-    flow, mask = torch.randn(2, 2, 10, 14, generator=generator), torch.rand(2, 1, 10, 14, generator=generator)
-    expected = []
-    for k in range(2):
-        one, weight = flow[k].numpy(), mask[k].numpy()
-        parts = [numpy_motion(one, part) for part in (weight, 1 - weight, np.ones_like(weight))]
-        inside, outside, whole = (np.sqrt((one - part) ** 2 + 1e-6).sum(0) for part in parts)
-        expected.append((weight[0] * inside + (1 - weight[0]) * outside).mean() / (whole.mean() + EPSILON))
-    assert losses.parametric_loss(flow, mask).item() == pytest.approx(np.mean(expected), abs=1e-3)
-
-
-def test_two_quadratic_motions_are_explained_by_the_true_mask_alone():
-    ys, xs = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 32), indexing='ij')
-    first = torch.stack((1 + xs - 0.5 * ys * ys, 0.3 * xs * ys))
-    second = torch.stack((-1 + 0.2 * ys, 0.5 - xs + 0.1 * xs * xs))
-    truth = torch.zeros(1, 1, 24, 32)
-    truth[..., 5:18, 8:22] = 1
-    flow = torch.where(truth > 0, second, first)
-    assert losses.parametric_loss(flow, truth).item() < 0.02
-    assert losses.parametric_loss(flow, 1 - truth).item() < 0.02
-    assert losses.parametric_loss(flow, torch.full_like(truth, 0.5)).item() == pytest.approx(1, abs=0.01)
-    shifted = [losses.parametric_loss(flow, truth.roll(step, 3)).item() for step in (0, 1, 2, 4, 6)]
-    assert shifted == sorted(shifted)
-    mask = (0.4 + 0.2 * truth).requires_grad_()
-    losses.parametric_loss(flow, mask).backward()
-    # Down the gradient the mask becomes the truth, but for the few pixels where either motion fits.
-    assert (mask.grad[truth > 0] < 0).float().mean() > 0.9
-    assert (mask.grad[truth == 0] > 0).float().mean() > 0.9
-
-
 def test_mask_loss_by_hand():
     """Entropy log 2; Dice 1 - (2 x 1 + 1) / (2 + 2 + 1)."""
     half, mask = weights(0.5, 0.5, 0.5, 0.5), weights(1, 1, 0, 0)

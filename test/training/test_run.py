@@ -188,7 +188,7 @@ def test_model_and_card_say_how_they_were_made(swept):
     card = (whole / 'generator.md').read_text()
     assert '    ros2 run moving_object_detector train --out ' in card
     assert '| unlabelled video | 1 clips, 8 frames: walk |' in card
-    for step in ('000000', '000002', '000005'):
+    for step in ('game-000000', 'game-000002', 'game-000005'):
         assert f'| {step} | ' in card
         assert (whole / 'candidates' / f'{step}.safetensors').exists()
     pictures = {path.name.rpartition('-')[0] for path in (whole / 'pictures').iterdir()}

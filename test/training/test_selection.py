@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.selection import Judge, Judgement, choose, judged_frames, spread_frames
+from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, spread_frames
 
 SIZE = (32, 64)
 
@@ -32,11 +31,6 @@ class BoxClip:
     def neighbours(self, index):
         return tuple(gap for gap in (-1, 1) if 0 <= index + gap < self.frame_count)
 
-    def annotation(self, index):
-        exact = np.zeros(SIZE, bool)
-        exact[10:22, 20:36] = True
-        return exact
-
 
 class StillClip(BoxClip):
     def flow(self, index, gap):
@@ -55,8 +49,11 @@ class Stub(nn.Module):
         return self.function(image, flow).float()
 
 
-def judged(function, clip=None, frames=((0, 2),), truth=False):
-    return Judge([clip or BoxClip()], frames, SIZE, 'residual', truth).judge(Stub(function))
+FORM = InputForm(SIZE, 'residual')
+
+
+def judged(function, clip=None, frames=((0, 2),)):
+    return Judge([clip or BoxClip()], frames, FORM).judge(Stub(function))
 
 
 def where_it_moves(image, flow):
@@ -70,38 +67,26 @@ def one_place(image, flow):
 
 
 def test_the_same_mask_from_every_gap_agrees_fully():
-    assert judged(one_place) == Judgement(agreement=1.0, empty=0.0, jaccard=None)
+    assert judged(one_place) == Judgement(agreement=1.0, empty=0.0)
 
 
 def test_empty_masks_agree_on_nothing():
-    assert judged(lambda image, flow: torch.zeros_like(flow[:, :1])) == Judgement(0.0, 1.0, None)
+    assert judged(lambda image, flow: torch.zeros_like(flow[:, :1])) == Judgement(0.0, 1.0)
 
 
 def test_a_full_mask_is_taken_for_an_empty_one():
-    assert judged(lambda image, flow: torch.ones_like(flow[:, :1])) == Judgement(0.0, 1.0, None)
+    assert judged(lambda image, flow: torch.ones_like(flow[:, :1])) == Judgement(0.0, 1.0)
 
 
 def test_overlap_by_hand():
     # Two boxes 16 wide share 8 columns of 24.
-    found = judged(where_it_moves, truth=True)
+    found = judged(where_it_moves)
     assert found.agreement == pytest.approx(1 / 3)
     assert found.empty == 0
-    # The average of the two is above a half only in those 8 columns of the annotation's 16.
-    assert found.jaccard == pytest.approx(1 / 2)
-
-
-def test_the_truth_is_not_looked_at_unless_asked_for():
-    class Secret(BoxClip):
-        def annotation(self, index):
-            raise AssertionError('the annotation was read')
-
-    judged(where_it_moves, Secret())
-    with pytest.raises(AssertionError, match='the annotation was read'):
-        judged(where_it_moves, Secret(), truth=True)
 
 
 def test_where_nothing_moves_masks_are_empty():
-    assert judged(one_place, StillClip()) == Judgement(0.0, 1.0, None)
+    assert judged(one_place, StillClip()) == Judgement(0.0, 1.0)
 
 
 def test_frames_are_spread_over_clips_and_within_them():
@@ -119,38 +104,16 @@ def test_frames_are_spread_over_clips_and_within_them():
     assert len(spread_frames([BoxClip()] * 100, 60)) == 100
 
 
-CANDIDATES = {
-    '000100': Judgement(0.5, 0.1, 0.6),
-    '000200': Judgement(0.9, 0.0, 0.3),
-    '000300': Judgement(0.7, 0.3, 0.5),
-}
-
-
-@pytest.mark.parametrize(('by', 'chosen'), [('last', '000300'), ('agreement', '000200'), ('truth', '000100')])
-def test_choice_by_each_rule(by, chosen):
-    assert choose(CANDIDATES, by) == chosen
-
-
-def test_truth_without_annotations_is_refused():
-    with pytest.raises(UserError, match=r'run\.select is truth, but the footage has no annotations; use agreement'):
-        choose({'000100': Judgement(0.5, 0.1, None)}, 'truth')
-
-
-def test_truth_without_annotations_is_refused_before_the_training():
-    with pytest.raises(UserError, match=r'run\.select is truth, but the footage has no annotations; use agreement'):
-        judged_frames([BoxClip()], 'truth', 60)
-
-
-def test_truth_judges_annotated_frames_alone():
-    class Sparse(BoxClip):
-        annotations = (None, 'file', None, None, 'file', 'beyond the end')
-
-    assert judged_frames([BoxClip(), Sparse()], 'truth', 60) == [(1, 1), (1, 4)]
-    assert len(judged_frames([BoxClip(), Sparse()], 'agreement', 60)) == 10
+def test_choice_by_each_rule():
+    candidates = {'000100': Judgement(0.5, 0.1), '000200': Judgement(0.9, 0.0), '000300': Judgement(0.7, 0.3)}
+    assert choose(candidates, 'last') == '000300'
+    assert choose(candidates, 'agreement') == '000200'
+    # Of equals the first: what has not helped is left.
+    assert choose({'000000': Judgement(0.5, 0.1), '000100': Judgement(0.5, 0.1)}, 'agreement') == '000000'
 
 
 def test_a_picture_of_masks_shows_images_with_them():
-    judge = Judge([BoxClip()], [(0, frame) for frame in range(1, 4)], SIZE, 'residual')
+    judge = Judge([BoxClip()], [(0, frame) for frame in range(1, 4)], FORM)
     picture = judge.draw(Stub(one_place))
     assert picture.shape == (SIZE[0], 4 * SIZE[1], 3)
     assert picture.dtype == np.uint8

@@ -42,7 +42,7 @@ def generator_losses(config, out):
     found = []
     with torch.inference_mode():
         for step in (0, config.game.steps):
-            mask = load_network(out / 'candidates' / f'{step:06d}.safetensors')[0](image, prepared)
+            mask = load_network(out / 'candidates' / f'game-{step:06d}.safetensors')[0](image, prepared)
             found.append(float(generator_loss(target, mask, guess(inpainter, image, target, mask, alone=True), 'code')))
     return found
 
