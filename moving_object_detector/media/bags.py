@@ -18,7 +18,16 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.media.frames import DEFAULT_FPS, LATEST, SECOND, Frame, FrameSource, frame_stamp, rate_of
+from moving_object_detector.media.frames import (
+    DEFAULT_FPS,
+    LATEST,
+    SECOND,
+    Frame,
+    FrameSource,
+    frame_stamp,
+    rate_of,
+    stamp_of,
+)
 from moving_object_detector.media.messages import EncodedImage, decode_message, is_picture
 from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 
@@ -215,7 +224,7 @@ def _stamped(messages: Iterable[tuple[Any, int]]) -> Generator[tuple[Any, int], 
     offset: int | None = None
     headers = True
     for message, received in messages:
-        stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+        stamp = stamp_of(message.header)
         # A time before 1970 is none.
         if headers and 0 < stamp <= LATEST:
             offset = stamp - received

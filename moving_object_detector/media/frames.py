@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,11 @@ class FrameSource(ABC):
 
         After an ImageError, which is one frame's, the next frame can be asked for.
         """
+
+
+def stamp_of(header: Any) -> int:
+    """Return the stamp of a std_msgs/Header, nanoseconds."""
+    return int(header.stamp.sec) * SECOND + int(header.stamp.nanosec)
 
 
 def rate_of(stamps: Iterable[int]) -> float | None:

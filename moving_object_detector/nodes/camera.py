@@ -18,6 +18,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from moving_object_detector.common.errors import ImageError, foreign
+from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
@@ -38,7 +39,7 @@ _LOOK_PERIOD: Final = 0.2
 """Seconds between two looks at who publishes."""
 _REMEMBERED: Final = 40
 """Steps between stamps from which holes are told."""
-_CUT: Final = 10 * 10**9
+_CUT: Final = 10 * SECOND
 """Nanoseconds: a longer step is another recording or clock, not a loss."""
 _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
@@ -219,7 +220,7 @@ class Camera:
             self._unreadable(str(error))
             return
         self._bytes = len(message.data)
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_of(message.header)
         if self._stamp and 0 < stamp - self._stamp < _CUT:
             self._steps.append(stamp - self._stamp)
         self._stamp = stamp
@@ -280,7 +281,7 @@ class Camera:
         if missing <= _TOO_MANY_LOST * (missing + len(steps)):
             return ''
         return (
-            f'the stamps on {self.topic} come with holes: of {missing + len(steps)} images at {10**9 / period:.3g} Hz '
+            f'the stamps on {self.topic} come with holes: of {missing + len(steps)} images at {SECOND / period:.3g} Hz '
             f'{missing} are missing ({self._delivery()}; {self.lost} reported as lost): either the camera leaves them '
             f'out, or they are lost on the way; {REMEDY}'
         )

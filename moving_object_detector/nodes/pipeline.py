@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.media.messages import decode_message
 from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.nodes.adaptation import Adaptation
@@ -235,8 +236,7 @@ class Pipeline:
         A stream that begins without stamps starts anew with its first one (a simulation's clock may come late); in one
         that has stamps an image without is of no use: None.
         """
-        header = arrival.message.header
-        stamp = int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+        stamp = stamp_of(arrival.message.header)
         if stamp == 0 and self._stamped:
             return None
         if stamp == 0:
@@ -274,7 +274,7 @@ class Pipeline:
                 if self._send(result):
                     self._statistics.count('published')
                     if adapts:
-                        self._outputs.publish_window_delay((newest - result.stamp) / 1e9)
+                        self._outputs.publish_window_delay((newest - result.stamp) / SECOND)
             afterwards()
 
         self._settle()

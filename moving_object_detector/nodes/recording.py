@@ -21,7 +21,7 @@ from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import RAW_TYPE, BagWriter
-from moving_object_detector.media.frames import SECOND
+from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.media.messages import decode_image
 from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.media.video import VideoWriter
@@ -94,7 +94,7 @@ class Recorder:
         def take(track: Track, message: Image) -> None:
             image = decode_image(message, scale)
             if self._arrived(track):
-                video.write(image, message.header.stamp.sec * SECOND + message.header.stamp.nanosec)
+                video.write(image, stamp_of(message.header))
 
         return self._subscribe(Image, self._arguments.overlay, limit, take, raw=False)
 
