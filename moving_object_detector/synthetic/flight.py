@@ -220,7 +220,7 @@ class Flight:
         sky = material('sky', int(abs(self.grade.drift) * 1e6))
         assert isinstance(sky, Tile)
         height = np.maximum(up[extent], np.float32(0.02))
-        sheet = planes.look_up(sky, rays, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
+        sheet = planes.look_up_tile(sky, rays, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
         clear = np.clip(up[extent] * 4, 0, 1)
         canvas.image[extent] = cv2.blendLinear(sheet, canvas.image[extent].copy(), clear, 1 - clear)
 

@@ -102,7 +102,7 @@ def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: M
     return np.asarray(0.25 * np.log2(area + 1e-12) + 0.25 * np.log2(longer + 1e-12) - 0.35, np.float64)
 
 
-def look_up(
+def look_up_tile(
     tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Floats, canvas: Canvas, extent: Extent
 ) -> Pixels:
     """Look a repeating texture up at the pixels of a part of the image, between the two nearest levels."""
@@ -173,10 +173,10 @@ def draw(face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent
             slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(extent, inner, strict=True)
         )
         extent, nearness, weight = (rows, columns), nearness[inner], weight[inner]
-        sheet = look_up(face.material, q, repeats, nearness, canvas, extent)
+        sheet = look_up_tile(face.material, q, repeats, nearness, canvas, extent)
         if face.tone is not None:
             share = face.material.metres[0] / face.tone.metres[0]
-            tone = look_up(face.tone, q, (repeats[0] * share, repeats[1] * share), nearness, canvas, extent)
+            tone = look_up_tile(face.tone, q, (repeats[0] * share, repeats[1] * share), nearness, canvas, extent)
             sheet = np.asarray(cv2.multiply(sheet, tone, scale=1 / 128), np.uint8)
     elif front.any():
         weight = np.asarray(front, np.float32)
