@@ -1,14 +1,15 @@
-"""What is scored: a method takes the frames of a clip one by one and gives masks. The detector, and masks of others."""
+"""What is scored: a method takes frames one by one and gives masks. The detector, given masks, baselines."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +18,11 @@ from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.detection.build import build_detector
-from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
+from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, RefinementConfig
+from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, read_masks
+from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, read_numbers
 from moving_object_detector.media.frames import SECOND, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.pixels import SMALLEST_SIDE
@@ -32,9 +35,8 @@ REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.nam
 class Prediction:
     """What a method says of one frame, by its number from 0.
 
-    ``image`` is (H, W, 3) RGB, ``mask`` (H, W), 255 where something moves on its own; ``flow`` (h, w, 2) leads to the
-    next frame, in pixels of its own size, of the variant that counts; ``latency`` is milliseconds since the frame came:
-    of a recording as it was measured, else of computing alone.
+    ``image`` is (H, W, 3) RGB, ``mask`` (H, W), 255 where something moves; ``flow`` (h, w, 2), in its own pixels, leads
+    to the next frame, of the variant that counts; ``latency`` is in milliseconds: as recorded, else of computing.
     """
 
     index: int
@@ -48,9 +50,9 @@ class Prediction:
 class Method(ABC):
     """The detector, masks that are there already, or a baseline.
 
-    It gives several variants of masks in one pass, of which the last one counts. ``identity`` decides the masks,
-    ``details`` are what else is worth knowing, ``problems`` what was wrong with the clip so far; ``seconds`` are what
-    the masks of the clip took when they were made: 0 where that is not known, None where they are made now.
+    Of its variants the last one counts. ``identity`` decides the masks, ``details`` are what else is worth knowing,
+    ``problems`` what was wrong with the clip so far; ``seconds`` what the clip's masks took when made: 0 where nobody
+    knows, None where they are made now.
     """
 
     seconds: float | None = None
@@ -226,3 +228,133 @@ class GivenMasks(Method):
         if there > self._found:
             self.problems.append(f'{there - self._found} of {there} masks in {self._where} belong to no frame')
         return ()
+
+
+# Baselines: classical methods to compare the detector with, and two that look at nothing ------------------------------
+
+BASELINE_SIZE: Final = (256, 512)
+GRID_STEP: Final = 8
+INLIER: Final = 1.0
+"""Pixels of BASELINE_SIZE by which a point of the background may miss the homography."""
+HISTORY: Final = 500
+VARIANCE_THRESHOLD: Final = 16.0
+"""With HISTORY the defaults of OpenCV's MOG2: frames it learns over, squared Mahalanobis distance to the background."""
+
+
+def residual_magnitude(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far flow (H, W, 2) is from a RANSAC homography fitted to a grid of it, (H, W) pixels."""
+    height, width = flow.shape[:2]
+    points = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
+    start = GRID_STEP // 2
+    sources = points[start::GRID_STEP, start::GRID_STEP].reshape(-1, 2)
+    targets = (points + flow)[start::GRID_STEP, start::GRID_STEP].reshape(-1, 2)
+    homography: Any = cv2.findHomography(sources, targets, cv2.RANSAC, INLIER)[0]
+    if homography is None:  # degenerate flow that leads all points to one
+        homography = np.eye(3)
+    camera = cv2.perspectiveTransform(points.reshape(-1, 1, 2), homography).reshape(points.shape) - points
+    return np.asarray(np.linalg.norm(flow - camera, axis=2), np.float32)
+
+
+def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return 255 where values are above the threshold that parts them best in two classes (Otsu 1979), 0 elsewhere."""
+    scale = 65535.0 / max(float(values.max()), 1e-6)
+    levels = np.round(values * scale).astype(np.uint16)
+    threshold, _ = cv2.threshold(levels, 0, 65535, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return np.where(levels > threshold, np.uint8(255), np.uint8(0))
+
+
+class _Held(NamedTuple):
+    """A frame whose flow to the next one is not known yet."""
+
+    frame: Frame
+    number: int
+    features: NDArray[np.uint8]
+
+
+class HomographyResidual(Method):
+    """What DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
+
+    The last frame before the stream starts anew (by the detector's rule) has no next one and takes the one before it;
+    a stream of one frame gets no mask.
+    """
+
+    def __init__(self) -> None:
+        self._flow = DisFlow(BASELINE_SIZE, 'medium')
+        constants = {'flow': self._flow.name, 'flow size': list(BASELINE_SIZE), 'grid': GRID_STEP, 'inlier': INLIER}
+        details = {'flow': self._flow.name, 'opencv': cv2.__version__}
+        super().__init__(('homography',), {'baseline': 'homography', **constants}, details)
+
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Begin a clip."""
+        super().start(clip, source)
+        self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
+        self._before: _Held | None = None
+        self._held: _Held | None = None
+
+    def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
+        """Take a frame; yield the mask of the one before."""
+        step = self._continuity.follow(frame.stamp, frame.image.shape)
+        if step is Step.REPEATS:
+            return
+        if step.starts_anew:
+            yield from self.finish()
+            self._held = None
+        self._before, self._held = self._held, _Held(frame, index, self._flow.features(frame.image))
+        if self._before is not None:
+            yield self._predict(self._before, self._held)
+
+    def finish(self) -> Iterator[Prediction]:
+        """Yield the mask of the last frame."""
+        if self._held is not None and self._before is not None:
+            yield self._predict(self._held, self._before)
+
+    def _predict(self, source: _Held, target: _Held) -> Prediction:
+        """Return the mask of a frame by its flow to another one; with the flow where that is the next one."""
+        flow = self._flow.estimate([source.features], [target.features], BASELINE_SIZE)[0].permute(1, 2, 0).numpy()
+        image = source.frame.image
+        mask = cv2.resize(otsu(residual_magnitude(flow)), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        known = np.ascontiguousarray(flow) if target.number == source.number + 1 else None
+        return Prediction(source.number, self.variants[0], image, np.asarray(mask, np.uint8), known)
+
+
+class BackgroundSubtraction(Method):
+    """OpenCV's MOG2 (Zivkovic 2004) with its defaults, anew for each clip; what it takes for a shadow is no object.
+
+    It models each pixel, so the camera must stand still.
+    """
+
+    def __init__(self) -> None:
+        constants = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
+        super().__init__(('mog2',), {'baseline': 'mog2', **constants}, {'opencv': cv2.__version__})
+
+    def start(self, clip: Clip, source: FrameSource) -> None:
+        """Begin a clip."""
+        super().start(clip, source)
+        self._subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
+
+    def step(self, frame: Frame, index: int) -> tuple[Prediction]:
+        """Take a frame; return its mask."""
+        labels = np.asarray(self._subtractor.apply(frame.image))
+        mask = np.where(labels == 255, np.uint8(255), np.uint8(0))  # 127 is shadow
+        return (Prediction(index, self.variants[0], frame.image, mask),)
+
+
+class Constant(Method):
+    """The same answer for every pixel: what a score is worth that looks at nothing."""
+
+    def __init__(self, name: str, value: int) -> None:
+        super().__init__((name,), {'baseline': name}, {})
+        self._value = value
+
+    def step(self, frame: Frame, index: int) -> tuple[Prediction]:
+        """Take a frame; return its mask."""
+        mask = np.full(frame.image.shape[:2], self._value, np.uint8)
+        return (Prediction(index, self.variants[0], frame.image, mask),)
+
+
+BASELINES: Final[Mapping[str, Callable[[], Method]]] = {
+    'homography': HomographyResidual,
+    'mog2': BackgroundSubtraction,
+    'everything': lambda: Constant('everything', 255),
+    'nothing': lambda: Constant('nothing', 0),
+}

@@ -23,8 +23,8 @@ Stored = TypeVar('Stored')
 class VariantColumns:
     """What one variant of a method's masks scored, frame by frame.
 
-    J, F, annotated objects, those that the mask covers, and regions of the mask on no object are None where the frame
-    has no annotation; the mask's share of the image is None where the method said nothing.
+    The mask's share of the image is None where the method said nothing, all else where the frame has no annotation:
+    J, F, objects, those that the mask covers, regions of the mask on no object.
     """
 
     j: Column

@@ -16,9 +16,8 @@ from moving_object_detector.common.options import flatten
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.common.program import provenance
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.evaluation.baselines import BASELINES
 from moving_object_detector.evaluation.clips import Clip, fingerprint, open_clips
-from moving_object_detector.evaluation.methods import DetectorMethod, GivenMasks, Method
+from moving_object_detector.evaluation.methods import BASELINES, DetectorMethod, GivenMasks, Method
 from moving_object_detector.evaluation.options import ONLY, EvaluateOptions
 from moving_object_detector.evaluation.results import (
     RunResult,

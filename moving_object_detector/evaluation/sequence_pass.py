@@ -69,11 +69,7 @@ class SequencePass:
         self._video: VideoWriter | None = None
 
     def run(self) -> SequenceResult:
-        """Evaluate the whole clip.
-
-        Raises UserError where it cannot be opened, has no frame that can be taken, or annotations of another shape
-        alone.
-        """
+        """Evaluate the whole clip; raises UserError where it cannot be opened, or not one frame of it can be scored."""
         begin = time.monotonic()
         source = self._clip.open()
         self._method.start(self._clip, source)

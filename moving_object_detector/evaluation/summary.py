@@ -22,7 +22,6 @@ from moving_object_detector.evaluation.results import (
 )
 
 FEWEST_RANKS: Final = 3
-"""Sequences of which a rank correlation says anything."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,8 @@ def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Sc
 def run_scores(run: RunResult, variant: str) -> Scores:
     """Return the scores of a run by its protocol; sequences of which no frame is scored are left out.
 
-    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it. Decay only
-    has a meaning within a sequence and is the mean of the sequences' decays under every protocol. Objects, regions,
-    alarms and seconds are summed; ``empty`` and ``area`` are of all masks of the run.
+    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it; decay is
+    always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all its masks.
     """
     rule = find_rule(run.protocol)
     scores = [sequence_scores(sequence, variant, run.protocol) for sequence in run.sequences]
@@ -283,8 +281,7 @@ def sequence_signals(sequence: SequenceResult, variant: str) -> Mapping[str, flo
 def correlations(run: RunResult) -> dict[str, Correlation]:
     """Return how each signal goes with mean J over the run's sequences, for the variant that counts.
 
-    Signals that fewer than :data:`FEWEST_RANKS` sequences with annotations have, or that are the same in all, are left
-    out.
+    Left out are those that fewer than :data:`FEWEST_RANKS` scored sequences have, or that are the same in all.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for sequence in run.sequences:

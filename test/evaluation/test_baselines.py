@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.evaluation.baselines import BASELINES, otsu, residual_magnitude
+from moving_object_detector.evaluation.methods import BASELINES, otsu, residual_magnitude
 from moving_object_detector.media.frames import Frame
 
 HEIGHT, WIDTH = 64, 96
