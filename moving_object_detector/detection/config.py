@@ -67,8 +67,8 @@ class RefinementConfig:
         choices=('none', 'guided', 'crf', 'grid_crf'),
         runtime=True,
     )
-    height: int = option(96, 'Height at which the mask is refined, pixels.', low=16, high=2160)
-    width: int = option(192, 'Width at which the mask is refined, pixels.', low=16, high=4096)
+    height: int = option(192, 'Height at which the mask is refined, pixels.', low=16, high=2160)
+    width: int = option(384, 'Width at which the mask is refined, pixels.', low=16, high=4096)
     iterations: int = option(5, 'Mean-field iterations of either CRF; the paper has 50.', low=1, high=200, runtime=True)
 
 
