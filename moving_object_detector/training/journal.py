@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -40,23 +40,20 @@ class Journal:
         self._stages = tuple(stages)
         self._at = (stage, step)
         self._boards: dict[int, SummaryWriter] = {}
-        self._writer: type[SummaryWriter] | None = None
+        self._writer = _board_writer() if folder else None
         self._log: Any = None
 
     def __enter__(self) -> Journal:
         """Open the files; raises UserError."""
         if self._folder is None:
             return self
-        try:
+        log = self._folder / LOG
+        with self._reported('give another --out'):
             (self._folder / 'pictures').mkdir(parents=True, exist_ok=True)
-            log = self._folder / LOG
             kept = [line for line in read_log(log) if self._is_kept(line)]
             with atomic_file(log) as file:
                 file.write(''.join(f'{json.dumps(line)}\n' for line in kept).encode())
             self._log = log.open('a', encoding='utf-8')
-        except OSError as error:
-            raise UserError(f'{self._folder} cannot be written to: {error.strerror}; give another --out') from error
-        self._writer = _board_writer()
         return self
 
     def _is_kept(self, line: Mapping[str, Any]) -> bool:
@@ -66,15 +63,12 @@ class Journal:
 
     def _board(self, stage: int) -> SummaryWriter | None:
         """Return TensorBoard's writer of a stage; one for each, since each counts its steps from 0."""
-        if self._folder is None or self._writer is None:
-            return None
-        if stage not in self._boards:
-            first = self._at[1] if stage == self._at[0] else 0
+        if self._writer is not None and stage not in self._boards:
             # What a killed run wrote at or after this step is not shown.
-            self._boards[stage] = self._writer(
-                str(self._folder / 'tensorboard' / self._stages[stage]), purge_step=first
-            )
-        return self._boards[stage]
+            first = self._at[1] if stage == self._at[0] else 0
+            folder = f'{self._folder}/tensorboard/{self._stages[stage]}'
+            self._boards[stage] = self._writer(folder, purge_step=first)
+        return self._boards.get(stage)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,12 +77,9 @@ class Journal:
         for board in self._boards.values():
             board.close()
         if self._log is not None:
-            try:
+            # After an error that one is told: what could not be written is dropped by the run that goes on.
+            with suppress(OSError) if error else self._reported():
                 self._log.close()
-            except OSError as failure:
-                # After an error that one is told: what could not be written is dropped by the run that goes on.
-                if error is None:
-                    raise UserError(f'{self._folder} cannot be written to: {failure.strerror}') from failure
 
     def scalars(self, stage: int, step: int, values: Mapping[str, float]) -> None:
         """Write the values of a step."""
@@ -97,8 +88,7 @@ class Journal:
         name = self._stages[stage]
         with self._reported():
             self._log.write(json.dumps({'stage': name, 'step': step, **values}) + '\n')
-            board = self._board(stage)
-            if board is not None:
+            if board := self._board(stage):
                 for key, value in values.items():
                     board.add_scalar(f'{name}/{key}', value, step)
 
@@ -108,11 +98,9 @@ class Journal:
             return
         for key, picture in pictures.items():
             name = f'{self._stages[stage]}-{key}'
-            file = self._folder / 'pictures' / f'{name}-{step + 1:06d}.png'
             with self._reported():
-                file.write_bytes(encode_png(picture).tobytes())
-                board = self._board(stage)
-                if board is not None:
+                (self._folder / f'pictures/{name}-{step + 1:06d}.png').write_bytes(encode_png(picture).tobytes())
+                if board := self._board(stage):
                     board.add_image(name, picture, step, dataformats='HWC')
 
     def flush(self) -> None:
@@ -125,13 +113,11 @@ class Journal:
                     board.flush()
 
     @contextmanager
-    def _reported(self) -> Iterator[None]:
+    def _reported(self, remedy: str = 'free some space and start again, which goes on') -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise UserError(
-                f'{self._folder} cannot be written to: {error.strerror}; free some space and start again, which goes on'
-            ) from error
+            raise UserError(f'{self._folder} cannot be written to: {error.strerror}; {remedy}') from error
 
 
 def _board_writer() -> type[SummaryWriter] | None:

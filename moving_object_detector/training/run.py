@@ -336,7 +336,7 @@ class _Run:
             return None
         if footage and footage.frames:
             return replace(self._score_ideal(footage), timings=timings)
-        if footage or config.inpainter_alone:
+        if config.inpainter.steps + config.game.steps and (footage or config.inpainter_alone):
             model = self._save(self._inpainter, f'{config.name}-inpainter')
         if config.inpainter_alone:
             card = write_inpainter_card(config, self._command, footage.lengths if footage else {})
