@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from moving_object_detector.common.options import options_of, value_of
 from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 from moving_object_detector.training.flow_validation import Errors
@@ -45,15 +47,12 @@ def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = ()) -
     Footage says by the ``clips``' keys what content and flow it is; rendered pairs by the ``fingerprint`` of the flow.
     """
     plain = dataclasses.asdict(config)
-    plain['data'] = {key: plain['data'][key] for key in ('height', 'width', 'largest_gap', 'every')} | {
-        'clips': list(clips)
-    }
+    data, run = plain['data'], plain['run']
+    plain['data'] = {key: data[key] for key in ('height', 'width', 'largest_gap', 'every')} | {'clips': list(clips)}
     plain['flow'] = fingerprint if config.rendered.steps else ''
-    plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision', 'candidates')}
+    plain['run'] = {key: run[key] for key in ('seed', 'precision', 'candidates')}
     # The keys of the targets say all of the teacher.
-    for name in ('model', 'flow'):
-        plain['teacher'].pop(name)
-    plain.pop('name')
+    del plain['teacher']['model'], plain['teacher']['flow'], plain['name']
     return plain
 
 
@@ -61,15 +60,11 @@ def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
     """Return the same of a training of PWC-Net."""
     plain = dataclasses.asdict(config)
     plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
-    plain['video'].pop('cache')
-    for name in ('name', 'validation'):
-        plain.pop(name)
+    del plain['video']['cache'], plain['name'], plain['validation']
     return plain
 
 
 def _made_with() -> tuple[str, str]:
-    import torch
-
     return 'made with', f'PyTorch {torch.__version__}, Python {platform.python_version()}'
 
 
@@ -84,14 +79,8 @@ def _card(
     """Return a card as Markdown: a table of rows, some lines, the command, the options that were changed."""
     lines = [f'# {name}.safetensors', '', '| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows)]
     lines += ['', *text, '', 'Command:', '', f'    ros2 run moving_object_detector {program} {shlex.join(command)}', '']
-    changed = changed_options(config)
-    if changed:
-        lines += [
-            'Options other than the defaults:',
-            '',
-            *(f'    {key}: {value}' for key, value in changed.items()),
-            '',
-        ]
+    if changed := [f'    {key}: {value}' for key, value in changed_options(config).items()]:
+        lines += ['Options other than the defaults:', '', *changed, '']
     return '\n'.join(lines)
 
 

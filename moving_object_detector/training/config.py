@@ -119,7 +119,6 @@ class TeacherFlowConfig(FlowConfig):
     )
     height: int = option(256, 'Height at which it is computed, pixels.', low=32, high=2048)
     width: int = option(512, 'Width at which it is computed, pixels.', low=32, high=4096)
-    iterations: int = option(6, 'Refinement iterations of RAFT-small.', low=1, high=64)
 
 
 @dataclass(frozen=True)

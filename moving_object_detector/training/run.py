@@ -13,12 +13,12 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import default_model, file_hash, write_atomically
+from moving_object_detector.common.options import options_of, value_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import create_flow
@@ -328,7 +328,7 @@ class _Run:
             found = dict(footage.identity)
             decides['data']['clips'] = found.pop('clips')
             decides |= found
-        self._candidates = candidate_names(stages, config.run.candidates) if self._judge else []
+        names = candidate_names(stages, config.run.candidates)
         loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, untimed, config.run.candidates)
         keep = self._save_candidate if self._judge else lambda name, network: None
         timings = fit(stages, self._out, decides, loop, self._setup.group, keep)
@@ -340,30 +340,26 @@ class _Run:
             model = self._save(self._inpainter, f'{config.name}-inpainter')
         if config.inpainter_alone:
             card = write_inpainter_card(config, self._command, footage.lengths if footage else {})
-            return Outcome(model, self._card(model, card), timings)
-        judged = self._judge_candidates()
+            return Outcome(model, (self._write(model.with_suffix('.md'), card.encode()),), timings)
+        # By their names: the folder may hold candidates of an earlier run.
+        judged = {name: self._judge.judge(self._candidate(name)) for name in names} if self._judge else {}
         chosen = choose(judged, config.run.select) if judged else 'last'
         if judged:
             self._generator.load_state_dict(self._candidate(chosen).state_dict())
         told = self._told(judged, chosen)
         model = self._save(self._generator, config.name)
         card = write_card(config, self._command, footage.lengths if footage else {}, judged, chosen)
-        return Outcome(model, (*self._card(model, card), *told, f'next: {next_command(config, model)}'), timings)
+        written = self._write(model.with_suffix('.md'), card.encode())
+        return Outcome(model, (written, *told, f'next: {next_command(config, model)}'), timings)
 
     def _save(self, network: nn.Module, name: str) -> Path:
         model = self._out / f'{name}.safetensors'
         save_network(network.cpu(), model, self._metadata)
         return model
 
-    def _card(self, model: Path, card: str) -> tuple[str, ...]:
-        path = model.with_suffix('.md')
-        write_atomically(path, card.encode())
-        return (str(path),)
-
-    def _picture(self, name: str, picture: NDArray[np.uint8]) -> Path:
-        path = self._out / name
-        write_atomically(path, encode_png(picture).tobytes())
-        return path
+    def _write(self, path: Path, content: bytes) -> str:
+        write_atomically(path, content)
+        return str(path)
 
     def _make_judge(self) -> Judge | None:
         """Return the judge of the candidates, if there will be any."""
@@ -380,13 +376,7 @@ class _Run:
         save_network(copy.deepcopy(network).cpu(), path, self._metadata)
 
     def _candidate(self, name: str) -> nn.Module:
-        return load_network(self._out / 'candidates' / f'{name}.safetensors')[0]
-
-    def _judge_candidates(self) -> dict[str, Judgement]:
-        if self._judge is None:
-            return {}
-        # By their names: the folder may hold those of an earlier run.
-        return {name: self._judge.judge(self._candidate(name).to(self._setup.device)) for name in self._candidates}
+        return load_network(self._out / 'candidates' / f'{name}.safetensors')[0].to(self._setup.device)
 
     def _told(self, judged: Mapping[str, Judgement], chosen: str) -> list[str]:
         """Return what the run has reached, in lines."""
@@ -395,7 +385,7 @@ class _Run:
         first = next(iter(judged))
         before, after = judged[first], judged[chosen]
         pictures = [
-            self._picture(f'{name}.png', self._judge.draw(self._candidate(candidate).to(self._setup.device)))
+            self._write(self._out / f'{name}.png', encode_png(self._judge.draw(self._candidate(candidate))).tobytes())
             for name, candidate in (('before', first), ('after', chosen))
         ]
         told = [
@@ -413,11 +403,13 @@ class _Run:
         scores = {names[number]: score for number, score in ideal_scores(footage.frames, masks).items()}
         mean = sum(scores.values()) / len(scores)
         model = self._save(self._generator, f'{config.name}-ideal')
-        card = self._card(model, write_card(config, self._command, footage.lengths, {}, 'last', scores))
+        card = write_card(config, self._command, footage.lengths, {}, 'last', scores)
+        written = self._write(model.with_suffix('.md'), card.encode())
         places = np.linspace(0, len(masks) - 1, 12).round().astype(int)
-        picture = self._picture('ideal.png', sheet((footage.frames[k].image, masks[k]) for k in places))
+        drawn = sheet((footage.frames[k].image, masks[k]) for k in places)
+        picture = self._write(self._out / 'ideal.png', encode_png(drawn).tobytes())
         told = [f'{name:20s} J {score:.3f}' for name, score in scores.items()]
-        return Outcome(model, (*card, str(picture), *told, IDEAL_WARNING, f'J {mean:.3f} frames {len(masks)}'))
+        return Outcome(model, (written, picture, *told, IDEAL_WARNING, f'J {mean:.3f} frames {len(masks)}'))
 
 
 def flow_name(config: FlowConfig) -> str:
@@ -427,12 +419,8 @@ def flow_name(config: FlowConfig) -> str:
 
 def next_command(config: TrainConfig, model: Path) -> str:
     """Return the command that runs the detector with a model, on the flow that it was trained on."""
-    flow, plain = config.flow, FlowConfig()
-    given = {
-        f'flow.{name}': getattr(flow, name)
-        for name in ('backend', 'preset', 'height', 'width', 'model', 'iterations')
-        if getattr(flow, name) != getattr(plain, name)
-    }
-    given = {'model': model.resolve(), **given}
-    options = ' '.join(f'-p {name}:={shlex.quote(str(value))}' for name, value in given.items())
+    flow = [(option, value_of(config.flow, option.name)) for option in options_of(FlowConfig)]
+    given = {'model': str(model.resolve())}
+    given |= {f'flow.{option.name}': str(value) for option, value in flow if value != option.default}
+    options = ' '.join(f'-p {name}:={shlex.quote(value)}' for name, value in given.items())
     return f'ros2 run moving_object_detector detect --ros-args -r image:=/camera/image_raw {options}'
