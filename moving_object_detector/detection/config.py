@@ -100,16 +100,39 @@ class MaskConfig:
 class RigidConfig:
     """When a region is taken for a part of the scene that is merely near."""
 
-    max_explained: float = option(
-        0.6,
-        'Regions are dropped if a rigid scene, seen by the travelling camera, explains more than this share of their '
-        'flow; 1: none is dropped.',
+    min_score: float = option(
+        0.1,
+        'Regions are dropped that move on their own less surely than this, by what of their flow a rigid scene, seen '
+        'by the travelling camera, does not explain; 0: none is dropped.',
         low=0.0,
         high=1.0,
         runtime=True,
     )
     focal_length: float = option(
-        0.9, "Focal length of the camera, as a share of the image's width.", low=0.1, high=20.0, runtime=True
+        0.9,
+        "Focal length of the camera, as a share of the image's width, where no camera_info tells it.",
+        low=0.1,
+        high=20.0,
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True)
+class OdometryConfig:
+    """Where the camera and its motion are known from; by default the motion from the images alone."""
+
+    camera_info: str = option(
+        'auto', "sensor_msgs/CameraInfo of the images; auto: the topic camera_info beside the images'; none: unheard."
+    )
+    topic: str = option('', 'nav_msgs/Odometry of the robot; empty: none.')
+    frame: str = option(
+        '', "Frame that stands still, such as odom, in which tf has the camera's; empty: tf is not asked."
+    )
+    camera_frame: str = option('', "The camera's optical frame; empty: as camera_info says.")
+    extrinsics: str = option(
+        '',
+        "Pose of the camera's optical frame in the frame whose odometry it is, x y z qx qy qz qw (metres, quaternion); "
+        'empty: by tf.',
     )
 
 
@@ -151,6 +174,7 @@ class DetectorConfig:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     rigid: RigidConfig = field(default_factory=RigidConfig)
+    odometry: OdometryConfig = field(default_factory=OdometryConfig)
     continuity: ContinuityConfig = field(default_factory=ContinuityConfig)
 
 

@@ -12,13 +12,15 @@ from torch import Tensor
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.load import Schedule
+from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.pair_masks import PairMasks, Watch, unwatched
 from moving_object_detector.detection.result import Estimate, Result
+from moving_object_detector.detection.rigid import PairTravel
 from moving_object_detector.detection.ring import Ring, WindowFrame
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend, network_image
 from moving_object_detector.flow.evidence import evidence
-from moving_object_detector.flow.rigid_scene import assumed_camera, estimate_travel
+from moving_object_detector.flow.rigid_scene import assumed_camera
 from moving_object_detector.media.pixels import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
 
@@ -77,6 +79,8 @@ class Detector:
         self.size = size
         """(height, width) of its input."""
         self.config = config
+        self.odometry: Odometry | None = None
+        """What knows the camera and its motion; may be set at any time."""
         self._flow_input = flow_input
         self._stage: Watch = stage or unwatched
         self._masks = PairMasks(engine, flow_input)
@@ -180,17 +184,28 @@ class Detector:
     def _vote(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> int:
         """Add the mask of each pair (frame, neighbour) to the frame's average; return how many had to be computed."""
         with self._stage('flow'):
-            flows = self._flows(pairs).to(self.engine.device)
+            travels = self._travels(pairs)
+            flows = self._flows(pairs, travels).to(self.engine.device)
         images = torch.stack([frame.network_image for frame, _ in pairs])
         masks, motions, computed = self._masks(images, flows, self.config.gate.min_motion, self._stage)
         with self._stage('vote'):
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
                 if abs(neighbour.index - frame.index) == self._schedule.window.stride:
-                    frame.flows[1 if neighbour.index > frame.index else -1] = flow[:2]
+                    side = 1 if neighbour.index > frame.index else -1
+                    frame.flows[side] = flow[:2]
+                    frame.travels[side] = travels[min(frame.index, neighbour.index)]
         return computed
 
-    def _flows(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> Tensor:
+    def _travels(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> dict[int, PairTravel]:
+        """Return what will know how the camera travelled, by the index of the older frame: the newer is the newest."""
+        shape = pairs[0][0].image.shape
+        camera = None if self.odometry is None else self.odometry.camera((shape[0], shape[1]), self.size)
+        camera = camera or assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
+        ordered = (sorted(pair, key=lambda frame: frame.index) for pair in pairs)
+        return {older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry) for older, newer in ordered}
+
+    def _flows(self, pairs: list[tuple[WindowFrame, WindowFrame]], travels: dict[int, PairTravel]) -> Tensor:
         """Return the flow of each pair, (B, 2, h, w); (B, 7, h, w) with evidence for a generator that takes it."""
         ordered = {(frame.index, neighbour.index): (frame, neighbour) for frame, neighbour in pairs}
         if self._flow_input == 'geometric':
@@ -201,12 +216,10 @@ class Detector:
             return flows
         place = {key: number for number, key in enumerate(ordered)}
         known = flows.cpu().numpy()
-        camera = assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
         found = []
         for number, (frame, other) in enumerate(pairs):
-            travel = estimate_travel(known[number], frame.contrast, camera)
-            if abs(other.index - frame.index) == self._schedule.window.stride:
-                frame.travels[1 if other.index > frame.index else -1] = travel
+            side = 1 if other.index > frame.index else -1
+            travel = travels[min(frame.index, other.index)].toward(side, known[number], frame.contrast)
             found.append(evidence(known[number], known[place[other.index, frame.index]], travel))
         return torch.cat((flows[: len(pairs)], torch.from_numpy(np.stack(found)).to(flows)), 1)
 

@@ -29,18 +29,22 @@ class Region:
     area: int
     """Pixels in the region."""
     score: float
-    """Mean probability in the region, [0, 1]."""
+    """How surely it moves on its own: the share of such regions that do, [0, 1]."""
 
 
 def find_regions(
-    probability: NDArray[np.float32], config: MaskConfig, keep: Callable[[NDArray[np.bool_]], bool] | None = None
+    probability: NDArray[np.float32],
+    config: MaskConfig,
+    score: Callable[[NDArray[np.bool_]], float] | None = None,
+    min_score: float = 0.0,
 ) -> tuple[NDArray[np.uint8], list[Region]]:
     """Threshold a probability and split it into its connected regions (8 neighbours).
 
     Args:
         probability: (H, W) in [0, 1].
         config: Threshold, and the least area of a region as a share of the image.
-        keep: Says of a region (H, W) that is large enough whether it stays; None: all do.
+        score: Says of a region (H, W) that is large enough how surely it moves; None: its mean probability.
+        min_score: Regions below it are dropped.
 
     Returns:
         The mask, uint8 (H, W) of 0 and 255, with the regions that stay; and these, largest first.
@@ -54,10 +58,13 @@ def find_regions(
         x, y, width, height, area = (int(value) for value in stats[label])
         box = slice(y, y + height), slice(x, x + width)
         inside = labels[box] == label
-        if area < least or not (keep is None or keep(labels == label)):
+        sure = -1.0
+        if area >= least:
+            sure = float(probability[box][inside].mean()) if score is None else score(labels == label)
+        if sure < min_score:
             mask[box][inside] = 0
             continue
-        regions.append(Region(x, y, width, height, area, float(probability[box][inside].mean())))
+        regions.append(Region(x, y, width, height, area, sure))
     return mask, sorted(regions, key=lambda region: -region.area)
 
 

@@ -57,7 +57,8 @@ class Result:
         self._average = frame.total / frame.votes
         self._motions = tuple(frame.motions)
         self._flows = dict(frame.flows)
-        self._travels = frame.travels
+        self._travels = dict(frame.travels)
+        self._frame = frame
         self._config = config
 
     @cached_property
@@ -82,9 +83,12 @@ class Result:
 
     @cached_property
     def _mask_and_regions(self) -> tuple[NDArray[np.uint8], list[Region]]:
+        least = self._config.rigid.min_score
+        if least <= 0 or not self._flows:
+            return find_regions(self.probability, self._config.mask)
         flows = {side: _finite(flow, 'flow') for side, flow in self._flows.items()}
-        test = RigidTest(self.image, flows, self._config.rigid, self._travels)
-        return find_regions(self.probability, self._config.mask, test.moves)
+        test = RigidTest(self._frame.grey, self._frame.contrast, flows, self._travels, self.average)
+        return find_regions(self.probability, self._config.mask, test.score, least)
 
     @property
     def mask(self) -> NDArray[np.uint8]:

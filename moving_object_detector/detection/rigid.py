@@ -1,66 +1,120 @@
-"""Whether a region moves on its own or is a part of the scene that is merely near."""
+"""Whether a region moves on its own or is a part of the scene that is merely near, as a calibrated score."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.detection.config import RigidConfig
-from moving_object_detector.flow.rigid_scene import (
-    Array,
-    Travel,
-    assumed_camera,
-    contrast,
-    estimate_travel,
-    explained_share,
-)
+from moving_object_detector.flow.rigid_scene import Array, Camera, Travel, contradiction, estimate_travel, gradients
 
-LEAST_CONTRAST: Final = 0.35
-"""Mean contrast below which the flow of a region is made up, as in a clear sky."""
+if TYPE_CHECKING:
+    from moving_object_detector.detection.odometry import Odometry
+
+LEAST_KNOWN: Final = 0.15
+"""Share of a region's flow that must be known: in a clear sky it is made up."""
+# Logarithm of the odds that a region moves, by what contradicts a rigid scene and by the mean of the votes inside, for
+# a travel that the images tell and for one that the robot knows; fitted by scripts/fit_score.py.
+SEEN: Final = (-4.85, 4.46, 2.2)
+KNOWN: Final = (-4.3, 4.85, 1.48)
+
+
+class PairTravel:
+    """How the camera travelled between two frames; each way is estimated when asked for, the second from the first.
+
+    Args:
+        stamps: Of the earlier and the later frame, nanoseconds.
+        camera: Of the flow.
+        odometry: What knows the motion, if anything does.
+
+    """
+
+    def __init__(self, stamps: tuple[int, int], camera: Camera, odometry: Odometry | None = None) -> None:
+        self._stamps, self._camera, self._odometry = stamps, camera, odometry
+        self._found: dict[int, Travel] = {}
+        self._lock = threading.Lock()
+
+    def toward(self, side: int, flow: Array, contrast: Array) -> Travel:
+        """Return the travel from the earlier frame to the later one (1) or back (-1).
+
+        Args:
+            side: Which.
+            flow: (2, h, w), of this pair, pixels.
+            contrast: (h, w) in [0, 1], of the frame that the flow starts from.
+
+        """
+        # Results are read beside the next step.
+        with self._lock:
+            if side not in self._found:
+                back = self._found.get(-side)
+                self._found[side] = back.reverse(flow, contrast) if back else self._estimate(side, flow, contrast)
+            return self._found[side]
+
+    def _estimate(self, side: int, flow: Array, contrast: Array) -> Travel:
+        here, there = self._stamps[::side]
+        motion = self._odometry.motion(here, there) if self._odometry is not None else None
+        travel = estimate_travel(flow, contrast, self._camera, motion)
+        if motion is not None and self._odometry is not None and self._odometry.compares():
+            self._odometry.compare(travel, estimate_travel(flow, contrast, self._camera))
+        return travel
 
 
 class RigidTest:
-    """Tests the regions of one frame; how the camera travelled is estimated when a region is first asked about.
+    """Tests the regions of one frame.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        grey: (h, w) uint8, at the size of the flows.
+        contrast: Of it.
         flows: To the nearest earlier (-1) and later (1) neighbour, where there is one, each (2, h, w) in pixels.
-        config: Its options.
-        travels: Where the travel to these neighbours is kept for other tests of the same flows.
+        travels: To these neighbours.
+        average: (h, w) in [0, 1], the mean of the votes.
 
     """
 
     def __init__(
-        self, image: NDArray[np.uint8], flows: Mapping[int, Array], config: RigidConfig, travels: dict[int, Travel]
+        self,
+        grey: NDArray[np.uint8],
+        contrast: Array,
+        flows: Mapping[int, Array],
+        travels: Mapping[int, PairTravel],
+        average: Array,
     ) -> None:
-        self._image, self._flows, self._config, self._travels = image, flows, config, travels
-
-    def moves(self, region: NDArray[np.bool_]) -> bool:
-        """Return whether the flow of a region (H, W) is known, by its contrast, and no rigid scene explains it."""
-        if self._config.max_explained >= 1.0 or not self._flows:
-            return True
-        height, width = next(iter(self._flows.values())).shape[1:]
-        small = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0
-        if small.any() and float(self._contrast[small].mean()) < LEAST_CONTRAST:
-            return False
-        if self._travels.keys() != self._flows.keys():
-            self._estimate((height, width))
-        travels = [self._travels[side] for side in self._flows]
-        return explained_share(small, list(self._flows.values()), travels) <= self._config.max_explained
+        self._grey, self._contrast, self._flows, self._travels = grey, contrast, flows, travels
+        self._average = average
 
     @cached_property
-    def _contrast(self) -> Array:
-        height, width = next(iter(self._flows.values())).shape[1:]
-        small = cv2.resize(self._image, (width, height), interpolation=cv2.INTER_AREA)
-        return contrast(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8))
+    def _gradients(self) -> Array:
+        return gradients(self._grey)
 
-    def _estimate(self, size: tuple[int, int]) -> None:
-        camera = assumed_camera(size, self._image.shape[1] / self._image.shape[0], self._config.focal_length)
+    def evidence(self, region: NDArray[np.bool_]) -> tuple[float, float, bool]:
+        """Return what of a region (H, W) contradicts a rigid scene, the mean vote in it, and if the motion is known.
+
+        What stands still contradicts it in neither direction in time; NaN where the region's flow is not known.
+        """
+        height, width = self._grey.shape
+        small = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0
+        if not small.any():
+            # Between the pixels of the flow.
+            small = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0
+        shares, robot = [], False
         for side, flow in self._flows.items():
-            if side not in self._travels:
-                self._travels[side] = estimate_travel(flow, self._contrast, camera)
+            travel = self._travels[side].toward(side, flow, self._contrast)
+            found = contradiction(small, flow, travel, self._gradients)
+            robot |= travel.motion is not None
+            if found.known >= LEAST_KNOWN:
+                shares.append(found.share)
+        vote = float(self._average[small].mean()) if small.any() else 0.0
+        return min(shares, default=float('nan')), vote, robot
+
+    def score(self, region: NDArray[np.bool_]) -> float:
+        """Return how surely a region (H, W) moves on its own: the share of such regions that do, in [0, 1]."""
+        share, vote, robot = self.evidence(region)
+        constant, by_share, by_vote = KNOWN if robot else SEEN
+        if np.isnan(share):
+            return 0.0
+        return float(1 / (1 + np.exp(-(constant + by_share * share + by_vote * vote))))

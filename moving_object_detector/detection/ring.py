@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moving_object_detector.detection.config import WindowConfig
-from moving_object_detector.flow.rigid_scene import Array, Travel, contrast
+from moving_object_detector.detection.rigid import PairTravel
+from moving_object_detector.flow.rigid_scene import Array, contrast
 from moving_object_detector.media.pixels import resize_image
 
 
@@ -44,15 +45,20 @@ class WindowFrame:
     """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
     flows: dict[int, Tensor] = field(default_factory=dict)
     """(2, h, w), flow to the nearest earlier (-1) and later (1) neighbour that voted."""
-    travels: dict[int, Travel] = field(default_factory=dict)
-    """How the camera travelled to these neighbours, once it was asked for."""
+    travels: dict[int, PairTravel] = field(default_factory=dict)
+    """How the camera travelled to these neighbours."""
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        """The image at the generator's size, (h, w)."""
+        size = (self.network_image.shape[1], self.network_image.shape[2])
+        small = np.asarray(resize_image(self.image, size), np.uint8)
+        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
 
     @cached_property
     def contrast(self) -> Array:
         """How far flow is known by the image's contrast, (h, w) at the generator's size."""
-        size = (self.network_image.shape[1], self.network_image.shape[2])
-        small = np.asarray(resize_image(self.image, size), np.uint8)
-        return contrast(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8))
+        return contrast(self.grey)
 
     @property
     def aspect(self) -> float:

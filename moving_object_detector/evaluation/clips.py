@@ -16,10 +16,20 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.annotations import Annotation, clip_annotations
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.datasets.layouts import ClipFiles, read_davis, read_fbms, read_segtrack
+from moving_object_detector.detection.config import OdometryConfig
+from moving_object_detector.detection.odometry import Odometry, info_topic
 from moving_object_detector.evaluation.options import EvaluateOptions
-from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder
+from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder, messages_on
 from moving_object_detector.media.codecs import decode_objects, encode_png
-from moving_object_detector.media.frames import DEFAULT_FPS, SECOND, Frame, FrameSource, frame_stamp, natural_key
+from moving_object_detector.media.frames import (
+    DEFAULT_FPS,
+    LATEST,
+    SECOND,
+    Frame,
+    FrameSource,
+    frame_stamp,
+    natural_key,
+)
 from moving_object_detector.media.messages import decode_mask, is_jpeg
 from moving_object_detector.media.pixels import AUTOMATIC, Levels
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
@@ -37,7 +47,8 @@ class Clip:
 
     ``annotations`` are those of the frames in order, None where one has none; ``files`` are all of footage and truth;
     ``still`` says that nothing moves on its own, whatever the annotations say; ``problems`` are known before any frame
-    is read; ``groups`` are kinds of footage to score apart, such as ``{'motion': 'slow'}``.
+    is read; ``groups`` are kinds of footage to score apart, such as ``{'motion': 'slow'}``;
+    ``odometry`` reads what is known of the camera.
     """
 
     name: str
@@ -49,6 +60,7 @@ class Clip:
     still: bool = False
     problems: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    odometry: Callable[[OdometryConfig], Odometry] | None = None
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -154,7 +166,26 @@ def bag_clip(
         path=path,
         files=tuple(bag_files(path)),
         problems=(*problems, *doubts),
+        odometry=partial(_bag_odometry, path, images.topic),
     )
+
+
+def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
+    """Read what the options name out of a bag."""
+    odometry = Odometry(config, kept=LATEST)
+    odometry.rectified = 'rect' in images.removesuffix('/compressed').rpartition('/')[2]
+    if config.camera_info != 'none':
+        name = info_topic(images) if config.camera_info == 'auto' else config.camera_info
+        for message, _ in messages_on(path, name, 'sensor_msgs/msg/CameraInfo'):
+            odometry.add_camera_info(message)
+    if config.topic:
+        for message, _ in messages_on(path, config.topic, 'nav_msgs/msg/Odometry'):
+            odometry.add_odometry(message)
+    if odometry.wanted:
+        for topic in ('/tf', '/tf_static'):
+            for message, _ in messages_on(path, topic, 'tf2_msgs/msg/TFMessage'):
+                odometry.add_transforms(message, static=topic == '/tf_static')
+    return odometry
 
 
 def _open_bags(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
@@ -278,6 +309,20 @@ def _open_rendered(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], C
             yield partial(_scene_clip, name, options.scene_frames, make)
 
 
+def _flight_odometry(make: Callable[[], Flight], frames: int, config: OdometryConfig) -> Odometry:
+    """Tell what a flight knows: the poses of its camera in the frame ``odom``, as its bag has them."""
+    odometry, flown = Odometry(config, kept=LATEST), make()
+    if config.camera_info != 'none':
+        odometry.set_camera(flown.size, flown.intrinsics)
+    for index in range(frames if config.frame == 'odom' else 0):
+        odometry.add_pose(frame_stamp(index, flown.fps), flown.pose(index))
+    return odometry
+
+
+def _flight_clip(name: str, frames: int, make: Callable[[], Flight], groups: Mapping[str, str]) -> Clip:
+    return replace(_scene_clip(name, frames, make, groups), odometry=partial(_flight_odometry, make, frames))
+
+
 def _open_flights(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Clip]]:
     """Make the fixed set: twenty flights in which nothing moves on its own and twenty with movers."""
     for kind, seeds in (('still', range(20)), ('moving', _MOVING_FLIGHTS)):
@@ -287,7 +332,7 @@ def _open_flights(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Cl
             # For the same length, however many frames are scored: else these would be other flights.
             flown = FlightOptions(SCENE_SIZE, kind == 'still', motion, parallax, frames=40)
             make = partial(_flown, FIRST_FLIGHT + seed, flown)
-            yield partial(_scene_clip, f'{kind}-{place:02d}-{motion}', options.scene_frames, make, groups)
+            yield partial(_flight_clip, f'{kind}-{place:02d}-{motion}', options.scene_frames, make, groups)
 
 
 _OPEN: Final = {'folder': _open_folder, 'bag': _open_bags, 'rendered': _open_rendered, 'flights': _open_flights}

@@ -114,6 +114,8 @@ class DetectorMethod(Method):
         """Begin a clip."""
         super().start(clip, source)
         self._detector.reset()
+        config = self._detector.config.odometry
+        self._odometry = self._detector.odometry = None if clip.odometry is None else clip.odometry(config)
 
     def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
         """Take the next frame; yield what became known by it."""
@@ -127,6 +129,8 @@ class DetectorMethod(Method):
     def finish(self) -> Iterator[Prediction]:
         """Yield what waited for later frames."""
         yield from self._read(self._detector.flush().results, None)
+        if self._odometry is not None and (trouble := self._odometry.trouble):
+            self.problems.append(f'the motion was not known all the time: {trouble}')
 
     def _read(self, results: Iterable[Result], computing: float | None) -> Iterator[Prediction]:
         for result in results:

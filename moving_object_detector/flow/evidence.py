@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from moving_object_detector.flow.rigid_scene import (
-    LIKELY,
     NEAR_EPIPOLE,
     Array,
     Camera,
@@ -81,29 +80,19 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
 
     """
     field = travel.field
-    belief = travel.weights()
-    likely = np.argsort(-belief)[:MOST_DIRECTIONS]
-    likely = likely[belief[likely] > LIKELY]
-    belief = belief[likely] / belief[likely].sum()
-    directions, rotations = travel.directions[likely], travel.rotations[likely]
-
-    # Which way along each direction the camera goes: what is seen is in front of it.
+    belief, directions, rotations, agreement = travel.likely(most=MOST_DIRECTIONS)
     _, along, length = field.cells.split(travel.flow, directions, rotations)
-    votes = np.tanh(along / length / (3 * travel.noise)) * travel.known
-    forward = np.where(votes.sum(1) < 0, -1.0, 1.0).astype(np.float32)
-    agreement = np.abs(votes.sum(1)) / np.maximum(np.abs(votes).sum(1), 1e-9)
-    nearness = belief @ (forward[:, None] * along * length / (length**2 + EPIPOLE**2))
+    nearness = belief @ (along * length / (length**2 + EPIPOLE**2))
     usual = max(float(np.median(np.abs(nearness))), travel.noise)
-    directions = directions * forward[:, None]
     spread = float(np.linalg.eigvalsh((directions * belief[:, None]).T @ directions)[-1])
 
     # Sums over the directions; one at a time, in place, since this runs on every pixel of every pair.
     x, y = field.pixels.x, field.pixels.y
-    u, v = flow.reshape(2, -1) / field.focal[:, None]
+    u, v = travel.vectors(flow).T
     off, along, inverse = np.zeros((3, x.size), np.float32)
-    for share, (tx, ty, tz), rotation in zip(belief, directions, rotations, strict=True):
-        rotated = field.pixels.rotational.reshape(-1, 3) @ rotation
-        still_u, still_v = u - rotated[::2], v - rotated[1::2]
+    for share, (tx, ty, tz), (wx, wy, wz) in zip(belief, directions, rotations, strict=True):
+        swing = wx * y - wy * x
+        still_u, still_v = u - (x * swing + (wz * y - wy)), v - (y * swing + (wx - wz * x))
         line_x, line_y = x * tz - tx, y * tz - ty
         squared = line_x * line_x + line_y * line_y
         dot = still_u * line_x + still_v * line_y
@@ -119,7 +108,7 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
     channels[1] = _compressed(np.asarray(along / (2 * field.unit), np.float32)).reshape(shape)
     channels[2] = (inverse / (2 * usual)).reshape(shape)
     channels[3] = inconsistency(flow, reverse)
-    channels[4] = float(belief @ agreement) * spread
+    channels[4] = agreement * spread
     np.clip(channels, -LARGEST, LARGEST, channels)
     np.clip(channels[2], -LARGEST / 3, LARGEST / 3, channels[2])
     return channels

@@ -9,13 +9,12 @@ the camera, or farther than all that surrounds it.
 The direction of travel is not one estimate but a sample of the half sphere, each with how well it explains the flow
 outside the region in question. Where nothing but that region tells the direction (the camera only turns, or one object
 moves before a plane) many directions remain, few of which explain the region, or they do not agree on which way the
-camera goes; then nothing is said.
+camera goes; then nothing is said. Where the robot knows its motion, that is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -42,7 +41,14 @@ INDEPENDENCE: Final = 0.15
 OUTLIER: Final = 9.0
 CAUCHY_TUNING: Final = 2.385
 GEMAN_TUNING: Final = 3.0
-MEDIAN_TO_SIGMA: Final = 1.4826
+TRIPLES: Final = 10
+CANDIDATES: Final = 5
+COARSE: Final = 2.0
+REFINEMENTS: Final = 6
+NARROWING: Final = 0.75
+# Share of the cells that surely stand still, and a standard deviation in terms of the error that they do not exceed.
+SURE_SHARE: Final = 0.4
+SURE_TO_SIGMA: Final = 1.907
 # Samples with less than this share of the best are left out of what is computed for each pixel.
 LIKELY: Final = 0.01
 # Share of the parallax outside the region that must agree on which way the camera goes.
@@ -51,13 +57,16 @@ AGREEMENT: Final = 0.75
 CONTRAST: Final = 2.0
 CONTRAST_WINDOW: Final = 7
 SPREADING: Final = 15
+# Grey levels by which an image changes by its noise alone.
+GREY_NOISE: Final = 1.5
+# Directions of travel that a region is judged by.
+MOST_DIRECTIONS: Final = 6
 # Shares of the width between which a region's surroundings lie, and percentile of them that counts as the farthest.
 GAP: Final = 0.02
 MARGIN: Final = 0.042
 FARTHEST: Final = 15.0
 
-_PAIRS: Final = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
-_SYMMETRIC: Final = np.array(((0, 1, 2), (1, 3, 4), (2, 4, 5)))
+_EYE: Final = np.eye(3, dtype=np.float32)
 
 
 class Camera(NamedTuple):
@@ -82,14 +91,23 @@ def assumed_camera(size: tuple[int, int], aspect: float, focal: float = ASSUMED_
     return Camera(focal * width, focal * height * aspect, width / 2, height / 2)
 
 
+def gradients(grey: NDArray[np.uint8]) -> Array:
+    """Return the structure tensor xx, xy, yy of an image (h, w), (3, h, w), squared grey levels per pixel."""
+    dx, dy = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, *axes, scale=0.125), np.float32) for axes in ((1, 0), (0, 1)))
+    window = (CONTRAST_WINDOW, CONTRAST_WINDOW)
+    return np.stack([np.asarray(cv2.blur(part, window), np.float32) for part in (dx * dx, dx * dy, dy * dy)])
+
+
+def _enough(power: Array) -> float:
+    """Return the power of gradients that flow needs; in an image that is dim all over, it follows what there is."""
+    return max(min(CONTRAST**2, 0.25 * float(np.percentile(power, 75))), 1e-6)
+
+
 def contrast(grey: NDArray[np.uint8]) -> Array:
     """Return how far an image (h, w) has the contrast that flow needs, (h, w) in [0, 1]; 0 in a clear sky."""
-    dx = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125)
-    dy = cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
-    power = cv2.blur(np.asarray(dx * dx + dy * dy, np.float32), (CONTRAST_WINDOW, CONTRAST_WINDOW))
-    # In an image that is dim all over, flow follows what there is.
-    enough = min(CONTRAST**2, 0.25 * float(np.percentile(np.asarray(power, np.float32), 75)))
-    return np.asarray(np.minimum(power / max(enough, 1e-6), 1.0), np.float32)
+    tensor = gradients(grey)
+    power = tensor[0] + tensor[2]
+    return np.asarray(np.minimum(power / _enough(power), 1.0), np.float32)
 
 
 def _cross(first: Array, second: Array) -> Array:
@@ -111,41 +129,54 @@ def _half_sphere(count: int) -> Array:
 
 
 class _Positions:
-    """Image positions x, y (n,) in units of the focal length, and what the equations of motion are there."""
+    """Image positions x, y (n,) in units of the focal length, and what the equations of motion are there.
+
+    What of a flow (u, v) is across the line A T, times its length, is T (-v, u, x v - y u), and what is along it
+    T (-u, -v, x u + y v): so all directions are taken at once, as products of matrices.
+    """
 
     def __init__(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
-        self.rotational = np.stack(
-            (np.stack((x * y, -(1 + x * x), y), 1), np.stack((1 + y * y, -x * y, -x), 1)), 1
-        ).astype(np.float32)
-        """B, (n, 2, 3)."""
+        self._squares = np.stack((np.ones_like(x), x * x + y * y, -2 * x, -2 * y))
+        # The columns of B, as flows.
+        turning = ((x * y, 1 + y * y), (-(1 + x * x), -x * y), (y, -x))
+        moments = [self._moments(u, v) for u, v in turning]
+        self._across, self._along = (np.concatenate([both[k] for both in moments]) for k in range(2))
 
-    def translational(self, directions: Array) -> Array:
-        """Return A T of directions (s, 3), (s, n, 2)."""
-        tx, ty, tz = (directions[:, i, None] for i in range(3))
-        return np.stack((self.x * tz - tx, self.y * tz - ty), -1)
+    def _moments(self, u: Array, v: Array) -> tuple[Array, Array]:
+        return np.stack((-v, u, self.x * v - self.y * u)), np.stack((-u, -v, self.x * u + self.y * v))
 
-    def across(self, directions: Array) -> tuple[Array, Array]:
-        """Return the unit normals of the lines, (s, n, 2), and their products with B, (s, n, 3)."""
-        line = self.translational(directions)
-        length = np.maximum(np.hypot(line[..., 0], line[..., 1]), NEAR_EPIPOLE)[..., None]
-        normal = np.stack((-line[..., 1], line[..., 0]), -1) / length
-        return normal, normal[..., :1] * self.rotational[:, 0] + normal[..., 1:] * self.rotational[:, 1]
+    def lines(self, directions: Array) -> tuple[Array, Array]:
+        """Return x and y of the unit vectors along A T of directions (s, 3), each (s, n)."""
+        x, y, z = (directions[:, k, None] for k in range(3))
+        lengths = self.lengths(directions)
+        return (self.x * z - x) / lengths, (self.y * z - y) / lengths
+
+    def lengths(self, directions: Array) -> Array:
+        """Return |A T| of directions (s, 3), (s, n)."""
+        x, y, z = directions.T
+        squares = np.stack((x * x + y * y, z * z, x * z, y * z), 1) @ self._squares
+        return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2)), np.float32)
+
+    def across(self, flow: Array, directions: Array) -> tuple[Array, Array]:
+        """Return flow (n, 2) across the lines (s, n), and what of B is across them (s, 3, n)."""
+        lengths = self.lengths(directions)
+        turned = np.stack([directions @ self._across[k : k + 3] for k in (0, 3, 6)], 1)
+        return np.asarray(directions @ self._moments(*flow.T)[0] / lengths, np.float32), np.asarray(
+            turned / lengths[:, None], np.float32
+        )
 
     def split(self, flow: Array, directions: Array, rotations: Array) -> tuple[Array, Array, Array]:
         """Return flow (n, 2) off the lines, along them, and the length of A T, each (s, n)."""
-        line = self.translational(directions)
-        length = np.maximum(np.hypot(line[..., 0], line[..., 1]), NEAR_EPIPOLE)
-        rotated = (rotations @ self.rotational.reshape(-1, 3).T).reshape(len(rotations), -1, 2)
-        rest = flow - rotated
-        off = (rest[..., 1] * line[..., 0] - rest[..., 0] * line[..., 1]) / length
-        return off, (rest * line).sum(-1) / length, length
+        lengths = self.lengths(directions)
+        turned = (rotations[:, :, None] * directions[:, None]).reshape(-1, 9)
+        across, along = self._moments(*flow.T)
+        off = (directions @ across - turned @ self._across) / lengths
+        return off, (directions @ along - turned @ self._along) / lengths, lengths
 
-    def at(self, where: NDArray[np.bool_] | NDArray[np.intp]) -> _Positions:
+    def at(self, where: NDArray[np.intp] | slice) -> _Positions:
         """Return some of the positions."""
-        chosen = object.__new__(_Positions)
-        chosen.x, chosen.y, chosen.rotational = self.x[where], self.y[where], self.rotational[where]
-        return chosen
+        return _Positions(self.x[where], self.y[where])
 
 
 class _Field:
@@ -153,7 +184,7 @@ class _Field:
 
     def __init__(self, size: tuple[int, int], camera: Camera) -> None:
         height, width = size
-        self.size, self.focal = size, np.array((camera.fx, camera.fy), np.float32)
+        self.size, self.camera, self.focal = size, camera, np.array((camera.fx, camera.fy), np.float32)
         self.grid = (min(GRID[0], height), min(GRID[1], width))
         self.unit = width / 1000.0 * 2.0 / (camera.fx + camera.fy)
         """A thousandth of the width in units of the focal length."""
@@ -162,8 +193,18 @@ class _Field:
         self.pixels = _Positions(x.ravel(), y.ravel())
         self.cells = _Positions(self.cell_means(x), self.cell_means(y))
         self.directions = _half_sphere(DIRECTIONS)
-        self.normals, self.turned = self.cells.across(self.directions)
-        self.products = _products(self.turned)
+        rows, columns = np.indices(self.grid)
+        self.searched = np.flatnonzero((rows + columns) % 2 == 0)
+        """Every other cell: enough to rank directions by."""
+        self.few = self.cells.at(self.searched)
+        self.triples = np.random.default_rng(0).integers(len(self.searched), size=(TRIPLES, 3))
+
+    def measure(self, flow: Array, contrast: Array) -> tuple[Array, Array]:
+        """Return the cells' flow (n, 2), units of the focal length, and how far each is known (n,)."""
+        cells = [self.cell_means(part) / focal for part, focal in zip(flow, self.focal, strict=True)]
+        # Flow spreads from where it is known into what is beside it.
+        known = cv2.erode(contrast, np.ones((SPREADING, SPREADING), np.uint8))
+        return np.stack(cells, 1), self.cell_means(np.asarray(known, np.float32)) + np.float32(1e-3)
 
     def cell_means(self, values: Array) -> Array:
         """Return the means of (h, w) over the cells, (n,)."""
@@ -176,14 +217,11 @@ def _field(size: tuple[int, int], camera: Camera) -> _Field:
     return _Field(size, camera)
 
 
-def _products(turned: Array) -> Array:
-    return turned[..., _PAIRS[0]] * turned[..., _PAIRS[1]]
-
-
-def _rotations(flow: Array, turned: Array, products: Array, weights: Array) -> Array:
+def _rotations(flow: Array, turned: Array, weights: Array) -> Array:
     """Return for each direction the rotation (s, 3) that leaves the least flow (s, n) across its lines."""
-    normal = (weights[:, None] @ products)[:, 0][:, _SYMMETRIC].astype(np.float64) + 1e-6 * np.eye(3)
-    right = ((weights * flow)[:, None] @ turned).transpose(0, 2, 1).astype(np.float64)
+    weighted = turned * weights[:, None]
+    normal = (weighted @ turned.transpose(0, 2, 1)).astype(np.float64) + 1e-6 * np.eye(3)
+    right = (weighted @ flow[..., None]).astype(np.float64)
     return np.asarray(np.linalg.solve(normal, right)[..., 0], np.float32)
 
 
@@ -192,7 +230,18 @@ def _spread(errors: Array, known: Array) -> Array:
     seen = known > 0.3
     if np.count_nonzero(seen) < known.size // 25:
         seen = np.ones_like(seen)
-    return np.asarray(MEDIAN_TO_SIGMA * np.median(np.abs(errors[:, seen]), 1), np.float32)
+    errors = np.abs(errors[:, seen])
+    rank = int(SURE_SHARE * errors.shape[1])
+    return np.asarray(SURE_TO_SIGMA * np.partition(errors, rank, 1)[:, rank], np.float32)
+
+
+class KnownMotion(NamedTuple):
+    """A camera's motion from this frame to another one, known by other means than the images."""
+
+    rotation: NDArray[np.float64]
+    """(3, 3), from the axes of the camera at the other frame to those at this one (x right, y down, z forward)."""
+    translation: NDArray[np.float64]
+    """(3,), where the camera is at the other frame, in the axes of this one, metres."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +249,9 @@ class Travel:
     """How the camera may have travelled between two frames: s samples, and how well each explains each cell."""
 
     directions: Array
-    """(s, 3), unit vectors; which way along them is open."""
+    """(s, 3), unit vectors; which way along them is open unless the motion is known."""
     rotations: Array
-    """(s, 3), radians between the frames."""
+    """(s, 3), radians between the frames, beside the known rotation."""
     likelihood: Array
     """(s, n), logarithm, at most 0."""
     prior: Array
@@ -212,8 +261,9 @@ class Travel:
     known: Array
     """(n,), how far each cell's flow is known."""
     flow: Array
-    """(n, 2), of the cells, units of the focal length."""
+    """(n, 2), of the cells, units of the focal length, without the known rotation."""
     field: _Field
+    motion: KnownMotion | None = None
 
     def weights(self, inside: Array | None = None) -> Array:
         """Return the share (s,) of belief in each sample, of the cells but for the share ``inside`` (n,) of each."""
@@ -222,11 +272,70 @@ class Travel:
         belief = self.prior * np.exp(logarithm - logarithm.max())
         return np.asarray(belief / belief.sum(), np.float32)
 
+    def vectors(self, flow: Array, pixels: NDArray[np.intp] | slice = slice(None)) -> Array:
+        """Return flow (2, h, w), pixels, at some of them as (n, 2), units of the focal length, turned back."""
+        vectors = flow.reshape(2, -1).T[pixels] / self.field.focal
+        if self.motion is None:
+            return np.asarray(vectors, np.float32)
+        return _turned_back(self.field.pixels.at(pixels), vectors, self.motion.rotation)
+
+    def likely(self, inside: Array | None = None, most: int = 24) -> tuple[Array, Array, Array, float]:
+        """Return belief (s,), directions (s, 3) and rotations (s, 3) of the likeliest samples, and how far they agree.
+
+        The directions lead the way that the camera goes: what is seen is in front of it. How far the parallax agrees on
+        that is in [0, 1].
+        """
+        belief = self.weights(inside)
+        likely = np.argsort(-belief)[:most]
+        likely = likely[belief[likely] > LIKELY]
+        belief = belief[likely] / belief[likely].sum()
+        directions, rotations = self.directions[likely], self.rotations[likely]
+        if self.motion is not None:
+            return belief, directions, rotations, 1.0
+        _, along, length = self.field.cells.split(self.flow, directions, rotations)
+        votes = np.tanh(along / length / (3 * self.noise)) * self.known * (1 if inside is None else 1 - inside)
+        sums = votes.sum(1)
+        agreement = np.abs(sums) / np.maximum(np.abs(votes).sum(1), 1e-9)
+        forward = np.where(sums < 0, -1.0, 1.0).astype(np.float32)
+        return belief, directions * forward[:, None], rotations, float(belief @ agreement)
+
+    def reverse(self, flow: Array, contrast: Array) -> Travel:
+        """Return the same travel back again, seen in the flow (2, h, w) from the other frame, with its contrast."""
+        if self.motion is not None:
+            turn = self.motion.rotation.T
+            back = KnownMotion(turn, -turn @ self.motion.translation)
+            return estimate_travel(flow, contrast, self.field.camera, back)
+        kept = np.argsort(-self.weights())[:40]
+        rotations = self.rotations[kept]
+        # X' = X - w x X: the direction in the axes of the other frame.
+        directions = self.directions[kept] - _cross(rotations, self.directions[kept])
+        cells, seen = self.field.measure(flow, contrast)
+        return _travel(self.field, cells, seen, _unit(directions), -rotations, self.prior[kept])
+
+
+def _travel(
+    field: _Field, flow: Array, seen: Array, directions: Array, rotations: Array, prior: Array, best: int = 1
+) -> Travel:
+    """Return samples with what they explain of the cells' flow (n, 2); one of the first ``best`` is the best."""
+    errors = field.cells.split(flow, directions, rotations)[0]
+    noise = max(float(_spread(errors[:best], seen).min()), NOISE * field.unit)
+    likelihood = np.asarray(-0.5 * seen * np.minimum((errors / noise) ** 2, OUTLIER), np.float32)
+    return Travel(directions, rotations, likelihood, prior, noise, seen, flow, field)
+
+
+def _turned_back(positions: _Positions, flow: Array, rotation: NDArray[np.float64]) -> Array:
+    """Return flow (n, 2), units of the focal length, without what a rotation (3, 3) makes of it."""
+    x, y = positions.x + flow[:, 0], positions.y + flow[:, 1]
+    a, b, c = np.asarray(rotation, np.float32)
+    z = c[0] * x + c[1] * y + c[2]
+    turned = (a[0] * x + a[1] * y + a[2]) / z - positions.x, (b[0] * x + b[1] * y + b[2]) / z - positions.y
+    return np.asarray(np.stack(turned, 1), np.float32)
+
 
 def _around(direction: Array) -> list[Array]:
     """Return directions 2 and 6 degrees beside one."""
-    aside = _unit(np.cross(direction, np.eye(3, dtype=np.float32)[np.argmin(np.abs(direction))]))
-    other = np.cross(direction, aside)
+    aside = _unit(_cross(direction[None], _EYE[[np.argmin(np.abs(direction))]]))
+    other = _cross(direction[None], aside)
     circles = []
     for angle, count in ((0.04, 4), (0.1, 6)):
         turn = np.arange(count)[:, None] * (2 * np.pi / count)
@@ -234,149 +343,198 @@ def _around(direction: Array) -> list[Array]:
     return circles
 
 
-def _refine(field: _Field, flow: Array, known: Array, directions: Array, rotations: Array, noise: float) -> Array:
+def _refine(
+    field: _Field, flow: Array, known: Array, directions: Array, rotations: Array, noise: float | Array
+) -> tuple[Array, Array]:
     """Improve directions (s, 3) with their rotations by Gauss-Newton on the flow across the lines."""
-    step = 1e-3
-    for _ in range(4):
-        normals, turned = field.cells.across(directions)
-        rest = flow - (rotations @ field.cells.rotational.reshape(-1, 3).T).reshape(len(rotations), -1, 2)
-        errors = (normals * rest).sum(-1)
-        first = _unit(_cross(directions, np.eye(3, dtype=np.float32)[np.argmin(np.abs(directions), 1)]))
-        second = _cross(directions, first)
-        slopes = []
-        for tangent in (first, second):
-            moved, _ = field.cells.across(_unit(directions + step * tangent))
-            slopes.append(((moved * rest).sum(-1) - errors) / step)
-        slope = np.concatenate((np.stack(slopes, -1), -turned), -1).astype(np.float64)
-        weights = known / (1 + (errors / (GEMAN_TUNING * noise)) ** 2) ** 2
-        weighted = slope * weights[..., None]
-        normal = weighted.transpose(0, 2, 1) @ slope
-        damping = 1e-4 * np.einsum('sii->si', normal) + 1e-9
-        change = -np.linalg.solve(
-            normal + damping[:, None] * np.eye(5), (weighted * errors[..., None]).sum(1)[..., None]
-        )
-        change = change[..., 0]
+    x, y = field.cells.x, field.cells.y
+    for step in range(REFINEMENTS):
+        errors, along, lengths = field.cells.split(flow, directions, rotations)
+        _, turned = field.cells.across(flow, directions)
+        # A line turns about its position by N A dT / |A T|, and with it what is across of the flow along it.
+        across, down = ((place * directions[:, 2:] - directions[:, k, None]) for k, place in enumerate((x, y)))
+        lever = -along / lengths**2
+        slope = np.stack((lever * down, -lever * across, lever * (across * y - down * x)), 1)
+        first = _unit(_cross(directions, _EYE[np.argmin(np.abs(directions), 1)]))
+        tangents = np.stack((first, _cross(directions, first)), -1)
+        slope = np.concatenate((tangents.transpose(0, 2, 1) @ slope, -turned), 1)
+        # Narrower as the directions improve, so that what moves is left out more and more.
+        noise = np.clip(_spread(errors, known) * NARROWING**step, NOISE * field.unit, noise)
+        weights = known / (1 + (errors / (GEMAN_TUNING * noise)[:, None]) ** 2) ** 2
+        weighted = slope * weights[:, None]
+        system = (weighted @ slope.transpose(0, 2, 1)).astype(np.float64)
+        system += (1e-4 * np.einsum('sii->si', system) + 1e-9)[:, None] * np.eye(5)
+        change = -np.linalg.solve(system, weighted @ errors[..., None])[..., 0]
         change *= np.minimum(1.0, 0.2 / np.maximum(np.hypot(change[:, 0], change[:, 1]), 1e-9))[:, None]
-        directions = _unit(directions + change[:, :1] * first + change[:, 1:2] * second)
+        directions = _unit(directions + (tangents @ change[:, :2, None])[..., 0])
         rotations = np.asarray(rotations + change[:, 2:], np.float32)
-    return directions
+    return directions, rotations
 
 
-def estimate_travel(flow: Array, contrast: Array, camera: Camera) -> Travel:
+def _search(field: _Field, flow: Array, seen: Array) -> tuple[list[int], Array, float]:
+    """Rank the directions of the half sphere by some of the cells.
+
+    Each direction has the rotation that leaves the least flow across its lines, by reweighted least squares.
+
+    Returns:
+        The best directions that differ, the rotations (s, 3), and the least robust deviation of the flow across.
+
+    """
+    flow, seen = flow[field.searched], seen[field.searched]
+    floor = NOISE * field.unit
+    across, turned = field.few.across(flow, field.directions)
+    # Three cells tell the rotation; of some triples the best, since many cells may move on their own.
+    drawn = turned[:, :, field.triples].transpose(0, 2, 3, 1).astype(np.float64)
+    tried = np.linalg.solve(drawn + 1e-6 * np.eye(3), across[:, field.triples, None])[..., 0].astype(np.float32)
+    errors = (across[:, None] - tried @ turned) ** 2
+    misfit = (errors / (errors + (COARSE * field.unit) ** 2)) @ seen
+    rotations = tried[np.arange(len(tried)), misfit.argmin(1)]
+    for _ in range(3):
+        errors = across - (rotations[:, None] @ turned)[:, 0]
+        spread = np.maximum(_spread(errors, seen), floor)
+        least = float(spread.min())
+        weights = seen / (1 + (errors / (CAUCHY_TUNING * np.minimum(spread, 2 * least))[:, None]) ** 2)
+        rotations = _rotations(across, turned, weights)
+    errors = across - (rotations[:, None] @ turned)[:, 0]
+    costs = (errors**2 / (errors**2 + (COARSE * field.unit) ** 2)) @ seen
+    best: list[int] = []
+    for index in np.argsort(costs):
+        if len(best) < CANDIDATES and all(
+            abs(field.directions[index] @ field.directions[other]) < 0.94 for other in best
+        ):
+            best.append(int(index))
+    return best, rotations, least
+
+
+def _settle(field: _Field, flow: Array, seen: Array, directions: Array, rotations: Array, noise: float) -> Array:
+    """Return for each direction the rotation (s, 3) by all cells, improved from one."""
+    across, turned = field.cells.across(flow, directions)
+    for _ in range(2):
+        errors = across - (rotations[:, None] @ turned)[:, 0]
+        weights = np.asarray(seen / (1 + (errors / (CAUCHY_TUNING * noise)) ** 2), np.float32)
+        rotations = _rotations(across, turned, weights)
+    return rotations
+
+
+def estimate_travel(flow: Array, contrast: Array, camera: Camera, motion: KnownMotion | None = None) -> Travel:
     """Estimate how the camera travelled, with all directions that remain possible.
 
-    For each direction the rotation that leaves the least flow across its lines, by iteratively reweighted least
-    squares; the best directions, as far as they differ, are improved, and sampled more densely around.
+    The best directions, as far as they differ, are improved, and sampled more densely around. Where the motion is known
+    its direction is sampled alone, and its surroundings with little weight.
 
     Args:
         flow: (2, h, w), pixels.
         contrast: (h, w) in [0, 1], see :func:`contrast`.
         camera: Of this flow field.
+        motion: As the robot knows it.
 
     """
     height, width = flow.shape[1:]
     field = _field((height, width), camera)
-    cells = np.stack([field.cell_means(part) / focal for part, focal in zip(flow, field.focal, strict=True)], 1)
-    # Flow spreads from where it is known into what is beside it.
-    known = cv2.erode(contrast, np.ones((SPREADING, SPREADING), np.uint8))
-    seen = field.cell_means(np.asarray(known, np.float32)) + np.float32(1e-3)
-    floor = NOISE * field.unit
-
-    across = (field.normals * cells).sum(-1)
-    start = np.hypot(*(cells - np.median(cells, 0)).T)
-    weights = np.broadcast_to(
-        seen / (1 + (start / (CAUCHY_TUNING * max(float(np.median(start)), floor))) ** 2), across.shape
-    )
-    for _ in range(3):
-        rotations = _rotations(across, field.turned, field.products, weights)
-        errors = across - (field.turned @ rotations[..., None])[..., 0]
-        spread = np.maximum(_spread(errors, seen), floor)
-        least = float(spread.min())
-        weights = seen / (1 + (errors / (CAUCHY_TUNING * np.minimum(spread, 2 * least))[:, None]) ** 2)
-    costs = (seen * np.log1p((errors / (2 * least)) ** 2)).sum(1)
-
-    best: list[int] = []
-    for index in np.argsort(costs):
-        if len(best) < 3 and all(abs(field.directions[index] @ field.directions[other]) < 0.94 for other in best):
-            best.append(int(index))
-    improved = _refine(field, cells, seen, field.directions[best], rotations[best], least)
+    cells, seen = field.measure(flow, contrast)
+    if motion is not None:
+        cells = _turned_back(field.cells, cells, motion.rotation)
+        length = float(np.linalg.norm(motion.translation))
+        course = np.asarray(motion.translation / length, np.float32) if length else _EYE[2]
+        near = _around(course)
+        directions = np.concatenate((course[None], *near))
+        noise = max(float(_spread(field.cells.across(cells, course[None])[0], seen)[0]), NOISE * field.unit)
+        rotations = _settle(field, cells, seen, directions, np.zeros_like(directions), noise)
+        prior = np.repeat(np.array((1.0, 0.02, 0.005), np.float32), (1, *map(len, near)))
+        return replace(_travel(field, cells, seen, directions, rotations, prior), motion=motion)
+    best, rotations, noise = _search(field, cells, seen)
+    improved, turns = _refine(field, cells, seen, field.directions[best], rotations[best], noise)
+    errors = field.cells.split(cells, improved, turns)[0] ** 2
+    order = np.argsort((errors / (errors + (2 * NOISE * field.unit) ** 2)) @ seen)
+    improved, turns = improved[order], turns[order]
     near = [circle for direction in improved[:2] for circle in _around(direction)]
+    starts = np.concatenate((turns, np.repeat(turns[:2], len(near[0]) + len(near[1]), 0)))
     extra = np.concatenate((improved, *near))
+    settled = _settle(field, cells, seen, extra, starts, noise)
     # The shares of the half sphere: circles of about 2 and 6 degrees, and the rest.
     prior = np.concatenate(
-        (np.full(len(best), 0.003), *(np.full(len(c), 0.003 if len(c) == 4 else 0.01) for c in near))
-    )
-    normals, turned = field.cells.across(extra)
-    products = np.concatenate((_products(turned), field.products))
-    turned = np.concatenate((turned, field.turned))
-    across = np.concatenate(((normals * cells).sum(-1), across))
-    weights = np.broadcast_to(weights[best[0]], across.shape)
-    for _ in range(2):
-        rotations = _rotations(across, turned, products, weights)
-        errors = across - (turned @ rotations[..., None])[..., 0]
-        noise = max(float(_spread(errors[: len(best)], seen).min()), floor)
-        weights = seen / (1 + (errors / (CAUCHY_TUNING * noise)) ** 2)
-    return Travel(
-        directions=np.concatenate((extra, field.directions)),
-        rotations=rotations,
-        likelihood=np.asarray(-0.5 * seen * np.minimum((errors / noise) ** 2, OUTLIER), np.float32),
-        prior=np.concatenate((prior, np.full(DIRECTIONS, 4.0 / DIRECTIONS))).astype(np.float32),
-        noise=noise,
-        known=seen,
-        flow=cells,
-        field=field,
-    )
+        (
+            np.full(len(best), 0.003),
+            *[np.repeat((0.003, 0.01), (4, 6))] * min(len(best), 2),
+            np.full(DIRECTIONS, 4 / DIRECTIONS),
+        )
+    ).astype(np.float32)
+    directions = np.concatenate((extra, field.directions))
+    return _travel(field, cells, seen, directions, np.concatenate((settled, rotations)), prior, len(best))
 
 
 def _disc(radius: int) -> NDArray[np.uint8]:
     return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
 
 
-def _explained(region: NDArray[np.bool_], flow: Array, travel: Travel) -> float:
-    field = travel.field
-    width = field.size[1]
-    grown = cv2.dilate(region.astype(np.uint8), _disc(max(1, round(0.01 * width))))
-    inside = (field.cell_means(grown.astype(np.float32)) > 0.1).astype(np.float32)
-    belief = travel.weights(inside)
-    likely = np.argsort(-belief)[:24]
-    likely = likely[belief[likely] > LIKELY]
-    belief = belief[likely] / belief[likely].sum()
-    directions, rotations = travel.directions[likely], travel.rotations[likely]
+class Contradiction(NamedTuple):
+    """What of a region's flow contradicts a rigid scene."""
 
-    # Which way along its direction the camera goes: what is seen is in front of it.
-    _, along, length = field.cells.split(travel.flow, directions, rotations)
-    votes = np.tanh(along / length / (3 * travel.noise)) * travel.known * (1 - inside)
-    forward = np.where(votes.sum(1) < 0, -1.0, 1.0).astype(np.float32)
-    agreement = np.abs(votes.sum(1)) / np.maximum(np.abs(votes).sum(1), 1e-9)
-    if float(belief @ agreement) < AGREEMENT:
-        return 0.0
-    directions = directions * forward[:, None]
-
-    pixels = np.flatnonzero(region)
-    vectors = flow.reshape(2, -1).T / field.focal
-    off, along, length = field.pixels.at(pixels).split(vectors[pixels], directions, rotations)
-    wrong = WRONG_SIDE * field.unit
-    still = (np.abs(off) < max(OFF_LINE * field.unit, 3 * travel.noise)) & (along > -wrong)
-    gap, margin = max(1, round(GAP * width)), max(2, round(MARGIN * width))
-    small = region.astype(np.uint8)
-    beside = np.flatnonzero(cv2.dilate(small, _disc(margin)) - cv2.dilate(small, _disc(gap)))
-    if beside.size:
-        beside = beside[:: max(1, beside.size // 200)]
-        _, along_beside, length_beside = field.pixels.at(beside).split(vectors[beside], directions, rotations)
-        farthest = np.percentile(along_beside / length_beside, FARTHEST, axis=1)[:, None]
-        still &= along - farthest * length > -wrong
-    return float(belief @ still.mean(1))
+    share: float
+    """In [0, 1], of what is known of the flow; 1 where the camera's travel is not determined."""
+    known: float
+    """How far the region's flow is known, by its contrast and by what stays in view, in [0, 1]."""
 
 
-def explained_share(region: NDArray[np.bool_], flows: Sequence[Array], travels: Sequence[Travel]) -> float:
-    """Return how much of a region's flow a rigid scene explains, in [0, 1]; 0 where the travel is not determined.
+def contradiction(region: NDArray[np.bool_], flow: Array, travel: Travel, tensor: Array) -> Contradiction:
+    """Say how much of a region's flow is off the lines of a rigid scene, behind the camera, or too far away.
+
+    Flow counts in a direction as far as the image has contrast there, and as a contradiction where the image would
+    change by more than its noise if the flow were another.
 
     Args:
         region: (h, w).
-        flows: To one or more other frames, each (2, h, w), pixels.
-        travels: Of the same pairs, see :func:`estimate_travel`.
+        flow: (2, h, w), pixels.
+        travel: Of this pair.
+        tensor: Of the image, see :func:`gradients`.
 
     """
-    if not region.any() or not flows:
-        return 0.0
-    return float(np.mean([_explained(region, flow, travel) for flow, travel in zip(flows, travels, strict=True)]))
+    field = travel.field
+    height, width = field.size
+    grown = cv2.dilate(region.astype(np.uint8), _disc(max(1, round(0.01 * width))))
+    belief, directions, rotations, agreement = travel.likely(
+        (field.cell_means(grown.astype(np.float32)) > 0.1).astype(np.float32), MOST_DIRECTIONS
+    )
+    pixels = np.flatnonzero(region)
+    positions = field.pixels.at(pixels)
+    off, along, length = positions.split(travel.vectors(flow, pixels), directions, rotations)
+
+    x, y = (part.ravel()[pixels] + place for part, place in zip(flow, (pixels % width, pixels // width), strict=True))
+    seen = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)
+    fx, fy = field.focal
+    xx, xy, yy = tensor.reshape(3, -1)[:, pixels] * np.array((fx * fx, fx * fy, fy * fy))[:, None]
+    a, b = positions.lines(directions)
+    steep = (
+        np.maximum(a * a * xx + 2 * a * b * xy + b * b * yy, 0),
+        np.maximum(b * b * xx - 2 * a * b * xy + a * a * yy, 0),
+    )
+    enough = fx * fy * _enough(tensor[0] + tensor[2])
+    along_known, across_known = (np.minimum(power / enough, 1) * seen for power in steep)
+
+    wrong = WRONG_SIDE * field.unit
+    bad = _clear(np.abs(off), max(OFF_LINE * field.unit, 3 * travel.noise), steep[1]) * across_known
+    for nearest in (0.0, _farthest(region, flow, travel, directions, rotations)):
+        bad = np.maximum(bad, _clear(nearest * length - along, wrong, steep[0]) * along_known)
+    known = np.maximum(along_known, across_known)
+    share = float(belief @ bad.sum(1)) / max(float(belief @ known.sum(1)), 1e-6)
+    return Contradiction(share if agreement >= AGREEMENT else 1.0, float(belief @ known.mean(1)))
+
+
+def _clear(error: Array, tolerance: float, steepness: Array) -> NDArray[np.bool_]:
+    """Tell where flow errs by more than a tolerance, and the image by more than its noise."""
+    return np.asarray((error > tolerance) & (error * np.sqrt(steepness) > GREY_NOISE), np.bool_)
+
+
+def _farthest(
+    region: NDArray[np.bool_], flow: Array, travel: Travel, directions: Array, rotations: Array
+) -> NDArray[np.floating]:
+    """Return the parallax of the farthest that surrounds a region, per length of A T, (s, 1)."""
+    width = travel.field.size[1]
+    small = region.astype(np.uint8)
+    outer, inner = (_disc(max(least, round(share * width))) for least, share in ((2, MARGIN), (1, GAP)))
+    beside = np.flatnonzero(cv2.dilate(small, outer) - cv2.dilate(small, inner))
+    if not beside.size:
+        return np.zeros((len(directions), 1), np.float32)
+    beside = beside[:: max(1, beside.size // 200)]
+    _, along, length = travel.field.pixels.at(beside).split(travel.vectors(flow, beside), directions, rotations)
+    return np.asarray(np.percentile(along / length, FARTHEST, axis=1)[:, None], np.float32)

@@ -146,14 +146,17 @@ def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tup
             yield message, received
 
 
+def messages_on(path: Path, topic: str, kind: str) -> Generator[tuple[Any, int], None, None]:
+    """Yield the messages of a topic with a type such as ``tf2_msgs/msg/TFMessage``, and when the bag received them."""
+    yield from _messages(path, lambda connection: connection.topic == topic and connection.msgtype == kind)
+
+
 def read_numbers(path: Path, topic: str) -> list[tuple[float, int]]:
     """Return what was said on a topic of std_msgs/Float64, if anything, and when it was received, nanoseconds.
 
     Raises UserError where the bag is not readable.
     """
-    kind = 'std_msgs/msg/Float64'
-    found = _messages(path, lambda c: c.topic == topic and c.msgtype == kind)
-    return [(float(message.data), received) for message, received in found]
+    return [(float(message.data), received) for message, received in messages_on(path, topic, 'std_msgs/msg/Float64')]
 
 
 class BagTopic:

@@ -13,10 +13,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from moving_object_detector.common.errors import foreign
 from moving_object_detector.detection.load import Schedule
+from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.nodes.camera import Camera
 from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.log import kind
 from moving_object_detector.nodes.managed import ManagedNode
+from moving_object_detector.nodes.odometry import OdometryInput
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import Parameters
 from moving_object_detector.nodes.pipeline import Pipeline
@@ -39,6 +41,8 @@ class DetectNode(ManagedNode):
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._camera: Camera | None = None
+        self._odometry: Odometry | None = None
+        self._heard: OdometryInput | None = None
         self._statistics = Statistics()
         self._engine = ''
         self._enabled = True
@@ -77,6 +81,7 @@ class DetectNode(ManagedNode):
     def configure(self, loaded: tuple[Detector, NodeConfig]) -> None:
         """Advertise the results and start the computing thread."""
         detector, config = loaded
+        self._odometry = detector.odometry = Odometry(config.odometry)
         self._statistics = Statistics()
         self._outputs = Outputs(self)
         self._pipeline = Pipeline(
@@ -90,6 +95,8 @@ class DetectNode(ManagedNode):
         self._camera = Camera(
             self, self._settings.config, self._on_image, self._on_unreadable, self._on_silence, self._on_topic
         )
+        assert self._odometry is not None
+        self._heard = OdometryInput(self, self._settings.config.odometry, self._odometry)
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
             log.warning('%s is for no topic of this node; its topics are %s', foreign(name), ', '.join(topics))
@@ -100,6 +107,9 @@ class DetectNode(ManagedNode):
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.destroy()
+        heard, self._heard = self._heard, None
+        if heard is not None:
+            heard.destroy()
         if self._pipeline is not None:
             self._pipeline.reset()
 
@@ -177,6 +187,7 @@ class DetectNode(ManagedNode):
             'state': self.state,
             'engine': self._engine,
             **(camera.report() if camera is not None else {'image topic': str(self.resolve_topic_name('image'))}),
+            **(self._odometry.report() if self._odometry is not None else {}),
             'estimate': config.estimate,
             'window delay frames': str(delay),
             **(pipeline.load.report() if pipeline is not None else {}),
@@ -199,6 +210,10 @@ class DetectNode(ManagedNode):
         if trouble:
             log.warning('%s', trouble, extra=kind('silence' if camera.overdue else 'publishers', 10.0, counted=False))
         trouble = trouble or pipeline.trouble or pipeline.load.trouble
+        doubt = self._odometry.trouble if self._odometry is not None else ''
+        if doubt and not trouble:
+            trouble = f'the images alone tell how the camera moves: {doubt}'
+            log.warning('%s', trouble, extra=kind('odometry', 10.0, counted=False))
         if trouble:
             return DiagnosticStatus.WARN, trouble
         nobody = 'nobody subscribes to a result, so none is computed'

@@ -53,7 +53,7 @@ def detectors(tmp_path_factory):
         flow=FlowConfig(height=128, width=256),
         # Neither gate nor test of regions, which would hide a difference behind an empty mask.
         gate=GateConfig(min_motion=0.0),
-        rigid=RigidConfig(max_explained=1.0),
+        rigid=RigidConfig(min_score=0.0),
         refinement=RefinementConfig(method='none'),
     )
     made = {}
