@@ -43,19 +43,10 @@ def create_flow(
     *,
     experimental_gpu: bool = False,
 ) -> FlowBackend:
-    """Make the flow backend that the options describe.
+    """Make the flow backend that the options describe; raises UserError where it lacks its weights.
 
-    Args:
-        config: Options of the flow.
-        device: Where a network runs.
-        engine: What runs a network, on that device; None: PyTorch.
-        batch: Pairs that are usually estimated at once.
-        threads: Pairs that DIS computes at a time; 0: one for each physical core.
-        experimental_gpu: Whether PWC-Net takes the Triton kernel on a GPU.
-
-    Raises:
-        UserError: The backend needs weights and has none, or not its own; the message says what to do.
-
+    ``engine`` runs a network, None: PyTorch; ``batch`` pairs are usually estimated at once; DIS computes ``threads`` of
+    them at a time, 0: one for each physical core; ``experimental_gpu``: PWC-Net takes the Triton kernel on a GPU.
     """
     size = (config.height, config.width)
     for option, backends in (('model', ('pwcnet', 'raft_small')), ('iterations', ('raft_small',))):
@@ -74,12 +65,7 @@ def create_flow(
 
 
 def require_flow_model(config: FlowConfig) -> str:
-    """Return the file of the flow network's weights.
-
-    Raises:
-        UserError: None is named.
-
-    """
+    """Return the file of the flow network's weights; raises UserError where none is named."""
     if not config.model:
         raise UserError(
             f'flow.backend is {config.backend}, but flow.model names no weights; '
@@ -107,12 +93,7 @@ class LoadedGenerator(NamedTuple):
 
 
 def load_generator(config: DetectorConfig) -> LoadedGenerator:
-    """Return the generator that the options name.
-
-    Raises:
-        UserError: The model file or the size is wrong.
-
-    """
+    """Return the generator that the options name; raises UserError where its file or the size is wrong."""
     network, metadata = load_network(generator_path(config.model), expect='generator')
     trained = int(metadata['height']), int(metadata['width'])
     size = _input_size(config, trained)
@@ -130,9 +111,6 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     """Load the weights and make the detector that the options describe.
 
     Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
-
-    What the engines have to say (a build that takes minutes, a cached engine that is not used) goes to the logger
-    ``moving_object_detector.engines`` of Python's ``logging``.
 
     Args:
         config: All options.

@@ -73,12 +73,7 @@ class RefinementConfig:
 
 
 def check_refinement(method: str) -> None:
-    """Check that what a method of :class:`RefinementConfig` needs is installed.
-
-    Raises:
-        UserError: It is not; the message says what to do.
-
-    """
+    """Raise UserError where what a method of :class:`RefinementConfig` needs is not installed."""
     if method == 'crf' and find_spec('pydensecrf') is None:
         raise UserError(
             'refinement.method is crf, but pydensecrf2 is not installed; install it (see requirements/crf.txt) or '

@@ -56,10 +56,8 @@ class Detector:
 
     Args:
         flow: Flow backend.
-        engine: Runs the generator.
-        size: (height, width) of the generator's input, multiples of 4.
-        flow_input: Form of flow that the generator's weights expect.
-        config: Window, gate, refinement and mask options; all but the window's may be replaced between steps.
+        engine: Runs the generator, whose input is ``size`` (height, width) and flow in the form ``flow_input``.
+        config: All but the window's options may be replaced between steps.
         stage: Called with a stage's name around each stage; for measuring.
 
     """
@@ -94,9 +92,7 @@ class Detector:
     def schedule(self) -> Schedule:
         """Which neighbours vote, and of which frames masks are computed; from the next frame on.
 
-        Raises:
-            ValueError: Set to a window that reaches further than the configured one.
-
+        Raises ValueError where its window reaches further than the configured one.
         """
         return self._schedule
 

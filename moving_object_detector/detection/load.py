@@ -68,11 +68,8 @@ class Schedule:
 def schedules(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[Schedule]:
     """Return all schedules, the best first: a large window counts more than masks of more frames than are asked for.
 
-    Args:
-        ceiling: The configured window; smaller ones have fewer neighbours on both sides, at last the one before alone.
-        zero_lag: Later neighbours are of no use, so none of them is computed.
-        spare: Images that come for each mask that is asked for.
-
+    From the ceiling down to the frame before alone, with ``zero_lag`` without later neighbours; ``spare`` images come
+    for each mask that is asked for.
     """
     if zero_lag and ceiling.past:
         ceiling = replace(ceiling, future=0)
@@ -87,14 +84,8 @@ def schedules(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[
 class LoadController:
     """Chooses the schedule by what was measured; times are seconds of any steady clock.
 
-    What has to be kept up with is the target rate, or the camera's where that is lower. The work is taken to grow with
-    the number of pairs: what else there is makes a step down smaller than predicted, and one up cheaper.
-
-    Args:
-        ceiling: The configured window, the largest there will be.
-        zero_lag: Whether zero-lag results are wanted, else refined ones.
-        target: Masks a second, above 0; may be changed.
-
+    What has to be kept up with is the target, masks a second, or the camera's rate where that is lower. The work is
+    taken to grow with the number of pairs: what else there is makes a step down smaller than predicted, one up cheaper.
     """
 
     def __init__(self, ceiling: WindowConfig, *, zero_lag: bool, target: float) -> None:
@@ -141,14 +132,7 @@ class LoadController:
         """Take note of what an image took.
 
         Where nothing moves, pairs have no masks and are cheap, until something does: they count as what pairs with
-        masks cost last.
-
-        Args:
-            seconds: Time.
-            pairs: How many it brought.
-            masks: How many masks were computed for them.
-            inferred: Whether it gets a mask: what comes up to the next one that does is its cost too.
-
+        masks cost last. Where the image is ``inferred``, what comes up to the next one that is, is its cost too.
         """
         if inferred:
             if self._pairs and not self._unsettled:

@@ -30,18 +30,10 @@ def unwatched(_: str) -> AbstractContextManager[None]:
 
 
 def resolve_polarity(masks: Tensor) -> Tensor:
-    """Complement each mask that covers most of the frame's border.
+    """Replace each mask (B, 1, H, W) above 0.1 on more than 0.6 of its two-pixel border by 1 - mask.
 
     The loss is symmetric in the mask and its complement, so its polarity is arbitrary; background touches
-    the border more than an object does. Applied to each mask before averaging, since two masks of
-    opposite polarity would cancel.
-
-    Args:
-        masks: (B, 1, H, W) in [0, 1].
-
-    Returns:
-        (B, 1, H, W); a mask above 0.1 on more than 0.6 of the two-pixel border is replaced by 1 - mask.
-
+    the border more than an object does. Before averaging, since masks of opposite polarity would cancel.
     """
     border = torch.ones(masks.shape[-2:], device=masks.device)
     border[BORDER_WIDTH:-BORDER_WIDTH, BORDER_WIDTH:-BORDER_WIDTH] = 0
@@ -62,13 +54,7 @@ class GatedMasks(NamedTuple):
 
 
 class PairMasks:
-    """Computes the masks of a batch of pairs; as one CUDA graph where the engine allows it.
-
-    Args:
-        engine: Runs the generator.
-        flow_input: Form of flow that its weights expect.
-
-    """
+    """Computes the masks of a batch of pairs; as one CUDA graph where the engine allows it."""
 
     def __init__(self, engine: MaskEngine, flow_input: FlowInput) -> None:
         self.engine = engine

@@ -22,16 +22,7 @@ CRF_REFERENCE_WIDTH: Final = 384
 
 
 def guided_filter(probability: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Filter a probability guided by the image's colours; fast enough for every frame of a camera.
-
-    Args:
-        probability: (H, W) in [0, 1].
-        image: (H, W, 3) RGB, the same size.
-
-    Returns:
-        (H, W) in [0, 1].
-
-    """
+    """Filter a probability (H, W) guided by the colours of an image (H, W, 3)."""
     radius = max(1, round(GUIDED_RADIUS * image.shape[1]))
     guide = image.astype(np.float32) / 255.0
     filtered = cv2.ximgproc.guidedFilter(guide, probability, radius, GUIDED_EPSILON)
@@ -41,19 +32,8 @@ def guided_filter(probability: NDArray[np.float32], image: NDArray[np.uint8]) ->
 def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
     """Run mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011).
 
-    Unary -log of the probability scaled to maximum 1, one bilateral term, as in the paper's released code.
-
-    Args:
-        probability: (H, W) in [0, 1].
-        image: (H, W, 3) RGB, the same size.
-        iterations: Mean-field iterations.
-
-    Returns:
-        (H, W) in [0, 1].
-
-    Raises:
-        UserError: pydensecrf2 is not installed.
-
+    Unary -log of the probability (H, W) scaled to maximum 1, one bilateral term over the image (H, W, 3), as in the
+    paper's released code. Raises UserError where pydensecrf2 is not installed.
     """
     check_refinement('crf')
     from pydensecrf import densecrf
@@ -75,11 +55,7 @@ def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterat
 class _Cells:
     """The cells of a bilateral grid (Chen et al., SIGGRAPH 2007) over x, y, r, g, b in which an image has pixels.
 
-    Args:
-        image: (H, W, 3).
-        position: Length of a cell, pixels.
-        colour: Length of a cell, levels.
-
+    They are ``position`` pixels and ``colour`` levels long.
     """
 
     def __init__(self, image: NDArray[np.uint8], position: float, colour: float) -> None:
@@ -117,15 +93,6 @@ def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterati
     """Run the mean field of :func:`dense_crf` with its kernel on a bilateral grid: a tenth of the time.
 
     A cell is two standard deviations of the kernel long; neighbouring cells count half.
-
-    Args:
-        probability: (H, W) in [0, 1].
-        image: (H, W, 3) RGB, the same size.
-        iterations: Mean-field iterations.
-
-    Returns:
-        (H, W) in [0, 1].
-
     """
     peak = float(probability.max())
     if peak <= 0.0:
@@ -142,17 +109,7 @@ def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterati
 
 
 def refine(probability: NDArray[np.float32], image: NDArray[np.uint8], config: RefinementConfig) -> NDArray[np.float32]:
-    """Refine a probability as configured and bring it to the image's size.
-
-    Args:
-        probability: (h, w) in [0, 1], any size.
-        image: (H, W, 3) RGB.
-        config: Method and working size; never larger than the image itself.
-
-    Returns:
-        (H, W) in [0, 1].
-
-    """
+    """Refine a probability (h, w) as configured, at most at the size of the image (H, W, 3), and return it at that."""
     height, width = image.shape[:2]
     if config.method != 'none' and probability.any():
         size = (min(config.width, width), min(config.height, height))

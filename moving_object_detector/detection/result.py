@@ -63,12 +63,7 @@ class Result:
 
     @cached_property
     def average(self) -> NDArray[np.float32]:
-        """P_t of equation 14: the mean of the neighbours' masks, float32 (h, w) at the generator's size.
-
-        Raises:
-            NotFiniteError: It holds a NaN.
-
-        """
+        """P_t of equation 14: the mean of the neighbours' masks, float32 (h, w); raises NotFiniteError for a NaN."""
         return _finite(self._average, 'masks')
 
     @cached_property

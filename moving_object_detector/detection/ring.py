@@ -103,10 +103,7 @@ class Ring:
     def pairs(self, newest: WindowFrame, window: WindowConfig) -> list[tuple[WindowFrame, WindowFrame]]:
         """Return the pairs (frame that is voted on, neighbour) that the newest frame brings, each seen only once.
 
-        Args:
-            newest: The frame that was pushed last.
-            window: Which neighbours vote now; another one than before may be given at every frame.
-
+        Another window than before may be given at every frame.
         """
         backward = (self.at(newest.index - k * window.stride) for k in range(1, window.past + 1))
         forward = (self.at(newest.index - k * window.stride) for k in range(1, window.future + 1))
