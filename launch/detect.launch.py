@@ -39,8 +39,8 @@ OVERRIDES = (
     ('model', 'model', "weights of the generator; empty in the file too: the package's own", None),
     ('device', 'device', 'where the networks run, such as cpu or cuda:0', None),
     ('engine', 'engine', 'what runs the networks', ['', 'auto', 'torch', 'openvino', 'torch_tensorrt']),
-    ('flow', 'flow.backend', 'flow estimator', ['', 'dis', 'pwcnet', 'raft_small']),
-    ('flow_model', 'flow.model', 'weights of PWC-Net or RAFT-small', None),
+    ('flow', 'flow.backend', 'flow estimator', ['', 'auto', 'dis', 'pwcnet', 'raft_small']),
+    ('flow_model', 'flow.model', 'weights of PWC-Net or RAFT-small; empty: those that get_weights has fetched', None),
     ('window_past', 'window.past', 'frames before the current one that each mask is averaged over', None),
     ('window_future', 'window.future', 'frames after it, which the refined mask waits for', None),
     ('window_stride', 'window.stride', 'distance between these frames', None),
@@ -67,8 +67,7 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             'params_file',
             default_value=PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', profile()]),
-            description='YAML file with the parameters; gpu.yaml where there is an NVIDIA GPU and flow_model is given, '
-            'without which its flow cannot run, else cpu.yaml',
+            description='YAML file with the parameters; gpu.yaml where there is an NVIDIA GPU, else cpu.yaml',
         ),
         DeclareLaunchArgument(
             'dds_profile',
@@ -101,10 +100,8 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
 
 
 def profile() -> PythonExpression:
-    """Return the name of the parameters file that fits the hardware and what is given."""
-    return PythonExpression(
-        [f"'gpu.yaml' if {HAS_GPU} and r'''", LaunchConfiguration('flow_model'), "''' != '' else 'cpu.yaml'"]
-    )
+    """Return the name of the parameters file that fits the hardware."""
+    return PythonExpression([f"'gpu.yaml' if {HAS_GPU} else 'cpu.yaml'"])
 
 
 def given(argument: str) -> IfCondition:
@@ -163,15 +160,9 @@ def generate_launch_description() -> LaunchDescription:
     )
     # The group keeps the parameters from the other nodes of a launch that includes this one.
     said = LogInfo(msg=['parameters: ', LaunchConfiguration('params_file')])
-    unused_gpu = LogInfo(
-        msg='an NVIDIA GPU is here; config/gpu.yaml uses it and is taken when flow_model names weights of PWC-Net',
-        condition=IfCondition(
-            PythonExpression([f"{HAS_GPU} and 'cpu.yaml' in r'''", LaunchConfiguration('params_file'), "'''"])
-        ),
-    )
     dds = [
         SetEnvironmentVariable(name, LaunchConfiguration('dds_profile'), condition=given('dds_profile'))
         for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     ]
     node = GroupAction([*dds, SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), said, unused_gpu, configure, activate, node, view])
+    return LaunchDescription([*declared_arguments(), said, configure, activate, node, view])

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
 from moving_object_detector.common.errors import InUseError, ModelError, UserError, foreign
 
@@ -181,6 +181,19 @@ def share_folder() -> Path:
         if (folder / 'models').is_dir() and (folder / 'package.xml').is_file():
             return folder
     raise ModelError(f'the folder share/{PACKAGE} with models/ is missing beside {package}; install the package again')
+
+
+def user_folder(kind: Literal['cache', 'data']) -> Path:
+    """Return the package's folder in the user's cache or data folder, by the XDG specification; it need not exist."""
+    variable, usual = {'cache': ('XDG_CACHE_HOME', '~/.cache'), 'data': ('XDG_DATA_HOME', '~/.local/share')}[kind]
+    base = Path(os.environ.get(variable, ''))
+    # By the specification a relative path is to be ignored.
+    return (base if base.is_absolute() else Path(usual).expanduser()) / PACKAGE
+
+
+def fetched_weights(network: str) -> Path:
+    """Return where ``get_weights`` keeps the weights of a network, whether they are there or not."""
+    return user_folder('data') / 'weights' / f'{network}.safetensors'
 
 
 def generator_path(model: str) -> Path:

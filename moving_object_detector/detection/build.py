@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, cast
 
 import torch
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import generator_path
+from moving_object_detector.common.files import fetched_weights, generator_path
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, check_refinement
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.pair_masks import Watch
@@ -29,9 +30,33 @@ from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_network
 
+GET_WEIGHTS: Final = 'ros2 run moving_object_detector get_weights'
 log = logging.getLogger(__name__)
 
-RELEASED: Final = {'pwcnet': 'pwc_net.pth.tar', 'raft_small': 'raft-small.pth'}
+
+def choose_flow(config: FlowConfig) -> FlowConfig:
+    """Return the options with the backend that ``auto`` stands for, and with the file of its weights.
+
+    Raises:
+        UserError: Weights are needed and there are none; the message says where they are to be had.
+
+    """
+    if config.backend == 'auto':
+        if config.model:
+            raise UserError('flow.model names weights, so flow.backend must say whose: raft_small or pwcnet, not auto')
+        there = [name for name in ('raft_small', 'pwcnet') if fetched_weights(name).is_file()]
+        if not there:
+            log.warning('flow by DIS: no weights of RAFT-small or PWC-Net are here; %s raft_small', GET_WEIGHTS)
+        config = replace(config, backend=there[0] if there else 'dis')
+    if config.backend == 'dis' or config.model:
+        return config
+    path = fetched_weights(config.backend)
+    if not path.is_file():
+        raise UserError(
+            f'flow.backend is {config.backend}, whose weights are not here; fetch them with `{GET_WEIGHTS} '
+            f'{config.backend}`, which tells their licence first, or set flow.model to a file of them'
+        )
+    return replace(config, model=str(path))
 
 
 def create_flow(
@@ -48,13 +73,14 @@ def create_flow(
     ``engine`` runs a network, None: PyTorch; ``batch`` pairs are usually estimated at once; DIS computes ``threads`` of
     them at a time, 0: one for each physical core; ``experimental_gpu``: PWC-Net takes the Triton kernel on a GPU.
     """
+    config = choose_flow(config)
     size = (config.height, config.width)
     for option, backends in (('model', ('pwcnet', 'raft_small')), ('iterations', ('raft_small',))):
         if config.backend not in backends and getattr(config, option) != getattr(FlowConfig(), option):
             log.warning('flow.%s has no effect with flow.backend %s; leave it out', option, config.backend)
     if config.backend == 'dis':
         return DisFlow(size, config.preset, threads or usable_cores())
-    network = load_flow_network(require_flow_model(config), config.backend)
+    network = load_flow_network(config.model, config.backend)
     load = partial(load_checked, engine) if engine else None
     if isinstance(network, RaftSmall):
         return RaftSmallFlow(network, size, device, config.iterations, config.warm_iterations, load, batch)
@@ -62,16 +88,6 @@ def create_flow(
     if experimental_gpu and engine and engine.name == 'torch' and engine.device.type == 'cuda':
         network = fuse_correlation(network, engine, size)
     return PwcFlow(network, size, device, load, batch)
-
-
-def require_flow_model(config: FlowConfig) -> str:
-    """Return the file of the flow network's weights; raises UserError where none is named."""
-    if not config.model:
-        raise UserError(
-            f'flow.backend is {config.backend}, but flow.model names no weights; '
-            f"set flow.model to its authors' {RELEASED[config.backend]}, or to a .safetensors of that network"
-        )
-    return config.model
 
 
 def _input_size(config: DetectorConfig, trained: tuple[int, int]) -> tuple[int, int]:
@@ -127,6 +143,7 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
         )
     check_refinement(config.refinement.method)
     device = choose_device(config.device)
+    flow_config = choose_flow(config.flow)
     generator, size, flow_input = load_generator(config)
     make = partial(
         create_engine,
@@ -138,7 +155,7 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     )
     engine = make(precision=mask_precision(config.engine, device) if config.precision == 'auto' else config.precision)
     # Masks and RAFT-small bear less than float32; what it does to PWC-Net's flow depends on the weights.
-    exact = config.precision in ('auto', 'int8') and config.flow.backend != 'raft_small'
+    exact = config.precision in ('auto', 'int8') and flow_config.backend != 'raft_small'
     flow_engine = make(precision='float32') if exact else engine
     if engine.name == 'openvino':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
@@ -148,6 +165,6 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     network = generator_for(engine, generator, config)
     masks = MaskEngine(engine, network, size, batch)
     flow = create_flow(
-        config.flow, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
+        flow_config, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
     )
     return Detector(flow, masks, size, flow_input, config, stage)

@@ -14,7 +14,10 @@ class FlowConfig:
     """How optical flow is estimated."""
 
     backend: str = option(
-        'dis', 'Flow estimator: OpenCV DIS (CPU), PWC-Net or RAFT-small.', choices=('dis', 'pwcnet', 'raft_small')
+        'dis',
+        'Flow estimator: OpenCV DIS (CPU), PWC-Net or RAFT-small; auto: RAFT-small or PWC-Net where get_weights has '
+        'fetched its weights, else DIS.',
+        choices=('auto', 'dis', 'pwcnet', 'raft_small'),
     )
     preset: str = option(
         'medium',
@@ -23,7 +26,11 @@ class FlowConfig:
     )
     height: int = option(320, 'Height at which flow is computed, pixels.', low=32, high=2048)
     width: int = option(640, 'Width at which flow is computed, pixels.', low=32, high=4096)
-    model: str = option('', 'Weights of PWC-Net or RAFT-small: .safetensors, or the PyTorch file of their authors.')
+    model: str = option(
+        '',
+        'Weights of PWC-Net or RAFT-small: .safetensors, or the PyTorch file of their authors; empty: those that '
+        'get_weights has fetched.',
+    )
     iterations: int = option(12, 'Iterations of RAFT-small for a pair of frames with none before it.', low=1, high=64)
     warm_iterations: int = option(
         4,

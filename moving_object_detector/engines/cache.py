@@ -24,7 +24,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from moving_object_detector.common.files import PACKAGE, atomic_file
+from moving_object_detector.common.files import PACKAGE, atomic_file, user_folder
 
 MAGIC: Final = b'moving_object_detector engine 1\n'
 LONGEST_HEADER: Final = 16384
@@ -47,24 +47,16 @@ class _OutdatedError(_UnusableError):
     """Only the package's code is another one."""
 
 
-def default_folder() -> Path:
-    """Return ``moving_object_detector/engines`` in the user's cache folder."""
-    base = os.environ.get('XDG_CACHE_HOME', '')
-    # By the XDG specification a relative path is to be ignored.
-    cache = Path(base) if Path(base).is_absolute() else Path('~/.cache').expanduser()
-    return cache / 'moving_object_detector' / 'engines'
-
-
 class EngineCache:
     """Keeps built engines as files; whatever goes wrong is a line in the log and means building in memory.
 
     Args:
-        folder: Where; :func:`default_folder` unless given.
+        folder: Where; ``engines`` in the user's cache folder unless given.
 
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or default_folder()
+        self.folder = folder or user_folder('cache') / 'engines'
 
     def path(self, what: Key) -> Path:
         """Return the file of an engine."""

@@ -17,7 +17,7 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.annotations import MaskFiles
-from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.build import build_detector, choose_flow
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, RefinementConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.result import Estimate, Result
@@ -105,8 +105,8 @@ class DetectorMethod(Method):
         self._reading = {name: parse_variant(name, config.refinement) for name in names}
         self._detector = build_detector(config)
         identity = {'configuration': asdict(config), 'model': file_hash(generator_path(config.model))}
-        if config.flow.model:
-            identity['flow_model'] = file_hash(Path(config.flow.model).expanduser())
+        if weights := choose_flow(config.flow).model:
+            identity['flow_model'] = file_hash(Path(weights).expanduser())
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
         super().__init__(names, identity, details)
 

@@ -30,6 +30,8 @@ from moving_object_detector.networks.raft_small import (
 
 # Correlations of the finest level that are held at once: half a gigabyte of float32.
 MOST_CORRELATIONS: Final = 2**27
+# Share of the match at no motion below which a start is none: after a cut the flow before it is worth nothing.
+LEAST_MATCH: Final = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +145,9 @@ class RaftSmallFlow:
         start = torch.zeros_like(context[:, :2])
         if warm:
             carried = [carry(one.before[gap], gap) for (one, _), gap in zip(pairs, gaps, strict=True)]
-            start = better_start(pyramid[0], torch.stack(carried), start)
+            carried_flow = torch.stack(carried)
+            good = match_quality(pyramid[0], carried_flow) >= LEAST_MATCH * match_quality(pyramid[0], start)
+            start = torch.where(good[:, None, None, None], carried_flow, start)
         flow = refine_flow(self._update, pyramid, context, start, iterations)
         if self._warm_iterations:
             for (one, _), gap, found in zip(pairs, gaps, flow, strict=True):
@@ -171,22 +175,19 @@ def carry(flow: Tensor, gap: int) -> Tensor:
     return torch.where(arrived[2] > 0, arrived[:2] / arrived[2].clamp_min(1), flow)
 
 
-def better_start(correlations: Tensor, flow: Tensor, other: Tensor) -> Tensor:
-    """Return of two flows the one at which each pair matches better: after a cut, the flow before it is worth nothing.
+def match_quality(correlations: Tensor, flow: Tensor) -> Tensor:
+    """Return how well the features of each pair match where a flow leads.
 
     Args:
         correlations: The finest level, (B, h w, h, w).
         flow: (B, 2, h, w), in pixels of the features.
-        other: The same.
+
+    Returns:
+        (B,), means of the correlations at the nearest pixels, zero outside.
 
     """
     height, width = flow.shape[-2:]
-    matches = correlations.flatten(2)
-
-    def quality(flow: Tensor) -> Tensor:
-        x, y = (pixel_positions(flow) + flow).round().unbind(1)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        cells = torch.where(inside, y * width + x, 0).long().flatten(1)[..., None]
-        return (matches.gather(2, cells)[:, :, 0] * inside.flatten(1)).mean(1)
-
-    return torch.where((quality(flow) >= quality(other))[:, None, None, None], flow, other)
+    x, y = (pixel_positions(flow) + flow).round().unbind(1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    cells = torch.where(inside, y * width + x, 0).long().flatten(1)[..., None]
+    return (correlations.flatten(2).gather(2, cells)[..., 0] * inside.flatten(1)).mean(1)

@@ -23,6 +23,17 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 _GENERATOR_SUFFIXES: Final = {2: 'downsample', 4: 'downsample', **dict.fromkeys((7, 8, 9, 10), 'atrous')}
 _NAMED_VARIABLES: Final = 3
+TORCHVISION: Final = (
+    (r'^feature_encoder\.', 'fnet.'),
+    (r'^context_encoder\.', 'cnet.'),
+    (r'^(.net)\.conv\.', r'\1.conv2.'),
+    (r'^(.net)\.convnormrelu\.0\.', r'\1.conv1.'),
+    (r'\.convnormrelu([123])\.0\.', r'.conv\1.'),
+    (r'\.motion_encoder\.conv(c|f)(?:orr|low)([12])\.0\.', r'.encoder.conv\1\2.'),
+    (r'\.motion_encoder\.conv\.0\.', '.encoder.conv.'),
+    (r'\.recurrent_block\.convgru1\.', '.gru.'),
+)
+"""Patterns of the names of RAFT-small's tensors in torchvision, and what the authors call them; one after another."""
 
 
 def _generator_names() -> dict[str, str]:
@@ -118,7 +129,7 @@ def read_pytorch(path: Path) -> object:
 
 
 def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
-    """Return the state dict of the authors' PyTorch checkpoint of PWC-Net or RAFT-small.
+    """Return the state dict of the authors' PyTorch checkpoint of PWC-Net or RAFT-small, or of torchvision's of that.
 
     Args:
         checkpoint: What ``torch.load`` gave: the state dict, or a dict that has it as ``state_dict``; names may
@@ -139,7 +150,15 @@ def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ModelError(f'{source}: {shown(name)} is no tensor with a name; {remedy}')
         state[name.removeprefix('module.')] = tensor.float()
+    if any(name.startswith('feature_encoder.') for name in state):
+        return {_authors_name(name): tensor for name, tensor in state.items()}
     return state
+
+
+def _authors_name(name: str) -> str:
+    for pattern, authors in TORCHVISION:
+        name = re.sub(pattern, authors, name)
+    return name
 
 
 def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Module:

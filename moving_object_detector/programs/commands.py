@@ -133,3 +133,11 @@ def convert_weights(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--height', type=positive_int, help='of their input (default: 192)')
     parser.add_argument('--width', type=positive_int, help='of their input (default: 384)')
     return _start('models', 'import_weights', parser.parse_args(argv))
+
+
+def get_weights(argv: Sequence[str] | None = None) -> int:
+    """Fetch weights that others published, once you have accepted their licence; nothing else of the package does."""
+    parser = argparse.ArgumentParser(prog='get_weights', description=get_weights.__doc__)
+    parser.add_argument('network', choices=('raft_small', 'pwcnet'), help='whose weights; flow.backend then uses them')
+    parser.add_argument('--accept-licence', action='store_true', help='accept the licence without being asked')
+    return _start('get_weights', 'get_weights', parser.parse_args(argv))

@@ -22,7 +22,7 @@ from moving_object_detector import __version__
 from moving_object_detector.common.errors import ModelError, UserError
 from moving_object_detector.common.files import default_model, write_atomically
 from moving_object_detector.common.parameter_files import load_config
-from moving_object_detector.detection.build import build_detector, load_generator, require_flow_model
+from moving_object_detector.detection.build import build_detector, choose_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.flow.generator_input import prepare_flow
@@ -134,9 +134,10 @@ def _exports(config: DetectorConfig) -> list[_Export]:
         'mask': 'probability of moving on its own, in [0, 1]',
     }
     found = [_Export('generator', generator.eval(), examples, ('image', 'flow'), ('mask',), about)]
-    if config.flow.backend != 'pwcnet':
+    flow = choose_flow(config.flow)
+    if flow.backend != 'pwcnet':
         return found
-    network = load_flow_network(require_flow_model(config.flow), 'pwcnet')
+    network = load_flow_network(flow.model, 'pwcnet')
     assert isinstance(network, PWCNet)
     height, width = padded((config.flow.height, config.flow.width))
     first, second = torch.rand(2, 3, height, width), torch.rand(2, 3, height, width)

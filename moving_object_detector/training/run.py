@@ -21,7 +21,7 @@ from moving_object_detector.common.files import default_model, file_hash, write_
 from moving_object_detector.common.options import options_of, value_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.datasets.layouts import ClipFiles
-from moving_object_detector.detection.build import create_flow
+from moving_object_detector.detection.build import choose_flow, create_flow
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
@@ -123,6 +123,7 @@ def open_clips(
     if not data.root:
         return []
     every = data.every if isinstance(data, DataConfig) else 1
+    flow = choose_flow(flow)
     return cached_clips(
         clips_of(data),
         cache_folder(data, out),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector, create_flow
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.engines.cache import EngineCache
@@ -57,13 +58,37 @@ def test_networks_from_either_kind_of_file(architecture: str, released: bool, tm
     assert torch.equal(*flows)
 
 
-@pytest.mark.parametrize(('backend', 'file'), [('pwcnet', 'pwc_net.pth.tar'), ('raft_small', 'raft-small.pth')])
-def test_a_network_needs_its_weights(backend: str, file: str) -> None:
-    message = (
-        rf'flow\.backend is {backend}, but flow\.model names no weights; set flow\.model to .*{file}.*\.safetensors'
-    )
-    with pytest.raises(UserError, match=message):
-        create_flow(FlowConfig(backend=backend), CPU)
+@pytest.fixture
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
+    return tmp_path / 'moving_object_detector' / 'weights'
+
+
+@pytest.mark.parametrize('backend', ['pwcnet', 'raft_small'])
+def test_a_network_needs_its_weights(backend: str, data_folder: Path) -> None:
+    config = DetectorConfig(device='cpu', flow=FlowConfig(backend=backend))
+    with pytest.raises(UserError, match=rf'get_weights {backend}.*flow\.model'):
+        build_detector(config)
+
+
+@pytest.mark.parametrize('backend', ['pwcnet', 'raft_small'])
+def test_weights_that_were_fetched_are_found(backend: str, data_folder: Path) -> None:
+    save_network(NETWORKS[backend](), data_folder / f'{backend}.safetensors', {})
+    for name in (backend, 'auto'):
+        assert create_flow(FlowConfig(backend=name, height=64, width=128), CPU).name == backend
+
+
+def test_learned_flow_where_its_weights_are(data_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert create_flow(FlowConfig(backend='auto'), CPU).name == 'dis-medium'
+    assert 'get_weights raft_small' in caplog.text
+    with pytest.raises(UserError, match=r'flow\.backend'):
+        create_flow(FlowConfig(backend='auto', model='pwc.pth'), CPU)
+
+
+def test_the_profile_for_gpus_starts_without_one(data_folder: Path, tmp_path: Path) -> None:
+    for override in ([], ['device=cpu']):
+        config = load_config(DetectorConfig(), Path('config/gpu.yaml'), [*override, 'flow.height=64', 'flow.width=128'])
+        assert build_detector(config, cache=EngineCache(tmp_path / 'engines')).flow.name == 'dis-medium'
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from moving_object_detector.common.files import user_folder
 from moving_object_detector.engines.cache import (
     MAGIC,
     MOST_FILES,
     EngineCache,
     code_hash,
-    default_folder,
     shapes_text,
 )
 from moving_object_detector.networks.weights import weights_hash
@@ -235,11 +235,11 @@ def test_the_ones_not_used_for_longest_are_removed(cache):
 
 def test_where_it_is(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    assert default_folder() == tmp_path / 'moving_object_detector' / 'engines'
+    assert user_folder('cache') / 'engines' == tmp_path / 'moving_object_detector' / 'engines'
     monkeypatch.setenv('HOME', '/home/someone')
     for unset in ('', 'relative'):
         monkeypatch.setenv('XDG_CACHE_HOME', unset)
-        assert default_folder() == Path('/home/someone/.cache/moving_object_detector/engines')
+        assert user_folder('cache') / 'engines' == Path('/home/someone/.cache/moving_object_detector/engines')
 
 
 def test_the_key_follows_weights_shapes_and_code(toy, toy_inputs):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from moving_object_detector.flow import raft_small
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.flow.raft_small import RaftSmallFlow, better_start, carry
+from moving_object_detector.flow.raft_small import RaftSmallFlow, carry, match_quality
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.synthetic.random_scene import random_texture
@@ -223,16 +223,27 @@ def test_flow_carried_along_itself():
     assert carry(flow, 2)[0, 0, 2] == pytest.approx(1.1)
 
 
-def test_after_a_cut_the_flow_before_it_is_no_start(network):
-    """Where the pictures are as different as can be, what matches better is taken, for each pair by itself."""
+def test_match_by_hand():
     correlations = torch.rand(2, 32, 4, 8)
-    still, shift = torch.zeros(2, 2, 4, 8), torch.zeros(2, 2, 4, 8)
-    shift[:, 0] = 1.0
+    shift = torch.zeros(2, 2, 4, 8)
+    shift[:, 0] = 1.2
     cells = torch.arange(32).view(4, 8)
     correlations.flatten(2)[0, cells[:, :-1].flatten(), cells[:, 1:].flatten()] = 5.0
-    correlations.flatten(2)[1, cells.flatten(), cells.flatten()] = 5.0
-    start = better_start(correlations, shift, still)
-    assert torch.equal(start, torch.stack((shift[0], still[1])))
+    quality = match_quality(correlations, shift)
+    assert quality[0] == pytest.approx(5 * 7 / 8)  # the last column leads out of the image
+    assert quality[1] < 1
+
+
+def test_after_a_cut_the_flow_before_it_is_no_start(shared):
+    """Frames of fast and of no motion: the start is that of a new stream, where the flow before the cut is no match."""
+    network = load_flow_network(shared / 'weights' / 'raft_small.pth', 'raft_small')
+    still = random_texture(np.random.default_rng(5), (64, 128))
+    moving = random_texture(np.random.default_rng(6), (64, 256))
+    images = [moving[:, 30 * time : 30 * time + 128] for time in range(3)] + [still, still]
+    flow = stream(RaftSmallFlow(network, (64, 128), CPU, 8, 2), images, (64, 128))[-1]
+    cold = stream(RaftSmallFlow(network, (64, 128), CPU, 2), images[-2:], (64, 128))[-1]
+    assert torch.equal(flow, cold)
+    assert flow.norm(dim=1).mean() < 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')

@@ -1,0 +1,237 @@
+"""Fetching from a server of this test, with stand-ins for the published files: nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from moving_object_detector.common.files import fetched_weights
+from moving_object_detector.networks.authors import load_flow_network
+from moving_object_detector.networks.pwcnet import PWCNet
+from moving_object_detector.networks.raft_small import RaftSmall
+from moving_object_detector.programs.commands import get_weights
+from moving_object_detector.programs.get_weights import PUBLICATIONS, Publication
+
+
+def torchvision_names(network):
+    """RAFT-small's state as torchvision names it, written down from its source."""
+    names = {}
+    for ours, tensor in network.state_dict().items():
+        encoder, *rest = ours.split('.')
+        if encoder == 'update_block':
+            part = {
+                'encoder': 'motion_encoder',
+                'gru': 'recurrent_block.convgru1',
+                'flow_head': 'flow_head',
+            }[rest[0]]
+            layer = {'convc1': 'convcorr1.0', 'convf1': 'convflow1.0', 'convf2': 'convflow2.0', 'conv': 'conv.0'}
+            name = ['update_block', part, layer.get(rest[1], rest[1]), rest[2]]
+        else:
+            name = [{'fnet': 'feature_encoder', 'cnet': 'context_encoder'}[encoder]]
+            if rest[0] in ('conv1', 'conv2'):
+                name += [{'conv1': 'convnormrelu.0', 'conv2': 'conv'}[rest[0]], rest[1]]
+            elif rest[2] == 'downsample':
+                name += rest
+            else:
+                name += [*rest[:2], f'convnormrelu{rest[2][-1]}.0', rest[3]]
+        names['.'.join(name)] = tensor
+    return names
+
+
+class Server:
+    """Serves bytes, as told: breaks off, sends elsewhere, forgets ranges."""
+
+    def __init__(self, content):
+        self.content, self.requests = content, []
+        self.breaks_after = self.elsewhere = None
+        self.knows_ranges = True
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.requests.append((self.path, self.headers.get('Range')))
+                if server.elsewhere and self.path != '/there':
+                    self.send_response(302)
+                    self.send_header('Location', server.elsewhere)
+                    self.end_headers()
+                    return
+                given = self.headers.get('Range') if server.knows_ranges else None
+                start = int(given.removeprefix('bytes=').removesuffix('-')) if given else 0
+                if start >= len(server.content):
+                    self.send_error(416)
+                    return
+                self.send_response(206 if given else 200)
+                if given:
+                    self.send_header('Content-Range', f'bytes {start}-{len(server.content) - 1}/{len(server.content)}')
+                self.send_header('Content-Length', str(len(server.content) - start))
+                self.end_headers()
+                self.wfile.write(server.content[start:][: server.breaks_after])
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.address = f'http://127.0.0.1:{self._server.server_port}'
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope='module')
+def raft():
+    torch.manual_seed(1)
+    network = RaftSmall().eval()
+    file = io.BytesIO()
+    torch.save(torchvision_names(network), file)
+    return network, file.getvalue()
+
+
+@pytest.fixture
+def server(raft, tmp_path, monkeypatch):
+    """A server of stand-ins, whose hashes are the pinned ones."""
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
+    server = Server(raft[1])
+    digest = f'sha256:{hashlib.sha256(raft[1]).hexdigest()[:8]}'
+    monkeypatch.setitem(
+        PUBLICATIONS, 'raft_small', Publication('RAFT', f'{server.address}/here', 'BSD-3-Clause', 4.0, digest)
+    )
+    yield server
+    server.close()
+
+
+def fetch():
+    return get_weights(['raft_small', '--accept-licence'])
+
+
+def part_size():
+    return fetched_weights('raft_small').with_suffix('.part').stat().st_size
+
+
+def test_from_the_address_to_the_network(server, raft, capsys):
+    assert fetch() == 0
+    out = capsys.readouterr().out
+    assert out.index('BSD-3-Clause') < out.index('ready')
+    assert server.address in out
+    path = fetched_weights('raft_small')
+    loaded = load_flow_network(path, 'raft_small')
+    assert all(torch.equal(tensor, raft[0].state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    assert {file.suffix for file in path.parent.iterdir()} == {'.safetensors', '.lock'}
+    # Again: they are there.
+    assert fetch() == 0
+    assert len(server.requests) == 1
+
+
+def test_pwcnet_by_the_name_of_its_content_in_git(server, monkeypatch):
+    torch.manual_seed(1)
+    file = io.BytesIO()
+    torch.save(PWCNet().state_dict(), file)
+    server.content = file.getvalue()
+    name = hashlib.sha1(f'blob {len(server.content)}\0'.encode() + server.content).hexdigest()
+    published = Publication('PWC-Net', server.address, 'CC BY-NC-SA 4.0', 37.5, f'git:{name}')
+    monkeypatch.setitem(PUBLICATIONS, 'pwcnet', published)
+    assert get_weights(['pwcnet', '--accept-licence']) == 0
+    assert load_flow_network(fetched_weights('pwcnet'), 'pwcnet')
+
+
+def test_nothing_is_fetched_without_the_licence(server, monkeypatch, capsys):
+    assert get_weights(['raft_small']) == 2
+    assert '--accept-licence' in capsys.readouterr().err
+    monkeypatch.setattr('sys.stdin', type('Terminal', (io.StringIO,), {'isatty': lambda _: True})('no\n'))
+    assert get_weights(['raft_small']) == 2
+    assert not server.requests
+    monkeypatch.setattr('sys.stdin', type('Terminal', (io.StringIO,), {'isatty': lambda _: True})('yes\n'))
+    assert get_weights(['raft_small']) == 0
+
+
+def test_a_broken_transfer_is_resumed(server, capsys):
+    server.breaks_after = 1_000_000
+    assert fetch() == 2
+    assert 'run it again' in capsys.readouterr().err
+    assert part_size() == 1_000_000
+    assert fetch() == 2
+    assert part_size() == 2_000_000
+    server.breaks_after = None
+    assert fetch() == 0
+    assert [given for _, given in server.requests] == [None, 'bytes=1000000-', 'bytes=2000000-']
+
+
+def test_a_server_that_knows_no_ranges(server):
+    server.breaks_after = 1_000_000
+    fetch()
+    server.breaks_after, server.knows_ranges = None, False
+    assert fetch() == 0
+
+
+def test_a_transfer_that_ended_before_it_was_checked(server, raft):
+    path = fetched_weights('raft_small').with_suffix('.part')
+    path.parent.mkdir(parents=True)
+    path.write_bytes(raft[1])
+    assert fetch() == 0
+
+
+def test_another_file_is_refused_and_removed(server, raft, capsys):
+    server.content = raft[1][:-1] + b'x'
+    assert fetch() == 2
+    assert 'sha256:' in capsys.readouterr().err
+    assert {file.suffix for file in fetched_weights('raft_small').parent.iterdir()} == {'.lock'}
+    server.content = raft[1]
+    assert fetch() == 0
+
+
+def test_a_file_without_end_is_not_taken(server, monkeypatch, capsys):
+    monkeypatch.setitem(PUBLICATIONS, 'raft_small', PUBLICATIONS['raft_small']._replace(megabytes=0.5))
+    assert fetch() == 2
+    assert 'larger than' in capsys.readouterr().err
+    assert part_size() <= 1_000_000
+
+
+def test_redirects_are_followed_but_not_to_another_kind_of_address(server, capsys):
+    server.elsewhere = '/there'
+    assert fetch() == 0
+    fetched_weights('raft_small').unlink()
+    for elsewhere in ('ftp://127.0.0.1/weights', 'file:///etc/passwd'):
+        server.elsewhere = elsewhere
+        assert fetch() == 2
+        assert server.address in capsys.readouterr().err
+
+
+def test_no_space(server, full_disk, capsys):
+    with full_disk(1_000_000):
+        assert fetch() == 2
+    assert 'make room' in capsys.readouterr().err
+    assert fetch() == 0
+    assert server.requests[-1][1] is not None
+
+
+def test_nobody_there(server, monkeypatch, capsys):
+    server.close()
+    assert fetch() == 2
+    assert server.address in capsys.readouterr().err
+
+
+def test_what_is_pinned():
+    assert PUBLICATIONS['raft_small'].digest == 'sha256:ad48884c'
+    assert all(published.url.startswith('https://') for published in PUBLICATIONS.values())
+
+
+@pytest.mark.skipif(
+    find_spec('torchvision') is None, reason='torchvision is not installed here: names are from its source'
+)
+def test_flow_equals_torchvisions(tmp_path):
+    from torchvision.models.optical_flow import raft_small
+
+    torch.manual_seed(2)
+    theirs = raft_small().eval()
+    torch.save(theirs.state_dict(), tmp_path / 'raft.pth')
+    ours = load_flow_network(tmp_path / 'raft.pth', 'raft_small')
+    first, second = torch.rand(2, 1, 3, 128, 160) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(ours(first, second, 3), theirs(first, second, 3)[-1], atol=1e-3, rtol=1e-3)
