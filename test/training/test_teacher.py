@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from moving_object_detector.flow.upload import network_image
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.options import with_values
