@@ -33,7 +33,7 @@ class FlowConfig:
     )
     iterations: int = option(12, 'Iterations of RAFT-small for a pair of frames with none before it.', low=1, high=64)
     warm_iterations: int = option(
-        4,
+        6,
         'Iterations of RAFT-small where the flow found at the frame before is the start; 0: there is no such start.',
         low=0,
         high=64,
