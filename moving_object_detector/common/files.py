@@ -21,6 +21,7 @@ from moving_object_detector.common.errors import InUseError, ModelError, UserErr
 
 PACKAGE: Final = 'moving_object_detector'
 DEFAULT_MODEL: Final = 'generator.safetensors'
+RAFT_MODEL: Final = 'generator-raft.safetensors'
 DEFAULT_INPAINTER: Final = 'inpainter.safetensors'
 LEFTOVER_SECONDS: Final = 60.0
 """Age from which a temporary file that nobody has open is what a killed process left."""
@@ -196,9 +197,9 @@ def fetched_weights(network: str) -> Path:
     return user_folder('data') / 'weights' / f'{network}.safetensors'
 
 
-def generator_path(model: str) -> Path:
-    """Return the generator's file that the option ``model`` names; empty: the one that comes with the package."""
-    return Path(model).expanduser() if model else default_model()
+def generator_path(model: str, flow: str = 'dis') -> Path:
+    """Return the generator's file that the option ``model`` names; empty: the package's own for a flow backend."""
+    return Path(model).expanduser() if model else default_model(flow)
 
 
 def default_inpainter() -> Path:
@@ -206,6 +207,6 @@ def default_inpainter() -> Path:
     return share_folder() / 'models' / DEFAULT_INPAINTER
 
 
-def default_model() -> Path:
-    """Return the generator that comes with the package."""
-    return share_folder() / 'models' / DEFAULT_MODEL
+def default_model(flow: str = 'dis') -> Path:
+    """Return the generator that comes with the package for a flow backend."""
+    return share_folder() / 'models' / (RAFT_MODEL if flow == 'raft_small' else DEFAULT_MODEL)

@@ -110,7 +110,7 @@ class LoadedGenerator(NamedTuple):
 
 def load_generator(config: DetectorConfig) -> LoadedGenerator:
     """Return the generator that the options name; raises UserError where its file or the size is wrong."""
-    network, metadata = load_network(generator_path(config.model), expect='generator')
+    network, metadata = load_network(generator_path(config.model, config.flow.backend), expect='generator')
     trained = int(metadata['height']), int(metadata['width'])
     size = _input_size(config, trained)
     return LoadedGenerator(cast('Generator', network), size, cast('FlowInput', metadata['flow_input']))
@@ -119,7 +119,9 @@ def load_generator(config: DetectorConfig) -> LoadedGenerator:
 def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
     """Return the generator in the form that the engine is fastest with."""
     if config.precision == 'int8':
-        return quantise(generator, load_ranges(ranges_path(generator_path(config.model)), generator))
+        return quantise(
+            generator, load_ranges(ranges_path(generator_path(config.model, config.flow.backend)), generator)
+        )
     return merge_upsampling(generator) if engine.name == 'openvino' else generator
 
 
@@ -143,7 +145,7 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
         )
     check_refinement(config.refinement.method)
     device = choose_device(config.device)
-    flow_config = choose_flow(config.flow)
+    config = replace(config, flow=choose_flow(config.flow))
     generator, size, flow_input = load_generator(config)
     make = partial(
         create_engine,
@@ -155,7 +157,7 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     )
     engine = make(precision=mask_precision(config.engine, device) if config.precision == 'auto' else config.precision)
     # Masks and RAFT-small bear less than float32; what it does to PWC-Net's flow depends on the weights.
-    exact = config.precision in ('auto', 'int8') and flow_config.backend != 'raft_small'
+    exact = config.precision in ('auto', 'int8') and config.flow.backend != 'raft_small'
     flow_engine = make(precision='float32') if exact else engine
     if engine.name == 'openvino':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
@@ -165,6 +167,6 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     network = generator_for(engine, generator, config)
     masks = MaskEngine(engine, network, size, batch)
     flow = create_flow(
-        flow_config, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
+        config.flow, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
     )
     return Detector(flow, masks, size, flow_input, config, stage)

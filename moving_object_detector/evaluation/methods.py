@@ -104,9 +104,13 @@ class DetectorMethod(Method):
         names = tuple(dict.fromkeys(variants)) or ('zero_lag', 'refined', *published)
         self._reading = {name: parse_variant(name, config.refinement) for name in names}
         self._detector = build_detector(config)
-        identity = {'configuration': asdict(config), 'model': file_hash(generator_path(config.model))}
-        if weights := choose_flow(config.flow).model:
-            identity['flow_model'] = file_hash(Path(weights).expanduser())
+        flow = choose_flow(config.flow)
+        identity = {
+            'configuration': asdict(config),
+            'model': file_hash(generator_path(config.model, flow.backend)),
+        }
+        if flow.model:
+            identity['flow_model'] = file_hash(Path(flow.model).expanduser())
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
         super().__init__(names, identity, details)
 
