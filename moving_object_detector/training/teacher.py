@@ -59,7 +59,7 @@ class Voter:
     @cached_property
     def key(self) -> str:
         """What its votes depend on."""
-        return f'{weights_hash(self.network.state_dict())} {self.form}'
+        return f'{weights_hash(self.network.state_dict())} {self.form.size} {self.form.flow_input}'
 
     def votes(self, clip: CachedClip, frame: int) -> tuple[NDArray[np.float32], ...]:
         """Return the mean mask of a frame over its gaps, and the mean of :func:`fast`, (h, w) each."""
