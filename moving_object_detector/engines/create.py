@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from typing import Final
 
 import torch
 
@@ -12,8 +11,6 @@ from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.engines.base import Engine
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.torch_engine import TorchEngine
-
-ENGINES: Final = ('auto', 'torch', 'openvino', 'torch_tensorrt')
 
 
 def choose_device(name: str, option: str = 'device') -> torch.device:
@@ -41,14 +38,7 @@ def choose_device(name: str, option: str = 'device') -> torch.device:
 
 
 def choose_engine(name: str, device: torch.device) -> str:
-    """Return the engine that a name stands for; ``auto``: OpenVINO on a CPU where it is installed, else PyTorch.
-
-    Raises:
-        UserError: There is no such engine.
-
-    """
-    if name not in ENGINES:
-        raise UserError(f'engine is {name!r}, but takes one of {", ".join(ENGINES)}')
+    """Return the engine that a name stands for; ``auto``: OpenVINO on a CPU where it is installed, else PyTorch."""
     if name != 'auto':
         return name
     return 'openvino' if device.type == 'cpu' and find_spec('openvino') is not None else 'torch'
@@ -59,10 +49,6 @@ def mask_precision(name: str, device: torch.device) -> str:
 
     That is bfloat16 for OpenVINO on a CPU with instructions for it (masks overlap by more than 0.99 with float32's, see
     docs/performance.md), else float32.
-
-    Raises:
-        UserError: There is no such engine.
-
     """
     if choose_engine(name, device) != 'openvino' or find_spec('openvino') is None:
         return 'float32'
@@ -113,6 +99,8 @@ def create_engine(
         from moving_object_detector.engines.tensorrt_engine import TensorRtEngine
 
         return TensorRtEngine(device, precision, cache)
+    if chosen != 'torch':
+        raise UserError(f'engine is {shown(name)}, which there is not; set engine to auto')
     if threads and device.type == 'cpu':
         torch.set_num_threads(threads)
     return TorchEngine(device, precision, graphs=experimental_gpu)

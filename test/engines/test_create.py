@@ -83,7 +83,7 @@ def test_engines_of_other_devices():
 
 
 def test_an_unknown_engine():
-    with pytest.raises(UserError, match="engine is 'tensorflow', but takes one of auto, torch, openvino, torch_tens"):
+    with pytest.raises(UserError, match=r'engine is .*tensorflow.*auto'):
         create_engine('tensorflow', CPU)
 
 
