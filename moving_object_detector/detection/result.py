@@ -81,9 +81,13 @@ class Result:
         least = self._config.rigid.min_score
         if least <= 0 or not self._flows:
             return find_regions(self.probability, self._config.mask)
+        return find_regions(self.probability, self._config.mask, self.test.score, least)
+
+    @cached_property
+    def test(self) -> RigidTest:
+        """What tells of a region how surely it moves on its own."""
         flows = {side: _finite(flow, 'flow') for side, flow in self._flows.items()}
-        test = RigidTest(self._frame.grey, self._frame.contrast, flows, self._travels, self.average)
-        return find_regions(self.probability, self._config.mask, test.score, least)
+        return RigidTest(self._frame.grey, self._frame.contrast, flows, self._travels, self.average)
 
     @property
     def mask(self) -> NDArray[np.uint8]:

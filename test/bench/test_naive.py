@@ -45,7 +45,7 @@ def overlap(a, b):
 @pytest.mark.parametrize(
     'values',
     [
-        ('window.past=2', 'window.future=1', 'refinement.method=none', 'gate.min_motion=0.0'),
+        ('window.past=2', 'window.future=1', 'refinement.method=none', 'gate.min_motion=0.0', 'rigid.min_score=0.0'),
         ('window.past=1', 'window.future=1', 'window.stride=2', 'refinement.method=guided'),
         ('window.past=0', 'window.future=1', 'refinement.method=crf', 'gate.min_motion=1000.0'),
     ],
