@@ -215,7 +215,7 @@ class Detector:
         found = []
         for number, (frame, other) in enumerate(pairs):
             side = 1 if other.index > frame.index else -1
-            travel = travels[min(frame.index, other.index)].toward(side, known[number], frame.contrast)
+            travel = travels[min(frame.index, other.index)].toward(side, known[number], frame.contrast, afresh=True)
             found.append(evidence(known[number], known[place[other.index, frame.index]], travel))
         return torch.cat((flows[: len(pairs)], torch.from_numpy(np.stack(found)).to(flows)), 1)
 

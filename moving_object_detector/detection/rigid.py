@@ -39,19 +39,20 @@ class PairTravel:
         self._found: dict[int, Travel] = {}
         self._lock = threading.Lock()
 
-    def toward(self, side: int, flow: Array, contrast: Array) -> Travel:
+    def toward(self, side: int, flow: Array, contrast: Array, *, afresh: bool = False) -> Travel:
         """Return the travel from the earlier frame to the later one (1) or back (-1).
 
         Args:
             side: Which.
             flow: (2, h, w), of this pair, pixels.
             contrast: (h, w) in [0, 1], of the frame that the flow starts from.
+            afresh: Whether not to take the way back for it, as a generator's training does not.
 
         """
         # Results are read beside the next step.
         with self._lock:
             if side not in self._found:
-                back = self._found.get(-side)
+                back = None if afresh else self._found.get(-side)
                 self._found[side] = back.reverse(flow, contrast) if back else self._estimate(side, flow, contrast)
             return self._found[side]
 

@@ -45,7 +45,14 @@ def overlap(a, b):
 @pytest.mark.parametrize(
     'values',
     [
-        ('window.past=2', 'window.future=1', 'refinement.method=none', 'gate.min_motion=0.0', 'rigid.min_score=0.0'),
+        (
+            'window.past=2',
+            'window.future=1',
+            'refinement.method=none',
+            'gate.min_motion=0.0',
+            'mask.threshold=0.2',
+            'rigid.min_score=0.0',
+        ),
         ('window.past=1', 'window.future=1', 'window.stride=2', 'refinement.method=guided'),
         ('window.past=0', 'window.future=1', 'refinement.method=crf', 'gate.min_motion=1000.0'),
     ],
@@ -72,7 +79,7 @@ def test_with_pwcnet(images, tmp_path):
     save_network(random_pwcnet(), tmp_path / 'flow.safetensors', {})
     models = (f'model={tmp_path / "generator.safetensors"}', f'flow.model={tmp_path / "flow.safetensors"}')
     sizes = ('flow.backend=pwcnet', 'flow.height=64', 'flow.width=64', 'window.past=1', 'window.future=1')
-    options = config(*models, *sizes, 'refinement.method=none')
+    options = config(*models, *sizes, 'refinement.method=none', 'rigid.min_score=0.0')
     expected = refined_masks(options, images[:3])
     pipeline = NaivePipeline(options)
     masks = [pipeline.mask(images[:3], index) for index in range(3)]
@@ -90,7 +97,8 @@ def test_with_evidence_behind_the_flow(images, tmp_path, window):
     save_network(generator, tmp_path / 'generator.safetensors', about)
     past, future, stride = window
     values = f'window.past={past}', f'window.future={future}', f'window.stride={stride}', 'gate.min_motion=0.0'
-    options = config(f'model={tmp_path / "generator.safetensors"}', *values, 'refinement.method=none')
+    quiet = 'refinement.method=none', 'rigid.min_score=0.0'
+    options = config(f'model={tmp_path / "generator.safetensors"}', *values, *quiet)
     expected = refined_masks(options, images)
     pipeline = NaivePipeline(options)
     complete = range(0 if future else stride, len(images))
