@@ -28,8 +28,13 @@ from torch.nn import functional
 
 from moving_object_detector.common.errors import ModelError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.networks.generator import BATCH_NORM_EPSILON, Generator, ScaledConv
-from moving_object_detector.networks.layers import repeat_twice, same_padding
+from moving_object_detector.networks.generator import (
+    BATCH_NORM_EPSILON,
+    Generator,
+    ScaledConv,
+    repeat_twice,
+    same_padding,
+)
 from moving_object_detector.networks.weights import weights_hash
 
 UPSAMPLING: Final = ('conv13', 'conv15')

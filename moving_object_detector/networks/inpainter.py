@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moving_object_detector.networks.layers import SameConv2d, resize_bilinear_tf1
+from moving_object_detector.networks.generator import SameConv2d
 
 LEAKY_SLOPE: Final = 0.2
 # Name, output channels, kernel, stride: both encoders are built from this one table.
@@ -23,6 +23,26 @@ ENCODER: Final = (
     ('conv51', 128, 3, 1),
     ('conv6', 128, 3, 2),
 )
+
+
+def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize bilinearly as TensorFlow 1 does by default: source = target * scale, no half-pixel shift.
+
+    Args:
+        x: Feature map (B, C, H, W).
+        size: Target (height, width) in pixels.
+
+    Returns:
+        (B, C, height, width).
+
+    """
+    if x.shape[-2:] == size:
+        return x
+    height, width = size
+    # One more row and column: then PyTorch's aligned corners step by the same scale from the first pixel.
+    padded = functional.pad(x, (0, 1, 0, 1), mode='replicate')
+    grown = functional.interpolate(padded, (height + 1, width + 1), mode='bilinear', align_corners=True)
+    return grown[..., :height, :width]
 
 
 def _xavier(inputs: int, outputs: int, kernel: int, stride: int = 1) -> SameConv2d:

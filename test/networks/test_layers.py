@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.networks.layers import (
-    SameConv2d,
-    repeat_twice,
-    resize_bilinear_tf1,
-    same_padding,
-)
+from moving_object_detector.networks.generator import SameConv2d, repeat_twice, same_padding
+from moving_object_detector.networks.inpainter import resize_bilinear_tf1
 
 # Length, kernel, stride, dilation; zeros before, zeros after.
 PADDINGS = [
