@@ -30,11 +30,11 @@ from moving_object_detector.networks.weights import weights_hash
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip, disk_errors, map_array, write_array
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the files and of how targets are made; another number, another key."""
 CRF_ITERATIONS: Final = 5
-LEAST_AGREEMENT: Final = 0.4
-"""Mean overlap of the votes, two by two, below which a frame is left out."""
+LEAST_AGREEMENT: Final = 0.5
+"""Overlap of the two votes most alike, below which a frame is left out."""
 FASTEST: Final = 99.5
 """Percentile of the speed that counts as the fastest."""
 STEEPNESS: Final = 6.0
@@ -72,14 +72,14 @@ class Voter:
 def make_target(image: NDArray[np.uint8], votes: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """Return target and certainty of a frame (H, W, 3) from votes (h, w) in [0, 1], uint8 (2, H, W), 255 for 1.
 
-    Certainty is 1 where all votes are of one side and 0 where they are divided, or everywhere if they overlap too
-    little.
+    Certainty is 1 where all votes are of one side and 0 where they are divided, or everywhere if no
+    two of them overlap by half.
     """
     size = (image.shape[0], image.shape[1])
     whole = np.stack([resize_image(vote, size) for vote in votes]).clip(0, 1)
     mean, found = whole.mean(0), whole > THRESHOLD
     overlaps = [jaccard(found[a], found[b]) for a in range(len(found)) for b in range(a)]
-    agree = not overlaps or float(np.mean(overlaps)) >= LEAST_AGREEMENT
+    agree = max(overlaps, default=1.0) >= LEAST_AGREEMENT
     certain = np.abs(2 * mean - 1) if agree else np.zeros_like(mean)
     target = grid_crf(np.ascontiguousarray(mean), image, CRF_ITERATIONS)
     return np.asarray(np.rint(np.stack((target, certain)).clip(0, 1) * 255), np.uint8)
