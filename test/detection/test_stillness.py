@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
+from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import pooled_texture
 from moving_object_detector.synthetic.scene import Drift, Layer, Scene, SheetCamera, Trajectory
 
@@ -57,3 +59,21 @@ def test_an_object_that_moves_passes_the_gate(make_detector: Make) -> None:
     motions = [r.motion for t in range(4) for r in detector.step(scene.image(t), t * 40_000_000).results]
     # 6 px of 512 are 11.7 thousandths; flow is blurred at the edges of an object of 4 x 3 cells.
     assert 0.5 * 11.7 < np.median(motions) < 1.1 * 11.7
+
+
+@pytest.mark.slow
+def test_flights_past_still_things_give_no_region_and_a_mover_is_kept() -> None:
+    detector = build_detector(DetectorConfig(window=WindowConfig(1, 1), device='cpu'))
+    for seed, still, motion in ((400_003, True, 'forward'), (400_006, True, 'sideways'), (400_010, False, 'orbit')):
+        scene = flight(seed, FlightOptions((360, 640), still, motion, 1.0, frames=20))
+        detector.reset()
+        results = [r for t in range(8, 12) for r in detector.step(scene.image(t), t * 40_000_000, tag=t).results]
+        complete = [r for r in results if r.estimate == 'refined' and r.votes == 2]
+        assert len(complete) == 2
+        for result in complete:
+            truth = scene.mask(int(str(result.tag)))
+            if still:
+                assert result.regions == []
+            else:
+                assert (result.mask[truth] > 0).mean() > 0.2
+                assert max(region.score for region in result.regions) > 0.5
