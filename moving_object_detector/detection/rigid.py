@@ -20,8 +20,8 @@ LEAST_KNOWN: Final = 0.15
 """Share of a region's flow that must be known: in a clear sky it is made up."""
 # Logarithm of the odds that a region moves, by what contradicts a rigid scene and by the mean of the votes inside, for
 # a travel that the images tell and for one that the robot knows; fitted by scripts/fit_score.py.
-SEEN: Final = (-4.91, 4.19, 2.41)
-KNOWN: Final = (-4.3, 4.85, 1.48)
+SEEN: Final = (-0.34, 2.01, -0.15)
+KNOWN: Final = (0.42, 2.53, -1.5)
 
 
 class PairTravel:
