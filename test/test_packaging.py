@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'moving_object_detector'
 PROGRAMS = [
     'bench', 'build_engine', 'contact_sheet', 'convert_weights', 'demo', 'detect', 'evaluate', 'export_onnx',
-    'make_bag', 'make_video', 'play', 'quantise', 'record', 'render', 'train', 'view',
+    'get_weights', 'make_bag', 'make_video', 'play', 'quantise', 'record', 'render', 'train', 'view',
 ]  # fmt: skip
 SLOW_TO_IMPORT = ('cv2', 'matplotlib', 'numpy', 'openvino', 'rclpy', 'rosbags', 'torch', 'tqdm')
 

@@ -117,11 +117,12 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
         Group('paper', 'frame', setting(None, *paper, *five), 40, naive=True),
     ]
     if gpu:
+        there = ('device=cuda', 'flow.backend=pwcnet')
         found += [
-            Group('gpu-generator', 'generator', setting(gpus, *paper), 10),
-            Group('gpu-pwcnet', 'pwcnet', setting(gpus), 10),
-            Group('gpu-window-1', 'frame', setting(gpus, *paper, *one), 10),
-            Group('gpu', 'frame', setting(gpus, *paper), 30, naive=True),
+            Group('gpu-generator', 'generator', setting(gpus, *there, *paper), 10),
+            Group('gpu-pwcnet', 'pwcnet', setting(gpus, *there), 10),
+            Group('gpu-window-1', 'frame', setting(gpus, *there, *paper, *one), 10),
+            Group('gpu', 'frame', setting(gpus, *there, *paper), 30, naive=True),
         ]
     return found
 

@@ -41,7 +41,7 @@ def test_the_built_in_settings():
     assert found['cpu'].pairs == 2
     assert found['cpu'].config.refinement.method == 'grid_crf'
     assert paper.refinement.method == 'crf'
-    assert found['cpu'].config.height == 0  # the model's own, 96
+    assert (found['cpu'].config.height, found['cpu'].config.width) == (96, 192)
     assert found['cpu-window-5'].pairs == 10
     assert all(group.config.device in ('auto', 'cpu') for group in found.values())
     for name in ('paper', 'cpu'):

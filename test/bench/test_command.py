@@ -42,7 +42,10 @@ def test_a_quick_run(picture_folder, tmp_path, capsys):
         assert case['memory']['resident'] > 50
     stages = reference['stages']
     assert {'decode', 'prepare', 'flow', 'generator input', 'generator', 'vote', 'encode'} < set(stages)
-    assert sum(times['median'] for times in stages.values()) < 1.5 * reference['milliseconds']['p99']
+    assert (
+        sum(times['median'] for name, times in stages.items() if name != 'latency')
+        < 1.5 * reference['milliseconds']['p99']
+    )
     forth, back = frames['ratios']
     expected = naive['milliseconds']['median'] / reference['milliseconds']['median']
     assert (forth['slow'], forth['fast']) == ('naive float32', 'torch float32')

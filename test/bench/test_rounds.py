@@ -51,8 +51,9 @@ def test_a_group_in_processes(group, images):
     assert reference.facts['size'] == (16, 32)
     for name, times in reference.stages.items():
         assert len(times) == len(reference.calls), name
-    inside = sum(sum(times) for times in reference.stages.values())
-    assert 0.5 * sum(reference.calls) < inside < sum(reference.calls)
+    # Latency spans the others, and what ends a frame runs beside the next call.
+    inside = sum(sum(times) for name, times in reference.stages.items() if name != 'latency')
+    assert 0.4 * sum(reference.calls) < inside < 1.3 * sum(reference.calls)
 
 
 def test_one_that_dies_leaves_and_the_others_go_on(group, images, monkeypatch):

@@ -133,8 +133,9 @@ def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options
     assert make_bag([str(folder), str(tmp_path / 'bag')]) == 0
     method = DetectorMethod(load_config(DetectorConfig(), None, options), ('zero_lag', 'refined'))
     said = []
-    for source in (open_source(folder), bag_clip(tmp_path / 'bag', None, None).open()):
-        method.start('clip', source)
+    clip = bag_clip(tmp_path / 'bag', None, None)
+    for source in (open_source(folder), clip.open()):
+        method.start(clip, source)
         found = [finding for index, frame in enumerate(source) for finding in method.step(frame, index)]
         found += method.finish()
         said.append({(finding.variant, finding.index): finding.mask for finding in found})

@@ -90,7 +90,7 @@ def test_mistakes_are_told(model, tmp_path, capsys):
     assert main(['--set', f'model={model}', 'engine=torch_tensorrt', 'device=cpu']) == 2
     assert 'runs on NVIDIA GPUs, but device is cpu' in capsys.readouterr().err
     assert main(['--set', f'model={model}', 'device=cpu', 'engine=torch', 'flow.backend=pwcnet']) == 2
-    assert 'flow.model names no weights' in capsys.readouterr().err
+    assert 'get_weights pwcnet' in capsys.readouterr().err
 
 
 def test_help_is_instant():

@@ -105,4 +105,4 @@ def test_mistakes_are_told(weights, tmp_path, capsys, monkeypatch):
 @needs_onnx
 def test_pwcnet_needs_weights(weights, tmp_path, capsys):
     assert main([str(tmp_path), '--set', weights[0], 'flow.backend=pwcnet']) == 2
-    assert 'flow.model names no weights' in capsys.readouterr().err
+    assert 'get_weights pwcnet' in capsys.readouterr().err

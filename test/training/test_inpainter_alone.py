@@ -22,7 +22,7 @@ def test_it_leaves_an_inpainter_and_nothing_else(on, footage, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [str(model), str(model.with_suffix('.md'))]
     assert [path.name for path in tmp_path.glob('*.safetensors')] == [model.name]
     found, metadata = load_weights(model, 'inpainter')
-    assert (metadata['height'], metadata['width'], metadata['game.target']) == ('32', '64', 'raw')
+    assert (metadata['height'], metadata['width']) == ('32', '64')
     _, start = make_networks(TrainConfig())
     assert not any(torch.equal(found[name], tensor) for name, tensor in start.state_dict().items() if 'weight' in name)
     card = model.with_suffix('.md').read_text()

@@ -63,13 +63,13 @@ def mistake(capsys, *arguments):
         ('game.learning_rate=0', 'game.learning_rate is 0.0, but takes a number from 1e-08 to 1'),
         ('game.learning_rate=nan', "game.learning_rate is 'nan', but takes a number"),
         ('game.loss=hinge', "game.loss is 'hinge', but takes one of code, paper"),
-        ('run.select=best', "run.select is 'best', but takes one of agreement, last, truth"),
+        ('run.select=best', "run.select is 'best', but takes one of agreement, last"),
         ('run.seed=-1', 'run.seed is -1, but takes a whole number from 0'),
         ('network.height=30', 'network.height is 30, but takes a whole number from 32'),
         ('network.height=34', 'network.height and network.width are 34 and 192, but take multiples of 4'),
         ('name=a/b', "name is 'a/b', but takes the name of a file, without folders; they go to --out"),
         ('name=', "name is '', but takes the name of a file"),
-        ('game.adversarial=0', 'game.adversarial, game.parametric and game.consistency are all 0'),
+        ('game.adversarial=0', 'game.adversarial and game.consistency are both 0'),
         ('run.device=gpu', "run.device is 'gpu', but takes auto, cpu, cuda or cuda:N"),
         ('rendered.steps=0', 'there is nothing to train on: set data.root to your footage, or rendered.steps above 0'),
         ('data.root=nowhere/to/be/found', 'nowhere/to/be/found: no such file or folder'),
@@ -87,21 +87,12 @@ def test_wrong_options(tmp_path, capsys, option, message):
 def test_no_steps_at_all(tmp_path, capsys):
     steps = ['rendered.steps=0', 'inpainter.steps=0', 'game.steps=0']
     error = mistake(capsys, '--out', tmp_path, f'data.root={tmp_path}', *steps)
-    assert 'rendered.steps, inpainter.steps and game.steps are all 0' in error
-
-
-def test_truth_without_annotations_is_refused_at_once(tmp_path, capsys, footage, start_train):
-    from training_runs import SMALL
-
-    options = [*SMALL, f'data.root={footage}', f'data.cache={start_train.cache}', 'run.select=truth']
-    error = mistake(capsys, '--out', tmp_path / 'out', *options)
-    assert 'run.select is truth, but the footage has no annotations; use agreement' in error
-    assert not (tmp_path / 'out' / 'log.jsonl').exists()
+    assert 'are all 0' in error
 
 
 def test_a_flow_network_without_weights(tmp_path, capsys, footage):
     error = mistake(capsys, '--out', tmp_path, f'data.root={footage}', 'flow.backend=raft_small')
-    assert 'flow.backend is raft_small, but flow.model names no weights' in error
+    assert 'get_weights raft_small' in error
 
 
 def test_out_cannot_be_made(tmp_path, capsys):
