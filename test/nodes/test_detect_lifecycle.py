@@ -48,7 +48,9 @@ def models(tmp_path_factory):
     (folder / 'empty.safetensors').write_bytes(b'')
     tensors = load_file(default_model())
     name = next(iter(tensors))
-    save_file({**tensors, name: torch.zeros(3)}, folder / 'shape.safetensors', metadata_of(default_model()))
+    # As a version wrote it that knew no checksums.
+    earlier = {key: value for key, value in metadata_of(default_model()).items() if key != 'sha256'} | {'format': '1'}
+    save_file({**tensors, name: torch.zeros(3)}, folder / 'shape.safetensors', earlier)
     with (folder / 'pickle.safetensors').open('wb') as file:
         pickle.dump(Trap(folder / 'executed'), file)
     torch.save({'trap': Trap(folder / 'executed')}, folder / 'torch.safetensors')
@@ -161,7 +163,7 @@ def test_a_model_that_cannot_be_loaded(detect, models, fault):
         ({'height': 30}, r'height is 30; the generator takes multiples of 4'),
         ({'device': 'gpu'}, r"device is 'gpu', but takes auto, cpu, cuda or cuda:N"),
         ({'device': 'cuda:31'}, r"device is 'cuda:31', but PyTorch .* sees \d+ CUDA devices; set device to cpu"),
-        ({'flow__backend': 'pwcnet'}, r'flow\.backend is pwcnet, but flow\.model names no weights'),
+        ({'flow__backend': 'pwcnet'}, r'flow\.backend is pwcnet, .*get_weights pwcnet'),
         ({'window__past': 0, 'window__future': 0}, r'window\.past and window\.future are both 0'),
     ],
 )
