@@ -12,7 +12,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,12 +28,11 @@ from moving_object_detector.detection.rigid import PairTravel, RigidTest
 from moving_object_detector.engines.base import Engine, describe
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
-from moving_object_detector.flow.base import network_image
+from moving_object_detector.flow.base import grey_image, network_image
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.rigid_scene import assumed_camera, contrast
 from moving_object_detector.media.messages import decode_image, encode_image
-from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.networks.pwcnet import padded
 
 FRAME_NANOSECONDS: Final = 33_333_333
@@ -112,8 +110,7 @@ class NaivePipeline:
             for side, reach in ((-1, window.past), (1, window.future))
             if reach and 0 <= index + side * window.stride < len(images)
         }
-        small = np.asarray(resize_image(images[index], self._size), np.uint8)
-        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+        grey = grey_image(images[index], self._size)
         camera = assumed_camera(
             self._size, images[index].shape[1] / images[index].shape[0], self._config.rigid.focal_length
         )

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.rigid import PairTravel
+from moving_object_detector.flow.base import grey_image
 from moving_object_detector.flow.rigid_scene import Array, contrast
-from moving_object_detector.media.pixels import resize_image
 
 
 @dataclass
@@ -51,9 +50,7 @@ class WindowFrame:
     @cached_property
     def grey(self) -> NDArray[np.uint8]:
         """The image at the generator's size, (h, w)."""
-        size = (self.network_image.shape[1], self.network_image.shape[2])
-        small = np.asarray(resize_image(self.image, size), np.uint8)
-        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+        return grey_image(self.image, (self.network_image.shape[1], self.network_image.shape[2]))
 
     @cached_property
     def contrast(self) -> Array:

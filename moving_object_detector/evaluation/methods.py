@@ -103,8 +103,8 @@ class DetectorMethod(Method):
         published = () if method == 'none' else (f'refined+{method}',)
         names = tuple(dict.fromkeys(variants)) or ('zero_lag', 'refined', *published)
         self._reading = {name: parse_variant(name, config.refinement) for name in names}
-        self._detector = build_detector(config)
         flow = choose_flow(config.flow)
+        self._detector = build_detector(replace(config, flow=flow))
         identity = {
             'configuration': asdict(config),
             'model': file_hash(generator_path(config.model, flow.backend)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -108,6 +109,11 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
 def centred(pixels: Tensor) -> Tensor:
     """Return pixels in 0 to 255 as the generator and the inpainter take them: float, in [-0.5, 0.5]."""
     return pixels.float() / 255.0 - 0.5
+
+
+def grey_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) RGB as grey levels at ``size`` (height, width), uint8 (height, width)."""
+    return np.asarray(cv2.cvtColor(resize_image(image, size), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def network_image(image: NDArray[Any], size: tuple[int, int], device: torch.device | None = None) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moving_object_detector.flow.base import grey_image
 from moving_object_detector.media.pixels import resize_image
 
 PRESETS: Final = {
@@ -69,7 +70,7 @@ class DisFlow:
 
     def features(self, image: NDArray[np.uint8], before: object = None) -> NDArray[np.uint8]:
         """Return the grey image at the flow's size, uint8 (h, w)."""
-        return np.asarray(cv2.cvtColor(resize_image(image, self._size), cv2.COLOR_RGB2GRAY), np.uint8)
+        return grey_image(image, self._size)
 
     def estimate(
         self, sources: Sequence[NDArray[np.uint8]], targets: Sequence[NDArray[np.uint8]], size: tuple[int, int]

@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moving_object_detector.flow.base import grey_image
 from moving_object_detector.flow.rigid_scene import (
     NEAR_EPIPOLE,
     Array,
-    Camera,
     Travel,
     assumed_camera,
     contrast,
     estimate_travel,
 )
-from moving_object_detector.media.pixels import resize_image
 
 EVIDENCE_CHANNELS: Final = 5
 # Directions of travel that are averaged over, by their likelihood.
@@ -114,17 +113,18 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
     return channels
 
 
-def with_evidence(image: NDArray[np.uint8], flow: Array, reverse: Array, camera: Camera | None = None) -> Array:
+def with_evidence(image: NDArray[np.uint8], flow: Array, reverse: Array) -> Array:
     """Return a pair's flow with its evidence behind it, (7, h, w), as ``prepare_flow`` takes it for ``geometric``.
+
+    The camera is taken to have the usual angle of view.
 
     Args:
         image: (H, W, 3) uint8 RGB, that the flow starts from.
         flow: (2, h, w), pixels.
         reverse: (2, h, w), of the reversed pair, pixels.
-        camera: Of the flow field; by default one with the usual angle of view.
 
     """
     size = (flow.shape[1], flow.shape[2])
-    grey = np.asarray(cv2.cvtColor(np.asarray(resize_image(image, size), np.uint8), cv2.COLOR_RGB2GRAY), np.uint8)
-    camera = camera or assumed_camera(size, image.shape[1] / image.shape[0])
-    return np.concatenate((flow, evidence(flow, reverse, estimate_travel(flow, contrast(grey), camera))))
+    camera = assumed_camera(size, image.shape[1] / image.shape[0])
+    travel = estimate_travel(flow, contrast(grey_image(image, size)), camera)
+    return np.concatenate((flow, evidence(flow, reverse, travel)))
