@@ -1,6 +1,7 @@
 """What the campaigns share: the real node, and how long to go on.
 
-``CAMPAIGN=30 pytest test/campaign`` tries thirty times as much as by default.
+``CAMPAIGN=30 pytest test/campaign`` tries thirty times as much as by default; ``CAMPAIGN_SEED=100`` lets the storms
+begin at that seed, so that another run tries others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / 'nod
 def effort() -> float:
     """How many times the default number of attempts."""
     return float(os.environ.get('CAMPAIGN', '1'))
+
+
+@pytest.fixture(scope='session')
+def first_seed() -> int:
+    """Seed of the first storm."""
+    return int(os.environ.get('CAMPAIGN_SEED', '0'))
 
 
 @pytest.fixture(scope='session')
