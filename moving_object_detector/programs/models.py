@@ -39,7 +39,7 @@ from moving_object_detector.networks.weights import (
     load_network,
     save_network,
 )
-from moving_object_detector.training.pairs import RenderedOptions, RenderedPairs
+from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 
 RANGE_SIZES: Final = ((96, 192), (192, 384))
 """(height, width) that ranges are to hold at: those of config/cpu.yaml and of the paper."""

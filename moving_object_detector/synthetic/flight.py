@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Final, NamedTuple
 
@@ -37,6 +37,8 @@ class FlightOptions:
     """How much stands up from the ground: 0 nothing, 1 ordinary, 2 much and near."""
     frames: int = 60
     """For how long the camera meets things; the flight itself has no end. Another length gives another world."""
+    follow: bool = False
+    """Whether the camera keeps looking at the first mover, which goes about as it does."""
     camera: bool = True
     """Whether the picture has the blur, the exposure, the noise and the compression of a camera."""
 
@@ -342,7 +344,12 @@ def flight(seed: int | tuple[int, ...], options: FlightOptions | None = None) ->
         sun = np.array((0.02, 0.0, 1.0))
         light = np.array((0.92, 0.93, 0.96)), 0.08 * np.ones(3)
     builder = Builder(rng, sun, light)
-    World(builder, path, intrinsics, options.size, options.frames / fps).populate(options.parallax, still=still)
+    world = World(builder, path, intrinsics, options.size, options.frames / fps)
+    world.populate(options.parallax, still=still, follow=options.follow)
+    followed = next((part for part in builder.parts if part is not None and options.follow), None)
+    if followed is not None:
+        beside = float(rng.normal(0, 0.12)), float(rng.normal(0, 0.06))
+        path = replace(path, aim=followed.course.middle, beside=beside)
     grey = float(rng.uniform(190, 226))
     shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
     gain, gamma, noise = (float(rng.uniform(*bounds)) for bounds in ((0.85, 1.15), (0.85, 1.2), (0.0, 0.3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -52,6 +53,10 @@ class FlightPath:
     waves: tuple[Matrix, Matrix, Matrix]
     """Amplitude (n, 6) of x, y, z, yaw, pitch, roll; frequency (n, 1), Hz; phase (n, 6)."""
     pace: float = 1.0
+    aim: Callable[[float], Matrix] | None = None
+    """Where the place is, at a second, that the camera keeps looking at; None: it looks where ``yaw`` leads."""
+    beside: tuple[float, float] = (0.0, 0.0)
+    """By how much yaw and pitch miss it."""
 
     def _sway(self, seconds: float) -> Matrix:
         amplitude, frequency, phase = self.waves
@@ -76,7 +81,12 @@ class FlightPath:
     def pose(self, seconds: float) -> Matrix:
         """Return the pose of the optical frame (x right, y down, z forward) in the world, (4, 4)."""
         dyaw, dpitch, roll = self._sway(seconds)[3:]
-        yaw, pitch = self.yaw + self.yaw_rate * self.pace * seconds + dyaw, self.pitch + dpitch
+        yaw, pitch = self.yaw + self.yaw_rate * self.pace * seconds, self.pitch
+        if self.aim is not None:
+            toward = self.aim(seconds) - self.position(seconds)
+            yaw = float(np.arctan2(toward[1], toward[0])) + self.beside[0]
+            pitch = float(np.arctan2(toward[2], np.hypot(toward[0], toward[1]))) + self.beside[1]
+        yaw, pitch = yaw + dyaw, pitch + dpitch
         forward = np.array((np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)))
         right = np.array((np.sin(yaw), -np.cos(yaw), 0.0))
         down = np.cross(forward, right)

@@ -70,6 +70,10 @@ class Course:
         place = np.array((along * vx - side * vy, along * vy + side * vx, rise)) + self.place
         return turn_z(self.heading + turned), place
 
+    def middle(self, seconds: float) -> Matrix:
+        """Return about where the thing's middle is in the world, (3,)."""
+        return self.pose(seconds)[1] + up(0.7)
+
 
 @dataclass(frozen=True)
 class Part:

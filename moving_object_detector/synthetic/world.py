@@ -65,7 +65,7 @@ class World:
         self._slope: tuple[Matrix, Matrix] | None = None
         """A point at the foot of a slope, and the level direction that leads up it, times the rise a metre."""
 
-    def populate(self, parallax: float, *, still: bool) -> None:
+    def populate(self, parallax: float, *, still: bool, follow: bool = False) -> None:
         """Lay the ground, and put on it as much as ``parallax`` says (see ``FlightOptions``)."""
         base, patches, weights = _STYLES[str(self._rng.choice(list(_STYLES)))]
         self._lay_ground(base, patches)
@@ -75,7 +75,7 @@ class World:
             self._ring_horizon()
             self._stand_things(np.array(weights), parallax)
         if not still:
-            self._set_moving()
+            self._set_moving(follow=follow)
 
     # Finding places.
 
@@ -290,8 +290,11 @@ class World:
 
     # What moves.
 
-    def _set_moving(self) -> None:
-        """Send movers through the view, at times spread over the flight; the first two are the longest in view."""
+    def _set_moving(self, *, follow: bool) -> None:
+        """Send movers through the view, at times spread over the flight; the first two are the longest in view.
+
+        To ``follow``, the first goes along with the camera.
+        """
         rng = self._rng
         count = int(rng.integers(2, 7))
         for number in range(count):
@@ -299,7 +302,7 @@ class World:
             kind = str(rng.choice(list(_MOVERS), p=[share for share, _, _ in _MOVERS.values()]))
             plans: list[Course] = []
             for _ in range(24 if number < 2 else 6):
-                course = self._plan(kind, when)
+                course = self._plan(kind, when, along=follow and not number)
                 if course is not None:
                     plans.append(course)
                 if plans and number >= 2:
@@ -308,7 +311,7 @@ class World:
                 self._builder.instances += 1
                 self._make(kind, max(plans, key=self._in_view), self._path.position(when))
 
-    def _plan(self, kind: str, when: float) -> Course | None:
+    def _plan(self, kind: str, when: float, *, along: bool = False) -> Course | None:
         """Return a course through the view at a time; None where it would go through something."""
         rng, path = self._rng, self._path
         flies = kind in {'bird', 'ball', 'drone'}
@@ -331,7 +334,10 @@ class World:
             # Along the camera's own direction of travel, mostly the same way.
             heading = float(np.arctan2(travel[1], travel[0])) + (np.pi if rng.random() < 0.3 else 0.0)
             speed = float(np.clip(pace * rng.uniform(0.4, 1.3), 0.5, 1.2 * fastest))
-        if kind == 'car' and self._road is not None and rng.random() < 0.75:
+        if along:
+            heading = float(np.arctan2(travel[1], travel[0])) + float(rng.normal(0, 0.2))
+            speed = max(pace * float(rng.uniform(0.75, 1.2)), 0.3)
+        elif kind == 'car' and self._road is not None and rng.random() < 0.75:
             _, angle, width = self._road
             across = level(angle + np.pi / 2)
             sense = float(rng.choice((-1, 1)))

@@ -72,7 +72,18 @@ class RenderedConfig:
     average: float = option(0.995, 'Decay of the moving average of the weights.', low=0, high=0.999999)
     flights: float = option(0.0, 'Share of pairs that are flights over things that stand up.', low=0, high=1)
     still_flights: float = option(0.33, 'Share of flights in which nothing moves on its own.', low=0, high=1)
-    followed: float = option(0.0, 'Share of the other pairs whose camera follows what moves.', low=0, high=1)
+    followed: float = option(0.0, 'Share of pairs with something that moves whose camera follows it.', low=0, high=1)
+    kept: int = option(
+        0,
+        'Pairs that are rendered once, kept beside the flow cache at data.height x data.width, and drawn again and '
+        'again, each time cut and mirrored anew; 0: every pair is rendered anew.',
+        low=0,
+        high=10**7,
+    )
+    teacher: str = option(
+        '',
+        'Generator whose masks count as much as the exact ones, .safetensors or "default": wide teaches narrow.',
+    )
 
 
 @dataclass(frozen=True)

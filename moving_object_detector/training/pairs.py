@@ -1,4 +1,4 @@
-"""Training pairs: from real video through the flow cache, rendered on the fly, or ideal ones from annotations.
+"""Training pairs from real video through the flow cache; cutting, resizing and mirroring of all training pairs.
 
 Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones. An item begins with
 image (3, H, W) in [-0.5, 0.5] and flow (2, H, W) in pixels of that size.
@@ -7,11 +7,9 @@ image (3, H, W) in [-0.5, 0.5] and flow (2, H, W) in pixels of that size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,12 +18,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.base import FlowBackend, centred, network_image
-from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.base import centred
 from moving_object_detector.flow.evidence import with_evidence
-from moving_object_detector.media.pixels import resize_image
-from moving_object_detector.synthetic.flight import FlightOptions, flight
-from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.flow_cache import CachedClip
 
 
@@ -170,107 +164,3 @@ def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], *, evidence: bo
             with_evidence(image, flow, clip.flow(frame + gap, -gap)) for flow, gap in zip(flows, gaps, strict=True)
         ]
     return torch.from_numpy(np.stack(flows)).float()
-
-
-@dataclass(frozen=True)
-class RenderedOptions:
-    """How a rendered pair is made."""
-
-    size: tuple[int, int] = (96, 192)
-    """(height, width) of the generator's input, pixels."""
-    largest_gap: int = 5
-    """Frames between the two images, uniform in 1..largest_gap, of either sign."""
-    empty_share: float = 0.1
-    """Share of scenes in which nothing moves on its own."""
-    image_dropout: float = 0.2
-    """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
-    scene: SceneOptions = field(default_factory=SceneOptions)
-    flights: float = 0.0
-    """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
-    still_flights: float = 1 / 3
-    """Share of flights in which nothing moves on its own."""
-    followed: float = 0.0
-    """Share of the other pairs whose camera follows its objects past things that stand up to as far again as near."""
-    evidence: bool = False
-    """Whether flow has evidence behind it, (7, H, W)."""
-
-
-def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Add what a real camera adds: blur, exposure drift and sensor noise; uint8 (H, W, 3) to the same."""
-    if rng.random() < 0.5:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
-    noise = rng.normal(0, float(rng.uniform(0, 5)), (*image.shape[:2], 1))
-    return np.asarray(np.clip(image * float(rng.uniform(0.95, 1.05)) + noise, 0, 255), np.uint8)
-
-
-_Rendered = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
-"""Two images, and the mask of the first."""
-
-
-class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Items end with the exact mask (1, H, W) in [0, 1]; the flow is as the detector would estimate it.
-
-    ``make_flow`` makes the estimator, once in each process; by default DIS at the scene's size.
-    """
-
-    def __init__(
-        self, seed: int, options: RenderedOptions | None = None, make_flow: Callable[[], FlowBackend] | None = None
-    ) -> None:
-        self._seed = seed
-        self._options = options or RenderedOptions()
-        self._make_flow = make_flow or partial(DisFlow, self._options.scene.size)
-        self._flow: FlowBackend | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # An estimator, once made, cannot be sent to another process.
-        return {**self.__dict__, '_flow': None}
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        options = self._options
-        key = (self._seed, index)
-        rng = np.random.default_rng((*key, 1))
-        draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
-        first, second, mask = draws(key, rng)
-        # Made where it is used: a network is not sent to the processes that render.
-        backend = self._flow = self._flow or self._make_flow()
-        one, other = backend.features(first), backend.features(second)
-        if options.evidence:
-            there, back = backend.estimate([one, other], [other, one], options.size).numpy()
-            flow = torch.from_numpy(with_evidence(first, there, back))
-        else:
-            flow = backend.estimate([one], [other], options.size)[0]
-        image = network_image(first, options.size)
-        if rng.random() < options.image_dropout:
-            image = torch.zeros_like(image)
-        item = image, flow, torch.from_numpy(resize_image(mask.astype(np.float32), options.size))[None]
-        if rng.random() < 0.5:
-            flow = flip_flow(flow[None], horizontal=True, vertical=False)[0]
-            item = item[0].flip(2), flow, item[2].flip(2)
-        return item
-
-    def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:
-        time = float(rng.uniform(0, latest))
-        return time, time + int(rng.integers(1, self._options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
-
-    def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
-        options = self._options
-        if options.followed and rng.random() < options.followed:
-            near = float(rng.choice((0.15, 0.5, 1.0)))
-            scene = followed_scene(key, replace(options.scene, standing=(0, 4), parallax=near, objects=(1, 2)))
-            time, target = self._times(rng, 4)
-        else:
-            empty = rng.random() < options.empty_share
-            scene = random_scene(key, replace(options.scene, objects=(0, 0)) if empty else options.scene)
-            time, target = self._times(rng, 20)
-        noise_seed = int(rng.integers(2**31))
-        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
-        second = spoil(scene.image(target), np.random.default_rng((noise_seed, 1)))
-        return first, second, scene.mask(time)
-
-    def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
-        options = self._options
-        still = bool(rng.random() < options.still_flights)
-        # So short that what moves is in view.
-        scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12))
-        time, target = self._times(rng, 12)
-        return scene.image(time), scene.image(target), scene.mask(time)

@@ -27,6 +27,7 @@ from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network
+from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.training.config import (
     DataConfig,
@@ -50,7 +51,8 @@ from moving_object_detector.training.ideal import (
     ideal_scores,
 )
 from moving_object_detector.training.loop import LoopOptions, Timing, candidate_names, fit
-from moving_object_detector.training.pairs import CachedOptions, CachedPairs, RenderedOptions, RenderedPairs
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs
+from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, sheet, spread_frames
 from moving_object_detector.training.stage import Setup, Stage
 from moving_object_detector.training.stages import InpainterStage, RenderedStage, TeacherStage
@@ -212,11 +214,47 @@ def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generato
     return generator, inpainter
 
 
+def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
+    """Return the pairs that the options name, rendered at the size of the flow's images, with items at ``size``."""
+    options = RenderedOptions(
+        size=size,
+        largest_gap=config.data.largest_gap,
+        flights=config.rendered.flights,
+        still_flights=config.rendered.still_flights,
+        followed=config.rendered.followed,
+        evidence=config.network.flow_input == 'geometric',
+        scene=SceneOptions(size=(config.flow.height, config.flow.width)),
+    )
+    return RenderedPairs(config.run.seed, options, partial(create_flow, config.flow, torch.device('cpu')))
+
+
+def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path, setup: Setup) -> KeptPairs:
+    """Return pairs of the same kind that are kept on disk, rendering those that are missing."""
+    data, count = config.data, config.rendered.kept
+    pairs = rendered_pairs(config, (data.height, data.width))
+    folder = cache_folder(data, out)
+    flow = flow_fingerprint(config.flow)
+    own = keep_pairs(pairs, count, folder, flow, data.workers, progress=setup.group.leads)
+    return KeptPairs(own, count, config.run.seed, size, pairs.options.image_dropout)
+
+
+def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> Generator | None:
+    if not config.rendered.teacher or not config.rendered.steps:
+        return None
+    path = generator_file(config.rendered.teacher)
+    teacher = cast('Generator', load_network(path)[0])
+    if teacher.flow_channels != FLOW_CHANNELS[flow_input]:
+        raise UserError(f'{path}, rendered.teacher, takes another network.flow_input than {flow_input}')
+    setup.place(teacher)
+    return teacher
+
+
 def make_stages(
     config: TrainConfig,
     setup: Setup,
     networks: tuple[Generator, Inpainter],
     footage: Footage | None,
+    out: Path,
 ) -> list[Stage]:
     """Return the stages of a run in their order; those on footage only where there is some.
 
@@ -234,20 +272,14 @@ def make_stages(
     generator, inpainter = networks
     size, game = (config.network.height, config.network.width), config.game
     flow_input = cast('FlowInput', config.network.flow_input)
-    scenes = RenderedPairs(
-        config.run.seed,
-        RenderedOptions(
-            size=size,
-            largest_gap=config.data.largest_gap,
-            flights=config.rendered.flights,
-            still_flights=config.rendered.still_flights,
-            followed=config.rendered.followed,
-            evidence=flow_input == 'geometric',
-        ),
-        partial(create_flow, config.flow, torch.device('cpu')),
+    scenes = rendered_pairs(config, size)
+    learnt: Dataset[Any] = (
+        kept_pairs(config, size, out, setup) if config.rendered.kept and config.rendered.steps else scenes
     )
-    stages: list[Stage] = [RenderedStage(setup, generator, scenes, config.rendered, flow_input)]
+    teacher = _wide_teacher(config, flow_input, setup)
+    stages: list[Stage] = [RenderedStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
     options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')
+    pairs: Dataset[Any]
     if footage or config.inpainter_alone:
         pairs = footage.pairs(2 * config.run.seed, options) if footage else scenes
         stages.append(InpainterStage(setup, inpainter, pairs, config.inpainter))
@@ -323,7 +355,7 @@ class _Run:
         """Train; return what the run has left."""
         config, footage = self._config, self._footage
         networks = (self._generator, self._inpainter)
-        stages = make_stages(config, self._setup, networks, footage)
+        stages = make_stages(config, self._setup, networks, footage, self._out)
         decides = identity(config, flow_fingerprint(config.flow))
         if footage:
             found = dict(footage.identity)

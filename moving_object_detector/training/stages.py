@@ -42,6 +42,7 @@ def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:
 class MaskStage(Stage):
     """The generator on items that go on with a mask, exact or a teacher's, and end with its certainty if it has one.
 
+    The masks of a ``teacher``, a frozen generator that sees the same, count as much as the items'.
     The generator has the averaged weights when the stage has finished.
     """
 
@@ -52,9 +53,11 @@ class MaskStage(Stage):
         pairs: Dataset[Any],
         config: RenderedConfig | TeacherConfig,
         flow_input: FlowInput,
+        teacher: Generator | None = None,
     ) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
         self._config = config
+        self._teacher = teacher
         self._flow_input = flow_input
         self._average = averaged(generator, config.average)
         self.networks = {'generator': generator, 'averaged': self._average}
@@ -76,6 +79,10 @@ class MaskStage(Stage):
         with self.setup.autocast():
             mask = self.networks['generator'](image, prepared)
         loss = mask_loss(mask.float(), truth, *certain)
+        if self._teacher is not None:
+            with torch.no_grad(), self.setup.autocast():
+                wise = self._teacher(image, prepared)
+            loss = (loss + mask_loss(mask.float(), wise.float())) / 2
         self.update(loss, 'generator', LARGEST_NORM)
         self._average.update_parameters(self.networks['generator'])
         self._seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}

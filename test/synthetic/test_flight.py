@@ -280,3 +280,25 @@ def test_flights_move_as_a_low_flight_s_camera_sees_it_and_movers_are_in_view():
     assert np.quantile(lengths, 0.9) < 25
     # Most have a mover of 0.3 % of the image.
     assert np.mean(np.array(seen) > 0.003 * SIZE[0] * SIZE[1]) > 0.7
+
+
+@pytest.mark.parametrize('motion', ['sideways', 'drive', 'orbit'])
+def test_a_camera_that_follows_keeps_the_first_mover_in_the_middle(motion):
+    seen = 0
+    for seed in range(4):
+        scene = make(seed, motion, follow=True, frames=24)
+        height, width = SIZE
+        for time in (0, 8, 16, 24):
+            first = scene.frame(time).instances == 1
+            if first.mean() < 0.002 or first[:, 0].any() or first[:, -1].any():
+                continue  # hidden, or so near that it leaves the image
+            seen += 1
+            row, column = (axis.mean() for axis in np.nonzero(first))
+            assert abs(column / width - 0.5) < 0.35
+            assert abs(row / height - 0.5) < 0.4
+    assert seen > 4
+
+
+def test_following_changes_no_flight_in_which_nothing_moves():
+    still, followed = make(3, 'walk', still=True), make(3, 'walk', still=True, follow=True)
+    assert np.array_equal(still.image(2), followed.image(2))

@@ -17,7 +17,7 @@ from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training import distributed, run, train
 
 cv2.setNumThreads(1)
-run.RenderedOptions = partial(run.RenderedOptions, scene=SceneOptions(size=(64, 128), textures=4))
+run.SceneOptions = partial(SceneOptions, textures=4)
 
 
 class BrokenProcess(distributed.Processes):

@@ -12,7 +12,8 @@ import torch
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.synthetic.scene import Layer, Scene, translation
-from moving_object_detector.training.pairs import RenderedOptions, RenderedPairs, spoil
+from moving_object_detector.training.flow_cache import CacheError
+from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs, spoil
 
 OPTIONS = RenderedOptions(size=(32, 64), scene=SceneOptions(size=(64, 128), textures=4))
 
@@ -80,7 +81,7 @@ def known_scene(monkeypatch):
     solid = np.full((20, 20), 255, np.uint8)
     spot = Layer(texture[:20, :20], solid, lambda _: translation(12, 30), moves=True)
     scene = Scene((ground, spot), size)
-    monkeypatch.setattr('moving_object_detector.training.pairs.random_scene', lambda *_: scene)
+    monkeypatch.setattr('moving_object_detector.training.rendered.random_scene', lambda *_: scene)
     return scene
 
 
@@ -160,3 +161,64 @@ def test_pairs_with_evidence_show_the_same_flow_and_followed_scenes_are_others()
     followed = RenderedPairs(3, replace(OPTIONS, followed=1.0))
     assert not torch.equal(plain[0][0], followed[0][0])
     assert followed[0][2].any()
+
+
+def keep(folder, count=40, pairs=None, workers=0):
+    return keep_pairs(pairs or RenderedPairs(7, OPTIONS), count, folder, 'dis', workers, progress=False)
+
+
+def test_kept_pairs_are_cut_and_mirrored_as_a_whole(known_scene, tmp_path):
+    """However a pair is cut, the ground moves by the same share of the object's width; mirrored, the other way."""
+    options = replace(OPTIONS, empty_share=0.0, largest_gap=1)
+    folder = keep(tmp_path, 32, RenderedPairs(1, options))
+    pairs = KeptPairs(folder, 32, 5, OPTIONS.size, image_dropout=0.0)
+    widths, ways = set(), set()
+    for k in range(32):
+        image, flow, mask = pairs[k]
+        assert (image.shape, flow.shape, mask.shape) == ((3, 32, 64), (2, 32, 64), (1, 32, 64))
+        assert -0.5 <= image.min() <= image.max() <= 0.5
+        columns = torch.nonzero(mask[0].max(0).values > 0.5)[:, 0]
+        if not len(columns) or columns[0] == 0 or columns[-1] == 63:
+            continue  # cut through
+        width = len(columns)
+        mirrored = bool(image[:, :, :24].mean() > image[:, :, 40:].mean())
+        ground = flow[:, mask[0] < 0.01].median(1).values
+        # 20 pixels wide, ground at (3, -2) pixels a frame, either way in time.
+        assert float(ground[1].abs()) == pytest.approx(width * 2 / 20, rel=0.25)
+        assert float(ground[0] / ground[1]) == pytest.approx(1.5 if mirrored else -1.5, abs=0.25)
+        widths.add(width)
+        ways.add(mirrored)
+    assert len(widths) > 3
+    assert ways == {False, True}
+
+
+def test_kept_pairs_are_the_rendered_ones_and_the_same_in_any_process(tmp_path):
+    pairs = RenderedPairs(7, OPTIONS)
+    folder = keep(tmp_path, pairs=pairs, workers=1)
+    kept = KeptPairs(folder, 40, 3, OPTIONS.size, image_dropout=0.5)
+    assert same(kept[5], KeptPairs(keep(tmp_path / 'other'), 40, 3, OPTIONS.size, image_dropout=0.5)[5])
+    assert not same(kept[5], kept[6])
+    assert 4 < sum(not kept[k][0].any() for k in range(20)) < 16
+    raw = pairs.pair(33)
+    stored = [np.load(folder / f'00001-{kind}.npy')[1] for kind in ('images', 'flow', 'masks')]
+    assert np.array_equal(stored[0], raw.image)
+    assert np.abs(stored[1] - raw.flow).max() < 1e-2
+    assert np.abs(stored[2] / 255 - raw.mask).max() < 1e-2
+
+
+def test_what_is_missing_or_damaged_of_kept_pairs_is_rendered_again_and_nothing_else(tmp_path):
+    folder = keep(tmp_path)
+    files = {path.name: path.read_bytes() for path in folder.glob('*.npy')}
+    kept, damaged = folder / '00000-flow.npy', folder / '00001-images.npy'
+    when = kept.stat().st_mtime_ns
+    damaged.write_bytes(files[damaged.name][:-40] + b'x' + files[damaged.name][-39:])
+    kept_pairs = KeptPairs(folder, 64, 1, OPTIONS.size, 0.0)
+    with pytest.raises(CacheError):
+        [kept_pairs[k] for k in range(40)]
+    assert keep(tmp_path) == folder
+    assert {path.name: path.read_bytes() for path in folder.glob('*.npy')} == files
+    assert kept.stat().st_mtime_ns == when
+    more = keep(tmp_path, count=65)
+    assert more == folder
+    assert len(list(folder.glob('*-masks.npy'))) == 3
+    assert keep(tmp_path, pairs=RenderedPairs(8, OPTIONS)) != folder

@@ -18,7 +18,8 @@ from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TrainConfig
 from moving_object_detector.training.distributed import Processes
 from moving_object_detector.training.losses import mask_loss
-from moving_object_detector.training.pairs import CachedOptions, CachedPairs, RenderedOptions, RenderedPairs
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs
+from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 from moving_object_detector.training.run import footage_of, make_networks, make_stages
 from moving_object_detector.training.stage import Setup
 from moving_object_detector.training.stages import InpainterStage, RenderedStage, learning_rate
@@ -55,6 +56,29 @@ def test_the_generator_learns_from_rendered_scenes():
         constants = [float(mask_loss(torch.full_like(mask, p), mask)) for p in torch.linspace(0.01, 0.99, 50).tolist()]
     print(f'loss {loss:.3f}, best constant {min(constants):.3f}')
     assert loss < min(constants)
+
+
+def test_a_teacher_pulls_the_rendered_stage_toward_its_own_masks():
+    """A teacher that finds nothing anywhere leaves a generator with smaller masks than the exact ones alone."""
+    options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))
+    rendered = RenderedPairs(1, options)
+    pairs = [rendered[k] for k in range(48)]
+    blind = Generator()
+    with torch.no_grad():
+        blind.conv17.gamma.zero_()
+        blind.conv17.beta.copy_(torch.tensor((-50.0, 50.0)))
+    areas = []
+    for teacher in (None, blind):
+        torch.manual_seed(1)
+        generator = make_networks(configured(network__height=SIZE[0], network__width=SIZE[1]))[0]
+        config = RenderedConfig(steps=12, batch=4)
+        stage = RenderedStage(Setup(), generator, pairs, config, 'residual', teacher)
+        for step, batch in enumerate(stage.batches(0)):
+            stage.step(step, batch)
+        image, flow, _ = default_collate(pairs[:8])
+        with torch.no_grad():
+            areas.append(float(generator(image, prepare_flow(flow, 'residual').flow).mean()))
+    assert areas[1] < 0.9 * areas[0]
 
 
 def test_the_rendered_stage_leaves_the_averaged_weights():
@@ -111,11 +135,11 @@ def configured(**values):
 
 @pytest.mark.parametrize('rank', [0, 1, 2])
 @pytest.mark.parametrize('stage', ['rendered', 'inpainter', 'game'])
-def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, rank, stage):
+def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, tmp_path, rank, stage):
     values = {f'{name}__batch': 5 if name == stage else 6 for name in ('rendered', 'inpainter', 'game')}
     networks = (Generator(), Inpainter())
     with pytest.raises(UserError, match='a batch of 5 cannot be shared evenly by 3 processes'):
-        make_stages(configured(**values), Setup(Processes(rank, 3)), networks, footage_of([exact_clip]))
+        make_stages(configured(**values), Setup(Processes(rank, 3)), networks, footage_of([exact_clip]), tmp_path)
 
 
 def test_networks_are_a_function_of_the_seed():

@@ -1,0 +1,272 @@
+"""Training pairs that are rendered, with the exact mask: made anew each time, or once and kept on disk.
+
+Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones. An item is image
+(3, H, W) in [-0.5, 0.5], flow (2, H, W) in pixels of that size, with evidence (7, H, W), and mask (1, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from moving_object_detector.common.files import lock
+from moving_object_detector.flow.base import FlowBackend, centred
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.evidence import with_evidence
+from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.synthetic.flight import FlightOptions, flight
+from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
+from moving_object_detector.training.flow_cache import disk_errors, map_array, to_half, write_array
+from moving_object_detector.training.pairs import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
+from moving_object_detector.training.stage import Setup
+
+KEPT_CHUNK: Final = 32
+"""Pairs that are written, and lost by a kill, together."""
+KEPT_FORMAT: Final = 1
+"""Of the files and of what is rendered; another number, another folder."""
+KINDS: Final = ('images', 'flow', 'masks')
+LEAST_CROP: Final = 0.6
+GAIN: Final = (0.75, 1.25)
+"""By which the brightness of a kept pair's image is changed."""
+NEAR: Final = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
+"""Most parallax of what stands in a scene, drawn evenly; above the first there is more of it."""
+
+
+@dataclass(frozen=True)
+class RenderedOptions:
+    """How a rendered pair is made."""
+
+    size: tuple[int, int] = (96, 192)
+    """(height, width) of the generator's input, pixels."""
+    largest_gap: int = 5
+    """Frames between the two images, uniform in 1..largest_gap, of either sign."""
+    empty_share: float = 0.1
+    """Share of scenes in which nothing moves on its own."""
+    image_dropout: float = 0.2
+    """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    flights: float = 0.0
+    """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
+    still_flights: float = 1 / 3
+    """Share of flights in which nothing moves on its own."""
+    followed: float = 0.0
+    """Share of what moves whose camera follows it, past things that stand up to as far again as near."""
+    evidence: bool = False
+    """Whether flow has evidence behind it, (7, H, W)."""
+
+
+def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Add what a real camera adds: blur, exposure drift and sensor noise; uint8 (H, W, 3) to the same."""
+    if rng.random() < 0.5:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
+    noise = rng.normal(0, float(rng.uniform(0, 5)), (*image.shape[:2], 1))
+    return np.asarray(np.clip(image * float(rng.uniform(0.95, 1.05)) + noise, 0, 255), np.uint8)
+
+
+_Rendered = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
+"""Two images, and the mask of the first."""
+
+
+class RenderedPair(NamedTuple):
+    """A pair as it is rendered."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB, that the flow starts from."""
+    flow: NDArray[np.float32]
+    """(2, H, W) pixels, or with evidence (7, H, W); as the detector would estimate it."""
+    mask: NDArray[np.float32]
+    """(H, W) in [0, 1], exact."""
+
+
+class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Pairs that are rendered whenever they are asked for.
+
+    ``make_flow`` makes the estimator, once in each process; by default DIS at the scene's size.
+    """
+
+    def __init__(
+        self, seed: int, options: RenderedOptions | None = None, make_flow: Callable[[], FlowBackend] | None = None
+    ) -> None:
+        self._seed = seed
+        self._options = options or RenderedOptions()
+        self._make_flow = make_flow or partial(DisFlow, self._options.scene.size)
+        self._flow: FlowBackend | None = None
+
+    @property
+    def options(self) -> RenderedOptions:
+        """How they are made."""
+        return self._options
+
+    @property
+    def identity(self) -> str:
+        """What decides them beside the flow."""
+        return f'{self._seed} {self._options}'
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An estimator, once made, cannot be sent to another process.
+        return {**self.__dict__, '_flow': None}
+
+    def pair(self, index: int) -> RenderedPair:
+        """Render a pair, neither mirrored nor blanked."""
+        return self._made(index)[0]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        pair, rng = self._made(index)
+        image, flow = centred(torch.from_numpy(pair.image).permute(2, 0, 1)), torch.from_numpy(pair.flow)
+        if rng.random() < self._options.image_dropout:
+            image = torch.zeros_like(image)
+        item = image, flow, torch.from_numpy(pair.mask)[None]
+        if rng.random() < 0.5:
+            flow = flip_flow(flow[None], horizontal=True, vertical=False)[0]
+            item = item[0].flip(2), flow, item[2].flip(2)
+        return item
+
+    def _made(self, index: int) -> tuple[RenderedPair, np.random.Generator]:
+        options = self._options
+        key = (self._seed, index)
+        rng = np.random.default_rng((*key, 1))
+        draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
+        first, second, mask = draws(key, rng)
+        # Made where it is used: a network is not sent to the processes that render.
+        backend = self._flow = self._flow or self._make_flow()
+        one, other = backend.features(first), backend.features(second)
+        if options.evidence:
+            there, back = backend.estimate([one, other], [other, one], options.size).numpy()
+            flow = with_evidence(first, there, back)
+        else:
+            flow = backend.estimate([one], [other], options.size)[0].numpy()
+        image = resize_image(first, options.size)
+        return RenderedPair(image, flow, resize_image(mask.astype(np.float32), options.size)), rng
+
+    def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:
+        time = float(rng.uniform(0, latest))
+        return time, time + int(rng.integers(1, self._options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+
+    def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
+        options = self._options
+        if options.followed and rng.random() < options.followed:
+            near = float(rng.choice((0.15, 0.5, 1.0)))
+            scene = followed_scene(key, replace(options.scene, standing=(0, 4), parallax=near, objects=(1, 2)))
+            time, target = self._times(rng, 4)
+        else:
+            empty = rng.random() < options.empty_share
+            near = float(rng.choice(NEAR))
+            stands = replace(options.scene, standing=(1, 5), parallax=near) if near > NEAR[0] else options.scene
+            scene = random_scene(key, replace(stands, objects=(0, 0)) if empty else stands)
+            time, target = self._times(rng, 20)
+        noise_seed = int(rng.integers(2**31))
+        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
+        second = spoil(scene.image(target), np.random.default_rng((noise_seed, 1)))
+        return first, second, scene.mask(time)
+
+    def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
+        options = self._options
+        still = bool(rng.random() < options.still_flights)
+        # So short that what moves is in view.
+        follow = not still and bool(options.followed) and rng.random() < options.followed
+        scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12, follow=follow))
+        time, target = self._times(rng, 12)
+        return scene.image(time), scene.image(target), scene.mask(time)
+
+
+class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Pairs that were rendered once by :func:`keep_pairs`, each time cut, mirrored and brightened anew.
+
+    Args:
+        folder: Of the pairs.
+        count: How many are drawn from.
+        seed: Decides which pair is drawn, and how it is changed.
+        size: (height, width) of an item, pixels.
+        image_dropout: Share of items whose image is blanked.
+
+    """
+
+    def __init__(self, folder: Path, count: int, seed: int, size: tuple[int, int], image_dropout: float) -> None:
+        self._folder, self._count, self._seed = folder, count, seed
+        self._size, self._image_dropout = size, image_dropout
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self._seed, index))
+        number, place = divmod(int(rng.integers(self._count)), KEPT_CHUNK)
+        pixels, kept, exact = (
+            torch.from_numpy(map_array(_kept(self._folder, number, kind))[place].astype(np.float32))[None]
+            for kind in KINDS
+        )
+        pixels, exact = pixels.permute(0, 3, 1, 2), exact[:, None]
+        crop = random_crop(rng, (exact.shape[2], exact.shape[3]), LEAST_CROP)
+        mirrored = bool(rng.random() < 0.5)
+        pixels = (crop_resize(pixels, crop, self._size) * float(rng.uniform(*GAIN))).clamp(0, 255)
+        image = flip(centred(pixels), horizontal=mirrored, vertical=False)[0]
+        if rng.random() < self._image_dropout:
+            image = torch.zeros_like(image)
+        flow = flip_flow(crop_resize_flow(kept, crop, self._size), horizontal=mirrored, vertical=False)[0]
+        # Resizing may leave [0, 1] by rounding.
+        mask = flip(crop_resize(exact / 255.0, crop, self._size).clamp(0, 1), horizontal=mirrored, vertical=False)[0]
+        return image, flow, mask
+
+
+def keep_pairs(
+    pairs: RenderedPairs, count: int, folder: Path, fingerprint: str, workers: int, *, progress: bool = True
+) -> Path:
+    """Render the first ``count`` pairs into a folder of their own, those that are not there yet; return it.
+
+    A run that was killed goes on where it was; another process that asks for the same waits, and finds them.
+
+    Args:
+        pairs: What is rendered.
+        count: How many; rounded up to whole chunks.
+        folder: Where the folder is made, whose name is a hash of what decides the pairs.
+        fingerprint: Says which flow.
+        workers: Processes that render; 0: this one.
+        progress: Whether to show a bar on stderr.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+
+    """
+    key = hashlib.blake2b(repr((KEPT_FORMAT, pairs.identity, fingerprint)).encode(), digest_size=8).hexdigest()
+    own = folder / f'rendered-{key}'
+    chunks = range(-(-count // KEPT_CHUNK))
+    with disk_errors(folder):
+        own.mkdir(parents=True, exist_ok=True)
+        with lock(own / 'lock', 'the rendered pairs', wait=True):
+            missing = [number for number in chunks if not all(_kept(own, number, kind).is_file() for kind in KINDS)]
+            batches = Setup(workers=workers).batches(_Raw(pairs, missing), 0, len(missing), KEPT_CHUNK)
+            bar = tqdm(missing, desc='rendering', unit=f' x {KEPT_CHUNK} pairs', disable=not progress or not missing)
+            for number, batch in zip(bar, batches, strict=True):
+                for kind, values in zip(KINDS, batch, strict=True):
+                    write_array(_kept(own, number, kind), values.numpy())
+    return own
+
+
+def _kept(folder: Path, number: int, kind: str) -> Path:
+    return folder / f'{number:05d}-{kind}.npy'
+
+
+class _Raw(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """The pairs of some chunks, one after the other, as they are kept."""
+
+    def __init__(self, pairs: RenderedPairs, chunks: Sequence[int]) -> None:
+        self._pairs, self._chunks = pairs, chunks
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        chunk, place = divmod(index, KEPT_CHUNK)
+        pair = self._pairs.pair(self._chunks[chunk] * KEPT_CHUNK + place)
+        flow = to_half(pair.flow, 'a rendered pair')
+        return (
+            torch.from_numpy(pair.image),
+            torch.from_numpy(flow),
+            torch.from_numpy((pair.mask * 255).round().astype(np.uint8)),
+        )
