@@ -39,7 +39,7 @@ build: env  ## Build the package with colcon into install/.
 	@scripts/build.sh
 
 demo: build  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
-	@scripts/with_install.sh "$$VENV/bin/python" -m moving_object_detector.nodes.demo \
+	@scripts/with_install.sh "$$VENV/bin/python" -m moving_object_detector.programs demo \
 	  "--out=$${OUT:-demo_output}" "--params=$$PARAMS" "--rate=$$RATE" $$([ "$$VIEW" != 1 ] || echo --view) $${INPUT:+-- "$$INPUT"}
 
 check: env

@@ -139,7 +139,7 @@ def start(ros_environment):
     processes: list[subprocess.Popen[str]] = []
 
     def begin(program: str, *arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, '-m', f'moving_object_detector.nodes.{program}', *map(str, arguments)]
+        command = [sys.executable, '-m', 'moving_object_detector.programs', program, *map(str, arguments)]
         process = subprocess.Popen(
             command, env=ros_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
-from moving_object_detector.programs import PROGRAMS, program_table
+from moving_object_detector.programs import PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')]
@@ -20,6 +21,7 @@ def read(name: str) -> str:
 
 def test_the_readme_is_short_and_lists_the_programs():
     text = read('README.md')
+    program_table = run_path(str(ROOT / 'scripts' / 'make_docs.py'))['program_table']
     assert len(text.encode()) <= 9000
     assert text.partition('<!-- programs -->\n')[2].partition('\n<!-- /programs -->')[0] == program_table(), 'make docs'
     assert all(f'| `{name}` | ' in text for name in PROGRAMS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moving_object_detector.common.options import options_of
-from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.parameters import NodeConfig
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / 'launch' / 'detect.launch.py'
 ARGUMENTS = {

@@ -87,7 +87,7 @@ def test_every_variable_reaches_the_program_as_it_is(tree, value):
         make(tree, venv, 'demo', *(f'{name}={value}' for name in ('INPUT', 'OUT', 'PARAMS', 'RATE', 'VIEW')))
     )
     options = [f'--{name}={value}' for name in ('out', 'params', 'rate')]
-    assert found == ['-m', 'moving_object_detector.nodes.demo', *options, '--', value]
+    assert found == ['-m', 'moving_object_detector.programs', 'demo', *options, '--', value]
     # A variable of the environment is a variable of make, too.
     found = arguments(make(tree, venv, 'eval', ROOT=value))
     assert f'--root={value}' in found

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from moving_object_detector.detection.load import LoadController, Schedule
-from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.log import kind
+from moving_object_detector.nodes.parameters import NodeConfig
+from moving_object_detector.nodes.runtime import kind
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector

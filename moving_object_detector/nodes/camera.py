@@ -19,9 +19,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.media.frames import SECOND, stamp_of
-from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
+from moving_object_detector.nodes.parameters import NodeConfig
 from moving_object_detector.nodes.qos import (
     checked_overrides,
     image_qos,

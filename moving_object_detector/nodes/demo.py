@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Final
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import make_folder, share_folder
 from moving_object_detector.common.parameter_files import find_config
-from moving_object_detector.common.program import positive_float, positive_int
-from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
-from moving_object_detector.nodes.view import PAGE_PORT
+from moving_object_detector.nodes.commands import PAGE_PORT
+from moving_object_detector.nodes.runtime import ros_node, spinning
 
 if TYPE_CHECKING:
     from diagnostic_msgs.msg import DiagnosticArray
@@ -40,35 +39,6 @@ _REPORT_SECONDS: Final = 5.0
 _FLIGHT: Final = ('--scene', 'flight', '--motion', 'forward', '--parallax', '0.3')
 """Little stands near the camera: what it passes at close range is told from what moves less well."""
 _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='demo', description=__doc__, epilog='Parameters of the detector follow --ros-args: -p window.past:=3'
-    )
-    parser.add_argument(
-        'input', metavar='INPUT', nargs='?', help='folder of frames, video or bag; else a rendered flight'
-    )
-    parser.add_argument('--out', metavar='DIR', default='demo_output', help='for the results (default: %(default)s)')
-    parser.add_argument('--params', metavar='FILE', help="parameters of the detector (default: the package's cpu.yaml)")
-    parser.add_argument(
-        '--rate',
-        type=positive_float,
-        default=0.2,
-        help='speed of playing, 1: as recorded (default: %(default)s, at which two cores compute every frame)',
-    )
-    parser.add_argument('--frames', type=positive_int, help='length of the rendered flight (default: 60)')
-    parser.add_argument('--seed', type=int, help='seed of the rendered flight (default: 7)')
-    parser.add_argument(
-        '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
-    )
-    parser.add_argument('--domain-id', type=int, help='ROS domain (default: one of its own)')
-    arguments = parser.parse_args(argv)
-    if arguments.input and (arguments.frames, arguments.seed) != (None, None):
-        parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')
-    arguments.frames = arguments.frames or 60
-    arguments.seed = 7 if arguments.seed is None else arguments.seed
-    return arguments
 
 
 class Child:
@@ -260,14 +230,13 @@ class Demo:
         self.out = Path(arguments.out)
         make_folder(self.out)
 
-    def _start(self, module: str, *arguments: str | Path) -> Child:
-        name = module.rpartition('.')[2]
-        command = [sys.executable, '-m', f'moving_object_detector.{module}', *map(str, arguments)]
-        log = self.out / ('node.log' if name == 'detect' else f'{name}.log')
-        return Child(command, log, self._environment, name)
+    def _start(self, program: str, *arguments: str | Path) -> Child:
+        command = [sys.executable, '-m', 'moving_object_detector.programs', program, *map(str, arguments)]
+        log = self.out / ('node.log' if program == 'detect' else f'{program}.log')
+        return Child(command, log, self._environment, program)
 
-    def _run(self, module: str, *arguments: str | Path) -> None:
-        with self._start(module, *arguments) as child:
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        with self._start(program, *arguments) as child:
             child.wait()
 
     def _clip(self, running: ExitStack) -> Path:
@@ -276,7 +245,7 @@ class Demo:
         folder = Path(running.enter_context(TemporaryDirectory()))
         frames, seed = str(self._arguments.frames), str(self._arguments.seed)
         print(f'rendering {frames} frames, seed {seed}', flush=True)
-        self._run('synthetic.render', folder, *_FLIGHT, '--frames', frames, '--seed', seed)
+        self._run('render', folder, *_FLIGHT, '--frames', frames, '--seed', seed)
         return folder / 'frames'
 
     def run(self) -> None:
@@ -289,50 +258,40 @@ class Demo:
         with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
             watcher = Watcher(node, stop)
 
-            def start(module: str, *words: str | Path) -> Child:
-                return running.enter_context(self._start(module, *words))
+            def start(program: str, *words: str | Path) -> Child:
+                return running.enter_context(self._start(program, *words))
 
             def heard_by(number: int) -> bool:
                 return all(node.count_subscribers(topic) >= number for topic in _RESULTS[:2])
 
             clip = self._clip(running)
             print('loading the model', flush=True)
-            detect = start('nodes.detect', '--ros-args', '--params-file', self._params, *self._ros_arguments)
+            detect = start('detect', '--ros-args', '--params-file', self._params, *self._ros_arguments)
             watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
-            record = start('nodes.record', '--video', video, '--bag', bag, '--overwrite', '--also', _RESULTS[2])
+            record = start('record', '--video', video, '--bag', bag, '--overwrite', '--also', _RESULTS[2])
             watcher.wait(lambda: heard_by(1), 'recording', [detect, record], _START_SECONDS)
             if self._arguments.view:
-                view = start('nodes.view', '--open')
+                view = start('view', '--open')
                 print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
                 watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view], _START_SECONDS)
             print(f'playing {clip}', flush=True)
             # With the recording's own stamps the overlay video runs at the recording's speed.
             rate = ('--rate', str(self._arguments.rate), '--stamp', 'source')
-            play = start('nodes.play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
+            play = start('play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
             watcher.wait_settled(play, [detect, record])
             record.stop()
             detect.stop()
         if not watcher.count('published'):
             raise UserError(f'the detector published no mask; see {detect.log}')
-        self._run('programs', 'contact_sheet', video, sheet)
+        self._run('contact_sheet', video, sheet)
         print(f'results: {video}, {sheet}, {bag}')
         print(watcher.summary(self._frames, self._arguments.rate))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status."""
-    own, ros = split_arguments(argv)
-    arguments = _parse(own)
-
-    def body() -> int:
-        try:
-            Demo(arguments, ros).run()
-        except KeyboardInterrupt:
-            return 130
-        return 0
-
-    return run_node(body)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """Run the program ``demo`` and return its exit status."""
+    try:
+        Demo(arguments, ros_arguments).run()
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -15,15 +15,14 @@ from moving_object_detector.common.errors import foreign
 from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.nodes.camera import Camera
-from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.log import kind
 from moving_object_detector.nodes.managed import ManagedNode
+from moving_object_detector.nodes.messages import Statistics, diagnostics
 from moving_object_detector.nodes.odometry import OdometryInput
 from moving_object_detector.nodes.outputs import Outputs
-from moving_object_detector.nodes.parameters import Parameters
+from moving_object_detector.nodes.parameters import NodeConfig, Parameters
 from moving_object_detector.nodes.pipeline import Pipeline
 from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos, unknown_overrides
-from moving_object_detector.nodes.status import Statistics, diagnostics
+from moving_object_detector.nodes.runtime import kind
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector

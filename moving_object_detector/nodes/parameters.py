@@ -1,10 +1,11 @@
-"""ROS parameters made from the table of options."""
+"""The parameters of the node ``detect``: the detector's options and its own, and ROS parameters made of them."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -12,14 +13,57 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.common.options import Option, options_of, with_values
-from moving_object_detector.detection.config import check_refinement
-from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.common.options import Option, option, options_of, with_values
+from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
+from moving_object_detector.media.arguments import BLACK, WHITE
+from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE
 
 log = logging.getLogger(__name__)
 
 # Declared by rclpy itself, or by whoever overrides a topic's QoS.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How images come in."""
+
+    timeout: float = option(
+        3.0, 'Seconds without an image after which the node says why and finishes what waits.', low=0.1, high=3600.0
+    )
+    reliability: str = option(
+        'auto',
+        'auto: reliable where all publishers of the images offer it, else best effort, followed as they change.',
+        choices=('auto', 'reliable', 'best_effort'),
+    )
+    queue: int = option(30, 'Images that may wait; the oldest is dropped and counted.', low=1, high=1000)
+    max_side: int = option(
+        LARGEST_SIDE, 'Longest side of an image that is accepted, pixels.', low=SMALLEST_SIDE, high=65536
+    )
+    black: int = option(0, BLACK, low=0, high=65535)
+    white: int = option(0, WHITE, low=0, high=65535)
+
+
+@dataclass(frozen=True)
+class NodeConfig(DetectorConfig):
+    """All parameters of the node."""
+
+    transport: str = option(
+        'auto',
+        'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed; auto: what is '
+        'published, raw first.',
+        choices=('auto', 'raw', 'compressed'),
+    )
+    estimate: str = option(
+        'refined',
+        'refined: the whole window, late by window.future x window.stride frames; zero_lag: at once, from earlier '
+        'frames only.',
+        choices=('refined', 'zero_lag'),
+        runtime=True,
+    )
+    load: LoadConfig = field(default_factory=LoadConfig)
+    autostart: bool = option(True, 'Configure and activate at the start.')
+    input: InputConfig = field(default_factory=InputConfig)
 
 
 def descriptor(declared: Option) -> ParameterDescriptor:

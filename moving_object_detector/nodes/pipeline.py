@@ -20,11 +20,11 @@ from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.media.messages import decode_message
 from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.nodes.adaptation import Adaptation
-from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.log import kind
 from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
+from moving_object_detector.nodes.messages import Statistics
 from moving_object_detector.nodes.outputs import Outputs
-from moving_object_detector.nodes.status import Statistics
+from moving_object_detector.nodes.parameters import NodeConfig
+from moving_object_detector.nodes.runtime import kind
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector, StepOutcome

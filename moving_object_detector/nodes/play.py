@@ -1,67 +1,196 @@
-"""Publish a folder of frames, a video or a bag as camera images at their own pace."""
+"""A source's frames on a topic, each at its moment."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
-from moving_object_detector.common.program import positive_float, seconds
-from moving_object_detector.media.arguments import TOPIC, add_source_arguments, source_of
-from moving_object_detector.nodes.runtime import run_node, split_arguments
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.media.arguments import source_of
+from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset
+from moving_object_detector.nodes.messages import compressed_message, image_message
+from moving_object_detector.nodes.runtime import ros_node, spinning
+
+LONGEST_PAUSE: Final = 5.0
+"""Seconds: stamps further apart are a cut, not a pause worth waiting for."""
+CUT: Final = 1.5
+"""Seconds at a cut, also back to the start of a loop: what is stamped now would else be one stream across it."""
+_LARGEST_DEBT: Final = 0.25
+"""Seconds: a program that fell behind by more goes on from where it is; it never sends a burst."""
+_CLOCK_PERIOD: Final = 0.01
+_DEPTH: Final = 50
+"""A reliable subscriber that stalls for two seconds still gets every frame."""
+_ACKNOWLEDGE_SECONDS: Final = 5
+_FIND_SECONDS: Final = 2.0
+"""On a busy machine too a subscriber is found within that time; without one, nothing more is waited for."""
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='play', description=__doc__, epilog='ROS arguments (remapping, parameters) follow --ros-args.'
+class Pacer:
+    """Turns stamps into moments to wait for, counted from the first frame, so that errors of waits do not add up.
+
+    Args:
+        rate: How many times faster than recorded to play.
+        period: Seconds between two frames where their stamps say nothing sensible.
+        now: Clock in seconds.
+
+    """
+
+    def __init__(self, rate: float, period: float, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self._period = period
+        self._now = now
+        self._anchor: tuple[int, float] | None = None
+        self._last = (0, 0.0)
+
+    def due(self, stamp: int) -> float:
+        """Return the moment, on the clock, at which the frame of ``stamp`` (nanoseconds) is due.
+
+        A stamp that repeats or goes back by less than a second comes one period after the frame before, one that
+        goes back further or leaps by more than :data:`LONGEST_PAUSE` :data:`CUT` seconds after it.
+        """
+        now = self._now()
+        if self._anchor is None:
+            self._anchor = (stamp, now)
+        elif not 0 < stamp - self._last[0] <= LONGEST_PAUSE * SECOND:
+            cut = abs(stamp - self._last[0]) > SECOND
+            self._anchor = (stamp, self._last[1] + (CUT if cut else self._period / self.rate))
+        moment = self._anchor[1] + (stamp - self._anchor[0]) / SECOND / self.rate
+        if moment < now - _LARGEST_DEBT:
+            self._anchor, moment = (stamp, now), now
+        self._last = (stamp, moment)
+        return moment
+
+
+class _Playback:
+    """Publishes frames as the program's arguments say and, if asked, the recording's time on /clock."""
+
+    def __init__(self, node: Node, publisher: Publisher, arguments: argparse.Namespace) -> None:
+        self._node = node
+        self._publisher = publisher
+        self._arguments = arguments
+        self._clock = node.create_publisher(Clock, '/clock', 10) if arguments.clock else None
+        self._first = self._last = 0.0
+        self.count = 0
+
+    @property
+    def measured_rate(self) -> float:
+        """Frames per second from the first frame to the last, 0 before the second."""
+        return (self.count - 1) / (self._last - self._first) if self.count > 1 else 0.0
+
+    def _frames(self, source: FrameSource) -> Iterator[Frame]:
+        frames = iter(source)
+        while True:
+            try:
+                frame = next(frames, None)
+            except ImageError as error:
+                if not self._arguments.keep_going:
+                    raise
+                self._node.get_logger().warning(f'left out: {error}')
+                continue
+            if frame is None:
+                return
+            yield frame
+
+    def _messages(self, source: FrameSource) -> Iterator[tuple[Any, int]]:
+        """Yield messages and the recording's times; runs in the prefetching thread."""
+        for _ in itertools.count() if self._arguments.loop else range(1):
+            offset: int | None = None
+            for frame in self._frames(source):
+                offset = ros_stamp_offset(frame.stamp) if offset is None else offset
+                header = Header(frame_id=self._arguments.frame_id)
+                if self._arguments.compressed:
+                    yield compressed_message(encode_jpeg(frame.image), header), frame.stamp + offset
+                else:
+                    yield image_message(frame.image, 'rgb8', header), frame.stamp + offset
+
+    def _publish_clock(self, stamp: int) -> None:
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=Time(nanoseconds=stamp).to_msg()))
+
+    def _wait(self, due: float, stamp: int, stop: threading.Event) -> None:
+        """Sleep until ``due``, the moment of the frame of ``stamp``; /clock moves on meanwhile."""
+        while (remaining := due - time.monotonic()) > 0 and not stop.is_set():
+            self._publish_clock(max(stamp - round(remaining * self._arguments.rate * SECOND), 1))
+            stop.wait(remaining if self._clock is None else min(remaining, _CLOCK_PERIOD))
+
+    def run(self, source: FrameSource, stop: threading.Event) -> None:
+        """Publish every frame, or until ``stop`` is set; raises UserError where a frame cannot be read."""
+        pacer = Pacer(self._arguments.rate, 1 / source.fps)
+        total = None if self._arguments.loop else source.frame_count
+        with prefetch(self._messages(source)) as messages, tqdm(total=total, unit='frame', disable=None) as bar:
+            for message, stamp in messages:
+                self._wait(pacer.due(stamp), stamp, stop)
+                if stop.is_set():
+                    return
+                self._publish_clock(stamp)
+                recorded = self._arguments.stamp == 'source'
+                moment = Time(nanoseconds=stamp) if recorded else self._node.get_clock().now()
+                message.header.stamp = moment.to_msg()
+                self._publisher.publish(message)
+                self._last = time.monotonic()
+                self._first = self._first if self.count else self._last
+                self.count += 1
+                bar.update()
+
+
+def _advertise(node: Node, arguments: argparse.Namespace) -> Publisher:
+    reliability = ReliabilityPolicy.RELIABLE if arguments.reliable else ReliabilityPolicy.BEST_EFFORT
+    # As image_transport does, the name is remapped first and the suffix added then.
+    return node.create_publisher(
+        CompressedImage if arguments.compressed else Image,
+        node.resolve_topic_name(arguments.topic) + ('/compressed' if arguments.compressed else ''),
+        QoSProfile(depth=_DEPTH, reliability=reliability),
+        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
     )
-    add_source_arguments(parser)
-    parser.add_argument('--topic', default=TOPIC, help='topic of the images (default: %(default)s)')
-    parser.add_argument('--rate', type=positive_float, default=1.0, help='times faster than recorded (default: 1)')
-    parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
-    parser.add_argument('--clock', action='store_true', help="publish the recording's time on /clock")
-    parser.add_argument(
-        '--stamp',
-        choices=('now', 'source'),
-        help="headers carry the time of publishing or the recording's time (default: now; source with --clock)",
-    )
-    parser.add_argument('--frame-id', default='camera', help='frame id of the headers (default: %(default)s)')
-    parser.add_argument('--compressed', action='store_true', help='publish JPEG on TOPIC/compressed instead')
-    parser.add_argument(
-        '--keep-going', action='store_true', help='leave out frames that cannot be read; else the first one is the end'
-    )
-    parser.add_argument(
-        '--wait-for-subscriber',
-        type=seconds,
-        metavar='SECONDS',
-        help='wait for a subscriber before publishing; give up after this long (0: never)',
-    )
-    parser.add_argument(
-        '--start-delay', type=seconds, default=0.5, help='seconds for others to find the topic (default: %(default)s)'
-    )
-    reliability = parser.add_mutually_exclusive_group()
-    reliability.add_argument('--reliable', action='store_true', default=True, help='the default')
-    reliability.add_argument('--best-effort', dest='reliable', action='store_false', help='as most camera drivers')
-    arguments = parser.parse_args(argv)
-    if arguments.clock and arguments.stamp == 'now':
-        parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
-    arguments.stamp = arguments.stamp or ('source' if arguments.clock else 'now')
-    return arguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status."""
-    own, ros = split_arguments(argv)
-    arguments = _parse(own)
+def _await_subscriber(node: Node, publisher: Publisher, arguments: argparse.Namespace, stop: threading.Event) -> None:
+    topic, limit = publisher.topic_name, arguments.wait_for_subscriber
+    begin = time.monotonic()
+    while limit is not None and not publisher.get_subscription_count() and not stop.wait(0.1):
+        node.get_logger().info(f'waiting for a subscriber on {topic}', throttle_duration_sec=5.0)
+        if limit and time.monotonic() - begin > limit:
+            raise UserError(
+                f'nobody subscribed to {topic} within {limit:g} s; start the subscriber first, or publish where it '
+                f'listens: --ros-args -r {topic}:=/its/topic'
+            )
+    stop.wait(arguments.start_delay)
+    deadline = time.monotonic() + _FIND_SECONDS
+    while not publisher.get_subscription_count() and time.monotonic() < deadline and not stop.wait(0.05):
+        pass
 
-    def body() -> int:
-        source = source_of(arguments, arguments.input)
-        from moving_object_detector.nodes.playback import play  # after the input, whose mistakes need no ROS
 
-        return play(source, arguments, ros)
-
-    return run_node(body)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """Run the program ``play`` and return its exit status."""
+    source = source_of(arguments, arguments.input)
+    with ros_node('play', ros_arguments) as (node, stop), spinning(node):
+        publisher = _advertise(node, arguments)
+        _await_subscriber(node, publisher, arguments, stop)
+        playback = _Playback(node, publisher, arguments)
+        try:
+            playback.run(source, stop)
+        finally:
+            print(
+                f'{publisher.topic_name}: {playback.count} frames published at {playback.measured_rate:.2f} frames/s '
+                f'(asked: {source.fps * arguments.rate:.2f})',
+                flush=True,
+            )
+        if not stop.is_set() and not publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGE_SECONDS)):
+            node.get_logger().warning(f'not everybody on {publisher.topic_name} confirmed to have got every frame')
+    return 0

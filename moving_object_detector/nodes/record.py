@@ -1,67 +1,222 @@
-"""Record the detector's results: the overlay as a video, masks and whatever else as a bag."""
+"""What arrives on topics, into a video and a bag; message definitions for the bag from the classes ROS generated."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
 
-from moving_object_detector.common.program import positive_float, positive_int, seconds
-from moving_object_detector.nodes.runtime import run_node, split_arguments
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosbags.typesys import get_types_from_msg
+from rosbags.typesys.store import Typestore
+from sensor_msgs.msg import Image
 
+from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.media.bags import RAW_TYPE, BagWriter
+from moving_object_detector.media.frames import SECOND, stamp_of
+from moving_object_detector.media.messages import decode_image
+from moving_object_detector.media.pixels import SampleScale
+from moving_object_detector.media.video import VideoWriter
+from moving_object_detector.nodes.runtime import ros_node
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='record',
-        description=__doc__,
-        epilog='Ends after --frames, after --idle-timeout, or with Ctrl-C; the files are complete in each case. '
-        'ROS arguments (remapping, parameters) follow --ros-args.',
-    )
-    parser.add_argument('--video', metavar='OUT.mp4', help='video to write; an older one is replaced')
-    parser.add_argument('--overlay', metavar='TOPIC', help='its topic (default: detect/overlay)')
-    parser.add_argument('--fps', type=positive_float, help='rate of the video (default: that of the first stamps)')
-    parser.add_argument('--bag', metavar='OUT_DIR', help='bag to write')
-    parser.add_argument('--mask', metavar='TOPIC', help='its image topic (default: detect/mask)')
-    parser.add_argument(
-        '--also', metavar='TOPIC', action='append', default=[], help='topic of any type to add to the bag; repeatable'
-    )
-    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
-    parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
-    parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
-    parser.add_argument(
-        '--idle-timeout',
-        type=seconds,
-        metavar='SECONDS',
-        help='end this long after the last message',
-    )
-    parser.add_argument(
-        '--start-timeout', type=seconds, metavar='SECONDS', help='fail when no message has come within this time'
-    )
-    parser.add_argument('--best-effort', action='store_true', help='subscribe as to a camera driver; may lose frames')
-    arguments = parser.parse_args(argv)
-    if not (arguments.video or arguments.bag):
-        parser.error('nothing to write: give --video, --bag or both')
-    for kind, options in (('video', ('overlay', 'fps')), ('bag', ('mask', 'also', 'storage', 'overwrite'))):
-        idle = [f'--{name}' for name in options if getattr(arguments, name) and not getattr(arguments, kind)]
-        if idle:
-            parser.error(f'{", ".join(idle)}: no effect without --{kind}; give it, or leave them out')
-    arguments.overlay, arguments.mask = arguments.overlay or 'detect/overlay', arguments.mask or 'detect/mask'
-    arguments.storage = arguments.storage or 'mcap'
-    return arguments
+_QUEUE: Final = 100
+"""A slow encoder lets messages wait; beyond this the oldest is lost."""
+_REPORT_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.25
+_NOTHING: Final = 'nothing came, so nothing was written'
+_NAMES: Final = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}
+"""How a Python class names a field's type, against how a .msg file does."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status."""
-    own, ros = split_arguments(argv)
-    arguments = _parse(own)
+@dataclass
+class Track:
+    """One recorded topic: its full name, how many messages are recorded, and how many at most."""
 
-    def body() -> int:
-        from moving_object_detector.nodes.recording import record
-
-        return record(arguments, ros)
-
-    return run_node(body)
+    topic: str
+    limit: int = sys.maxsize
+    count: int = 0
 
 
-if __name__ == '__main__':
-    sys.exit(main())
+class Recorder:
+    """Subscriptions of a node that feed a video and a bag, as the program's arguments say."""
+
+    def __init__(
+        self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
+    ) -> None:
+        self._node = node
+        self._arguments = arguments
+        self._bag = bag
+        reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
+        self._qos = QoSProfile(depth=_QUEUE, reliability=reliability)
+        self._begin = time.monotonic()
+        self._last_arrival: float | None = None
+        self._looked = 0.0
+        self.tracks: list[Track] = []
+        """Overlay and mask, or one of them, which alone end the recording."""
+        self.extras: list[Track] = []
+        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also} if bag else set()
+        limit = arguments.frames or sys.maxsize
+        if video:
+            self.tracks.append(self._record_video(video, limit))
+        if bag:
+            self.tracks.append(self._record_bag(arguments.mask, RAW_TYPE, bag, limit))
+
+    def _subscribe(self, kind: type, topic: str, limit: int, take: Callable[[Track, Any], None], *, raw: bool) -> Track:
+        track = Track(str(self._node.resolve_topic_name(topic)), limit)
+
+        def receive(message: Any) -> None:
+            try:
+                take(track, message)
+            except ImageError as error:
+                self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
+
+        self._node.create_subscription(kind, track.topic, receive, self._qos, raw=raw)
+        return track
+
+    def _arrived(self, track: Track) -> bool:
+        """Note an arrival; return whether the message is to be recorded."""
+        self._last_arrival = time.monotonic()
+        wanted = track.count < track.limit
+        track.count += wanted
+        return wanted
+
+    def _record_video(self, video: VideoWriter, limit: int) -> Track:
+        scale = SampleScale()
+
+        def take(track: Track, message: Image) -> None:
+            image = decode_image(message, scale)
+            if self._arrived(track):
+                video.write(image, stamp_of(message.header))
+
+        return self._subscribe(Image, self._arguments.overlay, limit, take, raw=False)
+
+    def _record_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int = sys.maxsize) -> Track:
+        """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
+        register_type(bag.typestore, message_type)
+        fields = bag.typestore.fielddefs[message_type][1]
+        has_header = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
+
+        def take(track: Track, data: bytes) -> None:
+            if self._arrived(track):
+                stamp = header_stamp(data) if has_header else 0
+                bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
+
+        return self._subscribe(message_class(message_type), topic, limit, take, raw=True)
+
+    def follow(self) -> None:
+        """Subscribe to topics of the bag whose type is known only now that somebody publishes them."""
+        if self._bag is None or not self._missing or time.monotonic() < self._looked + _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self._missing]
+        self._missing -= {name for name, _ in found}
+        self.extras += [self._record_bag(name, kind, self._bag) for name, kind in found]
+
+    def ended(self) -> bool:
+        """Tell whether the recording is complete; raises UserError where nothing came in time."""
+        limit, now = self._arguments.start_timeout, time.monotonic()
+        if self._last_arrival is None:
+            if limit is not None and now - self._begin > limit:
+                raise UserError(f'nothing came within {limit:g} s: {self._why_nothing()}')
+            if now - self._begin > _REPORT_SECONDS:
+                self._node.get_logger().info(f'waiting: {self._why_nothing()}', throttle_duration_sec=_REPORT_SECONDS)
+            return False
+        idle = self._arguments.idle_timeout
+        return (idle is not None and now - self._last_arrival > idle) or all(t.count >= t.limit for t in self.tracks)
+
+    def _why_nothing(self) -> str:
+        def state(topic: str) -> str:
+            count = self._node.count_publishers(topic)
+            return f'{topic} has {count} publisher(s) but brought no message' if count else f'nobody publishes {topic}'
+
+        return '; '.join(state(topic) for topic in dict.fromkeys(track.topic for track in self.tracks))
+
+
+def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """Run the program ``record`` and return its exit status."""
+    # The files are left last, so they are completed whatever happens to the node.
+    with ExitStack() as files:
+        video = bag = None
+        if arguments.bag:
+            bag = files.enter_context(
+                BagWriter(arguments.bag, storage=arguments.storage, overwrite=arguments.overwrite)
+            )
+        if arguments.video:
+            video = files.enter_context(VideoWriter(arguments.video, arguments.fps))
+        with ros_node('record', ros_arguments) as (node, stop):
+            recorder = Recorder(node, arguments, video, bag)
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            while not (stop.is_set() or recorder.ended()):
+                recorder.follow()
+                executor.spin_once(timeout_sec=0.1)
+            executor.shutdown()
+    if video:
+        frames = video.frame_count
+        print(f'{video.path}: {frames} frames at {video.fps:g} frames/s' if frames else _NOTHING)
+    if bag:
+        kept = [recorder.tracks[-1], *recorder.extras]
+        contents = ', '.join(f'{track.count} messages of {track.topic}' for track in kept)
+        print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)
+    return 0
+
+
+def header_stamp(data: bytes) -> int:
+    """Return the stamp, in nanoseconds, of a serialised message (CDR) that begins with a header."""
+    order: Any = 'little' if data[1] & 1 else 'big'
+    seconds = int.from_bytes(data[4:8], order, signed=True)
+    return seconds * SECOND + int.from_bytes(data[8:12], order)
+
+
+def message_class(name: str) -> Any:
+    """Return the class of a message type such as ``sensor_msgs/msg/Image``.
+
+    Raises:
+        UserError: The name is not a message type, or its package is not installed.
+
+    """
+    package, _, short = name.replace('/msg/', '/').partition('/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), short)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f'message type {name} is not installed here; install and source the package {package}'
+        ) from error
+
+
+def _field(kind: str) -> tuple[str, str | None]:
+    """Turn a class's field type into a .msg file's; also return the message type it refers to."""
+    sequence = re.fullmatch(r'sequence<(.+?)(?:, (\d+))?>', kind)
+    array = re.fullmatch(r'(.+)\[(\d+)\]', kind)
+    suffix = ''
+    if sequence:
+        kind, suffix = sequence[1], f'[<={sequence[2]}]' if sequence[2] else '[]'
+    elif array:
+        kind, suffix = array[1], f'[{array[2]}]'
+    text = re.sub(r'^(w?string)<(\d+)>$', r'\1<=\2', kind)
+    return _NAMES.get(text, text) + suffix, kind if '/' in kind else None
+
+
+def register_type(typestore: Typestore, name: str) -> None:
+    """Make ``typestore`` know a message type, such as ``vision_msgs/msg/Detection2DArray``, and all types in it.
+
+    Constants and comments are left out: they are no part of the type's hash. Raises UserError as the above.
+    """
+    if name in typestore.fielddefs:
+        return
+    lines = []
+    for field, kind in message_class(name).get_fields_and_field_types().items():
+        text, inner = _field(kind)
+        lines.append(f'{text} {field}')
+        if inner is not None:
+            package, _, short = inner.partition('/')
+            register_type(typestore, f'{package}/msg/{short}')
+    typestore.register(get_types_from_msg('\n'.join(lines), name))

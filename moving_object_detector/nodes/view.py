@@ -1,51 +1,395 @@
-"""Show the detector's results live: a page for any browser, and a server for the Foxglove app where it is installed."""
+"""The detector's topics for viewers: a page with a stream of events, and the WebSocket of the Foxglove app."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
-from typing import Final
+import base64
+import ipaddress
+import json
+import os
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
-from moving_object_detector.nodes.runtime import run_node, split_arguments
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64
 
-PAGE_PORT: Final = 8766
-FOXGLOVE_PORT: Final = 8765
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.messages import decode_image
+from moving_object_detector.media.pictures import flow_colours
+from moving_object_detector.nodes.runtime import ros_node, spinning
+
+PICTURES: Final = ('overlay', 'mask', 'probability', 'flow')
+TIMINGS: Final = ('pipeline_latency_ms', 'cyclic_time_ms')
+_LONGEST_SIDE: Final = 960
+"""Of a picture that is sent, pixels."""
+_FOLLOW_SECONDS: Final = 0.2
+_LINGER_SECONDS: Final = 1.0
+"""After the last look, so that a page that is loaded anew finds the topic still subscribed to."""
+_ALWAYS: Final = ('diagnostics', 'pipeline_latency_ms')
+"""Sent to every page; pictures on demand."""
+_HEARTBEAT_SECONDS: Final = 1.0
+"""Between looks whether the browser is still there."""
+_STALL_SECONDS: Final = 20.0
+"""After which a browser that takes nothing is given up."""
+_BACKLOG: Final = 64
+"""Messages that may wait for the app, about a second's: the rest is lost, so that what is shown is never old."""
+_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'"
+)
+"""The page may load nothing but its own stream: no script from anywhere."""
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='view',
-        description=__doc__,
-        epilog='Subscribes only to what is looked at. Ends with Ctrl-C. ROS arguments (remapping) follow --ros-args.',
-    )
-    parser.add_argument('--detector', metavar='NODE', default='detect', help='name of the node (default: %(default)s)')
-    parser.add_argument(
-        '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: whoever reaches it (default: %(default)s)'
-    )
-    parser.add_argument('--port', type=int, default=PAGE_PORT, help='of the page; 0: a free one (default: %(default)s)')
-    parser.add_argument(
-        '--foxglove-port',
-        type=int,
-        default=FOXGLOVE_PORT,
-        help='for the Foxglove app, where foxglove-sdk is installed; 0: do without (default: %(default)s)',
-    )
-    parser.add_argument('--open', action='store_true', help='open the page in a browser, where there is a display')
-    return parser.parse_args(argv)
+@dataclass
+class Shot:
+    """One message of a feed."""
+
+    feed: Feed
+    message: Any
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        """The picture as JPEG, made when the first viewer asks."""
+        image = picture_of(self.feed.name, self.message)
+        scale = min(_LONGEST_SIDE / max(image.shape[:2]), 1)
+        smaller = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return encode_jpeg(np.asarray(smaller, np.uint8)).tobytes()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status."""
-    own, ros = split_arguments(argv)
-    arguments = _parse(own)
+def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
+    """Turn a result of the detector into a picture (H, W, 3) uint8 RGB.
 
-    def body() -> int:
-        from moving_object_detector.nodes.view_servers import view
+    Probability is painted from dark (0) to yellow (1), flow by the wheel of the Middlebury benchmark.
+    """
+    if name == 'flow':
+        return flow_colours(np.frombuffer(message.data, '<f4').reshape(message.height, message.width, 2))
+    if name == 'probability':
+        shares = np.frombuffer(message.data, '<f4').reshape(message.height, message.width)
+        painted = cv2.applyColorMap(np.asarray(shares * 255, np.uint8), cv2.COLORMAP_INFERNO)
+        return np.asarray(cv2.cvtColor(painted, cv2.COLOR_BGR2RGB), np.uint8)
+    return decode_image(message)
 
-        return view(arguments, ros)
 
-    return run_node(body)
+@dataclass
+class Feed:
+    """One topic, subscribed to while anybody looks."""
+
+    name: str
+    kind: type
+    topic: str
+    wanted: Callable[[Any], bool] = lambda _: True
+    lookers: int = 0
+    last_look: float = 0.0
+    newest: Shot | None = None
+    subscription: Any = field(default=None, repr=False)
 
 
-if __name__ == '__main__':
-    sys.exit(main())
+class Feeds:
+    """The topics of a detector for viewers that come and go; a slow viewer gets fewer messages, never old ones.
+
+    Somebody spins the node; the detector's name may be relative.
+    """
+
+    def __init__(self, node: Node, detector: str) -> None:
+        self.detector = str(node.resolve_topic_name(detector))
+        kinds = [
+            Feed('diagnostics', DiagnosticArray, '/diagnostics', self._is_ours),
+            *(Feed(name, Image, f'{self.detector}/{name}') for name in PICTURES),
+            *(Feed(name, Float64, f'{self.detector}/debug/{name}') for name in TIMINGS),
+        ]
+        self.by_name = {feed.name: feed for feed in kinds}
+        self._node = node
+        self._changed = threading.Condition()
+        # All subscribing is done by the spinning thread: rclpy is not made for more.
+        self._timer = node.create_timer(_FOLLOW_SECONDS, self._follow, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _is_ours(self, message: Any) -> bool:
+        return any(status.hardware_id == self.detector for status in message.status)
+
+    def _follow(self) -> None:
+        now = time.monotonic()
+        for feed in self.by_name.values():
+            if feed.lookers:
+                feed.last_look = now
+                if feed.subscription is None:
+                    feed.subscription = self._node.create_subscription(
+                        feed.kind,
+                        feed.topic,
+                        lambda message, feed=feed: self._on_message(feed, message),
+                        QoSProfile(depth=2),
+                    )
+            elif feed.subscription is not None and now - feed.last_look > _LINGER_SECONDS:
+                self._node.destroy_subscription(feed.subscription)
+                feed.subscription = feed.newest = None
+
+    def _on_message(self, feed: Feed, message: Any) -> None:
+        if feed.wanted(message):
+            with self._changed:
+                feed.newest = Shot(feed, message)
+                self._changed.notify_all()
+
+    def look(self, name: str) -> None:
+        """Ask for a feed's messages until :meth:`leave`."""
+        with self._changed:
+            self.by_name[name].lookers += 1
+
+    def leave(self, name: str) -> None:
+        """End one :meth:`look`."""
+        with self._changed:
+            self.by_name[name].lookers -= 1
+
+    @contextmanager
+    def looking(self, names: Iterable[str]) -> Iterator[None]:
+        """Look at several feeds while the context lives."""
+        with ExitStack() as looks:
+            for name in names:
+                self.look(name)
+                looks.callback(self.leave, name)
+            yield
+
+    @contextmanager
+    def complaining(self, shot: Shot) -> Iterator[None]:
+        """Leave out a message that cannot be shown, with a line in the log."""
+        try:
+            yield
+        except ValueError as error:
+            self._node.get_logger().warning(f'{shot.feed.topic}: not shown: {error}', throttle_duration_sec=5.0)
+
+    def fresh(self, seen: dict[str, Shot | None], timeout: float) -> list[Shot]:
+        """Wait for messages of these feeds that are not ``seen``, note them there; none after ``timeout`` seconds."""
+
+        def news() -> list[Shot]:
+            newest = [self.by_name[name].newest for name in seen]
+            return [shot for shot in newest if shot is not None and shot is not seen[shot.feed.name]]
+
+        with self._changed:
+            self._changed.wait_for(news, timeout)
+            shots = news()
+        seen.update({shot.feed.name: shot for shot in shots})
+        return shots
+
+
+def event_of(shot: Shot, detector: str) -> str:
+    """Return the text of a server-sent event: a picture as base64 of its JPEG, values as JSON."""
+    message = shot.message
+    if shot.feed.name in PICTURES:
+        return base64.b64encode(shot.jpeg).decode()
+    if shot.feed.name != 'diagnostics':
+        return json.dumps(message.data)
+    (status, *_) = (status for status in message.status if status.hardware_id == detector)
+    level = status.level if isinstance(status.level, int) else status.level[0]
+    values = {pair.key: pair.value for pair in status.values}
+    return json.dumps({'node': detector, 'level': level, 'message': status.message, 'values': values})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _STALL_SECONDS
+    protocol_version = 'HTTP/1.1'
+
+    def do_GET(self) -> None:
+        """Answer with the page or the stream."""
+        address = urlsplit(self.path)
+        if not self.server.answers_to(self.headers.get('Host', '')):
+            # A page from elsewhere whose name was made to point here must not read the camera.
+            self.send_error(HTTPStatus.FORBIDDEN, 'open the page by the address that view printed')
+        elif address.path == '/':
+            self._page()
+        elif address.path == '/events':
+            shown = parse_qs(address.query).get('show', [''])[0].split(',')
+            with suppress(ConnectionError, TimeoutError):
+                self._stream([name for name in PICTURES if name in shown])
+            self.close_connection = True
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _begin(self, kind: str, **headers: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header('Content-Type', f'{kind}; charset=utf-8')
+        self.send_header('Cache-Control', 'no-store')
+        for name, value in headers.items():
+            self.send_header(name.replace('_', '-'), value)
+        self.end_headers()
+
+    def _page(self) -> None:
+        page = Path(__file__).with_name('view.html').read_bytes()
+        self._begin('text/html', Content_Security_Policy=_POLICY, Content_Length=str(len(page)))
+        self.wfile.write(page)
+
+    def _stream(self, pictures: list[str]) -> None:
+        feeds = self.server.feeds
+        self._begin('text/event-stream', Connection='close')
+        seen: dict[str, Shot | None] = dict.fromkeys((*_ALWAYS, *pictures))
+        with feeds.looking(seen):
+            while not self.server.ended.is_set():
+                shots = feeds.fresh(seen, _HEARTBEAT_SECONDS)
+                for shot in shots:
+                    with feeds.complaining(shot):
+                        text = event_of(shot, feeds.detector)
+                        self.wfile.write(f'event: {shot.feed.name}\ndata: {text}\n\n'.encode())
+                if not shots:
+                    self.wfile.write(b':\n\n')
+
+    def log_message(self, *_: Any) -> None:
+        """Keep requests out of the node's log."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, feeds: Feeds, host: str, port: int) -> None:
+        self.feeds = feeds
+        self.ended = threading.Event()
+        self._loopback = host == 'localhost' or (bool(host) and ipaddress.ip_address(host).is_loopback)
+        super().__init__((host, port), _Handler)
+
+    def answers_to(self, host: str) -> bool:
+        """Tell whether a request's Host header names this machine; any does where others may look."""
+        name = urlsplit(f'//{host}').hostname
+        return not self._loopback or name in ('localhost', '127.0.0.1', self.server_address[0])
+
+
+def _spoken(host: str) -> str:
+    return 'localhost' if host in ('127.0.0.1', '0.0.0.0') else host
+
+
+def _listening_failed(host: str, port: int, error: Exception, option: str) -> UserError:
+    return UserError(f'cannot listen on {host}:{port}: {error}; choose another with {option}')
+
+
+@contextmanager
+def page_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
+    """Serve the page while the context lives, which gives its address; UserError where it cannot be listened on."""
+    try:
+        server = _Server(feeds, host, port)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _listening_failed(host, port, error, '--host and --port') from None
+    thread = threading.Thread(target=server.serve_forever, name='page', daemon=True)
+    thread.start()
+    try:
+        yield f'http://{_spoken(host)}:{server.server_port}/'
+    finally:
+        server.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Looks:
+    """Looks at what the Foxglove app subscribes to, until it unsubscribes or closes; the SDK calls it."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
+        self._names = {feed.topic: feed.name for feed in feeds.by_name.values()}
+
+    def on_subscribe(self, client: Any, channel: Any) -> None:
+        self._feeds.look(self._names[channel.topic])
+
+    def on_unsubscribe(self, client: Any, channel: Any) -> None:
+        self._feeds.leave(self._names[channel.topic])
+
+
+def _channel(feed: Feed, context: Any) -> Any:
+    """Return the Foxglove channel of a feed: JPEG for pictures, the ROS message as it is for all else."""
+    import foxglove.channels
+
+    if feed.name in PICTURES:
+        return foxglove.channels.CompressedImageChannel(feed.topic, context=context)
+    kind = f'{feed.kind.__module__.partition(".")[0]}/msg/{feed.kind.__name__}'
+    text, _ = get_typestore(Stores.LATEST).generate_msgdef(kind, ros_version=2)
+    schema = foxglove.Schema(name=kind, encoding='ros2msg', data=text.encode())
+    return foxglove.Channel(feed.topic, message_encoding='cdr', schema=schema, context=context)
+
+
+def _payload(shot: Shot) -> Any:
+    """Return what a channel logs."""
+    from foxglove.messages import CompressedImage, Timestamp
+
+    if shot.feed.name not in PICTURES:
+        return bytes(serialize_message(shot.message))
+    header = shot.message.header
+    stamp = Timestamp(sec=header.stamp.sec, nsec=header.stamp.nanosec)
+    return CompressedImage(timestamp=stamp, frame_id=header.frame_id, format='jpeg', data=shot.jpeg)
+
+
+@contextmanager
+def foxglove_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
+    """Serve the Foxglove app while the context lives, which gives its address.
+
+    Topics have the names that they have in ROS, so that one layout fits this server, foxglove_bridge and recordings.
+    Raises ModuleNotFoundError without foxglove-sdk, UserError where the address cannot be listened on.
+    """
+    import foxglove
+
+    context = foxglove.Context()
+    channels = {name: _channel(feed, context) for name, feed in feeds.by_name.items()}
+    try:
+        server = foxglove.start_server(
+            name=feeds.detector,
+            host=host,
+            port=port,
+            context=context,
+            server_listener=_Looks(feeds),
+            message_backlog_size=_BACKLOG,
+        )
+    except (RuntimeError, OSError, OverflowError) as error:
+        raise _listening_failed(host, port, error, '--foxglove-port; 0 does without') from None
+    ended = threading.Event()
+
+    def send() -> None:
+        seen: dict[str, Shot | None] = dict.fromkeys(channels)
+        while not ended.is_set():
+            for shot in feeds.fresh(seen, _HEARTBEAT_SECONDS):
+                channel = channels[shot.feed.name]
+                if channel.has_sinks():
+                    with feeds.complaining(shot):
+                        channel.log(_payload(shot))
+
+    thread = threading.Thread(target=send, name='foxglove', daemon=True)
+    thread.start()
+    try:
+        yield f'ws://{_spoken(host)}:{server.port}'
+    finally:
+        ended.set()
+        thread.join()
+        server.stop()
+
+
+def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """Run the program ``view`` and return its exit status."""
+    with ros_node('view', ros_arguments) as (node, stop), ExitStack() as servers:
+        feeds = Feeds(node, arguments.detector)
+        page = servers.enter_context(page_server(feeds, arguments.host, arguments.port))
+        say = node.get_logger().info
+        say(f'look at {feeds.detector}: {page}')
+        if arguments.foxglove_port:
+            try:
+                app = servers.enter_context(foxglove_server(feeds, arguments.host, arguments.foxglove_port))
+                say(f'or in the Foxglove app: {app}, layout config/foxglove_layout.json')
+            except ModuleNotFoundError:
+                say('foxglove-sdk is not installed, so the Foxglove app finds no server; the page needs none')
+        # Without a display a text browser would take the terminal.
+        if arguments.open and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+            webbrowser.open(page)
+        servers.enter_context(spinning(node))
+        stop.wait()
+    return 0

@@ -1,11 +1,11 @@
 """All programs of the package; what of them belongs to no other room starts in ``commands.py``."""
 
 PROGRAMS = {
-    'detect': ('nodes.detect:main', 'the node'),
-    'play': ('nodes.play:main', 'publishes a folder of frames, a video or a bag, with `/clock` when asked'),
-    'record': ('nodes.record:main', 'writes results to an MP4 and a bag'),
-    'view': ('nodes.view:main', 'shows results live, on a page for a browser and to the Foxglove app'),
-    'demo': ('nodes.demo:main', 'plays a clip through the real node and records what it says'),
+    'detect': ('nodes.commands:detect', 'the node'),
+    'play': ('nodes.commands:play', 'publishes a folder of frames, a video or a bag, with `/clock` when asked'),
+    'record': ('nodes.commands:record', 'writes results to an MP4 and a bag'),
+    'view': ('nodes.commands:view', 'shows results live, on a page for a browser and to the Foxglove app'),
+    'demo': ('nodes.commands:demo', 'plays a clip through the real node and records what it says'),
     'evaluate': ('evaluation.evaluate:main', 'scores masks with a report; `evaluate compare`, `evaluate report`'),
     'train': ('training.train:main', 'trains the generator on your footage; `train flow` trains PWC-Net'),
     'render': ('synthetic.render:main', 'renders a clip with exact masks, flow, depth and poses'),
@@ -16,17 +16,7 @@ PROGRAMS = {
     'build_engine': ('programs.commands:build_engine', 'builds the engines of a configuration before the first start'),
     'quantise': ('programs.commands:quantise', 'measures the ranges that `precision: int8` needs'),
     'export_onnx': ('programs.commands:export_onnx', 'writes generator and PWC-Net as ONNX, checked against PyTorch'),
-    'get_weights': (
-        'programs.commands:get_weights',
-        'fetches weights of RAFT-small or PWC-Net',
-    ),
+    'get_weights': ('programs.commands:get_weights', 'fetches weights of RAFT-small or PWC-Net'),
     'convert_weights': ('programs.commands:convert_weights', "imports the authors' checkpoints"),
 }
 """By name: module below the package and function, and a line of help; setup.py and the README use it."""
-
-
-def program_table() -> str:
-    """Return the programs as a Markdown table."""
-    return '\n'.join(
-        ['| program | what it does |', '|---|---|', *(f'| `{name}` | {text} |' for name, (_, text) in PROGRAMS.items())]
-    )

@@ -83,7 +83,7 @@ class Bench:
         self.index = 0
         self._environment = environment
         self._publishers, self._clients, self.subscriptions = {}, {}, {}
-        command = [sys.executable, '-m', 'moving_object_detector.nodes.detect', '--ros-args', *arguments]
+        command = [sys.executable, '-m', 'moving_object_detector.programs', 'detect', '--ros-args', *arguments]
         for name, value in {**SMALL, **(parameters or {})}.items():
             command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
         self.process = subprocess.Popen(

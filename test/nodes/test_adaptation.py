@@ -11,7 +11,7 @@ from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.load import Schedule
 from moving_object_detector.nodes.adaptation import Adaptation
-from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.parameters import NodeConfig
 
 
 def config(**values):

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from moving_object_detector.common.options import with_values
 from moving_object_detector.nodes.camera import Camera
-from moving_object_detector.nodes.config import NodeConfig
+from moving_object_detector.nodes.parameters import NodeConfig
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

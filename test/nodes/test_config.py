@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
 from moving_object_detector.common.options import options_of, with_values
 from moving_object_detector.common.parameter_files import read_parameter_file
-from moving_object_detector.nodes.config import NodeConfig, parameter_table
+from moving_object_detector.nodes.parameters import NodeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+parameter_table = run_path(str(ROOT / 'scripts' / 'make_docs.py'))['parameter_table']
 BEGIN, END = '<!-- parameters -->', '<!-- /parameters -->'
 
 

@@ -25,7 +25,7 @@ FRAMES = 12
 def command(*arguments: object) -> list[str]:
     if find_spec('rclpy') is None:
         pytest.skip('rclpy is not installed here: source ROS 2 or install its wheels')
-    return [sys.executable, '-m', 'moving_object_detector.nodes.demo', *map(str, arguments)]
+    return [sys.executable, '-m', 'moving_object_detector.programs', 'demo', *map(str, arguments)]
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -146,7 +146,7 @@ def test_an_override_for_no_topic_of_the_node_is_said(start_detect):
 
 def test_arguments_that_ros_does_not_take(ros_environment):
     for arguments in (['-r', 'nonsense'], ['--params-file', 'nowhere.yaml'], ['-p', 'a']):
-        command = [sys.executable, '-m', 'moving_object_detector.nodes.detect', '--ros-args', *arguments]
+        command = [sys.executable, '-m', 'moving_object_detector.programs', 'detect', '--ros-args', *arguments]
         done = subprocess.run(command, env=ros_environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2
         assert 'error: ROS does not accept' in done.stderr

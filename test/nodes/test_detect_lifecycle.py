@@ -24,8 +24,8 @@ from std_srvs.srv import Trigger
 
 from moving_object_detector.common.files import default_model
 from moving_object_detector.common.options import options_of
-from moving_object_detector.nodes.config import NodeConfig
 from moving_object_detector.nodes.messages import image_message
+from moving_object_detector.nodes.parameters import NodeConfig
 
 
 class Trap:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from moving_object_detector.nodes.log import Throttle, bridged, kind
+from moving_object_detector.nodes.runtime import Throttle, bridged, kind
 
 LOGGER = logging.getLogger('moving_object_detector.engines.cache')
 

@@ -15,11 +15,10 @@ from std_msgs.msg import Header
 from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.detector import StepOutcome
 from moving_object_detector.detection.result import NotFiniteError
-from moving_object_detector.nodes.config import NodeConfig
-from moving_object_detector.nodes.log import bridged
-from moving_object_detector.nodes.messages import image_message
+from moving_object_detector.nodes.messages import Statistics, image_message
+from moving_object_detector.nodes.parameters import NodeConfig
 from moving_object_detector.nodes.pipeline import Pipeline
-from moving_object_detector.nodes.status import Statistics
+from moving_object_detector.nodes.runtime import bridged
 
 
 class Detector:

@@ -12,7 +12,7 @@ import pytest
 
 from moving_object_detector.media.messages import decode_compressed, decode_image
 from moving_object_detector.media.video import VideoWriter
-from moving_object_detector.nodes.play import main
+from moving_object_detector.nodes import commands
 
 # Starting Python and ROS takes seconds on a busy machine.
 START = 60
@@ -178,8 +178,8 @@ def test_ros_arguments_that_are_wrong(start, picture_folder):
     assert "error: ROS does not accept '--ros-args -r nonsense'" in err
 
 
-def test_mistakes_need_no_ros(tmp_path, capsys):
-    assert main([str(tmp_path / 'nowhere')]) == 2
+def test_mistakes_are_told_before_anything_starts(tmp_path, capsys):
+    assert commands.play([str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere: no such file or folder' in capsys.readouterr().err
 
 
@@ -187,7 +187,7 @@ def test_levels_of_a_video_are_refused(tmp_path, pictures, capsys):
     with VideoWriter(tmp_path / 'clip.mp4', 10.0) as video:
         for picture in pictures[:3]:
             video.write(picture)
-    assert main([str(tmp_path / 'clip.mp4'), '--levels', '0', '1000']) == 2
+    assert commands.play([str(tmp_path / 'clip.mp4'), '--levels', '0', '1000']) == 2
     assert '--levels has no effect on a video' in capsys.readouterr().err
 
 
@@ -196,5 +196,5 @@ def test_levels_of_a_video_are_refused(tmp_path, pictures, capsys):
 )
 def test_arguments_that_are_wrong(arguments, capsys):
     with pytest.raises(SystemExit):
-        main(['folder', *arguments])
+        commands.play(['folder', *arguments])
     assert 'usage: play' in capsys.readouterr().err

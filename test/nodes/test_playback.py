@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from moving_object_detector.detection.config import ContinuityConfig
-from moving_object_detector.nodes.playback import CUT, LONGEST_PAUSE, Pacer
+from moving_object_detector.nodes.play import CUT, LONGEST_PAUSE, Pacer
 
 MS = 1_000_000
 

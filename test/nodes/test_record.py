@@ -11,7 +11,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.sources import open_source
-from moving_object_detector.nodes.record import main
+from moving_object_detector.nodes import commands
 
 START = 60
 
@@ -104,9 +104,9 @@ def test_nothing_comes(start, tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec('rclpy') is None, reason='rclpy is not installed here')
 def test_files_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / 'bag').mkdir()
-    assert main(['--bag', str(tmp_path / 'bag')]) == 2
+    assert commands.record(['--bag', str(tmp_path / 'bag')]) == 2
     assert 'exists already' in capsys.readouterr().err
-    assert main(['--video', str(tmp_path / 'clip.avi')]) == 2
+    assert commands.record(['--video', str(tmp_path / 'clip.avi')]) == 2
     assert 'ends in .mp4' in capsys.readouterr().err
 
 
@@ -123,5 +123,5 @@ def test_files_that_cannot_be_written(tmp_path, capsys):
 )
 def test_arguments_that_are_wrong(arguments, capsys):
     with pytest.raises(SystemExit):
-        main(arguments)
+        commands.record(arguments)
     assert 'usage: record' in capsys.readouterr().err

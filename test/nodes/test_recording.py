@@ -8,7 +8,7 @@ pytest.importorskip('sensor_msgs', reason="ROS 2's message packages are not inst
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.nodes.recording import header_stamp, register_type
+from moving_object_detector.nodes.record import header_stamp, register_type
 
 
 @pytest.mark.parametrize(

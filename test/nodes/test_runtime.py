@@ -62,7 +62,7 @@ def test_a_log_that_cannot_be_written_is_said_with_the_remedy(ros_environment, t
         environment.pop(name, None)
     for program in ('detect', 'play'):
         arguments = [str(tmp_path)] if program == 'play' else []
-        command = [sys.executable, '-m', f'moving_object_detector.nodes.{program}', *arguments]
+        command = [sys.executable, '-m', 'moving_object_detector.programs', program, *arguments]
         cv2.imwrite(str(tmp_path / '0.png'), np.zeros((32, 32, 3), np.uint8))
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 2

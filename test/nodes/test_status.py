@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moving_object_detector.nodes.status import WINDOW, Statistics, percentile
+from moving_object_detector.nodes.messages import WINDOW, Statistics, percentile
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from detect_bench import HEIGHT, LOSSLESS, WIDTH, object_box
 from std_msgs.msg import Header
 
+from moving_object_detector.nodes import commands
 from moving_object_detector.nodes.messages import image_message
-from moving_object_detector.nodes.view import main
-from moving_object_detector.nodes.view_servers import Feeds, picture_of
+from moving_object_detector.nodes.view import Feeds, picture_of
 
 NOBODY = 'nobody subscribes'
 
@@ -43,7 +43,7 @@ def view(ros_environment, detect):
 
     def begin(pattern, *arguments):
         process = subprocess.Popen(
-            [sys.executable, '-m', 'moving_object_detector.nodes.view', '--port', '0', *map(str, arguments)],
+            [sys.executable, '-m', 'moving_object_detector.programs', 'view', '--port', '0', *map(str, arguments)],
             env=ros_environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         processes.append(process)
@@ -274,7 +274,7 @@ def test_a_port_in_use_is_told(ros_environment, capfd):
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(['--port', str(port), '--foxglove-port', '0']) == 2
+        assert commands.view(['--port', str(port), '--foxglove-port', '0']) == 2
     message = capfd.readouterr().err
     assert '--port' in message
     assert 'Traceback' not in message

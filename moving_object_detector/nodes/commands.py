@@ -1,0 +1,203 @@
+"""The command lines of the programs that talk over ROS. What they run is loaded later, so ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from moving_object_detector.common.program import positive_float, positive_int, seconds
+from moving_object_detector.media.arguments import TOPIC, add_source_arguments
+from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+PAGE_PORT: Final = 8766
+FOXGLOVE_PORT: Final = 8765
+_ROS_ARGUMENTS: Final = 'ROS arguments (remapping, parameters) follow --ros-args.'
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
+
+
+def _start(program: str, arguments: argparse.Namespace, ros: Sequence[str]) -> int:
+    """Run the module of this room that is called as the program."""
+    return run_node(lambda: int(import_module(f'{__package__}.{program}').run(arguments, ros)))
+
+
+def _detect_node(name: str) -> Node:
+    from moving_object_detector.nodes.detect_node import DetectNode  # after Ctrl-C is caught
+
+    return DetectNode(name)
+
+
+def _keep_memory() -> None:
+    """Let what images took stay with the process: fetching it anew for each costs more than decoding it (glibc)."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
+def detect(argv: Sequence[str] | None = None) -> int:
+    """Detect what moves on its own in the images of a moving camera."""
+    own, ros = split_arguments(argv)
+    parser = argparse.ArgumentParser(
+        prog='detect',
+        description=detect.__doc__,
+        epilog='Topics and services: README.md; parameters: docs/parameters.md. Example: '
+        'ros2 run moving_object_detector detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml',
+    )
+    parser.parse_args(own)
+
+    def body() -> int:
+        _keep_memory()
+        # Two threads, so that services and diagnostics answer while a model loads.
+        with (
+            ros_node('detect', ros, _detect_node, remap=['image:=camera/image_raw']) as (node, stop),
+            spinning(node, threads=2),
+        ):
+            stop.wait()
+            node.get_logger().info('stopping')
+        if node.loading:
+            # Python would wait for the thread that loads, and nothing can interrupt an engine that is being built.
+            sys.stderr.flush()
+            os._exit(0)
+        return 0
+
+    return run_node(body)
+
+
+def play(argv: Sequence[str] | None = None) -> int:
+    """Publish a folder of frames, a video or a bag as camera images at their own pace."""
+    own, ros = split_arguments(argv)
+    parser = argparse.ArgumentParser(prog='play', description=play.__doc__, epilog=_ROS_ARGUMENTS)
+    add_source_arguments(parser)
+    parser.add_argument('--topic', default=TOPIC, help='topic of the images (default: %(default)s)')
+    parser.add_argument('--rate', type=positive_float, default=1.0, help='times faster than recorded (default: 1)')
+    parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
+    parser.add_argument('--clock', action='store_true', help="publish the recording's time on /clock")
+    parser.add_argument(
+        '--stamp',
+        choices=('now', 'source'),
+        help="headers carry the time of publishing or the recording's time (default: now; source with --clock)",
+    )
+    parser.add_argument('--frame-id', default='camera', help='frame id of the headers (default: %(default)s)')
+    parser.add_argument('--compressed', action='store_true', help='publish JPEG on TOPIC/compressed instead')
+    parser.add_argument(
+        '--keep-going', action='store_true', help='leave out frames that cannot be read; else the first one is the end'
+    )
+    parser.add_argument(
+        '--wait-for-subscriber',
+        type=seconds,
+        metavar='SECONDS',
+        help='wait for a subscriber before publishing; give up after this long (0: never)',
+    )
+    parser.add_argument(
+        '--start-delay', type=seconds, default=0.5, help='seconds for others to find the topic (default: %(default)s)'
+    )
+    reliability = parser.add_mutually_exclusive_group()
+    reliability.add_argument('--reliable', action='store_true', default=True, help='the default')
+    reliability.add_argument('--best-effort', dest='reliable', action='store_false', help='as most camera drivers')
+    arguments = parser.parse_args(own)
+    if arguments.clock and arguments.stamp == 'now':
+        parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
+    arguments.stamp = arguments.stamp or ('source' if arguments.clock else 'now')
+    return _start('play', arguments, ros)
+
+
+def record(argv: Sequence[str] | None = None) -> int:
+    """Record the detector's results: the overlay as a video, masks and whatever else as a bag."""
+    own, ros = split_arguments(argv)
+    parser = argparse.ArgumentParser(
+        prog='record',
+        description=record.__doc__,
+        epilog='Ends after --frames, after --idle-timeout, or with Ctrl-C; the files are complete in each case. '
+        f'{_ROS_ARGUMENTS}',
+    )
+    parser.add_argument('--video', metavar='OUT.mp4', help='video to write; an older one is replaced')
+    parser.add_argument('--overlay', metavar='TOPIC', help='its topic (default: detect/overlay)')
+    parser.add_argument('--fps', type=positive_float, help='rate of the video (default: that of the first stamps)')
+    parser.add_argument('--bag', metavar='OUT_DIR', help='bag to write')
+    parser.add_argument('--mask', metavar='TOPIC', help='its image topic (default: detect/mask)')
+    parser.add_argument(
+        '--also', metavar='TOPIC', action='append', default=[], help='topic of any type to add to the bag; repeatable'
+    )
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
+    parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
+    parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
+    parser.add_argument('--idle-timeout', type=seconds, metavar='SECONDS', help='end this long after the last message')
+    parser.add_argument(
+        '--start-timeout', type=seconds, metavar='SECONDS', help='fail when no message has come within this time'
+    )
+    parser.add_argument('--best-effort', action='store_true', help='subscribe as to a camera driver; may lose frames')
+    arguments = parser.parse_args(own)
+    if not (arguments.video or arguments.bag):
+        parser.error('nothing to write: give --video, --bag or both')
+    for kind, options in (('video', ('overlay', 'fps')), ('bag', ('mask', 'also', 'storage', 'overwrite'))):
+        idle = [f'--{name}' for name in options if getattr(arguments, name) and not getattr(arguments, kind)]
+        if idle:
+            parser.error(f'{", ".join(idle)}: no effect without --{kind}; give it, or leave them out')
+    arguments.overlay, arguments.mask = arguments.overlay or 'detect/overlay', arguments.mask or 'detect/mask'
+    arguments.storage = arguments.storage or 'mcap'
+    return _start('record', arguments, ros)
+
+
+def view(argv: Sequence[str] | None = None) -> int:
+    """Show the detector's results live: a page for any browser, and a server for the Foxglove app if installed."""
+    own, ros = split_arguments(argv)
+    parser = argparse.ArgumentParser(
+        prog='view',
+        description=view.__doc__,
+        epilog=f'Subscribes only to what is looked at. Ends with Ctrl-C. {_ROS_ARGUMENTS}',
+    )
+    parser.add_argument('--detector', metavar='NODE', default='detect', help='name of the node (default: %(default)s)')
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: whoever reaches it (default: %(default)s)'
+    )
+    parser.add_argument('--port', type=int, default=PAGE_PORT, help='of the page; 0: a free one (default: %(default)s)')
+    parser.add_argument(
+        '--foxglove-port',
+        type=int,
+        default=FOXGLOVE_PORT,
+        help='for the Foxglove app, where foxglove-sdk is installed; 0: do without (default: %(default)s)',
+    )
+    parser.add_argument('--open', action='store_true', help='open the page in a browser, where there is a display')
+    return _start('view', parser.parse_args(own), ros)
+
+
+def demo(argv: Sequence[str] | None = None) -> int:
+    """Play a clip through the detector: one process plays, one detects, one records, ROS 2 between them."""
+    own, ros = split_arguments(argv)
+    parser = argparse.ArgumentParser(
+        prog='demo',
+        description=demo.__doc__,
+        epilog='Parameters of the detector follow --ros-args: -p window.past:=3',
+    )
+    parser.add_argument(
+        'input', metavar='INPUT', nargs='?', help='folder of frames, video or bag; else a rendered flight'
+    )
+    parser.add_argument('--out', metavar='DIR', default='demo_output', help='for the results (default: %(default)s)')
+    parser.add_argument('--params', metavar='FILE', help="parameters of the detector (default: the package's cpu.yaml)")
+    parser.add_argument(
+        '--rate',
+        type=positive_float,
+        default=0.2,
+        help='speed of playing, 1: as recorded (default: %(default)s, at which two cores compute every frame)',
+    )
+    parser.add_argument('--frames', type=positive_int, help='length of the rendered flight (default: 60)')
+    parser.add_argument('--seed', type=int, help='seed of the rendered flight (default: 7)')
+    parser.add_argument(
+        '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
+    )
+    parser.add_argument('--domain-id', type=int, help='ROS domain (default: one of its own)')
+    arguments = parser.parse_args(own)
+    if arguments.input and (arguments.frames, arguments.seed) != (None, None):
+        parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')
+    arguments.frames = arguments.frames or 60
+    arguments.seed = 7 if arguments.seed is None else arguments.seed
+    return _start('demo', arguments, ros)
