@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moving_object_detector.bench.cases import EAGER, NAIVE, Case, all_variants, chosen, groups
-from moving_object_detector.bench.report import Measured, Turn, group_report, markdown
+from moving_object_detector.bench.report import Measured, group_report, markdown
 from moving_object_detector.bench.tasks import Task, make_task
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
@@ -39,9 +40,6 @@ from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
-T = TypeVar('T')
-LONGEST_WARM_UP: Final = 8.0
-"""Seconds after which the warm-up ends, once the window is full."""
 RANDOM_FLOW: Final = 'PWC-Net has random weights, since flow.model names none: its times are right, its masks are not'
 _task: list[Task] = []
 """In a case's own process: what it does."""
@@ -62,18 +60,15 @@ def prepare(case: Case, images: Path) -> dict[str, Any]:
     """Make this process's task and the calls that do not count; return what the task is."""
     task = make_task(case, images)
     _task[:] = [task]
-    started = time.perf_counter()
-    for call in range(task.fill + task.warm_up):
+    for _ in range(task.fill + task.warm_up):
         task.call()
-        if call >= task.fill and time.perf_counter() - started > LONGEST_WARM_UP:
-            break
     task.settle()
     task.watch.take()
     return {**task.facts, 'threads': torch.get_num_threads()}
 
 
-def take_turn(seconds: float) -> Turn:
-    """Do this process's task for about so many seconds, at least once."""
+def take_turn(seconds: float) -> tuple[list[float], dict[str, list[float]]]:
+    """Do this process's task for about so many seconds, at least once; return the seconds of calls and of stages."""
     (task,) = _task
 
     def repeat() -> list[float]:
@@ -95,7 +90,7 @@ def take_turn(seconds: float) -> Turn:
     if task.on_gpu:
         task.watch.running = True
         repeat()
-    return Turn(calls, task.watch.take())
+    return calls, task.watch.take()
 
 
 def peak_memory() -> dict[str, float]:
@@ -111,92 +106,50 @@ def peak_memory() -> dict[str, float]:
 # In the program's ----------------------------------------------------------------------------------------------------
 
 
-class UnableError(Exception):
-    """A case that cannot run; ``expected`` where that is a property of this machine, else something is broken."""
-
-    def __init__(self, reason: str, *, expected: bool) -> None:
-        super().__init__(reason)
-        self.expected = expected
-
-
-@contextmanager
-def _ctrl_c_afterwards() -> Iterator[None]:
-    """Start a child whole: half of it would end with a trace. Children inherit that they do not see Ctrl-C."""
-    pressed: list[int] = []
-    # The mask is this thread's alone; another thread would take the signal, and Python raise it here.
-    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _ask(one: Measured, pool: ProcessPoolExecutor, action: Callable[..., Any], *arguments: object) -> Any:
+    """Return what an action gives in a pool's process; None where it failed, which is noted."""
+    # The process starts with the first action, and inherits that it does not see Ctrl-C.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        raise KeyboardInterrupt
-
-
-class Worker:
-    """A process that does as it is told: spawned, since a fork would inherit memory and the locks of threads."""
-
-    def __init__(self) -> None:
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context('spawn'))
-
-    def ask(self, action: Callable[..., T], *arguments: object) -> T:
-        """Run something there; raises UnableError where it failed."""
         try:
-            with _ctrl_c_afterwards():
-                future = self.pool.submit(action, *arguments)
-            return future.result()
-        except UserError as error:
-            raise UnableError(str(error), expected=True) from error
-        except BrokenProcessPool as error:
-            raise UnableError('its process ended unasked; was there enough memory?', expected=False) from error
-        except Exception as error:
-            sys.stderr.write(traceback.format_exc())
-            raise UnableError(f'{type(error).__name__}: {error}', expected=False) from error
+            future = pool.submit(action, *arguments)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return future.result()
+    except UserError as error:
+        one.failure = str(error)
+    except BrokenProcessPool:
+        one.failure, one.expected = 'its process ended unasked; was there enough memory?', False
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+        sys.stderr.write(traceback.format_exc())
+        one.failure, one.expected = f'{type(error).__name__}: {error}', False
+    return None
 
 
 def measure_group(
-    cases: Sequence[Case],
-    images: Path,
-    effort: Effort,
-    fail: Callable[[Case, UnableError], None],
-    progress: Callable[[float], None] = lambda _: None,
+    cases: Sequence[Case], images: Path, effort: Effort, seen: Callable[[int], object] = lambda _: None
 ) -> list[Measured]:
     """Measure the cases of a group on a file of frames, one at a time: A B C A B C ...
 
-    Each case that cannot run is told to ``fail``, and the others go on; they are returned in the order of ``cases``.
+    One that fails says so and is left out, the others go on; ``seen`` is told the number of each round before it.
     """
-    longest = cases[0].group.seconds
-    workers = [(Measured(case), Worker()) for case in cases]
-    running = list(workers)
-
-    def everyone(action: Callable[..., Any], *arguments: object) -> Iterator[tuple[Measured, Any]]:
-        """Let each that still runs do something; yield what it said."""
-        for one, worker in tuple(running):
-            try:
-                yield one, worker.ask(action, *((one.case, images) if action is prepare else arguments))
-            except UnableError as error:  # noqa: PERF203 - the others go on
-                running.remove((one, worker))
-                fail(one.case, error)
-
-    try:
-        for one, facts in everyone(prepare):
-            one.facts = facts
+    measured = [Measured(case) for case in cases]
+    with ExitStack() as stack:
+        # Spawned: a fork would inherit memory and the locks of threads.
+        pools = [stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'))) for _ in cases]
+        for one, pool in zip(measured, pools, strict=True):
+            one.facts = _ask(one, pool, prepare, one.case, images)
         started = time.monotonic()
         for count in range(effort.most):
-            spent = time.monotonic() - started
-            if not running or (count >= effort.least and spent >= longest):
+            running = [(one, pool) for one, pool in zip(measured, pools, strict=True) if not one.failure]
+            if not running or (count >= effort.least and time.monotonic() - started >= cases[0].group.seconds):
                 break
-            progress(min(max(count / effort.most, spent / longest if longest else 0.0), 1.0))
-            for one, turn in everyone(take_turn, effort.turn):
-                one.turns.append(turn)
-        for one, memory in everyone(peak_memory):
-            one.memory = memory
-        return [one for one, _ in running]
-    finally:
-        for _, worker in workers:
-            worker.pool.shutdown(cancel_futures=True)
+            seen(count + 1)
+            for one, pool in running:
+                one.add(_ask(one, pool, take_turn, effort.turn))
+        for one, pool in zip(measured, pools, strict=True):
+            one.memory = {} if one.failure else _ask(one, pool, peak_memory)
+    return measured
 
 
 def _measure(cases: Sequence[Case], images: Path, effort: Effort, skipped: list[dict[str, Any]]) -> Iterator[Any]:
@@ -204,24 +157,20 @@ def _measure(cases: Sequence[Case], images: Path, effort: Effort, skipped: list[
     refused = {case: reason for case in cases if (reason := _refusal(case))}
     reasons = {f'{case.variant} on {case.config.device}': reason for case, reason in refused.items()}
     skipped += [{'case': name, 'reason': reason, 'expected': True} for name, reason in reasons.items()]
-    by_group = [
-        list(own) for _, own in groupby((case for case in cases if case not in refused), lambda case: case.group)
-    ]
+    left = [list(own) for _, own in groupby((case for case in cases if case not in refused), lambda case: case.group)]
+    with tqdm(left, dynamic_ncols=True, bar_format='{l_bar}{bar}| {elapsed}') as bar:
+        for own in bar:
+            group = own[0].group
+            bar.set_description(f'{group.name}: loading')
+            measured = measure_group(own, images, effort, partial(_show_round, bar, group.name))
+            failed = [one for one in measured if one.failure]
+            skipped += [{'case': one.case.name, 'reason': one.failure, 'expected': one.expected} for one in failed]
+            if len(failed) < len(measured):
+                yield group_report(group, [one for one in measured if not one.failure])
 
-    def fail(case: Case, error: UnableError) -> None:
-        skipped.append({'case': case.name, 'reason': str(error), 'expected': error.expected})
 
-    with tqdm(total=len(by_group), dynamic_ncols=True, bar_format='{l_bar}{bar}| {elapsed}') as bar:
-        for position, own in enumerate(by_group):
-            bar.set_description(own[0].group.name)
-
-            def progress(share: float, done: int = position) -> None:
-                bar.n = round(done + share, 3)
-                bar.refresh()
-
-            if measured := measure_group(own, images, effort, fail, progress):
-                yield group_report(own[0].group, measured)
-            progress(1.0)
+def _show_round(bar: tqdm[Any], name: str, number: int) -> None:
+    bar.set_description(f'{name} round {number}')
 
 
 def _refusal(case: Case) -> str:

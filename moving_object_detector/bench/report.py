@@ -4,56 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from moving_object_detector.bench.cases import EAGER, NAIVE, REFERENCE, Case, Group, Variant
 
-PERCENTILES: Final = (('median', 50), ('p95', 95), ('p99', 99))
+PERCENTILES: Final = {'median': 50, 'p95': 95, 'p99': 99}
 QUARTILES: Final = (25, 75)
 TIMES: Final = ('median ms', 'p95', 'p99')
 
 
-class Turn(NamedTuple):
-    """What a process measured in its turn; seconds."""
-
-    calls: list[float]
-    stages: dict[str, list[float]]
-
-
 @dataclass
 class Measured:
-    """What was found of a case; times in seconds."""
+    """What was found of a case."""
 
     case: Case
     facts: dict[str, Any] = field(default_factory=dict)
-    turns: list[Turn] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
+    """Seconds of the calls of each round."""
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of all runs of each stage."""
     memory: dict[str, float] = field(default_factory=dict)
+    """The most that its process had, MB."""
+    failure: str = ''
+    """Why it could not be measured."""
+    expected: bool = True
+    """Whether that is a property of this machine; else something is broken."""
 
-    @property
-    def rounds(self) -> list[list[float]]:
-        """Of the calls of each round."""
-        return [turn.calls for turn in self.turns]
+    def add(self, turn: tuple[list[float], dict[str, list[float]]] | None) -> None:
+        """Take the seconds of calls and stages of its next round."""
+        if turn is not None:
+            self.rounds.append(turn[0])
+            for name, times in turn[1].items():
+                self.stages.setdefault(name, []).extend(times)
 
-    @property
-    def calls(self) -> list[float]:
-        """Of all calls."""
-        return [seconds for turn in self.turns for seconds in turn.calls]
-
-    @property
-    def stages(self) -> dict[str, list[float]]:
-        """Of all runs of each stage."""
-        names = self.turns[0].stages if self.turns else {}
-        return {name: [seconds for turn in self.turns for seconds in turn.stages.get(name, [])] for name in names}
-
-
-# Figures -------------------------------------------------------------------------------------------------------------
+    def figures(self, others: Sequence[Measured]) -> dict[str, Any]:
+        """Return its figures, and how many times longer some of the ``others`` take, as JSON has them."""
+        calls = [seconds for own in self.rounds for seconds in own]
+        slow = [other for other in others if other.case.variant in (NAIVE, EAGER, REFERENCE) and other is not self]
+        return {
+            'variant': str(self.case.variant),
+            'engine': self.facts['engine'],
+            'threads': self.facts['threads'],
+            'rounds': len(self.rounds),
+            'calls': len(calls),
+            'milliseconds': summary(calls),
+            'per second': round(1.0 / float(np.median(calls)), 3),
+            'stages': {name: summary(times) for name, times in self.stages.items()},
+            'memory': self.memory,
+            'ratios': {str(other.case.variant): ratio(other.rounds, self.rounds) for other in slow},
+        }
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
     """Return median, p95 and p99 of some times, in milliseconds."""
-    return {name: round(1000 * float(np.percentile(seconds, share)), 2) for name, share in PERCENTILES}
+    return {name: round(1000 * float(np.percentile(seconds, share)), 2) for name, share in PERCENTILES.items()}
 
 
 def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -71,40 +77,14 @@ def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> d
 def group_report(group: Group, measured: Sequence[Measured]) -> dict[str, Any]:
     """Return the figures of a group, of which at least one case was measured, as JSON has them."""
     first = next((one.facts for one in measured if 'size' in one.facts), measured[0].facts)
-    report = {'name': group.name, 'kind': group.kind, **{name: first.get(name) for name in ('pairs', 'size')}}
+    report = {'name': group.name, 'kind': group.kind, 'pairs': first.get('pairs'), 'size': first.get('size')}
     report |= {name: first[name] for name in ('window', 'flow') if name in first}
-    report['cases'] = [
-        {
-            'variant': str(one.case.variant),
-            'engine': one.facts['engine'],
-            'threads': one.facts['threads'],
-            'rounds': len(one.turns),
-            'calls': len(one.calls),
-            'milliseconds': summary(one.calls),
-            'per second': round(1.0 / float(np.median(one.calls)), 3),
-            'stages': {name: summary(times) for name, times in one.stages.items()},
-            'memory': one.memory,
-        }
-        for one in measured
-    ]
-    report['ratios'] = [
-        {'slow': str(slow.case.variant), 'fast': str(fast.case.variant), **ratio(slow.rounds, fast.rounds)}
-        for slow in measured
-        if slow.case.variant in (NAIVE, EAGER, REFERENCE)
-        for fast in measured
-        if fast is not slow
-    ]
-    return report
+    return {**report, 'cases': [one.figures(measured) for one in measured]}
 
 
-def fastest(report: dict[str, Any]) -> dict[str, Any]:
+def fastest(group: dict[str, Any]) -> dict[str, Any]:
     """Return the case of a group's report that has the least median."""
-    return min(report['cases'], key=lambda case: case['milliseconds']['median'])
-
-
-def find_ratio(report: dict[str, Any], slow: str, fast: str) -> dict[str, Any] | None:
-    """Return how many times longer one variant takes than another, from a group's report."""
-    return next((found for found in report['ratios'] if (found['slow'], found['fast']) == (slow, fast)), None)
+    return min(group['cases'], key=lambda case: case['milliseconds']['median'])
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -133,9 +113,9 @@ def frame_table(groups: Sequence[dict[str, Any]]) -> str:
     for group in groups:
         height, width = group['size'] or ('?', '?')
         flow = f', {group["flow"]}' if 'flow' in group else ''
+        setting = f'{group["name"]}: {width}x{height}, {group["window"]}{flow}'
         for case in group['cases']:
-            rate, *ratios = f'{case["per second"]:.3g}', _ratio(group, NAIVE, case), _ratio(group, REFERENCE, case)
-            setting = f'{group["name"]}: {width}x{height}, {group["window"]}{flow}'
+            rate, ratios = f'{case["per second"]:.3g}', (_ratio(case, NAIVE), _ratio(case, REFERENCE))
             rows.append([setting, *_times(group, case), rate, _memory(case), *ratios])
     return _table(('setting', 'engine', *TIMES, 'frames/s', 'peak MB', 'vs naive', 'vs reference'), rows)
 
@@ -145,7 +125,7 @@ def headline(group: dict[str, Any]) -> str:
     best = fastest(group)
     said = [f'{group["name"]}: fastest is {best["engine"]}, {best["per second"]:.3g} frames/s']
     for slow, name in ((REFERENCE, 'our reference (PyTorch float32 through the ring)'), (NAIVE, 'the naive pipeline')):
-        if found := find_ratio(group, str(slow), best['variant']):
+        if found := best['ratios'].get(str(slow)):
             spread = f'quartiles of {best["rounds"]} rounds {found["low"]} to {found["high"]}'
             said.append(f'{found["ratio"]}x {name} ({spread})')
     return '; '.join(said)
@@ -153,19 +133,18 @@ def headline(group: dict[str, Any]) -> str:
 
 def stage_table(group: dict[str, Any]) -> str:
     """Return the medians of a setting's stages, in milliseconds."""
-    cases = [{**case['stages'], '**frame**': case['milliseconds']} for case in group['cases'] if case['stages']]
-    names = [*dict.fromkeys(name for case in cases for name in case if name != '**frame**'), '**frame**']
-    rows = [[name, *(f'{case[name]["median"]:.4g}' if name in case else '' for case in cases)] for name in names]
-    engines = (case['engine'] for case in group['cases'] if case['stages'])
-    return _table((f'{group["name"]}, median ms', *engines), rows)
+    staged = [case for case in group['cases'] if case['stages']]
+    columns = [{**case['stages'], '**frame**': case['milliseconds']} for case in staged]
+    names = [*dict.fromkeys(name for case in staged for name in case['stages']), '**frame**']
+    rows = [[name, *(f'{one[name]["median"]:.4g}' if name in one else '' for one in columns)] for name in names]
+    return _table((f'{group["name"]}, median ms', *(case['engine'] for case in staged)), rows)
 
 
 def network_table(group: dict[str, Any]) -> str:
     """Return a network's figures."""
     height, width = group['size']
     titles = (f'{group["name"]}: {group["pairs"]} pairs of {width}x{height}', *TIMES, 'peak MB', 'vs eager')
-    rows = [[*_times(group, case), _memory(case), _ratio(group, EAGER, case)] for case in group['cases']]
-    return _table(titles, rows)
+    return _table(titles, [[*_times(group, one), _memory(one), _ratio(one, EAGER)] for one in group['cases']])
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -174,7 +153,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _times(group: dict[str, Any], case: dict[str, Any]) -> list[str]:
     engine = f'**{case["engine"]}**' if case is fastest(group) else case['engine']
-    return [engine, *(f'{case["milliseconds"][name]:.4g}' for name, _ in PERCENTILES)]
+    return [engine, *(f'{case["milliseconds"][name]:.4g}' for name in PERCENTILES)]
 
 
 def _memory(case: dict[str, Any]) -> str:
@@ -182,6 +161,6 @@ def _memory(case: dict[str, Any]) -> str:
     return f'{memory["resident"]:.0f}' + (f', GPU {memory["gpu"]:.0f}' if 'gpu' in memory else '')
 
 
-def _ratio(group: dict[str, Any], slow: Variant, case: dict[str, Any]) -> str:
-    found = find_ratio(group, str(slow), case['variant'])
+def _ratio(case: dict[str, Any], slow: Variant) -> str:
+    found = case['ratios'].get(str(slow))
     return f'{found["ratio"]}x ({found["low"]} to {found["high"]})' if found else ''

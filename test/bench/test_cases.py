@@ -68,7 +68,7 @@ def test_a_parameter_file_replaces_them(tmp_path):
     found = groups(path, ['window.past=3', 'height=48'], gpu=True, quick=False)
     assert [group.name for group in found] == ['generator', 'pwcnet', 'mine']
     assert all(group.config.height == 48 and group.pairs == 8 for group in found)
-    with pytest.raises(UserError, match=r"no option 'flow.presets'"):
+    with pytest.raises(UserError, match=r'flow\.presets'):
         groups(None, ['flow.presets=fast'], gpu=False, quick=False)
 
 
@@ -82,5 +82,5 @@ def test_choosing_cases():
         'cpu/naive-float32',
         'paper/torch-float32',
     ]
-    with pytest.raises(UserError, match='--only tortoise matches nothing; there are generator/eager-float32, '):
+    with pytest.raises(UserError, match='tortoise'):
         chosen(everything, ['paper', 'tortoise'])

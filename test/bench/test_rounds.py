@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Variant, groups
-from moving_object_detector.bench.measure import Effort, Worker, measure_group, prepare
+from moving_object_detector.bench.measure import Effort, measure_group
 
 pytestmark = pytest.mark.slow
 SMALL = ['height=16', 'width=32', 'flow.height=32', 'flow.width=64', 'flow.preset=ultrafast', 'refinement.method=none']
@@ -32,17 +31,15 @@ def images(tmp_path_factory):
 
 
 def test_a_group_in_processes(group, images):
-    failed, shares = [], []
+    rounds = []
     cases = [Case(group, variant) for variant in (NAIVE, REFERENCE, Variant('torch', 'bfloat16'))]
     effort = Effort(least=2, most=2, turn=0.02)
-    measured = measure_group(cases, images, effort, lambda *what: failed.append(what), shares.append)
-    naive, reference = measured
-    assert [one.case.variant for one in measured] == [NAIVE, REFERENCE]
-    ((case, error),) = failed
-    assert (case.variant.precision, error.expected) == ('bfloat16', True)
-    assert 'set precision to auto' in str(error)
-    assert shares == [0.0, 0.5]
-    for one in measured:
+    naive, reference, failed = measure_group(cases, images, effort, rounds.append)
+    assert (failed.rounds, failed.expected) == ([], True)
+    assert 'precision' in failed.failure
+    assert rounds == [1, 2]
+    for one in (naive, reference):
+        assert not one.failure
         assert len(one.rounds) == 2
         assert all(sum(turn) >= 0.02 and sum(turn[:-1]) < 0.02 for turn in one.rounds)
         assert one.memory['resident'] > 50
@@ -50,36 +47,24 @@ def test_a_group_in_processes(group, images):
     assert reference.facts['engine'] == 'torch float32 on cpu'
     assert reference.facts['size'] == (16, 32)
     for name, times in reference.stages.items():
-        assert len(times) == len(reference.calls), name
+        assert len(times) == sum(map(len, reference.rounds)), name
     # Latency spans the others, and what ends a frame runs beside the next call.
     inside = sum(sum(times) for name, times in reference.stages.items() if name != 'latency')
-    assert 0.4 * sum(reference.calls) < inside < 1.3 * sum(reference.calls)
+    assert 0.4 * sum(map(sum, reference.rounds)) < inside < 1.3 * sum(map(sum, reference.rounds))
 
 
-def test_one_that_dies_leaves_and_the_others_go_on(group, images, monkeypatch):
-    """The second is killed after its first turn."""
-    failed = []
-    ask = Worker.ask
+def test_one_that_dies_leaves_and_the_others_go_on(group, images):
+    """The process that was started last, the second case's, is killed after its first turn."""
 
-    def killing(worker, action, *arguments):
-        found = ask(worker, action, *arguments)
-        if action.__name__ == 'take_turn' and not failed and worker.case.variant == REFERENCE:
-            os.kill(next(iter(worker.pool._processes)), signal.SIGKILL)
-        return found
+    def kill(number):
+        if number == 2:
+            max(multiprocessing.active_children(), key=lambda process: process.pid).kill()
 
-    def noting(worker, action, *arguments):
-        if action is prepare:
-            worker.case = arguments[0]
-        return killing(worker, action, *arguments)
-
-    monkeypatch.setattr(Worker, 'ask', noting)
     cases = [Case(group, variant) for variant in (NAIVE, REFERENCE)]
-    effort = Effort(least=3, most=3, turn=0.01)
-    measured = measure_group(cases, images, effort, lambda case, error: failed.append((case, error)))
-    assert [(one.case.variant, len(one.turns)) for one in measured] == [(NAIVE, 3)]
-    ((case, error),) = failed
-    assert (case.variant, error.expected) == (REFERENCE, False)
-    assert 'its process' in str(error)
+    naive, reference = measure_group(cases, images, Effort(least=3, most=3, turn=0.01), kill)
+    assert (naive.failure, len(naive.rounds)) == ('', 3)
+    assert (len(reference.rounds), reference.expected) == (1, False)
+    assert 'its process' in reference.failure
 
 
 def test_the_peak_of_memory_counts_what_was_given_back():

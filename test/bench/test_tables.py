@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from moving_object_detector.bench.report import (
     fastest,
-    find_ratio,
     frame_table,
     headline,
     markdown,
@@ -78,7 +77,5 @@ def test_a_whole_report(frame_group, network_group):
     ]
 
 
-def test_looking_things_up(frame_group):
+def test_the_fastest(frame_group):
     assert fastest(frame_group)['variant'] == 'openvino float32'
-    assert find_ratio(frame_group, 'torch float32', 'openvino float32')['ratio'] == 2.0
-    assert find_ratio(frame_group, 'openvino float32', 'torch float32') is None
