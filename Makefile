@@ -26,16 +26,19 @@ export $(VARIABLES)
 PROGRAM := "$$VENV/bin/python" scripts/with_args.py ARGS "$$VENV/bin/python" -m
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-fast bench eval train bench-train build env docs lock check clean help
+.PHONY: demo test test-fast bench eval train bench-train build env packages docs lock check clean help
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 	@sed -n '/^# Variables/,/^$$/{s/^# \{0,1\}//p}' Makefile
 
-env:  ## Make the environment with the pinned packages.
+env:  ## Make the environment with all pinned packages, also those that test and develop.
+	@scripts/make_env.sh all
+
+packages:
 	@scripts/make_env.sh
 
-build: env  ## Build the package with colcon into install/.
+build: packages  ## Build the package with colcon into install/.
 	@scripts/build.sh
 
 demo: build  ## Play a clip through the real node; leaves overlay, contact sheet and masks in OUT.
@@ -54,21 +57,21 @@ test: check  ## Run all checks: ruff, mypy, import rules, pytest.
 test-fast: check  ## The same without the tests that take long or talk over DDS.
 	@OMP_NUM_THREADS=1 $(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
 
-bench: env  ## Time every engine, stage and whole frames, side by side; writes bench.json.
+bench: packages  ## Time every engine, stage and whole frames, side by side; writes bench.json.
 	@$(PROGRAM) moving_object_detector.bench --json bench.json
 
-eval: env  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
+eval: packages  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
 	@case " $$ARGS" in *\ --method*|*\ --predict*) PARAMS= ;; esac; \
 	$(PROGRAM) moving_object_detector.evaluation.evaluate "--dataset=$$DATASET" $${ROOT:+"--root=$$ROOT"} \
 	  $${SPLIT:+"--split=$$SPLIT"} "--out=$${OUT:-evaluation_output}" $${PARAMS:+"--config=$$PARAMS"}
 
-train: env  ## Train on your own footage: make train ARGS='--config config/train.yaml --set data.root=FOLDER'.
+train: packages  ## Train on your own footage: make train ARGS='--config config/train.yaml --set data.root=FOLDER'.
 	@$(PROGRAM) moving_object_detector.training.train
 
-bench-train: env  ## Print samples per second and the wait for data of each stage of the training.
+bench-train: packages  ## Print samples per second and the wait for data of each stage of the training.
 	@$(PROGRAM) moving_object_detector.training.train --bench
 
-docs: env  ## Write the tables in docs/ and README.md anew that come from the code.
+docs: packages  ## Write the tables in docs/ and README.md anew that come from the code.
 	@PYTHONPATH=. "$$VENV/bin/python" scripts/make_docs.py
 
 lock:  ## Make requirements/lock.txt anew, which has the hashes of all packages; needs uv (pip install uv).

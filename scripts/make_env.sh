@@ -2,7 +2,8 @@
 # Makes the virtual environment VENV with the packages of requirements/, or does nothing where it is there already.
 # From the environment: VENV, PYTHON, ROS_DISTRO, PIP_ARGS (for pip when it installs PyTorch), CRF=0 (without pydensecrf2).
 # What is not given (PYTHON, CRF) is not asked of an environment that is there.
-#   make_env.sh           make it; an environment that it replaces stays in place until the new one works
+#   make_env.sh           make it with what runs; an environment that it replaces stays in place until the new one works
+#   make_env.sh all       add what tests and develops
 #   make_env.sh remove    remove it
 set -euo pipefail
 
@@ -12,6 +13,7 @@ python=${PYTHON:-python3}
 folder=$(realpath -m -- "${VENV:-.venv}")
 ros=${ROS_DISTRO:-wheels}
 mark=.made-by-moving-object-detector
+more_mark=.made-for-tests
 
 fail() {
   printf 'error: %s\n' "$@" >&2
@@ -150,13 +152,27 @@ swap() {
   rm -rf -- "$folder.old.$$"
 }
 
+# Adds what tests and develops to the environment in place: lock-test.txt changes no version that lock.txt has.
+add_more() {
+  local wanted
+  wanted=$(sha256sum <"$requirements/lock-test.txt")
+  [[ ! -e $folder/$more_mark || $(<"$folder/$more_mark") != "$wanted" ]] || return 0
+  printf 'packages that test and develop, each held to its hash in requirements/lock-test.txt\n'
+  new=$folder log=$(mktemp)
+  trap 'rm -f -- "$log"' EXIT
+  install NOTHING --require-hashes --no-build-isolation -r "$requirements/lock-test.txt"
+  printf '%s\n' "$wanted" >"$folder/$more_mark"
+}
+
 check_folder
 if [[ ${1:-} == remove ]]; then
   ! is_ours || rm -rf -- "$folder"
   exit
 fi
-! is_ready || exit 0
-check_machine
-printf '[1/4] %s: %s, ROS 2 %s\n' "$folder" "$("$python" --version)" "$([[ $ros == wheels ]] && echo as wheels || echo "$ros")"
-build
-swap
+if ! is_ready; then
+  check_machine
+  printf '[1/4] %s: %s, ROS 2 %s\n' "$folder" "$("$python" --version)" "$([[ $ros == wheels ]] && echo as wheels || echo "$ros")"
+  build
+  swap
+fi
+[[ ${1:-} != all ]] || add_more

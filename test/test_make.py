@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +52,8 @@ def ready(folder: Path, tree: Path) -> None:
     (folder / 'bin').mkdir(parents=True)
     (folder / 'pyvenv.cfg').touch()
     (folder / '.made-by-moving-object-detector').write_text(f'ros wheels\n{hashes.stdout}')
+    tests = (tree / 'requirements' / 'lock-test.txt').read_bytes()
+    (folder / '.made-for-tests').write_text(f'{hashlib.sha256(tests).hexdigest()}  -\n')
     (folder / 'bin' / 'python').write_text(PYTHON)
     (folder / 'bin' / 'python').chmod(0o755)
 
@@ -160,16 +164,34 @@ def offline(tree):
 def test_the_new_environment_is_built_aside_and_names_itself(tree, offline):
     ready(tree / 'my env', tree)
     (tree / 'requirements' / 'torch.txt').write_text('# changed\n')
-    done = make(tree, 'env', 'VENV=my env', **offline)
+    done = make(tree, 'packages', 'VENV=my env', **offline)
     assert done.returncode == 0, done.stderr
     assert not list(tree.glob('my env.*'))
     assert (tree / 'my env' / 'bin' / 'python').resolve() == Path(sys.executable).resolve()
     activate = (tree / 'my env' / 'bin' / 'activate').read_text()
     assert f'{tree}/my env' in activate
     assert 'my env.new' not in activate
-    assert make(tree, 'env', 'VENV=my env', **offline).stdout == ''
+    assert make(tree, 'packages', 'VENV=my env', **offline).stdout == ''
     assert make(tree, 'clean', 'VENV=my env').returncode == 0
     assert not (tree / 'my env').exists()
+
+
+@pytest.mark.slow
+def test_what_only_tests_is_added_for_the_tests(tree, offline):
+    """To the environment that runs, in place; what fails there is tried again."""
+    added = tree / '.venv' / '.made-for-tests'
+    assert make(tree, 'packages', **offline).returncode == 0
+    (tree / '.venv' / 'kept').touch()
+    (tree / 'requirements' / 'lock-test.txt').write_text('no-such-package==1 --hash=sha256:00\n')
+    done = make(tree, 'env', **offline)
+    assert done.returncode != 0
+    assert 'lock-test.txt' in done.stderr
+    assert not added.exists()
+    (tree / 'requirements' / 'lock-test.txt').write_text('# nothing\n')
+    assert make(tree, 'env', **offline).returncode == 0
+    assert added.exists()
+    assert (tree / '.venv' / 'kept').exists()
+    assert make(tree, 'env', **offline).stdout == ''
 
 
 @pytest.mark.slow
@@ -212,9 +234,24 @@ def test_every_pinned_package_has_its_hashes_in_the_lock():
 
     names = {path.name for path in folder.glob('*.txt') if not path.name.startswith('lock')}
     asked = pins(*names - {'crf.txt', 'robot.txt', 'torch.txt'})
-    locked = pins('lock.txt', 'lock-build.txt', 'lock-ros.txt')
+    locks = ('lock.txt', 'lock-build.txt', 'lock-ros.txt', 'lock-test.txt')
+    locked = pins(*locks)
     assert asked
     assert asked <= locked, "a pin was changed without 'make lock'"
-    for name in ('crf.txt', 'lock.txt', 'lock-build.txt', 'lock-ros.txt'):
+    for name in ('crf.txt', *locks):
         text = (folder / name).read_text().replace('\\\n', ' ')
         assert all('--hash=sha256:' in line for line in text.splitlines() if '==' in line), name
+
+
+def test_what_tests_changes_nothing_that_runs():
+    """And what needs a GPU or only tests is in no lock of what runs."""
+    folder = ROOT / 'requirements'
+    pinned = re.compile(r'^([a-z0-9-]+)==(\S+)', re.MULTILINE)
+    runs, tests = ({} for _ in range(2))
+    for found, name in ((runs, 'lock.txt'), (tests, 'lock-test.txt')):
+        for package, version in pinned.findall((folder / name).read_text()):
+            found.setdefault(package, set()).add(version)
+    assert runs.keys() & tests.keys()
+    assert all(tests[package] <= runs[package] for package in runs.keys() & tests.keys())
+    assert runs.keys().isdisjoint({'triton', 'onnx', 'onnxruntime', 'mypy', 'ruff'})
+    assert not [package for package in runs if package.startswith(('nvidia', 'cuda'))]

@@ -182,7 +182,7 @@ def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
         for message, _ in messages_on(path, config.topic, 'nav_msgs/msg/Odometry'):
             odometry.add_odometry(message)
     if odometry.wanted:
-        for topic in ('/tf', '/tf_static'):
+        for topic in ('/tf_static', '/tf'):
             for message, _ in messages_on(path, topic, 'tf2_msgs/msg/TFMessage'):
                 odometry.add_transforms(message, static=topic == '/tf_static')
     return odometry

@@ -120,7 +120,7 @@ def expected(start_detect):
     detect = start(start_detect)
     masks = Good(detect).masks()
     assert any(any(mask) for mask in masks)
-    detect.end()
+    detect.end(limit=120)
     return masks
 
 
@@ -128,7 +128,7 @@ def expected(start_detect):
 def expected_compressed(start_detect):
     detect = start(start_detect, compressed=True)
     masks = Good(detect, 'jpeg').masks()
-    detect.end()
+    detect.end(limit=120)
     return masks
 
 
@@ -229,7 +229,7 @@ def test_hostile_raw_images(start_detect, expected, seconds):
     bombard(detect, detect.publisher(), lambda: raw_image(rng), seconds)
     check(detect, good.masks(), expected)
     assert peak_memory(detect) - before < 300, 'MB'
-    detect.end()
+    detect.end(limit=120)
 
 
 def test_hostile_compressed_images(start_detect, expected_compressed, seconds):
@@ -241,7 +241,7 @@ def test_hostile_compressed_images(start_detect, expected_compressed, seconds):
     check(detect, good.masks(), expected_compressed)
     # A header of 65500x16000 pixels costs nothing.
     assert peak_memory(detect) - before < 300, 'MB'
-    detect.end()
+    detect.end(limit=120)
 
 
 def test_messages_that_do_not_deserialise(start_detect, expected, seconds):
@@ -267,7 +267,7 @@ def test_messages_that_do_not_deserialise(start_detect, expected, seconds):
     counts, said = detect.counts(), [line for line in detect.lines if 'deserialise' in line]
     assert counts['invalid'] > 0
     assert 1 <= len(said) <= 10
-    detect.end()
+    detect.end(limit=120)
 
 
 class Storm:
@@ -378,14 +378,14 @@ def one_storm(ros_environment, expected, seed, *, shutdowns):
             storm.step()
         if storm.ended:
             detect.wait_state('finalized')
-            detect.end()
+            detect.end(limit=120)
             assert detect.process.returncode == 0
             detect = start(begin)
         else:
             storm.restore()
         check(detect, Good(detect).masks(), expected)
         print(f'seed {seed}: {len(storm.done)} steps, the end {storm.done[-5:]}', flush=True)
-        detect.end()
+        detect.end(limit=120)
 
 
 @pytest.mark.parametrize('shutdowns', [False, True])

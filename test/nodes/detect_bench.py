@@ -28,7 +28,7 @@ from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.nodes.messages import compressed_message, image_message
 
 # Loading PyTorch takes seconds, and many more where others use the machine.
-PATIENCE = 60
+PATIENCE = 180
 PERIOD = 33_000_000
 HEIGHT, WIDTH = 96, 128
 # Small and quick, with a window that is still both past and future.

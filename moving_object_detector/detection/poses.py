@@ -1,0 +1,224 @@
+"""Poses of frames in each other over time, as tf has them: between two messages interpolated, else not known.
+
+What is told comes from anybody: it is held to what a pose can be, and takes a bounded part of memory and time.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moving_object_detector.common.errors import foreign
+
+Matrix = NDArray[np.float64]
+
+KEPT: Final = 10 * 10**9
+"""Nanoseconds for which poses are remembered."""
+AHEAD: Final = 100_000_000
+"""Nanoseconds by which an image may be newer than the newest pose: the last motion goes on for so long."""
+GAP: Final = 500_000_000
+"""Nanoseconds between two poses from which what was between them is not known."""
+FINEST: Final = 500_000
+"""Nanoseconds: of poses that are closer in time the first is kept."""
+FARTHEST: Final = 1e9
+"""Metres: beyond it a place is none."""
+# A step between two poses counts as a jump from this on, and where it is so many times as fast as those before it.
+JUMP_SPEED: Final = 3.0
+JUMP_TURN: Final = 3.0
+JUMP_RATIO: Final = 5.0
+MOST_POSES: Final = 100_000
+"""Of all frames: beyond it only those are remembered that lead from the camera to the root."""
+LONGEST_NAME: Final = 255
+"""Characters: a frame with a longer name is left out."""
+
+
+class UnknownMotionError(Exception):
+    """The motion between two images is not known; the message says why and what to do."""
+
+
+class Pose(NamedTuple):
+    """Of a frame in another one."""
+
+    rotation: Matrix
+    """(3, 3)."""
+    position: Matrix
+    """(3,), metres."""
+
+    def of(self, inner: Pose) -> Pose:
+        """Return the pose, in the other frame, of what has a pose in this one."""
+        return Pose(self.rotation @ inner.rotation, self.rotation @ inner.position + self.position)
+
+    def between(self, other: Pose, share: float) -> Pose:
+        """Return the pose at a share of the way to another one, and beyond it from 1 on."""
+        turn, _ = cv2.Rodrigues(self.rotation.T @ other.rotation)
+        rotation = self.rotation @ cv2.Rodrigues(turn * share)[0]
+        return Pose(rotation, self.position + share * (other.position - self.position))
+
+
+def read_pose(position: Any, quaternion: Any) -> Pose:
+    """Return what a message's position (x, y, z) and orientation (x, y, z, w) say; raises UnknownMotionError."""
+    place = (float(position.x), float(position.y), float(position.z))
+    numbers = (float(quaternion.x), float(quaternion.y), float(quaternion.z), float(quaternion.w))
+    length = math.hypot(*numbers)
+    if not (math.hypot(*place) < FARTHEST and abs(length - 1) < 0.1):
+        raise UnknownMotionError(
+            'a pose is no pose: its quaternion is not of length 1, or its place is not finite or beyond all distance'
+        )
+    x, y, z, w = (number / length for number in numbers)
+    rotation = np.array(
+        (
+            (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+            (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+            (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+        )
+    )
+    return Pose(rotation, np.array(place))
+
+
+class Track:
+    """Poses of one frame in another over time, of the last ``kept`` nanoseconds; ``source`` names it in messages."""
+
+    def __init__(self, source: str, parent: str, kept: int) -> None:
+        self.source, self.parent, self._kept = source, parent, kept
+        self._stamps: list[int] = []
+        self._poses: dict[int, Pose] = {}
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def add(self, stamp: int, pose: Pose) -> None:
+        """Take a pose; time that goes back far starts anew, as where a bag loops."""
+        stamps = self._stamps
+        if stamps and stamp < stamps[-1] - KEPT // 10:
+            stamps.clear()
+            self._poses.clear()
+        place = bisect_left(stamps, stamp)
+        near = stamps[max(place - 1, 0) : place + 1]
+        if stamp not in self._poses:
+            if any(abs(stamp - one) < FINEST for one in near):
+                return
+            stamps.insert(place, stamp)
+        self._poses[stamp] = pose
+        while stamps[0] < stamps[-1] - self._kept:
+            del self._poses[stamps.pop(0)]
+
+    def at(self, stamp: int) -> Pose:
+        """Return the pose at a time. Raises UnknownMotionError where it is not known."""
+        stamps = self._stamps
+        if not stamps:
+            raise UnknownMotionError(f'{self.source} has not come; is it published?')
+        place = bisect_left(stamps, stamp)
+        if place < len(stamps) and stamps[place] == stamp:
+            return self._poses[stamp]
+        late = (stamp - stamps[-1]) / 1e9
+        if abs(late) > KEPT / 1e9:
+            raise UnknownMotionError(
+                f'{self.source} is {-late:.3g} s from the image in time; do both have stamps of one clock?'
+            )
+        if place == 0:
+            raise UnknownMotionError(f'{self.source} begins after the image')
+        if late * 1e9 > AHEAD or (late > 0 and len(stamps) < 2):
+            raise UnknownMotionError(
+                f'{self.source} lags: its newest pose is {late:.3g} s older than the image; publish it faster, or take '
+                'estimate refined, which waits'
+            )
+        after = min(place, len(stamps) - 1)
+        first, second = stamps[after - 1], stamps[after]
+        if second - first > GAP:
+            raise UnknownMotionError(
+                f'{self.source} has a hole of {(second - first) / 1e9:.3g} s at the image; are messages lost?'
+            )
+        return self._poses[first].between(self._poses[second], (stamp - first) / (second - first))
+
+    def check_steady(self, first: int, last: int) -> None:
+        """Raise UnknownMotionError where the pose jumps between two times, as where a map is corrected."""
+        begin = max(bisect_left(self._stamps, first) - 1, 0)
+        stamps = self._stamps[max(begin - 10, 0) : bisect_left(self._stamps, last) + 1]
+        steps = []
+        for a, b in pairwise(stamps):
+            one, other, seconds = self._poses[a], self._poses[b], (b - a) / 1e9
+            turn = float(np.linalg.norm(cv2.Rodrigues(one.rotation.T @ other.rotation)[0])) / seconds
+            steps.append((a, float(np.linalg.norm(other.position - one.position)) / seconds, turn))
+        if len(steps) < 3:
+            return
+        usual = np.median([step[1:] for step in steps], 0) * JUMP_RATIO + (JUMP_SPEED, JUMP_TURN)
+        for stamp, speed, turn in steps:
+            if stamp >= self._stamps[begin] and (speed > usual[0] or turn > usual[1]):
+                raise UnknownMotionError(
+                    f'{self.source} jumps ({speed:.3g} m/s, {turn:.3g} rad/s for one step); take a frame that is '
+                    'continuous, such as odom and not map'
+                )
+
+
+class Frames:
+    """The tree of frames that tf tells; ``kept`` nanoseconds of each are remembered."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._fixed: dict[str, tuple[str, Pose]] = {}
+        self._tracks: dict[str, Track] = {}
+        self._told, self._most = 0, MOST_POSES
+
+    def add(self, child: str, parent: str, pose: Pose, stamp: int | None, leaf: str) -> None:
+        """Take a pose of ``child`` in ``parent`` at a time (None: always); ``leaf`` is the frame that is asked for."""
+        if max(len(child), len(parent)) > LONGEST_NAME:
+            return
+        if stamp is None:
+            self._fixed[child] = parent, pose
+        else:
+            track = self._tracks.get(child)
+            if track is None or track.parent != parent:
+                track = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
+                self._tracks[child] = track
+            track.add(stamp, pose)
+        self._told += 1
+        if self._told > self._most:
+            self._forget(leaf)
+
+    def _forget(self, leaf: str) -> None:
+        """Forget frames that the leaf does not hang on, if there are too many poses."""
+        if self._count() > MOST_POSES:
+            above = set(self._above(leaf))
+            self._fixed = {name: one for name, one in self._fixed.items() if name in above}
+            self._tracks = {name: one for name, one in self._tracks.items() if name in above}
+        self._told = self._count()
+        self._most = max(MOST_POSES, 2 * self._told)
+
+    def _count(self) -> int:
+        return len(self._fixed) + sum(map(len, self._tracks.values()))
+
+    def _above(self, frame: str) -> Iterator[str]:
+        """Yield a frame and those above it, to the root or to where it comes back to itself."""
+        seen = set[str]()
+        while frame not in seen:
+            seen.add(frame)
+            yield frame
+            if frame in self._fixed:
+                frame = self._fixed[frame][0]
+            elif frame in self._tracks:
+                frame = self._tracks[frame].parent
+            else:
+                return
+
+    def at(self, frame: str, root: str, stamp: int) -> tuple[Pose, list[Track]]:
+        """Return the pose of a frame in one above it, and what moves on the way; raises UnknownMotionError."""
+        found, moving, last = Pose(np.eye(3), np.zeros(3)), list[Track](), ''
+        for last in self._above(frame):
+            if last == root:
+                return found, moving
+            if last in self._fixed:
+                found = self._fixed[last][1].of(found)
+            elif last in self._tracks:
+                moving.append(self._tracks[last])
+                found = moving[-1].at(stamp).of(found)
+        raise UnknownMotionError(
+            f"tf does not lead from the camera's frame '{foreign(frame)}' to '{foreign(root)}', only to "
+            f"'{foreign(last)}'; set odometry.frame and odometry.camera_frame, or odometry.extrinsics"
+        )
