@@ -17,9 +17,6 @@ T = TypeVar('T')
 MOST_BYTES: Final = 256 * 1024
 DEEPEST: Final = 20
 """Levels of nesting."""
-MOST_ALIASES: Final = 16
-MOST_NODES: Final = 20_000
-"""Of a document, with each alias counted as what it stands for."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,12 +33,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return the content of a YAML document from outside: only plain values, of limited size, depth and aliases.
+    """Return the content of a YAML document from outside: only plain values, of limited depth, no aliases.
 
     Raises UserError, which names ``where`` and the line, where it is not such a document.
     """
     try:
-        _check_size(text)
+        _check_events(text)
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -52,46 +49,14 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f'{where}{line}: the character {shown(chr(int(error.character)))} is not allowed') from error
 
 
-class _Budget:
-    """Counts what a document holds, from its events, before anything is built."""
-
-    def __init__(self) -> None:
-        self._nodes = self._aliases = 0
-        self._open: list[tuple[str | None, int]] = []  # anchor of a collection, nodes before it
-        self._sizes: dict[str, int] = {}  # of what an anchor stands for
-
-    def count(self, event: yaml.Event) -> str | None:
-        """Count an event; return what is too much, if anything is."""
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor or '')
-        if isinstance(event, yaml.NodeEvent):
-            self._nodes += 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            self._open.append((event.anchor, self._nodes - 1))
-        elif isinstance(event, yaml.ScalarEvent) and event.anchor:
-            self._sizes[event.anchor] = 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = self._open.pop()
-            if anchor:
-                self._sizes[anchor] = self._nodes - before
-        if len(self._open) > DEEPEST:
-            return f'nested deeper than {DEEPEST} levels'
-        return f'more than {MOST_NODES} values' if self._nodes > MOST_NODES else None
-
-    def _alias(self, anchor: str) -> str | None:
-        self._aliases += 1
-        self._nodes += self._sizes.get(anchor, 0)
-        if any(anchor == around for around, _ in self._open):
-            return f'*{foreign(anchor)} holds itself'
-        if self._aliases > MOST_ALIASES or self._nodes > MOST_NODES:
-            return 'too many aliases (*name); write the values out'
-        return None
-
-
-def _check_size(text: str) -> None:
-    budget = _Budget()
+def _check_events(text: str) -> None:
+    """Refuse what is nested too deep and aliases, which can stand for more than memory holds, before it is built."""
+    depth = 0
     for event in yaml.parse(text, _Loader):
-        problem = budget.count(event)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        problem = f'nested deeper than {DEEPEST} levels' if depth > DEEPEST else ''
+        if isinstance(event, yaml.AliasEvent):
+            problem = 'aliases (*name) are not taken, here as in ROS; write the values out'
         if problem:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
 

@@ -84,8 +84,9 @@ def schedules(ceiling: WindowConfig, *, zero_lag: bool, spare: int = 1) -> list[
 class LoadController:
     """Chooses the schedule by what was measured; times are seconds of any steady clock.
 
-    What has to be kept up with is the target, masks a second, or the camera's rate where that is lower. The work is
-    taken to grow with the number of pairs: what else there is makes a step down smaller than predicted, one up cheaper.
+    What has to be kept up with is the target, masks a second, or the camera's rate where that is lower; with the target
+    0 the whole window stays. The work is taken to grow with the number of pairs: what else there is makes a step down
+    smaller than predicted, one up cheaper.
     """
 
     def __init__(self, ceiling: WindowConfig, *, zero_lag: bool, target: float) -> None:
@@ -98,7 +99,7 @@ class LoadController:
         """Whether even the smallest schedule is too much."""
         self._ceiling = ceiling
         self._zero_lag = zero_lag
-        self.schedule = schedules(ceiling, zero_lag=zero_lag)[0]
+        self.schedule = schedules(ceiling, zero_lag=zero_lag)[0] if target else Schedule(ceiling)
         """What to compute from now on."""
         # The mean, since images that come in bunches have no typical interval; short, to notice a camera that slows.
         self._arrivals: deque[float] = deque(maxlen=17)
@@ -151,7 +152,7 @@ class LoadController:
     def decide(self, now: float) -> bool:
         """Judge the present schedule; return whether there is a new one."""
         rate = self.rate
-        if not rate or len(self._costs) < SETTLED:
+        if not (self.target and rate) or len(self._costs) < SETTLED:
             return False
         steps = schedules(self._ceiling, zero_lag=self._zero_lag, spare=self._spare(rate))
         if self.schedule not in steps:
@@ -177,6 +178,33 @@ class LoadController:
         if now - self._room_since < self._holds.get(larger, HOLD):
             return False
         return self._move(larger, f'there is room: expected to need {self._needs(larger, rate)}', now)
+
+    @property
+    def delay(self) -> int:
+        """Frames that a result waits for, at present."""
+        return 0 if self._zero_lag else self.schedule.delay
+
+    def report(self) -> dict[str, str]:
+        """Return setting, reason and figures as texts for a diagnostic status; none without a target."""
+        if not self.target:
+            return {}
+        return {
+            'load setting': str(self.schedule),
+            'load reason': self.reason,
+            'target rate hz': f'{self.target:.2f}',
+            'camera rate hz': f'{self.rate:.2f}',
+            'utilisation %': f'{100 * self.utilisation:.0f}',
+        }
+
+    @property
+    def trouble(self) -> str:
+        """What to say where even the smallest setting is too much; else empty."""
+        if not self.overloaded:
+            return ''
+        return (
+            f'load.target_rate {self.target:g} Hz cannot be kept even at the smallest setting ({self.schedule}); lower '
+            'the rate or size of the images, flow.height and flow.width, or height and width'
+        )
 
     def _larger(self, better: list[Schedule], rate: float) -> Schedule | None:
         """Return the best schedule for which there is room; of larger windows the next one, for no more is known of."""

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import ImageError, shown
+from moving_object_detector.common.errors import ImageError, foreign, shown
 from moving_object_detector.media.codecs import decode_labels, decode_objects, decode_pixels, kind_of, stated_kinds
 from moving_object_detector.media.pixels import LARGEST_SIDE, SampleScale, SizeError, check_size
 
@@ -130,13 +130,19 @@ def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
 def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
     """Turn a camera's message into RGB, by :func:`decode_image` or :func:`decode_compressed`.
 
-    The size is held to ``largest`` before any pixel is touched.
+    The size is held to ``largest`` before any pixel is touched. Raises ImageError, and nothing else.
     """
-    if not hasattr(message, 'encoding'):
-        return decode_compressed(message, scale, largest)
-    if min(message.height, message.width) > 0:  # else a better reason is given below
-        check_size(message.height, message.width, largest)
-    return decode_image(message, scale)
+    try:
+        if not hasattr(message, 'encoding'):
+            return decode_compressed(message, scale, largest)
+        if min(message.height, message.width) > 0:  # else a better reason is given below
+            check_size(message.height, message.width, largest)
+        return decode_image(message, scale)
+    except ImageError:
+        raise
+    except Exception as error:
+        # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
+        raise ImageError(f'undecodable: {type(error).__name__}: {foreign(error)}') from error
 
 
 def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.uint8]:

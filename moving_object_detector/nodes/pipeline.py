@@ -11,15 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
+from moving_object_detector.detection.load import LoadController
 from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.media.messages import decode_message
 from moving_object_detector.media.pixels import SampleScale
-from moving_object_detector.nodes.adaptation import Adaptation
 from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
 from moving_object_detector.nodes.messages import Statistics
 from moving_object_detector.nodes.outputs import Outputs
@@ -66,8 +63,6 @@ class Pipeline:
         """Name of the image topic, for messages; whoever subscribes sets it."""
         self.trouble = ''
         """What was wrong with the last image; empty when it was in order."""
-        self.load = Adaptation(detector, config)
-        """Keeps up with the target rate."""
         self._mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
@@ -78,6 +73,8 @@ class Pipeline:
         self._stamped: bool | None = None
         self._scale = self._new_scale()
         self._newest = 0
+        self.load = self._new_load()
+        """Keeps up with the target rate, if there is one."""
         self._publisher = ThreadPoolExecutor(1, 'publisher')
         self._publishing: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
@@ -157,14 +154,24 @@ class Pipeline:
         if config.estimate != self._config.estimate:
             # Else a frame in the window would come out twice.
             self._publish(self._detector.flush())
-        self._config = config
-        self._detector.config = config
-        self.load.configure(config)
+        same_estimate = config.estimate == self._config.estimate
+        self._config = self._detector.config = config
+        if same_estimate and bool(config.load.target_rate) == bool(self.load.target):
+            self.load.target = config.load.target_rate
+        else:
+            self.load = self._new_load()
 
     def _finish(self) -> None:
         self._stamped = None
-        self.load.forget()
+        self.load.pause()
         self._publish(self._detector.flush())
+
+    def _new_load(self) -> LoadController:
+        config = self._config
+        zero_lag = config.estimate == 'zero_lag'
+        load = LoadController(config.window, zero_lag=zero_lag, target=config.load.target_rate)
+        self._detector.schedule = load.schedule
+        return load
 
     def _new_scale(self) -> SampleScale:
         return SampleScale(self._config.input.black, self._config.input.white)
@@ -172,7 +179,7 @@ class Pipeline:
     def _reset(self) -> None:
         self._encoding = self._stamped = None
         self._scale = self._new_scale()
-        self.load.forget()
+        self.load.pause()
         self._detector.reset()
 
     def _process(self, images: deque[Arrival]) -> None:
@@ -191,7 +198,11 @@ class Pipeline:
                 self._publish(outcome)
                 self._statistics.count('skipped', int(wanted))
             # Until the next image can be taken: what is published beside it costs only what it holds up.
-            self.load.worked(time.monotonic() - started, outcome.pairs, outcome.masks, inferred=outcome.inferred)
+            finished = time.monotonic()
+            self.load.worked(finished - started, outcome.pairs, outcome.masks, inferred=outcome.inferred)
+            if self.load.decide(finished):
+                self._detector.schedule = self.load.schedule
+                log.info('load: %s; %s', self.load.schedule, self.load.reason, extra=kind('load'))
 
     def _note_times(self, started: float, arrived: float) -> None:
         finished = time.monotonic()
@@ -205,7 +216,7 @@ class Pipeline:
         encoding = foreign(message.encoding if hasattr(message, 'encoding') else message.format)
         scale = self._scale if self._encoding in {None, encoding} else self._new_scale()
         try:
-            image = decode(message, self._config.input.max_side, scale)
+            image = decode_message(message, scale, self._config.input.max_side)
         except ImageError as error:
             # Messages start with what is wrong, and differ in numbers after it.
             self._ignore('invalid', f'invalid {str(error).split(maxsplit=1)[0]}', str(error))
@@ -267,7 +278,7 @@ class Pipeline:
         """Hand results to the second thread once it has published those before."""
         self._statistics.count('missed', outcome.missed)
         results = [result for result in outcome.results if result.estimate == self._config.estimate]
-        newest, adapts = self._newest, self.load.active
+        newest, adapts = self._newest, bool(self.load.target)
 
         def publish() -> None:
             for result in results:
@@ -292,27 +303,3 @@ class Pipeline:
             self.trouble = f'no result is published: {error}'
             log.error('%s: %s', self.topic, self.trouble, extra=kind('not finite'))
             return False
-
-
-def decode(message: Any, max_side: int, scale: SampleScale) -> NDArray[np.uint8]:
-    """Turn an image message into a frame.
-
-    Args:
-        message: sensor_msgs/Image or CompressedImage.
-        max_side: Longest side that is accepted, pixels; looked at before any pixel is touched.
-        scale: Of the stream, for samples of 16 bits.
-
-    Returns:
-        (H, W, 3) uint8 RGB that owns its memory.
-
-    Raises:
-        ImageError: It cannot be decoded as its header says, or is too small or too large.
-
-    """
-    try:
-        return decode_message(message, scale, max_side)
-    except ImageError:
-        raise
-    except Exception as error:
-        # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
-        raise ImageError(f'undecodable: {type(error).__name__}: {foreign(error)}') from error

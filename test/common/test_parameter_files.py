@@ -142,8 +142,8 @@ BOMB = 'a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n' + ''.join(
     f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 10)}]\n' for n in range(1, 10)
 )
 HOSTILE = {
-    'alias bomb': (BOMB, 3),
-    'a few aliases of much': ('a: &a [' + 'x, ' * 9000 + ']\nb: [*a, *a]\n', 2),
+    'alias bomb': (BOMB, 2),
+    'a merge of an alias': ('a: &size {height: 96}\nb: {<<: *size}\n', 2),
     'a list that holds itself': ('a: 1\nb: &b [1, *b]\n', 2),
     '5,000 brackets': ('a: 1\nb: ' + '[' * 5000, 2),
     '5,000 levels': (''.join(' ' * n + 'a:\n' for n in range(500)), 21),
@@ -155,11 +155,10 @@ HOSTILE = {
     'an unknown alias': ('a: *nobody\n', 1),
     'an unknown tag with escape sequences': ('a: !<\x1b]0;gone> 1\n', None),
     'a control character': ('a: 1\nb: \x07\n', 2),
-    'a text of 2 MB': ('a: ' + 'x' * 2_000_000, None),
+    'a text of 300 kB': ('a: ' + 'x' * 300_000, None),
     'binary that is none': ('a: !!binary "\u00e4"\n', 1),
     'a list as a name': ('? [1, 2]\n: 1\n', 1),
     'an escape sequence as a name': ('"\\e[2J\\nforged": 1\n', None),
-    '30,000 values': ('a: [' + '1,' * 30000 + ']\n', 1),
     'a merge of a number': ('a: {<<: 3}\n', 1),
 }
 
@@ -180,13 +179,6 @@ def test_hostile_yaml_ends_in_one_short_sentence(file, name, load):
     assert message.isprintable()
     if line and load != 'value':
         assert f'params.yaml, line {line}:' in message
-
-
-def test_a_few_aliases_are_fine(file):
-    text = 'a: &size {height: 96, width: 192}\nb: *size\nc: {<<: *size, width: 64}\n'
-    assert read_plain_file(file(text)) == {
-        'a.height': 96, 'a.width': 192, 'b.height': 96, 'b.width': 192, 'c.height': 96, 'c.width': 64
-    }  # fmt: skip
 
 
 def test_a_file_of_the_package_is_found_from_anywhere(tmp_path, monkeypatch):

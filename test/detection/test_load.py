@@ -53,6 +53,48 @@ def test_the_rate_of_arrivals() -> None:
     assert controller.rate == 0
 
 
+def overload(controller: LoadController, frames: int = 10) -> None:
+    """Feed frames of which each pair takes 20 ms, while images come every 50 ms."""
+    for frame in range(frames):
+        controller.arrived(0.05 * frame)
+        pairs = controller.schedule.batches[0]
+        controller.worked(0.02 * pairs, pairs, pairs, inferred=True)
+        controller.decide(0.05 * frame)
+
+
+def test_what_is_done_about_a_load_that_is_too_much_is_told() -> None:
+    controller = LoadController(FIVE, zero_lag=False, target=100.0)
+    assert controller.report()['load reason'] == 'the configured window'
+    overload(controller)
+    # Twenty a second: ten pairs need 200 ms of 50, two need 40.
+    assert (controller.schedule, controller.delay) == (Schedule(WindowConfig(1, 1, 1)), 1)
+    assert controller.report() == {
+        'load setting': 'window -1..+1, stride 1, every frame',
+        'load reason': 'the last one needed 400% of the time at 20.0 images/s',
+        'target rate hz': '100.00',
+        'camera rate hz': '20.00',
+        'utilisation %': '400',
+    }
+    assert controller.trouble == ''
+
+
+def test_overload_at_the_smallest_setting_is_trouble() -> None:
+    controller = LoadController(WindowConfig(1, 0, 1), zero_lag=False, target=100.0)
+    for frame in range(10):
+        controller.arrived(0.05 * frame)
+        controller.worked(0.2, 1, 1, inferred=True)
+        controller.decide(0.05 * frame)
+    assert 'load.target_rate' in controller.trouble
+
+
+@pytest.mark.parametrize('zero_lag', [False, True])
+def test_without_a_target_the_window_stays(zero_lag: bool) -> None:
+    controller = LoadController(FIVE, zero_lag=zero_lag, target=0.0)
+    overload(controller)
+    assert controller.schedule == Schedule(FIVE)
+    assert (controller.report(), controller.trouble, controller.delay) == ({}, '', 0 if zero_lag else 5)
+
+
 class Hand:
     """A controller fed by hand: a pair costs ``pair`` seconds, an image comes every ``period``."""
 

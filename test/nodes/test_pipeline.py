@@ -13,7 +13,9 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from std_msgs.msg import Header
 
 from moving_object_detector.common.options import with_values
+from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.detector import StepOutcome
+from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.result import NotFiniteError
 from moving_object_detector.nodes.messages import Statistics, image_message
 from moving_object_detector.nodes.parameters import NodeConfig
@@ -24,8 +26,9 @@ from moving_object_detector.nodes.runtime import bridged
 class Detector:
     """Stands for a detector that fails on some frames, which the real one has no way to be made to do."""
 
-    def __init__(self, fails=(), gate=None, seconds=0.0):
+    def __init__(self, fails=(), gate=None, seconds=0.0, pairs=0):
         self.fails = set(fails)
+        self.pairs = pairs
         self.gate = gate
         self.seconds = seconds
         self.config = None
@@ -39,7 +42,9 @@ class Detector:
         self.images.append(image)
         if stamp in self.fails:
             raise RuntimeError(f'CUDA error at {stamp}')
-        return StepOutcome([SimpleNamespace(estimate='refined', tag=tag)], inferred=infer)
+        return StepOutcome(
+            [SimpleNamespace(estimate='refined', tag=tag)], inferred=infer, pairs=self.pairs, masks=self.pairs
+        )
 
     def flush(self):
         self.flushes += 1
@@ -273,7 +278,7 @@ def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
     pipeline.receive(message(1))
     wait(lambda: outputs.published == [1])
     with monkeypatch.context() as patch:
-        patch.setattr('moving_object_detector.nodes.pipeline.decode_message', fail)
+        patch.setattr('moving_object_detector.media.messages.decode_image', fail)
         pipeline.receive(message(2))
         wait(lambda: statistics.report(0)['frames invalid'] == '1')
     pipeline.receive(message(3))
@@ -283,6 +288,43 @@ def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
     (text,) = (text for _, text in said)
     assert 'MemoryError' in text
     assert text.isprintable()
+
+
+# The load.
+
+
+def test_the_window_follows_target_and_estimate(run):
+    detector = Detector()
+    pipeline, *_ = run(detector, **{'load.target_rate': 100.0})
+    whole = Schedule(NodeConfig().window)
+    assert detector.schedule == whole
+
+    def configure(target, estimate='refined'):
+        pipeline.configure(with_values(NodeConfig(), {'load.target_rate': target, 'estimate': estimate}))
+        resets = detector.resets
+        pipeline.reset()  # comes after it
+        wait(lambda: detector.resets > resets)
+
+    configure(100.0, 'zero_lag')
+    assert detector.schedule.window.future == pipeline.load.delay == 0
+    configure(100.0)
+    assert (detector.schedule, pipeline.load.delay) == (whole, whole.delay)
+    pipeline.load.schedule = detector.schedule = small = Schedule(WindowConfig(1, 1, 1))
+    configure(50.0)
+    # What was measured goes on to count.
+    assert (pipeline.load.schedule, pipeline.load.target, detector.schedule) == (small, 50.0, small)
+    configure(0.0)
+    assert (detector.schedule, pipeline.load.report()) == (whole, {})
+
+
+def test_a_load_that_is_too_much_makes_the_window_smaller(run):
+    detector = Detector(seconds=0.02, pairs=10)
+    pipeline, _, _, said = run(detector, **{'load.target_rate': 100.0, 'input.queue': 1})
+    for stamp in range(1, 100):
+        pipeline.receive(message(stamp))
+        time.sleep(0.005)
+    wait(lambda: detector.schedule.window != NodeConfig().window)
+    assert [text for severity, text in said if severity == 'info' and text.startswith('load: window')]
 
 
 # Results are computed beside the next step.
