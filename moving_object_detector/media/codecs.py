@@ -1,14 +1,13 @@
 """Images as JPEG, PNG and other files hold them: measured before they are decoded, refused where they are damaged.
 
 The decoders below tell of damage on stderr, or not at all, and fill what is missing with grey. So JPEG goes through
-libjpeg-turbo by simplejpeg, which raises what OpenCV's copy prints, and a PNG is taken apart and held to what it says.
+libjpeg-turbo by simplejpeg, which raises what OpenCV's copy prints, and a PNG is held to its checksums.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,18 +32,11 @@ _BEGINNINGS: Final = (
     (b'II*\0', 'tiff'),
     (b'MM\0*', 'tiff'),
 )
-_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""By colour type."""
-_PNG_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png', 'tiff': 'tiff', 'tif': 'tiff'}
 _OTHERS: Final = frozenset({'avif', 'bmp', 'exr', 'gif', 'h264', 'h265', 'hdr', 'hevc', 'jp2', 'vp9', 'webp'})
 
 _OF_JPEG: Final = 127
 """Values that JPEG makes of black beside white stay below."""
-
-_suspicious = threading.Event()
-"""Set once libpng has refused, with a line on stderr, a stream whose checksums are right, which is nobody's accident.
-From then on streams are looked through before, which takes as long as decoding them."""
 
 # OpenCV tells by its results what matters here; its own lines would fill the log at a camera's rate.
 with suppress(AttributeError):  # a distribution's OpenCV may be older than this function
@@ -88,6 +80,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
+    if not data.startswith(b'IHDR', 12):
+        raise ValueError('no header')
     width, height = struct.unpack_from('>II', data, 16)
     return height, width
 
@@ -165,60 +159,14 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_essence(data: bytes) -> bytes:
-    """Return a PNG of the same pixels without what libpng may complain about; it is whole as far as is looked at."""
-    chunks: dict[bytes, list[bytes]] = {}
+    """Return a PNG of the same pixels without the chunks that are none, of which libpng would complain on stderr."""
+    kept = [data[:8]]
     for name, chunk in _png_chunks(data):
-        if name in {b'IHDR', b'PLTE', b'IDAT'}:
+        if name in {b'IHDR', b'PLTE', b'IDAT', b'IEND'}:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], 'big'):
                 raise ImageError(f'a PNG with a wrong checksum in {foreign(name)}: its data is damaged')
-            chunks.setdefault(name, []).append(chunk[8:-4])
-    header = chunks.get(b'IHDR', [b''])[0]
-    if len(header) != 13 or not data.startswith(b'IHDR', 12):
-        raise ImageError('a PNG whose header is damaged')
-    width, height, depth, colour, *_, interlaced = struct.unpack('>IIBBBBB', header)
-    if depth not in _PNG_DEPTHS.get(colour, ()) or header[10:12] != b'\0\0' or interlaced > 1:
-        raise ImageError(f'a PNG of an unknown form (depth {depth}, colour type {colour})')
-    palette = b''.join(chunks.get(b'PLTE', ())) if colour == 3 else b''
-    if colour == 3 and not palette:
-        raise ImageError('a PNG whose palette is missing')
-    stream = b''.join(chunks.get(b'IDAT', ()))
-    if _suspicious.is_set():
-        _check_png_rows(stream, _png_passes(height, width, interlaced), depth, colour)
-    parts = [(b'IHDR', header), (b'IDAT', stream), (b'IEND', b'')]
-    if palette:
-        # As many colours as there are numbers.
-        parts.insert(1, (b'PLTE', palette.ljust(3 << depth, b'\0')[: 3 << depth]))
-    joined = (struct.pack('>I', len(part)) + name + part for name, part in parts)
-    ends = (struct.pack('>I', zlib.crc32(name + part)) for name, part in parts)
-    return data[:8] + b''.join(whole for pair in zip(joined, ends, strict=True) for whole in pair)
-
-
-def _png_passes(height: int, width: int, interlaced: int) -> list[tuple[int, int]]:
-    """Return rows and columns of each pass over the image (RFC 2083, section 2.6)."""
-    if not interlaced:
-        return [(height, width)]
-    starts = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    passes = [(-(-(height - y) // down), -(-(width - x) // right)) for y, x, down, right in starts]
-    return [(rows, columns) for rows, columns in passes if rows > 0 and columns > 0]
-
-
-def _check_png_rows(data: bytes, passes: list[tuple[int, int]], depth: int, colour: int) -> None:
-    """Refuse a PNG that has fewer rows than it must, or one with an unknown filter."""
-    bits = depth * _PNG_CHANNELS[colour]
-    shapes = [(rows, 1 + (columns * bits + 7) // 8) for rows, columns in passes]
-    needed = sum(rows * row for rows, row in shapes)
-    try:
-        found = zlib.decompressobj().decompress(data, needed)
-    except zlib.error as error:
-        raise ImageError(f'a damaged PNG ({foreign(error)})') from error
-    if len(found) < needed:
-        raise ImageError('a PNG with fewer rows than its header says')
-    place = 0
-    for rows, row in shapes:
-        filters = np.frombuffer(found, np.uint8, rows * row, place)[::row]
-        if filters.max() > 4:
-            raise ImageError('a damaged PNG (a row with an unknown filter)')
-        place += rows * row
+            kept.append(chunk)
+    return b''.join(kept)
 
 
 def _colours(data: bytes) -> str:
@@ -231,8 +179,6 @@ def _opencv(data: bytes, flags: int) -> NDArray[Any]:
     except cv2.error as error:
         raise ImageError(f'it does not decode ({foreign(error.err)})') from error
     if image is None:
-        if kind_of(data) == 'png':
-            _suspicious.set()
         raise ImageError(f'it does not decode ({len(data)} bytes)')
     if image.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise ImageError(f'its samples are {image.dtype}; store it with 8 or 16 bits')
@@ -288,15 +234,16 @@ def decode_objects(data: bytes) -> NDArray[np.bool_]:
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8]:
     """Compress an (H, W, 3) uint8 RGB image; returns the file's bytes as flat uint8."""
-    done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as JPEG')
-    return np.asarray(data, np.uint8).reshape(-1)
+    return _encode('.jpg', image, cv2.IMWRITE_JPEG_QUALITY, quality)
 
 
 def encode_png(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Compress an (H, W, 3) uint8 RGB image or an (H, W) one without loss; returns the file's bytes as flat uint8."""
-    done, data = cv2.imencode('.png', image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return _encode('.png', image)
+
+
+def _encode(suffix: str, image: NDArray[np.uint8], *options: int) -> NDArray[np.uint8]:
+    done, data = cv2.imencode(suffix, image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
-        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as PNG')
+        raise ImageError(f'an image of {image.shape[1]}x{image.shape[0]} pixels cannot be stored as {suffix}')
     return np.asarray(data, np.uint8).reshape(-1)

@@ -140,4 +140,4 @@ def get_weights(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='get_weights', description=get_weights.__doc__)
     parser.add_argument('network', choices=('raft_small', 'pwcnet'), help='whose weights; flow.backend then uses them')
     parser.add_argument('--accept-licence', action='store_true', help='accept the licence without being asked')
-    return _start('get_weights', 'get_weights', parser.parse_args(argv))
+    return _start('models', 'get_weights', parser.parse_args(argv))

@@ -1,17 +1,21 @@
-"""What is done with model files: engines built of them, ranges for int8, ONNX, and the import of released weights."""
+"""What is done with model files: engines built, ranges for int8, ONNX, weights of others imported and fetched."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -19,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moving_object_detector import __version__
-from moving_object_detector.common.errors import ModelError, UserError
-from moving_object_detector.common.files import default_model, write_atomically
+from moving_object_detector.common.errors import ModelError, UserError, foreign
+from moving_object_detector.common.files import default_model, fetched_weights, write_atomically
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector, choose_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
@@ -48,6 +52,8 @@ RANGE_SEED: Final = 2_000_000
 OPSET: Final = 18
 ONNX_TOLERANCE: Final = 1e-3
 """Largest difference to PyTorch, of masks in [0, 1] and of flow in pixels."""
+FETCH_TIMEOUT: Final = 30.0
+"""Seconds without a byte after which a transfer is given up."""
 TENSORFLOW_ENDING: Final = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
@@ -295,3 +301,91 @@ def import_weights(arguments: argparse.Namespace) -> int:
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f'{arguments.output}: {architecture}, {count:,} parameters, {len(state)} tensors')
     return 0
+
+
+# Published weights ---------------------------------------------------------------------------------------------------
+
+
+class Publication(NamedTuple):
+    """Weights as somebody published them."""
+
+    what: str
+    url: str
+    licence: str
+    megabytes: float
+    """About; nothing beyond twice of it is taken."""
+    digest: str
+    """``sha256:`` and its first digits, or ``git:`` and the name of the file's content in git."""
+
+
+PUBLICATIONS: Final = {
+    'raft_small': Publication(
+        "RAFT-small, the authors' weights (Teed and Deng 2020) as torchvision distributes them (C_T_V1)",
+        'https://download.pytorch.org/models/raft_small_C_T_V1-ad48884c.pth',
+        'BSD-3-Clause: free use, with the notice of its authors',
+        4.0,
+        # All that torchvision states of it.
+        'sha256:ad48884c',
+    ),
+    'pwcnet': Publication(
+        "PWC-Net, the authors' weights (Sun et al. 2018)",
+        'https://raw.githubusercontent.com/NVlabs/PWC-Net/07df6eb8b22b83f4a62d18231ae4ecf9cbecce05/PyTorch/pwc_net.pth.tar',
+        'CC BY-NC-SA 4.0: not for commercial use',
+        37.5,
+        'git:27da4cc96929c0474f8083364712df3a1c50c52e',
+    ),
+}
+"""By network; that these addresses answer has not been tried where this project is tested."""
+
+
+def get_weights(arguments: argparse.Namespace) -> int:
+    """Fetch the weights of one network, once their licence is accepted."""
+    published, path = PUBLICATIONS[arguments.network], fetched_weights(arguments.network)
+    print(
+        f'{published.what}\nsource:  {published.url}\nlicence: {published.licence}\n'
+        f'size:    about {published.megabytes} MB, kept as {path}',
+        flush=True,
+    )
+    if path.is_file():
+        print('they are there already; remove that file to fetch them again')
+        return 0
+    if not (arguments.accept_licence or sys.stdin.isatty()):
+        raise UserError('nobody is there to accept the licence; read it, then give --accept-licence')
+    if not arguments.accept_licence and input('Do you accept this licence? [yes/no] ').strip() not in {'y', 'yes'}:
+        raise UserError('the licence was not accepted, nothing was fetched')
+    fetched = path.with_suffix('.pth')
+    write_atomically(fetched, _fetch(published))
+    try:
+        state = from_pytorch(read_pytorch(fetched), published.url)
+    finally:
+        fetched.unlink()
+    check_tensors(published.url, arguments.network, state)
+    network = build_network(arguments.network, state)
+    save_network(network, path, {'source': published.url, 'licence': published.licence})
+    print(f'{path}: ready; flow.backend={arguments.network} uses it')
+    return 0
+
+
+def _fetch(published: Publication) -> bytes:
+    """Return what lies at its address; raises UserError where it cannot be had, or is not what was published."""
+    most = int(2e6 * published.megabytes)
+    try:
+        with urlopen(published.url, timeout=FETCH_TIMEOUT) as response:
+            if urlsplit(response.url).scheme != urlsplit(published.url).scheme:
+                raise UserError(f'{published.url}: leads to {foreign(response.url, 100)}, which is not taken')
+            content: bytes = response.read(most + 1)
+    except (OSError, HTTPException) as error:  # what urllib raises is an OSError too
+        reason = foreign(getattr(error, 'reason', error), 200)
+        raise UserError(f'{published.url}: cannot be fetched ({reason}); run it again') from error
+    if len(content) > most:
+        raise UserError(f'{published.url}: is larger than {most / 1e6:.0f} MB, so it is not those weights')
+    kind, _, wanted = published.digest.partition(':')
+    # By SHA-1, as git names contents: for a file of a known commit there is no other.
+    git = hashlib.sha1(b'blob %d\0' % len(content) + content, usedforsecurity=False)
+    found = git if kind == 'git' else hashlib.sha256(content)
+    if not found.hexdigest().startswith(wanted):
+        raise UserError(
+            f'{published.url}: is not what was published there ({published.digest} is expected), or the transfer broke '
+            f'after {len(content)} bytes; run it again, and if that does not help, report it'
+        )
+    return content

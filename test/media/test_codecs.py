@@ -132,8 +132,7 @@ def test_an_interlaced_png():
     assert np.array_equal(decode_labels(data), expected)
 
 
-def test_libpng_complains_once_at_most(capfd):
-    """Streams that are wrong inside, under right checksums, are looked through from the second on."""
+def test_a_png_that_is_wrong_under_right_checksums_is_refused():
 
     def png(stream, interlaced=0, depth=8):
         header = struct.pack('>IIBBBBB', 32, 24, depth, 0, 0, 0, interlaced)
@@ -149,10 +148,9 @@ def test_libpng_complains_once_at_most(capfd):
         png(zlib.compress(row * 23), interlaced=1),
         png(zlib.compress(row * 24), depth=3),
     ]
-    for data in wrong * 3:
+    for data in wrong:
         with pytest.raises(ImageError):
             decode_pixels(data)
-    assert capfd.readouterr().err.count('libpng') <= 1
     assert decode_pixels(png(zlib.compress(row * 24))).shape == (24, 32, 3)
 
 
