@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -15,28 +15,19 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.media.frames import FrameSource
 from moving_object_detector.media.pixels import resize_image
 
-TAG: Final = 202021.25
 
-
-def write_flow(path: Path, flow: NDArray[np.float32]) -> None:
-    """Write a flow field, float32 (H, W, 2), pixels."""
-    height, width = flow.shape[:2]
-    header = np.array((TAG,), '<f4').tobytes() + np.array((width, height), '<i4').tobytes()
-    path.write_bytes(header + np.ascontiguousarray(flow, '<f4').tobytes())
+def write_flow(path: Path, flow: NDArray[np.floating[Any]]) -> None:
+    """Write a flow field, (H, W, 2), pixels, as .flo; raises UserError where it cannot be written."""
+    if not cv2.writeOpticalFlow(str(path), np.ascontiguousarray(flow, np.float32)):
+        raise UserError(f'{path} cannot be written; give a path in a folder you own')
 
 
 def read_flow(path: Path) -> NDArray[np.float32]:
     """Read a flow field, float32 (H, W, 2), pixels; raises UserError where it is missing, not .flo, or cut short."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}') from error
-    if len(data) < 12 or np.frombuffer(data, '<f4', 1)[0] != np.float32(TAG):
-        raise UserError(f'{path} is not a .flo file: it does not begin with {TAG}')
-    width, height = (int(value) for value in np.frombuffer(data, '<i4', 2, 4))
-    if width < 1 or height < 1 or len(data) < 12 + 8 * width * height:
-        raise UserError(f'{path} is cut short: {width}x{height} takes {12 + 8 * width * height} bytes, not {len(data)}')
-    return np.frombuffer(data, '<f4', 2 * width * height, 12).reshape(height, width, 2).astype(np.float32)
+    flow = cv2.readOpticalFlow(str(path))
+    if flow is None:
+        raise UserError(f'{path} cannot be read as a .flo file: it is missing, of another kind, or cut short')
+    return np.asarray(flow, np.float32)
 
 
 # Steps from each of red, yellow, green, cyan, blue and magenta to the next; more where the eye tells more apart.
