@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.common.program import add_settings, positive_int, run_program
-from moving_object_detector.media.arguments import add_levels
+from moving_object_detector.common.program import add_levels, add_settings, positive_int, run_program
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,7 +34,7 @@ from moving_object_detector.common.files import write_atomically
 from moving_object_detector.common.options import with_values
 from moving_object_detector.common.program import provenance
 from moving_object_detector.engines.create import choose_device, create_engine
-from moving_object_detector.media.pixels import Levels
+from moving_object_detector.media.frames import Levels
 from moving_object_detector.media.sources import open_source
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.weights import save_network

@@ -19,6 +19,12 @@ from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError, foreign
 
+TOPIC: Final = 'camera/image_raw'
+"""Of images, where none is named."""
+BLACK: Final = 'Level of 16-bit images shown as black; see white.'
+WHITE: Final = 'Level of 16-bit images shown as white; where it is not above black, the first image gives both.'
+"""What the options of these names mean, of the node and of programs."""
+
 PACKAGES: Final = ('torch', 'openvino', 'opencv-contrib-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
 
@@ -60,6 +66,37 @@ def _parsed(value: float, text: str, what: str, least: float) -> float:
     if not least <= value < math.inf:
         raise argparse.ArgumentTypeError(f'{text} is not {what}')
     return value
+
+
+def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add ``input``, or a list ``inputs`` where ``several``, and what :func:`source_of` takes besides."""
+    what = 'folder of frames, video file, or bag (ROS 2 or ROS 1)'
+    if several:
+        parser.add_argument('inputs', metavar='INPUT', nargs='+', help=what)
+    else:
+        parser.add_argument('input', metavar='INPUT', help=what)
+    # Empty is what a launch file passes for an argument that was left out.
+    parser.add_argument(
+        '--bag-topic', metavar='TOPIC', type=lambda text: text or None, help='image topic of a bag that has several'
+    )
+    parser.add_argument(
+        '--fps',
+        type=positive_float,
+        help="frames per second in place of the input's own timing (a folder has none: 24)",
+    )
+    add_levels(parser)
+
+
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """Add ``--levels``, a pair of numbers."""
+    parser.add_argument(
+        '--levels',
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=('BLACK', 'WHITE'),
+        help='levels of 16-bit images shown as black and as white (default: from the range of the first image)',
+    )
 
 
 def refuse_old(argv: Sequence[str], what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.datasets.layouts import ClipFiles, clip_of_images, read_davis, read_fbms, read_segtrack
 from moving_object_detector.media.bags import bag_files, is_bag, is_bag_folder
-from moving_object_detector.media.frames import natural_key
-from moving_object_detector.media.pixels import AUTOMATIC, Levels
+from moving_object_detector.media.frames import AUTOMATIC, Levels, natural_key
 from moving_object_detector.media.sources import list_images, open_source
 
 _log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
-from moving_object_detector.media.pixels import SMALLEST_SIDE
+from moving_object_detector.media.frames import SMALLEST_SIDE
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.generator_forms import load_ranges, merge_upsampling, quantise, ranges_path

@@ -21,7 +21,7 @@ from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend, network_image
 from moving_object_detector.flow.evidence import evidence
 from moving_object_detector.flow.rigid_scene import assumed_camera
-from moving_object_detector.media.pixels import SMALLEST_SIDE
+from moving_object_detector.media.frames import SMALLEST_SIDE
 from moving_object_detector.networks.weights import FlowInput
 
 

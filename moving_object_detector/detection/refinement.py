@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.detection.config import RefinementConfig, check_refinement
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 
 # Guided filter (He et al., ECCV 2010) on an image in [0, 1]: radius as a share of the width, and its edge scale.
 GUIDED_RADIUS: Final = 0.03

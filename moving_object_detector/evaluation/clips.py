@@ -22,16 +22,17 @@ from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder, messages_on
 from moving_object_detector.media.codecs import decode_objects, encode_png
 from moving_object_detector.media.frames import (
+    AUTOMATIC,
     DEFAULT_FPS,
     LATEST,
     SECOND,
     Frame,
     FrameSource,
+    Levels,
     frame_stamp,
     natural_key,
 )
 from moving_object_detector.media.messages import decode_mask, is_jpeg
-from moving_object_detector.media.pixels import AUTOMATIC, Levels
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 from moving_object_detector.synthetic.flight_path import MOTIONS
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene

@@ -24,8 +24,7 @@ from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, read_masks
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, read_numbers
-from moving_object_detector.media.frames import SECOND, Frame, FrameSource, ros_stamp_offset
-from moving_object_detector.media.pixels import SMALLEST_SIDE
+from moving_object_detector.media.frames import SECOND, SMALLEST_SIDE, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.sources import list_images
 
 REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')

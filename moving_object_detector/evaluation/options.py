@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.options import option, options_of, with_values
-from moving_object_detector.common.program import add_settings
-from moving_object_detector.media.arguments import BLACK, WHITE
+from moving_object_detector.common.program import BLACK, WHITE, add_settings
 
 DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered', 'flights')
 METHODS: Final = ('detector', 'masks', 'homography', 'mog2', 'everything', 'nothing')

@@ -26,9 +26,8 @@ from moving_object_detector.evaluation.results import COLUMNS, KeptFrame, Sequen
 from moving_object_detector.evaluation.signals import Signals
 from moving_object_detector.evaluation.summary import ScoringRule
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
-from moving_object_detector.media.frames import SECOND, Frame
+from moving_object_detector.media.frames import SECOND, Frame, resize_image
 from moving_object_detector.media.pictures import evenly_spaced
-from moving_object_detector.media.pixels import resize_image
 from moving_object_detector.media.video import VideoWriter
 
 WAITING: Final = 64

@@ -18,7 +18,7 @@ from moving_object_detector.evaluation.results import Column
 from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, motion_units, network_image
 from moving_object_detector.flow.dis import reduce_flow
 from moving_object_detector.flow.egomotion import fit_camera_motion
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import load_network
 
 HALF: Final = 0.5

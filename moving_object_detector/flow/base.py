@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 
 Run = Callable[..., tuple[Tensor, ...]]
 Load = Callable[[nn.Module, tuple[Tensor, ...], str], Run]

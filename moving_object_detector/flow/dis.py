@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moving_object_detector.flow.base import grey_image
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 
 PRESETS: Final = {
     'ultrafast': cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moving_object_detector.flow.base import Load, load_eagerly, resize_flow, upload
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
 
 LEVELS: Final = len(PYRAMID) - 1

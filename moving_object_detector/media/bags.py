@@ -19,17 +19,19 @@ from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.frames import (
+    AUTOMATIC,
     DEFAULT_FPS,
     LATEST,
     SECOND,
     Frame,
     FrameSource,
+    Levels,
+    SampleScale,
     frame_stamp,
     rate_of,
     stamp_of,
 )
 from moving_object_detector.media.messages import EncodedImage, decode_message, is_picture
-from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection

@@ -19,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign
-from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE, check_size
+from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE, check_size
 
 _MOST_SCANS: Final = 100
 """Of a progressive JPEG; a camera's has about ten, and each is a pass over the whole image."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign, shown
 from moving_object_detector.media.codecs import decode_labels, decode_objects, decode_pixels, kind_of, stated_kinds
-from moving_object_detector.media.pixels import LARGEST_SIDE, SampleScale, SizeError, check_size
+from moving_object_detector.media.frames import LARGEST_SIDE, SampleScale, SizeError, check_size
 
 Pixels = TypeVar('Pixels', bound=NDArray[Any])
 

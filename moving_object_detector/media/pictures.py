@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.media.frames import FrameSource
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import FrameSource, resize_image
 
 
 def write_flow(path: Path, flow: NDArray[np.floating[Any]]) -> None:

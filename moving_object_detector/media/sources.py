@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,16 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import BagSource, is_bag
 from moving_object_detector.media.codecs import decode_pixels
-from moving_object_detector.media.frames import DEFAULT_FPS, Frame, FrameSource, frame_stamp, natural_key
-from moving_object_detector.media.pixels import AUTOMATIC, Levels, SampleScale
+from moving_object_detector.media.frames import (
+    AUTOMATIC,
+    DEFAULT_FPS,
+    Frame,
+    FrameSource,
+    Levels,
+    SampleScale,
+    frame_stamp,
+    natural_key,
+)
 from moving_object_detector.media.video import VideoSource
 
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})
@@ -130,3 +139,12 @@ def open_source(
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f'{path}: a single image; give the folder that holds the frames')
     return VideoSource(path, fps=fps)
+
+
+def source_of(arguments: argparse.Namespace, path: str) -> FrameSource:
+    """Open one of the inputs as the arguments say; raises UserError where one of these has no effect on it."""
+    levels = tuple(arguments.levels)
+    source = open_source(path, topic=arguments.bag_topic, fps=arguments.fps, levels=levels)
+    if any(levels) and not source.has_levels:
+        raise UserError(f'{path}: --levels has no effect on a video, whose samples have 8 bits; leave it out')
+    return source

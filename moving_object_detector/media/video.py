@@ -19,8 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.media.frames import DEFAULT_FPS, LATEST, SECOND, Frame, FrameSource, frame_stamp, rate_of
-from moving_object_detector.media.pixels import check_size, resize_image
+from moving_object_detector.media.frames import (
+    DEFAULT_FPS,
+    LATEST,
+    SECOND,
+    Frame,
+    FrameSource,
+    check_size,
+    frame_stamp,
+    rate_of,
+    resize_image,
+)
 
 _HIGHEST_FPS: Final = 1000.0
 """A container without a rate reports 0, NaN or its time base (90000)."""

@@ -14,9 +14,9 @@ from rclpy.parameter import Parameter
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import Option, option, options_of, with_values
+from moving_object_detector.common.program import BLACK, WHITE
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
-from moving_object_detector.media.arguments import BLACK, WHITE
-from moving_object_detector.media.pixels import LARGEST_SIDE, SMALLEST_SIDE
+from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.detection.load import LoadController
-from moving_object_detector.media.frames import SECOND, stamp_of
+from moving_object_detector.media.frames import SECOND, SampleScale, stamp_of
 from moving_object_detector.media.messages import decode_message
-from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
 from moving_object_detector.nodes.messages import Statistics
 from moving_object_detector.nodes.outputs import Outputs

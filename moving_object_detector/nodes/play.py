@@ -21,9 +21,9 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.media.arguments import source_of
 from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset
+from moving_object_detector.media.sources import source_of
 from moving_object_detector.nodes.messages import compressed_message, image_message
 from moving_object_detector.nodes.runtime import ros_node, spinning
 

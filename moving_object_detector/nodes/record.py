@@ -21,9 +21,8 @@ from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import RAW_TYPE, BagWriter
-from moving_object_detector.media.frames import SECOND, stamp_of
+from moving_object_detector.media.frames import SECOND, SampleScale, stamp_of
 from moving_object_detector.media.messages import decode_image
-from moving_object_detector.media.pixels import SampleScale
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.runtime import ros_node
 

@@ -13,13 +13,12 @@ from tqdm import tqdm
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.datasets.annotations import read_mask
-from moving_object_detector.media.arguments import source_of
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset
 from moving_object_detector.media.messages import encode_image
 from moving_object_detector.media.pictures import draw_sheet, select_frames
-from moving_object_detector.media.sources import ImageFiles, list_images
+from moving_object_detector.media.sources import ImageFiles, list_images, source_of
 from moving_object_detector.media.video import VideoWriter
 
 

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from moving_object_detector.common.program import add_settings, positive_float, positive_int, run_program
-from moving_object_detector.media.arguments import TOPIC, add_source_arguments
+from moving_object_detector.common.program import (
+    TOPIC,
+    add_settings,
+    add_source_arguments,
+    positive_float,
+    positive_int,
+    run_program,
+)
 
 
 def _start(module: str, function: str, arguments: argparse.Namespace) -> int:

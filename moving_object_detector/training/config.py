@@ -8,8 +8,8 @@ from typing import Final
 
 from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.common.options import option
+from moving_object_detector.common.program import BLACK, WHITE
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.media.arguments import BLACK, WHITE
 
 FLOW_MULTIPLE: Final = 64
 """Of the sides of PWC-Net's images."""

@@ -31,8 +31,7 @@ from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.media.frames import Frame, prefetch
-from moving_object_detector.media.pixels import AUTOMATIC, resize_image
+from moving_object_detector.media.frames import AUTOMATIC, Frame, prefetch, resize_image
 
 Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
 CHUNK: Final = 8

@@ -23,7 +23,7 @@ from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, network_image
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.pairs import crop_resize, flip, random_crop

@@ -25,7 +25,7 @@ from moving_object_detector.common.files import lock
 from moving_object_detector.flow.base import FlowBackend, centred
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.flow_cache import disk_errors, map_array, to_half, write_array

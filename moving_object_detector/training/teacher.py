@@ -25,7 +25,7 @@ from moving_object_detector.common.files import lock
 from moving_object_detector.detection.refinement import grid_crf
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
-from moving_object_detector.media.pixels import resize_image
+from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import weights_hash
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip, disk_errors, map_array, write_array
 from moving_object_detector.training.selection import THRESHOLD, InputForm

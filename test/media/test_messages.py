@@ -12,13 +12,13 @@ import pytest
 
 from moving_object_detector.common.errors import ImageError
 from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.frames import SampleScale
 from moving_object_detector.media.messages import (
     SUPPORTED_ENCODINGS,
     decode_compressed,
     decode_image,
     encode_image,
 )
-from moving_object_detector.media.pixels import SampleScale
 
 # 2 rows of 4 pixels: red, green, blue, white; black, grey, orange, teal.
 RGB = np.array(

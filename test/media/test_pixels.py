@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.media.pixels import SampleScale, check_size, resize_image
+from moving_object_detector.media.frames import SampleScale, check_size, resize_image
 
 
 def ramp(low, high, shape=(64, 100)):
