@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.annotations import Annotation, clip_annotations
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.datasets.layouts import ClipFiles, read_davis, read_fbms, read_segtrack
+from moving_object_detector.datasets.layouts import (
+    Annotation,
+    ClipFiles,
+    clip_annotations,
+    read_davis,
+    read_fbms,
+    read_segtrack,
+)
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.odometry import Odometry, info_topic
 from moving_object_detector.evaluation.options import EvaluateOptions

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.options import options_of
-from moving_object_detector.datasets.annotations import MaskFiles
+from moving_object_detector.datasets.layouts import MaskFiles
 from moving_object_detector.detection.build import build_detector, choose_flow
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, RefinementConfig
 from moving_object_detector.detection.continuity import Continuity, Step

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_BYTES = 256 * 2**20
 """Images that wait never hold more memory than this, unless a single one does."""
@@ -15,8 +14,7 @@ Command = Callable[[], None]
 """Something that the computing thread does between two images."""
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(NamedTuple):
     """One image message and when it came."""
 
     message: Any
@@ -34,79 +32,62 @@ class Mailbox:
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._items: deque[Arrival | Command] = deque()
-        self._images = 0
         self._taken = 0
-        self._bytes = 0
-        self._closed = False
         self._condition = threading.Condition()
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
+        self.closed = False
 
     @property
     def waiting(self) -> int:
         """How many images wait or were taken out last, whose taker has not come back."""
-        return self._images + self._taken
+        with self._condition:
+            return len(self._images()) + self._taken
+
+    def _images(self) -> list[Arrival]:
+        return [item for item in self._items if isinstance(item, Arrival)]
 
     def put(self, image: Arrival) -> int:
         """Add an image; return how many older ones were dropped for it."""
-        dropped = 0
         with self._condition:
-            if self._closed:
+            if self.closed:
                 return 0
-            size = len(image.message.data)
-            while self._images and (self._images >= self._capacity or self._bytes + size > self._max_bytes):
-                self._drop_oldest()
-                dropped += 1
             self._items.append(image)
-            self._images += 1
-            self._bytes += size
+            room, dropped = self._max_bytes, set()
+            for place, one in enumerate(reversed(self._images())):
+                room -= len(one.message.data)
+                if place and (place >= self._capacity or room < 0):
+                    dropped.add(id(one))
+            if dropped:
+                self._items = deque(item for item in self._items if id(item) not in dropped)
             self._condition.notify()
-        return dropped
-
-    def _drop_oldest(self) -> None:
-        for position, item in enumerate(self._items):
-            if isinstance(item, Arrival):
-                del self._items[position]
-                self._images -= 1
-                self._bytes -= len(item.message.data)
-                return
+        return len(dropped)
 
     def command(self, command: Command, *, discard: bool = False) -> None:
         """Add a command, carried out after the images before it; ``discard`` throws these away."""
         with self._condition:
             if discard:
                 self._items = deque(item for item in self._items if not isinstance(item, Arrival))
-                self._images = self._bytes = 0
             self._items.append(command)
             self._condition.notify()
 
     def close(self) -> None:
         """End it; :meth:`take` returns None from now on."""
         with self._condition:
-            self._closed = True
+            self.closed = True
             self._items.clear()
-            self._images = self._bytes = 0
             self._condition.notify()
 
     def take(self) -> tuple[deque[Arrival], Command | None] | None:
         """Wait; return all images up to the next command, and that command, or None once closed."""
         with self._condition:
             self._taken = 0
-            self._condition.wait_for(lambda: self._closed or self._items)
-            if self._closed:
+            self._condition.wait_for(lambda: self.closed or self._items)
+            if self.closed:
                 return None
             images: deque[Arrival] = deque()
-            command: Command | None = None
-            while self._items and command is None:
+            while self._items:
                 item = self._items.popleft()
-                if isinstance(item, Arrival):
-                    images.append(item)
-                    self._images -= 1
-                    self._bytes -= len(item.message.data)
-                else:
-                    command = item
-            self._taken = len(images)
-            return images, command
+                if not isinstance(item, Arrival):
+                    return images, item
+                images.append(item)
+                self._taken = len(images)
+            return images, None

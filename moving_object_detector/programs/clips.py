@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.datasets.annotations import read_mask
+from moving_object_detector.datasets.layouts import read_mask
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset

@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from moving_object_detector.common.errors import InUseError, UserError, foreign
 from moving_object_detector.common.files import atomic_file, lock, open_file
-from moving_object_detector.datasets.annotations import Annotation
-from moving_object_detector.datasets.layouts import ClipFiles
+from moving_object_detector.datasets.layouts import Annotation, ClipFiles
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotations import Annotation
-from moving_object_detector.datasets.layouts import ClipFiles
+from moving_object_detector.datasets.layouts import Annotation, ClipFiles
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, network_image

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotations import MaskFiles, RegionFile
+from moving_object_detector.datasets.layouts import MaskFiles, RegionFile
 
 
 @pytest.mark.parametrize('kind', ['grey', 'colour', 'transparent', 'sixteen bit', 'one'])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotations import MaskFiles
 from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.datasets.layouts import MaskFiles
 from moving_object_detector.programs.commands import make_bag, make_video
 
 

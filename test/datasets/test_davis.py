@@ -4,8 +4,7 @@ import cv2
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotations import MaskFiles
-from moving_object_detector.datasets.layouts import read_davis
+from moving_object_detector.datasets.layouts import MaskFiles, read_davis
 
 
 def write_listing(root, text, split='val'):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.annotations import clip_annotations, folder_annotations
+from moving_object_detector.datasets.layouts import clip_annotations, folder_annotations
 
 
 def mask(path, column):

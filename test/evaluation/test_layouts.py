@@ -6,8 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from moving_object_detector.datasets.annotations import clip_annotations
-from moving_object_detector.datasets.layouts import clip_of_images, read_davis, read_fbms, read_segtrack
+from moving_object_detector.datasets.layouts import (
+    clip_annotations,
+    clip_of_images,
+    read_davis,
+    read_fbms,
+    read_segtrack,
+)
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
 from moving_object_detector.evaluation.summary import run_scores, sequence_scores
