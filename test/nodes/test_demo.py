@@ -182,7 +182,6 @@ def test_stop_is_ctrl_c(tmp_path: Path):
     with child(tmp_path, code) as program:
         wait_for(tmp_path / 'log', 'ready')
         assert not program.finished()
-        program.check_alive()
         program.stop()
     assert 'interrupted' in (tmp_path / 'log').read_text()
 
@@ -193,13 +192,6 @@ def test_bad_end_after_stop_is_a_failure(tmp_path: Path):
         wait_for(tmp_path / 'log', 'ready')
         with pytest.raises(UserError, match='exit status 4'):
             program.stop()
-
-
-def test_end_that_nobody_asked_for_is_told(tmp_path: Path):
-    with child(tmp_path, 'print("bye")') as program:
-        program.wait()
-        with pytest.raises(UserError, match='ended by itself'):
-            program.check_alive()
 
 
 def test_nothing_outlives_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
