@@ -49,13 +49,17 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape (B, in_channels, H, W)."""
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve ``x`` with another weight and bias of the same shapes."""
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
         top, bottom = same_padding(x.shape[-2], kernel, stride, dilation)
         left, right = same_padding(x.shape[-1], kernel, stride, dilation)
         if (top, left) == (bottom, right):
-            return functional.conv2d(x, self.weight, self.bias, stride, (top, left), dilation)
+            return functional.conv2d(x, weight, bias, stride, (top, left), dilation)
         x = functional.pad(x, (left, right, top, bottom))
-        return functional.conv2d(x, self.weight, self.bias, stride, 0, dilation)
+        return functional.conv2d(x, weight, bias, stride, 0, dilation)
 
 
 def repeat_twice(x: Tensor) -> Tensor:
@@ -83,7 +87,10 @@ class ScaledConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
         scale = self.gamma / math.sqrt(1.0 + BATCH_NORM_EPSILON)
-        return self.conv(x) * scale[:, None, None] + self.beta[:, None, None]  # type: ignore[no-any-return]
+        # On the weights, not on what they give: a fifth of a training step.
+        weight = self.conv.weight * scale[:, None, None, None]
+        bias = self.conv.bias * scale + self.beta  # type: ignore[operator]
+        return self.conv.convolve(x, weight, bias)
 
     def upsampled(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, 2H, 2W) at stride 1: each pixel repeated twice, then convolved."""
