@@ -13,7 +13,7 @@ import torch
 
 from moving_object_detector.common.options import options_of, value_of
 from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
-from moving_object_detector.training.flow_validation import Errors
+from moving_object_detector.training.flow_errors import Errors
 from moving_object_detector.training.selection import Judgement
 
 PATHS: Final = frozenset(

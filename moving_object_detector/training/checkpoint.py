@@ -19,10 +19,8 @@ from moving_object_detector.common.options import flatten
 MARK: Final = b'checkpoint 1 '
 CHECKSUM_BYTES: Final = 32
 NAMED_OPTIONS: Final = 8
-
-
-class _DamagedError(Exception):
-    """A checkpoint is not as it was written."""
+_DAMAGES: Final = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError)
+_log = logging.getLogger(__name__)
 
 
 def earlier(path: Path) -> Path:
@@ -31,12 +29,7 @@ def earlier(path: Path) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a run's state, which has ``options`` by which it is known; the one before is kept beside it.
-
-    Raises:
-        UserError: The file cannot be written.
-
-    """
+    """Write a run's state, which has ``options`` by which it is known; the one before is kept. Raises UserError."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -70,47 +63,36 @@ def _keep(path: Path) -> None:
 def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | None:
     """Read the state of a run with the same options, or None where there is none yet.
 
-    Where the last checkpoint is damaged, the one before it is read, with a warning.
-
-    Raises:
-        UserError: Both are damaged, or the run had other options.
-
+    Where the last checkpoint is damaged, the one before it is read, with a warning. Raises UserError where both are,
+    or the run had other options.
     """
     if not path.exists():
         return None
-    for file in (path, earlier(path)):
-        if not file.exists():
-            continue
+    for file in filter(Path.exists, (path, earlier(path))):
         try:
             state = _read(file)
-        except _DamagedError as error:
-            logging.getLogger(__name__).warning('%s is damaged (%s); it is not used', foreign(file, 300), error)
+        except _DAMAGES as error:
+            _log.warning('%s is damaged (%s); it is not used', foreign(file, 300), foreign(repr(error)))
             continue
         if file != path:
-            logging.getLogger(__name__).warning('the run goes on from the checkpoint before, %s', foreign(file, 300))
+            _log.warning('the run goes on from the checkpoint before, %s', foreign(file, 300))
         _compare(file, state['options'], options)
         return state
     raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew')
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with open_file(path) as file:
-            whole = file.read()
-        content, mark, checksum = (
-            memoryview(whole)[: -CHECKSUM_BYTES - len(MARK)],
-            whole[-CHECKSUM_BYTES - len(MARK) : -CHECKSUM_BYTES],
-            whole[-CHECKSUM_BYTES:],
-        )
-        if mark != MARK:
-            raise _DamagedError('cut short, or of another version')
-        if hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest() != checksum:
-            raise _DamagedError('its checksum is wrong')
-        # Onto the CPU: each process brings it to a device of its own, and a GPU's run may go on without one.
-        state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
-        return {**state, 'options': dict(state['options'])}
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise _DamagedError(type(error).__name__) from error
+    """Read a state; raises one of ``_DAMAGES``."""
+    with open_file(path) as file:
+        whole = file.read()
+    content, tail = memoryview(whole)[: -CHECKSUM_BYTES - len(MARK)], whole[-CHECKSUM_BYTES - len(MARK) :]
+    if not tail.startswith(MARK):
+        raise ValueError('cut short, or of another version')
+    if MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest() != tail:
+        raise ValueError('its checksum is wrong')
+    # Onto the CPU: each process brings it to a device of its own, and a GPU's run may go on without one.
+    state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+    return {**state, 'options': dict(state['options'])}
 
 
 def _compare(path: Path, found: dict[str, Any], options: dict[str, Any]) -> None:

@@ -69,12 +69,7 @@ class Processes:
 
 
 def process_device(name: str) -> torch.device:
-    """Return the device of this process: ``auto`` and ``cuda`` are a GPU of its own.
-
-    Raises:
-        UserError: There is no such device, or none is left for this process.
-
-    """
+    """Return the device of this process: ``auto`` and ``cuda`` are a GPU of its own; raises UserError without one."""
     device = choose_device(name, 'run.device')
     if device.type != 'cuda' or name not in {'auto', 'cuda'}:
         return device
@@ -91,9 +86,7 @@ def process_device(name: str) -> torch.device:
 def session(out: Path, device_name: str, threads: int) -> Iterator[tuple[Processes, torch.device]]:
     """Set up a training: threads, device, the processes of ``torchrun``, and its folder, held against other trainings.
 
-    Raises:
-        UserError: The folder cannot be made or is in use, or there is no such device.
-
+    Raises UserError where the folder cannot be made or is in use, or there is no such device.
     """
     make_folder(out)
     leads = os.environ.get('RANK', '0') == '0'

@@ -54,11 +54,8 @@ def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     """Round a clip's flow (pixels, any shape) to half precision; what is not a number becomes 0, with a warning."""
     finite = np.isfinite(flow)
     if not finite.all():
-        _log.warning(
-            '%s: %d values of its flow are not finite; they become 0 or the largest there is',
-            foreign(name),
-            (~finite).sum(),
-        )
+        said = '%s: %d values of its flow are not finite; they become 0 or the largest there is'
+        _log.warning(said, foreign(name), (~finite).sum())
         flow = np.nan_to_num(flow, nan=0.0)
     return np.clip(flow, -HALF_MAX, HALF_MAX).astype(np.float16)
 
@@ -103,40 +100,26 @@ class CacheOptions:
         return tuple(gap for gap in range(-self.largest_gap, self.largest_gap + 1) if gap)
 
 
-class _Window:
-    """What is kept in memory of the frames around those that are computed next."""
-
-    def __init__(self, name: str, streams: Streams, backend: FlowBackend, options: CacheOptions) -> None:
-        self.features: dict[int, Any] = {}
-        self.images: dict[int, NDArray[np.uint8]] = {}
-        self._name = name
-        self._streams = streams.numbers
-        self._backend = backend
-        self._options = options
-
-    def forget_before(self, first: int) -> None:
-        """Drop what no frame from ``first`` on needs."""
-        reach = self._options.largest_gap
-        self.features = {index: kept for index, kept in self.features.items() if index >= first - reach}
-        self.images = {index: kept for index, kept in self.images.items() if index >= first}
-
-    def compute(self, number: int) -> Chunk:
-        """Return images and flows of a chunk; the flow to what is no pair is 0."""
-        options, span = self._options, CHUNK * self._options.every
-        frames = range(number * span, min((number + 1) * span, len(self._streams)), options.every)
-        flows = np.zeros((len(frames), len(options.gaps), 2, *options.size), np.float16)
-        pairs = [
-            (row, column, index, index + gap)
-            for row, index in enumerate(frames)
-            for column, gap in enumerate(options.gaps)
-            if index + gap in self.features and 0 <= self._streams[index] == self._streams[index + gap]
-        ]
-        for first in range(0, len(pairs), options.batch):
-            rows, columns, sources, targets = zip(*pairs[first : first + options.batch], strict=True)
-            ends = ([self.features[index] for index in end] for end in (sources, targets))
-            found = self._backend.estimate(next(ends), next(ends), options.size)
-            flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), self._name)
-        return number, np.stack([self.images[index] for index in frames]), flows
+def _compute_chunk(
+    number: int, images: dict[int, NDArray[np.uint8]], features: dict[int, Any], streams: Sequence[int],
+    backend: FlowBackend, options: CacheOptions, name: str,
+) -> Chunk:  # fmt: skip
+    """Return images and flows of a chunk; the flow to what is no pair is 0."""
+    span = CHUNK * options.every
+    frames = range(number * span, min((number + 1) * span, len(streams)), options.every)
+    flows = np.zeros((len(frames), len(options.gaps), 2, *options.size), np.float16)
+    pairs = [
+        (row, column, index, index + gap)
+        for row, index in enumerate(frames)
+        for column, gap in enumerate(options.gaps)
+        if index + gap in features and 0 <= streams[index] == streams[index + gap]
+    ]
+    for first in range(0, len(pairs), options.batch):
+        rows, columns, sources, targets = zip(*pairs[first : first + options.batch], strict=True)
+        ends = ([features[index] for index in end] for end in (sources, targets))
+        found = backend.estimate(next(ends), next(ends), options.size)
+        flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), name)
+    return number, np.stack([images[index] for index in frames]), flows
 
 
 def clip_flows(
@@ -149,32 +132,31 @@ def clip_flows(
 ) -> Iterator[Chunk]:
     """Yield the chunks of a clip that are not ``done`` yet; ``streams`` is filled on the way.
 
-    Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
-    their place in the clip, so that a run that goes on later computes the same batches.
-
-    Yields:
-        Number, images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels of
-        the options' size, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last chunk.
-
+    A chunk is number, images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels
+    of the options' size, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last one. Features of
+    a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by their place in
+    the clip, so that a run that goes on later computes the same batches.
     """
-    window = _Window(name, streams, backend, options)
+    features: dict[int, Any] = {}
+    images: dict[int, NDArray[np.uint8]] = {}
     reach, every, span = options.largest_gap, options.every, CHUNK * options.every
     number = 0
     for index, frame in enumerate(frames):
         streams.add(frame)
         near = range(-(-max(index - reach, 0) // every), (index + reach) // every + 1)
         if any(one // CHUNK not in done for one in near):
-            window.features[index] = backend.features(frame.image)
+            features[index] = backend.features(frame.image)
         if index % every == 0 and index // span not in done:
-            window.images[index] = resize_image(frame.image, options.size)
+            images[index] = resize_image(frame.image, options.size)
         if index == (number + 1) * span - 1 + reach:
             if number not in done:
-                yield window.compute(number)
+                yield _compute_chunk(number, images, features, streams.numbers, backend, options, name)
             number += 1
-            window.forget_before(number * span)
+            features = {one: kept for one, kept in features.items() if one >= number * span - reach}
+            images = {one: kept for one, kept in images.items() if one >= number * span}
     for last in range(number, -(-len(streams.numbers) // span)):
         if last not in done:
-            yield window.compute(last)
+            yield _compute_chunk(last, images, features, streams.numbers, backend, options, name)
     streams.warn(name)
 
 
@@ -210,22 +192,19 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 def map_array(path: Path) -> NDArray[Any]:
     """Map an array of :func:`write_array`; its checksum is compared when a process first reads it.
 
-    Raises:
-        CacheError: The file is gone or damaged; a damaged one is removed.
-
+    Raises CacheError where the file is gone or damaged; a damaged one is removed.
     """
+    what = 'gone'
     try:
-        if path not in _checked:
-            if not _is_whole(path):
-                path.unlink(missing_ok=True)
-                raise CacheError(f'{path}: damaged, a part of the flow cache; it is computed again at the next start')
+        if path not in _checked and not _is_whole(path):
+            path.unlink(missing_ok=True)
+            what = 'damaged'
+        else:
             _checked.add(path)
         return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
     except (OSError, ValueError) as error:
-        if isinstance(error, CacheError):
-            raise
         _checked.discard(path)
-        raise CacheError(f'{path}: gone, a part of the flow cache; it is computed again at the next start') from error
+        raise CacheError(f'{path}: {what}, a part of the flow cache; it is computed again at the next start') from error
 
 
 def _is_whole(path: Path) -> bool:
@@ -267,13 +246,9 @@ def _streams(folder: Path, every: int) -> tuple[int, ...] | None:
 class CachedClip:
     """A clip and its flows, read from disk at each call, so it holds no memory and no open file.
 
-    Attributes:
-        name: As in the collection.
-        size: (height, width) of images and flows in pixels.
-        gaps: From a frame to its neighbours, such as -2, -1, 1, 2.
-        streams: Of each frame the number of its continuous stream; -1: it is in none.
-        every: Frames 0, ``every``, 2 ``every`` ... are kept; the others have no image, flow or neighbours here.
-
+    ``size`` is (height, width) of images and flows in pixels; ``gaps`` lead from a frame to its neighbours, such as
+    -2, -1, 1, 2; ``streams`` are of each frame the number of its continuous stream, -1: it is in none. Frames 0,
+    ``every``, 2 ``every`` ... are kept; the others have no image, flow or neighbours here.
     """
 
     name: str
@@ -296,11 +271,7 @@ class CachedClip:
     def flow(self, index: int, gap: int) -> NDArray[np.float32]:
         """Return the flow from a frame to its neighbour, (2, height, width): u right, v down, in pixels.
 
-        Raises:
-            ValueError: The gap is not one of :attr:`gaps`.
-            IndexError: They are no pair of the clip.
-            CacheError: The file is gone or damaged.
-
+        Raises ValueError where the gap is not one of :attr:`gaps`, IndexError where they are no pair, CacheError.
         """
         if gap not in self.gaps:
             raise ValueError(f'a gap of {gap}; cached are {self.gaps}')
@@ -365,14 +336,9 @@ def cached_clips(
 
     A run that was killed goes on where it was. Several processes may do this at once on one folder: each computes
     clips that no other is at, and waits for the rest. A complete cache may be read-only. The ``fingerprint`` says
-    which backend with which settings and weights; ``progress``, whether to show a bar on stderr.
-
-    Raises:
-        UserError: A clip cannot be read, none has a pair; or the disk is full or cannot be written.
-
+    which backend with which settings and weights; ``progress``, whether to show a bar on stderr. Raises UserError where
+    a clip cannot be read, none has a pair, or the disk is full or cannot be written.
     """
-    if min(options.largest_gap, options.batch, options.every, *options.size) < 1:
-        raise ValueError(f'{options}: all take 1 or more')
     settings: dict[str, object] = {'format': FORMAT, 'backend': fingerprint, 'size': options.size}
     settings |= {'largest gap': options.largest_gap} | ({'every': options.every} if options.every > 1 else {})
     folders = []
@@ -393,10 +359,8 @@ def cached_clips(
             _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
             continue
         if clip.annotations and len(clip.annotations) != len(found):
-            _log.warning(
-                '%s has %d frames, but %d annotations; frames without one are not scored',
-                foreign(clip.name), len(found), len(clip.annotations),
-            )  # fmt: skip
+            lacking = '%s has %d frames, but %d annotations; frames without one are not scored'
+            _log.warning(lacking, foreign(clip.name), len(found), len(clip.annotations))
         cached.append(opened)
     if not cached:
         raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
@@ -416,12 +380,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _fill(
-    folder: Path,
-    jobs: Sequence[tuple[ClipFiles, Path]],
-    backend: FlowBackend,
-    options: CacheOptions,
-    *,
-    progress: bool,
+    folder: Path, jobs: Sequence[tuple[ClipFiles, Path]], backend: FlowBackend, options: CacheOptions, *, progress: bool
 ) -> None:
     """Compute clips into their folders: first those that no other process is at, then what the others have left."""
     for _, one in jobs:

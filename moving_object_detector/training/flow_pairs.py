@@ -79,16 +79,16 @@ def photographs(first: Image, second: Image, rng: np.random.Generator) -> tuple[
 
 
 class FlowPair(NamedTuple):
-    """Two frames and the exact flow from the first to the second; a batch has one more dimension in front."""
+    """Two frames and the flow from the first to the second; a batch has one more dimension in front."""
 
     first: Tensor
     """(3, H, W) uint8 RGB."""
     second: Tensor
     """(3, H, W) uint8 RGB."""
     flow: Tensor
-    """(2, H, W) float32, u right and v down, pixels; exact also where ``seen`` is false."""
+    """(2, H, W) float32, u right and v down, pixels; of rendered frames exact, also where ``seen`` is false."""
     seen: Tensor
-    """(1, H, W) bool: the point is in view and uncovered in the second frame too."""
+    """(1, H, W) bool: the point is known to be in view and uncovered in the second frame too."""
 
 
 @dataclass(frozen=True)
@@ -207,50 +207,33 @@ def _seen(
     return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)
 
 
-class VideoPair(NamedTuple):
-    """Two frames and a teacher's flow from the first to the second; a batch has one more dimension in front."""
+class VideoFlowPairs(Dataset[FlowPair]):
+    """Two frames of a clip with a teacher's flow, each frame as likely as any other; a UserError without a pair.
 
-    first: Tensor
-    """(3, H, W) uint8 RGB."""
-    second: Tensor
-    """(3, H, W) uint8 RGB."""
-    flow: Tensor
-    """(2, H, W) float32, pixels."""
+    Items are of a size (height, width), cut with sides of ``least_crop`` or more of the image's; nothing is ``seen``,
+    since nobody knows.
+    """
 
-
-@dataclass(frozen=True)
-class VideoPairOptions:
-    """How a pair is made from a clip."""
-
-    size: tuple[int, int]
-    """(height, width) of the item, pixels."""
-    least_crop: float = 0.6
-    """Least side of a random crop, as a share of the image's; the most is 1."""
-
-
-class VideoFlowPairs(Dataset[VideoPair]):
-    """Two frames of a clip with a teacher's flow, each frame as likely as any other; a UserError without a pair."""
-
-    def __init__(self, clips: Sequence[CachedClip], seed: int, options: VideoPairOptions) -> None:
+    def __init__(self, clips: Sequence[CachedClip], seed: int, size: tuple[int, int], least_crop: float = 0.6) -> None:
         self._clips = tuple(clips)
         self._seed = seed
-        self._options = options
+        self._size, self._least_crop = size, least_crop
         self._starts = np.cumsum([0, *(clip.frame_count for clip in self._clips)])
         if not any(clip.neighbours(frame) for clip in self._clips for frame in range(clip.frame_count)):
             raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
 
-    def __getitem__(self, index: int) -> VideoPair:
+    def __getitem__(self, index: int) -> FlowPair:
         rng = np.random.default_rng((self._seed, index))
         clip, frame, gaps = self._draw(rng)
         gap = int(rng.choice(gaps))
         images = torch.stack([_planes(clip.image(position)) for position in (frame, frame + gap)]).float()
         flow = torch.from_numpy(np.ascontiguousarray(clip.flow(frame, gap), np.float32))[None]
-        crop = random_crop(rng, (images.shape[2], images.shape[3]), self._options.least_crop)
+        crop = random_crop(rng, (images.shape[2], images.shape[3]), self._least_crop)
         mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
-        images = flip(crop_resize(images, crop, self._options.size), horizontal=mirrored, vertical=upside_down)
-        flow = flip_flow(crop_resize_flow(flow, crop, self._options.size), horizontal=mirrored, vertical=upside_down)
+        images = flip(crop_resize(images, crop, self._size), horizontal=mirrored, vertical=upside_down)
+        flow = flip_flow(crop_resize_flow(flow, crop, self._size), horizontal=mirrored, vertical=upside_down)
         first, second = images.round().clamp(0, 255).to(torch.uint8)
-        return VideoPair(first, second, flow[0])
+        return FlowPair(first, second, flow[0], torch.zeros(1, *self._size, dtype=torch.bool))
 
     def _draw(self, rng: np.random.Generator) -> tuple[CachedClip, int, tuple[int, ...]]:
         """Draw a frame that has a neighbour."""

@@ -25,14 +25,10 @@ LOG = 'log.jsonl'
 
 
 class Journal:
-    """Writes into a run's folder; a resumed run's journal goes on as if it had not been killed.
+    """Writes into a run's folder (None: nothing, for the processes that do not lead), of stages with these names.
 
-    Args:
-        folder: Of the run; None: writes nothing, for the processes that do not lead.
-        stages: Names of the run's stages.
-        stage: Number of the stage that the run goes on with.
-        step: The step that it goes on with; what was logged at or after it is dropped.
-
+    A resumed run's journal goes on, with a stage of this number and a step, as if it had not been killed: what was
+    logged at or after it is dropped.
     """
 
     def __init__(self, folder: Path | None, stages: Sequence[str], stage: int = 0, step: int = 0) -> None:
@@ -137,9 +133,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     *whole, _ = path.read_bytes().split(b'\n')
     lines = [line for line in map(_parsed, whole) if line is not None]
     if len(lines) < len(whole):
-        logging.getLogger(__name__).warning(
-            '%s: %d damaged lines are left out', foreign(path, 300), len(whole) - len(lines)
-        )
+        damaged = len(whole) - len(lines)
+        logging.getLogger(__name__).warning('%s: %d damaged lines are left out', foreign(path, 300), damaged)
     return lines
 
 

@@ -84,7 +84,6 @@ def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict
 
 
 Keep = Callable[[str, nn.Module], object]
-"""Called with the name of a candidate and the network."""
 
 
 def candidate_steps(steps: int, candidates: int) -> list[int]:
@@ -108,20 +107,10 @@ def fit(
 ) -> dict[str, Timing]:
     """Run the stages one after the other, or go on where a killed run of the same options was.
 
-    Args:
-        stages: In their order.
-        folder: Of the run: checkpoint, log, pictures.
-        options: All that decides what is computed; a checkpoint of other options is refused.
-        loop: How often to write what.
-        group: The processes that train together.
-        keep: Called with the name of each candidate (see :func:`candidate_names`) and the network.
-
-    Returns:
-        Of each stage where its time went in this process.
-
-    Raises:
-        UserError: A checkpoint is damaged or of other options, a loss is not finite, or a file cannot be written.
-
+    The folder gets checkpoint, log and pictures. ``options`` are all that decides what is computed: a checkpoint of
+    others is refused. ``keep`` is called with the name of each candidate (see :func:`candidate_names`) and the network.
+    Returns of each stage where its time went in this process. Raises UserError where a checkpoint is damaged or of
+    other options, a loss is not finite, or a file cannot be written.
     """
     group = group or Processes()
     checkpoint = folder / CHECKPOINT
@@ -168,15 +157,9 @@ def displayed(shown: Mapping[str, float], before: Collection[str], values: Mappi
 
 
 def _run(
-    stage: Stage,
-    number: int,
-    first: int,
-    loop: LoopOptions,
-    group: Processes,
-    journal: Journal,
-    save: Callable[[int, int], None],
-    keep: Keep,
-) -> Timing:
+    stage: Stage, number: int, first: int, loop: LoopOptions, group: Processes, journal: Journal,
+    save: Callable[[int, int], None], keep: Keep,
+) -> Timing:  # fmt: skip
     timing = Timing()
     offered = candidate_steps(stage.steps, loop.candidates) if stage.candidate is not None and group.leads else []
 
@@ -191,9 +174,8 @@ def _run(
     if not first:
         offer(0)
     batches = iter(stage.batches(first))
-    span = range(first, stage.steps)
-    bar = tqdm(span, initial=first, total=stage.steps, unit='step', desc=stage.name, disable=not group.leads)
-    with bar:
+    span, silent = range(first, stage.steps), not group.leads
+    with tqdm(span, initial=first, total=stage.steps, unit='step', desc=stage.name, disable=silent) as bar:
         for step in bar:
             begun = time.perf_counter()
             batch = next(batches)

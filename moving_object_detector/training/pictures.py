@@ -46,14 +46,9 @@ def _stacked(rows: Sequence[tuple[Picture, ...]]) -> Picture:
 
 
 def game_picture(image: Tensor, flow: Tensor, mask: Tensor, guessed: Tensor) -> Picture:
-    """Draw image with the mask's outline, flow, mask, guessed flow, error.
+    """Draw image (B, 3, H, W) in [-0.5, 0.5] with the mask's outline, flow (B, 2, H, W), mask, guessed flow, error.
 
-    Args:
-        image: (B, 3, H, W) in [-0.5, 0.5].
-        flow: (B, 2, H, W).
-        mask: (B, 1, H, W) in [0, 1].
-        guessed: (B, 2, H, W), the flow with what is under the mask guessed by the inpainter.
-
+    The mask is (B, 1, H, W) in [0, 1]; in the guessed flow the inpainter has guessed what is under it.
     """
     rows = []
     for number in range(min(ROWS, image.shape[0])):
@@ -84,7 +79,6 @@ def flow_picture(first: Tensor, second: Tensor, flow: Tensor, truth: Tensor) -> 
     for k in range(min(ROWS, first.shape[0])):
         largest = max(_largest(truth[k]), 1e-6)
         error = (flow[k] - truth[k]).norm(dim=0) / largest
-        rows.append(
-            (_image(first[k]), _image(second[k]), _flow(truth[k], largest), _flow(flow[k], largest), _grey(error))
-        )
+        frames = _image(first[k]), _image(second[k])
+        rows.append((*frames, _flow(truth[k], largest), _flow(flow[k], largest), _grey(error)))
     return _stacked(rows)

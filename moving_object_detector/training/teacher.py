@@ -72,8 +72,7 @@ class Voter:
 def make_target(image: NDArray[np.uint8], votes: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """Return target and certainty of a frame (H, W, 3) from votes (h, w) in [0, 1], uint8 (2, H, W), 255 for 1.
 
-    Certainty is 1 where all votes are of one side and 0 where they are divided, or everywhere if no
-    two of them overlap by half.
+    Certainty is 1 where all votes are of one side and 0 where they are divided, or if no two of them overlap by half.
     """
     size = (image.shape[0], image.shape[1])
     whole = np.stack([resize_image(vote, size) for vote in votes]).clip(0, 1)
@@ -128,12 +127,7 @@ class Targets:
 
 
 def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> list[Targets]:
-    """Return the targets of clips, computing what is not in the cache yet.
-
-    Raises:
-        UserError: The disk is full or cannot be written.
-
-    """
+    """Return the targets of clips, computing what is not in the cache yet; raises UserError: the disk is full."""
     all_targets = []
     total = sum(-(-one.better.frame_count // one.better.every) for one in lessons)
     bar = tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress)

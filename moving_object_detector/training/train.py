@@ -113,7 +113,7 @@ def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         sys.stdout.write(list_options(FlowTrainConfig if flow else TrainConfig))
         return 0
     if flow:
-        from moving_object_detector.training.flow_run import run_flow_training
+        from moving_object_detector.training.flow_training import run_flow_training
 
         flow_config = load_plain_config(FlowTrainConfig(), arguments.config, arguments.set)
         outcome: Any = run_flow_training(flow_config, arguments.out, given[1:])

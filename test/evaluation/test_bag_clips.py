@@ -157,7 +157,7 @@ def test_masks_whose_stamp_fits_no_image_are_told(tmp_path, pictures):
 def test_no_mask_fits(tmp_path, pictures):
     late = [stamp + 7 for stamp in STAMPS]
     path = write(tmp_path / 'bag', pictures, (0, 1), mask_stamps=late)
-    with pytest.raises(UserError, match=r'no mask on /truth has the stamp of an image on /image') as caught:
+    with pytest.raises(UserError, match='no mask on /truth') as caught:
         bag_clip(path, '/image', '/truth')
     assert '1700000000.000000000, 1700000000.050000001, 1700000000.100000002, ... s' in str(caught.value)
     assert 'masks at 1700000000.000000007, 1700000000.050000008 s' in str(caught.value)
@@ -241,11 +241,11 @@ def test_jpeg_masks_are_told(tmp_path, pictures):
 
 def test_topics_that_are_not_there_list_those_that_are(tmp_path, pictures):
     path = write(tmp_path / 'bag', pictures)
-    with pytest.raises(UserError, match=r'no topic /gt; image topics: /image, /truth'):
+    with pytest.raises(UserError, match=r'no topic /gt; .* /image, /truth'):
         bag_clip(path, None, '/gt')
-    with pytest.raises(UserError, match=r'no topic /front; image topics: /image, /truth'):
+    with pytest.raises(UserError, match=r'/front; .* /image, /truth'):
         bag_clip(path, '/front', '/truth')
-    with pytest.raises(UserError, match=r'several image topics, .*--bag-topic.*: /image, /truth'):
+    with pytest.raises(UserError, match=r'--bag-topic.* /image, /truth'):
         bag_clip(path, None, None)
     with pytest.raises(UserError, match='no such file'):
         bag_clip(tmp_path / 'absent', None, None)

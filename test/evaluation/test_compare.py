@@ -99,11 +99,11 @@ def test_few_sequences_and_equal_runs():
 
 
 def test_what_cannot_be_compared():
-    with pytest.raises(UserError, match='old was scored by the rule of davis2016, new by that of fbms59'):
+    with pytest.raises(UserError, match=r'davis2016, new .* fbms59'):
         compare_runs(run_of(BASE), run_of(BASE, {'protocol': 'fbms59'}), ('old', 'new'))
     with pytest.raises(UserError, match='no sequence in common'):
         compare_runs(run_of({'x': 0.5}), run_of({'y': 0.5}))
-    with pytest.raises(UserError, match='no sequence in common that was scored'):
+    with pytest.raises(UserError, match='no sequence in common'):
         compare_runs(run_of({'x': None}), run_of({'x': None}))
 
 

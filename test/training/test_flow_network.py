@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from moving_object_detector.networks.pwcnet import PWCNet, cost_volume
 from moving_object_detector.training.flow_pairs import FlowPairOptions, RenderedFlowPairs
-from moving_object_detector.training.flow_stage import TrainedPWCNet, network_input
+from moving_object_detector.training.flow_training import TrainedPWCNet, network_input
 
 
 @pytest.fixture(scope='module')

@@ -9,17 +9,17 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.pictures import write_flow
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.training.flow_pairs import FlowPairOptions
-from moving_object_detector.training.flow_validation import (
+from moving_object_detector.training.flow_errors import (
     Errors,
     Sample,
     average,
     compare,
     folder_samples,
     held_out_samples,
-    mean_error,
+    network_error,
     sample_error,
 )
+from moving_object_detector.training.flow_pairs import FlowPairOptions
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_errors_by_hand(pair):
         # The last layer's bias is the flow / 20: (3, 1) is 3 off.
         network.dc_conv7.bias.copy_(torch.tensor((3 / 20, 1 / 20)))
     network.train()
-    assert mean_error(network, [sample], torch.device('cpu')) == pytest.approx(3, abs=1e-4)
+    assert network_error(network, sample, torch.device('cpu')) == pytest.approx(3, abs=1e-4)
     assert network.training
 
 
@@ -70,10 +70,10 @@ def test_wrong_folders(pair, tmp_path):
         folder_samples(tmp_path / 'empty')
     shutil.copytree(pair, pair.parent / 'two')
     (pair.parent / 'two' / 'frame2.png').unlink()
-    with pytest.raises(UserError, match=r'two: has 0 of frame2\.\*, but takes one'):
+    with pytest.raises(UserError, match=r'two: has 0 of frame2'):
         folder_samples(pair.parent)
     cv2.imwrite(str(pair.parent / 'two' / 'frame2.png'), np.zeros((32, 64, 3), np.uint8))
-    with pytest.raises(UserError, match=r'frames of \(64, 64\) and \(32, 64\)'):
+    with pytest.raises(UserError, match=r'\(64, 64\) and \(32, 64\)'):
         folder_samples(pair.parent)
 
 

@@ -9,7 +9,7 @@ from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.pwcnet import warp
 from moving_object_detector.synthetic.random_scene import pooled_texture
 from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
-from moving_object_detector.training.flow_pairs import VideoFlowPairs, VideoPairOptions
+from moving_object_detector.training.flow_pairs import VideoFlowPairs
 
 SIZE = (96, 160)
 
@@ -31,10 +31,11 @@ def clips(tmp_path_factory):
 @pytest.mark.parametrize('least_crop', [1.0, 0.5])
 def test_the_flow_fits_the_frames(clips, least_crop):
     """In all crops, flips and gaps the second frame warped by the teacher's flow is the first one."""
-    pairs = VideoFlowPairs(clips, 3, VideoPairOptions((64, 128), least_crop))
+    pairs = VideoFlowPairs(clips, 3, (64, 128), least_crop)
     aligned, still, motions = [], [], []
     for index in range(24):
-        first, second, flow = pairs[index]
+        first, second, flow, seen = pairs[index]
+        assert not seen.any()
         assert first.shape == second.shape == (3, 64, 128)
         assert first.dtype == second.dtype == torch.uint8
         assert flow.shape == (2, 64, 128)
@@ -51,18 +52,17 @@ def test_the_flow_fits_the_frames(clips, least_crop):
 
 
 def test_a_pair_depends_on_seed_and_number_alone(clips):
-    options = VideoPairOptions((64, 128))
-    pairs = VideoFlowPairs(clips, 3, options)
+    pairs = VideoFlowPairs(clips, 3, (64, 128))
     in_order = [pairs[index] for index in range(4)]
-    again = VideoFlowPairs(clips, 3, options)
+    again = VideoFlowPairs(clips, 3, (64, 128))
     for index in (2, 0, 3, 1):
         assert all(torch.equal(a, b) for a, b in zip(again[index], in_order[index], strict=True))
-    other = VideoFlowPairs(clips, 4, options)[0]
+    other = VideoFlowPairs(clips, 4, (64, 128))[0]
     assert not torch.equal(other.first, in_order[0].first)
 
 
 def test_every_frame_is_drawn_as_often(clips):
-    pairs = VideoFlowPairs(clips, 3, VideoPairOptions((64, 128)))
+    pairs = VideoFlowPairs(clips, 3, (64, 128))
     drawn = [pairs._draw(np.random.default_rng(k)) for k in range(2000)]
     counts = np.unique([f'{clip.name} {frame}' for clip, frame, _ in drawn], return_counts=True)[1]
     assert len(counts) == 10
@@ -71,4 +71,4 @@ def test_every_frame_is_drawn_as_often(clips):
 
 def test_clips_without_pairs():
     with pytest.raises(UserError, match='no clip has two frames'):
-        VideoFlowPairs([], 1, VideoPairOptions((64, 128)))
+        VideoFlowPairs([], 1, (64, 128))

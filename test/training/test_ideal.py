@@ -69,9 +69,9 @@ def test_frames_with_object_and_background_are_read(frames):
 def test_frames_are_spread_and_bounded(davis):
     clips = find_clips([str(davis)], 'train', None)
     assert [frame.number for frame in annotated_frames(clips, SIZE, most=6)] == [0, 2]  # 0, 2 and 5 of both clips
-    with pytest.raises(UserError, match='--ideal needs annotated footage with objects'):
+    with pytest.raises(UserError, match=r'--ideal .* with objects'):
         annotated_frames(clips[1:], SIZE)
-    with pytest.raises(UserError, match='--ideal needs annotated footage with objects'):
+    with pytest.raises(UserError, match=r'--ideal .* with objects'):
         annotated_frames([replace(clips[0], annotations=())], SIZE)
 
 
@@ -186,5 +186,5 @@ def test_a_run_says_that_the_truth_was_in_it(davis, tmp_path, capsys):
 
 
 def test_footage_is_needed(tmp_path):
-    with pytest.raises(UserError, match=r'--ideal needs annotated footage; give data\.root'):
+    with pytest.raises(UserError, match=r'--ideal .*; give data\.root'):
         run_training(TrainConfig(), tmp_path, [], ideal=True)

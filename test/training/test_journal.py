@@ -83,7 +83,7 @@ def test_a_process_that_does_not_lead_writes_nothing():
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'file cannot be written to: .*; give another --out'):
+    with pytest.raises(UserError, match='--out'):
         write(tmp_path / 'file', [])
 
 

@@ -138,7 +138,7 @@ def configured(**values):
 def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, tmp_path, rank, stage):
     values = {f'{name}__batch': 5 if name == stage else 6 for name in ('rendered', 'inpainter', 'game')}
     networks = (Generator(), Inpainter())
-    with pytest.raises(UserError, match='a batch of 5 cannot be shared evenly by 3 processes'):
+    with pytest.raises(UserError, match=r'batch of 5 .* 3 processes'):
         make_stages(configured(**values), Setup(Processes(rank, 3)), networks, footage_of([exact_clip]), tmp_path)
 
 
@@ -157,5 +157,5 @@ def test_a_run_starts_from_the_files_that_it_is_given(tmp_path):
     start = {'start__model': str(tmp_path / 'g.safetensors'), 'start__inpainter': str(tmp_path / 'i.safetensors')}
     for made, given in zip(make_networks(configured(**start)), (generator, inpainter), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(made.parameters(), given.parameters(), strict=True))
-    with pytest.raises(UserError, match='holds weights of architecture inpainter where generator is needed'):
+    with pytest.raises(UserError, match='inpainter where generator'):
         make_networks(configured(start__model=start['start__inpainter']))

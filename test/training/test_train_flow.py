@@ -19,7 +19,7 @@ from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.media.pictures import write_flow
 from moving_object_detector.networks.weights import load_weights
 from moving_object_detector.training.config import FlowTrainConfig
-from moving_object_detector.training.flow_run import run_flow_training
+from moving_object_detector.training.flow_training import run_flow_training
 from moving_object_detector.training.train import main
 
 pytestmark = pytest.mark.slow

@@ -1,11 +1,11 @@
-"""PWC-Net as it is trained, and its training as a stage of the loop."""
+"""PWC-Net as it is trained, its stage, and a run of ``train flow`` from options to model file and card."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
@@ -14,20 +14,37 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import write_atomically
+from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.flow.base import resize_flow
+from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
+from moving_object_detector.networks.weights import save_network
+from moving_object_detector.training.cards import flow_identity, write_flow_card
 from moving_object_detector.training.config import FlowTrainConfig
-from moving_object_detector.training.flow_losses import (
+from moving_object_detector.training.distributed import session
+from moving_object_detector.training.flow_cache import CachedClip, repaired
+from moving_object_detector.training.flow_errors import (
+    Sample,
+    average,
+    compare,
     end_point_error,
+    folder_samples,
+    held_out_samples,
     matching_loss,
     multi_scale_error,
+    network_error,
     one_cycle,
 )
-from moving_object_detector.training.flow_pairs import FlowPair, VideoPair
-from moving_object_detector.training.flow_validation import Sample, mean_error
+from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs, VideoFlowPairs
+from moving_object_detector.training.loop import LoopOptions, fit
 from moving_object_detector.training.pictures import flow_picture
+from moving_object_detector.training.run import Outcome, open_clips
 from moving_object_detector.training.stage import Setup, Stage, averaged
 
+START_SCENES: Final = 8
+"""Whose first pairs set the scale of new weights."""
 FLOW_LAYERS: Final = ('predict_flow', 'deconv', 'dc_conv7')
 """They stay in float32: bfloat16 has 8 bits, so a flow of 40 pixels would come in steps of a quarter of a pixel."""
 STILL: Final = 0.01
@@ -89,16 +106,6 @@ def _standardise(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Ten
     return (output - mean[:, None, None]) / deviation[:, None, None]
 
 
-@dataclass(frozen=True)
-class FlowData:
-    """What is learnt from and measured on."""
-
-    rendered: Dataset[FlowPair]
-    video: Dataset[VideoPair] | None
-    """None where there is no footage."""
-    held_out: tuple[Sample, ...]
-
-
 def network_input(image: Tensor) -> Tensor:
     """Turn uint8 RGB (B, 3, H, W) into what PWC-Net takes: BGR in [0, 1], channels last."""
     return (image.flip(1).float() / 255.0).contiguous(memory_format=torch.channels_last)
@@ -109,45 +116,47 @@ class FlowStage(Stage):
 
     name = 'flow'
 
-    def __init__(self, setup: Setup, network: TrainedPWCNet, data: FlowData, config: FlowTrainConfig) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        network: TrainedPWCNet,
+        rendered: Dataset[FlowPair],
+        video: Dataset[FlowPair] | None,
+        held_out: Sequence[Sample],
+        config: FlowTrainConfig,
+    ) -> None:
         training = config.training
-        super().__init__(setup, training.steps, training.batch, data.rendered)
+        super().__init__(setup, training.steps, training.batch, rendered)
         setup.place(network)
-        self._data = data
+        self._video = video
+        self.held_out = held_out
+        """Rendered pairs that training never sees."""
         self._config = config
         self._network = network
         self._average = averaged(network, training.average)
         self.networks = {'network': network, 'averaged': self._average}
-        self.optimisers = {
-            'network': torch.optim.AdamW(
-                network.parameters(), training.learning_rate, weight_decay=training.weight_decay
-            )
-        }
+        optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+        self.optimisers = {'network': optimiser}
         self._shown: dict[str, Tensor] = {}
-
-    @property
-    def held_out(self) -> tuple[Sample, ...]:
-        """The rendered pairs that training never sees."""
-        return self._data.held_out
 
     def model(self) -> PWCNet:
         """Return the averaged weights, on the CPU."""
         return cast('TrainedPWCNet', self._average.module).plain()
 
-    def batches(self, first_step: int) -> Iterator[tuple[FlowPair, VideoPair | None]]:
+    def batches(self, first_step: int) -> Iterator[tuple[FlowPair, FlowPair | None]]:
         """Return an iterator over batches of rendered pairs, each with a batch of real pairs."""
         rendered = super().batches(first_step)
-        if self._data.video is None:
+        if self._video is None:
             return zip(rendered, repeat(None))
         # Reading from the cache takes little beside rendering.
         few = -(-self.setup.workers // 4)
-        real = self.setup.batches(self._data.video, first_step, self.steps, self._config.video.batch, few)
+        real = self.setup.batches(self._video, first_step, self.steps, self._config.video.batch, few)
         return zip(rendered, real, strict=True)
 
-    def step(self, step: int, batch: tuple[FlowPair, VideoPair | None]) -> Mapping[str, float | Tensor]:
+    def step(self, step: int, batch: tuple[FlowPair, FlowPair | None]) -> Mapping[str, float | Tensor]:
         """Update the network."""
         rendered = FlowPair(*self.setup.sent(batch[0]))
-        video = VideoPair(*self.setup.sent(batch[1])) if batch[1] is not None else None
+        video = FlowPair(*self.setup.sent(batch[1])) if batch[1] is not None else None
         training = self._config.training
         for options in self.optimisers['network'].param_groups:
             options['lr'] = one_cycle(step, self.steps, training.learning_rate)
@@ -160,10 +169,11 @@ class FlowStage(Stage):
         values.update({name: value.detach() for name, (_, value) in terms.items() if name != 'rendered'})
         done = step + 1
         if done % self._config.validation.every == 0 or done == self.steps:
-            values['held_out'] = mean_error(self._average.module, self._data.held_out, self.setup.device)
+            errors = [network_error(self._average.module, sample, self.setup.device) for sample in self.held_out]
+            values['held_out'] = sum(errors) / len(errors)
         return values
 
-    def _terms(self, step: int, rendered: FlowPair, video: VideoPair | None) -> dict[str, tuple[float, Tensor]]:
+    def _terms(self, step: int, rendered: FlowPair, video: FlowPair | None) -> dict[str, tuple[float, Tensor]]:
         """Return weight and value of each term of the loss."""
         parts = [rendered] if video is None else [rendered, video]
         pair = [network_input(torch.cat([part[place] for part in parts])) for place in (0, 1)]
@@ -189,3 +199,80 @@ class FlowStage(Stage):
     def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
         """Return a picture of the last batch's first pairs."""
         return {'pairs': flow_picture(**self._shown)} if self._shown else {}
+
+
+# A run ---------------------------------------------------------------------------------------------------------------
+
+
+def open_video(config: FlowTrainConfig, out: Path, setup: Setup) -> list[CachedClip]:
+    """Find the footage and compute the teacher's flow, or what is missing of it; none where no footage is given."""
+    video = config.video
+    if not video.root:
+        return []
+    if video.teacher == 'raft_small' and not video.teacher_model:
+        raise UserError(
+            "video.teacher_model names no weights; give the authors' raft-small.pth, or set video.teacher=dis"
+        )
+    teacher = FlowConfig(video.teacher, 'medium', video.height, video.width, video.teacher_model)
+    return open_clips(video, teacher, out, setup)
+
+
+def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPWCNet:
+    """Return the network, from the file that the options name or with random weights from the seed, fitted to pairs."""
+    torch.manual_seed(config.run.seed)
+    network = TrainedPWCNet()
+    if config.start.model:
+        network.load_state_dict(load_flow_network(config.start.model, 'pwcnet').state_dict())
+    else:
+        batch = [pairs[number * config.training.pairs_per_scene] for number in range(START_SCENES)]
+        network.start(network_input(torch.stack([image for pair in batch for image in pair[:2]])))
+    return network
+
+
+def make_stage(config: FlowTrainConfig, setup: Setup, clips: Sequence[CachedClip]) -> FlowStage:
+    """Return the run's one stage."""
+    training = config.training
+    options = FlowPairOptions((training.height, training.width), training.largest_gap, training.pairs_per_scene)
+    rendered = RenderedFlowPairs(config.run.seed, options)
+    network = make_network(config, rendered)
+    video = VideoFlowPairs(clips, config.run.seed, options.size, config.video.least_crop) if clips else None
+    held_out = held_out_samples(config.run.seed, config.validation.scenes, options)
+    return FlowStage(setup, network, rendered, video, held_out, config)
+
+
+def _metadata(config: FlowTrainConfig, clips: Sequence[CachedClip]) -> dict[str, str]:
+    training = config.training
+    about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
+    kind = 'rendered scenes and video' if clips else 'rendered scenes'
+    return {'training': kind, **about, 'seed': str(config.run.seed)}
+
+
+def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Outcome | None:
+    """Train, or go on with the run that lies in ``out``; as :func:`run_training`."""
+    # Read now, so that a mistake in them is not found after the training.
+    pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
+    with session(out, config.run.device, config.run.threads) as (group, device):
+        # All batches have one size, for which cuDNN may choose its fastest kernels.
+        torch.backends.cudnn.benchmark = device.type == 'cuda'
+        setup = Setup(group, device, config.run.workers, config.run.precision, config.run.seed)
+        return repaired(lambda: _train(config, out, command, pairs, setup), alone=group.count == 1)
+
+
+def _train(
+    config: FlowTrainConfig, out: Path, command: Sequence[str], pairs: Sequence[Sample], setup: Setup
+) -> Outcome | None:
+    clips = open_video(config, out, setup)
+    stage = make_stage(config, setup, clips)
+    loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
+    timings = fit([stage], out, flow_identity(config), loop, setup.group)
+    if not setup.group.leads:
+        return None
+    network = stage.model()
+    scenes = compare(network, stage.held_out, setup.device)
+    measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, setup.device)]
+    model = out / f'{config.name}.safetensors'
+    card = write_flow_card(config, command, {clip.name: clip.frame_count for clip in clips}, measured)
+    save_network(network.cpu(), model, _metadata(config, clips))
+    write_atomically(model.with_suffix('.md'), card.encode())
+    told = [f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured]
+    return Outcome(model, (str(model.with_suffix('.md')), *told), timings)
