@@ -27,7 +27,7 @@ from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, read_
 from moving_object_detector.media.frames import SECOND, SMALLEST_SIDE, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.sources import list_images
 
-REFINEMENTS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
+REFINEMENT_METHODS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Method(ABC):
 def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, RefinementConfig]:
     """Return estimate and refinement of ``ESTIMATE`` or ``ESTIMATE+METHOD``; raises UserError of any other name."""
     estimate, _, method = name.partition('+')
-    if estimate not in get_args(Estimate) or (method or 'none') not in REFINEMENTS:
+    if estimate not in get_args(Estimate) or (method or 'none') not in REFINEMENT_METHODS:
         raise UserError(
             f'{name} is no variant; give {" or ".join(get_args(Estimate))}, with +METHOD where it is to be refined by '
-            f'one of {", ".join(REFINEMENTS)}, such as refined+crf'
+            f'one of {", ".join(REFINEMENT_METHODS)}, such as refined+crf'
         )
     return estimate, replace(config, method=method or 'none')  # type: ignore[return-value]
 

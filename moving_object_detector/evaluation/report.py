@@ -36,7 +36,7 @@ from moving_object_detector.evaluation.summary import (
 from moving_object_detector.media.codecs import decode_pixels
 
 REPORT: Final = 'report.html'
-SHOWN: Final = 8
+COMPARED_SEQUENCES: Final = 8
 """Sequences of which a comparison shows frames."""
 LEAST_BARS: Final = 20
 """Places of a bar chart, so that two sequences do not make two walls."""
@@ -296,7 +296,7 @@ def write_comparison(path: Path, comparison: Comparison, folders: tuple[Path, Pa
     apart = f'J of {right} minus J of {left}'
     sequences = [{item.name: item for item in run.sequences} for run in comparison.runs]
     articles = []
-    for name in sorted(differences, key=lambda name: (-abs(differences[name]), name))[:SHOWN]:
+    for name in sorted(differences, key=lambda name: (-abs(differences[name]), name))[:COMPARED_SEQUENCES]:
         # A sequence of one scored frame has a best frame alone.
         found = [
             picture

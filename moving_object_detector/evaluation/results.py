@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hin
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import open_file, write_atomically
 
-FORMAT: Final = 1
+RESULTS_FORMAT: Final = 1
 RESULTS: Final = 'results.json'
 
 Column = tuple[float | None, ...]
@@ -93,10 +93,10 @@ class RunResult:
     details: Mapping[str, Any]
     sequences: tuple[SequenceResult, ...]
     problems: tuple[str, ...] = ()
-    format: int = FORMAT
+    format: int = RESULTS_FORMAT
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
+        if self.format != RESULTS_FORMAT:
             raise ValueError('it is of another version of evaluate')
         if not self.variants or any(set(self.variants) - set(item.variants) for item in self.sequences):
             raise ValueError('a sequence lacks a variant')

@@ -233,9 +233,9 @@ WIDTH: Final = 640
 """Of the best and the worst frame, at most; pixels."""
 SMALL: Final = 320
 """Of those spread over the sequence."""
-SPREAD: Final = 8
+SPREAD_FRAMES: Final = 8
 """Frames spread over a sequence that are shown."""
-_CANDIDATES: Final = 4 * SPREAD
+_CANDIDATES: Final = 4 * SPREAD_FRAMES
 """For these; the more, the more evenly they are spread."""
 _QUALITY: Final = 82
 """Of their JPEG, per cent."""
@@ -297,7 +297,7 @@ class FramePicker:
         chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
         if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
             chosen.pop()
-        for number, place in enumerate(evenly_spaced(len(self._spread), SPREAD)):
+        for number, place in enumerate(evenly_spaced(len(self._spread), SPREAD_FRAMES)):
             chosen.append(('spread', f'spread_{number:02d}', *self._spread[place]))
         pictures = []
         for kind, name, index, data in chosen:

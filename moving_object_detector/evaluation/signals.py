@@ -23,7 +23,7 @@ from moving_object_detector.networks.weights import load_network
 
 HALF: Final = 0.5
 """Of a pixel: what must come to rest on a place to count."""
-LEAST_MOTION: Final = 0.001 * UNIT_SIZE[1] / UNIT_PIXELS
+SMALLEST_FLOW: Final = 0.001 * UNIT_SIZE[1] / UNIT_PIXELS
 """Flow that counts as none, motion units: a thousandth of the width, as for the detector (gate.min_motion)."""
 LEAST_SIDE: Final = 0.001
 """Least share of the image inside and outside of a mask for its score to mean something."""
@@ -34,7 +34,7 @@ def at_size(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]
     return np.asarray(resize_image((mask > 0).astype(np.float32), size) >= HALF, np.bool_)
 
 
-def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def push_mask(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Push a mask (H, W) along flow (H, W, 2), pixels; each pixel spreads over the four places it comes to lie between.
 
     Returns (H, W), where the mask comes to lie, and (H, W), where anything does: elsewhere new things come into view.
@@ -65,13 +65,13 @@ def carry(mask: NDArray[np.bool_], flow: NDArray[np.float32]) -> tuple[NDArray[n
 def information_reduction(flow: Tensor, mask: Tensor, guess: Tensor) -> float:
     """Return gamma, the share of a region's flow that is told from outside of it: a term of equation 7 of the paper.
 
-    1 - sum |chi (u - phi)|^2 / sum |chi u|^2, not below 0, with the square of LEAST_MOTION added to |u|^2: near 0 for a
+    1 - sum |chi (u - phi)|^2 / sum |chi u|^2, not below 0, with SMALLEST_FLOW^2 added to |u|^2: near 0 for a
     region that moves on its own, near 1 for a part of what surrounds it. Takes u and phi (1, 2, H, W), motion units,
     and chi (1, 1, H, W), not all 0.
     """
     side = mask.square()
     error = side * (flow - guess).square().sum(1, keepdim=True)
-    energy = side * (flow.square().sum(1, keepdim=True) + LEAST_MOTION**2)
+    energy = side * (flow.square().sum(1, keepdim=True) + SMALLEST_FLOW**2)
     return max(1.0 - float(error.sum() / energy.sum()), 0.0)
 
 
@@ -142,7 +142,7 @@ class Signals:
             return
         size = (last.flow.shape[0], last.flow.shape[1])
         mask, following = at_size(last.mask, size), at_size(prediction.mask, size)
-        carried, known = carry(mask, last.flow)
+        carried, known = push_mask(mask, last.flow)
         if not known.any():
             return
         carried, following = carried[known], following[known]

@@ -174,7 +174,7 @@ def summarise(run: RunResult) -> dict[str, Any]:
 
 # Tables, for the terminal and the report -----------------------------------------------------------------------------
 
-SHOWN: Final = (
+SCORE_COLUMNS: Final = (
     ('J', '.3f', 'j_mean'),
     ('recall', '.3f', 'j_recall'),
     ('decay', '.3f', 'j_decay'),
@@ -218,15 +218,15 @@ class Table(NamedTuple):
 
 
 def score_cells(scores: Scores) -> list[float | None]:
-    """Return what :data:`SHOWN` names; of footage without truth, only what the masks tell."""
-    return [getattr(scores, name) if scores.frames or name in {'empty', 'area'} else None for *_, name in SHOWN]
+    """Return what :data:`SCORE_COLUMNS` names; of footage without truth, only what the masks tell."""
+    return [getattr(scores, name) if scores.frames or name in {'empty', 'area'} else None for *_, name in SCORE_COLUMNS]
 
 
 def score_table(run: RunResult) -> Table:
     """Return the scores of every variant of a run, the one that counts last; then those of its kinds of footage."""
     named = [(name, run_scores(run, name)) for name in run.variants]
     named += [(name, run_scores(part, run.counting)) for name, part in grouped(run).items()]
-    heads = [('variant', ''), *((head, form) for head, form, _ in SHOWN)]
+    heads = [('variant', ''), *((head, form) for head, form, _ in SCORE_COLUMNS)]
     return Table(heads, [[name, *score_cells(scores)] for name, scores in named]).filled()
 
 

@@ -15,7 +15,7 @@ from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Ma
 from moving_object_detector.synthetic.materials import material
 from moving_object_detector.synthetic.planes import Canvas, Extent, Face, Triple
 from moving_object_detector.synthetic.things import Builder, Part, Pose
-from moving_object_detector.synthetic.tiles import Floats, Pixels, Tile
+from moving_object_detector.synthetic.tiles import Floats, Picture, Tile
 from moving_object_detector.synthetic.world import World
 
 VIEWS_KEPT: Final = 3
@@ -46,7 +46,7 @@ class FlightOptions:
 class View(NamedTuple):
     """One frame."""
 
-    image: Pixels
+    image: Picture
     """(H, W, 3) RGB."""
     mask: NDArray[np.bool_]
     """(H, W), what moves on its own."""
@@ -63,14 +63,12 @@ class _Seen(NamedTuple):
 
 
 class _Grade(NamedTuple):
-    """What a camera does to the picture."""
+    """What a camera does to the picture; without gain no more than the shutter's blur, a share of a frame."""
 
     gain: float
-    """0: no more than the shutter's blur."""
     gamma: float
     noise: float
     shutter: float
-    """Share of a frame."""
     quality: float
     """Of JPEG; 0: none."""
     drift: float
@@ -97,10 +95,6 @@ class Flight:
     haze_colour: Triple
     grade: _Grade
     seed: int | tuple[int, ...]
-
-    @cached_property
-    def _kept(self) -> dict[float, _Seen]:
-        return {}
 
     @cached_property
     def _stacks(self) -> tuple[Matrix, Matrix, Matrix, list[tuple[float, float]]]:
@@ -133,7 +127,7 @@ class Flight:
             depth = np.float32(1) / seen.canvas.nearness
         return View(self._photograph(time, seen), instances > 0, instances, depth)
 
-    def image(self, time: float) -> Pixels:
+    def image(self, time: float) -> Picture:
         """Return the frame's image alone."""
         return self.frame(time).image
 
@@ -210,6 +204,10 @@ class Flight:
                 del self._kept[next(iter(self._kept))]
         return self._kept[time]
 
+    @cached_property
+    def _kept(self) -> dict[float, _Seen]:
+        return {}
+
     def _draw_sky(self, seen: _Seen) -> None:
         """Draw clouds on a plane so high that only turning moves them."""
         canvas = seen.canvas
@@ -259,9 +257,8 @@ class Flight:
         half = Canvas((self.size[0] // 2, self.size[1] // 2))
         intrinsics = np.array(((0.5, 0, -0.25), (0, 0.5, -0.25), (0, 0, 1))) @ self.intrinsics
         q, corners = planes.project(o, a, b, camera[:3, :3].T, camera[:3, 3], intrinsics)
-        for k, row, extent in zip(
-            np.flatnonzero(chosen), q, planes.extents(corners, intrinsics, half.size), strict=True
-        ):
+        seen_extents = planes.extents(corners, intrinsics, half.size)
+        for k, row, extent in zip(np.flatnonzero(chosen), q, seen_extents, strict=True):
             if extent is not None and row.any():
                 planes.shadow(self.faces[k], row, extent, half)
         dark = half.nearness
@@ -281,7 +278,7 @@ class Flight:
         haze = np.ascontiguousarray(np.broadcast_to(np.array(self.haze_colour, np.uint8), canvas.image.shape))
         canvas.image[:] = cv2.blendLinear(canvas.image, haze, clear, 1 - clear)
 
-    def _photograph(self, time: float, seen: _Seen) -> Pixels:
+    def _photograph(self, time: float, seen: _Seen) -> Picture:
         """Return the picture as a camera takes it."""
         image, grade = seen.canvas.image, self.grade
         if grade.shutter:
@@ -299,13 +296,10 @@ class Flight:
         image = np.asarray(cv2.LUT(image, table), np.uint8)
         rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), abs(int(time * 1024)), int(time < 0)))
         if grade.noise:
-            grain = _grain()
-            height, width = self.size
+            (height, width), grain = self.size, _grain()
             if height > grain.shape[0] or width > grain.shape[1]:
                 grain = np.tile(grain, (height // grain.shape[0] + 1, width // grain.shape[1] + 1, 1))
-            top, left = (
-                int(rng.integers(whole - part + 1)) for whole, part in zip(grain.shape[:2], self.size, strict=True)
-            )
+            top, left = int(rng.integers(grain.shape[0] - height + 1)), int(rng.integers(grain.shape[1] - width + 1))
             part = grain[top : top + height, left : left + width]
             image = np.asarray(cv2.addWeighted(image, 1.0, part, grade.noise, 0, dtype=cv2.CV_8U), np.uint8)
         if grade.quality:

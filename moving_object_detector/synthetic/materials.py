@@ -10,22 +10,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Floats, Material, Pixels, halved, noise
+from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Floats, Material, Picture, halved, noise
 
 
-def _card(colour: NDArray[Any], alpha: Pixels, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Card:
+def _card(colour: NDArray[Any], alpha: Picture, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Card:
     """Make a card, clear within margins at its top, bottom, left and right."""
     for picture, width in zip((alpha, alpha[::-1], alpha.T, alpha.T[::-1]), margins, strict=True):
         picture[:width] = 0
     return Card(tuple(halved(np.dstack((colour, alpha)))))
 
 
-def _blank(height: int, width: int, colour: Sequence[float] | Floats) -> tuple[Floats, Pixels]:
+def _blank(height: int, width: int, colour: Sequence[float] | Floats) -> tuple[Floats, Picture]:
     """Return a picture of one colour and its alpha, which is clear."""
     return np.full((height, width, 3), colour, np.float32), np.zeros((height, width), np.uint8)
 
 
-def _both(draw: Callable[..., Any], sheet: tuple[Floats, Pixels], tone: NDArray[Any], *shape: Any, **how: Any) -> None:
+def _both(draw: Callable[..., Any], sheet: tuple[Floats, Picture], tone: NDArray[Any], *shape: Any, **how: Any) -> None:
     """Draw an antialiased shape in a tone, and solid in alpha."""
     colour, alpha = sheet
     draw(colour, *shape, color=tone.tolist(), lineType=cv2.LINE_AA, **how)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.synthetic.flight_path import Matrix
-from moving_object_detector.synthetic.tiles import Card, Floats, Material, Pixels, Tile
+from moving_object_detector.synthetic.tiles import Card, Floats, Material, Picture, Tile
 
 Extent = tuple[slice, slice]
 Triple = tuple[float, float, float]
 
-NEAR = 0.08
+NEAREST_DEPTH = 0.08
 """Depth in front of which nothing is drawn, metres."""
 
 
@@ -50,7 +50,7 @@ class Face:
     """Broad differences of tone, 128 for none, so that one does not see the material repeat."""
 
     @cached_property
-    def table(self) -> Pixels:
+    def table(self) -> Picture:
         """What the shade makes of each value, (1, 256, 3)."""
         values = np.arange(256)[None, :, None] * np.array(self.shade)
         return np.asarray(np.clip(values, 0, 255), np.uint8)
@@ -61,7 +61,7 @@ class Canvas:
 
     def __init__(self, size: tuple[int, int]) -> None:
         height, width = self.size = size
-        self.image: Pixels = np.empty((height, width, 3), np.uint8)
+        self.image: Picture = np.empty((height, width, 3), np.uint8)
         self.nearness: Floats = np.zeros(size, np.float32)
         """Inverse depth, 1/m; 0 in the sky. Of a picture of shadows: their darkness, 0 to 1."""
         self.face: NDArray[np.int32] = np.full(size, -1, np.int32)
@@ -104,7 +104,7 @@ def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: M
 
 def look_up_tile(
     tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Floats, canvas: Canvas, extent: Extent
-) -> Pixels:
+) -> Picture:
     """Look a repeating texture up at the pixels of a part of the image, between the two nearest levels."""
     rows, columns = extent
     inverse = np.asarray(np.float32(1) / np.maximum(nearness, np.float32(1e-9)), np.float32)
@@ -130,14 +130,16 @@ def look_up_tile(
     return np.asarray(cv2.blendLinear(pictures[0], pictures[1], 1 - blend, blend), np.uint8)
 
 
-def _remap(tile: Tile, s: Floats, t: Floats, left: Floats | float, top: Floats | float, side: Floats | float) -> Pixels:
+def _remap(
+    tile: Tile, s: Floats, t: Floats, left: Floats | float, top: Floats | float, side: Floats | float
+) -> Picture:
     x, y = s * np.float32(side), t * np.float32(side)
     x += np.float32(left)
     y += np.float32(top)
     return np.asarray(cv2.remap(tile.atlas, x, y, cv2.INTER_LINEAR), np.uint8)
 
 
-def _cut_out(card: Card, q: Matrix, extent: Extent, coarser: float = 0.0) -> Pixels:
+def _cut_out(card: Card, q: Matrix, extent: Extent, coarser: float = 0.0) -> Picture:
     """Look a card up at the pixels of a part of the image, at one level for all; clear outside of it."""
     rows, columns = extent
     height, width = card.levels[0].shape[:2]
@@ -163,7 +165,7 @@ def draw(face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent
     nearness = linear(q[2], canvas, extent)
     # What lies on the ground is at one depth: later ones cover earlier ones.
     front = nearness > (np.float32(1e-7) if face.ground else canvas.nearness[extent])
-    front &= nearness < np.float32(1 / NEAR)
+    front &= nearness < np.float32(1 / NEAREST_DEPTH)
     if isinstance(face.material, Tile):
         weight = np.asarray(front, np.float32) if face.endless else _coverage(q, canvas, extent) * front
         inner = _tight(weight)
@@ -232,7 +234,7 @@ def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[
     pixels = corners @ intrinsics.T
     with np.errstate(divide='ignore', invalid='ignore'):
         places = pixels[..., :2] / depth[..., None]
-    behind = (depth < NEAR).sum(1)
+    behind = (depth < NEAREST_DEPTH).sum(1)
     for index in np.flatnonzero((behind > 0) & (behind < 4)):
         clipped = _clipped(corners[index], intrinsics)
         places[index, 0], places[index, 1:] = clipped.min(0), clipped.max(0)
@@ -250,9 +252,9 @@ def _clipped(corners: Matrix, intrinsics: Matrix) -> Matrix:
     """Return where the part of a quadrilateral in front of the camera has its corners in the image, (n, 2)."""
     kept = []
     for here, there in zip(corners, np.roll(corners, -1, 0), strict=True):
-        if here[2] >= NEAR:
+        if here[2] >= NEAREST_DEPTH:
             kept.append(here)
-        if (here[2] >= NEAR) != (there[2] >= NEAR):
-            kept.append(here + (there - here) * (NEAR - here[2]) / (there[2] - here[2]))
+        if (here[2] >= NEAREST_DEPTH) != (there[2] >= NEAREST_DEPTH):
+            kept.append(here + (there - here) * (NEAREST_DEPTH - here[2]) / (there[2] - here[2]))
     pixels = np.array(kept) @ intrinsics.T
     return np.asarray(pixels[:, :2] / pixels[:, 2:], np.float64)

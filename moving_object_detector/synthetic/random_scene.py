@@ -29,7 +29,7 @@ CANVAS: Final = (768, 1024)
 POOL: Final = 48
 """How many different textures there are before recolouring."""
 OBJECT_SPEED: Final = (0.6, 9.0)
-"""Pixels per frame at a width of 512."""
+"""Picture per frame at a width of 512."""
 CAMERA_SPEED: Final = 9.0
 """Standard deviation of the camera's shift, likewise."""
 

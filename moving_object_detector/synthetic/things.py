@@ -369,16 +369,6 @@ class Builder:
         """Add a small aircraft: a box with four arms."""
         part, what = self._part(course), self.pick('metal')
         grey = point(np.ones(3) * self.rng.uniform(0.15, 0.9))
-        self.box(
-            np.zeros(3),
-            (0.4 * size, 0.3 * size, 0.2 * size),
-            0.0,
-            what,
-            what,
-            colour=grey,
-            part=part,
-            turn=course.heading,
-        )
-        arm = (size, 0.06 * size, 0.05 * size)
-        for angle in (0.8, 2.4):
-            self.box(up(0.16 * size), arm, angle, what, what, colour=grey, part=part, turn=course.heading)
+        body, arm = (0.4 * size, 0.3 * size, 0.2 * size), (size, 0.06 * size, 0.05 * size)
+        for foot, extent, angle in ((0.0, body, 0.0), (0.16 * size, arm, 0.8), (0.16 * size, arm, 2.4)):
+            self.box(up(foot), extent, angle, what, what, colour=grey, part=part, turn=course.heading)

@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 PAD: Final = 2
-"""Pixels that a level of a tile repeats around itself, so that interpolation needs no wrapping."""
+"""Picture that a level of a tile repeats around itself, so that interpolation needs no wrapping."""
 
 
 @dataclass(frozen=True)
 class Tile:
     """A square texture that repeats, with its halved levels side by side in one picture."""
 
-    atlas: Pixels
+    atlas: Picture
     """(h, w, 3 or 4) RGB or RGBA."""
     places: tuple[Floats, Floats, Floats]
     """Left, top (of the middle of the first pixel) and side of each level, pixels."""
@@ -42,15 +42,15 @@ class Tile:
 class Card:
     """A texture that does not repeat, with its halved levels, (h, w, 4) RGBA."""
 
-    levels: tuple[Pixels, ...]
+    levels: tuple[Picture, ...]
 
 
 Material = Tile | Card
 
 
-def halved(picture: NDArray[Any]) -> list[Pixels]:
+def halved(picture: NDArray[Any]) -> list[Picture]:
     """Return a picture and its halves, down to four pixels."""
-    levels: list[Pixels] = [np.clip(picture, 0, 255).astype(np.uint8)]
+    levels: list[Picture] = [np.clip(picture, 0, 255).astype(np.uint8)]
     while min(levels[-1].shape[:2]) > 4:
         height, width = levels[-1].shape[:2]
         levels.append(np.asarray(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)))
@@ -60,7 +60,7 @@ def halved(picture: NDArray[Any]) -> list[Pixels]:
 def _tile(image: NDArray[Any], metres: float | tuple[float, float], bays: int = 0) -> Tile:
     levels = halved(np.asarray(image, np.float32))
     side = image.shape[0]
-    atlas: Pixels = np.zeros((side + 2 * PAD, side + side // 2 + 4 * PAD, image.shape[2]), np.uint8)
+    atlas: Picture = np.zeros((side + 2 * PAD, side + side // 2 + 4 * PAD, image.shape[2]), np.uint8)
     left, top, y = [], [], 0
     for index, level in enumerate(levels):
         x = 0 if index == 0 else side + 2 * PAD

@@ -37,14 +37,14 @@ CHUNK: Final = 8
 """Frames that are computed, and lost by a kill, together."""
 HALF_MAX: Final = 65504.0
 """The largest number of half precision."""
-FORMAT: Final = 3
+CACHE_FORMAT: Final = 3
 """Of the files; another number, another key."""
-CHECKSUM_BYTES: Final = 16
+DIGEST_BYTES: Final = 16
 REPAIRS: Final = 3
 """Of a training, before it is given up."""
 IMAGES, FLOW, STREAMS = 'images', 'flow', 'streams.npy'
 
-Result = TypeVar('Result')
+Trained = TypeVar('Trained')
 
 _checked: set[Path] = set()  # files whose checksum this process has found right
 _log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class CacheError(UserError):
     """A file of the cache is gone or damaged; :func:`cached_clips` computes it again."""
 
 
-def repaired(body: Callable[[], Result], *, alone: bool, times: int = REPAIRS) -> Result:
+def repaired(body: Callable[[], Trained], *, alone: bool, times: int = REPAIRS) -> Trained:
     """Run a training; where part of the cache is gone or damaged, say so, and run it again, which computes that part.
 
     Only where it is the one process of the training (``alone``): several cannot go back together.
@@ -186,7 +186,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     # What a power failure cuts short the checksum finds.
     with atomic_file(path, durable=False) as file:
         file.write(content)
-        file.write(hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest())
+        file.write(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
 
 
 def map_array(path: Path) -> NDArray[Any]:
@@ -208,13 +208,13 @@ def map_array(path: Path) -> NDArray[Any]:
 
 
 def _is_whole(path: Path) -> bool:
-    total = hashlib.blake2b(digest_size=CHECKSUM_BYTES)
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
     tail = b''
     with open_file(path) as file:
         while block := file.read(1 << 20):
             block = tail + block
-            total.update(block[:-CHECKSUM_BYTES])
-            tail = block[-CHECKSUM_BYTES:]
+            total.update(block[:-DIGEST_BYTES])
+            tail = block[-DIGEST_BYTES:]
     return total.digest() == tail
 
 
@@ -339,7 +339,7 @@ def cached_clips(
     which backend with which settings and weights; ``progress``, whether to show a bar on stderr. Raises UserError where
     a clip cannot be read, none has a pair, or the disk is full or cannot be written.
     """
-    settings: dict[str, object] = {'format': FORMAT, 'backend': fingerprint, 'size': options.size}
+    settings: dict[str, object] = {'format': CACHE_FORMAT, 'backend': fingerprint, 'size': options.size}
     settings |= {'largest gap': options.largest_gap} | ({'every': options.every} if options.every > 1 else {})
     folders = []
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):

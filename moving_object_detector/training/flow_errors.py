@@ -29,7 +29,7 @@ MATCHED_LEVELS: Final = (2, 3, 4)
 """Of the pyramid; on coarser ones nearly all motion is under a cell."""
 SHARPNESS: Final = 10.0
 """Factor of the cosine before the softmax."""
-SEEN: Final = 0.99
+SEEN_SHARE: Final = 0.99
 """Share of a cell that must be in view in both frames."""
 RATE_RISE: Final = 0.05
 RATE_START: Final = 1 / 25
@@ -94,7 +94,7 @@ def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: 
         cosines = cost_volume(first, second) * first.shape[1]
         chances = functional.log_softmax(SHARPNESS * cosines, 1)
         target = reduce_truth(flow, size) / 2**level
-        counts = (reduce_truth(seen.float(), size) > SEEN) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
+        counts = (reduce_truth(seen.float(), size) > SEEN_SHARE) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
         entropy = -_at(chances, target)
         # Each pair by itself, so that processes with a share of the batch each come to the same.
         terms.append(((entropy * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp_min(1)).mean())

@@ -13,7 +13,7 @@ from torch import Tensor
 from moving_object_detector.media.pictures import flow_colours
 
 ROWS: Final = 4
-OUTLINE: Final = (255, 40, 40)
+OUTLINE_COLOUR: Final = (255, 40, 40)
 
 Picture = NDArray[np.uint8]
 
@@ -55,7 +55,7 @@ def game_picture(image: Tensor, flow: Tensor, mask: Tensor, guessed: Tensor) -> 
         picture = _image(image[number])
         found = (mask[number, 0] > 0.5).cpu().numpy().astype(np.uint8)
         outlines = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(picture, outlines, -1, OUTLINE, 1)
+        cv2.drawContours(picture, outlines, -1, OUTLINE_COLOUR, 1)
         largest = _largest(flow[number])
         error = (flow[number] - guessed[number]).norm(dim=0) / max(largest, 1e-6)
         shown = (_flow(flow[number], largest), _grey(mask[number, 0]), _flow(guessed[number], largest), _grey(error))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from moving_object_detector.detection.config import GateConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.flow.base import network_image
@@ -23,8 +24,6 @@ from moving_object_detector.training.pairs import Crop, clip_flow, crop_resize_f
 THRESHOLD: Final = 0.5
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
 """Of a frame's gaps those that are judged, where it has them."""
-LEAST_MOTION: Final = 1.0
-"""As the detector's gate: thousandths of the width below which nothing moves on its own."""
 SHEET: Final = (3, 4)
 """Rows and columns of a picture of masks."""
 
@@ -56,7 +55,7 @@ class InputForm:
         flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
         prepared = prepare_flow(flow, self.flow_input)
         mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
-        moving = (prepared.motion >= LEAST_MOTION)[:, None, None, None]
+        moving = (prepared.motion >= GateConfig.min_motion)[:, None, None, None]
         return resolve_polarity(mask) * moving, flow[:, :2] * moving
 
 

@@ -30,9 +30,9 @@ from moving_object_detector.networks.weights import weights_hash
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip, disk_errors, map_array, write_array
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
-FORMAT: Final = 2
+TARGET_FORMAT: Final = 2
 """Of the files and of how targets are made; another number, another key."""
-CRF_ITERATIONS: Final = 5
+TARGET_CRF_ITERATIONS: Final = 5
 LEAST_AGREEMENT: Final = 0.5
 """Overlap of the two votes most alike, below which a frame is left out."""
 FASTEST: Final = 99.5
@@ -80,7 +80,7 @@ def make_target(image: NDArray[np.uint8], votes: Sequence[NDArray[np.float32]]) 
     overlaps = [jaccard(found[a], found[b]) for a in range(len(found)) for b in range(a)]
     agree = max(overlaps, default=1.0) >= LEAST_AGREEMENT
     certain = np.abs(2 * mean - 1) if agree else np.zeros_like(mean)
-    target = grid_crf(np.ascontiguousarray(mean), image, CRF_ITERATIONS)
+    target = grid_crf(np.ascontiguousarray(mean), image, TARGET_CRF_ITERATIONS)
     return np.asarray(np.rint(np.stack((target, certain)).clip(0, 1) * 255), np.uint8)
 
 
@@ -133,7 +133,9 @@ def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> 
     bar = tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress)
     with disk_errors(cache), bar:
         for one in lessons:
-            parts = f'{FORMAT} {one.teacher.key} {one.student.key} {one.better.folder.name} {one.cheap.folder.name}'
+            parts = (
+                f'{TARGET_FORMAT} {one.teacher.key} {one.student.key} {one.better.folder.name} {one.cheap.folder.name}'
+            )
             key = hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
             targets = Targets(cache / f'{one.better.folder.name.rpartition("-")[0]}-{key}', one.better.every)
             targets.folder.mkdir(parents=True, exist_ok=True)

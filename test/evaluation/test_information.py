@@ -9,7 +9,7 @@ import torch
 
 from moving_object_detector.common.errors import ModelError
 from moving_object_detector.evaluation.methods import Prediction
-from moving_object_detector.evaluation.signals import LEAST_MOTION, InpaintingScore, Signals, information_reduction
+from moving_object_detector.evaluation.signals import SMALLEST_FLOW, InpaintingScore, Signals, information_reduction
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import load_network, save_network
@@ -37,7 +37,7 @@ def test_hand_worked_numbers():
     """Inside (3, 0), outside (1, 1): the error is 4 + 1 of an energy of 9 in every pixel."""
     flow, mask = region((3.0, 0.0), (1.0, 1.0))
     rate = information_reduction(flow, mask, mean_of_the_outside(flow, mask))
-    assert rate == pytest.approx(1 - 5 / (9 + LEAST_MOTION**2))
+    assert rate == pytest.approx(1 - 5 / (9 + SMALLEST_FLOW**2))
 
 
 def test_what_moves_with_its_surroundings_is_told_and_what_moves_against_them_is_not():
@@ -53,7 +53,7 @@ def test_where_nothing_moves_all_is_told():
     flow, mask = region((0.0, 0.0), (0.0, 0.0))
     assert information_reduction(flow, mask, torch.zeros_like(flow)) == 1
     # The least that counts: a thousandth of the width, in units of 80 pixels at 640.
-    assert pytest.approx(0.001 * 640 / 80) == LEAST_MOTION
+    assert pytest.approx(0.001 * 640 / 80) == SMALLEST_FLOW
 
 
 def test_only_what_is_under_the_mask_counts_and_half_of_it_by_a_quarter():
@@ -135,7 +135,7 @@ def test_against_the_network_called_by_hand(tmp_path):
             torch.from_numpy(mask[None, None].astype(np.float32)),
         )[0].numpy()
     error = ((units - guess.transpose(1, 2, 0))[mask] ** 2).sum()
-    energy = (units[mask] ** 2).sum() + LEAST_MOTION**2 * mask.sum()
+    energy = (units[mask] ** 2).sum() + SMALLEST_FLOW**2 * mask.sum()
     assert 0.2 < found < 0.95
     assert found == pytest.approx(1 - error / energy, rel=1e-3)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.evaluation.methods import Prediction
-from moving_object_detector.evaluation.signals import Signals, at_size, carry
+from moving_object_detector.evaluation.signals import Signals, at_size, push_mask
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
 SIZE = (96, 192)
@@ -83,23 +83,23 @@ def box(top, bottom, left, right, size=(20, 30)):
 
 
 def test_whole_pixels():
-    carried, known = carry(box(5, 10, 4, 9), shift(3, -2))
+    carried, known = push_mask(box(5, 10, 4, 9), shift(3, -2))
     assert np.array_equal(carried, box(3, 8, 7, 12))
     assert np.array_equal(known, box(0, 18, 3, 30))
 
 
 def test_what_leaves_the_view_is_gone_and_what_enters_is_not_known():
-    carried, known = carry(box(5, 10, 24, 30), shift(4, 0))
+    carried, known = push_mask(box(5, 10, 24, 30), shift(4, 0))
     assert np.array_equal(carried, box(5, 10, 28, 30))
     assert np.array_equal(known, box(0, 20, 4, 30))
-    carried, known = carry(box(0, 20, 0, 30), shift(40, 0))
+    carried, known = push_mask(box(0, 20, 0, 30), shift(40, 0))
     assert not carried.any()
     assert not known.any()
 
 
 def test_an_object_in_front_hides_what_it_comes_over():
     mask = box(5, 10, 4, 12)
-    carried, known = carry(mask, np.where(mask[..., None], shift(3, 0), shift(0, 0)).astype(np.float32))
+    carried, known = push_mask(mask, np.where(mask[..., None], shift(3, 0), shift(0, 0)).astype(np.float32))
     assert np.array_equal(carried, box(5, 10, 7, 15))
     # Where it was, something is seen that this frame does not show.
     assert np.array_equal(known, ~box(5, 10, 4, 7))
@@ -108,7 +108,7 @@ def test_an_object_in_front_hides_what_it_comes_over():
 def test_growth_leaves_no_holes():
     ys, xs = np.mgrid[0:40, 0:60].astype(np.float32)
     flow = np.stack(((xs - 30) * 0.2, (ys - 20) * 0.2), 2)
-    carried, known = carry(box(10, 30, 20, 40, (40, 60)), flow)
+    carried, known = push_mask(box(10, 30, 20, 40, (40, 60)), flow)
     # Its pixels, columns 20 to 39 and rows 10 to 29, come to lie from 18 to 40.8 and from 8 to 30.8.
     assert np.array_equal(carried, box(8, 32, 18, 42, (40, 60)))
     assert known.all()
@@ -134,7 +134,7 @@ def test_carrying_against_a_second_implementation():
     for _ in range(4):
         mask = rng.random((9, 11)) < 0.4
         flow = rng.normal(0, 2, (9, 11, 2)).astype(np.float32)
-        for found, expected in zip(carry(mask, flow), slow_carry(mask, flow), strict=True):
+        for found, expected in zip(push_mask(mask, flow), slow_carry(mask, flow), strict=True):
             assert np.array_equal(found, expected)
 
 
@@ -142,7 +142,7 @@ def test_flow_that_is_not_finite_carries_nothing():
     flow = shift(0, 0).copy()
     flow[5, 6] = np.nan
     flow[7, 8] = np.inf
-    carried, known = carry(box(0, 20, 0, 30), flow)
+    carried, known = push_mask(box(0, 20, 0, 30), flow)
     assert not carried[5, 6]
     assert not known[7, 8]
     assert known.sum() == 20 * 30 - 2
