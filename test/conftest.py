@@ -133,6 +133,27 @@ def picture_folder(tmp_path_factory, pictures) -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def write_davis():
+    """What writes DAVIS 2016 in its published layout: of each sequence a list of frames (BGR) and masks."""
+
+    def write(root: Path, split: str, sequences: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Path:
+        rows = []
+        for name, frames in sequences.items():
+            for number, pictures in enumerate(frames):
+                files = f'JPEGImages/480p/{name}/{number:05d}.jpg', f'Annotations/480p/{name}/{number:05d}.png'
+                for file, picture in zip(files, pictures, strict=True):
+                    (root / file).parent.mkdir(parents=True, exist_ok=True)
+                    cv2.imwrite(str(root / file), picture)
+                rows.append(f'/{files[0]} /{files[1]}')
+        listing = root / 'ImageSets' / '480p' / f'{split}.txt'
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text('\n'.join(rows))
+        return root
+
+    return write
+
+
 @pytest.fixture
 def start(ros_environment):
     """Start programs of the package as processes; what still runs at the end of the test is killed."""

@@ -12,14 +12,15 @@ from typing import Any, Final
 import torch
 
 from moving_object_detector.common.options import options_of, value_of
+from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 from moving_object_detector.training.flow_errors import Errors
 from moving_object_detector.training.selection import Judgement
 
 PATHS: Final = frozenset(
     {
-        'data.root', 'data.cache', 'flow.model', 'start.model', 'start.inpainter', 'video.root', 'video.cache',
-        'video.teacher_model', 'validation.folder', 'teacher.model', 'teacher.flow.model',
+        'data.root', 'data.cache', 'rendered.teacher', 'flow.model', 'start.model', 'start.inpainter', 'video.root',
+        'video.cache', 'video.teacher_model', 'validation.folder', 'teacher.model', 'teacher.flow.model',
     }
 )  # fmt: skip
 """Options that say where files are on this machine, which no model or card tells."""
@@ -28,17 +29,15 @@ UNLABELLED: Final = 'No annotated frame was used.'
 
 def as_text(config: TrainConfig) -> dict[str, str]:
     """Return the options as text, for a model file's metadata."""
-    flat = {option.name: str(value_of(config, option.name)) for option in options_of(type(config))}
-    return {name: value for name, value in flat.items() if name not in PATHS}
+    names = (option.name for option in options_of(type(config)) if option.name not in PATHS)
+    return {name: str(value_of(config, name)) for name in names}
 
 
 def changed_options(config: object) -> dict[str, Any]:
     """Return the options that differ from their defaults, by their dotted names, less paths."""
-    return {
-        option.name: value_of(config, option.name)
-        for option in options_of(type(config))
-        if value_of(config, option.name) != option.default and option.name not in PATHS
-    }
+    told = [option for option in options_of(type(config)) if option.name not in PATHS]
+    values = {option.name: (value_of(config, option.name), option.default) for option in told}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = ()) -> dict[str, Any]:
@@ -64,10 +63,6 @@ def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
     return plain
 
 
-def _made_with() -> tuple[str, str]:
-    return 'made with', f'PyTorch {torch.__version__}, Python {platform.python_version()}'
-
-
 def _card(
     name: str,
     rows: Sequence[tuple[str, str]],
@@ -84,8 +79,16 @@ def _card(
     return '\n'.join(lines)
 
 
+def _made_with() -> str:
+    return f'PyTorch {torch.__version__}, Python {platform.python_version()}'
+
+
 def _footage(clips: Mapping[str, int]) -> str:
     return f'{len(clips)} clips, {sum(clips.values())} frames: {", ".join(clips)}'
+
+
+def _flow(flow: FlowConfig) -> str:
+    return f'{flow.backend} at {flow.height}x{flow.width}'
 
 
 def write_card(
@@ -100,9 +103,8 @@ def write_card(
 
     ``clips`` are names and numbers of frames; ``ideal`` is J of each clip where the truth entered the training.
     """
-    network, game = config.network, config.game
-    flow = f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
-    seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow}'
+    network, game, stage = config.network, config.game, config.teacher
+    seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {_flow(config.flow)}'
     rows = [
         ('network', f'mask generator of the CVPR 2019 paper, {network.channels} channels in its first layer, float32'),
         ('input', seen),
@@ -116,13 +118,13 @@ def write_card(
             ('inpainter on boxes', f'{config.inpainter.steps} steps of {config.inpainter.batch} pairs'),
             ('adversarial game', f'{game.steps} steps of {game.batch} pairs, seed {config.run.seed}'),
         ]
-    if clips and config.teacher.steps:
-        stage, better = config.teacher, config.teacher.flow
-        masks = f'masks by `{Path(stage.model).name}` of {better.backend} at {better.height}x{better.width}'
+    if clips and stage.steps:
+        masks = f'masks by `{Path(stage.model).name}` of {_flow(stage.flow)}'
         rows.append(('teacher', f'{stage.steps} steps of {stage.batch} pairs, {masks}'))
     if judgements:
         rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
-    rows.append(_made_with())
+    rows.append(('made with', _made_with()))
+    text = [UNLABELLED]
     if ideal:
         text = ['**The truth entered this training** (ideal conditions, table 1 of the paper). Not for use.', '']
         text += [
@@ -132,8 +134,6 @@ def write_card(
             '|---|---|',
         ]
         text += [f'| {name} | {score:.3f} |' for name, score in ideal.items()]
-    else:
-        text = [UNLABELLED]
     if judgements:
         text += ['', '| candidate | agreement between gaps | empty masks |', '|---|---|---|']
         text += [f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} |' for name, judged in judgements.items()]
@@ -142,15 +142,15 @@ def write_card(
 
 def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Mapping[str, int]) -> str:
     """Return the card of an inpainter that was trained alone, on clips or, without any, on rendered scenes."""
-    stage, flow = config.inpainter, f'{config.flow.backend} at {config.flow.height}x{config.flow.width}'
+    stage, size = config.inpainter, f'{config.network.height}x{config.network.width}'
     rendered = 'scenes rendered by this package (`synthetic/`), nothing else'
     rows = [
         ('network', 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'),
-        ('input', f'{config.network.height}x{config.network.width} RGB in [-0.5, 0.5]; flow by {flow}'),
+        ('input', f'{size} RGB in [-0.5, 0.5]; flow by {_flow(config.flow)}'),
         ('trained on', f'unlabelled video, {_footage(clips)}' if clips else rendered),
         ('objective', 'Charbonnier error of the flow under random boxes'),
         ('steps', f'{stage.steps} of {stage.batch} pairs, Adam {stage.learning_rate:g}, seed {config.run.seed}'),
-        _made_with(),
+        ('made with', _made_with()),
     ]
     return _card(f'{config.name}-inpainter', rows, [UNLABELLED], 'train', command, config)
 
@@ -171,12 +171,7 @@ def write_flow_card(
     if clips:
         rows.append(('unlabelled video', f'{video.batch} pairs a step of {_footage(clips)}'))
         rows.append(('teacher', f'{video.teacher} at {video.height}x{video.width}, weight {video.distillation:g}'))
-    name, versions = _made_with()
-    rows.append((name, f'{versions}, {config.run.precision}'))
-    return _card(config.name, rows, error_table(measured), 'train flow', command, config)
-
-
-def error_table(measured: Sequence[Errors]) -> list[str]:
-    """Return end-point errors as the lines of a Markdown table."""
-    lines = ['| end-point error, pixels | this network | DIS medium | nothing moves |', '|---|---|---|---|']
-    return lines + [f'| {row.name} | {row.network:.2f} | {row.dis:.2f} | {row.still:.2f} |' for row in measured]
+    rows.append(('made with', f'{_made_with()}, {config.run.precision}'))
+    errors = ['| end-point error, pixels | this network | DIS medium | nothing moves |', '|---|---|---|---|']
+    errors += [f'| {row.name} | {row.network:.2f} | {row.dis:.2f} | {row.still:.2f} |' for row in measured]
+    return _card(config.name, rows, errors, 'train flow', command, config)

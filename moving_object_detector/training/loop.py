@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,6 @@ from moving_object_detector.training.journal import Journal
 from moving_object_detector.training.stage import Stage
 
 CHECKPOINT: Final = 'checkpoint.pt'
-SMOOTHING: Final = 0.95
-"""Of the values on the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -147,15 +145,6 @@ def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
     return stages[min(number, len(stages) - 1) :]
 
 
-def displayed(shown: Mapping[str, float], before: Collection[str], values: Mapping[str, float]) -> dict[str, float]:
-    """Return what the progress bar shows after a step: smoothed where a value came in the step ``before`` too."""
-    smoothed = {
-        key: SMOOTHING * shown[key] + (1 - SMOOTHING) * value if key in shown and key in before else value
-        for key, value in values.items()
-    }
-    return {**shown, **smoothed}
-
-
 def _run(
     stage: Stage, number: int, first: int, loop: LoopOptions, group: Processes, journal: Journal,
     save: Callable[[int, int], None], keep: Keep,
@@ -168,7 +157,6 @@ def _run(
             keep(f'{stage.name}-{done:06d}', stage.candidate)
 
     shown: dict[str, float] = {}
-    before: Collection[str] = ()
     if first >= stage.steps:
         return timing
     if not first:
@@ -182,8 +170,7 @@ def _run(
             waited = time.perf_counter() - begun
             values = group.average(_numbers(stage.name, step, stage.step(step, batch)))
             journal.scalars(number, step, values)
-            shown = displayed(shown, before, values)
-            before = values.keys()
+            shown |= values
             done = step + 1
             offer(done)
             if done % loop.picture_every == 0 or done == stage.steps:

@@ -52,12 +52,9 @@ def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> tu
         norm, unknown = squared, squared(flow)
         # |chi d|^2 is chi^2 |d|^2: the paper's norm takes the mask in.
         sides = (sides[0].square(), sides[1].square())
-    elif form == 'code':
-        if guesses.alone is None:
-            raise ValueError('the code form needs the guess from the image alone')
-        norm, unknown = charbonnier, charbonnier(flow - guesses.alone)
     else:
-        raise ValueError(f'unknown form {form}; choose paper or code')
+        assert guesses.alone is not None
+        norm, unknown = charbonnier, charbonnier(flow - guesses.alone)
     inside, outside = (
         _mean(side * norm(flow - guess)) / (_mean(side * unknown) + EPSILON)
         for side, guess in zip(sides, (guesses.inside, guesses.outside), strict=True)
@@ -76,8 +73,7 @@ def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> T
     if form == 'paper':
         inside, outside = region_errors(flow, mask, guesses, form)
         return (inside + outside).mean()
-    if form != 'code' or guesses.alone is None:
-        raise ValueError(f'form {form}: choose paper, or code with the guess from the image alone')
+    assert guesses.alone is not None
     error = mask * charbonnier(flow - guesses.inside) + (1.0 - mask) * charbonnier(flow - guesses.outside)
     return (error + charbonnier(flow - guesses.alone)).mean()
 

@@ -17,6 +17,7 @@ from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.media.pictures import draw_sheet
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.flow_cache import CachedClip
 from moving_object_detector.training.pairs import Crop, clip_flow, crop_resize_flow
@@ -109,12 +110,10 @@ class Judge:
 def sheet(frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> NDArray[np.uint8]:
     """Draw images (H, W, 3) RGB with their masks as overlays, in a grid."""
     tiles = []
-    for image, mask in frames:
+    for number, (image, mask) in enumerate(frames):
         fitted = cv2.resize(mask, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        tiles.append(draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8)))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % SHEET[1])
-    rows = [np.hstack(tiles[first : first + SHEET[1]]) for first in range(0, len(tiles), SHEET[1])]
-    return np.asarray(np.vstack(rows), np.uint8)
+        tiles.append((number, draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8))))
+    return draw_sheet(tiles, SHEET[1], tiles[0][1].shape[1])
 
 
 def choose(judged: Mapping[str, Judgement], by: str) -> str:

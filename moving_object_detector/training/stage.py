@@ -54,9 +54,9 @@ class Setup:
         """
         workers = self.workers if workers is None else workers
         loader: DataLoader[Any] = DataLoader(
-            _Guarded(items),
-            batch_sampler=_Steps(first, steps, batch, self.group),
-            collate_fn=_collate,
+            _Batches(items, batch, self.group.share(batch)),
+            batch_size=None,
+            sampler=range(first, steps),
             num_workers=workers,
             worker_init_fn=_one_thread,
             # A forked worker would hang in OpenCV, whose threads do not survive the fork.
@@ -66,37 +66,17 @@ class Setup:
         return _raised(loader)
 
 
-class _Steps:
-    """Yields for each step the numbers of this process's items: step x batch + its share."""
+class _Batches(Dataset[Any]):
+    """Step by step this process's share of a batch; in its place a user's error, which would be a trace in a text."""
 
-    def __init__(self, first: int, steps: int, batch: int, group: Processes) -> None:
-        self._steps = range(first, steps)
-        self._batch = batch
-        self._share = group.share(batch)
+    def __init__(self, items: Dataset[Any], batch: int, share: range) -> None:
+        self._items, self._batch, self._share = items, batch, share
 
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self._steps:
-            yield [step * self._batch + place for place in self._share]
-
-
-class _Guarded(Dataset[Any]):
-    """Gives a user's error in place of an item, which would come out of a worker as a trace in a text."""
-
-    def __init__(self, items: Dataset[Any]) -> None:
-        self._items = items
-
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, step: int) -> Any:
         try:
-            return self._items[index]
+            return default_collate([self._items[step * self._batch + place] for place in self._share])
         except UserError as error:
             return error
-
-
-def _collate(items: list[Any]) -> Any:
-    return next((item for item in items if isinstance(item, UserError)), None) or default_collate(items)
 
 
 def _raised(loader: Iterable[Any]) -> Iterator[Any]:

@@ -46,30 +46,22 @@ def options(model):
 
 
 @pytest.fixture
-def davis(tmp_path):
+def davis(tmp_path, write_davis):
     """A miniature of DAVIS 2016: ``wander`` and ``blink``, whose object is gone in frames 2 and 5; 48x96 pixels."""
-    root = tmp_path / 'davis'
     rng = np.random.default_rng(2)
     ground = cv2.resize(rng.integers(0, 256, (12, 24, 3), np.uint8), (140, 60), interpolation=cv2.INTER_CUBIC)
     ball = cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), (20, 20), interpolation=cv2.INTER_CUBIC)
-    rows = []
-    for name, gone in (('wander', ()), ('blink', (2, 5))):
-        for folder in ('JPEGImages', 'Annotations'):
-            (root / folder / '480p' / name).mkdir(parents=True)
-        for number in range(FRAMES):
-            image = ground[4:52, number : 96 + number].copy()
-            mask = np.zeros(SIZE, np.uint8)
-            if number not in gone:
-                window = slice(14, 34), slice(10 + 5 * number, 30 + 5 * number)
-                image[window] = ball
-                mask[window] = 255
-            cv2.imwrite(str(root / 'JPEGImages' / '480p' / name / f'{number:05d}.jpg'), image)
-            cv2.imwrite(str(root / 'Annotations' / '480p' / name / f'{number:05d}.png'), mask)
-            rows.append(f'/JPEGImages/480p/{name}/{number:05d}.jpg /Annotations/480p/{name}/{number:05d}.png')
-    listing = root / 'ImageSets' / '480p' / 'val.txt'
-    listing.parent.mkdir(parents=True)
-    listing.write_text('\n'.join(rows))
-    return root
+
+    def frame(number, there):
+        image, mask = ground[4:52, number : 96 + number].copy(), np.zeros(SIZE, np.uint8)
+        if there:
+            window = slice(14, 34), slice(10 + 5 * number, 30 + 5 * number)
+            image[window], mask[window] = ball, 255
+        return image, mask
+
+    gone = {'wander': (), 'blink': (2, 5)}
+    sequences = {name: [frame(k, k not in missing) for k in range(FRAMES)] for name, missing in gone.items()}
+    return write_davis(tmp_path / 'davis', 'val', sequences)
 
 
 # Runs as a report takes them ------------------------------------------------------------------------------------------

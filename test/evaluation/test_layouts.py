@@ -55,7 +55,7 @@ PREDICTION = box(0, 8)
 """J of it: 1 with bars of 8 columns, half with one of 4, 0 with nothing."""
 
 
-def test_davis(tmp_path):
+def test_davis(tmp_path, write_davis):
     """The ends are not scored, and the long sequence counts as much as the short one."""
     truths = {
         # J: - 1 0.5 -
@@ -63,14 +63,7 @@ def test_davis(tmp_path):
         # J: - 0.5 0.5 0 0.5 0.5 0 -; empty masks as in bmx-bumps
         'bmx-bumps': [box(0, 8), *[box(0, 4), box(0, 4), box(0, 0)] * 2, box(0, 8)],
     }
-    lines = []
-    for name, masks in truths.items():
-        for k, mask in enumerate(masks):
-            save(tmp_path / 'JPEGImages' / '480p' / name / f'{k:05d}.jpg', box(0, 3))
-            save(tmp_path / 'Annotations' / '480p' / name / f'{k:05d}.png', mask)
-            lines.append(f'/JPEGImages/480p/{name}/{k:05d}.jpg /Annotations/480p/{name}/{k:05d}.png \n')
-    (tmp_path / 'ImageSets' / '480p').mkdir(parents=True)
-    (tmp_path / 'ImageSets' / '480p' / 'val.txt').write_text(''.join(lines))
+    write_davis(tmp_path, 'val', {name: [(box(0, 3), mask) for mask in masks] for name, masks in truths.items()})
     # One mask has been saved as colours, one with 1 for the object.
     save(tmp_path / 'Annotations' / '480p' / 'bear' / '00001.png', np.dstack([box(0, 8), box(0, 0), box(0, 0)]))
     save(tmp_path / 'Annotations' / '480p' / 'bear' / '00002.png', box(0, 4, 1))
@@ -86,17 +79,12 @@ def test_davis(tmp_path):
     assert (run.objects, run.found, run.false_regions) == (6, 6, 2)
 
 
-def test_davis_without_some_annotations(tmp_path):
+def test_davis_without_some_annotations(tmp_path, write_davis):
     """A frame without one is left out; the ends are those of the sequence, not of what is annotated."""
-    lines = []
-    for k in range(5):
-        save(tmp_path / 'JPEGImages' / '480p' / 'bear' / f'{k:05d}.jpg', box(0, 3))
-        lines.append(f'/JPEGImages/480p/bear/{k:05d}.jpg /Annotations/480p/bear/{k:05d}.png')
-    save(tmp_path / 'Annotations' / '480p' / 'bear' / '00001.png', box(0, 4))
-    save(tmp_path / 'Annotations' / '480p' / 'bear' / '00003.png', box(0, 8))
-    save(tmp_path / 'Annotations' / '480p' / 'bear' / '00004.png', box(10, 18))
-    (tmp_path / 'ImageSets' / '480p').mkdir(parents=True)
-    (tmp_path / 'ImageSets' / '480p' / 'train.txt').write_text('\n'.join(lines))
+    masks = box(0, 8), box(0, 4), box(0, 8), box(0, 8), box(10, 18)
+    write_davis(tmp_path, 'train', {'bear': [(box(0, 3), mask) for mask in masks]})
+    for k in (0, 2):
+        (tmp_path / 'Annotations' / '480p' / 'bear' / f'{k:05d}.png').unlink()
     run, _ = scored('davis2016', read_davis(tmp_path, 'train'), PREDICTION)
     assert (run.frames, run.j_mean) == (2, pytest.approx(0.75))
 

@@ -48,8 +48,6 @@ def test_too_few_to_tell():
     found = paired_difference([0.5] * 5)
     assert (found.p, found.interval, found.clear) == (2 / 32, None, False)
     assert paired_difference([0.5]).standard_error is None
-    with pytest.raises(ValueError, match='no differences'):
-        paired_difference([])
 
 
 def test_no_difference():

@@ -29,26 +29,18 @@ SIZE = (32, 64)
 
 
 @pytest.fixture
-def davis(tmp_path):
+def davis(tmp_path, write_davis):
     """DAVIS 2016 in small: ``walk`` with an object in five frames, and in none of its sixth; ``still`` without any."""
-    root = tmp_path / 'davis'
     rng = np.random.default_rng(4)
-    rows = []
-    for name in ('walk', 'still'):
-        for folder in ('JPEGImages', 'Annotations'):
-            (root / folder / '480p' / name).mkdir(parents=True)
-        for number in range(6):
-            image = cv2.resize(rng.integers(0, 256, (8, 16, 3), np.uint8), (128, 64), interpolation=cv2.INTER_CUBIC)
-            mask = np.zeros((64, 128), np.uint8)
-            if name == 'walk' and number < 5:
-                mask[16:48, 20 + 8 * number : 60 + 8 * number] = 255
-            cv2.imwrite(str(root / 'JPEGImages' / '480p' / name / f'{number:05d}.jpg'), image)
-            cv2.imwrite(str(root / 'Annotations' / '480p' / name / f'{number:05d}.png'), mask)
-            rows.append(f'/JPEGImages/480p/{name}/{number:05d}.jpg /Annotations/480p/{name}/{number:05d}.png')
-    listing = root / 'ImageSets' / '480p' / 'train.txt'
-    listing.parent.mkdir(parents=True)
-    listing.write_text('\n'.join(rows))
-    return root
+
+    def frame(number, there):
+        image = cv2.resize(rng.integers(0, 256, (8, 16, 3), np.uint8), (128, 64), interpolation=cv2.INTER_CUBIC)
+        mask = np.zeros((64, 128), np.uint8)
+        mask[16:48, 20 + 8 * number : 60 + 8 * number] = 255 if there else 0
+        return image, mask
+
+    sequences = {name: [frame(k, name == 'walk' and k < 5) for k in range(6)] for name in ('walk', 'still')}
+    return write_davis(tmp_path / 'davis', 'train', sequences)
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from moving_object_detector.training.loop import (
     Timing,
     candidate_names,
     candidate_steps,
-    displayed,
     fit,
 )
 
@@ -186,10 +185,3 @@ def test_time_spent_waiting_for_data_is_told(tmp_path):
 def test_a_full_disk_is_told(tmp_path, full_disk):
     with full_disk(after=100), pytest.raises(UserError, match='cannot be written'):
         fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
-
-
-def test_the_bar_smooths_what_comes_at_every_step_and_shows_measurements_as_they_are():
-    shown, before = {}, ()
-    for values in ({'loss': 1.0, 'held_out': 8.0}, {'loss': 0.0}, {'loss': 0.0, 'held_out': 2.0}):
-        shown, before = displayed(shown, before, values), values
-    assert shown == {'loss': pytest.approx(0.95 * 0.95), 'held_out': 2.0}

@@ -209,15 +209,6 @@ def test_the_inpainters_gradient_points_to_the_flow(batch, form):
             assert (item.grad * (item.detach() - flow) > 0).all()
 
 
-@pytest.mark.parametrize('compute', [losses.region_errors, losses.inpainter_loss, losses.generator_loss])
-def test_forms_that_are_none(batch, compute):
-    flow, mask, guesses = batch
-    with pytest.raises(ValueError, match='image alone'):
-        compute(flow, mask, guesses._replace(alone=None), 'code')
-    with pytest.raises(ValueError, match='paper'):
-        compute(flow, mask, guesses, 'newest')
-
-
 def test_boxes_by_hand():
     """One of two pixels is masked, and missed by (1, -2); what the guess says elsewhere is free."""
     assert losses.box_loss(FLOW, weights(0, 1), field((50, 50), (0, 2))).item() == pytest.approx(length(1, 2), rel=1e-5)
