@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,6 @@ from moving_object_detector.synthetic.flight import Flight, FlightOptions, fligh
 from moving_object_detector.synthetic.flight_path import MOTIONS
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.synthetic.scene import Scene
-
-_SHOWN: Final = 3
-"""Stamps that a message shows of each topic."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +80,15 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 @dataclass(frozen=True)
-class PackedMask:
-    """A mask in memory, as PNG; an :class:`Annotation`."""
+class MadeMask:
+    """A mask that is made whenever it is read; an :class:`Annotation`."""
 
-    data: bytes
-
-    def read(self) -> NDArray[np.bool_]:
-        """Unpack it, bool (H, W)."""
-        return decode_objects(self.data)
+    read: Callable[[], NDArray[np.bool_]]
 
 
-def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
+def read_masks(topic: BagTopic) -> tuple[dict[int, MadeMask], list[str]]:
     """Return all masks of a topic by stamp in nanoseconds, and sentences about what is wrong with them."""
-    masks: dict[int, PackedMask] = {}
+    masks: dict[int, MadeMask] = {}
     problems = []
     broken: list[str] = []
     count = jpegs = 0
@@ -104,7 +97,8 @@ def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
             count += 1
             jpegs += is_jpeg(message)
             try:
-                masks[stamp] = PackedMask(encode_png(decode_mask(message).astype(np.uint8)).tobytes())
+                packed = encode_png(decode_mask(message).astype(np.uint8)).tobytes()
+                masks[stamp] = MadeMask(partial(decode_objects, packed))
             except ImageError as error:
                 broken.append(f'message {count - 1}: {error}')
     except UserError as error:
@@ -121,7 +115,7 @@ def read_masks(topic: BagTopic) -> tuple[dict[int, PackedMask], list[str]]:
 
 def _first(stamps: Iterable[int]) -> str:
     shown = [f'{stamp // SECOND}.{stamp % SECOND:09d}' for stamp in sorted(stamps)]
-    return f'{", ".join(shown[:_SHOWN])}{", ..." if len(shown) > _SHOWN else ""} s'
+    return f'{", ".join(shown[:3])}{", ..." if len(shown) > 3 else ""} s'
 
 
 def _truth_of(truth: BagTopic, images: BagTopic, stamps: Sequence[int]) -> tuple[list[Annotation | None], list[str]]:
@@ -269,17 +263,6 @@ _MOVING_FLIGHTS: Final = (
 _PARALLAX: Final = (0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True)
-class _SceneMask:
-    """The exact truth of one frame of a scene; an :class:`Annotation`."""
-
-    make: Callable[[], Scene | Flight]
-    time: int
-
-    def read(self) -> NDArray[np.bool_]:
-        return self.make().mask(self.time)
-
-
 class _SceneSource(FrameSource):
     """The frames of a scene, rendered at times 0, 1, 2 and so on."""
 
@@ -294,11 +277,12 @@ class _SceneSource(FrameSource):
             yield Frame(self._scene.image(index), frame_stamp(index, self.fps), f'{index:05d}')
 
 
-def _scene_clip(
-    name: str, frames: int, make: Callable[[], Scene | Flight], groups: Mapping[str, str] | None = None
-) -> Clip:
-    masks = [_SceneMask(make, time) for time in range(frames)]
-    return Clip(name, frames, partial(_SceneSource, name, make, frames), masks, groups=groups or {})
+def _scene_clip(name: str, frames: int, make: Callable[[], Scene | Flight], **more: Any) -> Clip:
+    def mask(time: int) -> NDArray[np.bool_]:
+        return make().mask(time)
+
+    masks = [MadeMask(partial(mask, time)) for time in range(frames)]
+    return Clip(name, frames, partial(_SceneSource, name, make, frames), masks, **more)
 
 
 # Frames and truth of a clip are asked for in turn.
@@ -326,10 +310,6 @@ def _flight_odometry(make: Callable[[], Flight], frames: int, config: OdometryCo
     return odometry
 
 
-def _flight_clip(name: str, frames: int, make: Callable[[], Flight], groups: Mapping[str, str]) -> Clip:
-    return replace(_scene_clip(name, frames, make, groups), odometry=partial(_flight_odometry, make, frames))
-
-
 def _open_flights(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Clip]]:
     """Make the fixed set: twenty flights in which nothing moves on its own and twenty with movers."""
     for kind, seeds in (('still', range(20)), ('moving', _MOVING_FLIGHTS)):
@@ -339,7 +319,8 @@ def _open_flights(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Cl
             # For the same length, however many frames are scored: else these would be other flights.
             flown = FlightOptions(SCENE_SIZE, kind == 'still', motion, parallax, frames=40)
             make = partial(_flown, FIRST_FLIGHT + seed, flown)
-            yield partial(_flight_clip, f'{kind}-{place:02d}-{motion}', options.scene_frames, make, groups)
+            known = {'groups': groups, 'odometry': partial(_flight_odometry, make, options.scene_frames)}
+            yield partial(_scene_clip, f'{kind}-{place:02d}-{motion}', options.scene_frames, make, **known)
 
 
 _OPEN: Final = {'folder': _open_folder, 'bag': _open_bags, 'rendered': _open_rendered, 'flights': _open_flights}

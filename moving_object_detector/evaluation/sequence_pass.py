@@ -61,7 +61,7 @@ class SequencePass:
         self._names: list[str] = []
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
         self._steps: list[Step] = []
-        self._picker = FramePicker()
+        self._picker = FramePicker(clip.frame_count)
         self._truth = lru_cache(WAITING)(self._read_truth)
         self._size = (0, 0)
         self._stretched = ''
@@ -235,8 +235,6 @@ SMALL: Final = 320
 """Of those spread over the sequence."""
 SPREAD_FRAMES: Final = 8
 """Frames spread over a sequence that are shown."""
-_CANDIDATES: Final = 4 * SPREAD_FRAMES
-"""For these; the more, the more evenly they are spread."""
 _QUALITY: Final = 82
 """Of their JPEG, per cent."""
 
@@ -268,37 +266,33 @@ def _jpeg(picture: NDArray[np.uint8], width: int) -> bytes:
 
 
 class FramePicker:
-    """Picks the frames of one sequence that are worth showing, while they pass; memory does not grow with their number.
+    """Picks the frames of a sequence of some length that are worth showing, while they pass.
 
     Frames that are not scored are given without J, and are then neither the best nor the worst.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame_count: int) -> None:
         self._extremes: dict[str, tuple[float, int, bytes]] = {}
         self._spread: list[tuple[int, bytes]] = []
-        self._stride = 1
-        self._count = 0
+        # The first ones where nobody knows how many there will be.
+        self._wanted = evenly_spaced(frame_count or SPREAD_FRAMES, SPREAD_FRAMES)
 
     def take(self, index: int, j: float | None, draw: Callable[[], NDArray[np.uint8]]) -> None:
         """Look at the next frame: its number, its J (None: not scored), and what draws it if it is kept."""
         for kind, sign in (('best', 1), ('worst', -1)):
             if j is not None and (kind not in self._extremes or sign * j > sign * self._extremes[kind][0]):
                 self._extremes[kind] = j, index, _jpeg(draw(), WIDTH)
-        if self._count % self._stride == 0:
+        if self._wanted and index >= self._wanted[0]:
+            # That one, or the next with a mask.
+            self._wanted = [number for number in self._wanted if number > index]
             self._spread.append((index, _jpeg(draw(), SMALL)))
-        if len(self._spread) > _CANDIDATES:
-            # Every second one is given up, so that those left are as evenly spread over twice the time.
-            self._spread = self._spread[::2]
-            self._stride *= 2
-        self._count += 1
 
     def write(self, folder: Path, sequence: str) -> tuple[KeptFrame, ...]:
         """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder."""
         chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
         if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
             chosen.pop()
-        for number, place in enumerate(evenly_spaced(len(self._spread), SPREAD_FRAMES)):
-            chosen.append(('spread', f'spread_{number:02d}', *self._spread[place]))
+        chosen += [('spread', f'spread_{number:02d}', *kept) for number, kept in enumerate(self._spread)]
         pictures = []
         for kind, name, index, data in chosen:
             file = Path('pictures', sequence, f'{name}.jpg')

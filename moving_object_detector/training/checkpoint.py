@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any, Final
@@ -39,25 +38,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.write(MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest())
             file.flush()
             if path.is_file():
-                _keep(path)
+                with atomic_file(earlier(path), durable=False) as before:
+                    before.write(path.read_bytes())
     except OSError as error:
         raise UserError(
             f'{path} cannot be written: {error.strerror}; free some space, or give a path in a folder you own'
         ) from error
-
-
-def _keep(path: Path) -> None:
-    """Keep a checkpoint as the one before, without a moment in which it is missing: without it a run starts anew."""
-    before = earlier(path)
-    link = before.with_suffix('.link')
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)
-        link.replace(before)
-        link.unlink(missing_ok=True)  # it stays where both are the same file already
-    except OSError:  # a file system without links
-        with atomic_file(before) as file:
-            file.write(path.read_bytes())
 
 
 def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | None:

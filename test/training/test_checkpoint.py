@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,11 +80,7 @@ def test_any_flipped_bit_is_found_and_the_checkpoint_before_is_taken(tmp_path, c
         load_checkpoint(path, OPTIONS)
 
 
-@pytest.mark.parametrize('links', [True, False])
-def test_without_its_checkpoint_a_run_starts_anew(tmp_path, monkeypatch, links):
-    if not links:
-        monkeypatch.delattr('os.link')
-        monkeypatch.setattr('os.link', lambda *_: Path('/no such file').stat(), raising=False)
+def test_without_its_checkpoint_a_run_starts_anew(tmp_path):
     path = tmp_path / 'run.checkpoint'
     for step in (3, 6, 9):
         save_checkpoint(path, {'options': OPTIONS, 'step': step})
