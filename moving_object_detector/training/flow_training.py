@@ -23,7 +23,6 @@ from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.training.cards import flow_identity, write_flow_card
 from moving_object_detector.training.config import FlowTrainConfig
-from moving_object_detector.training.distributed import session
 from moving_object_detector.training.flow_cache import CachedClip, repaired
 from moving_object_detector.training.flow_errors import (
     Sample,
@@ -41,7 +40,8 @@ from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions
 from moving_object_detector.training.loop import LoopOptions, fit
 from moving_object_detector.training.pictures import flow_picture
 from moving_object_detector.training.run import Outcome, open_clips
-from moving_object_detector.training.stage import Setup, Stage, averaged
+from moving_object_detector.training.setup import Setup, session
+from moving_object_detector.training.stages import Stage, averaged
 
 START_SCENES: Final = 8
 """Whose first pairs set the scale of new weights."""

@@ -23,7 +23,8 @@ from moving_object_detector.training import losses
 from moving_object_detector.training.config import GameConfig
 from moving_object_detector.training.losses import Guesses
 from moving_object_detector.training.pictures import game_picture
-from moving_object_detector.training.stage import Setup, Stage, averaged
+from moving_object_detector.training.setup import Setup
+from moving_object_detector.training.stages import Stage, averaged
 
 BETAS: Final = (0.9, 0.999)
 CRF_ITERATIONS: Final = 5

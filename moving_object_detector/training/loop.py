@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.training.checkpoint import load_checkpoint, save_checkpoint
-from moving_object_detector.training.distributed import Processes
 from moving_object_detector.training.journal import Journal
-from moving_object_detector.training.stage import Stage
+from moving_object_detector.training.setup import Processes
+from moving_object_detector.training.stages import Stage
 
 CHECKPOINT: Final = 'checkpoint.pt'
 

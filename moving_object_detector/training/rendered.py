@@ -30,7 +30,7 @@ from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.flow_cache import disk_errors, map_array, to_half, write_array
 from moving_object_detector.training.pairs import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
-from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
 """Pairs that are written, and lost by a kill, together."""

@@ -39,7 +39,6 @@ from moving_object_detector.training.config import (
     TrainConfig,
     VideoConfig,
 )
-from moving_object_detector.training.distributed import session
 from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips, repaired
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.ideal import (
@@ -54,8 +53,8 @@ from moving_object_detector.training.loop import LoopOptions, Timing, candidate_
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, sheet, spread_frames
-from moving_object_detector.training.stage import Setup, Stage
-from moving_object_detector.training.stages import InpainterStage, RenderedStage, TeacherStage
+from moving_object_detector.training.setup import Setup, session
+from moving_object_detector.training.stages import InpainterStage, RenderedStage, Stage, TeacherStage
 from moving_object_detector.training.teacher import Lesson, Voter, taught
 
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.

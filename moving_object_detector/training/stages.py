@@ -1,15 +1,17 @@
-"""The stages before the game: the generator on rendered scenes, the inpainter on boxes of real flow."""
+"""Stages of a training: what all have, the generator on rendered scenes and as a student, the inpainter on boxes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from moving_object_detector.flow.base import motion_units
@@ -20,7 +22,7 @@ from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TeacherConfig
 from moving_object_detector.training.losses import box_loss, mask_loss
 from moving_object_detector.training.pictures import game_picture, mask_picture
-from moving_object_detector.training.stage import Setup, Stage, averaged
+from moving_object_detector.training.setup import Setup
 
 WEIGHT_DECAY: Final = 1e-4
 LARGEST_NORM: Final = 1.0
@@ -28,6 +30,76 @@ LARGEST_NORM: Final = 1.0
 MOST_BOXES: Final = 3
 SIDES: Final = (0.1, 0.6)
 """Least and greatest side of a box, as a share of the image's."""
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a network that follows it as a moving average at each ``update_parameters``."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+class Stage(ABC):
+    """One stage of a training run; it names its networks (averages among them) and optimisers, which are its state."""
+
+    name: str
+    candidate: nn.Module | None = None
+    """What is offered as the model, from the beginning on and evenly spread over the stage; None: nothing."""
+
+    def __init__(self, setup: Setup, steps: int, batch: int, pairs: Dataset[Any]) -> None:
+        self.setup = setup
+        self.steps = steps
+        self.batch = batch
+        self.pairs = pairs
+        self.networks: dict[str, nn.Module] = {}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+
+    def begin(self) -> None:
+        """Take what the stage before has left; called before the first step, and not by the dry run."""
+        return
+
+    def batches(self, first_step: int) -> Iterator[Any]:
+        """Return an iterator over the batches from a step on."""
+        found: Iterator[Any] = self.setup.batches(self.pairs, first_step, self.steps, self.batch)
+        return found
+
+    @abstractmethod
+    def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
+        """Make one update; return what to log."""
+
+    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Return pictures (H, W, 3) RGB of what the stage does on its last batch."""
+        return {}
+
+    def finish(self) -> None:
+        """Hand on what the next stage needs; called once, after the last step."""
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that going on needs."""
+        return {
+            'networks': {name: network.state_dict() for name, network in self.networks.items()},
+            'optimisers': {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state['networks'][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state['optimisers'][name])
+
+    def gradients(self, loss: Tensor, player: str) -> list[nn.Parameter]:
+        """Leave in a network's parameters the loss's gradient, averaged over the processes; return them."""
+        self.optimisers[player].zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = list(self.networks[player].parameters())
+        self.setup.group.average_gradients(parameters)
+        return parameters
+
+    def update(self, loss: Tensor, player: str, largest_norm: float) -> Tensor:
+        """Apply a loss's gradient, clipped by its norm; return the norm before."""
+        norm = nn.utils.clip_grad_norm_(self.gradients(loss, player), largest_norm)
+        self.optimisers[player].step()
+        return norm
 
 
 def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:

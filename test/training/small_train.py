@@ -14,13 +14,13 @@ from functools import partial
 import cv2
 
 from moving_object_detector.synthetic.random_scene import SceneOptions
-from moving_object_detector.training import distributed, run, train
+from moving_object_detector.training import run, setup, train
 
 cv2.setNumThreads(1)
 run.SceneOptions = partial(SceneOptions, textures=4)
 
 
-class BrokenProcess(distributed.Processes):
+class BrokenProcess(setup.Processes):
     """Fails in the middle of the training, as a broken frame makes a process fail."""
 
     calls = 0
@@ -34,5 +34,5 @@ class BrokenProcess(distributed.Processes):
 
 if __name__ == '__main__':
     if os.environ.get('BREAKS', '') == os.environ.get('RANK'):
-        distributed.Processes = BrokenProcess
+        setup.Processes = BrokenProcess
     sys.exit(train.main())

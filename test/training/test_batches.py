@@ -4,8 +4,7 @@ import pytest
 from toys import Numbers
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.distributed import Processes
-from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.setup import Processes, Setup
 
 
 def items(first, steps, batch, group, workers=0):

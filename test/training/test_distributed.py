@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.distributed import Processes, process_device, processes
+from moving_object_detector.training.setup import Processes, process_device, processes
 
 
 def test_one_process_alone_changes_nothing(monkeypatch):

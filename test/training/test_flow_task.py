@@ -13,7 +13,7 @@ from moving_object_detector.synthetic.random_scene import pooled_texture
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
 from moving_object_detector.training.flow_training import make_stage, network_input
-from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.setup import Setup
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

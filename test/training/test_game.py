@@ -11,7 +11,7 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.training.config import GameConfig
 from moving_object_detector.training.game import Game, guess, revive
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
-from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.setup import Setup
 
 SIZE = (32, 64)
 pytestmark = pytest.mark.usefixtures('one_thread')

@@ -17,7 +17,7 @@ from moving_object_detector.training.journal import read_log
 from moving_object_detector.training.losses import generator_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.run import open_footage
-from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.setup import Setup
 from moving_object_detector.training.train import main
 
 SEEDS = (7, 11)

@@ -16,12 +16,11 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TrainConfig
-from moving_object_detector.training.distributed import Processes
 from moving_object_detector.training.losses import mask_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 from moving_object_detector.training.run import footage_of, make_networks, make_stages
-from moving_object_detector.training.stage import Setup
+from moving_object_detector.training.setup import Processes, Setup
 from moving_object_detector.training.stages import InpainterStage, RenderedStage, learning_rate
 
 SIZE = (32, 64)

@@ -1,15 +1,20 @@
-"""Data-parallel training under ``torchrun``: every process computes its share of each batch, gradients are averaged."""
+"""Where and how a training computes: processes under ``torchrun``, device, precision, batches.
+
+Every process computes its share of each batch, gradients are averaged.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import lock, make_folder
@@ -111,3 +116,77 @@ def processes(device: torch.device) -> Iterator[Processes]:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how all stages of a training compute."""
+
+    group: Processes = field(default_factory=Processes)
+    device: torch.device = field(default_factory=lambda: torch.device('cpu'))
+    workers: int = 0
+    """Processes that prepare batches; 0: this one."""
+    precision: str = 'float32'
+    """float32, or bfloat16 for mixed precision."""
+    seed: int = 1
+    """Of all that is random besides the pairs."""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which networks run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bfloat16')
+
+    def place(self, *networks: nn.Module) -> None:
+        """Put networks on the device, channels last, with the leading process's weights in all."""
+        for network in networks:
+            network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.group.share_weights(network.parameters())
+
+    def sent(self, items: Iterable[Tensor]) -> list[Tensor]:
+        """Return a batch on the device."""
+        return [item.to(self.device, non_blocking=True) for item in items]
+
+    def batches(self, items: Dataset[Any], first: int, steps: int, batch: int, workers: int | None = None) -> Any:
+        """Return an iterator over the batches of steps ``first`` to ``steps`` - 1; that of step s depends on s alone.
+
+        Item k is a function of k alone, for any k; ``batch`` counts those of all processes. Raises UserError where it
+        cannot be divided evenly, and while iterating what an item raises.
+        """
+        workers = self.workers if workers is None else workers
+        loader: DataLoader[Any] = DataLoader(
+            _Batches(items, batch, self.group.share(batch)),
+            batch_size=None,
+            sampler=range(first, steps),
+            num_workers=workers,
+            worker_init_fn=_one_thread,
+            # A forked worker would hang in OpenCV, whose threads do not survive the fork.
+            multiprocessing_context='spawn' if workers else None,
+            pin_memory=self.device.type == 'cuda' and torch.cuda.is_available(),
+        )
+        return _raised(loader)
+
+
+class _Batches(Dataset[Any]):
+    """Step by step this process's share of a batch; in its place a user's error, which would be a trace in a text."""
+
+    def __init__(self, items: Dataset[Any], batch: int, share: range) -> None:
+        self._items, self._batch, self._share = items, batch, share
+
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return default_collate([self._items[step * self._batch + place] for place in self._share])
+        except UserError as error:
+            return error
+
+
+def _raised(loader: Iterable[Any]) -> Iterator[Any]:
+    for found in loader:
+        if isinstance(found, UserError):
+            raise found
+        yield found
+
+
+def _one_thread(worker: int) -> None:
+    import cv2
+
+    # Workers are as many as there are cores to spare; each using all cores would be slower.
+    cv2.setNumThreads(1)
