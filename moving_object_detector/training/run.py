@@ -29,16 +29,7 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
-from moving_object_detector.training.config import (
-    DataConfig,
-    FootageConfig,
-    GameConfig,
-    InpainterConfig,
-    RenderedConfig,
-    TeacherConfig,
-    TrainConfig,
-    VideoConfig,
-)
+from moving_object_detector.training.config import DataConfig, FootageConfig, TrainConfig, VideoConfig
 from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips, repaired
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.ideal import (
@@ -249,23 +240,16 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
 
 
 def make_stages(
-    config: TrainConfig,
-    setup: Setup,
-    networks: tuple[Generator, Inpainter],
-    footage: Footage | None,
-    out: Path,
+    config: TrainConfig, setup: Setup, networks: tuple[Generator, Inpainter], footage: Footage | None, out: Path
 ) -> list[Stage]:
     """Return the stages of a run in their order; those on footage only where there is some.
 
     The inpainter, when it alone is trained, does with rendered scenes. Raises UserError where a batch cannot be shared
-    evenly by the processes.
+    evenly by the processes: now, and not when its stage begins.
     """
-    used: list[RenderedConfig | InpainterConfig | GameConfig | TeacherConfig] = [config.rendered]
-    used += [config.inpainter] if footage or config.inpainter_alone else []
-    used += [config.game, config.teacher] if footage else []
-    for one in used:
+    used: list[Any] = [config.rendered, *([config.inpainter] if footage or config.inpainter_alone else ())]
+    for one in (*used, *((config.game, config.teacher) if footage else ())):
         if one.steps:
-            # Now, and not when the stage begins: a run may go on with another number of processes.
             setup.group.share(one.batch)
     setup.place(*networks)
     generator, inpainter = networks
@@ -296,22 +280,12 @@ def make_stages(
 def run_training(
     config: TrainConfig, out: Path, command: Sequence[str], *, ideal: bool = False, untimed: int = 0
 ) -> Outcome | None:
-    """Train, or go on with the run that lies in ``out``.
+    """Train, or go on with the run that lies in ``out``; return what it has left, None in a process that does not lead.
 
-    Args:
-        config: All options; under ideal conditions those of rendered scenes, flow and candidates have no meaning.
-        out: Folder of the run.
-        command: The arguments of the program, for the card.
-        ideal: Train on flow that is constant inside and outside of the true masks (table 1 of the paper). This is the
-            only place where the truth enters a training; it checks the objective.
-        untimed: First steps of each stage that do not count in its timing.
-
-    Returns:
-        What it has left; None in a process that does not lead.
-
-    Raises:
-        UserError: Options, footage, files or the folder are wrong, or the training diverged.
-
+    ``command`` are the arguments of the program, for the card; ``untimed`` first steps of each stage do not count in
+    its timing. ``ideal``: on flow that is constant inside and outside of the true masks (table 1 of the paper), the
+    only place where the truth enters a training; options of rendered scenes, flow and candidates then have no meaning.
+    Raises UserError where options, footage, files or the folder are wrong, or the training diverged.
     """
     if ideal:
         config = replace(
