@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -110,15 +111,20 @@ def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str,
     return state
 
 
-def read_pytorch(path: Path) -> object:
+def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
     """Read a PyTorch checkpoint that holds tensors and plain values only.
+
+    Args:
+        path: The file, or a name for messages.
+        content: Of the file, where it was read already.
 
     Raises:
         ModelError: The file is damaged, or holds objects, which could run code; none of it has then been run.
 
     """
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        file = path if content is None else io.BytesIO(content)
+        return torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f'{path}: was not loaded: it holds more than tensors, which could run code, or is damaged, or no '

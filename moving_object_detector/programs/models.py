@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -54,6 +55,8 @@ ONNX_TOLERANCE: Final = 1e-3
 """Largest difference to PyTorch, of masks in [0, 1] and of flow in pixels."""
 FETCH_TIMEOUT: Final = 30.0
 """Seconds without a byte after which a transfer is given up."""
+SLOWEST_FETCH: Final = 1000
+"""Bytes a second that it has to bring on average."""
 TENSORFLOW_ENDING: Final = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
@@ -353,12 +356,7 @@ def get_weights(arguments: argparse.Namespace) -> int:
         raise UserError('nobody is there to accept the licence; read it, then give --accept-licence')
     if not arguments.accept_licence and input('Do you accept this licence? [yes/no] ').strip() not in {'y', 'yes'}:
         raise UserError('the licence was not accepted, nothing was fetched')
-    fetched = path.with_suffix('.pth')
-    write_atomically(fetched, _fetch(published))
-    try:
-        state = from_pytorch(read_pytorch(fetched), published.url)
-    finally:
-        fetched.unlink()
+    state = from_pytorch(read_pytorch(published.url, _fetch(published)), published.url)
     check_tensors(published.url, arguments.network, state)
     network = build_network(arguments.network, state)
     save_network(network, path, {'source': published.url, 'licence': published.licence})
@@ -373,8 +371,18 @@ def _fetch(published: Publication) -> bytes:
         with urlopen(published.url, timeout=FETCH_TIMEOUT) as response:
             if urlsplit(response.url).scheme != urlsplit(published.url).scheme:
                 raise UserError(f'{published.url}: leads to {foreign(response.url, 100)}, which is not taken')
-            content: bytes = response.read(most + 1)
-    except (OSError, HTTPException) as error:  # what urllib raises is an OSError too
+            content, started = bytearray(), time.monotonic()
+            while len(content) <= most and (block := response.read1(1 << 16)):
+                content += block
+                if time.monotonic() - started > FETCH_TIMEOUT + len(content) / SLOWEST_FETCH:
+                    raise TimeoutError(f'it sends less than {SLOWEST_FETCH} bytes a second')
+    except UserError:
+        raise
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+    ) as error:  # what urllib raises is an OSError; ValueErrors are of addresses
         reason = foreign(getattr(error, 'reason', error), 200)
         raise UserError(f'{published.url}: cannot be fetched ({reason}); run it again') from error
     if len(content) > most:
@@ -388,4 +396,4 @@ def _fetch(published: Publication) -> bytes:
             f'{published.url}: is not what was published there ({published.digest} is expected), or the transfer broke '
             f'after {len(content)} bytes; run it again, and if that does not help, report it'
         )
-    return content
+    return bytes(content)

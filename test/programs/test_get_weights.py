@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 
@@ -15,6 +19,7 @@ from moving_object_detector.common.files import fetched_weights
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
+from moving_object_detector.programs import models
 from moving_object_detector.programs.commands import get_weights
 from moving_object_detector.programs.models import PUBLICATIONS, Publication
 
@@ -49,12 +54,20 @@ class Server:
 
     def __init__(self, content):
         self.content, self.requests = content, []
-        self.breaks_after = self.elsewhere = None
+        self.breaks_after = self.elsewhere = self.says = None
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.requests.append(self.path)
+                if server.says:
+                    # Whatever it likes, piece by piece.
+                    with suppress(OSError):
+                        for piece in server.says():
+                            self.wfile.write(piece)
+                            self.wfile.flush()
+                    self.close_connection = True
+                    return
                 if server.elsewhere and self.path != '/there':
                     self.send_response(302)
                     self.send_header('Location', server.elsewhere)
@@ -171,6 +184,80 @@ def test_redirects_are_followed_but_not_to_another_kind_of_address(server, capsy
         server.elsewhere = elsewhere
         assert fetch() == 2
         assert server.address in capsys.readouterr().err
+
+
+def answer(head, *body):
+    return lambda: [f'HTTP/1.1 {head}\r\n\r\n'.encode(), *body]
+
+
+HOSTILE = {
+    'nothing more': answer('416 Range Not Satisfiable'),
+    'nothing': list,
+    'no HTTP': lambda: [b'\x1b[2J\x00' * 1000],
+    'a page': answer('200 OK\r\nContent-Type: text/html', b'<html>\x1b[2J log in here</html>'),
+    'an empty file': answer('200 OK\r\nContent-Length: 0'),
+    'a part': answer('206 Partial Content\r\nContent-Range: bytes 7-9/10', b'abc'),
+    'a length without end': answer(f'200 OK\r\nContent-Length: {"9" * 5000}', b'abc'),
+    'a length below nothing': answer('200 OK\r\nContent-Length: -5', b'abc'),
+    'chunks that break': answer('200 OK\r\nTransfer-Encoding: chunked', b'5\r\nabc'),
+    'chunks of no number': answer('200 OK\r\nTransfer-Encoding: chunked', b'zz\r\nabc'),
+    'compressed': answer('200 OK\r\nContent-Encoding: gzip', b'\x1f\x8b' + bytes(99)),
+    'a thousand headers': answer('200 OK' + '\r\nX: y' * 1000),
+    'an endless header': answer('200 OK\r\nX: ' + 'y' * 10**6),
+    'an endless body': lambda: itertools.chain([b'HTTP/1.1 200 OK\r\n\r\n'], itertools.repeat(bytes(1 << 20), 64)),
+    **{
+        f'to {place!r}': answer(f'302 Found\r\nLocation: {place}')
+        for place in ('http://[', 'http://\xe9' + 'x' * 99, 'http://a:b:c/', '//', '', 'data:,a', '\x1b[2J', '/here')
+    },
+}
+
+
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_whatever_a_server_says_it_ends_in_a_sentence_and_leaves_nothing(server, capsys, kind):
+    server.says = HOSTILE[kind]
+    assert fetch() == 2
+    said = capsys.readouterr().err
+    assert server.address in said
+    assert said.count('\n') == 1
+    assert said[:-1].isprintable()
+    assert not list(fetched_weights('raft_small').parent.glob('*'))
+
+
+def test_a_server_that_drips_is_given_up(server, monkeypatch, capsys):
+    monkeypatch.setattr(models, 'FETCH_TIMEOUT', 0.5)
+
+    def drip():
+        yield b'HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n'
+        for _ in range(100):
+            time.sleep(0.1)
+            yield b'x'
+
+    server.says = drip
+    started = time.monotonic()
+    assert fetch() == 2
+    assert time.monotonic() - started < 5
+    assert 'bytes a second' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('place', ['precious', '/dev/zero', 'nowhere/precious'])
+def test_a_link_at_its_place_is_not_written_through(server, tmp_path, place):
+    path = fetched_weights('raft_small')
+    path.parent.mkdir(parents=True)
+    (tmp_path / 'precious').write_text('kept')
+    path.symlink_to(tmp_path / place)
+    done = fetch()
+    assert (tmp_path / 'precious').read_text() == 'kept'
+    # What is there counts as fetched; a link to no file is replaced.
+    assert done == 0
+    assert path.is_symlink() == (place == 'precious')
+
+
+def test_two_at_once(server):
+    begun = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        server.says = lambda: (begun.wait(30), *answer('200 OK', server.content)())[1:]
+        assert list(pool.map(lambda _: fetch(), range(2))) == [0, 0]
+    assert load_flow_network(fetched_weights('raft_small'), 'raft_small')
 
 
 def test_nobody_there(server, monkeypatch, capsys):
