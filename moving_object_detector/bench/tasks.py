@@ -10,12 +10,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.bench.cases import EAGER, NAIVE, Case
 from moving_object_detector.detection.build import build_detector, create_flow, generator_for, load_generator
@@ -139,10 +139,6 @@ class FrameTask(Task):
         super().__init__(config)
         self.mask: NDArray[np.uint8] | None = None
         """The last one."""
-        types = get_typestore(Stores.ROS2_HUMBLE).types
-        stamp = types['builtin_interfaces/msg/Time'](sec=0, nanosec=0)
-        header = types['std_msgs/msg/Header'](stamp=stamp, frame_id='camera')
-        self._message = partial(types['sensor_msgs/msg/Image'], header=header, is_bigendian=0)
         forward = [self.message(np.asarray(image), 'bgr8') for image in images]
         self.incoming = cycle(forward + forward[-2:0:-1])
         window = config.window
@@ -152,8 +148,8 @@ class FrameTask(Task):
         self.prepare(config)
 
     def message(self, pixels: NDArray[np.uint8], encoding: str) -> Any:
-        """Return a sensor_msgs/Image with these pixels, (H, W, 3) RGB or (H, W), without ROS."""
-        return self._message(**encode_image(pixels, encoding)._asdict())
+        """Return the fields of a sensor_msgs/Image with these pixels, (H, W, 3) RGB or (H, W)."""
+        return SimpleNamespace(**encode_image(pixels, encoding)._asdict(), is_bigendian=0)
 
     def prepare(self, config: DetectorConfig) -> None:
         """Load what computes the masks."""

@@ -8,7 +8,7 @@ PROGRAMS = {
     'demo': ('nodes.commands:demo', 'plays a clip through the real node and records what it says'),
     'evaluate': ('evaluation.evaluate:main', 'scores masks with a report; `evaluate compare`, `evaluate report`'),
     'train': ('training.train:main', 'trains the generator on your footage; `train flow` trains PWC-Net'),
-    'render': ('synthetic.render:main', 'renders a clip with exact masks, flow, depth and poses'),
+    'render': ('programs.commands:render', 'renders a clip with exact masks, flow, depth and poses'),
     'make_bag': ('programs.commands:make_bag', 'folders and videos to a bag, with masks as truth'),
     'make_video': ('programs.commands:make_video', 'a folder or bag to a video'),
     'contact_sheet': ('programs.commands:contact_sheet', 'evenly spaced frames in one picture'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -36,7 +37,8 @@ def render(arguments: argparse.Namespace) -> int:
         raise UserError('--seed takes 0 or more, --objects LEAST not above MOST, --height and --width 32 or more')
     size = (arguments.height, arguments.width)
     if sheets:
-        _write(clip_scene(arguments.seed, SceneOptions(size, (least, most))), arguments)
+        scene = clip_scene(arguments.seed, SceneOptions(size, (least, most)))
+        write_clip(scene, arguments.out, arguments.frames, flow=arguments.flow)
         return 0
     parallax = 1.0 if arguments.parallax is None else arguments.parallax
     if not 0 <= parallax <= 10:
@@ -46,30 +48,28 @@ def render(arguments: argparse.Namespace) -> int:
     # A shorter clip is the beginning of this one.
     frames = max(arguments.frames, FlightOptions.frames)
     flown = flight(arguments.seed, FlightOptions(size, arguments.still, arguments.motion or None, parallax, frames))
-    _write(flown, arguments)
+    write_clip(flown, arguments.out, arguments.frames, flow=arguments.flow)
     _write_camera(flown, parallax, arguments)
     if arguments.bag:
         _write_bag(flown, arguments)
     return 0
 
 
-def _write(scene: Scene | Flight, arguments: argparse.Namespace) -> None:
-    """Write the files of each frame."""
+def write_clip(scene: Scene | Flight, out: Path, frames: int, *, flow: bool = False) -> None:
+    """Write the first frames of a scene and their truth into a folder each; raises UserError."""
     truth = ('instances', 'depth') if isinstance(scene, Flight) else ()
-    motion = ('flow', 'occluded') if arguments.flow else ()
-    folders = {name: arguments.out / name for name in ('frames', 'masks', *truth, *motion)}
+    folders = {name: out / name for name in ('frames', 'masks', *truth, *(('flow', 'occluded') if flow else ()))}
     for folder in folders.values():
         make_folder(folder)
-    for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
+    for time in tqdm(range(frames), unit='frame', desc='render'):
         pictures = {'frames': cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR)}
         pictures['masks'] = scene.mask(time).astype(np.uint8) * 255
         if isinstance(scene, Flight):
             view = scene.frame(time)
             pictures |= {'instances': view.instances, 'depth': view.depth}
-        if arguments.flow:
+        if flow:
             # What is behind the camera then has no place in the image: unknown, as the format has it.
-            flow = np.nan_to_num(scene.flow(time, time + 1), nan=1e10)
-            write_flow(folders['flow'] / f'{time:05d}.flo', flow)
+            write_flow(folders['flow'] / f'{time:05d}.flo', np.nan_to_num(scene.flow(time, time + 1), nan=1e10))
             pictures['occluded'] = scene.occluded(time, time + 1).astype(np.uint8) * 255
         for name, picture in pictures.items():
             file = folders[name] / f'{time:05d}{".tiff" if name == "depth" else ".png"}'

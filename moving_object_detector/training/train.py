@@ -75,14 +75,15 @@ def bench(config: TrainConfig, steps: int, folder: Path) -> str:
     import torch
 
     from moving_object_detector.common.options import with_values
-    from moving_object_detector.synthetic.render import main as render
+    from moving_object_detector.synthetic.clip_files import write_clip
+    from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
     from moving_object_detector.training.run import run_training
 
     values: dict[str, object] = {f'{name}.steps': WARM_UP + steps for name in ('rendered', 'inpainter', 'game')}
     if not config.data.root:
         clips = [folder / f'clip{seed}' for seed in range(2)]
         for seed, clip in enumerate(clips):
-            render([str(clip), '--seed', str(seed), '--frames', '20'])
+            write_clip(clip_scene(seed, SceneOptions((360, 640), (1, 2))), clip, 20)
         values['data.root'] = ','.join(str(clip / 'frames') for clip in clips)
     # Checkpoints and pictures are not what is timed.
     values |= {'run.checkpoint_every': 10**9, 'run.picture_every': 10**9, 'run.candidates': 1, 'run.select': 'last'}

@@ -78,15 +78,6 @@ def test_mistakes_are_told(tmp_path, capsys):
     assert stopped.value.code == 2
 
 
-def test_help_says_how_in_a_moment():
-    code = 'import sys; from moving_object_detector.bench.__main__ import main; main(["--help"])'
-    probe = f'{code.replace("main([", "import atexit; atexit.register(lambda: print(*sys.modules)); main([")}'
-    done = subprocess.run([sys.executable, '-c', probe], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0
-    assert '--only' in done.stdout
-    assert not {'torch', 'numpy', 'cv2', 'matplotlib', 'tqdm'} & set(done.stdout.split())
-
-
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(picture_folder):
     """Sent when the second group shows on the progress bar."""

@@ -8,10 +8,10 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.pictures import read_flow
+from moving_object_detector.programs.commands import render as main
 from moving_object_detector.synthetic.clip_files import quaternion
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-from moving_object_detector.synthetic.render import main
 
 ARGUMENTS = ['--frames', '4', '--seed', '3', '--height', '48', '--width', '80', '--objects', '1', '1']
 

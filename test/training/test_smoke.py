@@ -10,7 +10,8 @@ from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import load_network
-from moving_object_detector.synthetic.render import main as render
+from moving_object_detector.synthetic.clip_files import write_clip
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.game import guess
 from moving_object_detector.training.journal import read_log
@@ -52,8 +53,7 @@ def generator_losses(config, out):
 def test_both_players_learn(tmp_path, capsys):
     clips = [tmp_path / f'clip{seed}' for seed in SEEDS]
     for seed, clip in zip(SEEDS, clips, strict=True):
-        rendered = [str(clip), '--seed', str(seed), '--frames', '12', '--height', '96', '--width', '192']
-        assert render([*rendered, '--objects', '1', '1']) == 0
+        write_clip(clip_scene(seed, SceneOptions((96, 192), (1, 1))), clip, 12)
     options = [*OPTIONS, 'data.root=' + ','.join(str(clip / 'frames') for clip in clips)]
     out = tmp_path / 'run'
     assert main(['--out', str(out), '--set', *options]) == 0
