@@ -58,14 +58,10 @@ class EvaluateOptions:
     mask_topic: str = option('', 'Masks of a bag as truth, matched by their stamps.')
     scenes: int = option(6, 'Rendered scenes with moving objects; every third brings another without.', low=1)
     scene_frames: int = option(40, 'Frames of a rendered scene or flight.', low=2)
-    method: str = option(
-        'detector', 'What is scored: the detector, masks that are there, or a baseline.', choices=METHODS
-    )
+    method: str = option('detector', 'The detector, masks that are there, or a baseline.', choices=METHODS)
     predictions: str = option('', 'Masks to score: a folder with SEQUENCE/FRAME.png, or a bag; empty: in --root.')
     predicted_topic: str = option('', 'Masks of a bag to score, matched by their stamps; a frame without one counts.')
-    variants: str = option(
-        '', 'zero_lag or refined, with +crf or +guided; the last one counts. Empty: zero_lag refined refined+crf.'
-    )
+    variants: str = option('', 'Of the masks, such as zero_lag refined refined+crf, the default; the last one counts.')
     inpainter: str = option('default', "Inpainter for the signal 'information', .safetensors; none: without it.")
     out: str = option('evaluation_output', 'Folder of the run; an interrupted run is resumed.')
     overwrite: bool = option(False, 'Begin anew where --out holds a run.')
@@ -79,9 +75,7 @@ class EvaluateOptions:
 
     def identity(self) -> dict[str, Any]:
         """Return the options that decide numbers: what is scored on what, and all that are not at their defaults."""
-        values = {
-            declared.name: (getattr(self, declared.name), declared.default) for declared in options_of(type(self))
-        }
+        values = {one.name: (getattr(self, one.name), one.default) for one in options_of(type(self))}
         changed = {name: value for name, (value, default) in values.items() if value != default}
         kept = {'dataset': self.dataset, 'method': self.method, **changed}
         return {name: kept[name] for name in values if name in kept and name not in _APART}

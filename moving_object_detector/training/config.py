@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.common.options import option
 from moving_object_detector.common.program import BLACK, WHITE
 from moving_object_detector.detection.config import FlowConfig
-
-FLOW_MULTIPLE: Final = 64
-"""Of the sides of PWC-Net's images."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +17,8 @@ class FootageConfig:
 
     root: str = option(
         '',
-        'Footage: data sets (DAVIS 2016, SegTrackV2, FBMS-59), folders of frames or of such folders, videos, bags; '
-        'several separated by commas, each PATH or PATH@SPLIT. Empty: rendered scenes only.',
+        'Data sets (DAVIS 2016, SegTrackV2, FBMS-59), folders of frames or of such folders, videos, bags, separated by '
+        'commas, each PATH or PATH@SPLIT. Empty: rendered scenes only.',
     )
     split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
     topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
@@ -54,12 +50,7 @@ class NetworkConfig:
         "reversed flow say of each pixel; normalised: the paper's.",
         choices=('residual', 'geometric', 'normalised'),
     )
-    channels: int = option(
-        32,
-        "Channels of the generator's first layer, even; with half of the paper's 32 a mask takes a third of the time.",
-        low=4,
-        high=128,
-    )
+    channels: int = option(32, 'Of the first layer, even; 16 take a third of the time.', low=4, high=128)
 
 
 @dataclass(frozen=True)
@@ -103,21 +94,11 @@ class GameConfig:
     batch: int = option(16, 'Pairs a step, all processes together.', low=1, high=4096)
     learning_rate: float = option(1e-4, 'Of Adam, beta1 0.9.', low=1e-8, high=1)
     generator_steps: int = option(3, 'Generator updates after each inpainter update.', low=1, high=100)
-    loss: str = option(
-        'code',
-        "code: the released code's (Charbonnier, measured against a guess from the image alone); paper: equation 9.",
-        choices=('code', 'paper'),
-    )
+    loss: str = option('code', "code: the released code's, Charbonnier; paper: equation 9.", choices=('code', 'paper'))
     clip: float = option(0.2, 'Gradients are clipped by value to plus and minus this.', low=1e-6, high=1e6)
     least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
     adversarial: float = option(1.0, "Weight of the game's own loss in the generator's.", low=0, high=1e3)
-    consistency: float = option(
-        0.0,
-        'Weight of agreement with what the generator before the game finds from two gaps of the frame, fitted to the '
-        "image by the paper's CRF.",
-        low=0,
-        high=1e3,
-    )
+    consistency: float = option(0.0, 'Weight of agreement with the generator before the game, by CRF.', low=0, high=1e3)
     average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
 
 
@@ -125,9 +106,7 @@ class GameConfig:
 class TeacherFlowConfig(FlowConfig):
     """Flow that one can afford offline."""
 
-    backend: str = option(
-        'raft_small', "Flow of the teacher's masks, as flow.backend.", choices=('dis', 'pwcnet', 'raft_small')
-    )
+    backend: str = option('raft_small', 'As flow.backend.', choices=('dis', 'pwcnet', 'raft_small'))
     height: int = option(256, 'Height at which it is computed, pixels.', low=32, high=2048)
     width: int = option(512, 'Width at which it is computed, pixels.', low=32, high=4096)
 
@@ -150,17 +129,10 @@ class TeacherConfig:
 class RunConfig:
     """How any training runs."""
 
-    seed: int = option(
-        1,
-        'Decides all that is random; the same seed gives the same weights on the same machine.',
-        low=0,
-        high=2**31 - 1,
-    )
+    seed: int = option(1, 'The same seed gives the same weights on the same machine.', low=0, high=2**31 - 1)
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
     threads: int = option(0, 'CPU threads of PyTorch; 0: its own choice.', low=0, high=256)
-    precision: str = option(
-        'float32', 'bfloat16: mixed precision, with flow itself in float32.', choices=('float32', 'bfloat16')
-    )
+    precision: str = option('float32', 'bfloat16: mixed, flow itself in float32.', choices=('float32', 'bfloat16'))
     checkpoint_every: int = option(50, 'Steps between checkpoints.', low=1, high=10**9)
     picture_every: int = option(100, 'Steps between pictures.', low=1, high=10**9)
 
@@ -169,23 +141,15 @@ class RunConfig:
 class GameRunConfig(RunConfig):
     """How ``train`` runs."""
 
-    candidates: int = option(
-        5, 'Candidates for the model that game and teacher leave, evenly spread.', low=1, high=1000
-    )
-    select: str = option(
-        'agreement',
-        'How the model is chosen among the candidates: agreement of masks from different gaps, or last.',
-        choices=('agreement', 'last'),
-    )
+    candidates: int = option(5, 'Candidates for the model in game and teacher, evenly spread.', low=1, high=1000)
+    select: str = option('agreement', 'Of masks from different gaps; or last.', choices=('agreement', 'last'))
 
 
 @dataclass(frozen=True)
 class StartConfig:
     """What a run starts from."""
 
-    model: str = option(
-        '', 'Generator to start from, .safetensors, or "default" for the one of the package; empty: random weights.'
-    )
+    model: str = option('', 'Generator to start from, .safetensors, or "default"; empty: random weights.')
     inpainter: str = option('', 'Inpainter to start from, .safetensors; empty: random weights.')
 
 
@@ -211,24 +175,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what no single option's range says."""
-        if self.network.height % 4 or self.network.width % 4:
-            raise UserError(
-                f'network.height and network.width are {self.network.height} and {self.network.width}, '
-                'but take multiples of 4'
-            )
+        height, width = self.network.height, self.network.width
+        if height % 4 or width % 4:
+            raise UserError(f'network.height and network.width are {height} and {width}, but take multiples of 4')
         if not self.name or Path(self.name).name != self.name:
-            raise UserError(
-                f'name is {shown(self.name)}, but takes the name of a file, without folders; they go to --out'
-            )
+            raise UserError(f'name is {shown(self.name)}, but takes a name of a file without folders; they go to --out')
         if self.data.every > 1 and self.network.flow_input == 'geometric':
-            raise UserError(
-                'network.flow_input=geometric takes the flow of a pair in both directions: set data.every to 1'
-            )
+            raise UserError('network.flow_input=geometric takes flow in both directions: set data.every to 1')
         if self.game.steps and not self.game.adversarial + self.game.consistency:
-            raise UserError(
-                'game.adversarial and game.consistency are both 0, so the generator has nothing to learn; set one of '
-                'them, or game.steps=0'
-            )
+            raise UserError('game.adversarial and game.consistency are both 0; set one of them, or game.steps=0')
 
 
 @dataclass(frozen=True)
@@ -240,21 +195,12 @@ class TrainingConfig:
     learning_rate: float = option(4e-4, 'Greatest rate of AdamW; one cycle, after 5 % of the steps.', low=1e-8, high=1)
     weight_decay: float = option(1e-4, 'Of AdamW.', low=0, high=1)
     clip: float = option(1.0, 'Norm to which the gradient is clipped.', low=1e-6, high=1e6)
-    matching: float = option(
-        0.3,
-        'Weight, at the start, of the term that makes features of the same point alike; it falls evenly to 0.',
-        low=0,
-        high=1e3,
-    )
-    average: float = option(
-        0.99, 'Decay of the moving average of the weights, which is the model.', low=0, high=0.999999
-    )
+    matching: float = option(0.3, 'Weight of likeness of the same point; it falls evenly to 0.', low=0, high=1e3)
+    average: float = option(0.99, 'Decay of the moving average, which is the model.', low=0, high=0.999999)
     height: int = option(128, 'Height of the pairs, multiple of 64, pixels.', low=64, high=2048)
     width: int = option(192, 'Width of the pairs, multiple of 64, pixels.', low=64, high=4096)
     largest_gap: float = option(4.0, 'Most frames of scene time from one image to the other.', low=0.3, high=20)
-    pairs_per_scene: int = option(
-        2, 'Pairs cut from one rendering, forward and backward in turn; more is faster and less varied.', low=1, high=64
-    )
+    pairs_per_scene: int = option(2, 'Cut from one rendering; more is faster and less varied.', low=1, high=64)
 
 
 @dataclass(frozen=True)
@@ -277,12 +223,8 @@ class ValidationConfig:
     """What the end-point error is measured on."""
 
     scenes: int = option(32, 'Rendered pairs that training never sees.', low=1, high=10**5)
-    every: int = option(
-        200, 'Steps between measurements on them; there is one at the end in any case.', low=1, high=10**9
-    )
-    folder: str = option(
-        '', 'Folder of pairs, each a folder with frame1.png, frame2.png and one .flo; measured at the end.'
-    )
+    every: int = option(200, 'Steps between measurements on them, besides the one at the end.', low=1, high=10**9)
+    folder: str = option('', 'Of pairs to measure at the end, each a folder with frame1.png, frame2.png and a .flo.')
 
 
 @dataclass(frozen=True)
@@ -296,9 +238,7 @@ class FlowRunConfig(RunConfig):
 class FlowStartConfig:
     """What a training of PWC-Net starts from."""
 
-    model: str = option(
-        '', 'PWC-Net to start from: .safetensors, or the PyTorch file of its authors; empty: random weights.'
-    )
+    model: str = option('', "PWC-Net to start from, .safetensors or its authors' file; empty: random weights.")
 
 
 @dataclass(frozen=True)
@@ -315,7 +255,5 @@ class FlowTrainConfig:
     def __post_init__(self) -> None:
         """Check what no single option's range says."""
         height, width = self.training.height, self.training.width
-        if height % FLOW_MULTIPLE or width % FLOW_MULTIPLE:
-            raise UserError(
-                f'training.height and training.width are {height} and {width}, but take multiples of {FLOW_MULTIPLE}'
-            )
+        if height % 64 or width % 64:
+            raise UserError(f'training.height and training.width are {height} and {width}, but take multiples of 64')
