@@ -111,9 +111,8 @@ class NaivePipeline:
             if reach and 0 <= index + side * window.stride < len(images)
         }
         grey = grey_image(images[index], self._size)
-        camera = assumed_camera(
-            self._size, images[index].shape[1] / images[index].shape[0], self._config.rigid.focal_length
-        )
+        aspect = images[index].shape[1] / images[index].shape[0]
+        camera = assumed_camera(self._size, aspect, self._config.rigid.focal_length)
         test = RigidTest(grey, contrast(grey), nearest, {side: PairTravel((0, 0), camera) for side in nearest}, average)
         return find_regions(probability, self._config.mask, test.score, self._config.rigid.min_score)[0]
 
@@ -157,11 +156,8 @@ class FrameTask(Task):
         self._stamp = 0
         self._publisher = ThreadPoolExecutor(1)
         self._publishing: Future[None] | None = None
-        self.facts |= {
-            'engine': self._detector.engine.name,
-            'flow': self._detector.flow.name,
-            'size': self._detector.size,
-        }
+        detector = self._detector
+        self.facts |= {'engine': detector.engine.name, 'flow': detector.flow.name, 'size': detector.size}
 
     def call(self) -> None:
         """Take the next message; turn the mask that is complete into one beside the next call, as the node does."""
@@ -228,10 +224,8 @@ class NetworkTask(Task):
         prepare = self._generator if case.group.kind == 'generator' else self._pwcnet
         self._run = prepare(config, engine, case.group.pairs)
         # An engine knows its precision once a network is loaded.
-        self.facts |= {
-            'pairs': case.group.pairs,
-            'engine': describe(engine) if engine else f'eager float32 on {self.device}',
-        }
+        name = describe(engine) if engine else f'eager float32 on {self.device}'
+        self.facts |= {'pairs': case.group.pairs, 'engine': name}
 
     def call(self) -> None:
         """Run it once."""
@@ -244,10 +238,9 @@ class NetworkTask(Task):
         image = torch.rand(pairs, 3, *size, generator=rng) - 0.5
         flow = torch.randn(pairs, generator.flow_channels, *size, generator=rng)
         self.facts['size'] = size
+        run: Callable[..., object]
         if engine:
-            run: Callable[..., object] = engine.load(
-                generator_for(engine, generator, config), (image, flow), 'generator'
-            )
+            run = engine.load(generator_for(engine, generator, config), (image, flow), 'generator')
         else:
             run = torch.inference_mode()(generator.eval().to(self.device).forward)
         return partial(run, image.to(self.device), flow.to(self.device))

@@ -133,10 +133,8 @@ def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')
     """
     left, right = names = foreign(names[0]), foreign(names[1])
     if a.protocol != b.protocol:
-        raise UserError(
-            f'{left} was scored by the rule of {a.protocol}, {right} by that of {b.protocol}; compare runs of one data '
-            'set'
-        )
+        rules = f'{left} was scored by the rule of {a.protocol}, {right} by that of {b.protocol}'
+        raise UserError(f'{rules}; compare runs of one data set')
     scores, others = (
         {item.name: sequence_scores(item, run.counting, run.protocol) for item in run.sequences} for run in (a, b)
     )
@@ -144,10 +142,7 @@ def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')
     found = {name: _minus(other.j_mean, one.j_mean) for name, (one, other) in pairs.items()}
     differences = {name: value for name, value in found.items() if value is not None}
     if not differences:
-        raise UserError(
-            f'{left} and {right} have no sequence in common that was scored against a truth; compare runs of one data '
-            'set and split'
-        )
+        raise UserError(f'{left} and {right} have no sequence in common that was scored; compare runs of one split')
     notes = [
         f'{foreign(name)}: {one.frames} frames were scored in {left}, {other.frames} in {right}'
         for name, (one, other) in pairs.items()
@@ -173,10 +168,8 @@ def _minus(b: float | None, a: float | None) -> float | None:
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return nested settings as lines of dotted name and value."""
-    return [
-        (name, ', '.join(map(str, value)) if isinstance(value, list | tuple) else str(value))
-        for name, value in flatten(values)
-    ]
+    found = flatten(values)
+    return [(name, ', '.join(map(str, one)) if isinstance(one, list | tuple) else str(one)) for name, one in found]
 
 
 def _options(a: RunResult, b: RunResult) -> tuple[tuple[str, str, str], ...]:

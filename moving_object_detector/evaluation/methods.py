@@ -104,10 +104,7 @@ class DetectorMethod(Method):
         self._reading = {name: parse_variant(name, config.refinement) for name in names}
         flow = choose_flow(config.flow)
         self._detector = build_detector(replace(config, flow=flow))
-        identity = {
-            'configuration': asdict(config),
-            'model': file_hash(generator_path(config.model, flow.backend)),
-        }
+        identity = {'configuration': asdict(config), 'model': file_hash(generator_path(config.model, flow.backend))}
         if flow.model:
             identity['flow_model'] = file_hash(Path(flow.model).expanduser())
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
@@ -229,9 +226,8 @@ class GivenMasks(Method):
         self.seconds = self._found * self._period
         there = len(self._masks)
         if self._seen > self._found:
-            self.problems.append(
-                f'{self._seen - self._found} of {self._seen} frames have no mask in {self._where}: they count as missed'
-            )
+            missed = f'{self._seen - self._found} of {self._seen} frames'
+            self.problems.append(f'{missed} have no mask in {self._where}: they count as missed')
         if there > self._found:
             self.problems.append(f'{there - self._found} of {there} masks in {self._where} belong to no frame')
         return ()

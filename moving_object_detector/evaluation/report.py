@@ -122,13 +122,8 @@ def _bars(
 
     def paint(axes: Axes) -> None:
         heights = [values[name] for name in names]
-        axes.bar(
-            range(len(names)),
-            heights,
-            0.72,
-            color=[_ACCENT if height >= 0 else _SECOND for height in heights],
-            alpha=0.6,
-        )
+        colours = [_ACCENT if height >= 0 else _SECOND for height in heights]
+        axes.bar(range(len(names)), heights, 0.72, color=colours, alpha=0.6)
         for place, name in enumerate(names):
             marks = others.get(name, ())
             axes.scatter([place] * len(marks), marks, s=50, marker='_', color=_SECOND, zorder=3)
@@ -217,14 +212,8 @@ def _signals(run: RunResult) -> Table:
         values = known(signals.get(name) for signals in means)
         if values:
             rows.append([name.replace('_', ' '), mean(values), *related.get(name, (None, None)), meaning])
-    heads = [
-        ('signal', ''),
-        ('mean', '.3f'),
-        ('rank correlation with J', '.2f'),
-        ('of sequences', ','),
-        ('meaning', ''),
-    ]
-    return Table(heads, rows).filled()
+    heads = [('signal', ''), ('mean', '.3f'), ('rank correlation with J', '.2f'), ('of sequences', ',')]
+    return Table([*heads, ('meaning', '')], rows).filled()
 
 
 def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, Any]:

@@ -120,9 +120,8 @@ class RunResult:
 def masks_per_second(sequences: Iterable[SequenceResult]) -> float | None:
     """Return how fast masks came; None where that is not known."""
     timed = [item for item in sequences if item.seconds > 0]
-    return (
-        sum(item.frame_count - item.dropped for item in timed) / sum(item.seconds for item in timed) if timed else None
-    )
+    masks = sum(item.frame_count - item.dropped for item in timed)
+    return masks / sum(item.seconds for item in timed) if timed else None
 
 
 def _restored(kind: Any, value: Any) -> Any:

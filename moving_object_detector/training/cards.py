@@ -105,10 +105,8 @@ def write_card(
     """
     network, game, stage = config.network, config.game, config.teacher
     seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {_flow(config.flow)}'
-    rows = [
-        ('network', f'mask generator of the CVPR 2019 paper, {network.channels} channels in its first layer, float32'),
-        ('input', seen),
-    ]
+    channels = f'{network.channels} channels in its first layer'
+    rows = [('network', f'mask generator of the CVPR 2019 paper, {channels}, float32'), ('input', seen)]
     if config.start.model:
         rows.append(('started from', config.start.model))
     rows.append(('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, exact masks'))

@@ -71,10 +71,7 @@ class RenderedConfig:
         low=0,
         high=10**7,
     )
-    teacher: str = option(
-        '',
-        'Generator whose masks count as much as the exact ones, .safetensors or "default": wide teaches narrow.',
-    )
+    teacher: str = option('', 'Generator whose masks count as much as the exact ones, .safetensors or "default".')
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,12 @@ class Game(Stage):
         players: tuple[Generator, Inpainter],
         pairs: Dataset[Any],
         config: GameConfig,
-        flow_input: FlowInput,
+        form: FlowInput,
     ) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
         generator, self._inpainter = players
         self._config = config
-        self._flow_input = flow_input
+        self._flow_input = form
         self._average = averaged(generator, config.average)
         self.candidate = self._average.module
         self._generator = generator

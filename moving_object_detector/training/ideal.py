@@ -57,9 +57,8 @@ def annotated_frames(clips: Sequence[ClipFiles], size: tuple[int, int], most: in
     frames = []
     for place, clip in enumerate(clips):
         numbers = [number for number, annotation in enumerate(clip.annotations) if annotation is not None]
-        wanted = {
-            numbers[k] for k in np.linspace(0, len(numbers) - 1, max(most // len(clips), 1)).astype(int) if numbers
-        }
+        places = np.linspace(0, len(numbers) - 1, max(most // len(clips), 1)).astype(int)
+        wanted = {numbers[k] for k in places if numbers}
         for number, frame in enumerate(clip.source() if wanted else ()):
             annotation = clip.annotations[number] if number in wanted else None
             if annotation is None:

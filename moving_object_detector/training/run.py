@@ -270,9 +270,8 @@ def make_stages(
     size, game = (config.network.height, config.network.width), config.game
     flow_input = cast('FlowInput', config.network.flow_input)
     scenes = rendered_pairs(config, size)
-    learnt: Dataset[Any] = (
-        kept_pairs(config, size, out, setup) if config.rendered.kept and config.rendered.steps else scenes
-    )
+    kept = config.rendered.kept and config.rendered.steps
+    learnt: Dataset[Any] = kept_pairs(config, size, out, setup) if kept else scenes
     teacher = _wide_teacher(config, flow_input, setup)
     stages: list[Stage] = [RenderedStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
     options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')

@@ -64,10 +64,8 @@ def list_options(config: type) -> str:
     """Return all options of a kind of training with default and meaning, one a line."""
     from moving_object_detector.common.options import options_of
 
-    return ''.join(
-        f'{option.name}={option.default}\n    {option.description} Takes {option.takes()}.\n'
-        for option in options_of(config)
-    )
+    options = options_of(config)
+    return ''.join(f'{one.name}={one.default}\n    {one.description} Takes {one.takes()}.\n' for one in options)
 
 
 def bench(config: TrainConfig, steps: int, folder: Path) -> str:
