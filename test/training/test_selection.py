@@ -115,8 +115,10 @@ def test_choice_by_each_rule():
 def test_a_picture_of_masks_shows_images_with_them():
     judge = Judge([BoxClip()], [(0, frame) for frame in range(1, 4)], FORM)
     picture = judge.draw(Stub(one_place))
-    assert picture.shape == (SIZE[0], 4 * SIZE[1], 3)
+    gap = 4
+    assert picture.shape == (SIZE[0] + 2 * gap, 3 * (SIZE[1] + gap) + gap, 3)
     assert picture.dtype == np.uint8
-    assert (picture[2, 30] == 100).all()
-    assert (picture[8, 16] != 100).any()
-    assert not picture[:, 3 * SIZE[1] :].any()
+    for column in range(3):
+        image = picture[gap:, gap + column * (SIZE[1] + gap) :]
+        assert (image[2, 30] == 100).all()
+        assert (image[8, 16] != 100).any()
