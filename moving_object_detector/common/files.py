@@ -89,12 +89,8 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
 
     The kernel frees the lock when its process ends, also by a kill, so one that was left behind is taken over.
 
-    Args:
-        path: A file for the lock, which stays; it says who holds it. Its folder must exist.
-        thing: For the message, such as "the folder my_run".
-        wait: Until the other process is done, with a line in the log, instead of raising.
-
-    Raises InUseError, which says who holds it and since when, or UserError where the file cannot be opened.
+    ``path`` is a file for the lock, which stays and says who holds it. ``wait`` waits for the other process, with a
+    line in the log; else raises InUseError, which says who holds it since when. UserError where it cannot be opened.
     """
     key = path.absolute()
     if _held.get(key) == os.getpid():

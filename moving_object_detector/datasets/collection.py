@@ -116,17 +116,10 @@ def find_clips(
 ) -> list[ClipFiles]:
     """Find all clips, in the order of the roots; videos and bags are not opened yet.
 
-    Args:
-        roots: Each a path, or ``path@split`` where another split is wanted: a data set in its published layout (DAVIS
-            2016, SegTrack v2, FBMS-59), images, a folder of such folders, videos or bags, a video, or a bag.
-        split: Of the data sets that have splits: ``train``, ``val``, ``trainval``.
-        topic: Image topic of bags that have several.
-        fps: Frames per second in place of the footage's own timing.
-        levels: Black and white of 16-bit images.
-
-    Raises:
-        UserError: A root, a split or a frame is missing, a layout is not known, or no clip of a folder has two frames.
-
+    Each root is a path, or ``path@split`` where another ``split`` (train, val, trainval) is wanted: a data set in its
+    published layout (DAVIS 2016, SegTrack v2, FBMS-59), images, a folder of such folders, videos or bags, a video, or
+    a bag; the rest is as in :func:`open_source`. Raises UserError where a root, a split or a frame is missing, a layout
+    is not known, or no clip of a folder has two frames.
     """
     if not roots:
         raise UserError('no data was given; name a data set, a folder of frames, a video or a bag')

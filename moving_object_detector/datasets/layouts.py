@@ -40,11 +40,8 @@ def _decoded(path: Path, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a mask (H, W) in which black is background and all else is object, whatever its depth or channels.
 
-    In a JPEG half is the limit, see :func:`decode_objects`. The first colour of a palette must be black.
-
-    Raises:
-        UserError: The file is missing or not an image, or the first colour of its palette is not black.
-
+    In a JPEG half is the limit, see :func:`decode_objects`. Raises UserError where the file is missing or not an image,
+    or the first colour of its palette is not black.
     """
 
     def decode(content: bytes) -> NDArray[np.bool_]:
@@ -187,12 +184,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def read_davis(root: Path, split: str) -> list[ClipFiles]:
-    """List the sequences of a split (``train``, ``val`` or ``trainval``) of DAVIS 2016.
-
-    Raises:
-        UserError: The list of the split is not there or empty, or a line of it is not two paths.
-
-    """
+    """List the sequences of a split (train, val, trainval) of DAVIS 2016; raises UserError where its list is not."""
     listing = root / 'ImageSets' / '480p' / f'{split}.txt'
     if not listing.is_file():
         there = ', '.join(sorted(path.stem for path in listing.parent.glob('*.txt')))
@@ -263,10 +255,8 @@ def _segtrack_annotations(truth: Path, images: list[Path]) -> tuple[Annotation |
 def read_segtrack(root: Path) -> list[ClipFiles]:
     """List all sequences of SegTrack v2; the annotation of a frame is the union of its objects' masks.
 
-    Raises:
-        UserError: A folder or a frame that a list names is missing, there is no sequence, or masks are called in
-            another way than their frames and are not as many.
-
+    Raises UserError where a folder or a frame that a list names is missing, there is no sequence, or masks are called
+    in another way than their frames and are not as many.
     """
     if not (root / 'JPEGImages').is_dir():
         raise UserError(f'{root / "JPEGImages"} is missing; give the SegTrack v2 folder that holds it as root')
@@ -344,9 +334,7 @@ def _fbms_images(folder: Path) -> list[Path]:
 def read_fbms(root: Path, split: str) -> list[ClipFiles]:
     """List the sequences of a split of FBMS-59: ``train``, ``test`` (``val`` is the same) or ``trainval``.
 
-    Raises:
-        UserError: There is no such split or folder, or a definition file is damaged.
-
+    Raises UserError where there is no such split or folder, or a definition file is damaged.
     """
     if split not in _PARTS:
         raise UserError(f'{root}: FBMS-59 has no split {split}; it has {", ".join(_PARTS)}')

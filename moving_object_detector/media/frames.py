@@ -153,12 +153,8 @@ class SampleScale:
     """How samples of 16 bits become 8: one linear scale for a whole stream, since flow compares brightness.
 
     The first image's range, without the extreme thousandths at either end and with an eighth of it as margin, becomes
-    0 to 255. Where a hundredth of a later image is outside, the range grows to hold it, and never shrinks.
-
-    Args:
-        black: Level shown as 0.
-        white: Level shown as 255; above ``black`` it fixes the scale, otherwise the images say it.
-
+    0 to 255. Where a hundredth of a later image is outside, the range grows to hold it, and never shrinks. A ``white``
+    above ``black`` fixes it.
     """
 
     def __init__(self, black: int = 0, white: int = 0) -> None:

@@ -19,7 +19,7 @@ from moving_object_detector.common.errors import ImageError, foreign, shown
 from moving_object_detector.media.codecs import decode_labels, decode_objects, decode_pixels, kind_of, stated_kinds
 from moving_object_detector.media.frames import LARGEST_SIDE, SampleScale, SizeError, check_size
 
-Pixels = TypeVar('Pixels', bound=NDArray[Any])
+Decoded = TypeVar('Decoded', bound=NDArray[Any])
 
 
 class EncodedImage(NamedTuple):
@@ -168,7 +168,7 @@ def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.u
     return np.asarray(cv2.cvtColor(pixels, layout.to_rgb), np.uint8)
 
 
-def _decompressed(message: Any, decode: Callable[[bytes], Pixels]) -> Pixels:
+def _decompressed(message: Any, decode: Callable[[bytes], Decoded]) -> Decoded:
     """Decode the data of a CompressedImage, if its format field does not name another codec."""
     data = _flat_bytes(message.data).tobytes()
     stated = f'compressed image (format {shown(message.format)}, {len(data)} bytes)'
@@ -200,7 +200,7 @@ def decode_compressed(message: Any, scale: SampleScale | None = None, largest: i
 def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
     """Turn pixels into the fields of a sensor_msgs/Image without padding; the data shares their memory where it can.
 
-    Pixels are uint8 (H, W, 3) **RGB** for rgb8 and bgr8, uint8 (H, W) for mono8, float32 (H, W) for 32FC1 and (H, W,
+    Decoded are uint8 (H, W, 3) **RGB** for rgb8 and bgr8, uint8 (H, W) for mono8, float32 (H, W) for 32FC1 and (H, W,
     2) for 32FC2, stored little-endian. Raises ValueError where they are not of the encoding's shape and type.
     """
     layout = _LAYOUTS[encoding]

@@ -115,12 +115,9 @@ def open_source(
 
     A bag's file may be compressed (``.mcap.zstd``). Nothing but the first frame has been decoded.
 
-    Args:
-        path: Of one of these.
-        topic: Image topic of a bag; not needed when the bag has exactly one.
-        fps: Frames per second in place of the source's own timing. Folders have none and run at
-            24 unless this is given; a bag then is stamped evenly from its first stamp.
-        levels: Black and white of 16-bit images, see :class:`SampleScale`; by default the first image says it.
+    ``topic`` is the image topic of a bag that has several. ``fps`` takes the place of the source's own timing, of which
+    folders have none and run at 24; a bag then is stamped evenly from its first stamp. ``levels`` are black and white
+    of 16-bit images, see :class:`SampleScale`.
 
     Raises UserError where there is no such path or topic, it is of no known kind, or holds no image.
     """

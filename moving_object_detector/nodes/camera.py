@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +21,7 @@ from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
 from moving_object_detector.nodes.parameters import NodeConfig
+from moving_object_detector.nodes.pipeline import Pipeline
 from moving_object_detector.nodes.qos import (
     checked_overrides,
     image_qos,
@@ -45,8 +45,8 @@ _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
 """Share of lost images that is worth a warning."""
 _LOSS_STATUSES: Final = 10
-"""Over so many looks of :meth:`Camera.trouble` losses are counted."""
-REMEDY: Final = (
+"""Over so many looks of :meth:`ImageInput.trouble` losses are counted."""
+LOSS_REMEDY: Final = (
     'let the publisher offer reliable, publish compressed, or give its Fast DDS and this one the larger shared memory '
     'of config/fastdds.xml (docs/robot.md, "Images that get lost")'
 )
@@ -99,30 +99,20 @@ class _Deafness:
         return True
 
 
-class Camera:
+class ImageInput:
     """Subscribes to images and follows what is published: ``transport`` and ``input.reliability`` may be ``auto``.
 
-    ``receive`` is called with each message, ``unreadable`` with the reason for each that cannot be deserialised,
-    ``fell_silent`` once when no image has come for ``input.timeout`` seconds, ``moved`` with the full name when
-    another topic is subscribed to. Raises UserError where a ``qos_overrides`` parameter is wrong.
+    The pipeline is told of each message, of the reason for each that cannot be deserialised, the full name of the topic
+    when another one is subscribed to, and to flush once when no image has come for ``input.timeout`` seconds. Raises
+    UserError where a ``qos_overrides`` parameter is wrong.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        config: NodeConfig,
-        receive: Callable[[Any], None],
-        unreadable: Callable[[str], None],
-        fell_silent: Callable[[], None],
-        moved: Callable[[str], None],
-    ) -> None:
+    def __init__(self, node: Node, config: NodeConfig, pipeline: Pipeline) -> None:
         self._node = node
         self._config = config
         self._base = str(node.resolve_topic_name('image'))
-        self._receive = receive
-        self._unreadable = unreadable
-        self._fell_silent = fell_silent
-        self._moved = moved
+        # Until it is destroyed: rclpy keeps a destroyed subscription for a while, with its callbacks.
+        self._pipeline: Pipeline | None = pipeline
         self._last = time.monotonic()
         self.silent = False
         """Whether no image has come for ``input.timeout`` seconds, at two looks of :meth:`trouble`."""
@@ -174,6 +164,7 @@ class Camera:
         with self._lock:
             self._node.destroy_timer(self._timer)
             self._unsubscribe()
+            self._pipeline = None
 
     # Following the publishers
 
@@ -228,7 +219,8 @@ class Camera:
             )
         actual = self._subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         self._source = source._replace(reliable=actual)
-        self._moved(source.topic)
+        assert self._pipeline is not None
+        self._pipeline.topic = source.topic
 
     def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -241,19 +233,19 @@ class Camera:
 
     def _on_message(self, kind: str, data: bytes, about: dict[str, Any]) -> None:
         with self._lock:
-            if self._subscription is not None:
+            if self._pipeline is not None:
                 if self._deafness is not None and self._deafness.take(about):
                     self.unheard += self._deafness.missed
                     self._deafness = None
-                self._take(kind, data)
+                self._take(self._pipeline, kind, data)
 
-    def _take(self, kind: str, data: bytes) -> None:
+    def _take(self, pipeline: Pipeline, kind: str, data: bytes) -> None:
         self._last = time.monotonic()
         self.received += 1
         try:
             message = read_message(kind, data)
         except ImageError as error:
-            self._unreadable(str(error))
+            pipeline.refuse(str(error))
             return
         self._bytes = len(message.data)
         stamp = stamp_of(message.header)
@@ -263,7 +255,7 @@ class Camera:
         if self.silent:
             self.silent = False
             log.info('images come again on %s', self.topic)
-        self._receive(message)
+        pipeline.receive(message)
 
     def _on_lost(self, event: Any) -> None:
         self.lost += event.total_count_change
@@ -294,17 +286,17 @@ class Camera:
         with self._lock:
             # Believed at the second look: after a hitch of the machine this one may come before an image that waits.
             believed, self._suspected = self._suspected == self.received, self.received
-            if believed and not self.silent and self._subscription is not None:
+            if believed and not self.silent and self._pipeline is not None:
                 self.silent = True
                 self._steps.clear()
-                self._fell_silent()
+                self._pipeline.flush()
 
     def _loss(self, received: int, lost: int) -> str:
         if lost <= _TOO_MANY_LOST * (received + lost):
             return ''
         return (
             f'{lost} of the last {received + lost} images on {self.topic} were lost on the way ({self._delivery()}); '
-            f'{REMEDY}'
+            f'{LOSS_REMEDY}'
         )
 
     def _holes(self) -> str:
@@ -319,7 +311,7 @@ class Camera:
         return (
             f'the stamps on {self.topic} come with holes: of {missing + len(steps)} images at {SECOND / period:.3g} Hz '
             f'{missing} are missing ({self._delivery()}; {self.lost} reported as lost): either the camera leaves them '
-            f'out, or they are lost on the way; {REMEDY}'
+            f'out, or they are lost on the way; {LOSS_REMEDY}'
         )
 
     def _delivery(self) -> str:
@@ -347,7 +339,7 @@ class Camera:
         return (
             f'{who} advertises {source.topic} with a QoS that matches, but {nothing} ({self._delivery()}): either '
             f'nothing is sent (is the camera running? ros2 topic hz {source.topic}), or messages are lost on the way, '
-            f'as large ones are: {REMEDY}'
+            f'as large ones are: {LOSS_REMEDY}'
         )
 
 

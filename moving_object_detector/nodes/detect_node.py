@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -14,7 +14,7 @@ from std_srvs.srv import SetBool, Trigger
 from moving_object_detector.common.errors import foreign
 from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.nodes.camera import Camera
+from moving_object_detector.nodes.camera import ImageInput
 from moving_object_detector.nodes.managed import ManagedNode
 from moving_object_detector.nodes.messages import Statistics, diagnostics
 from moving_object_detector.nodes.odometry import OdometryInput
@@ -39,7 +39,7 @@ class DetectNode(ManagedNode):
         super().__init__(name)
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
-        self._camera: Camera | None = None
+        self._camera: ImageInput | None = None
         self._odometry: Odometry | None = None
         self._heard: OdometryInput | None = None
         self._statistics = Statistics()
@@ -86,15 +86,15 @@ class DetectNode(ManagedNode):
         self._pipeline = Pipeline(
             detector, self._outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
         )
+        self._pipeline.enabled = self._enabled
         # What was set while it loaded.
         self._settings.repeat()
 
     def activate(self) -> None:
         """Subscribe to the images."""
-        self._camera = Camera(
-            self, self._settings.config, self._on_image, self._on_unreadable, self._on_silence, self._on_topic
-        )
+        assert self._pipeline is not None
         assert self._odometry is not None
+        self._camera = ImageInput(self, self._settings.config, self._pipeline)
         self._heard = OdometryInput(self, self._settings.config.odometry, self._odometry)
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
@@ -129,29 +129,6 @@ class DetectNode(ManagedNode):
         self._engine = ''
         self._settings.thaw()
 
-    # Images and parameters
-
-    def _on_image(self, message: Any) -> None:
-        pipeline = self._pipeline
-        if pipeline is not None and self._enabled:
-            pipeline.receive(message)
-
-    def _on_unreadable(self, reason: str) -> None:
-        pipeline = self._pipeline
-        if pipeline is not None and self._enabled:
-            pipeline.refuse(reason)
-
-    # Of the node and not of the pipeline: rclpy keeps a destroyed subscription for a while, with its callbacks.
-    def _on_silence(self) -> None:
-        pipeline = self._pipeline
-        if pipeline is not None:
-            pipeline.flush()
-
-    def _on_topic(self, topic: str) -> None:
-        pipeline = self._pipeline
-        if pipeline is not None:
-            pipeline.topic = topic
-
     def _reconfigure(self, config: NodeConfig) -> None:
         pipeline = self._pipeline
         if pipeline is not None:
@@ -171,6 +148,7 @@ class DetectNode(ManagedNode):
         pipeline = self._pipeline
         if pipeline is not None and request.data != self._enabled:
             pipeline.reset()
+            pipeline.enabled = request.data
         self._enabled = request.data
         response.success = True
         response.message = 'detection is on' if request.data else 'detection is off, images are ignored'

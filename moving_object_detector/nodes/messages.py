@@ -28,11 +28,8 @@ _TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
 def read_message(kind: str, data: bytes) -> Any:
     """Return what a message in CDR holds, with the fields that ``kind`` has in ROS; arrays are views of ``data``.
 
-    By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead.
-
-    Raises:
-        ImageError: It cannot be deserialised.
-
+    By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead. Raises
+    ImageError where it cannot be deserialised.
     """
     try:
         return _TYPES.deserialize_cdr(memoryview(data), kind)

@@ -46,13 +46,7 @@ class Pipeline:
     Nothing that arrives can end the thread: an image that cannot be used is complained about and
     counted, an unexpected failure is reported with its trace and the detector starts anew.
 
-    Args:
-        detector: Used by this thread alone.
-        outputs: Where results go.
-        statistics: Where counts and timings go.
-        config: All parameters.
-        now: The node's clock in nanoseconds, for images without a stamp.
-
+    The detector is used by this thread alone; ``now`` is the node's clock in nanoseconds, for images without a stamp.
     """
 
     def __init__(
@@ -60,6 +54,8 @@ class Pipeline:
     ) -> None:
         self.topic = ''
         """Name of the image topic, for messages; whoever subscribes sets it."""
+        self.enabled = True
+        """Whether images are taken."""
         self.trouble = ''
         """What was wrong with the last image; empty when it was in order."""
         self._mailbox = Mailbox(config.input.queue)
@@ -83,6 +79,8 @@ class Pipeline:
 
     def receive(self, message: Any) -> None:
         """Take an image message."""
+        if not self.enabled:
+            return
         self._statistics.count('received')
         moment = time.monotonic()
         self.load.arrived(moment)
@@ -103,6 +101,8 @@ class Pipeline:
 
     def refuse(self, reason: str) -> None:
         """Take note of an image of which nothing can be read."""
+        if not self.enabled:
+            return
         self._statistics.count('received')
         self._ignore('invalid', 'unreadable', reason)
 

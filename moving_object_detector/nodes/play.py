@@ -44,11 +44,8 @@ _FIND_SECONDS: Final = 2.0
 class Pacer:
     """Turns stamps into moments to wait for, counted from the first frame, so that errors of waits do not add up.
 
-    Args:
-        rate: How many times faster than recorded to play.
-        period: Seconds between two frames where their stamps say nothing sensible.
-        now: Clock in seconds.
-
+    ``rate`` is how many times faster than recorded to play, ``period`` the seconds between two frames whose stamps say
+    nothing sensible.
     """
 
     def __init__(self, rate: float, period: float, *, now: Callable[[], float] = time.monotonic) -> None:

@@ -36,7 +36,7 @@ _NAMES: Final = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'oc
 
 
 @dataclass
-class Track:
+class Recorded:
     """One recorded topic: its full name, how many messages are recorded, and how many at most."""
 
     topic: str
@@ -58,9 +58,9 @@ class Recorder:
         self._begin = time.monotonic()
         self._last_arrival: float | None = None
         self._looked = 0.0
-        self.tracks: list[Track] = []
+        self.tracks: list[Recorded] = []
         """Overlay and mask, or one of them, which alone end the recording."""
-        self.extras: list[Track] = []
+        self.extras: list[Recorded] = []
         self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also} if bag else set()
         limit = arguments.frames or sys.maxsize
         if video:
@@ -68,8 +68,10 @@ class Recorder:
         if bag:
             self.tracks.append(self._record_bag(arguments.mask, RAW_TYPE, bag, limit))
 
-    def _subscribe(self, kind: type, topic: str, limit: int, take: Callable[[Track, Any], None], *, raw: bool) -> Track:
-        track = Track(str(self._node.resolve_topic_name(topic)), limit)
+    def _subscribe(
+        self, kind: type, topic: str, limit: int, take: Callable[[Recorded, Any], None], *, raw: bool
+    ) -> Recorded:
+        track = Recorded(str(self._node.resolve_topic_name(topic)), limit)
 
         def receive(message: Any) -> None:
             try:
@@ -80,30 +82,30 @@ class Recorder:
         self._node.create_subscription(kind, track.topic, receive, self._qos, raw=raw)
         return track
 
-    def _arrived(self, track: Track) -> bool:
+    def _arrived(self, track: Recorded) -> bool:
         """Note an arrival; return whether the message is to be recorded."""
         self._last_arrival = time.monotonic()
         wanted = track.count < track.limit
         track.count += wanted
         return wanted
 
-    def _record_video(self, video: VideoWriter, limit: int) -> Track:
+    def _record_video(self, video: VideoWriter, limit: int) -> Recorded:
         scale = SampleScale()
 
-        def take(track: Track, message: Image) -> None:
+        def take(track: Recorded, message: Image) -> None:
             image = decode_image(message, scale)
             if self._arrived(track):
                 video.write(image, stamp_of(message.header))
 
         return self._subscribe(Image, self._arguments.overlay, limit, take, raw=False)
 
-    def _record_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int = sys.maxsize) -> Track:
+    def _record_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int = sys.maxsize) -> Recorded:
         """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
         register_type(bag.typestore, message_type)
         fields = bag.typestore.fielddefs[message_type][1]
         has_header = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
-        def take(track: Track, data: bytes) -> None:
+        def take(track: Recorded, data: bytes) -> None:
             if self._arrived(track):
                 stamp = header_stamp(data) if has_header else 0
                 bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
@@ -176,12 +178,7 @@ def header_stamp(data: bytes) -> int:
 
 
 def message_class(name: str) -> Any:
-    """Return the class of a message type such as ``sensor_msgs/msg/Image``.
-
-    Raises:
-        UserError: The name is not a message type, or its package is not installed.
-
-    """
+    """Return the class of a message type such as ``sensor_msgs/msg/Image``; raises UserError where it is not here."""
     package, _, short = name.replace('/msg/', '/').partition('/')
     try:
         return getattr(importlib.import_module(f'{package}.msg'), short)

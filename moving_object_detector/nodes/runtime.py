@@ -143,14 +143,10 @@ LONGEST_INTERVAL: Final = 300.0
 
 
 def kind(name: str, seconds: float = 5.0, *, counted: bool = True) -> dict[str, object]:
-    """Return the ``extra`` of a record of which one of a kind is enough in so many seconds.
+    """Return the ``extra`` of a record of which one of a kind is enough in so many seconds; there must be few kinds.
 
-    Args:
-        name: Of the kind; there must be few.
-        seconds: Between the first two; twice as long between the next ones, up to :data:`LONGEST_INTERVAL`, until
-            none has come for so many seconds.
-        counted: Whether to add how many were held back since the last one.
-
+    Between the next ones there is twice as long, up to :data:`LONGEST_INTERVAL`, until none has come for ``seconds``;
+    ``counted`` adds how many were held back.
     """
     return {'kind': (name, seconds, counted)}
 

@@ -19,7 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from moving_object_detector.common.options import with_values
-from moving_object_detector.nodes.camera import Camera
+from moving_object_detector.nodes.camera import ImageInput
 from moving_object_detector.nodes.parameters import NodeConfig
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -56,9 +56,20 @@ class Graph:
         node = self._node('subscriber', '-r', f'image:={remap}', *arguments)
         values = {'input.timeout': 0.1, **{name.replace('__', '.'): value for name, value in options.items()}}
         config = with_values(NodeConfig(), values)
-        camera = Camera(node, config, self.got.append, self.unreadable.append, lambda: None, lambda topic: None)
+        camera = ImageInput(node, config, self)
         self._running.callback(camera.destroy)
         return camera
+
+    # What the pipeline does.
+
+    def receive(self, message):
+        self.got.append(message)
+
+    def refuse(self, reason):
+        self.unreadable.append(reason)
+
+    def flush(self):
+        pass
 
     def publish(self, kind, topic, qos=10):
         return self.source.create_publisher(kind, topic, qos)
