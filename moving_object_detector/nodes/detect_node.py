@@ -1,42 +1,58 @@
-"""The lifecycle node around the detector."""
+"""The lifecycle node around the detector: answers while it loads, survives wrong requests, says why it refuses."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
-from moving_object_detector.common.errors import foreign
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.nodes.camera import ImageInput
-from moving_object_detector.nodes.managed import ManagedNode
 from moving_object_detector.nodes.messages import Statistics, diagnostics
 from moving_object_detector.nodes.odometry import OdometryInput
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import NodeConfig, Parameters
 from moving_object_detector.nodes.pipeline import Pipeline
-from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos, unknown_overrides
+from moving_object_detector.nodes.qos import QosError, checked_overrides, overridable, result_qos, unknown_overrides
 from moving_object_detector.nodes.runtime import kind
-
-if TYPE_CHECKING:
-    from moving_object_detector.detection.detector import Detector
 
 log = logging.getLogger(__name__)
 
 STATUS_PERIOD = 1.0
 
 
-class DetectNode(ManagedNode):
-    """Configure loads the model and advertises, activate subscribes, cleanup frees the memory."""
+class DetectNode(LifecycleNodeMixin, Node):
+    """Configure loads the model and advertises, activate subscribes, cleanup frees the memory.
+
+    Adds to rclpy's lifecycle what it lacks. A transition may take its time: give the executor two threads, and the
+    state, parameters, services and timers stay alive meanwhile. An exception in a transition is logged and refuses it,
+    where rclpy is silent. A request for a transition that the state does not have is refused, where rclpy before Kilted
+    ends the executor (its issue 1209). The node can be destroyed while it loads.
+    """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        Node.__init__(self, name, automatically_declare_parameters_from_overrides=True)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self.loading = False
+        """Whether the model is loaded, which cannot be interrupted."""
+        self._refusal = ''  # why the last transition failed
+        self._destroyed = False
+        self._resources = threading.RLock()
+        self._guard_requests()
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._camera: ImageInput | None = None
@@ -61,37 +77,88 @@ class DetectNode(ManagedNode):
 
     def _autostart(self) -> None:
         self._starter.cancel()
-        self.start()
+        try:
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+        except RuntimeError as error:
+            log.warning('autostart gives way to another request: %s', error)
+
+    @property
+    def state(self) -> str:
+        """The lifecycle's state, such as ``active``."""
+        return str(self._state_machine.current_state[1])
 
     # Transitions
 
-    def load(self) -> tuple[Detector, NodeConfig]:
-        """Load the model; all parameters are fixed from here on but those for run time."""
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, advertise and start the computing thread; a refusal leads back to unconfigured."""
+        result = self._attempt('configure', self._configure)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._release()
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the images; a refusal leads back to inactive."""
+        super().on_activate(state)
+        result = self._attempt('activate', self._subscribe)
+        if result != TransitionCallbackReturn.SUCCESS:
+            super().on_deactivate(state)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and forget the frames, the model stays loaded; leads to inactive."""
+        result = self._attempt('deactivate', self._unsubscribe)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and take the topics back; leads to unconfigured."""
+        return self._attempt('cleanup', self._release)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Do the same; leads to finalized, which only the end of the process leaves."""
+        return self._attempt('shutdown', self._release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Do the same; leads to unconfigured."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Release everything and leave the graph."""
+        with self._resources:
+            self._destroyed = True
+            self._release()
+        super().destroy_node()
+
+    def _configure(self) -> None:
+        # All parameters are fixed from here on but those for run time.
         config = self._settings.freeze()
-        started = time.monotonic()
-        from moving_object_detector.detection.build import build_detector
+        self.loading, started = True, time.monotonic()
+        try:
+            from moving_object_detector.detection.build import build_detector
 
-        detector = build_detector(config)
+            detector = build_detector(config)
+        finally:
+            self.loading = False
         height, width = detector.size
-        self._engine = f'{detector.engine.name}, {detector.flow.name} flow, {width}x{height}'
-        log.info('loaded in %.1f s: %s', time.monotonic() - started, self._engine)
-        return detector, config
+        engine = f'{detector.engine.name}, {detector.flow.name} flow, {width}x{height}'
+        log.info('loaded in %.1f s: %s', time.monotonic() - started, engine)
+        with self._resources:
+            if self._destroyed:
+                return
+            self._engine = engine
+            self._odometry = detector.odometry = Odometry(config.odometry)
+            self._statistics = Statistics()
+            self._outputs = Outputs(self)
+            self._pipeline = Pipeline(
+                detector, self._outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
+            )
+            self._pipeline.enabled = self._enabled
+            # What was set while it loaded.
+            self._settings.repeat()
 
-    def configure(self, loaded: tuple[Detector, NodeConfig]) -> None:
-        """Advertise the results and start the computing thread."""
-        detector, config = loaded
-        self._odometry = detector.odometry = Odometry(config.odometry)
-        self._statistics = Statistics()
-        self._outputs = Outputs(self)
-        self._pipeline = Pipeline(
-            detector, self._outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
-        )
-        self._pipeline.enabled = self._enabled
-        # What was set while it loaded.
-        self._settings.repeat()
-
-    def activate(self) -> None:
-        """Subscribe to the images."""
+    def _subscribe(self) -> None:
         assert self._pipeline is not None
         assert self._odometry is not None
         self._camera = ImageInput(self, self._settings.config, self._pipeline)
@@ -101,8 +168,7 @@ class DetectNode(ManagedNode):
             log.warning('%s is for no topic of this node; its topics are %s', foreign(name), ', '.join(topics))
         log.info('active: waiting for images on %s', self._camera.topic)
 
-    def deactivate(self) -> None:
-        """Unsubscribe and forget the frames; the model stays loaded."""
+    def _unsubscribe(self) -> None:
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.destroy()
@@ -112,22 +178,63 @@ class DetectNode(ManagedNode):
         if self._pipeline is not None:
             self._pipeline.reset()
 
-    def release(self) -> None:
-        """Free the model and take the topics back."""
-        self.deactivate()
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
-            import torch
+    def _release(self) -> None:
+        """Let go of everything, from any state, also half-way into it."""
+        with self._resources:
+            self._unsubscribe()
+            pipeline, self._pipeline = self._pipeline, None
+            if pipeline is not None:
+                import torch
 
-            pipeline.close()
-            del pipeline
-            # Else PyTorch would keep a GPU's memory for what it may need later.
-            torch.cuda.empty_cache()
-        outputs, self._outputs = self._outputs, None
-        if outputs is not None:
-            outputs.destroy()
-        self._engine = ''
-        self._settings.thaw()
+                pipeline.close()
+                del pipeline
+                # Else PyTorch would keep a GPU's memory for what it may need later.
+                torch.cuda.empty_cache()
+            outputs, self._outputs = self._outputs, None
+            if outputs is not None:
+                outputs.destroy()
+            self._engine = ''
+            self._settings.thaw()
+
+    def _attempt(self, transition: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        name = self.get_fully_qualified_name()
+        remedy = (
+            f'. When it is put right (ros2 param set {name} ...), try again: ros2 lifecycle set {name} {transition}'
+        )
+        try:
+            action()
+        except QosError as error:
+            self._refusal, remedy = str(error), ''
+        except UserError as error:
+            self._refusal = str(error)
+        except Exception as error:
+            log.exception('please report this')
+            self._refusal = f'{type(error).__name__}: {foreign(error)}'
+        else:
+            self._refusal = ''
+            return TransitionCallbackReturn.SUCCESS
+        log.error('%s refused: %s%s', transition, self._refusal, remedy)
+        return TransitionCallbackReturn.FAILURE
+
+    def _guard_requests(self) -> None:
+        service = self._service_change_state
+        change = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except RuntimeError as error:
+                wanted = foreign(request.transition.label or request.transition.id)
+                log.error('transition %s refused: the node is %s (%s)', wanted, self.state, error)
+                response.success = False
+                return response
+
+        service.callback = guarded
+        for service in self.services:
+            if service.srv_type is SetParameters:
+                service.callback = partial(_set_each, service.callback)
+            elif service.srv_type is SetParametersAtomically:
+                service.callback = partial(_set_all, service.callback)
 
     def _reconfigure(self, config: NodeConfig) -> None:
         pipeline = self._pipeline
@@ -177,8 +284,8 @@ class DetectNode(ManagedNode):
     def _judge(self) -> tuple[bytes, str]:
         """Return level and message of the node's state, and speak up when no image comes."""
         camera, pipeline, outputs = self._camera, self._pipeline, self._outputs
-        if self.refusal:
-            return DiagnosticStatus.ERROR, f'{self.state}: {self.refusal}'
+        if self._refusal:
+            return DiagnosticStatus.ERROR, f'{self.state}: {self._refusal}'
         if camera is None or pipeline is None or outputs is None:
             return DiagnosticStatus.OK, self.state
         if not self._enabled:
@@ -195,3 +302,30 @@ class DetectNode(ManagedNode):
             return DiagnosticStatus.WARN, trouble
         nobody = 'nobody subscribes to a result, so none is computed'
         return DiagnosticStatus.OK, 'detecting' if outputs.wanted() else nobody
+
+
+# rclpy never answers a request with a parameter that it cannot read, such as one of an unknown type.
+
+
+def _set_each(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+    """Answer a request of SetParameters, each parameter by itself."""
+    for parameter in request.parameters:
+        try:
+            one = answer(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
+            response.results += one.results
+        except Exception as error:  # noqa: BLE001, PERF203 - whatever it is, the answer is a refusal
+            response.results.append(_refusal(error))
+    return response
+
+
+def _set_all(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+    """Answer a request of SetParametersAtomically."""
+    try:
+        return answer(request, response)
+    except Exception as error:  # noqa: BLE001 - as above
+        response.result = _refusal(error)
+        return response
+
+
+def _refusal(error: Exception) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=f'{type(error).__name__}: {foreign(error)}')
