@@ -89,7 +89,7 @@ def test_the_original_stays_as_it_was():
 def test_a_number_as_yaml_1_1_does_not_know_it_is_a_number():
     rate = Option('rate', float, 0.1, 'A rate.', 0, 1)
     assert rate.check('2e-4') == 2e-4
-    with pytest.raises(UserError, match=r'rate is .much., but takes a number'):
+    with pytest.raises(UserError, match=r'rate is .much.'):
         rate.check('much')
     with pytest.raises(UserError, match=r'rate is 20\.0'):
         rate.check('2e1')

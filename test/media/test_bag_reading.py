@@ -125,19 +125,19 @@ def test_of_several_topics_one_must_be_named(tmp_path, pictures):
     topics = one_topic(ROS2.types, pictures)
     topics['/left'] = (COMPRESSED, [(9, png_image(ROS2.types, 9, pictures[3]))])
     path = write_ros2(tmp_path / 'bag', topics)
-    with pytest.raises(UserError, match=r'several image topics.*/camera/image, /left'):
+    with pytest.raises(UserError, match=r'/camera/image, /left'):
         open_source(path)
     for name in ('/left', 'left'):
         np.testing.assert_array_equal(next(iter(open_source(path, topic=name))).image, pictures[3])
-    with pytest.raises(UserError, match=r'no topic /right; image topics: /camera/image, /left'):
+    with pytest.raises(UserError, match=r'/right; .*/left'):
         open_source(path, topic='/right')
-    with pytest.raises(UserError, match=r'/talk is std_msgs/msg/String, not an image; image topics: /camera/image'):
+    with pytest.raises(UserError, match=r'/talk is std_msgs/msg/String'):
         open_source(path, topic='/talk')
 
 
 def test_a_bag_without_images(tmp_path):
     path = write_ros2(tmp_path / 'bag', {'/talk': (STRING, [(5, ROS2.types[STRING](data='hello'))])})
-    with pytest.raises(UserError, match=r'no image topic in this bag; it holds /talk \(std_msgs/msg/String\)'):
+    with pytest.raises(UserError, match=r'/talk \(std_msgs/msg/String\)'):
         open_source(path)
 
 

@@ -77,7 +77,7 @@ def test_a_folder_without_images(tmp_path):
 
 
 def test_no_such_path(tmp_path):
-    with pytest.raises(UserError, match='nowhere: no such file or folder'):
+    with pytest.raises(UserError, match='nowhere'):
         open_source(tmp_path / 'nowhere')
 
 
@@ -194,7 +194,7 @@ def test_a_bag_goes_on_after_images_that_do_not_decode(tmp_path, pictures, fps):
     source = open_source(tmp_path / 'bag', fps=fps)
     assert outcomes(source) == [*expected, 'end']
     # Who does not catch the error ends with it, as ever.
-    with pytest.raises(ImageError, match=r'/i, message 1: data has 99 bytes'):
+    with pytest.raises(ImageError, match=r'/i, message 1.*99 bytes'):
         list(source)
 
 

@@ -129,9 +129,9 @@ def test_mapping_from_tensorflow(
 
 def test_variable_missing(variables: dict[str, np.ndarray]) -> None:
     arrays = {name: array for name, array in variables.items() if 'conv9' not in name and 'FlownetS' not in name}
-    with pytest.raises(ModelError, match=r'model\.best: holds no generator.*2 of 68.*MaskNet/conv9_atrous/kernel'):
+    with pytest.raises(ModelError, match=r'2 of 68.*conv9_atrous/kernel'):
         from_tensorflow(arrays, 'generator', 'model.best')
-    with pytest.raises(ModelError, match=r'holds no inpainter.*64 of 64 variables are missing'):
+    with pytest.raises(ModelError, match=r'inpainter.*64 of 64'):
         from_tensorflow(arrays, 'inpainter', 'model.best')
 
 
