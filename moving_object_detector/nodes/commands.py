@@ -99,9 +99,7 @@ def play(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--start-delay', type=seconds, default=0.5, help='seconds for others to find the topic (default: %(default)s)'
     )
-    reliability = parser.add_mutually_exclusive_group()
-    reliability.add_argument('--reliable', action='store_true', default=True, help='the default')
-    reliability.add_argument('--best-effort', dest='reliable', action='store_false', help='as most camera drivers')
+    parser.add_argument('--best-effort', action='store_true', help='as most camera drivers; else reliable')
     arguments = parser.parse_args(own)
     if arguments.clock and arguments.stamp == 'now':
         parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
@@ -193,7 +191,6 @@ def demo(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
     )
-    parser.add_argument('--domain-id', type=int, help='ROS domain (default: one of its own)')
     arguments = parser.parse_args(own)
     if arguments.input and (arguments.frames, arguments.seed) != (None, None):
         parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')

@@ -175,11 +175,11 @@ class Watcher:
         return text
 
 
-def isolated_environment(domain: int | None) -> dict[str, str]:
+def isolated_environment() -> dict[str, str]:
     """Return this process's environment with a ROS domain of its own that nothing outside the machine sees."""
     environment = dict(os.environ)
     # Up to 101 the ports stay clear of those that the system hands out.
-    environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101 if domain is None else domain)
+    environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
     if environment.get('ROS_DISTRO') == 'humble':
         environment['ROS_LOCALHOST_ONLY'] = '1'
     else:
@@ -201,7 +201,7 @@ class Demo:
 
         self._arguments = arguments
         self._ros_arguments = ros_arguments
-        self._environment = isolated_environment(arguments.domain_id)
+        self._environment = isolated_environment()
         self._params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
         # Mistakes are told before the model is loaded.
         self._frames = open_source(arguments.input).frame_count if arguments.input else arguments.frames

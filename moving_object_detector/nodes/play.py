@@ -147,7 +147,7 @@ class _Playback:
 
 
 def _advertise(node: Node, arguments: argparse.Namespace) -> Publisher:
-    reliability = ReliabilityPolicy.RELIABLE if arguments.reliable else ReliabilityPolicy.BEST_EFFORT
+    reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
     # As image_transport does, the name is remapped first and the suffix added then.
     return node.create_publisher(
         CompressedImage if arguments.compressed else Image,

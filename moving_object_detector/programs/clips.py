@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +21,9 @@ from moving_object_detector.media.messages import encode_image
 from moving_object_detector.media.pictures import draw_sheet, select_frames
 from moving_object_detector.media.sources import ImageFiles, list_images, source_of
 from moving_object_detector.media.video import VideoWriter
+
+_GAP: Final = 10 * SECOND
+"""Between two inputs: a cut that nobody takes for a pause."""
 
 
 def write_video(arguments: argparse.Namespace) -> int:
@@ -59,15 +63,15 @@ def _masks_of(source: FrameSource, folder: Path) -> dict[str, Path]:
 
 
 def _one_after_another(
-    sources: Sequence[FrameSource], masks: Sequence[dict[str, Path]], gap: int
+    sources: Sequence[FrameSource], masks: Sequence[dict[str, Path]]
 ) -> Iterator[tuple[Frame, int, Path | None]]:
-    """Yield the frames, their stamps, which rise from source to source, and their masks; ``gap`` in nanoseconds."""
+    """Yield the frames, their stamps, which rise from source to source, and their masks."""
     last: int | None = None
     for source, named in zip(sources, masks, strict=True):
         offset: int | None = None
         for frame in source:
             if offset is None:
-                offset = ros_stamp_offset(frame.stamp) if last is None else last + gap - frame.stamp
+                offset = ros_stamp_offset(frame.stamp) if last is None else last + _GAP - frame.stamp
             last = frame.stamp + offset
             yield frame, last, named.get(Path(frame.name).stem)
 
@@ -96,7 +100,7 @@ def write_bag(arguments: argparse.Namespace) -> int:
     written = mask_count = 0
     with (
         BagWriter(arguments.output, storage=arguments.storage, overwrite=arguments.overwrite) as bag,
-        prefetch(_one_after_another(sources, masks, round((arguments.gap or 10.0) * SECOND))) as frames,
+        prefetch(_one_after_another(sources, masks)) as frames,
     ):
         for frame, stamp, path in tqdm(frames, total=total, unit='frame', disable=None):
             if arguments.compressed:

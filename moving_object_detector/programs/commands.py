@@ -11,7 +11,6 @@ from moving_object_detector.common.program import (
     TOPIC,
     add_settings,
     add_source_arguments,
-    positive_float,
     positive_int,
     run_program,
 )
@@ -41,12 +40,6 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
         'repeatable, one for each INPUT in their order',
     )
     parser.add_argument('--mask-topic', help='topic of the masks (default: /truth)')
-    parser.add_argument(
-        '--gap',
-        type=positive_float,
-        metavar='SECONDS',
-        help='between the last frame of an INPUT and the first of the next (default: 10)',
-    )
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     arguments = parser.parse_args(argv)
@@ -54,8 +47,6 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
         parser.error(f'{len(arguments.inputs)} inputs, but --masks was given {len(arguments.masks)} times')
     if arguments.mask_topic and not arguments.masks:
         parser.error('--mask-topic has no effect without --masks; leave it out')
-    if arguments.gap and len(arguments.inputs) == 1:
-        parser.error('--gap has no effect with a single INPUT; leave it out')
     return _start('clips', 'write_bag', arguments)
 
 
