@@ -24,11 +24,14 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from moving_object_detector.common.errors import foreign
 from moving_object_detector.common.files import PACKAGE, atomic_file, user_folder
 
 MAGIC: Final = b'moving_object_detector engine 1\n'
 LONGEST_HEADER: Final = 16384
 LONGEST_VALUE: Final = 60
+MOST_DIFFERENCES: Final = 20
+"""Entries of a header that a line of the log looks at."""
 MOST_FILES: Final = 16
 """The ones not used for longest are removed beyond this."""
 INTERVAL: Final = 15.0
@@ -171,17 +174,12 @@ def _header(line: bytes) -> dict[str, object]:
 def _differences(found: object, key: Key) -> str:
     if not isinstance(found, dict):
         return 'it has no key'
-    names = sorted({*found, *key})
-    return ', '.join(
-        f'{name} {_short(found.get(name))} there and {_short(key.get(name))} here'
-        for name in names
-        if found.get(name) != key.get(name)
-    )
 
+    def values(name: str) -> tuple[str, ...]:
+        return foreign(name), *(foreign(one.get(name), LONGEST_VALUE) for one in (found, key))
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + '...'
+    different = [name for name in sorted({*found, *key}) if found.get(name) != key.get(name)]
+    return ', '.join('{} {} there and {} here'.format(*values(name)) for name in different[:MOST_DIFFERENCES])
 
 
 def code_hash(module: nn.Module, *others: object) -> str:

@@ -164,7 +164,8 @@ def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
     with torch.device('meta'):
         if architecture == 'generator' and (first := state.get('conv1.conv.weight')) is not None and first.ndim == 4:
             flow_channels = min(max(first.shape[1] - IMAGE_CHANNELS, 2), MOST_FLOW_CHANNELS)
-            channels = min(max(state.get('conv1.gamma', first).shape[0] // 2 * 2, 2), MOST_CHANNELS)
+            scale = state.get('conv1.gamma', first)
+            channels = min(max(scale.shape[0] // 2 * 2, 2), MOST_CHANNELS) if scale.ndim else 2
             return Generator(flow_channels, channels)
         return ARCHITECTURES[architecture]()
 

@@ -116,6 +116,10 @@ class Targets:
     def _chunk(self, number: int) -> Path:
         return self.folder / f'{number:05d}-target.npy'
 
+    def complete(self, frame_count: int) -> bool:
+        """Tell whether all targets of a clip of so many frames are there."""
+        return all(self._chunk(number).exists() for number in range(-(-frame_count // (self.every * CHUNK))))
+
     def make(self, lesson: Lesson) -> Iterator[int]:
         """Compute the chunks that are missing; yield how many frames came to it."""
         frames = range(0, lesson.better.frame_count, self.every)
@@ -138,9 +142,12 @@ def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> 
             )
             key = hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
             targets = Targets(cache / f'{one.better.folder.name.rpartition("-")[0]}-{key}', one.better.every)
+            all_targets.append(targets)
+            if targets.complete(one.better.frame_count):  # it may be read-only
+                bar.update(-(-one.better.frame_count // one.better.every))
+                continue
             targets.folder.mkdir(parents=True, exist_ok=True)
             with lock(targets.folder / 'lock', f'the targets of {one.better.name}', wait=True):
                 for count in targets.make(one):
                     bar.update(count)
-            all_targets.append(targets)
     return all_targets

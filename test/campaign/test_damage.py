@@ -6,9 +6,11 @@ Each test prints what it tried and what came of it (pytest -s).
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,16 +18,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from moving_object_detector.common.errors import ModelError, UserError
 from moving_object_detector.common.parameter_files import load_plain_config, read_parameter_file
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.generator import Generator
-from moving_object_detector.networks.weights import load_weights, save_network
+from moving_object_detector.networks.weights import FLOW_CHANNELS, load_network, load_weights, save_network
 from moving_object_detector.training import flow_cache
 from moving_object_detector.training.checkpoint import load_checkpoint, save_checkpoint
 from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.selection import InputForm
+from moving_object_detector.training.teacher import Lesson, Voter, taught
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = (b'[', b'{', b'&a ', b'*a', b'\n', b'"', b'9' * 300, b'!!', b'\x1b', b'\xff')
@@ -127,6 +132,74 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
     assert set(outcomes) == {'mended'}
 
 
+@pytest.fixture
+def lesson(tmp_path):
+    """A clip by two flows and two small generators that vote; and its targets as they are."""
+    rng = np.random.default_rng(TIMES)
+    (tmp_path / 'clip').mkdir()
+    for k in range(11):
+        cv2.imwrite(str(tmp_path / 'clip' / f'{k:02d}.png'), rng.integers(0, 256, (32, 64, 3), np.uint8))
+    clips = find_clips([str(tmp_path / 'clip')], 'train')
+    better, cheap = (
+        flow_cache.cached_clips(
+            clips, tmp_path / 'cache', DisFlow((32, 64), preset), preset, flow_cache.CacheOptions((16, 32), 1),
+            progress=False,
+        )[0]
+        for preset in ('fast', 'ultrafast')
+    )  # fmt: skip
+    torch.manual_seed(1)
+    voters = [Voter(Generator(2, 4).eval(), InputForm((16, 32), 'residual')) for _ in range(2)]
+    return Lesson(better, cheap, *voters)
+
+
+def test_damaged_targets(lesson, tmp_path, monkeypatch):
+    rng, outcomes = np.random.default_rng(TIMES), Counter()
+
+    def read():
+        monkeypatch.setattr(flow_cache, '_checked', set())  # as another process
+        targets = taught([lesson], tmp_path / 'cache', progress=False)[0]
+        return np.stack([targets(frame) for frame in range(lesson.better.frame_count)])
+
+    expected = read()
+    files = sorted((tmp_path / 'cache').rglob('*-target.npy'))
+    assert len(files) == 2
+    for number in range(20 * TIMES):
+        path = files[number % len(files)]
+        whole = path.read_bytes()
+        path.write_bytes(mutated(whole, rng))
+        same = np.array_equal(flow_cache.repaired(read, alone=True), expected)
+        outcomes['mended' if same and path.read_bytes() == whole else 'trained on'] += 1
+    tell('damage to targets', outcomes)
+    assert set(outcomes) == {'mended'}
+    # Complete, they may be where nobody may write.
+    lock = files[0].with_name('lock')
+    lock.unlink()
+    lock.mkdir()
+    assert np.array_equal(read(), expected)
+
+
+def test_targets_made_by_several_at_once_and_by_killed_ones(lesson, tmp_path):
+    """Processes that are killed at any moment while others wait for them: the same targets, and no part of a file."""
+    expected = taught([lesson], tmp_path / 'alone', progress=False)[0]
+    whole = {path.name: path.read_bytes() for path in expected.folder.glob('*.npy')}
+    rng, outcomes = np.random.default_rng(TIMES), Counter()
+    context = multiprocessing.get_context('fork')
+    for number in range(3 * TIMES):
+        cache = tmp_path / f'cache {number}'
+        makers = [context.Process(target=taught, args=([lesson], cache), kwargs={'progress': False}) for _ in range(3)]
+        for maker in makers:
+            maker.start()
+        time.sleep(float(rng.random()))
+        makers[0].kill()
+        for maker in makers:
+            maker.join(120)
+        assert [maker.exitcode for maker in makers[1:]] == [0, 0]
+        files = (cache / expected.folder.name).glob('*.npy')
+        outcomes['the same' if {path.name: path.read_bytes() for path in files} == whole else 'others'] += 1
+    tell('several makers of targets, one killed', outcomes)
+    assert set(outcomes) == {'the same'}
+
+
 def test_damaged_models(tmp_path):
     rng = np.random.default_rng(TIMES)
     path, outcomes = tmp_path / 'model.safetensors', Counter()
@@ -148,6 +221,51 @@ def test_damaged_models(tmp_path):
         outcomes['harmless' if same else 'taken for good'] += 1
     tell('damage to models', outcomes)
     assert set(outcomes) <= {'refused', 'harmless'}
+
+
+CLAIMS = {
+    'height': ('1', '0', '-4', '4.0', '\u0661\u0666', '2049', '9' * 5000, '96\n'),
+    'width': ('1', '4097', ' 96', '999999999996'),
+    'flow_input': ('normalised', 'geometric', 'residual ', '\x1b[2J', 'x' * 10**5),
+    'flow_backend': ('\x1b[2J\nroot:', 'x' * 10**5, ''),
+    'architecture': ('inpainter', 'pwcnet', '\x1b[31m'),
+    'format': ('2', '3', '\x1b[2J'),
+    'channels': ('-1', '9' * 5000),
+}
+SHAPES = ((), (0,), (1,), (4,), (5,), (4, 4), (0, 0, 0, 0), (4, 8, 5, 5), (4, 4, 5, 5), (2, 10**4, 1, 1), (1,) * 9)
+KINDS = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64, torch.float8_e5m2)
+
+
+def test_models_of_any_shape_and_claim(tmp_path):
+    """What a file says of itself and what its tensors are need not fit; nothing of it has a wrong checksum."""
+    rng, path, outcomes = np.random.default_rng(TIMES), tmp_path / 'model.safetensors', Counter()
+    weights = {
+        inputs: {name: tensor.detach() for name, tensor in Generator(inputs, 4).state_dict().items()}
+        for inputs in (2, 3, 8)
+    }
+    about = {'format': '1', 'architecture': 'generator', 'flow_input': 'residual', 'flow_backend': 'dis'}
+    about |= {'height': '96', 'width': '192'}
+    for _ in range(300 * TIMES):
+        state, claims = dict(weights[int(rng.choice((2, 2, 3, 8)))]), dict(about)
+        if rng.random() < 0.6:
+            key = str(rng.choice(list(CLAIMS)))
+            claims[key] = CLAIMS[key][int(rng.integers(len(CLAIMS[key])))]
+        if rng.random() < 0.6:
+            # The first two tell how large the network is.
+            first = ['conv1.gamma', 'conv1.conv.weight']
+            name = str(rng.choice(first if rng.random() < 0.6 else [*state, 'a\x1b[2J' + 'b' * 10**5]))
+            kind = KINDS[int(rng.integers(len(KINDS)))] if rng.random() < 0.4 else torch.float32
+            state[name] = torch.zeros(SHAPES[int(rng.integers(len(SHAPES)))]).to(kind)
+        path.write_bytes(save(state, claims))
+        try:
+            network, found = load_network(path)
+        except ModelError as error:
+            outcomes['refused' if str(error).isprintable() and len(str(error)) < 2000 else 'badly said'] += 1
+            continue
+        fits = FLOW_CHANNELS[found['flow_input']] == network.flow_channels and int(found['height']) <= 2048
+        outcomes['taken' if fits else 'taken for good'] += 1
+    tell('models of any shape and claim', outcomes)
+    assert set(outcomes) == {'refused', 'taken'}
 
 
 def test_damaged_parameter_files(tmp_path):
