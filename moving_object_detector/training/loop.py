@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.checkpoint import load_checkpoint, save_checkpoint
-from moving_object_detector.training.journal import Journal
+from moving_object_detector.training.run_folder import Journal, load_checkpoint, save_checkpoint
 from moving_object_detector.training.setup import Processes
 from moving_object_detector.training.stages import Stage
 

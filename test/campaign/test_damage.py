@@ -27,8 +27,8 @@ from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FLOW_CHANNELS, load_network, load_weights, save_network
 from moving_object_detector.training import flow_cache
-from moving_object_detector.training.checkpoint import load_checkpoint, save_checkpoint
 from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.run_folder import load_checkpoint, save_checkpoint
 from moving_object_detector.training.selection import InputForm
 from moving_object_detector.training.teacher import Lesson, Voter, taught
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.journal import Journal, read_log
+from moving_object_detector.training.run_folder import Journal, read_log
 
 STAGES = ['rendered', 'game']
 

@@ -12,7 +12,6 @@ from torch import nn
 from training_runs import HERE, environment
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.journal import read_log
 from moving_object_detector.training.loop import (
     CHECKPOINT,
     LoopOptions,
@@ -21,6 +20,7 @@ from moving_object_detector.training.loop import (
     candidate_steps,
     fit,
 )
+from moving_object_detector.training.run_folder import read_log
 
 OPTIONS = {'game': {'steps': 10}, 'seed': 1}
 

@@ -17,8 +17,8 @@ from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import load_weights
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.journal import read_log
 from moving_object_detector.training.run import make_networks
+from moving_object_detector.training.run_folder import read_log
 
 pytestmark = pytest.mark.slow
 RESULTS = ('generator.safetensors', 'generator-inpainter.safetensors', 'log.jsonl')

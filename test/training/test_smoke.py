@@ -14,10 +14,10 @@ from moving_object_detector.synthetic.clip_files import write_clip
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.game import guess
-from moving_object_detector.training.journal import read_log
 from moving_object_detector.training.losses import generator_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.run import open_footage
+from moving_object_detector.training.run_folder import read_log
 from moving_object_detector.training.setup import Setup
 from moving_object_detector.training.train import main
 
