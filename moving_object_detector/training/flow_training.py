@@ -39,7 +39,7 @@ from moving_object_detector.training.flow_errors import (
 from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs, VideoFlowPairs
 from moving_object_detector.training.loop import LoopOptions, fit
 from moving_object_detector.training.pictures import flow_picture
-from moving_object_detector.training.run import Outcome, open_clips
+from moving_object_detector.training.run import Outcome, clips_with_flow
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import Stage, averaged
 
@@ -214,7 +214,7 @@ def open_video(config: FlowTrainConfig, out: Path, setup: Setup) -> list[CachedC
             "video.teacher_model names no weights; give the authors' raft-small.pth, or set video.teacher=dis"
         )
     teacher = FlowConfig(video.teacher, 'medium', video.height, video.width, video.teacher_model)
-    return open_clips(video, teacher, out, setup)
+    return clips_with_flow(video, teacher, out, setup)
 
 
 def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPWCNet:

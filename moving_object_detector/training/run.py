@@ -121,7 +121,7 @@ def _flow_engine(config: FlowConfig, device: torch.device) -> Engine | None:
     return create_engine('auto', device, precision=precision, cache=EngineCache())
 
 
-def open_clips(
+def clips_with_flow(
     data: DataConfig | VideoConfig, flow: FlowConfig, out: Path, setup: Setup, largest_gap: int = 0
 ) -> list[CachedClip]:
     """Find footage and compute its flow, or what is missing of it; none where no footage is given."""
@@ -142,7 +142,7 @@ def open_clips(
 
 def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
     """Return the footage of a run with its flow, and what the teacher makes of it; None where there is none."""
-    clips = open_clips(config.data, config.flow, out, setup)
+    clips = clips_with_flow(config.data, config.flow, out, setup)
     if not clips:
         return None
     footage = footage_of(clips)
@@ -157,7 +157,7 @@ def _taught(config: TrainConfig, clips: Sequence[CachedClip], out: Path, setup: 
         student = replace(student, form=replace(student.form, size=size))
     if config.data.every > 1 and teacher.form.flow_input == 'geometric':
         raise UserError(f'{stage.model} takes the flow of a pair in both directions: set data.every to 1')
-    seen = {clip.name: clip for clip in open_clips(config.data, stage.flow, out, setup, stage.largest_gap)}
+    seen = {clip.name: clip for clip in clips_with_flow(config.data, stage.flow, out, setup, stage.largest_gap)}
     # A clip of which one flow has no pair is in one of the lists alone.
     learnt = [clip for clip in clips if clip.name in seen]
     lessons = [Lesson(seen[clip.name], clip, teacher, student) for clip in learnt]

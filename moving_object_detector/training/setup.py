@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -186,7 +187,5 @@ def _raised(loader: Iterable[Any]) -> Iterator[Any]:
 
 
 def _one_thread(worker: int) -> None:
-    import cv2
-
     # Workers are as many as there are cores to spare; each using all cores would be slower.
     cv2.setNumThreads(1)
