@@ -35,12 +35,11 @@ class PairedDifference(NamedTuple):
     """What the differences of pairs come to.
 
     ``interval`` holds the mean with 95 %, ``p`` is the share of the signs with which the mean is as far from zero.
-    There is no standard error of fewer than two pairs and no interval of fewer than :data:`FEWEST`.
+    There is no interval of fewer than :data:`FEWEST`.
     """
 
     pairs: int
     mean: float
-    standard_error: float | None
     interval: tuple[float, float] | None
     p: float
 
@@ -71,9 +70,8 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
     total = len(means) + 1
     one_sided = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     place = math.floor(LEVEL / 2 * total)
-    error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
     interval = (float(means[place - 1]), float(means[-place])) if place else None
-    return PairedDifference(values.size, float(values.mean()), error, interval, min(1.0, 2 * one_sided / total))
+    return PairedDifference(values.size, float(values.mean()), interval, min(1.0, 2 * one_sided / total))
 
 
 @dataclass(frozen=True)
@@ -192,6 +190,4 @@ def text_comparison(comparison: Comparison) -> str:
     lines = comparison.table().lines()
     lines.insert(len(lines) - 1, '-' * len(lines[0]))
     lines += [f'{foreign(name)}: {foreign(old)} -> {foreign(new)}' for name, old, new in comparison.options]
-    error = comparison.paired.standard_error
-    spread = '' if error is None else f' Standard error of the mean {error:.3f}.'
-    return '\n'.join([*lines, *comparison.notes, '', comparison.sentence, f'{METHOD}{spread}', ''])
+    return '\n'.join([*lines, *comparison.notes, '', comparison.sentence, METHOD, ''])

@@ -8,9 +8,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Final, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -115,6 +113,7 @@ class FlowStage(Stage):
     """Trains a network in place; the moving average of its weights is :meth:`model`."""
 
     name = 'flow'
+    drawing = 'pairs', flow_picture
 
     def __init__(
         self,
@@ -137,7 +136,6 @@ class FlowStage(Stage):
         self.networks = {'network': network, 'averaged': self._average}
         optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
         self.optimisers = {'network': optimiser}
-        self._shown: dict[str, Tensor] = {}
 
     def model(self) -> PWCNet:
         """Return the averaged weights, on the CPU."""
@@ -165,7 +163,7 @@ class FlowStage(Stage):
         norm = self.update(loss, 'network', training.clip)
         self._average.update_parameters(self._network)
         values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
-        values['error'] = end_point_error(self._shown['flow'], self._shown['truth']).mean()
+        values['error'] = end_point_error(self.seen['flow'], self.seen['truth']).mean()
         values.update({name: value.detach() for name, (_, value) in terms.items() if name != 'rendered'})
         done = step + 1
         if done % self._config.validation.every == 0 or done == self.steps:
@@ -194,11 +192,7 @@ class FlowStage(Stage):
 
     def _show(self, pair: FlowPair, flow: Tensor) -> None:
         full = resize_flow(flow.detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
-        self._shown = {'first': pair.first, 'second': pair.second, 'flow': full, 'truth': pair.flow}
-
-    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return a picture of the last batch's first pairs."""
-        return {'pairs': flow_picture(**self._shown)} if self._shown else {}
+        self.seen = {'first': pair.first, 'second': pair.second, 'flow': full, 'truth': pair.flow}
 
 
 # A run ---------------------------------------------------------------------------------------------------------------

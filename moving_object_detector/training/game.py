@@ -8,7 +8,6 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -77,6 +76,7 @@ class Game(Stage):
     """One inpainter update, then some generator updates, and again; the generator ends with the averaged weights."""
 
     name = 'game'
+    drawing = 'players', game_picture
 
     def __init__(
         self,
@@ -102,7 +102,6 @@ class Game(Stage):
             player: torch.optim.Adam(self.networks[player].parameters(), config.learning_rate, BETAS)
             for player in ('generator', 'inpainter')
         }
-        self._seen: dict[str, Tensor] = {}
 
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update one of the players."""
@@ -150,7 +149,7 @@ class Game(Stage):
             values['generator'] = losses.generator_loss(target, mask, guesses, config.loss)
             total = total + config.adversarial * values['generator']
             filled = torch.lerp(target, guesses.inside, mask).detach()
-            self._seen = {'image': image, 'flow': target, 'mask': mask.detach(), 'guessed': filled}
+            self.seen = {'image': image, 'flow': target, 'mask': mask.detach(), 'guessed': filled}
         if self._teacher is not None and other_flow is not None:
             views = [resolve_polarity(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
             values['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))
@@ -166,10 +165,6 @@ class Game(Stage):
         parameters = self.gradients(loss, player)
         nn.utils.clip_grad_value_(parameters, self._config.clip)
         return parameters
-
-    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return image, flow, mask, inpainted flow and error."""
-        return {'players': game_picture(**self._seen)} if self._seen else {}
 
     def finish(self) -> None:
         """Take the averaged weights over."""

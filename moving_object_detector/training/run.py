@@ -329,10 +329,12 @@ class _Run:
         self._footage = ideal_footage(config) if ideal else open_footage(config, out, setup)
         self._judge = self._make_judge()
         self._generator, self._inpainter = make_networks(config, ideal=ideal)
+        # What the detector calls it.
+        name = f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
         self._metadata = {
             **as_text(config),
             'flow_input': config.network.flow_input,
-            'flow_backend': 'none, constant flow from annotations' if ideal else flow_name(config.flow),
+            'flow_backend': 'none, constant flow from annotations' if ideal else name,
             'height': str(config.network.height),
             'width': str(config.network.width),
         }
@@ -429,11 +431,6 @@ class _Run:
         picture = self._write(self._out / 'ideal.png', encode_png(drawn).tobytes())
         told = [f'{name:20s} J {score:.3f}' for name, score in scores.items()]
         return Outcome(model, (written, picture, *told, IDEAL_WARNING, f'J {mean:.3f} frames {len(masks)}'))
-
-
-def flow_name(config: FlowConfig) -> str:
-    """Return what the detector calls the flow that a model was trained on."""
-    return f'dis-{config.preset}' if config.backend == 'dis' else config.backend
 
 
 def next_command(config: TrainConfig, model: Path) -> str:

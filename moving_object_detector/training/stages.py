@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -41,6 +41,8 @@ class Stage(ABC):
     """One stage of a training run; it names its networks (averages among them) and optimisers, which are its state."""
 
     name: str
+    drawing: tuple[str, Callable[..., NDArray[np.uint8]]]
+    """What a picture of the last batch is called, and what draws it, (H, W, 3) RGB, of ``seen``."""
     candidate: nn.Module | None = None
     """What is offered as the model, from the beginning on and evenly spread over the stage; None: nothing."""
 
@@ -51,6 +53,7 @@ class Stage(ABC):
         self.pairs = pairs
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self.seen: dict[str, Tensor] = {}
 
     def begin(self) -> None:
         """Take what the stage before has left; called before the first step, and not by the dry run."""
@@ -66,8 +69,9 @@ class Stage(ABC):
         """Make one update; return what to log."""
 
     def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return pictures (H, W, 3) RGB of what the stage does on its last batch."""
-        return {}
+        """Return a picture of what the stage does on its last batch."""
+        name, draw = self.drawing
+        return {name: draw(**self.seen)} if self.seen else {}
 
     def finish(self) -> None:
         """Hand on what the next stage needs; called once, after the last step."""
@@ -118,6 +122,8 @@ class MaskStage(Stage):
     The generator has the averaged weights when the stage has finished.
     """
 
+    drawing = 'masks', mask_picture
+
     def __init__(
         self,
         setup: Setup,
@@ -136,7 +142,6 @@ class MaskStage(Stage):
         self.optimisers = {
             'generator': torch.optim.AdamW(generator.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
         }
-        self._seen: dict[str, Tensor] = {}
 
     def begin(self) -> None:
         """Take the generator as the stage before has left it."""
@@ -157,12 +162,8 @@ class MaskStage(Stage):
             loss = (loss + mask_loss(mask.float(), wise.float())) / 2
         self.update(loss, 'generator', LARGEST_NORM)
         self._average.update_parameters(self.networks['generator'])
-        self._seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}
+        self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}
         return {'loss': loss.detach()}
-
-    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return image, flow input, mask and exact mask."""
-        return {'masks': mask_picture(**self._seen)} if self._seen else {}
 
     def finish(self) -> None:
         """Take the averaged weights over."""
@@ -200,12 +201,12 @@ class InpainterStage(Stage):
     """The inpainter alone, filling random boxes of flow: the game is much faster after it."""
 
     name = 'inpainter'
+    drawing = 'boxes', game_picture
 
     def __init__(self, setup: Setup, inpainter: Inpainter, pairs: Dataset[Any], config: InpainterConfig) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
         self.networks = {'inpainter': inpainter}
         self.optimisers = {'inpainter': torch.optim.Adam(inpainter.parameters(), config.learning_rate)}
-        self._seen: dict[str, Tensor] = {}
 
     def boxes(self, step: int, size: tuple[int, int]) -> Tensor:
         """Return the boxes of this process's share of a step."""
@@ -222,9 +223,5 @@ class InpainterStage(Stage):
         loss = box_loss(target, mask, guess.float())
         self.update(loss, 'inpainter', LARGEST_NORM)
         filled = torch.lerp(target, guess.detach().float(), mask)
-        self._seen = {'image': image, 'flow': target, 'mask': mask, 'guessed': filled}
+        self.seen = {'image': image, 'flow': target, 'mask': mask, 'guessed': filled}
         return {'loss': loss.detach()}
-
-    def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return image, flow, boxes, filled flow and error."""
-        return {'boxes': game_picture(**self._seen)} if self._seen else {}

@@ -38,7 +38,6 @@ def test_worked_by_hand():
     found = paired_difference([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     assert found.pairs == 6
     assert found.mean == pytest.approx(0.35)
-    assert found.standard_error == pytest.approx(np.sqrt(0.035 / 6))
     assert found.p == pytest.approx(2 / 64)
     assert found.interval == pytest.approx((0.1, 0.6))
     assert found.clear
@@ -47,7 +46,6 @@ def test_worked_by_hand():
 def test_too_few_to_tell():
     found = paired_difference([0.5] * 5)
     assert (found.p, found.interval, found.clear) == (2 / 32, None, False)
-    assert paired_difference([0.5]).standard_error is None
 
 
 def test_no_difference():
@@ -61,8 +59,9 @@ def test_many_pairs_agree_with_the_normal_approximation(shift):
     values = np.random.default_rng(4).normal(shift, 1, 100)
     found = paired_difference(values)
     assert found == paired_difference(values)
+    error = values.std(ddof=1) / 10
     for bound, side in zip(found.interval, (-1.98, 1.98), strict=True):
-        assert bound == pytest.approx(found.mean + side * found.standard_error, abs=0.2 * found.standard_error)
+        assert bound == pytest.approx(found.mean + side * error, abs=0.2 * error)
     assert found.clear == (shift > 0)
     assert found.clear == (not found.interval[0] <= 0 <= found.interval[1])
 
