@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +18,12 @@ from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.pair_masks import PairMasks, Watch, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
-from moving_object_detector.detection.ring import Ring, WindowFrame
+from moving_object_detector.detection.ring import Pair, Ring, WindowFrame
 from moving_object_detector.engines.base import MaskEngine
-from moving_object_detector.flow.base import FlowBackend, network_image
+from moving_object_detector.flow.base import FlowBackend, grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
-from moving_object_detector.flow.rigid_scene import assumed_camera
-from moving_object_detector.media.frames import SMALLEST_SIDE
+from moving_object_detector.flow.travel import Array, assumed_camera
+from moving_object_detector.media.frames import SMALLEST_SIDE, resize_image
 from moving_object_detector.networks.weights import FlowInput
 
 
@@ -170,54 +172,81 @@ class Detector:
         return results, len(complete) - len(results)
 
     def _enter(self, image: NDArray[np.uint8], stamp: int, infer: bool, tag: object) -> WindowFrame:
-        small = network_image(image, self.size, self.engine.device)
+        small = resize_image(image, self.size)
         last = self._ring.at(self._next_index - 1)
         before = last.features if last else None
-        frame = WindowFrame(self._next_index, stamp, image, small, self.flow.features(image, before), infer, tag)
+        frame = WindowFrame(
+            self._next_index,
+            stamp,
+            image,
+            network_image(small, self.size, self.engine.device),
+            grey_image(small, self.size),
+            self.flow.features(image, before),
+            infer,
+            tag,
+        )
         self._next_index += 1
         return frame
 
-    def _vote(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> int:
+    def _vote(self, pairs: list[Pair]) -> int:
         """Add the mask of each pair (frame, neighbour) to the frame's average; return how many had to be computed."""
         with self._stage('flow'):
-            travels = self._travels(pairs)
-            flows = self._flows(pairs, travels).to(self.engine.device)
+            flows, known = self._flows(pairs)
+        travels = self._travels(pairs)
         images = torch.stack([frame.network_image for frame, _ in pairs])
-        masks, motions, computed = self._masks(images, flows, self.config.gate.min_motion, self._stage)
+        evidence = None if known is None else partial(self._evidence, pairs, known, travels)
+        flows = flows.to(self.engine.device)
+        masks, motions, computed = self._masks(images, flows, self.config.gate.min_motion, self._stage, evidence)
         with self._stage('vote'):
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
                 if abs(neighbour.index - frame.index) == self._schedule.window.stride:
                     side = 1 if neighbour.index > frame.index else -1
-                    frame.flows[side] = flow[:2]
+                    frame.flows[side] = flow
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
         return computed
 
-    def _travels(self, pairs: list[tuple[WindowFrame, WindowFrame]]) -> dict[int, PairTravel]:
+    def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:
         """Return what will know how the camera travelled, by the index of the older frame: the newer is the newest."""
         shape = pairs[0][0].image.shape
         camera = None if self.odometry is None else self.odometry.camera((shape[0], shape[1]), self.size)
         camera = camera or assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
         ordered = (sorted(pair, key=lambda frame: frame.index) for pair in pairs)
-        return {older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry) for older, newer in ordered}
+        afresh = self._flow_input == 'geometric'
+        return {
+            older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry, afresh=afresh)
+            for older, newer in ordered
+        }
 
-    def _flows(self, pairs: list[tuple[WindowFrame, WindowFrame]], travels: dict[int, PairTravel]) -> Tensor:
-        """Return the flow of each pair, (B, 2, h, w); (B, 7, h, w) with evidence for a generator that takes it."""
-        ordered = {(frame.index, neighbour.index): (frame, neighbour) for frame, neighbour in pairs}
+    def _flows(self, pairs: list[Pair]) -> tuple[Tensor, dict[tuple[int, int], Array] | None]:
+        """Return the flow of each pair, (B, 2, h, w).
+
+        For a generator that takes evidence also these and the reversed pairs' by the frames' indices, each (2, h, w).
+        """
+        ordered = {(frame.index, other.index): (frame, other) for frame, other in pairs}
         if self._flow_input == 'geometric':
             ordered |= {(other.index, frame.index): (other, frame) for frame, other in pairs}
         sources, targets = zip(*ordered.values(), strict=True)
         flows = self.flow.estimate([one.features for one in sources], [one.features for one in targets], self.size)
         if self._flow_input != 'geometric':
-            return flows
-        place = {key: number for number, key in enumerate(ordered)}
-        known = flows.cpu().numpy()
+            return flows, None
+        return flows[: len(pairs)], dict(zip(ordered, flows.cpu().numpy(), strict=True))
+
+    def _evidence(
+        self,
+        pairs: list[Pair],
+        flows: dict[tuple[int, int], Array],
+        travels: dict[int, PairTravel],
+        chosen: Sequence[int],
+    ) -> Tensor:
+        """Return the evidence of some of the pairs, (n, 5, h, w)."""
         found = []
-        for number, (frame, other) in enumerate(pairs):
+        for frame, other in (pairs[number] for number in chosen):
+            flow, reverse = flows[frame.index, other.index], flows[other.index, frame.index]
             side = 1 if other.index > frame.index else -1
-            travel = travels[min(frame.index, other.index)].toward(side, known[number], frame.contrast, afresh=True)
-            found.append(evidence(known[number], known[place[other.index, frame.index]], travel))
-        return torch.cat((flows[: len(pairs)], torch.from_numpy(np.stack(found)).to(flows)), 1)
+            travel = travels[min(frame.index, other.index)].toward(side, flow, frame.texture.contrast)
+            found.append(evidence(flow, reverse, travel))
+        return torch.from_numpy(np.stack(found)).to(self.engine.device)
 
     def _result(self, frame: WindowFrame, estimate: Estimate) -> Result:
         return Result(frame, estimate, self.config)

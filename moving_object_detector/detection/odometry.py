@@ -16,7 +16,7 @@ import numpy as np
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.poses import KEPT, Frames, Matrix, Pose, Track, UnknownMotionError, read_pose
-from moving_object_detector.flow.rigid_scene import Camera, KnownMotion, Travel
+from moving_object_detector.flow.travel import Camera, KnownMotion, Travel
 
 # More than that between two images is no motion that flow could follow: radians, metres.
 MOST_TURN: Final = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final, NamedTuple
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.experimental_gpu import CudaGraphs
-from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.generator_input import generator_flow, split_flow
 from moving_object_detector.networks.weights import FlowInput
 
 Watch = Callable[[str], AbstractContextManager[None]]
 """Gives the context in which a stage of that name runs; for measuring."""
+Evidence = Callable[[Sequence[int]], Tensor]
+"""Computes the evidence (n, 5, h, w) of some of a batch's pairs, by their numbers."""
 
 # The released code's values, kept: they were never tuned on what we score.
 BORDER_WIDTH: Final = 2
@@ -62,19 +64,24 @@ class PairMasks:
         self._compute = partial(_compute, engine, flow_input)
         self._graphs = CudaGraphs(self._compute, engine.device) if engine.capturable else None
 
-    def __call__(self, images: Tensor, flows: Tensor, least: float, stage: Watch) -> GatedMasks:
+    def __call__(
+        self, images: Tensor, flows: Tensor, least: float, stage: Watch, evidence: Evidence | None = None
+    ) -> GatedMasks:
         """Compute masks; on a CPU without those of pairs in which nothing moves, on a GPU without waiting for it.
 
         Args:
             images: (B, 3, h, w), of the frames that are voted on, RGB in [-0.5, 0.5].
-            flows: (B, C, h, w), from these frames to their neighbours, pixels, and evidence where the weights take it.
+            flows: (B, 2, h, w), from these frames to their neighbours, pixels.
             least: Motion below which nothing moves.
             stage: Called around ``generator input`` and ``generator``; around the latter alone where all is one graph.
+            evidence: For a generator that takes it; on a CPU asked only for the pairs that reach the generator.
 
         """
         if self._graphs is None:
-            masks, motion = self._compute(images, flows, least, stage)
+            masks, motion = self._compute(images, flows, least, stage, evidence)
         else:
+            if evidence is not None:
+                flows = torch.cat((flows, evidence(range(len(flows)))), 1)
             with stage('generator'):
                 masks, motion = self._graphs(images, flows)
         # Not >=: motion that is not a number must not pass for none.
@@ -90,14 +97,22 @@ def _compute(
     flows: Tensor,
     least: float = 0.0,
     stage: Watch = unwatched,
+    evidence: Evidence | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """Return masks (B, h, w) and motion (B,); without ``evidence`` it stands behind the flow, (B, 7, h, w)."""
     with stage('generator input'):
-        prepared = prepare_flow(flows, flow_input)
+        split = split_flow(flows[:, :2])
+        chosen = torch.arange(len(flows), device=flows.device)
+        if engine.device.type == 'cpu':
+            chosen = chosen[~(split.motion < least)]
+        if not len(chosen):
+            return images.new_zeros(len(images), *images.shape[2:]), split.motion
+        known = flows[chosen, 2:] if evidence is None else evidence(chosen.tolist())
+        prepared = generator_flow(split.of(chosen), flow_input, known)
     with stage('generator'):
-        still = prepared.motion < least
-        if engine.device.type != 'cpu' or not still.any():
-            return resolve_polarity(engine(images, prepared.flow))[:, 0], prepared.motion
-        masks = images.new_zeros(len(images), *images.shape[2:])
-        if not still.all():
-            masks[~still] = resolve_polarity(engine(images[~still], prepared.flow[~still]))[:, 0]
-        return masks, prepared.motion
+        found = resolve_polarity(engine(images[chosen], prepared))[:, 0]
+    if len(chosen) == len(images):
+        return found, split.motion
+    masks = images.new_zeros(len(images), *images.shape[2:])
+    masks[chosen] = found
+    return masks, split.motion

@@ -51,21 +51,33 @@ def find_regions(
 
     """
     mask = np.asarray(probability >= config.threshold, np.uint8) * np.uint8(255)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    # Labelled where there is anything, since most masks fill a small part of the image.
+    left, top, across, down = cv2.boundingRect(mask)
+    if not across:
+        return mask, []
+    part = mask[top : top + down, left : left + across]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
     least = config.min_area * mask.size
     regions = []
     for label in range(1, count):
         x, y, width, height, area = (int(value) for value in stats[label])
+        inside = labels[y : y + height, x : x + width] == label
+        x, y = x + left, y + top
         box = slice(y, y + height), slice(x, x + width)
-        inside = labels[box] == label
         sure = -1.0
         if area >= least:
-            sure = float(probability[box][inside].mean()) if score is None else score(labels == label)
+            sure = float(probability[box][inside].mean()) if score is None else score(_placed(inside, box, mask.shape))
         if sure < min_score:
             mask[box][inside] = 0
             continue
         regions.append(Region(x, y, width, height, area, sure))
     return mask, sorted(regions, key=lambda region: -region.area)
+
+
+def _placed(inside: NDArray[np.bool_], box: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    whole = np.zeros(shape, np.bool_)
+    whole[box] = inside
+    return whole
 
 
 def draw_overlay(

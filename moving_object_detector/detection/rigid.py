@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.flow.rigid_scene import Array, Camera, Travel, contradiction, estimate_travel, gradients
+from moving_object_detector.flow.rigid_scene import Texture, contradiction
+from moving_object_detector.flow.travel import Array, Camera, Travel, estimate_travel
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.odometry import Odometry
@@ -31,28 +31,30 @@ class PairTravel:
         stamps: Of the earlier and the later frame, nanoseconds.
         camera: Of the flow.
         odometry: What knows the motion, if anything does.
+        afresh: Whether the second way is not taken from the first, as in a generator's training.
 
     """
 
-    def __init__(self, stamps: tuple[int, int], camera: Camera, odometry: Odometry | None = None) -> None:
-        self._stamps, self._camera, self._odometry = stamps, camera, odometry
+    def __init__(
+        self, stamps: tuple[int, int], camera: Camera, odometry: Odometry | None = None, *, afresh: bool = False
+    ) -> None:
+        self._stamps, self._camera, self._odometry, self._afresh = stamps, camera, odometry, afresh
         self._found: dict[int, Travel] = {}
         self._lock = threading.Lock()
 
-    def toward(self, side: int, flow: Array, contrast: Array, *, afresh: bool = False) -> Travel:
+    def toward(self, side: int, flow: Array, contrast: Array) -> Travel:
         """Return the travel from the earlier frame to the later one (1) or back (-1).
 
         Args:
             side: Which.
             flow: (2, h, w), of this pair, pixels.
             contrast: (h, w) in [0, 1], of the frame that the flow starts from.
-            afresh: Whether not to take the way back for it, as a generator's training does not.
 
         """
         # Results are read beside the next step.
         with self._lock:
             if side not in self._found:
-                back = None if afresh else self._found.get(-side)
+                back = None if self._afresh else self._found.get(-side)
                 self._found[side] = back.reverse(flow, contrast) if back else self._estimate(side, flow, contrast)
             return self._found[side]
 
@@ -69,8 +71,7 @@ class RigidTest:
     """Tests the regions of one frame.
 
     Args:
-        grey: (h, w) uint8, at the size of the flows.
-        contrast: Of it.
+        texture: Of the frame, at the size of the flows.
         flows: To the nearest earlier (-1) and later (1) neighbour, where there is one, each (2, h, w) in pixels.
         travels: To these neighbours.
         average: (h, w) in [0, 1], the mean of the votes.
@@ -79,33 +80,27 @@ class RigidTest:
 
     def __init__(
         self,
-        grey: NDArray[np.uint8],
-        contrast: Array,
+        texture: Texture,
         flows: Mapping[int, Array],
         travels: Mapping[int, PairTravel],
         average: Array,
     ) -> None:
-        self._grey, self._contrast, self._flows, self._travels = grey, contrast, flows, travels
-        self._average = average
-
-    @cached_property
-    def _gradients(self) -> Array:
-        return gradients(self._grey)
+        self._texture, self._flows, self._travels, self._average = texture, flows, travels, average
 
     def evidence(self, region: NDArray[np.bool_]) -> tuple[float, float, bool]:
         """Return what of a region (H, W) contradicts a rigid scene, the mean vote in it, and if the motion is known.
 
         What stands still contradicts it in neither direction in time; NaN where the region's flow is not known.
         """
-        height, width = self._grey.shape
+        height, width = self._average.shape
         small = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0
         if not small.any():
             # Between the pixels of the flow.
             small = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0
         shares, robot = [], False
         for side, flow in self._flows.items():
-            travel = self._travels[side].toward(side, flow, self._contrast)
-            found = contradiction(small, flow, travel, self._gradients)
+            travel = self._travels[side].toward(side, flow, self._texture.contrast)
+            found = contradiction(small, flow, travel, self._texture)
             robot |= travel.motion is not None
             if found.known >= LEAST_KNOWN:
                 shares.append(found.share)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.rigid import PairTravel
-from moving_object_detector.flow.base import grey_image
-from moving_object_detector.flow.rigid_scene import Array, contrast
+from moving_object_detector.flow.rigid_scene import Texture
 
 
 @dataclass
@@ -29,6 +28,8 @@ class WindowFrame:
     """(H, W, 3) RGB as it came."""
     network_image: Tensor
     """(3, h, w), RGB in [-0.5, 0.5] at the generator's size."""
+    grey: NDArray[np.uint8]
+    """(h, w), its grey levels."""
     features: Any
     """What the flow backend keeps of the frame."""
     inferred: bool
@@ -48,14 +49,9 @@ class WindowFrame:
     """How the camera travelled to these neighbours."""
 
     @cached_property
-    def grey(self) -> NDArray[np.uint8]:
-        """The image at the generator's size, (h, w)."""
-        return grey_image(self.image, (self.network_image.shape[1], self.network_image.shape[2]))
-
-    @cached_property
-    def contrast(self) -> Array:
-        """How far flow is known by the image's contrast, (h, w) at the generator's size."""
-        return contrast(self.grey)
+    def texture(self) -> Texture:
+        """Where flow is known, at the generator's size."""
+        return Texture.of(self.grey)
 
     @property
     def aspect(self) -> float:
@@ -67,6 +63,10 @@ class WindowFrame:
         self.total = mask if self.total is None else self.total + mask
         self.votes += 1
         self.motions.append(motion)
+
+
+Pair = tuple[WindowFrame, WindowFrame]
+"""A frame that is voted on, and its neighbour."""
 
 
 class Ring:
@@ -97,8 +97,8 @@ class Ring:
         position = index - self._frames[0].index
         return self._frames[position] if 0 <= position < len(self._frames) else None
 
-    def pairs(self, newest: WindowFrame, window: WindowConfig) -> list[tuple[WindowFrame, WindowFrame]]:
-        """Return the pairs (frame that is voted on, neighbour) that the newest frame brings, each seen only once.
+    def pairs(self, newest: WindowFrame, window: WindowConfig) -> list[Pair]:
+        """Return the pairs that the newest frame brings, each seen only once.
 
         Another window than before may be given at every frame.
         """

@@ -1,7 +1,7 @@
 """What a pair of frames says about each pixel beside its flow: whether a rigid scene explains it, whether it is right.
 
 Flow alone does not tell what is near from what moves. With the camera's travel estimated
-(:mod:`~moving_object_detector.flow.rigid_scene`) it splits into a part off the lines through the epipole, which nothing
+(:mod:`~moving_object_detector.flow.travel`) it splits into a part off the lines through the epipole, which nothing
 that stands still has, and a part along them, which says how near a still thing would be. Where the flow of the pair and
 that of the reversed pair do not cancel, one of them is wrong, as at occlusions (Sundaram, Brox and Keutzer, ECCV 2010).
 """
@@ -12,18 +12,11 @@ from typing import Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moving_object_detector.flow.base import grey_image
-from moving_object_detector.flow.rigid_scene import (
-    NEAR_EPIPOLE,
-    Array,
-    Travel,
-    assumed_camera,
-    contrast,
-    estimate_travel,
-)
+from moving_object_detector.flow.rigid_scene import Texture
+from moving_object_detector.flow.travel import Array, Travel, assumed_camera, estimate_travel
 
 EVIDENCE_CHANNELS: Final = 5
 # Directions of travel that are averaged over, by their likelihood.
@@ -36,9 +29,10 @@ OUT_OF_VIEW: Final = 3.0
 """Inconsistency of pixels that leave the image, of which nothing is known."""
 
 
-def _compressed(values: Array) -> Array:
-    """Return the inverse hyperbolic sine; PyTorch's is several times as fast as NumPy's."""
-    return np.asarray(torch.from_numpy(values).asinh().numpy())
+def _compressed(values: NDArray[np.floating]) -> Array:
+    """Return the inverse hyperbolic sine to 1e-6; by a logarithm, ten times as fast as NumPy's and PyTorch's own."""
+    size = np.abs(values)
+    return np.asarray(np.copysign(np.log(size + np.sqrt(size * size + 1)), values), np.float32)
 
 
 def inconsistency(flow: Array, reverse: Array) -> Array:
@@ -59,7 +53,8 @@ def inconsistency(flow: Array, reverse: Array) -> Array:
     back = cv2.remap(
         np.ascontiguousarray(reverse.transpose(1, 2, 0)), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    distance = np.hypot(flow[0] + back[..., 0], flow[1] + back[..., 1]) * np.float32(1000.0 / width)
+    u, v = flow[0] + back[..., 0], flow[1] + back[..., 1]
+    distance = np.sqrt(u * u + v * v) * np.float32(1000.0 / width)
     outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
     return np.where(outside, np.float32(OUT_OF_VIEW), _compressed(distance))
 
@@ -70,7 +65,7 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
     Args:
         flow: (2, h, w), pixels.
         reverse: (2, h, w), of the reversed pair, pixels.
-        travel: Of the pair, see :func:`~moving_object_detector.flow.rigid_scene.estimate_travel`.
+        travel: Of the pair, see :func:`~moving_object_detector.flow.travel.estimate_travel`.
 
     Returns:
         (5, h, w): flow without rotation off the epipolar lines, asinh of thousandths of the width; along them, asinh
@@ -80,32 +75,20 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
     """
     field = travel.field
     belief, directions, rotations, agreement = travel.likely(most=MOST_DIRECTIONS)
-    _, along, length = field.cells.split(travel.flow, directions, rotations)
+    length = field.cells.lengths(directions)
+    _, along = field.cells.split(travel.flow, directions, rotations, length)
     nearness = belief @ (along * length / (length**2 + EPIPOLE**2))
     usual = max(float(np.median(np.abs(nearness))), travel.noise)
     spread = float(np.linalg.eigvalsh((directions * belief[:, None]).T @ directions)[-1])
 
-    # Sums over the directions; one at a time, in place, since this runs on every pixel of every pair.
-    x, y = field.pixels.x, field.pixels.y
-    u, v = travel.vectors(flow).T
-    off, along, inverse = np.zeros((3, x.size), np.float32)
-    for share, (tx, ty, tz), (wx, wy, wz) in zip(belief, directions, rotations, strict=True):
-        swing = wx * y - wy * x
-        still_u, still_v = u - (x * swing + (wz * y - wy)), v - (y * swing + (wx - wz * x))
-        line_x, line_y = x * tz - tx, y * tz - ty
-        squared = line_x * line_x + line_y * line_y
-        dot = still_u * line_x + still_v * line_y
-        cross = still_v * line_x - still_u * line_y
-        dot *= share
-        inverse += dot / (squared + EPIPOLE**2)
-        np.maximum(squared, NEAR_EPIPOLE**2, out=squared)
-        off += share * cross * cross / squared
-        along += dot / np.sqrt(squared)
-    shape = field.size
-    channels = np.empty((EVIDENCE_CHANNELS, *shape), np.float32)
-    channels[0] = _compressed(np.asarray(np.sqrt(off) / field.unit, np.float32)).reshape(shape)
-    channels[1] = _compressed(np.asarray(along / (2 * field.unit), np.float32)).reshape(shape)
-    channels[2] = (inverse / (2 * usual)).reshape(shape)
+    length = field.pixels.lengths(directions)
+    off, along = field.pixels.split(field.pixels.moments(travel.vectors(flow)), directions, rotations, length)
+    inverse = along * length / (length * length + EPIPOLE**2)
+    channels = np.empty((EVIDENCE_CHANNELS, *field.size), np.float32)
+    maps = channels.reshape(EVIDENCE_CHANNELS, -1)
+    maps[0] = _compressed(np.sqrt(belief @ (off * off)) / np.float32(field.unit))
+    maps[1] = _compressed(belief @ along / np.float32(2 * field.unit))
+    maps[2] = belief @ inverse / (2 * usual)
     channels[3] = inconsistency(flow, reverse)
     channels[4] = agreement * spread
     np.clip(channels, -LARGEST, LARGEST, channels)
@@ -126,5 +109,5 @@ def with_evidence(image: NDArray[np.uint8], flow: Array, reverse: Array) -> Arra
     """
     size = (flow.shape[1], flow.shape[2])
     camera = assumed_camera(size, image.shape[1] / image.shape[0])
-    travel = estimate_travel(flow, contrast(grey_image(image, size)), camera)
+    travel = estimate_travel(flow, Texture.of(grey_image(image, size)).contrast, camera)
     return np.concatenate((flow, evidence(flow, reverse, travel)))

@@ -20,6 +20,21 @@ COHERENCE_GRID: Final = (12, 24)
 STRONGEST_CELL: Final = 3
 
 
+class SplitFlow(NamedTuple):
+    """A batch of flow fields and what is not the camera's motion in them."""
+
+    flow: Tensor
+    """(B, 2, H, W), pixels."""
+    residual: Tensor
+    """(B, 2, H, W), flow without a robust fit of the camera's motion, pixels."""
+    motion: Tensor
+    """(B,), see :func:`coherent_motion`."""
+
+    def of(self, chosen: Tensor) -> SplitFlow:
+        """Return some of the fields, by their numbers."""
+        return SplitFlow(*(part[chosen] for part in self))
+
+
 class PreparedFlow(NamedTuple):
     """A batch of flow fields, ready for the generator."""
 
@@ -60,41 +75,58 @@ def coherent_motion(residual: Tensor, camera: Tensor) -> Tensor:
     return strongest * (1000.0 / residual.shape[-1])
 
 
-def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
+def split_flow(flow: Tensor) -> SplitFlow:
+    """Remove the camera's motion from flow (B, 2, H, W), pixels, and measure what moves on its own."""
+    camera = fit_camera_motion(flow)
+    residual = flow - camera
+    return SplitFlow(flow, residual, coherent_motion(residual, camera))
+
+
+def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | None = None) -> Tensor:
     """Bring flow to the form that the generator's weights were trained on.
 
     ``normalised`` is the paper's: each component of each field at zero mean and unit variance.
-    ``residual`` removes a robust fit of the camera's motion and divides by the root mean square.
-    ``geometric`` is the residual, what else the pair says of each pixel, and the logarithm of that root mean square.
+    ``residual`` is the residual divided by its root mean square.
+    ``geometric`` is that, what else the pair says of each pixel, and the logarithm of that root mean square.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
     Args:
-        flow: (B, 2, H, W), pixels of the field itself; for ``geometric`` (B, 7, H, W), with the channels of
-            :func:`~moving_object_detector.flow.evidence.evidence` behind it.
+        split: The fields.
         flow_input: Which of the forms; stored with the weights.
+        evidence: (B, 5, H, W), of :func:`~moving_object_detector.flow.evidence.evidence`, for ``geometric``.
+
+    Returns:
+        (B, 2, H, W), about unit variance; (B, 8, H, W) where it is ``geometric``.
 
     Raises:
         ValueError: Unknown ``flow_input``, or ``geometric`` without evidence.
 
     """
-    flow, evidence = flow[:, :2], flow[:, 2:]
-    camera = fit_camera_motion(flow)
-    residual = flow - camera
-    spread = residual.square().mean((1, 2, 3)).sqrt()
-    motion = coherent_motion(residual, camera)
-    spread = spread[:, None, None, None]
-    if flow_input == 'residual':
-        return PreparedFlow(residual / spread.clamp_min(SPREAD_FLOOR), motion)
-    if flow_input == 'geometric':
-        if evidence.shape[1] != EVIDENCE_CHANNELS:
-            raise ValueError('the geometric flow input needs evidence')
-        amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
-        return PreparedFlow(
-            torch.cat((residual / spread.clamp_min(SPREAD_FLOOR), evidence, amount.expand_as(flow[:, :1])), 1), motion
-        )
+    flow, residual = split.flow, split.residual
     if flow_input == 'normalised':
         mean = flow.mean((2, 3), keepdim=True)
         deviation = torch.sqrt(flow.var((2, 3), unbiased=False, keepdim=True))
-        return PreparedFlow((flow - mean) / deviation.clamp_min(SPREAD_FLOOR), motion)
-    raise ValueError(f'unknown flow input {flow_input!r}; choose one of {", ".join(FLOW_INPUTS)}')
+        return (flow - mean) / deviation.clamp_min(SPREAD_FLOOR)
+    spread = residual.square().mean((1, 2, 3)).sqrt()[:, None, None, None]
+    scaled = residual / spread.clamp_min(SPREAD_FLOOR)
+    if flow_input == 'residual':
+        return scaled
+    if flow_input != 'geometric':
+        raise ValueError(f'unknown flow input {flow_input!r}; choose one of {", ".join(FLOW_INPUTS)}')
+    if evidence is None or evidence.shape[1] != EVIDENCE_CHANNELS:
+        raise ValueError('the geometric flow input needs evidence')
+    amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
+    return torch.cat((scaled, evidence, amount.expand_as(flow[:, :1])), 1)
+
+
+def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
+    """Bring flow to the form that the generator's weights were trained on, as :func:`generator_flow` says.
+
+    Args:
+        flow: (B, 2, H, W), pixels of the field itself; for ``geometric`` (B, 7, H, W), with the evidence behind it.
+        flow_input: Which of the forms.
+
+    """
+    split = split_flow(flow[:, :2])
+    return PreparedFlow(generator_flow(split, flow_input, flow[:, 2:]), split.motion)

@@ -1,62 +1,34 @@
 """How much of a region's flow a rigid scene explains, seen by a camera that travels.
 
-Instantaneous motion of a camera with translation T and rotation w moves the image position (x, y), in units of the
-focal length, by rho A T + B w, where rho is the inverse depth there (Longuet-Higgins and Prazdny 1980). So once the
-rotation is out, what stands still moves along the lines A T through one point, the epipole; by how much says how near
-it is (plane plus parallax, Irani and Anandan 1998). What moves on its own leaves its line, or would have to be behind
-the camera, or farther than all that surrounds it.
+What stands still moves along the lines through the epipole (:mod:`~moving_object_detector.flow.travel`); by how much
+says how near it is. What moves on its own leaves its line, or would have to be behind the camera, or farther than all
+that surrounds it.
 
-The direction of travel is not one estimate but a sample of the half sphere, each with how well it explains the flow
-outside the region in question. Where nothing but that region tells the direction (the camera only turns, or one object
-moves before a plane) many directions remain, few of which explain the region, or they do not agree on which way the
-camera goes; then nothing is said. Where the robot knows its motion, that is taken.
+Each direction of travel is weighed by how well it explains the flow outside the region in question. Where nothing but
+that region tells the direction (the camera only turns, or one object moves before a plane) many directions remain, few
+of which explain the region, or they do not agree on which way the camera goes; then nothing is said.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from moving_object_detector.flow.travel import Array, Travel
 
-GRID: Final = (14, 28)
-# Focal length as a share of the width where it is not known: about 58 degrees of view.
-ASSUMED_FOCAL: Final = 0.9
-DIRECTIONS: Final = 56
-# Lines this close to the epipole, as a share of the focal length, have no direction to speak of.
-NEAR_EPIPOLE: Final = 0.005
-# Thousandths of the image width: least noise of a cell's mean, distance from the line that a still pixel may have, and
-# how far on the impossible side it may be.
-NOISE: Final = 0.3
+# Thousandths of the image width: distance from the line that a still pixel may have, and how far on the impossible side
+# it may be.
 OFF_LINE: Final = 0.6
 WRONG_SIDE: Final = 0.8
-# Neighbouring cells err together, so a cell counts as this share of an independent measurement; errors beyond three
-# standard deviations count no more.
-INDEPENDENCE: Final = 0.15
-OUTLIER: Final = 9.0
-CAUCHY_TUNING: Final = 2.385
-GEMAN_TUNING: Final = 3.0
-TRIPLES: Final = 10
-CANDIDATES: Final = 5
-COARSE: Final = 2.0
-REFINEMENTS: Final = 6
-NARROWING: Final = 0.75
-# Share of the cells that surely stand still, and a standard deviation in terms of the error that they do not exceed.
-SURE_SHARE: Final = 0.4
-SURE_TO_SIGMA: Final = 1.907
-# Samples with less than this share of the best are left out of what is computed for each pixel.
-LIKELY: Final = 0.01
 # Share of the parallax outside the region that must agree on which way the camera goes.
 AGREEMENT: Final = 0.75
-# Grey levels of local contrast from which flow is known, at the flow's size; pixels over which flow spreads from there.
+# Grey levels of local contrast from which flow is known, at the flow's size.
 CONTRAST: Final = 2.0
 CONTRAST_WINDOW: Final = 7
-SPREADING: Final = 15
 # Grey levels by which an image changes by its noise alone.
 GREY_NOISE: Final = 1.5
 # Directions of travel that a region is judged by.
@@ -66,401 +38,35 @@ GAP: Final = 0.02
 MARGIN: Final = 0.042
 FARTHEST: Final = 15.0
 
-_EYE: Final = np.eye(3, dtype=np.float32)
 
-
-class Camera(NamedTuple):
-    """A pinhole camera, in pixels of the flow field (whose pixels need not be square)."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
-def assumed_camera(size: tuple[int, int], aspect: float, focal: float = ASSUMED_FOCAL) -> Camera:
-    """Return a camera for a flow field of ``size`` (height, width) of an image of width to height ``aspect``.
+class Texture:
+    """Where and in which direction an image has contrast, of which flow is known.
 
     Args:
-        size: Of the flow field.
-        aspect: Of the image that it was computed from.
-        focal: Focal length as a share of the image's width.
+        tensor: (3, h, w), its structure tensor xx, xy, yy, squared grey levels per pixel.
 
     """
-    height, width = size
-    return Camera(focal * width, focal * height * aspect, width / 2, height / 2)
 
-
-def gradients(grey: NDArray[np.uint8]) -> Array:
-    """Return the structure tensor xx, xy, yy of an image (h, w), (3, h, w), squared grey levels per pixel."""
-    dx, dy = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, *axes, scale=0.125), np.float32) for axes in ((1, 0), (0, 1)))
-    window = (CONTRAST_WINDOW, CONTRAST_WINDOW)
-    return np.stack([np.asarray(cv2.blur(part, window), np.float32) for part in (dx * dx, dx * dy, dy * dy)])
-
-
-def _enough(power: Array) -> float:
-    """Return the power of gradients that flow needs; in an image that is dim all over, it follows what there is."""
-    return max(min(CONTRAST**2, 0.25 * float(np.percentile(power, 75))), 1e-6)
-
-
-def contrast(grey: NDArray[np.uint8]) -> Array:
-    """Return how far an image (h, w) has the contrast that flow needs, (h, w) in [0, 1]; 0 in a clear sky."""
-    tensor = gradients(grey)
-    power = tensor[0] + tensor[2]
-    return np.asarray(np.minimum(power / _enough(power), 1.0), np.float32)
-
-
-def _cross(first: Array, second: Array) -> Array:
-    x, y, z = first.T
-    a, b, c = second.T
-    return np.stack((y * c - z * b, z * a - x * c, x * b - y * a), -1)
-
-
-def _unit(vectors: NDArray[np.floating]) -> Array:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
-
-
-def _half_sphere(count: int) -> Array:
-    """Return directions (count, 3) with z > 0 at equal distances, on a Fibonacci spiral."""
-    index = np.arange(count) + 0.5
-    z = index / count
-    angle, radius = np.pi * (1 + 5**0.5) * index, np.sqrt(1 - z * z)
-    return np.stack((radius * np.cos(angle), radius * np.sin(angle), z), 1).astype(np.float32)
-
-
-class _Positions:
-    """Image positions x, y (n,) in units of the focal length, and what the equations of motion are there.
-
-    What of a flow (u, v) is across the line A T, times its length, is T (-v, u, x v - y u), and what is along it
-    T (-u, -v, x u + y v): so all directions are taken at once, as products of matrices.
-    """
-
-    def __init__(self, x: Array, y: Array) -> None:
-        self.x, self.y = x, y
-        self._squares = np.stack((np.ones_like(x), x * x + y * y, -2 * x, -2 * y))
-        # The columns of B, as flows.
-        turning = ((x * y, 1 + y * y), (-(1 + x * x), -x * y), (y, -x))
-        moments = [self._moments(u, v) for u, v in turning]
-        self._across, self._along = (np.concatenate([both[k] for both in moments]) for k in range(2))
-
-    def _moments(self, u: Array, v: Array) -> tuple[Array, Array]:
-        return np.stack((-v, u, self.x * v - self.y * u)), np.stack((-u, -v, self.x * u + self.y * v))
-
-    def lines(self, directions: Array) -> tuple[Array, Array]:
-        """Return x and y of the unit vectors along A T of directions (s, 3), each (s, n)."""
-        x, y, z = (directions[:, k, None] for k in range(3))
-        lengths = self.lengths(directions)
-        return (self.x * z - x) / lengths, (self.y * z - y) / lengths
-
-    def lengths(self, directions: Array) -> Array:
-        """Return |A T| of directions (s, 3), (s, n)."""
-        x, y, z = directions.T
-        squares = np.stack((x * x + y * y, z * z, x * z, y * z), 1) @ self._squares
-        return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2)), np.float32)
-
-    def across(self, flow: Array, directions: Array) -> tuple[Array, Array]:
-        """Return flow (n, 2) across the lines (s, n), and what of B is across them (s, 3, n)."""
-        lengths = self.lengths(directions)
-        turned = np.stack([directions @ self._across[k : k + 3] for k in (0, 3, 6)], 1)
-        return np.asarray(directions @ self._moments(*flow.T)[0] / lengths, np.float32), np.asarray(
-            turned / lengths[:, None], np.float32
-        )
-
-    def split(self, flow: Array, directions: Array, rotations: Array) -> tuple[Array, Array, Array]:
-        """Return flow (n, 2) off the lines, along them, and the length of A T, each (s, n)."""
-        lengths = self.lengths(directions)
-        turned = (rotations[:, :, None] * directions[:, None]).reshape(-1, 9)
-        across, along = self._moments(*flow.T)
-        off = (directions @ across - turned @ self._across) / lengths
-        return off, (directions @ along - turned @ self._along) / lengths, lengths
-
-    def at(self, where: NDArray[np.intp] | slice) -> _Positions:
-        """Return some of the positions."""
-        return _Positions(self.x[where], self.y[where])
-
-
-class _Field:
-    """What depends on the size and the camera alone."""
-
-    def __init__(self, size: tuple[int, int], camera: Camera) -> None:
-        height, width = size
-        self.size, self.camera, self.focal = size, camera, np.array((camera.fx, camera.fy), np.float32)
-        self.grid = (min(GRID[0], height), min(GRID[1], width))
-        self.unit = width / 1000.0 * 2.0 / (camera.fx + camera.fy)
-        """A thousandth of the width in units of the focal length."""
-        x = np.broadcast_to((np.arange(width, dtype=np.float32) + 0.5 - camera.cx) / camera.fx, size)
-        y = np.broadcast_to((np.arange(height, dtype=np.float32)[:, None] + 0.5 - camera.cy) / camera.fy, size)
-        self.pixels = _Positions(x.ravel(), y.ravel())
-        self.cells = _Positions(self.cell_means(x), self.cell_means(y))
-        self.directions = _half_sphere(DIRECTIONS)
-        rows, columns = np.indices(self.grid)
-        self.searched = np.flatnonzero((rows + columns) % 2 == 0)
-        """Every other cell: enough to rank directions by."""
-        self.few = self.cells.at(self.searched)
-        self.triples = np.random.default_rng(0).integers(len(self.searched), size=(TRIPLES, 3))
-
-    def measure(self, flow: Array, contrast: Array) -> tuple[Array, Array]:
-        """Return the cells' flow (n, 2), units of the focal length, and how far each is known (n,)."""
-        cells = [self.cell_means(part) / focal for part, focal in zip(flow, self.focal, strict=True)]
-        # Flow spreads from where it is known into what is beside it.
-        known = cv2.erode(contrast, np.ones((SPREADING, SPREADING), np.uint8))
-        return np.stack(cells, 1), self.cell_means(np.asarray(known, np.float32)) + np.float32(1e-3)
-
-    def cell_means(self, values: Array) -> Array:
-        """Return the means of (h, w) over the cells, (n,)."""
-        rows, columns = self.grid
-        return np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA), np.float32).ravel()
-
-
-@lru_cache(maxsize=4)
-def _field(size: tuple[int, int], camera: Camera) -> _Field:
-    return _Field(size, camera)
-
-
-def _rotations(flow: Array, turned: Array, weights: Array) -> Array:
-    """Return for each direction the rotation (s, 3) that leaves the least flow (s, n) across its lines."""
-    weighted = turned * weights[:, None]
-    normal = (weighted @ turned.transpose(0, 2, 1)).astype(np.float64) + 1e-6 * np.eye(3)
-    right = (weighted @ flow[..., None]).astype(np.float64)
-    return np.asarray(np.linalg.solve(normal, right)[..., 0], np.float32)
-
-
-def _spread(errors: Array, known: Array) -> Array:
-    """Return the robust standard deviation of each row of errors (s, n) over the known cells."""
-    seen = known > 0.3
-    if np.count_nonzero(seen) < known.size // 25:
-        seen = np.ones_like(seen)
-    errors = np.abs(errors[:, seen])
-    rank = int(SURE_SHARE * errors.shape[1])
-    return np.asarray(SURE_TO_SIGMA * np.partition(errors, rank, 1)[:, rank], np.float32)
-
-
-class KnownMotion(NamedTuple):
-    """A camera's motion from this frame to another one, known by other means than the images."""
-
-    rotation: NDArray[np.float64]
-    """(3, 3), from the axes of the camera at the other frame to those at this one (x right, y down, z forward)."""
-    translation: NDArray[np.float64]
-    """(3,), where the camera is at the other frame, in the axes of this one, metres."""
-
-
-@dataclass(frozen=True)
-class Travel:
-    """How the camera may have travelled between two frames: s samples, and how well each explains each cell."""
-
-    directions: Array
-    """(s, 3), unit vectors; which way along them is open unless the motion is known."""
-    rotations: Array
-    """(s, 3), radians between the frames, beside the known rotation."""
-    likelihood: Array
-    """(s, n), logarithm, at most 0."""
-    prior: Array
-    """(s,), the share of the half sphere that a sample stands for."""
-    noise: float
-    """Standard deviation of a cell across its line, units of the focal length."""
-    known: Array
-    """(n,), how far each cell's flow is known."""
-    flow: Array
-    """(n, 2), of the cells, units of the focal length, without the known rotation."""
-    field: _Field
-    motion: KnownMotion | None = None
-
-    def weights(self, inside: Array | None = None) -> Array:
-        """Return the share (s,) of belief in each sample, of the cells but for the share ``inside`` (n,) of each."""
-        outside = self.likelihood if inside is None else self.likelihood * (1 - inside)
-        logarithm = INDEPENDENCE * outside.sum(1)
-        belief = self.prior * np.exp(logarithm - logarithm.max())
-        return np.asarray(belief / belief.sum(), np.float32)
-
-    def vectors(self, flow: Array, pixels: NDArray[np.intp] | slice = slice(None)) -> Array:
-        """Return flow (2, h, w), pixels, at some of them as (n, 2), units of the focal length, turned back."""
-        vectors = flow.reshape(2, -1).T[pixels] / self.field.focal
-        if self.motion is None:
-            return np.asarray(vectors, np.float32)
-        return _turned_back(self.field.pixels.at(pixels), vectors, self.motion.rotation)
-
-    def likely(self, inside: Array | None = None, most: int = 24) -> tuple[Array, Array, Array, float]:
-        """Return belief (s,), directions (s, 3) and rotations (s, 3) of the likeliest samples, and how far they agree.
-
-        The directions lead the way that the camera goes: what is seen is in front of it. How far the parallax agrees on
-        that is in [0, 1].
-        """
-        belief = self.weights(inside)
-        likely = np.argsort(-belief)[:most]
-        likely = likely[belief[likely] > LIKELY]
-        belief = belief[likely] / belief[likely].sum()
-        directions, rotations = self.directions[likely], self.rotations[likely]
-        if self.motion is not None:
-            return belief, directions, rotations, 1.0
-        _, along, length = self.field.cells.split(self.flow, directions, rotations)
-        votes = np.tanh(along / length / (3 * self.noise)) * self.known * (1 if inside is None else 1 - inside)
-        sums = votes.sum(1)
-        agreement = np.abs(sums) / np.maximum(np.abs(votes).sum(1), 1e-9)
-        forward = np.where(sums < 0, -1.0, 1.0).astype(np.float32)
-        return belief, directions * forward[:, None], rotations, float(belief @ agreement)
-
-    def reverse(self, flow: Array, contrast: Array) -> Travel:
-        """Return the same travel back again, seen in the flow (2, h, w) from the other frame, with its contrast."""
-        if self.motion is not None:
-            turn = self.motion.rotation.T
-            back = KnownMotion(turn, -turn @ self.motion.translation)
-            return estimate_travel(flow, contrast, self.field.camera, back)
-        kept = np.argsort(-self.weights())[:40]
-        rotations = self.rotations[kept]
-        # X' = X - w x X: the direction in the axes of the other frame.
-        directions = self.directions[kept] - _cross(rotations, self.directions[kept])
-        cells, seen = self.field.measure(flow, contrast)
-        return _travel(self.field, cells, seen, _unit(directions), -rotations, self.prior[kept])
-
-
-def _travel(
-    field: _Field, flow: Array, seen: Array, directions: Array, rotations: Array, prior: Array, best: int = 1
-) -> Travel:
-    """Return samples with what they explain of the cells' flow (n, 2); one of the first ``best`` is the best."""
-    errors = field.cells.split(flow, directions, rotations)[0]
-    noise = max(float(_spread(errors[:best], seen).min()), NOISE * field.unit)
-    likelihood = np.asarray(-0.5 * seen * np.minimum((errors / noise) ** 2, OUTLIER), np.float32)
-    return Travel(directions, rotations, likelihood, prior, noise, seen, flow, field)
-
-
-def _turned_back(positions: _Positions, flow: Array, rotation: NDArray[np.float64]) -> Array:
-    """Return flow (n, 2), units of the focal length, without what a rotation (3, 3) makes of it."""
-    x, y = positions.x + flow[:, 0], positions.y + flow[:, 1]
-    a, b, c = np.asarray(rotation, np.float32)
-    z = c[0] * x + c[1] * y + c[2]
-    turned = (a[0] * x + a[1] * y + a[2]) / z - positions.x, (b[0] * x + b[1] * y + b[2]) / z - positions.y
-    return np.asarray(np.stack(turned, 1), np.float32)
-
-
-def _around(direction: Array) -> list[Array]:
-    """Return directions 2 and 6 degrees beside one."""
-    aside = _unit(_cross(direction[None], _EYE[[np.argmin(np.abs(direction))]]))
-    other = _cross(direction[None], aside)
-    circles = []
-    for angle, count in ((0.04, 4), (0.1, 6)):
-        turn = np.arange(count)[:, None] * (2 * np.pi / count)
-        circles.append(_unit(direction + np.tan(angle) * (np.cos(turn) * aside + np.sin(turn) * other)))
-    return circles
-
-
-def _refine(
-    field: _Field, flow: Array, known: Array, directions: Array, rotations: Array, noise: float | Array
-) -> tuple[Array, Array]:
-    """Improve directions (s, 3) with their rotations by Gauss-Newton on the flow across the lines."""
-    x, y = field.cells.x, field.cells.y
-    for step in range(REFINEMENTS):
-        errors, along, lengths = field.cells.split(flow, directions, rotations)
-        _, turned = field.cells.across(flow, directions)
-        # A line turns about its position by N A dT / |A T|, and with it what is across of the flow along it.
-        across, down = ((place * directions[:, 2:] - directions[:, k, None]) for k, place in enumerate((x, y)))
-        lever = -along / lengths**2
-        slope = np.stack((lever * down, -lever * across, lever * (across * y - down * x)), 1)
-        first = _unit(_cross(directions, _EYE[np.argmin(np.abs(directions), 1)]))
-        tangents = np.stack((first, _cross(directions, first)), -1)
-        slope = np.concatenate((tangents.transpose(0, 2, 1) @ slope, -turned), 1)
-        # Narrower as the directions improve, so that what moves is left out more and more.
-        noise = np.clip(_spread(errors, known) * NARROWING**step, NOISE * field.unit, noise)
-        weights = known / (1 + (errors / (GEMAN_TUNING * noise)[:, None]) ** 2) ** 2
-        weighted = slope * weights[:, None]
-        system = (weighted @ slope.transpose(0, 2, 1)).astype(np.float64)
-        system += (1e-4 * np.einsum('sii->si', system) + 1e-9)[:, None] * np.eye(5)
-        change = -np.linalg.solve(system, weighted @ errors[..., None])[..., 0]
-        change *= np.minimum(1.0, 0.2 / np.maximum(np.hypot(change[:, 0], change[:, 1]), 1e-9))[:, None]
-        directions = _unit(directions + (tangents @ change[:, :2, None])[..., 0])
-        rotations = np.asarray(rotations + change[:, 2:], np.float32)
-    return directions, rotations
-
-
-def _search(field: _Field, flow: Array, seen: Array) -> tuple[list[int], Array, float]:
-    """Rank the directions of the half sphere by some of the cells.
-
-    Each direction has the rotation that leaves the least flow across its lines, by reweighted least squares.
-
-    Returns:
-        The best directions that differ, the rotations (s, 3), and the least robust deviation of the flow across.
-
-    """
-    flow, seen = flow[field.searched], seen[field.searched]
-    floor = NOISE * field.unit
-    across, turned = field.few.across(flow, field.directions)
-    # Three cells tell the rotation; of some triples the best, since many cells may move on their own.
-    drawn = turned[:, :, field.triples].transpose(0, 2, 3, 1).astype(np.float64)
-    tried = np.linalg.solve(drawn + 1e-6 * np.eye(3), across[:, field.triples, None])[..., 0].astype(np.float32)
-    errors = (across[:, None] - tried @ turned) ** 2
-    misfit = (errors / (errors + (COARSE * field.unit) ** 2)) @ seen
-    rotations = tried[np.arange(len(tried)), misfit.argmin(1)]
-    for _ in range(3):
-        errors = across - (rotations[:, None] @ turned)[:, 0]
-        spread = np.maximum(_spread(errors, seen), floor)
-        least = float(spread.min())
-        weights = seen / (1 + (errors / (CAUCHY_TUNING * np.minimum(spread, 2 * least))[:, None]) ** 2)
-        rotations = _rotations(across, turned, weights)
-    errors = across - (rotations[:, None] @ turned)[:, 0]
-    costs = (errors**2 / (errors**2 + (COARSE * field.unit) ** 2)) @ seen
-    best: list[int] = []
-    for index in np.argsort(costs):
-        if len(best) < CANDIDATES and all(
-            abs(field.directions[index] @ field.directions[other]) < 0.94 for other in best
-        ):
-            best.append(int(index))
-    return best, rotations, least
-
-
-def _settle(field: _Field, flow: Array, seen: Array, directions: Array, rotations: Array, noise: float) -> Array:
-    """Return for each direction the rotation (s, 3) by all cells, improved from one."""
-    across, turned = field.cells.across(flow, directions)
-    for _ in range(2):
-        errors = across - (rotations[:, None] @ turned)[:, 0]
-        weights = np.asarray(seen / (1 + (errors / (CAUCHY_TUNING * noise)) ** 2), np.float32)
-        rotations = _rotations(across, turned, weights)
-    return rotations
-
-
-def estimate_travel(flow: Array, contrast: Array, camera: Camera, motion: KnownMotion | None = None) -> Travel:
-    """Estimate how the camera travelled, with all directions that remain possible.
-
-    The best directions, as far as they differ, are improved, and sampled more densely around. Where the motion is known
-    its direction is sampled alone, and its surroundings with little weight.
-
-    Args:
-        flow: (2, h, w), pixels.
-        contrast: (h, w) in [0, 1], see :func:`contrast`.
-        camera: Of this flow field.
-        motion: As the robot knows it.
-
-    """
-    height, width = flow.shape[1:]
-    field = _field((height, width), camera)
-    cells, seen = field.measure(flow, contrast)
-    if motion is not None:
-        cells = _turned_back(field.cells, cells, motion.rotation)
-        length = float(np.linalg.norm(motion.translation))
-        course = np.asarray(motion.translation / length, np.float32) if length else _EYE[2]
-        near = _around(course)
-        directions = np.concatenate((course[None], *near))
-        noise = max(float(_spread(field.cells.across(cells, course[None])[0], seen)[0]), NOISE * field.unit)
-        rotations = _settle(field, cells, seen, directions, np.zeros_like(directions), noise)
-        prior = np.repeat(np.array((1.0, 0.02, 0.005), np.float32), (1, *map(len, near)))
-        return replace(_travel(field, cells, seen, directions, rotations, prior), motion=motion)
-    best, rotations, noise = _search(field, cells, seen)
-    improved, turns = _refine(field, cells, seen, field.directions[best], rotations[best], noise)
-    errors = field.cells.split(cells, improved, turns)[0] ** 2
-    order = np.argsort((errors / (errors + (2 * NOISE * field.unit) ** 2)) @ seen)
-    improved, turns = improved[order], turns[order]
-    near = [circle for direction in improved[:2] for circle in _around(direction)]
-    starts = np.concatenate((turns, np.repeat(turns[:2], len(near[0]) + len(near[1]), 0)))
-    extra = np.concatenate((improved, *near))
-    settled = _settle(field, cells, seen, extra, starts, noise)
-    # The shares of the half sphere: circles of about 2 and 6 degrees, and the rest.
-    prior = np.concatenate(
-        (
-            np.full(len(best), 0.003),
-            *[np.repeat((0.003, 0.01), (4, 6))] * min(len(best), 2),
-            np.full(DIRECTIONS, 4 / DIRECTIONS),
-        )
-    ).astype(np.float32)
-    directions = np.concatenate((extra, field.directions))
-    return _travel(field, cells, seen, directions, np.concatenate((settled, rotations)), prior, len(best))
+    def __init__(self, tensor: Array) -> None:
+        self.tensor = tensor
+
+    @classmethod
+    def of(cls, grey: NDArray[np.uint8]) -> Texture:
+        """Return that of an image (h, w), at the flow's size."""
+        dx, dy = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, *axes, scale=0.125), np.float32) for axes in ((1, 0), (0, 1)))
+        window = (CONTRAST_WINDOW, CONTRAST_WINDOW)
+        parts = (dx * dx, dx * dy, dy * dy)
+        return cls(np.stack([np.asarray(cv2.blur(part, window), np.float32) for part in parts]))
+
+    @cached_property
+    def enough(self) -> float:
+        """The power of gradients that flow needs; in an image that is dim all over, it follows what there is."""
+        return max(min(CONTRAST**2, 0.25 * float(np.percentile(self.tensor[0] + self.tensor[2], 75))), 1e-6)
+
+    @cached_property
+    def contrast(self) -> Array:
+        """How far the image has the contrast that flow needs, (h, w) in [0, 1]; 0 in a clear sky."""
+        return np.asarray(np.minimum((self.tensor[0] + self.tensor[2]) / self.enough, 1.0), np.float32)
 
 
 def _disc(radius: int) -> NDArray[np.uint8]:
@@ -476,7 +82,7 @@ class Contradiction(NamedTuple):
     """How far the region's flow is known, by its contrast and by what stays in view, in [0, 1]."""
 
 
-def contradiction(region: NDArray[np.bool_], flow: Array, travel: Travel, tensor: Array) -> Contradiction:
+def contradiction(region: NDArray[np.bool_], flow: Array, travel: Travel, texture: Texture) -> Contradiction:
     """Say how much of a region's flow is off the lines of a rigid scene, behind the camera, or too far away.
 
     Flow counts in a direction as far as the image has contrast there, and as a contradiction where the image would
@@ -486,7 +92,7 @@ def contradiction(region: NDArray[np.bool_], flow: Array, travel: Travel, tensor
         region: (h, w).
         flow: (2, h, w), pixels.
         travel: Of this pair.
-        tensor: Of the image, see :func:`gradients`.
+        texture: Of the image.
 
     """
     field = travel.field
@@ -497,18 +103,20 @@ def contradiction(region: NDArray[np.bool_], flow: Array, travel: Travel, tensor
     )
     pixels = np.flatnonzero(region)
     positions = field.pixels.at(pixels)
-    off, along, length = positions.split(travel.vectors(flow, pixels), directions, rotations)
+    length = positions.lengths(directions)
+    moments = positions.moments(travel.vectors(flow, pixels))
+    off, along = positions.split(moments, directions, rotations, length)
 
     x, y = (part.ravel()[pixels] + place for part, place in zip(flow, (pixels % width, pixels // width), strict=True))
     seen = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)
     fx, fy = field.focal
-    xx, xy, yy = tensor.reshape(3, -1)[:, pixels] * np.array((fx * fx, fx * fy, fy * fy))[:, None]
+    xx, xy, yy = texture.tensor.reshape(3, -1)[:, pixels] * np.array((fx * fx, fx * fy, fy * fy))[:, None]
     a, b = positions.lines(directions)
     steep = (
         np.maximum(a * a * xx + 2 * a * b * xy + b * b * yy, 0),
         np.maximum(b * b * xx - 2 * a * b * xy + a * a * yy, 0),
     )
-    enough = fx * fy * _enough(tensor[0] + tensor[2])
+    enough = fx * fy * texture.enough
     along_known, across_known = (np.minimum(power / enough, 1) * seen for power in steep)
 
     wrong = WRONG_SIDE * field.unit
@@ -536,5 +144,7 @@ def _farthest(
     if not beside.size:
         return np.zeros((len(directions), 1), np.float32)
     beside = beside[:: max(1, beside.size // 200)]
-    _, along, length = travel.field.pixels.at(beside).split(travel.vectors(flow, beside), directions, rotations)
+    positions = travel.field.pixels.at(beside)
+    length = positions.lengths(directions)
+    _, along = positions.split(positions.moments(travel.vectors(flow, beside)), directions, rotations, length)
     return np.asarray(np.percentile(along / length, FARTHEST, axis=1)[:, None], np.float32)

@@ -13,6 +13,7 @@ from moving_object_detector.detection.pair_masks import PairMasks, resolve_polar
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.engines.experimental_gpu import CudaGraphs
+from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 
@@ -70,6 +71,27 @@ def test_pairs_in_which_nothing_moves_do_not_reach_the_generator(moving):
     assert seen == ([len(moving)] if moving else [])
     assert computed == len(moving)
     assert (motion >= 1e-3).tolist() == [index in moving for index in range(3)]
+
+
+def test_evidence_is_computed_only_of_the_pairs_that_reach_the_generator():
+    asked, seen = [], []
+
+    def evidence(chosen):
+        asked.append(list(chosen))
+        return torch.stack([torch.full((EVIDENCE_CHANNELS, *SIZE), float(number)) for number in chosen])
+
+    def engine(image, flow):
+        seen.append(flow[:, 2, 0, 0].tolist())
+        return torch.full((len(image), 1, *SIZE), 0.5)
+
+    engine.device, engine.capturable = torch.device('cpu'), False
+    masks = PairMasks(engine, 'geometric')
+    images, flows = pairs(3, torch.device('cpu'))
+    flows[1] = 0.0
+    assert masks(images, flows, 1e-3, unwatched, evidence).computed == 2
+    assert masks(images, torch.zeros_like(flows), 1e-3, unwatched, evidence).computed == 0
+    assert asked == [[0, 2]]
+    assert seen == [[0.0, 2.0]]
 
 
 def test_flow_that_is_not_a_number_is_not_taken_for_none():

@@ -20,6 +20,23 @@ def test_boxes_areas_and_scores() -> None:
     assert np.array_equal(mask, np.where(probability > 0, 255, 0))
 
 
+def test_a_score_is_asked_for_each_region_at_its_place() -> None:
+    probability = np.zeros((20, 30), np.float32)
+    probability[4:9, 5:12] = probability[12:15, 20:28] = 0.7
+    seen = []
+
+    def score(region: np.ndarray) -> float:
+        seen.append(region)
+        return 0.9 if region[5, 6] else 0.1
+
+    mask, regions = find_regions(probability, MaskConfig(), score, 0.5)
+    assert [(found.dtype, found.sum()) for found in seen] == [(np.bool_, 35), (np.bool_, 24)]
+    assert np.array_equal(seen[0] | seen[1], probability > 0)
+    assert [(region.x, region.y, region.score) for region in regions] == [(5, 4, 0.9)]
+    assert mask[4:9, 5:12].all()
+    assert mask.astype(bool).sum() == 35
+
+
 def test_specks_are_neither_in_the_mask_nor_a_region() -> None:
     probability = np.zeros((20, 30), np.float32)
     probability[0, 0] = probability[5:8, 5:8] = 0.9

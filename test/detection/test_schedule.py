@@ -13,6 +13,7 @@ from torch import Tensor
 from moving_object_detector.detection.config import DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.load import Schedule
+from moving_object_detector.flow.generator_input import SplitFlow
 
 STEP = 40_000_000
 SIZE = (32, 64)
@@ -55,13 +56,10 @@ def mask_of(frame: int, neighbour: int) -> Tensor:
 
 @pytest.fixture
 def make_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[WindowConfig], Detector]:
-    from types import SimpleNamespace
-
     # The flows carry numbers, which must reach the engine as they are.
-    monkeypatch.setattr(
-        'moving_object_detector.detection.pair_masks.prepare_flow',
-        lambda flows, form: SimpleNamespace(flow=flows, motion=torch.ones(len(flows))),
-    )
+    room = 'moving_object_detector.detection.pair_masks'
+    monkeypatch.setattr(f'{room}.split_flow', lambda flows: SplitFlow(flows, flows, torch.ones(len(flows))))
+    monkeypatch.setattr(f'{room}.generator_flow', lambda split, form, evidence: split.flow)
 
     def make(window: WindowConfig) -> Detector:
         config = DetectorConfig(window=window, gate=GateConfig(min_motion=0.0))

@@ -9,7 +9,8 @@ import torch
 
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS, LARGEST, OUT_OF_VIEW, evidence, inconsistency
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.rigid_scene import Camera, contrast, estimate_travel
+from moving_object_detector.flow.rigid_scene import Texture
+from moving_object_detector.flow.travel import Camera, estimate_travel
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 
@@ -31,7 +32,7 @@ def seen(scene: Flight, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
     k = scene.intrinsics
     camera = Camera(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5)
     grey = np.asarray(cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2GRAY), np.uint8)
-    return there, back, evidence(there, back, estimate_travel(there, contrast(grey), camera))
+    return there, back, evidence(there, back, estimate_travel(there, Texture.of(grey).contrast, camera))
 
 
 @pytest.mark.parametrize('seed', [1, 2, 3])
