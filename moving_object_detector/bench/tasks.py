@@ -31,7 +31,8 @@ from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.flow.base import grey_image, network_image
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.rigid_scene import assumed_camera, contrast
+from moving_object_detector.flow.rigid_scene import Texture
+from moving_object_detector.flow.travel import assumed_camera
 from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.networks.pwcnet import padded
 
@@ -92,7 +93,7 @@ class NaivePipeline:
 
     def __init__(self, config: DetectorConfig) -> None:
         self._device = choose_device(config.device)
-        generator, self._size, self._flow_input = load_generator(config)
+        generator, self._size, self._flow_input, _ = load_generator(config)
         self._generator = generator.eval().to(self._device)
         self._flow = create_flow(config.flow, self._device)
         self._config = config
@@ -113,7 +114,7 @@ class NaivePipeline:
         grey = grey_image(images[index], self._size)
         aspect = images[index].shape[1] / images[index].shape[0]
         camera = assumed_camera(self._size, aspect, self._config.rigid.focal_length)
-        test = RigidTest(grey, contrast(grey), nearest, {side: PairTravel((0, 0), camera) for side in nearest}, average)
+        test = RigidTest(Texture.of(grey), nearest, {side: PairTravel((0, 0), camera) for side in nearest}, average)
         return find_regions(probability, self._config.mask, test.score, self._config.rigid.min_score)[0]
 
     def _between(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> torch.Tensor:
@@ -233,14 +234,15 @@ class NetworkTask(Task):
 
     def _generator(self, config: DetectorConfig, engine: Engine | None, pairs: int) -> Callable[[], object]:
         """Return what computes the masks of a frame's pairs, as one batch."""
-        generator, size, *_ = load_generator(config)
+        loaded = load_generator(config)
+        generator, size = loaded.network, loaded.size
         rng = torch.Generator().manual_seed(1)
         image = torch.rand(pairs, 3, *size, generator=rng) - 0.5
         flow = torch.randn(pairs, generator.flow_channels, *size, generator=rng)
         self.facts['size'] = size
         run: Callable[..., object]
         if engine:
-            run = engine.load(generator_for(engine, generator, config), (image, flow), 'generator')
+            run = engine.load(generator_for(engine, loaded, config.precision), (image, flow), 'generator')
         else:
             run = torch.inference_mode()(generator.eval().to(self.device).forward)
         return partial(run, image.to(self.device), flow.to(self.device))

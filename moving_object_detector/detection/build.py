@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple, cast
 
 import torch
@@ -106,23 +107,24 @@ class LoadedGenerator(NamedTuple):
     size: tuple[int, int]
     """What the options say."""
     flow_input: FlowInput
+    path: Path
+    """Its file."""
 
 
 def load_generator(config: DetectorConfig) -> LoadedGenerator:
     """Return the generator that the options name; raises UserError where its file or the size is wrong."""
-    network, metadata = load_network(generator_path(config.model, config.flow.backend), expect='generator')
+    path = generator_path(config.model, choose_flow(config.flow).backend)
+    network, metadata = load_network(path, expect='generator')
     trained = int(metadata['height']), int(metadata['width'])
     size = _input_size(config, trained)
-    return LoadedGenerator(cast('Generator', network), size, cast('FlowInput', metadata['flow_input']))
+    return LoadedGenerator(cast('Generator', network), size, cast('FlowInput', metadata['flow_input']), path)
 
 
-def generator_for(engine: Engine, generator: Generator, config: DetectorConfig) -> Generator:
-    """Return the generator in the form that the engine is fastest with."""
-    if config.precision == 'int8':
-        return quantise(
-            generator, load_ranges(ranges_path(generator_path(config.model, config.flow.backend)), generator)
-        )
-    return merge_upsampling(generator) if engine.name == 'openvino' else generator
+def generator_for(engine: Engine, loaded: LoadedGenerator, precision: str) -> Generator:
+    """Return the generator in the form that the engine is fastest with; for ``int8`` quantised."""
+    if precision == 'int8':
+        return quantise(loaded.network, load_ranges(ranges_path(loaded.path), loaded.network))
+    return merge_upsampling(loaded.network) if engine.name == 'openvino' else loaded.network
 
 
 def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache: EngineCache | None = None) -> Detector:
@@ -146,7 +148,7 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     check_refinement(config.refinement.method)
     device = choose_device(config.device)
     config = replace(config, flow=choose_flow(config.flow))
-    generator, size, flow_input = load_generator(config)
+    loaded = load_generator(config)
     make = partial(
         create_engine,
         config.engine,
@@ -164,9 +166,8 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
         torch.set_num_threads(1)
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
-    network = generator_for(engine, generator, config)
-    masks = MaskEngine(engine, network, size, batch)
+    masks = MaskEngine(engine, generator_for(engine, loaded, config.precision), loaded.size, batch)
     flow = create_flow(
         config.flow, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
     )
-    return Detector(flow, masks, size, flow_input, config, stage)
+    return Detector(flow, masks, loaded.size, loaded.flow_input, config, stage)

@@ -16,7 +16,7 @@ from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import Region, find_regions
 from moving_object_detector.detection.rigid import RigidTest
 from moving_object_detector.detection.ring import WindowFrame
-from moving_object_detector.flow.dis import reduce_flow
+from moving_object_detector.flow.base import resize_field
 
 Estimate = Literal['zero_lag', 'refined']
 
@@ -87,7 +87,7 @@ class Result:
     def test(self) -> RigidTest:
         """What tells of a region how surely it moves on its own."""
         flows = {side: _finite(flow, 'flow') for side, flow in self._flows.items()}
-        return RigidTest(self._frame.grey, self._frame.contrast, flows, self._travels, self.average)
+        return RigidTest(self._frame.texture, flows, self._travels, self.average)
 
     @property
     def mask(self) -> NDArray[np.uint8]:
@@ -113,7 +113,7 @@ class Result:
         """Flow as :attr:`coarse_flow` at the image's size, float32 (H, W, 2), pixels of the image; 0 where none."""
         if self.coarse_flow is None:
             return np.zeros((*self.image.shape[:2], 2), np.float32)
-        return reduce_flow(self.coarse_flow, (self.image.shape[0], self.image.shape[1]))
+        return resize_field(self.coarse_flow, (self.image.shape[0], self.image.shape[1]))
 
     def refined_by(self, refinement: RefinementConfig) -> Result:
         """Return the same estimate refined in another way."""

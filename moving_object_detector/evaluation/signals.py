@@ -15,8 +15,7 @@ from moving_object_detector.common.files import file_hash
 from moving_object_detector.evaluation.methods import Prediction
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.evaluation.results import Column
-from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, motion_units, network_image
-from moving_object_detector.flow.dis import reduce_flow
+from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, motion_units, network_image, resize_field
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import load_network
@@ -99,7 +98,7 @@ class InpaintingScore:
         if not LEAST_SIDE <= inside.mean() <= 1 - LEAST_SIDE:
             return None
         image = network_image(prediction.image, self._size)[None]
-        flow = torch.from_numpy(np.nan_to_num(reduce_flow(prediction.flow, self._size))).permute(2, 0, 1)[None]
+        flow = torch.from_numpy(np.nan_to_num(resize_field(prediction.flow, self._size))).permute(2, 0, 1)[None]
         flow = motion_units(flow - fit_camera_motion(flow) if self._residual else flow)
         mask = torch.from_numpy(inside)[None, None].float()
         with torch.inference_mode():

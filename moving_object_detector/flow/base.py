@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import cv2
@@ -79,20 +80,55 @@ def load_eagerly(device: torch.device) -> Load:
     return load
 
 
+@lru_cache(maxsize=16)
+def _shares(length: int, target: int) -> Tensor:
+    """Return the share (target, length) of each of ``length`` pixels in each of ``target`` fewer and longer ones."""
+    edges = torch.arange(target + 1) * (length / target)
+    pixels = torch.arange(length)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return overlap.clamp_min(0) * (target / length)
+
+
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize float maps (B, C, h, w) to (B, C, *size) as ``resize_image`` does images: one rule for all of them.
+
+    That is by area where both sides shrink, else linearly; on a CPU it is done by that function.
+    """
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    if maps.device.type == 'cpu':
+        planes = [resize_image(plane, size) for plane in maps.flatten(0, 1).numpy()]
+        return torch.from_numpy(np.stack(planes)).reshape(*maps.shape[:2], *size)
+    if size[0] < height and size[1] < width:
+        rows, columns = (_shares(*lengths).to(maps) for lengths in ((height, size[0]), (width, size[1])))
+        return rows @ maps @ columns.T
+    return functional.interpolate(maps, size, mode='bilinear', align_corners=False)
+
+
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize flow bilinearly, u with the width and v with the height.
+    """Resize flow as :func:`resize_maps`, u with the width and v with the height.
 
     Args:
-        flow: (B, 2, h, w), u right and v down, in pixels of its own size.
+        flow: (B, C, h, w), u right and v down in pixels of its own size; channels behind them are no lengths in pixels.
         size: Target (height, width).
 
     Returns:
-        (B, 2, height, width), in pixels of ``size``.
+        (B, C, height, width), in pixels of ``size``.
 
     """
-    height, width = flow.shape[-2], flow.shape[-1]
-    flow = functional.interpolate(flow, size, mode='bilinear', align_corners=False)
-    return torch.cat((flow[:, :1] * (size[1] / width), flow[:, 1:] * (size[0] / height)), 1)
+    height, width = flow.shape[-2:]
+    scale = flow.new_ones(flow.shape[1])
+    scale[0], scale[1] = size[1] / width, size[0] / height
+    return resize_maps(flow, size) * scale[:, None, None]
+
+
+def resize_field(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize one flow field (h, w, 2) as :func:`resize_flow`, to (height, width, 2)."""
+    height, width = flow.shape[:2]
+    if (height, width) == size:
+        return flow
+    return np.asarray(resize_image(flow, size) * np.array((size[1] / width, size[0] / height), np.float32), np.float32)
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -131,7 +131,7 @@ class _Export(NamedTuple):
 def _exports(config: DetectorConfig) -> list[_Export]:
     """Return the networks of a configuration: the generator, and both halves of PWC-Net where it computes the flow."""
     torch.manual_seed(0)
-    generator, (height, width), flow_input = load_generator(config)
+    generator, (height, width), flow_input, _ = load_generator(config)
     examples = torch.rand(2, 3, height, width) - 0.5, torch.randn(2, generator.flow_channels, height, width)
     about = {
         'architecture': 'generator',

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.flow.base import resize_flow, resize_maps
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 from moving_object_detector.synthetic.scene import Instant
 from moving_object_detector.training.flow_cache import CachedClip
-from moving_object_detector.training.pairs import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
+from moving_object_detector.training.pairs import cut, flip, flip_flow, random_crop
 
 Field = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -230,8 +231,8 @@ class VideoFlowPairs(Dataset[FlowPair]):
         flow = torch.from_numpy(np.ascontiguousarray(clip.flow(frame, gap), np.float32))[None]
         crop = random_crop(rng, (images.shape[2], images.shape[3]), self._least_crop)
         mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
-        images = flip(crop_resize(images, crop, self._size), horizontal=mirrored, vertical=upside_down)
-        flow = flip_flow(crop_resize_flow(flow, crop, self._size), horizontal=mirrored, vertical=upside_down)
+        images = flip(resize_maps(cut(images, crop), self._size), horizontal=mirrored, vertical=upside_down)
+        flow = flip_flow(resize_flow(cut(flow, crop), self._size), horizontal=mirrored, vertical=upside_down)
         first, second = images.round().clamp(0, 255).to(torch.uint8)
         return FlowPair(first, second, flow[0], torch.zeros(1, *self._size, dtype=torch.bool))
 

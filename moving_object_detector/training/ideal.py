@@ -20,12 +20,12 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.layouts import Annotation, ClipFiles
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.evaluation.metrics import jaccard
-from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, network_image
+from moving_object_detector.flow.base import UNIT_PIXELS, UNIT_SIZE, network_image, resize_maps
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FlowInput
-from moving_object_detector.training.pairs import crop_resize, flip, random_crop
+from moving_object_detector.training.pairs import cut, flip, random_crop
 
 IDEAL_WARNING: Final = (
     'IDEAL CONDITIONS: the annotations enter this training. It checks the objective; its model is not for use.'
@@ -97,7 +97,7 @@ class IdealPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         size = (frame.mask.shape[0], frame.mask.shape[1])
         both = torch.cat((network_image(frame.image, size), torch.from_numpy(frame.mask)[None].float()))[None]
         mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
-        view = crop_resize(both, random_crop(rng, size, self._least_crop), size)
+        view = resize_maps(cut(both, random_crop(rng, size, self._least_crop)), size)
         view = flip(view, horizontal=mirrored, vertical=upside_down)[0]
         return view[:3], constant_flows(rng, view[3:]), torch.tensor((frame.clip, frame.number, 0))
 

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.base import centred
+from moving_object_detector.flow.base import centred, resize_flow, resize_maps
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.training.flow_cache import CachedClip
 
@@ -39,24 +38,9 @@ def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float) -
     return Crop(int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width)
 
 
-def crop_resize(image: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
-    """Cut an image (B, C, H, W) and resize the cut bilinearly, smoothed where it shrinks, to (B, C, *size)."""
-    top, left, height, width = crop
-    cut = image[..., top : top + height, left : left + width]
-    if (height, width) == size:
-        return cut
-    smoothed = size[0] < height and size[1] < width
-    return functional.interpolate(cut, size, mode='bilinear', align_corners=False, antialias=smoothed)
-
-
-def crop_resize_flow(flow: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
-    """Cut and resize flow, (B, C, H, W) pixels of its own size to (B, C, *size) pixels of ``size``.
-
-    Channels behind the first two, which are no lengths in pixels, are only cut and resized.
-    """
-    scale = flow.new_ones(flow.shape[1])
-    scale[:2] = scale.new_tensor((size[1] / crop.width, size[0] / crop.height))
-    return crop_resize(flow, crop, size) * scale[:, None, None]
+def cut(maps: Tensor, crop: Crop) -> Tensor:
+    """Cut maps (B, C, H, W)."""
+    return maps[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 
 def flip(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
@@ -143,13 +127,13 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         flows = clip_flow(clip, frame, chosen, evidence=options.evidence)
         crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
         mirrored, upside_down = (bool(draw < 0.5) and options.flips for draw in rng.random(2))
-        image = flip(crop_resize(pixels.float(), crop, options.size), horizontal=mirrored, vertical=upside_down)
+        image = flip(resize_maps(cut(pixels.float(), crop), options.size), horizontal=mirrored, vertical=upside_down)
         if self._targets is not None:
             taught = torch.from_numpy(self._targets[number](frame))[None].float() / 255.0
             # Resizing may leave [0, 1] by rounding.
-            taught = crop_resize(taught, crop, options.size).clamp(0, 1)
+            taught = resize_maps(cut(taught, crop), options.size).clamp(0, 1)
             taught = flip(taught, horizontal=mirrored, vertical=upside_down)
-        flows = flip_flow(crop_resize_flow(flows, crop, options.size), horizontal=mirrored, vertical=upside_down)
+        flows = flip_flow(resize_flow(cut(flows, crop), options.size), horizontal=mirrored, vertical=upside_down)
         if self._targets is not None:
             return centred(image[0]), flows[0], taught[0, :1], taught[0, 1:]
         return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])

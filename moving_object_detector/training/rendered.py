@@ -22,14 +22,14 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from moving_object_detector.common.files import lock
-from moving_object_detector.flow.base import FlowBackend, centred
+from moving_object_detector.flow.base import FlowBackend, centred, resize_flow, resize_maps
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.flow_cache import disk_errors, map_array, to_half, write_array
-from moving_object_detector.training.pairs import crop_resize, crop_resize_flow, flip, flip_flow, random_crop
+from moving_object_detector.training.pairs import cut, flip, flip_flow, random_crop
 from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
@@ -207,13 +207,15 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         pixels, exact = pixels.permute(0, 3, 1, 2), exact[:, None]
         crop = random_crop(rng, (exact.shape[2], exact.shape[3]), LEAST_CROP)
         mirrored = bool(rng.random() < 0.5)
-        pixels = (crop_resize(pixels, crop, self._size) * float(rng.uniform(*GAIN))).clamp(0, 255)
+        pixels = (resize_maps(cut(pixels, crop), self._size) * float(rng.uniform(*GAIN))).clamp(0, 255)
         image = flip(centred(pixels), horizontal=mirrored, vertical=False)[0]
         if rng.random() < self._image_dropout:
             image = torch.zeros_like(image)
-        flow = flip_flow(crop_resize_flow(kept, crop, self._size), horizontal=mirrored, vertical=False)[0]
+        flow = flip_flow(resize_flow(cut(kept, crop), self._size), horizontal=mirrored, vertical=False)[0]
         # Resizing may leave [0, 1] by rounding.
-        mask = flip(crop_resize(exact / 255.0, crop, self._size).clamp(0, 1), horizontal=mirrored, vertical=False)[0]
+        mask = flip(resize_maps(cut(exact / 255.0, crop), self._size).clamp(0, 1), horizontal=mirrored, vertical=False)[
+            0
+        ]
         return image, flow, mask
 
 

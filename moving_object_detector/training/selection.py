@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from moving_object_detector.detection.config import GateConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.regions import draw_overlay
-from moving_object_detector.flow.base import network_image
+from moving_object_detector.flow.base import network_image, resize_flow
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.media.pictures import draw_sheet
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.flow_cache import CachedClip
-from moving_object_detector.training.pairs import Crop, clip_flow, crop_resize_flow
+from moving_object_detector.training.pairs import clip_flow
 
 THRESHOLD: Final = 0.5
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
@@ -53,7 +53,7 @@ class InputForm:
         device = next(generator.parameters()).device
         image = network_image(clip.image(frame), self.size, device)[None]
         fields = clip_flow(clip, frame, gaps, evidence=self.flow_input == 'geometric').to(device)
-        flow = crop_resize_flow(fields, Crop(0, 0, fields.shape[2], fields.shape[3]), self.size)
+        flow = resize_flow(fields, self.size)
         prepared = prepare_flow(flow, self.flow_input)
         mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
         moving = (prepared.motion >= GateConfig.min_motion)[:, None, None, None]

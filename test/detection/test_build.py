@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import fetched_weights, generator_path
 from moving_object_detector.common.parameter_files import load_config
-from moving_object_detector.detection.build import build_detector, create_flow
+from moving_object_detector.detection.build import build_detector, create_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -35,6 +36,16 @@ def test_options_of_a_network_without_one_are_said(caplog: pytest.LogCaptureFixt
     caplog.clear()
     create_flow(FlowConfig(), CPU)
     assert not caplog.records
+
+
+def test_the_generator_is_the_one_for_the_flow_that_auto_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
+    config = DetectorConfig(flow=FlowConfig(backend='auto'))
+    assert load_generator(config).path == generator_path('', 'dis')
+    save_network(RaftSmall(), fetched_weights('raft_small'), {})
+    assert load_generator(config).path == generator_path('', 'raft_small') != generator_path('', 'dis')
 
 
 @pytest.mark.parametrize(('architecture', 'released'), [('raft_small', True), ('raft_small', False), ('pwcnet', False)])

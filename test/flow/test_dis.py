@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.flow.dis import PRESETS, DisFlow, reduce_flow
+from moving_object_detector.flow.dis import PRESETS, DisFlow
 from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.synthetic.scene import Layer, Scene, translation, turn_and_scale
 
@@ -147,25 +147,6 @@ def test_grey_features_are_those_of_rgb_images():
     # Rec. 601 luma: 0.299 of red, 0.114 of blue.
     assert (DisFlow((32, 48)).features(image) == 30).all()
     assert (DisFlow((32, 48)).features(image[:, :, ::-1].copy()) == 11).all()
-
-
-def test_reduce_flow_by_hand():
-    flow = np.zeros((4, 6, 2), np.float32)
-    flow[:2, :3] = ((8, 1), (2, 1), (2, 1)), ((8, 5), (2, 1), (2, 1))
-    # Cells of 2 rows and 3 columns are averaged; u shrinks by 3, v by 2.
-    expected = np.zeros((2, 2, 2))
-    expected[0, 0] = (8 + 2 + 2 + 8 + 2 + 2) / 6 / 3, (1 + 1 + 1 + 5 + 1 + 1) / 6 / 2
-    assert np.allclose(reduce_flow(flow, (2, 2)), expected)
-
-
-def test_reduce_flow_to_its_own_size_and_to_a_larger_one():
-    flow = np.random.default_rng(1).normal(size=(4, 6, 2)).astype(np.float32)
-    assert np.array_equal(reduce_flow(flow, (4, 6)), flow)
-    constant = np.broadcast_to(np.array((2.0, -3.0), np.float32), (4, 6, 2)).copy()
-    larger = reduce_flow(constant, (8, 18))
-    assert larger.dtype == np.float32
-    assert larger.shape == (8, 18, 2)
-    assert np.allclose(larger, (6.0, -6.0))
 
 
 def test_a_wrong_preset_is_named():

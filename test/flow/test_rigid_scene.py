@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from moving_object_detector.flow.dis import reduce_flow
-from moving_object_detector.flow.rigid_scene import (
-    Camera,
-    KnownMotion,
-    contradiction,
-    contrast,
-    estimate_travel,
-    gradients,
-)
+from moving_object_detector.flow.base import resize_field
+from moving_object_detector.flow.rigid_scene import Texture, contradiction
+from moving_object_detector.flow.travel import Camera, KnownMotion, estimate_travel
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 
 HEIGHT, WIDTH = 96, 192
@@ -52,14 +46,14 @@ def scene(travel, turn=(0.0, 0.0, 0.0), things=True, mover=None, noise=0.03):
 
 EVERYWHERE = np.ones((HEIGHT, WIDTH), np.float32)
 # Twenty grey levels a pixel in all directions.
-TEXTURED = np.stack((np.full((HEIGHT, WIDTH), 400.0), np.zeros((HEIGHT, WIDTH)), np.full((HEIGHT, WIDTH), 400.0)))
+TEXTURED = Texture(np.float32((400, 0, 400))[:, None, None] * EVERYWHERE)
 
 
-def share(flow, part, camera=CAMERA, motion=None, tensor=TEXTURED):
+def share(flow, part, camera=CAMERA, motion=None, texture=TEXTURED):
     """Return how much of a part's flow contradicts a rigid scene."""
     region = np.zeros((HEIGHT, WIDTH), bool)
     region[part] = True
-    return contradiction(region, flow, estimate_travel(flow, EVERYWHERE, camera, motion), tensor).share
+    return contradiction(region, flow, estimate_travel(flow, EVERYWHERE, camera, motion), texture).share
 
 
 def known(travel, turn=(0.0, 0.0, 0.0)):
@@ -84,7 +78,7 @@ def test_the_direction_of_flights_is_found_though_much_of_the_image_moves(movers
     errors = []
     for seed, motion in enumerate(('forward', 'sideways', 'orbit', 'drive', 'takeoff', 'forward', 'sideways', 'orbit')):
         scene = flight((77, seed), FlightOptions((180, 320), True, motion, 1.0, frames=12, camera=False))
-        flow = reduce_flow(np.nan_to_num(scene.flow(3.0, 4.0)), (HEIGHT, WIDTH)).transpose(2, 0, 1).copy()
+        flow = resize_field(np.nan_to_num(scene.flow(3.0, 4.0)), (HEIGHT, WIDTH)).transpose(2, 0, 1).copy()
         rng, moved = np.random.default_rng(seed), np.zeros((HEIGHT, WIDTH), bool)
         while moved.mean() < movers:
             y, x = int(rng.integers(0, HEIGHT - 20)), int(rng.integers(0, WIDTH - 30))
@@ -153,8 +147,8 @@ def test_flow_along_an_edge_contradicts_nothing():
     flow = scene((0.15, 0.0, 0.0), mover=(0.0, -0.12, 0.0))
     assert share(flow, BALL) > 0.8
     # Vertical edges alone: how far it goes down is made up.
-    edges = TEXTURED * np.array((1.0, 0.0, 0.0))[:, None, None]
-    assert share(flow, BALL, tensor=edges) < 0.2
+    edges = Texture(TEXTURED.tensor * np.float32((1, 0, 0))[:, None, None])
+    assert share(flow, BALL, texture=edges) < 0.2
 
 
 def test_a_camera_that_only_turns_explains_no_mover():
@@ -177,7 +171,7 @@ def test_a_clear_sky_has_no_contrast_and_a_dim_image_has_what_there_is():
     texture = np.random.default_rng(2).integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
     texture[:40] = 200
     for image in (texture, texture // 32):
-        known = contrast(image)
+        known = Texture.of(image).contrast
         assert known[:34].max() < 0.1
         assert known[44:].mean() > 0.9
 
@@ -189,4 +183,4 @@ def test_what_leads_out_of_view_is_not_known():
     found = contradiction(_region((slice(0, 96), slice(150, 192))), flow, travel, TEXTURED)
     assert found.known == 0
     image = np.random.default_rng(3).integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
-    assert contradiction(_region(BALL), flow, travel, gradients(image)).known > 0.9
+    assert contradiction(_region(BALL), flow, travel, Texture.of(image)).known > 0.9

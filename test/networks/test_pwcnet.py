@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moving_object_detector.flow.base import resize_flow
 from moving_object_detector.networks.pwcnet import PWCNet, correlate, cost_volume, padded, warp
 
 # The state dict of the authors' pwc_net.pth.tar, in its order: layer and shape of its weight. A bias follows each,
@@ -245,13 +244,3 @@ def test_other_sizes_are_refused(height: int, width: int) -> None:
 def test_sizes_are_rounded_up() -> None:
     assert padded((64, 65)) == (64, 128)
     assert padded((1, 640)) == (64, 640)
-
-
-def test_flow_is_rescaled_with_its_size() -> None:
-    flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 10, 20)
-    larger = resize_flow(flow, (25, 30))
-    assert larger.shape == (1, 2, 25, 30)
-    torch.testing.assert_close(larger[:, 0], torch.full((1, 25, 30), 4.5))  # width times 1.5
-    torch.testing.assert_close(larger[:, 1], torch.full((1, 25, 30), -5.0))  # height times 2.5
-    torch.testing.assert_close(resize_flow(larger, (10, 20)), flow)
-    assert torch.equal(resize_flow(flow, (10, 20)), flow)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from moving_object_detector.flow.base import resize_flow, resize_maps
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.training.pairs import (
     Crop,
-    crop_resize,
-    crop_resize_flow,
+    cut,
     flip,
     flip_flow,
     random_crop,
@@ -60,13 +60,15 @@ VIEWS = [
 @pytest.mark.parametrize(('crop', 'size', 'horizontal', 'vertical'), VIEWS)
 def test_the_flow_of_a_view_still_leads_to_the_second_frame(rendered, crop, size, horizontal, vertical):
     first, second, flow, seen = rendered
-    views = [flip(crop_resize(x, crop, size), horizontal=horizontal, vertical=vertical) for x in (first, second, seen)]
-    moved = flip_flow(crop_resize_flow(flow, crop, size), horizontal=horizontal, vertical=vertical)
+    views = [
+        flip(resize_maps(cut(x, crop), size), horizontal=horizontal, vertical=vertical) for x in (first, second, seen)
+    ]
+    moved = flip_flow(resize_flow(cut(flow, crop), size), horizontal=horizontal, vertical=vertical)
     assert all(view.shape[-2:] == size for view in (*views, moved))
     right = misfit(views[0], views[1], moved, views[2])
     assert right < 4
     # The same with flow that was treated like a picture, with none, and with the one backwards.
-    untouched = crop_resize(flow, crop, size)
+    untouched = resize_maps(cut(flow, crop), size)
     if not torch.equal(untouched, moved):
         assert misfit(views[0], views[1], untouched, views[2]) > 1.2 * right
     assert misfit(views[0], views[1], 0 * moved, views[2]) > 2 * right
@@ -78,18 +80,9 @@ def test_a_crop_by_hand():
     flow = torch.zeros(1, 2, 8, 16)
     flow[0, 0, 2:6, 4:8] = 5
     flow[0, 1, 2:6, 4:8] = -3
-    view = crop_resize_flow(flow, Crop(2, 4, 4, 4), (8, 12))
+    view = resize_flow(cut(flow, Crop(2, 4, 4, 4)), (8, 12))
     assert torch.equal(view[0, 0], torch.full((8, 12), 15.0))
     assert torch.equal(view[0, 1], torch.full((8, 12), -6.0))
-    assert torch.equal(crop_resize_flow(flow, Crop(0, 0, 8, 16), (8, 16)), flow)
-
-
-def test_half_the_size_averages_pixels():
-    """By a triangle two pixels to either side: 1, 3, 3, 1 of 8 within the image, 3, 3, 1 of 7 at its border."""
-    row, column = torch.meshgrid(torch.arange(4.0), torch.arange(8.0), indexing='ij')
-    half = crop_resize((8 * row + column)[None, None], Crop(0, 0, 4, 8), (2, 4))[0, 0]
-    assert half[0].tolist() == pytest.approx([8 * 5 / 7 + x for x in (5 / 7, 2.5, 4.5, 7 - 5 / 7)])
-    assert half[1].tolist() == pytest.approx([8 * (3 - 5 / 7) + x for x in (5 / 7, 2.5, 4.5, 7 - 5 / 7)])
 
 
 def test_flips_by_hand():
