@@ -6,19 +6,22 @@ import random
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
-from detect_bench import LOSSLESS, Bench, header, scene, stamp_of
+from detect_bench import HEIGHT, LOSSLESS, WIDTH, Bench, header, scene, stamp_of
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
+from test_hostile_motion import Liar
 
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.nodes.messages import compressed_message, image_message
@@ -267,6 +270,50 @@ def test_messages_that_do_not_deserialise(start_detect, expected, seconds):
     counts, said = detect.counts(), [line for line in detect.lines if 'deserialise' in line]
     assert counts['invalid'] > 0
     assert 1 <= len(said) <= 10
+    detect.end(limit=120)
+
+
+def ros(message, given):
+    """Fill a ROS message with the fields of another object."""
+    for name, value in vars(given).items():
+        if isinstance(value, SimpleNamespace):
+            ros(getattr(message, name), value)
+        else:
+            setattr(message, name, value)
+    return message
+
+
+def test_what_claims_to_know_the_motion(start_detect, expected, seconds):
+    """Odometry and CameraInfo of any content, beside images that are all computed."""
+    mount = {'odometry.topic': '/odom', 'odometry.extrinsics': '0.3 0 0 -0.5 0.5 -0.5 0.5'}
+    detect, liar = start_detect({**LOSSLESS, 'input.timeout': 600.0, **mount}), Liar(4)
+    good = Good(detect)
+    assert good.masks() == expected
+    publishers = [detect.publisher(CameraInfo, '/camera/camera_info'), detect.publisher(Odometry, '/odom')]
+    before, detect.index = detect.counts(), 0
+
+    def make():
+        if detect.index * 20 < len(made):
+            liar.now = detect.stamp
+            detect.send()
+        if len(made) % 10 == 0:
+            info = liar.info()
+            # Mostly of these images, so that the lens is looked at.
+            if liar.rng.random() < 0.8:
+                info.width, info.height = WIDTH, HEIGHT
+            publishers[0].publish(ros(CameraInfo(), info))
+        made.append(ros(Odometry(), liar.odometry()))
+        return made[-1]
+
+    made = []
+    bombard(detect, publishers[1], make, seconds)
+    detect.wait(lambda: detect.counts()['received'] == before['received'] + detect.index, 'all images')
+    said = {message.rpartition(':')[2][:40] for message in (one.message for one in detect.statuses)}
+    print(f'{detect.index} images among them; the node said', said)
+    # With a CameraInfo of other images it is as it was.
+    publishers[0].publish(CameraInfo(width=7, height=7))
+    detect.wait_status(lambda _, values: values['intrinsics'] == 'assumed', 'assumed intrinsics', detect.send)
+    check(detect, good.masks(), expected)
     detect.end(limit=120)
 
 
