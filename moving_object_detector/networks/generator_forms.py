@@ -51,7 +51,7 @@ SMALLEST: Final = 1e-6
 
 Ranges = Mapping[str, Tensor]
 """For each quantised layer (2, channels): lowest and highest value of each input channel, float32."""
-FORMAT: Final = '1'
+RANGES_FORMAT: Final = '1'
 KIND: Final = 'int8 ranges'
 LARGEST: Final = 1 << 20
 """Bytes: the file of this generator has a hundredth."""
@@ -233,7 +233,7 @@ def save_ranges(path: Path, generator: Generator, ranges: Ranges, metadata: Mapp
         ModelError: The file cannot be written.
 
     """
-    header = {**metadata, 'format': FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
+    header = {**metadata, 'format': RANGES_FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
     try:
         write_atomically(path, save({name: bounds.contiguous() for name, bounds in ranges.items()}, header))
     except OSError as error:
@@ -261,7 +261,7 @@ def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
             ranges = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except (SafetensorError, OSError) as error:
         raise ModelError(f'{path}: cannot be read ({error}); {REMEDY}') from error
-    if metadata.get('kind') != KIND or metadata.get('format') != FORMAT:
+    if metadata.get('kind') != KIND or metadata.get('format') != RANGES_FORMAT:
         raise ModelError(f'{path}: holds no int8 ranges of this version; {REMEDY}')
     if metadata.get('weights') != weights_hash(generator.state_dict()):
         raise ModelError(f'{path}: was measured on other weights than the model has; {REMEDY}')
