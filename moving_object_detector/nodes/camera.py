@@ -360,29 +360,24 @@ def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
 
 
 def suggestion(node: Node, topic: str, transport: str) -> str:
-    """Say with which topic and transport images would come, by the types that are published."""
-    there = image_topics(node)
-    for name in dict.fromkeys((topic, topic.removesuffix('/compressed'))):
-        for needed in ('raw', 'compressed'):
-            (published, kind), *_ = candidates(name, needed)
-            if kind in there.get(published, ()):
-                return f'{published} is published: {_restart(name, topic, needed, transport)}'
-    if COMPRESSED in there.get(topic, ()):
-        return f'{topic} is published as {COMPRESSED}: {_restart(topic, topic, "auto", transport)}'
-    found = sorted({one for name, kinds in there.items() for kind in kinds for one in _names(name, kind)})
+    """Say with which topic and transport images would come, by the types that are published; the nearest name first."""
+    near = (topic, topic.removesuffix('/compressed'))
+    found = sorted(
+        {_setting(name, kind) for name, kinds in image_topics(node).items() for kind in kinds},
+        key=lambda one: (one[0] not in near, transport not in ('auto', one[1]), one),
+    )
     if not found:
         return 'no image topic is published; start the camera, and check ROS_DOMAIN_ID'
-    fitting = [one for one in found if transport in ('auto', one[1])] or found
-    others = ', '.join(f'{name} ({needed})' for name, needed in fitting)
-    return f'image topics that are published: {others}; {_restart(fitting[0][0], topic, fitting[0][1], transport)}'
+    listed = ', '.join(f'{name} ({needed})' for name, needed in found)
+    return f'image topics that are published: {listed}; {_restart(found[0][0], topic, found[0][1], transport)}'
 
 
-def _names(topic: str, kind: str) -> list[tuple[str, str]]:
+def _setting(topic: str, kind: str) -> tuple[str, str]:
     """Return what to set ``image`` and ``transport`` to for a topic that is published."""
     if kind == RAW:
-        return [(topic, 'raw')]
+        return topic, 'raw'
     base = topic.removesuffix('/compressed')
-    return [(base, 'compressed' if base != topic else 'auto')]
+    return base, 'compressed' if base != topic else 'auto'
 
 
 def _restart(name: str, old_name: str, transport: str, old_transport: str) -> str:

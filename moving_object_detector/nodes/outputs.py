@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
-DEBUG_TOPICS = ('processing_time_ms', 'pipeline_latency_ms', 'cyclic_time_ms')
+TIMES = ('processing_time', 'pipeline_latency', 'cyclic_time', 'window_delay')
 LABEL = 'moving'
 MISSING = (
     'vision_msgs is not installed, so ~/detections is not published (~/overlay shows the boxes); '
@@ -65,8 +65,7 @@ class Outputs:
         else:
             kind, build = detections
             self._outputs.append(_Output(self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))
-        self._timings = {name: self._advertise(Float64, f'debug/{name}') for name in DEBUG_TOPICS}
-        self._window_delay = self._advertise(Float64, 'debug/window_delay_ms')
+        self._times = {name: self._advertise(Float64, f'debug/{name}_ms') for name in TIMES}
 
     def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
         with checked_overrides(self._node, self._node.resolve_topic_name(f'~/{name}')):
@@ -91,14 +90,10 @@ class Outputs:
             output.publisher.publish(message)
         return bool(listened_to)
 
-    def publish_timings(self, processing: float, latency: float, cycle: float) -> None:
-        """Send the timings of one frame, given in seconds, as milliseconds."""
-        for publisher, seconds in zip(self._timings.values(), (processing, latency, cycle), strict=True):
-            publisher.publish(Float64(data=1000.0 * seconds))
-
-    def publish_window_delay(self, delay: float) -> None:
-        """Send how much older than the newest image a result's image is, given in seconds, as milliseconds."""
-        self._window_delay.publish(Float64(data=1000.0 * delay))
+    def publish_times(self, **seconds: float) -> None:
+        """Send times of a frame, given in seconds by their names in :data:`TIMES`, as milliseconds."""
+        for name, time in seconds.items():
+            self._times[name].publish(Float64(data=1000.0 * time))
 
     def destroy(self) -> None:
         """Take the topics back."""

@@ -207,7 +207,9 @@ class Pipeline:
         finished = time.monotonic()
         self._statistics.count('processed')
         cycle = self._statistics.time(finished - started, finished - arrived, finished)
-        self._outputs.publish_timings(finished - started, finished - arrived, cycle)
+        self._outputs.publish_times(
+            processing_time=finished - started, pipeline_latency=finished - arrived, cyclic_time=cycle
+        )
 
     def _step(self, arrival: Arrival, infer: bool) -> StepOutcome | None:
         """Run one image through the detector; None for an image that is not used."""
@@ -284,7 +286,8 @@ class Pipeline:
                 if self._send(result):
                     self._statistics.count('published')
                     if adapts:
-                        self._outputs.publish_window_delay((newest - result.stamp) / SECOND)
+                        # How much older than the newest image the result's image is.
+                        self._outputs.publish_times(window_delay=(newest - result.stamp) / SECOND)
             afterwards()
 
         self._settle()

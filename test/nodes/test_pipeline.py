@@ -73,7 +73,7 @@ class Outputs:
         self.published.append(header.stamp.nanosec)
         return True
 
-    def publish_timings(self, processing, latency, cycle):
+    def publish_times(self, **seconds):
         pass
 
 
