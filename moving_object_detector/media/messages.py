@@ -212,12 +212,6 @@ def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
     return EncodedImage(height, width, encoding, width * layout.size, data)
 
 
-def _any_colour(pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where any channel is not zero, a fourth one, which is opacity, left out."""
-    objects = pixels != 0
-    return np.asarray(objects if objects.ndim == 2 else objects[:, :, :3].any(2), np.bool_)
-
-
 def is_jpeg(message: Any) -> bool:
     """Return whether a message holds a JPEG, which blurs outlines."""
     return not hasattr(message, 'encoding') and kind_of(bytes(memoryview(message.data)[:3])) == 'jpeg'
@@ -232,7 +226,9 @@ def decode_mask(message: Any) -> NDArray[np.bool_]:
     if not hasattr(message, 'encoding'):
         return _decompressed(message, decode_objects)
     layout = _LAYOUTS.get(message.encoding)
-    return _any_colour(_samples(message, layout) if layout and layout.plain else decode_image(message))
+    objects = (_samples(message, layout) if layout and layout.plain else decode_image(message)) != 0
+    # A fourth channel is opacity.
+    return np.asarray(objects if objects.ndim == 2 else objects[:, :, :3].any(2), np.bool_)
 
 
 def is_picture(message: Any) -> bool:

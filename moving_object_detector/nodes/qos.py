@@ -74,16 +74,13 @@ def checked_overrides(node: Node, topic: str) -> Iterator[None]:
         yield
     except Exception as error:
         prefix = f'qos_overrides.{topic}'
-        given = ', '.join(f'{prefix}.{name} {shown(value)}' for name, value in _given(node, prefix).items())
+        values = node.get_parameters_by_prefix(prefix)
+        given = ', '.join(f'{prefix}.{name} {shown(one.value)}' for name, one in values.items())
         raise QosError(
             f'of the parameters {given or prefix} one is wrong: reliability takes reliable or best_effort, history '
             'keep_last or keep_all, depth a whole number such as 5; they are read at the start: start the node again '
             'with it right'
         ) from error
-
-
-def _given(node: Node, prefix: str) -> dict[str, object]:
-    return {name: one.value for name, one in node.get_parameters_by_prefix(prefix).items()}
 
 
 def unknown_overrides(node: Node, topics: Iterable[str]) -> list[str]:

@@ -34,6 +34,7 @@ from std_msgs.msg import Float64
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.media.codecs import encode_jpeg
+from moving_object_detector.media.frames import resize_image
 from moving_object_detector.media.messages import decode_image
 from moving_object_detector.media.pictures import flow_colours
 from moving_object_detector.nodes.runtime import ros_node, spinning
@@ -70,9 +71,9 @@ class Shot:
     def jpeg(self) -> bytes:
         """The picture as JPEG, made when the first viewer asks."""
         image = picture_of(self.feed.name, self.message)
-        scale = min(_LONGEST_SIDE / max(image.shape[:2]), 1)
-        smaller = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return encode_jpeg(np.asarray(smaller, np.uint8)).tobytes()
+        height, width = image.shape[:2]
+        scale = min(_LONGEST_SIDE / max(height, width), 1)
+        return encode_jpeg(resize_image(image, (round(scale * height), round(scale * width)))).tobytes()
 
 
 def picture_of(name: str, message: Any) -> NDArray[np.uint8]:

@@ -108,13 +108,15 @@ def test_images_come_at_once_or_after_following_the_advice(graph, transport, rem
     publishers = [graph.publish(*TOPICS[name]) for name in published]
     camera = graph.camera(remap, transport=transport)
     # The graph is found out about piece by piece.
-    graph.spin(lambda: graph.source.count_publishers(TOPICS[published[-1]][1]) and False, limit=0.7)
+    seen = camera._node.get_publishers_info_by_topic
+    assert graph.spin(lambda: all(seen(TOPICS[name][1]) for name in published))
     comes_at_once = (
         (transport == 'auto' and remap != '/elsewhere' and (remap == '/cam/image_raw' or 'compressed' in published))
         or (transport == 'raw' and remap == '/cam/image_raw' and 'raw' in published)
         or (transport == 'compressed' and remap == '/cam/image_raw' and 'compressed' in published)
     )
     if not comes_at_once:
+        assert graph.spin(camera.trouble)
         advice = camera.trouble()
         given = re.search(r'\(ros2 launch\) or (.*) \(ros2 run\)', advice)
         assert given, advice

@@ -43,7 +43,10 @@ class Detector:
         if stamp in self.fails:
             raise RuntimeError(f'CUDA error at {stamp}')
         return StepOutcome(
-            [SimpleNamespace(estimate='refined', tag=tag)], inferred=infer, pairs=self.pairs, masks=self.pairs
+            [SimpleNamespace(estimate='refined', tag=tag, stamp=stamp)],
+            inferred=infer,
+            pairs=self.pairs,
+            masks=self.pairs,
         )
 
     def flush(self):
