@@ -170,7 +170,7 @@ def test_a_run_says_that_the_truth_was_in_it(davis, tmp_path, capsys):
     assert 'truth entered this training' in card
     assert 'No annotated frame was used' not in card
     assert f'Mean J under ideal conditions: {last[1]}' in card
-    assert cv2.imread(str(out / 'ideal.png')).shape == (3 * 32, 4 * 64, 3)
+    assert cv2.imread(str(out / 'ideal.png')).shape == (3 * (32 + 4) + 4, 4 * (64 + 4) + 4, 3)
     generator, _ = load_network(model, 'generator')
     frames = annotated_frames(find_clips([str(davis)], 'train', None), SIZE)
     masks = ideal_masks(generator, frames, config.network.flow_input, config.run.seed)
