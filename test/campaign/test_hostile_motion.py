@@ -12,7 +12,7 @@ import pytest
 from moving_object_detector.detection import poses
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.flow.rigid_scene import estimate_travel
+from moving_object_detector.flow.travel import estimate_travel
 
 SECOND = 10**9
 IMAGE = 33_000_000
