@@ -22,6 +22,7 @@ from moving_object_detector.common.errors import InUseError, ModelError, UserErr
 PACKAGE: Final = 'moving_object_detector'
 DEFAULT_MODEL: Final = 'generator.safetensors'
 RAFT_MODEL: Final = 'generator-raft.safetensors'
+SMALL_MODEL: Final = 'generator-small.safetensors'
 DEFAULT_INPAINTER: Final = 'inpainter.safetensors'
 LEFTOVER_SECONDS: Final = 60.0
 """Age from which a temporary file that nobody has open is what a killed process left."""
@@ -194,7 +195,9 @@ def fetched_weights(network: str) -> Path:
 
 
 def generator_path(model: str, flow: str = 'dis') -> Path:
-    """Return the generator's file that the option ``model`` names; empty: the package's own for a flow backend."""
+    """Return the file that ``model`` names; empty: the package's for a flow backend, small: the narrow one."""
+    if model == 'small':
+        return share_folder() / 'models' / SMALL_MODEL
     return Path(model).expanduser() if model else default_model(flow)
 
 

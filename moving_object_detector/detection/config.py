@@ -149,7 +149,11 @@ class ContinuityConfig:
 class DetectorConfig:
     """All options of a detector."""
 
-    model: str = option('', 'Generator weights, .safetensors; empty: the model that comes with the package.')
+    model: str = option(
+        '',
+        'Generator weights, .safetensors; empty: those that come with the package; small: its generator of half the '
+        'width, for CPUs that are too slow for it.',
+    )
     engine: str = option(
         'auto',
         'What runs the networks; auto: OpenVINO on a CPU where it is installed, else PyTorch.',

@@ -48,6 +48,15 @@ def test_the_generator_is_the_one_for_the_flow_that_auto_stands_for(
     assert load_generator(config).path == generator_path('', 'raft_small') != generator_path('', 'dis')
 
 
+def test_the_small_generator_runs_in_a_third_of_the_parameters(tmp_path: Path) -> None:
+    detectors = [build_detector(DetectorConfig(model=name), cache=EngineCache(tmp_path)) for name in ('', 'small')]
+    full, small = (load_generator(detector.config).network for detector in detectors)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in full.parameters()) / 3
+    for index, picture in enumerate(PICTURES):
+        outcome = detectors[1].step(picture, index)
+    assert outcome.results[0].mask.shape == PICTURES[0].shape[:2]
+
+
 @pytest.mark.parametrize(('architecture', 'released'), [('raft_small', True), ('raft_small', False), ('pwcnet', False)])
 def test_networks_from_either_kind_of_file(architecture: str, released: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -55,11 +55,13 @@ class Server:
     def __init__(self, content):
         self.content, self.requests = content, []
         self.breaks_after = self.elsewhere = self.says = None
+        self.goes_on, self.ranges = True, []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.requests.append(self.path)
+                server.ranges.append(self.headers.get('Range'))
                 if server.says:
                     # Whatever it likes, piece by piece.
                     with suppress(OSError):
@@ -73,10 +75,14 @@ class Server:
                     self.send_header('Location', server.elsewhere)
                     self.end_headers()
                     return
-                self.send_response(200)
-                self.send_header('Content-Length', str(len(server.content)))
+                first = int((self.headers.get('Range') or 'bytes=0-')[6:-1]) if server.goes_on else 0
+                self.send_response(206 if first else 200)
+                if first:
+                    size = len(server.content)
+                    self.send_header('Content-Range', f'bytes {first}-{size - 1}/{size}')
+                self.send_header('Content-Length', str(len(server.content) - first))
                 self.end_headers()
-                self.wfile.write(server.content[: server.breaks_after])
+                self.wfile.write(server.content[first : server.breaks_after])
 
             def log_message(self, *_):
                 pass
@@ -152,12 +158,26 @@ def test_nothing_is_fetched_without_the_licence(server, monkeypatch, capsys):
     assert get_weights(['raft_small']) == 0
 
 
-def test_a_broken_transfer_leaves_nothing(server, capsys):
-    server.breaks_after = 1_000_000
+@pytest.mark.parametrize('goes_on', [True, False])
+def test_a_broken_transfer_goes_on_where_it_broke(server, capsys, goes_on):
+    """Or starts anew with a server that cannot."""
+    server.breaks_after, server.goes_on = 1_000_000, goes_on
     assert fetch() == 2
-    assert 'run it again' in capsys.readouterr().err
-    assert not fetched_weights('raft_small').exists()
+    assert '1000000 of' in capsys.readouterr().err
+    path = fetched_weights('raft_small')
+    assert not path.exists()
     server.breaks_after = None
+    assert fetch() == 0
+    assert server.ranges == [None, 'bytes=1000000-']
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_part_of_something_else_is_found_by_the_hash_and_gone_the_next_time(server, capsys):
+    path = fetched_weights('raft_small')
+    path.parent.mkdir(parents=True)
+    path.with_suffix('.part').write_bytes(bytes(500_000))
+    assert fetch() == 2
+    assert 'sha256:' in capsys.readouterr().err
     assert fetch() == 0
 
 
