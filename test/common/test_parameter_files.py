@@ -223,7 +223,8 @@ def test_unknown_names_in_a_plain_file_are_told(file):
         load_plain_config(TrainConfig(), file('game:\n'))
 
 
-PLAIN = {'train.yaml': TrainConfig, 'train_teacher.yaml': TrainConfig, 'train_flow.yaml': FlowTrainConfig}
+PLAIN = dict.fromkeys(('train.yaml', 'train_rendered.yaml', 'train_teacher.yaml'), TrainConfig)
+PLAIN['train_flow.yaml'] = FlowTrainConfig
 
 
 @pytest.mark.parametrize('name', sorted(path.name for path in CONFIG.glob('*.yaml')))

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from moving_object_detector.flow import raft_small
 from moving_object_detector.flow.dis import DisFlow
@@ -38,11 +37,13 @@ def as_input(image):
 
 
 def reference(network, first, second, size, iterations=3):
-    """Run the network on images of its own size; interpolate each component, in pixels of ``size``."""
+    """Run the network on images of its own size; resize each component as OpenCV does, in pixels of ``size``."""
     with torch.no_grad():
         flow = network(as_input(first), as_input(second), iterations)
     height, width = first.shape[:2]
-    resized = functional.interpolate(flow, size, mode='bilinear')
+    rule = cv2.INTER_AREA if size[0] < height and size[1] < width else cv2.INTER_LINEAR
+    resized = torch.from_numpy(cv2.resize(flow[0].permute(1, 2, 0).numpy(), size[::-1], interpolation=rule))
+    resized = resized.permute(2, 0, 1)[None]
     return torch.stack((resized[:, 0] * size[1] / width, resized[:, 1] * size[0] / height), 1)
 
 
