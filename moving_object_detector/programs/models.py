@@ -394,18 +394,22 @@ def _fetch(published: Publication, part: Path) -> bytes:
     most = int(2e6 * published.megabytes)
     content = bytearray(part.read_bytes()[: most + 1] if part.is_file() else b'')
     part.unlink(missing_ok=True)
+    whole = False
     try:
         _receive(published.url, content, most)
+        whole = True
     except UserError:
         raise
     # What urllib raises is an OSError; ValueErrors are of addresses.
     except (OSError, HTTPException, ValueError) as error:
-        if len(content) >= WORTH_KEEPING:
-            write_atomically(part, bytes(content))
         reason = foreign(getattr(error, 'reason', error), 200)
         raise UserError(
             f'{published.url}: cannot be fetched ({reason}); run it again, it goes on from there'
         ) from error
+    finally:
+        # After Ctrl-C too.
+        if not whole and len(content) >= WORTH_KEEPING:
+            write_atomically(part, bytes(content))
     if len(content) > most:
         raise UserError(f'{published.url}: is larger than {most / 1e6:.0f} MB, so it is not those weights')
     kind, _, wanted = published.digest.partition(':')
