@@ -218,7 +218,8 @@ def _is_whole(path: Path) -> bool:
     return total.digest() == tail
 
 
-def _chunk(folder: Path, number: int, kind: str) -> Path:
+def chunk_path(folder: Path, number: int, kind: str) -> Path:
+    """Return where one kind of array of a chunk lies."""
     return folder / f'{number:05d}-{kind}.npy'
 
 
@@ -299,7 +300,7 @@ class CachedClip:
         if index % self.every:
             raise IndexError(f'{self.name}: frame {index} is not kept, but each of {self.every}')
         number, place = divmod(index // self.every, CHUNK)
-        return np.asarray(map_array(_chunk(self.folder, number, kind))[place])
+        return np.asarray(map_array(chunk_path(self.folder, number, kind))[place])
 
 
 def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
@@ -416,7 +417,7 @@ def _compute(clip: ClipFiles, folder: Path, backend: FlowBackend, options: Cache
         _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', foreign(folder, 300))
     with prefetch(clip.source(), depth=4) as frames:
         for number, images, flows in clip_flows(clip.name, frames, streams, backend, options, done):
-            write_array(_chunk(folder, number, IMAGES), images)
-            write_array(_chunk(folder, number, FLOW), flows)
+            write_array(chunk_path(folder, number, IMAGES), images)
+            write_array(chunk_path(folder, number, FLOW), flows)
             yield len(images)
     write_array(folder / STREAMS, np.array(streams.numbers, np.int32))

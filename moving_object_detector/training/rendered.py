@@ -28,7 +28,7 @@ from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
-from moving_object_detector.training.flow_cache import disk_errors, map_array, to_half, write_array
+from moving_object_detector.training.flow_cache import chunk_path, disk_errors, map_array, to_half, write_array
 from moving_object_detector.training.pairs import cut, flip, flip_flow, random_crop
 from moving_object_detector.training.setup import Setup
 
@@ -201,21 +201,19 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng((self._seed, index))
         number, place = divmod(int(rng.integers(self._count)), KEPT_CHUNK)
         pixels, kept, exact = (
-            torch.from_numpy(map_array(_kept(self._folder, number, kind))[place].astype(np.float32))[None]
+            torch.from_numpy(map_array(chunk_path(self._folder, number, kind))[place].astype(np.float32))[None]
             for kind in KINDS
         )
         pixels, exact = pixels.permute(0, 3, 1, 2), exact[:, None]
         crop = random_crop(rng, (exact.shape[2], exact.shape[3]), LEAST_CROP)
-        mirrored = bool(rng.random() < 0.5)
+        ways = {'horizontal': bool(rng.random() < 0.5), 'vertical': False}
         pixels = (resize_maps(cut(pixels, crop), self._size) * float(rng.uniform(*GAIN))).clamp(0, 255)
-        image = flip(centred(pixels), horizontal=mirrored, vertical=False)[0]
+        image = flip(centred(pixels), **ways)[0]
         if rng.random() < self._image_dropout:
             image = torch.zeros_like(image)
-        flow = flip_flow(resize_flow(cut(kept, crop), self._size), horizontal=mirrored, vertical=False)[0]
+        flow = flip_flow(resize_flow(cut(kept, crop), self._size), **ways)[0]
         # Resizing may leave [0, 1] by rounding.
-        mask = flip(resize_maps(cut(exact / 255.0, crop), self._size).clamp(0, 1), horizontal=mirrored, vertical=False)[
-            0
-        ]
+        mask = flip(resize_maps(cut(exact / 255.0, crop), self._size).clamp(0, 1), **ways)[0]
         return image, flow, mask
 
 
@@ -244,17 +242,15 @@ def keep_pairs(
     with disk_errors(folder):
         own.mkdir(parents=True, exist_ok=True)
         with lock(own / 'lock', 'the rendered pairs', wait=True):
-            missing = [number for number in chunks if not all(_kept(own, number, kind).is_file() for kind in KINDS)]
+            missing = [
+                number for number in chunks if not all(chunk_path(own, number, kind).is_file() for kind in KINDS)
+            ]
             batches = Setup(workers=workers).batches(_Raw(pairs, missing), 0, len(missing), KEPT_CHUNK)
             bar = tqdm(missing, desc='rendering', unit=f' x {KEPT_CHUNK} pairs', disable=not progress or not missing)
             for number, batch in zip(bar, batches, strict=True):
                 for kind, values in zip(KINDS, batch, strict=True):
-                    write_array(_kept(own, number, kind), values.numpy())
+                    write_array(chunk_path(own, number, kind), values.numpy())
     return own
-
-
-def _kept(folder: Path, number: int, kind: str) -> Path:
-    return folder / f'{number:05d}-{kind}.npy'
 
 
 class _Raw(Dataset[tuple[Tensor, Tensor, Tensor]]):

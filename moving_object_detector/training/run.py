@@ -54,7 +54,7 @@ from moving_object_detector.training.teacher import Lesson, Voter, taught
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.
 SUPERVISED_GAIN: Final = 10.0
 JUDGED_FRAMES: Final = 60
-# Of a flow network over footage: those of a chunk of the cache with one neighbour on each side.
+# By the engine of a flow network over footage; the cache hands over more, which it takes in such pieces.
 PAIRS_AT_ONCE: Final = 4
 
 

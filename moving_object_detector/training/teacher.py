@@ -27,7 +27,14 @@ from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import weights_hash
-from moving_object_detector.training.flow_cache import CHUNK, CachedClip, disk_errors, map_array, write_array
+from moving_object_detector.training.flow_cache import (
+    CHUNK,
+    CachedClip,
+    chunk_path,
+    disk_errors,
+    map_array,
+    write_array,
+)
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
 TARGET_FORMAT: Final = 2
@@ -114,7 +121,7 @@ class Targets:
         return np.array(map_array(self._chunk(number))[place], np.uint8)
 
     def _chunk(self, number: int) -> Path:
-        return self.folder / f'{number:05d}-target.npy'
+        return chunk_path(self.folder, number, 'target')
 
     def complete(self, frame_count: int) -> bool:
         """Tell whether all targets of a clip of so many frames are there."""
