@@ -245,8 +245,12 @@ def test_what_was_sent_before_the_reliability_was_known_counts_as_lost(graph, ru
         running.result()
     graph.spin(lambda: False, limit=0.2)
     missed = len(sent) - before - len(graph.got)
-    assert missed > 0
-    assert int(camera.report()['frames lost']) == pytest.approx(missed, rel=0.25 if runs_already else 0)
+    lost = int(camera.report()['frames lost'])
+    if runs_already:
+        # Those that were sent while the node was made may count, those before may not.
+        assert 0.75 * missed - 3 <= lost <= missed + 3
+    else:
+        assert lost == missed
 
 
 def test_another_recording_is_no_loss(graph):
