@@ -118,7 +118,7 @@ def write_card(
         ]
     if clips and stage.steps:
         masks = f'masks by `{Path(stage.model).name}` of {_flow(stage.flow)}'
-        rows.append(('teacher', f'{stage.steps} steps of {stage.batch} pairs, {masks}'))
+        rows.append(('teacher', f'{stage.steps} steps of {stage.batch} pairs, {stage.rendered:.0%} of them rendered; {masks}'))
     if judgements:
         rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
     rows.append(('made with', _made_with()))

@@ -119,6 +119,12 @@ class TeacherConfig:
     least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
     model: str = option('default', "The teacher's generator, .safetensors, or default for the one of the package.")
     largest_gap: int = option(2, "Frames between the two images of a teacher's pair, at most.", low=1, high=20)
+    rendered: float = option(
+        0.5,
+        'Share of pairs that are rendered, as rendered.* says; footage alone makes it forget what stands still.',
+        low=0,
+        high=1,
+    )
     flow: TeacherFlowConfig = field(default_factory=TeacherFlowConfig)
 
 

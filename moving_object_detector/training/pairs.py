@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -137,6 +137,20 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         if self._targets is not None:
             return centred(image[0]), flows[0], taught[0, :1], taught[0, 1:]
         return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
+
+
+class MixedPairs(Dataset[tuple[Tensor, ...]]):
+    """Items of one data set that end with a certainty, and a share of another's, whose masks are certain everywhere."""
+
+    def __init__(self, taught: Dataset[Any], exact: Dataset[Any], share: float, seed: int) -> None:
+        self._taught, self._exact, self._share, self._seed = taught, exact, share, seed
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        if np.random.default_rng((self._seed, index)).random() >= self._share:
+            item: tuple[Tensor, ...] = self._taught[index]
+            return item
+        image, flow, mask = self._exact[index]
+        return image, flow, mask, torch.ones_like(mask)
 
 
 def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], *, evidence: bool) -> Tensor:

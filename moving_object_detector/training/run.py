@@ -44,7 +44,7 @@ from moving_object_detector.training.ideal import (
     ideal_scores,
 )
 from moving_object_detector.training.loop import LoopOptions, Timing, candidate_names, fit
-from moving_object_detector.training.pairs import CachedOptions, CachedPairs
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, sheet, spread_frames
 from moving_object_detector.training.setup import Setup, session
@@ -270,7 +270,8 @@ def make_stages(
     size, game = (config.network.height, config.network.width), config.game
     flow_input = cast('FlowInput', config.network.flow_input)
     scenes = rendered_pairs(config, size)
-    kept = config.rendered.kept and config.rendered.steps
+    share = config.teacher.rendered if footage and footage.taught else 0.0
+    kept = config.rendered.kept and (config.rendered.steps or share)
     learnt: Dataset[Any] = kept_pairs(config, size, out, setup) if kept else scenes
     teacher = _wide_teacher(config, flow_input, setup)
     stages: list[Stage] = [RenderedStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
@@ -286,6 +287,8 @@ def make_stages(
     if footage and footage.taught:
         options = replace(options, least_crop=config.teacher.least_crop, second_gap=False)
         pairs = footage.taught(3 * config.run.seed, options)
+        if share:
+            pairs = MixedPairs(pairs, learnt, share, 3 * config.run.seed)
         stages.append(TeacherStage(setup, generator, pairs, config.teacher, flow_input))
     return stages
 

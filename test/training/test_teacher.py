@@ -22,7 +22,7 @@ from moving_object_detector.synthetic.random_scene import SceneOptions, clip_sce
 from moving_object_detector.training import run
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.losses import mask_loss
-from moving_object_detector.training.pairs import CachedOptions, CachedPairs
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
 from moving_object_detector.training.teacher import fast, make_target
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -69,6 +69,16 @@ def test_fast_is_what_moves_however_fast():
         found[5:12, 8:20] = 0
         assert not (found > 0.5).any()
     assert np.isfinite(fast(np.zeros((2, 4, 4), np.float32))).all()
+
+
+def test_a_share_of_the_pairs_is_exact():
+    taught, exact = [tuple(torch.full((1, 2, 2), value) for value in values) for values in ((1, 2, 3, 0.5), (4, 5, 6))]
+    pairs = MixedPairs([taught] * 400, [exact] * 400, 0.25, 3)
+    items = [pairs[index] for index in range(400)]
+    kinds = [tuple(float(one[0, 0, 0]) for one in item) for item in items]
+    assert set(kinds) == {(1, 2, 3, 0.5), (4, 5, 6, 1)}
+    assert 70 < kinds.count((4, 5, 6, 1)) < 130
+    assert kinds == [tuple(float(one[0, 0, 0]) for one in pairs[index]) for index in range(400)]
 
 
 def test_the_loss_looks_at_what_is_certain_alone():
@@ -127,7 +137,7 @@ def miniature(scenes, tmp_path, monkeypatch):
         'network.width': SIZE[1], 'flow.preset': 'fast', 'flow.height': 96, 'flow.width': 192,
         'start.model': str(small),
         'teacher.model': str(small), 'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'teacher.batch': 4,
-        'teacher.flow.backend': 'dis', 'teacher.flow.height': 96, 'teacher.flow.width': 192, 'run.device': 'cpu',
+        'teacher.rendered': 0.25, 'teacher.flow.backend': 'dis', 'teacher.flow.height': 96, 'teacher.flow.width': 192, 'run.device': 'cpu',
         'run.threads': 1, 'run.candidates': 2, 'run.checkpoint_every': 2,
     }  # fmt: skip
     return with_values(TrainConfig(), values)
@@ -155,7 +165,7 @@ def test_the_student_gets_better_and_the_first_of_equals_is_chosen(miniature, sc
     print(f'J of masks of spoilt flow: {before:.3f} before, {after:.3f} after')
     assert after > before + 0.1
     card = outcome.model.with_suffix('.md').read_text()
-    assert '| teacher | 60 steps of 4 pairs, masks by `small.safetensors` of dis at 96x192 |' in card
+    assert '| teacher | 60 steps of 4 pairs, 25% of them rendered; masks by `small.safetensors` of dis at 96x192 |' in card
     assert '| teacher-000060 |' in card
     assert 'No annotated frame was used.' in card
 
