@@ -1,4 +1,4 @@
-"""Time networks and detector by every engine that runs here, beside the naive pipeline; a table and JSON."""
+"""Time the detector and its stages by every engine that runs here, beside the naive pipeline; a table and JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='bench',
         description=__doc__,
-        epilog='Each case has a process of its own; those that are compared take turns. With a GPU, set '
-        "flow.model=FILE for PWC-Net's weights; without it they are random, which takes as long.",
+        epilog='Each case has a process of its own; those that are compared take turns.',
     )
     parser.add_argument('--config', type=Path, help='measure this parameter file in place of the built-in settings')
     add_settings(parser, 'options, in every setting')

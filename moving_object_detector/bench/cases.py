@@ -1,4 +1,4 @@
-"""What is measured: groups of cases that are compared with each other."""
+"""What is measured: settings of the detector, each by several engines that are compared with each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import share_folder
@@ -16,7 +16,7 @@ from moving_object_detector.detection.config import DetectorConfig
 
 
 class Variant(NamedTuple):
-    """How a network is run: an engine of the detector's, or a name below."""
+    """What runs the networks: an engine of the detector's, or the pipeline below."""
 
     engine: str
     precision: str
@@ -26,40 +26,29 @@ class Variant(NamedTuple):
 
 
 REFERENCE: Final = Variant('torch', 'float32')
-EAGER: Final = Variant('eager', 'float32')
-"""The network as it is written, called on a whole batch."""
 NAIVE: Final = Variant('naive', 'float32')
 """The detector without its ring, pair by pair; see ``tasks.py``."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One thing to do, which several variants do in turns."""
+    """A setting of the detector, in which several variants compute the same masks in turns."""
 
     name: str
-    kind: Literal['generator', 'pwcnet', 'frame']
     config: DetectorConfig
     seconds: float
     """After how long no more rounds are begun."""
     naive: bool = False
     """Whether the naive pipeline takes part."""
 
-    @property
-    def pairs(self) -> int:
-        """How many pairs each frame brings."""
-        return self.config.window.past + self.config.window.future
-
     def variants(self, engines: Sequence[Variant]) -> list[Variant]:
         """Return what is compared, slowest first as far as is known."""
-        if self.kind == 'frame':
-            return [*([NAIVE] if self.naive else []), *engines]
-        # In int8 it is the generator alone that is quantised.
-        return [EAGER, *(one for one in engines if self.kind == 'generator' or one.precision != 'int8')]
+        return [*([NAIVE] if self.naive else []), *engines]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A group's task, done in one way."""
+    """A group's setting, run in one way."""
 
     group: Group
     variant: Variant
@@ -72,7 +61,7 @@ class Case:
     @property
     def config(self) -> DetectorConfig:
         """The group's configuration with this engine and precision."""
-        if self.variant in (EAGER, NAIVE):
+        if self.variant == NAIVE:
             return self.group.config
         return with_values(self.group.config, self.variant._asdict())
 
@@ -94,35 +83,22 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
         return load_config(DetectorConfig(), path, [*values, *assignments])
 
     if config:
-        own = setting(config)
-        network = [] if own.flow.backend != 'pwcnet' else [Group('pwcnet', 'pwcnet', own, 20)]
-        return [Group('generator', 'generator', own, 30), *network, Group(config.stem, 'frame', own, 60, naive=True)]
+        return [Group(config.stem, setting(config), 60, naive=True)]
     cpu, gpus = (share_folder() / 'config' / f'{name}.yaml' for name in ('cpu', 'gpu'))
     if quick:
-        small = ('flow.backend=pwcnet', 'flow.height=64', 'flow.width=128')
-        return [
-            Group('generator', 'generator', setting(cpu), 0),
-            Group('pwcnet', 'pwcnet', setting(cpu, *small), 0),
-            Group('cpu', 'frame', setting(cpu), 0, naive=True),
-        ]
+        return [Group('cpu', setting(cpu), 0, naive=True)]
     five, one = (tuple(f'window.{side}={length}' for side in ('past', 'future')) for length in (5, 1))
     paper = ('height=192', 'width=384', 'refinement.method=crf')
-    pwcnet = ('flow.backend=pwcnet', 'flow.height=192', 'flow.width=384')
     found = [
-        Group('generator', 'generator', setting(None, *paper, *five), 30),
-        Group('pwcnet', 'pwcnet', setting(None, *pwcnet, *one), 10),
-        Group('cpu', 'frame', setting(cpu), 20, naive=True),
-        Group('cpu-window-5', 'frame', setting(cpu, *five), 10),
-        Group('paper-window-1', 'frame', setting(None, *paper, *one), 10),
-        Group('paper', 'frame', setting(None, *paper, *five), 40, naive=True),
+        Group('cpu', setting(cpu), 20, naive=True),
+        Group('cpu-window-5', setting(cpu, *five), 10),
+        Group('paper-window-1', setting(None, *paper, *one), 10),
+        Group('paper', setting(None, *paper, *five), 40, naive=True),
     ]
     if gpu:
-        there = ('device=cuda', 'flow.backend=pwcnet')
         found += [
-            Group('gpu-generator', 'generator', setting(gpus, *there, *paper), 10),
-            Group('gpu-pwcnet', 'pwcnet', setting(gpus, *there), 10),
-            Group('gpu-window-1', 'frame', setting(gpus, *there, *paper, *one), 10),
-            Group('gpu', 'frame', setting(gpus, *there, *paper), 30, naive=True),
+            Group('gpu-window-1', setting(gpus, 'device=cuda', *paper, *one), 10),
+            Group('gpu', setting(gpus, 'device=cuda', *paper), 30, naive=True),
         ]
     return found
 

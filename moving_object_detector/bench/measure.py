@@ -14,34 +14,29 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.bench.cases import EAGER, NAIVE, Case, all_variants, chosen, groups
+from moving_object_detector.bench.cases import NAIVE, Case, all_variants, chosen, groups
 from moving_object_detector.bench.report import Measured, group_report, markdown
-from moving_object_detector.bench.tasks import Task, make_task
+from moving_object_detector.bench.tasks import FrameTask, make_task
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.common.options import with_values
 from moving_object_detector.common.program import provenance
 from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.media.frames import Levels
 from moving_object_detector.media.sources import open_source
-from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.networks.weights import save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
-RANDOM_FLOW: Final = 'PWC-Net has random weights, since flow.model names none: its times are right, its masks are not'
-_task: list[Task] = []
+_task: list[FrameTask] = []
 """In a case's own process: what it does."""
 
 
@@ -175,34 +170,13 @@ def _show_round(bar: tqdm[Any], name: str, number: int) -> None:
 
 def _refusal(case: Case) -> str:
     """Return why the case's engine does not run on its device, as far as that is known without loading anything."""
-    if case.variant in (EAGER, NAIVE):
+    if case.variant == NAIVE:
         return ''
     try:
         create_engine(case.variant.engine, choose_device(case.config.device), precision=case.variant.precision)
     except UserError as error:
         return str(error)
     return ''
-
-
-def random_pwcnet() -> PWCNet:
-    """Return PWC-Net with the same random weights each time, whose flow is of some pixels."""
-    torch.manual_seed(3)
-    network = PWCNet()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.startswith(('predict_flow', 'dc_conv7')):
-                parameter.mul_(0.2)
-    return network
-
-
-def _with_flow_weights(case: Case, path: Path) -> Case:
-    """Give PWC-Net random weights where it has none."""
-    config = case.group.config
-    if config.flow.backend != 'pwcnet' or config.flow.model:
-        return case
-    if not path.exists():
-        save_network(random_pwcnet(), path, {})
-    return replace(case, group=replace(case.group, config=with_values(config, {'flow.model': str(path)})))
 
 
 def _clip(source: str, count: int, levels: Levels) -> NDArray[np.uint8]:
@@ -234,10 +208,6 @@ def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     notes, status = [], 0
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, 'images.npy'), images)
-        weights = Path(folder, 'random.safetensors')
-        cases = [_with_flow_weights(case, weights) for case in cases]
-        if weights.exists():
-            notes.append(RANDOM_FLOW)
         try:
             reports.extend(_measure(cases, Path(folder, 'images.npy'), effort, skipped))
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from moving_object_detector.bench.cases import EAGER, NAIVE, REFERENCE, Case, Group, Variant
+from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Group, Variant
 
 PERCENTILES: Final = {'median': 50, 'p95': 95, 'p99': 99}
 QUARTILES: Final = (25, 75)
@@ -42,7 +42,7 @@ class Measured:
     def figures(self, others: Sequence[Measured]) -> dict[str, Any]:
         """Return its figures, and how many times longer some of the ``others`` take, as JSON has them."""
         calls = [seconds for own in self.rounds for seconds in own]
-        slow = [other for other in others if other.case.variant in (NAIVE, EAGER, REFERENCE) and other is not self]
+        slow = [other for other in others if other.case.variant in (NAIVE, REFERENCE) and other is not self]
         return {
             'variant': str(self.case.variant),
             'engine': self.facts['engine'],
@@ -77,9 +77,8 @@ def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> d
 def group_report(group: Group, measured: Sequence[Measured]) -> dict[str, Any]:
     """Return the figures of a group, of which at least one case was measured, as JSON has them."""
     first = next((one.facts for one in measured if 'size' in one.facts), measured[0].facts)
-    report = {'name': group.name, 'kind': group.kind, 'pairs': first.get('pairs'), 'size': first.get('size')}
-    report |= {name: first[name] for name in ('window', 'flow') if name in first}
-    return {**report, 'cases': [one.figures(measured) for one in measured]}
+    about: dict[str, Any] = {name: first[name] for name in ('size', 'window', 'flow') if name in first}
+    return {'name': group.name, **about, 'cases': [one.figures(measured) for one in measured]}
 
 
 def fastest(group: dict[str, Any]) -> dict[str, Any]:
@@ -92,15 +91,13 @@ def fastest(group: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any]) -> str:
     """Return a whole report as Markdown."""
-    frames = [group for group in report['groups'] if group['kind'] == 'frame']
+    groups = report['groups']
     before, after = report['load average']
     versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
     load = f'load average {before:.1f} before and {after:.1f} after'
     parts = [f'{report["machine"]}; {report["image"]} images; {load}; {report["seconds"]:.0f} s; {versions}']
-    if frames:
-        parts += ['**From image message to mask message**', frame_table(frames), *map(headline, frames)]
-        parts += map(stage_table, frames)
-    parts += [network_table(group) for group in report['groups'] if group['kind'] != 'frame']
+    parts += ['**From image message to mask message**', frame_table(groups), *map(headline, groups)]
+    parts += map(stage_table, groups)
     parts += [f'Note: {note}.' for note in report['notes']]
     if report['skipped']:
         parts.append('\n'.join(f'- {one["case"]} left out: {one["reason"]}' for one in report['skipped']))
@@ -111,7 +108,7 @@ def frame_table(groups: Sequence[dict[str, Any]]) -> str:
     """Return end-to-end figures of several settings."""
     rows = []
     for group in groups:
-        height, width = group['size'] or ('?', '?')
+        height, width = group.get('size', ('?', '?'))
         flow = f', {group["flow"]}' if 'flow' in group else ''
         setting = f'{group["name"]}: {width}x{height}, {group["window"]}{flow}'
         for case in group['cases']:
@@ -138,13 +135,6 @@ def stage_table(group: dict[str, Any]) -> str:
     names = [*dict.fromkeys(name for case in staged for name in case['stages']), '**frame**']
     rows = [[name, *(f'{one[name]["median"]:.4g}' if name in one else '' for one in columns)] for name in names]
     return _table((f'{group["name"]}, median ms', *(case['engine'] for case in staged)), rows)
-
-
-def network_table(group: dict[str, Any]) -> str:
-    """Return a network's figures."""
-    height, width = group['size']
-    titles = (f'{group["name"]}: {group["pairs"]} pairs of {width}x{height}', *TIMES, 'peak MB', 'vs eager')
-    return _table(titles, [[*_times(group, one), _memory(one), _ratio(one, EAGER)] for one in group['cases']])
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,13 +1,12 @@
-"""What is timed: frames from image message to mask message, and the networks by themselves."""
+"""What is timed: frames from image message to mask message."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,24 +16,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moving_object_detector.bench.cases import EAGER, NAIVE, Case
-from moving_object_detector.detection.build import build_detector, create_flow, generator_for, load_generator
+from moving_object_detector.bench.cases import NAIVE, Case
+from moving_object_detector.detection.build import build_detector, create_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import find_regions
 from moving_object_detector.detection.result import Result
 from moving_object_detector.detection.rigid import PairTravel, RigidTest
-from moving_object_detector.engines.base import Engine, describe
-from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.engines.create import choose_device, create_engine
+from moving_object_detector.engines.create import choose_device
 from moving_object_detector.flow.base import grey_image, network_image
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import assumed_camera
 from moving_object_detector.media.messages import decode_image, encode_image
-from moving_object_detector.networks.pwcnet import padded
 
 FRAME_NANOSECONDS: Final = 33_333_333
 
@@ -63,29 +59,6 @@ class Stopwatch:
         """Return the times so far and forget them."""
         times, self.times = self.times, {}
         return times
-
-
-class Task:
-    """What a case's process does over and over: :meth:`call`."""
-
-    fill = 0
-    """Calls until each is like the next."""
-
-    def __init__(self, config: DetectorConfig) -> None:
-        self.device = choose_device(config.device)
-        self.on_gpu = self.device.type == 'cuda'
-        self.watch = Stopwatch(self.on_gpu)
-        self.facts: dict[str, Any] = {}
-        """What it is, for the report."""
-        # After ``fill`` these do not count either: algorithms are chosen, CUDA graphs captured.
-        self.warm_up = 8 if self.on_gpu else 2
-
-    def call(self) -> None:
-        """Do it once; a GPU or another thread may still be at it."""
-        raise NotImplementedError
-
-    def settle(self) -> None:
-        """Wait for what the last call has left to another thread."""
 
 
 class NaivePipeline:
@@ -132,19 +105,24 @@ class NaivePipeline:
         return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
 
-class FrameTask(Task):
+class FrameTask:
     """The detector as the node runs it, on images (N, H, W, 3), uint8 RGB, forward and backward without end."""
 
     def __init__(self, config: DetectorConfig, images: NDArray[np.uint8]) -> None:
-        super().__init__(config)
+        self.device = choose_device(config.device)
+        self.on_gpu = self.device.type == 'cuda'
+        self.watch = Stopwatch(self.on_gpu)
+        # After ``fill`` these do not count either: algorithms are chosen, CUDA graphs captured.
+        self.warm_up = 8 if self.on_gpu else 2
         self.mask: NDArray[np.uint8] | None = None
         """The last one."""
         forward = [self.message(np.asarray(image), 'bgr8') for image in images]
         self.incoming = cycle(forward + forward[-2:0:-1])
         window = config.window
-        # Until the window is full, frames bring fewer pairs than they will.
         self.fill = max(window.past, window.future) * window.stride
-        self.facts = {'pairs': window.past + window.future, 'window': f'-{window.past}..+{window.future}'}
+        """Calls until each is like the next: frames bring fewer pairs until the window is full."""
+        self.facts: dict[str, Any] = {'window': f'-{window.past}..+{window.future}'}
+        """What it is, for the report."""
         self.prepare(config)
 
     def message(self, pixels: NDArray[np.uint8], encoding: str) -> Any:
@@ -208,64 +186,7 @@ class NaiveTask(FrameTask):
         self.message(self.mask, 'mono8')
 
 
-class NetworkTask(Task):
-    """A network on a fixed batch."""
-
-    def __init__(self, case: Case) -> None:
-        config = case.config
-        super().__init__(config)
-        engine: Engine | None = None
-        if case.variant != EAGER:
-            engine = create_engine(
-                config.engine, self.device, precision=config.precision, threads=config.threads, cache=EngineCache(),
-                experimental_gpu=config.experimental_gpu,
-            )  # fmt: skip
-        elif config.threads:
-            torch.set_num_threads(config.threads)
-        prepare = self._generator if case.group.kind == 'generator' else self._pwcnet
-        self._run = prepare(config, engine, case.group.pairs)
-        # An engine knows its precision once a network is loaded.
-        name = describe(engine) if engine else f'eager float32 on {self.device}'
-        self.facts |= {'pairs': case.group.pairs, 'engine': name}
-
-    def call(self) -> None:
-        """Run it once."""
-        self._run()
-
-    def _generator(self, config: DetectorConfig, engine: Engine | None, pairs: int) -> Callable[[], object]:
-        """Return what computes the masks of a frame's pairs, as one batch."""
-        loaded = load_generator(config)
-        generator, size = loaded.network, loaded.size
-        rng = torch.Generator().manual_seed(1)
-        image = torch.rand(pairs, 3, *size, generator=rng) - 0.5
-        flow = torch.randn(pairs, generator.flow_channels, *size, generator=rng)
-        self.facts['size'] = size
-        run: Callable[..., object]
-        if engine:
-            run = engine.load(generator_for(engine, loaded, config.precision), (image, flow), 'generator')
-        else:
-            run = torch.inference_mode()(generator.eval().to(self.device).forward)
-        return partial(run, image.to(self.device), flow.to(self.device))
-
-    def _pwcnet(self, config: DetectorConfig, engine: Engine | None, pairs: int) -> Callable[[], object]:
-        """Return what computes a frame's pyramid and the flows of its pairs."""
-        backend = create_flow(config.flow, self.device, engine, pairs, experimental_gpu=config.experimental_gpu)
-        self.facts['size'] = size = padded((config.flow.height, config.flow.width))
-        image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
-        other = backend.features(image)
-
-        def run() -> None:
-            with self.watch('pyramid'):
-                features = backend.features(image)
-            with self.watch('decoder'):
-                backend.estimate([features] * pairs, [other] * pairs, size)
-
-        return run
-
-
-def make_task(case: Case, images: Path) -> Task:
+def make_task(case: Case, images: Path) -> FrameTask:
     """Prepare a case, on the frames in a NumPy file; raises UserError where it cannot run here."""
-    if case.group.kind != 'frame':
-        return NetworkTask(case)
     kind = NaiveTask if case.variant == NAIVE else FrameTask
     return kind(case.config, np.load(images, mmap_mode='r'))

@@ -26,8 +26,6 @@ def frame_group():
     """The report of one setting: naive, reference and OpenVINO."""
     return {
         'name': 'cpu',
-        'kind': 'frame',
-        'pairs': 2,
         'size': [96, 192],
         'window': '-1..+1',
         'flow': 'dis-medium',
@@ -45,20 +43,5 @@ def frame_group():
                 stages={'flow': 24.0, 'generator': 38.0},
                 ratios={'naive float32': (3.2, 3.0, 3.3), 'torch float32': (2.0, 1.9, 2.1)},
             ),
-        ],
-    }
-
-
-@pytest.fixture
-def network_group():
-    """The report of the generator."""
-    return {
-        'name': 'generator',
-        'kind': 'generator',
-        'pairs': 10,
-        'size': [192, 384],
-        'cases': [
-            case('eager float32', 400.0),
-            case('openvino bfloat16', 125.0, ratios={'eager float32': (3.2, 3.1, 3.4)}),
         ],
     }

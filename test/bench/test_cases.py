@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from moving_object_detector.bench.cases import (
-    EAGER,
     NAIVE,
     REFERENCE,
     Case,
@@ -28,7 +27,7 @@ def test_every_engine_and_precision_of_the_options_takes_part():
     )
     assert not any('auto' in variant for variant in variants)
     for case in cases(None, [], gpu=False, quick=True):
-        if case.variant not in (EAGER, NAIVE):
+        if case.variant != NAIVE:
             assert (case.config.engine, case.config.precision) == case.variant
 
 
@@ -36,21 +35,14 @@ def test_the_built_in_settings():
     found = {group.name: group for group in groups(None, [], gpu=False, quick=False)}
     paper = found['paper'].config
     assert (paper.height, paper.width, paper.flow.backend) == (192, 384, 'dis')
-    assert found['paper'].pairs == found['generator'].pairs == 10
-    assert (found['generator'].config.height, found['generator'].config.width) == (192, 384)
-    assert found['cpu'].pairs == 2
+    assert (paper.window.past, paper.window.future) == (5, 5)
     assert found['cpu'].config.refinement.method == 'grid_crf'
     assert paper.refinement.method == 'crf'
     assert (found['cpu'].config.height, found['cpu'].config.width) == (96, 192)
-    assert found['cpu-window-5'].pairs == 10
+    assert found['cpu-window-5'].config.window.past == 5
     assert all(group.config.device in ('auto', 'cpu') for group in found.values())
     for name in ('paper', 'cpu'):
         assert found[name].variants([REFERENCE]) == [NAIVE, REFERENCE]
-    assert found['generator'].variants([REFERENCE]) == [EAGER, REFERENCE]
-    # In int8 it is the generator alone that is quantised.
-    for name in ('generator', 'pwcnet'):
-        precisions = {variant.precision for variant in found[name].variants(all_variants())}
-        assert ('int8' in precisions) == (name == 'generator')
     # What a run may take: rounds end then, loading and warming up come on top.
     assert sum(group.seconds for group in found.values()) <= 120
 
@@ -58,16 +50,16 @@ def test_the_built_in_settings():
 def test_a_gpu_adds_its_own_setting():
     found = {group.name: group for group in groups(None, [], gpu=True, quick=False)}
     gpu = found['gpu']
-    assert (gpu.config.device, gpu.config.flow.backend, gpu.pairs, gpu.naive) == ('cuda', 'pwcnet', 10, True)
-    assert (found['gpu-pwcnet'].config.flow.height, found['gpu-generator'].config.height) == (384, 192)
+    assert (gpu.config.device, gpu.config.height, gpu.naive) == ('cuda', 192, True)
+    assert found['gpu-window-1'].config.window.past == 1
 
 
 def test_a_parameter_file_replaces_them(tmp_path):
     path = tmp_path / 'mine.yaml'
     path.write_text('/**:\n  ros__parameters:\n    height: 64\n    flow.backend: pwcnet\n    target_rate: 10.0\n')
     found = groups(path, ['window.past=3', 'height=48'], gpu=True, quick=False)
-    assert [group.name for group in found] == ['generator', 'pwcnet', 'mine']
-    assert all(group.config.height == 48 and group.pairs == 8 for group in found)
+    assert [group.name for group in found] == ['mine']
+    assert all(group.config.height == 48 and group.config.window.past == 3 for group in found)
     with pytest.raises(UserError, match=r'flow\.presets'):
         groups(None, ['flow.presets=fast'], gpu=False, quick=False)
 

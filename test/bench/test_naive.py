@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.bench.measure import random_pwcnet
 from moving_object_detector.bench.tasks import FrameTask, NaivePipeline, NaiveTask
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.networks.generator import Generator
+from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
@@ -67,6 +67,17 @@ def test_it_gives_the_masks_of_the_detector(images, values):
     assert len(expected) == len(masks)
     assert [overlap(a, b) > 0.99 for a, b in zip(expected, masks, strict=True)] == [True] * len(masks)
     assert any(mask.any() for mask in expected) == (options.gate.min_motion < 1000)
+
+
+def random_pwcnet():
+    """PWC-Net with random weights whose flow is of some pixels."""
+    torch.manual_seed(3)
+    network = PWCNet()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(('predict_flow', 'dc_conv7')):
+                parameter.mul_(0.2)
+    return network
 
 
 def test_with_pwcnet(images, tmp_path):
