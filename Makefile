@@ -1,4 +1,4 @@
-# make demo | test | test-fast | bench | eval | train | bench-train | build | env | docs | lock | clean | help
+# make demo | test | test-fast | bench | eval | train | build | env | docs | lock | clean | help
 #
 # Variables, each with its default:
 #   PYTHON=            makes the environment (python3); 3.10 to 3.13, with a sourced ROS 2 that distribution's own
@@ -12,7 +12,7 @@
 #   DATASET=davis2016  eval: davis2016, segtrackv2, fbms59, folder, bag, rendered or flights
 #   ROOT= SPLIT=       eval: where the data is, and which part of it
 #   PARAMS=config/cpu.yaml  demo, eval: parameters of the detector
-#   ARGS=              bench, eval, train, bench-train, test: more arguments for the program
+#   ARGS=              bench, eval, train, test: more arguments for the program
 
 VENV ?= .venv
 RATE ?= 0.2
@@ -26,7 +26,7 @@ export $(VARIABLES)
 PROGRAM := "$$VENV/bin/python" scripts/with_args.py ARGS "$$VENV/bin/python" -m
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-fast bench eval train bench-train build env packages docs lock check clean help
+.PHONY: demo test test-fast bench eval train build env packages docs lock check clean help
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -67,9 +67,6 @@ eval: packages  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=
 
 train: packages  ## Train on your own footage: make train ARGS='--config config/train.yaml --set data.root=FOLDER'.
 	@$(PROGRAM) moving_object_detector.training.train
-
-bench-train: packages  ## Print samples per second and the wait for data of each stage of the training.
-	@$(PROGRAM) moving_object_detector.training.train --bench
 
 docs: packages  ## Write the tables in docs/ and README.md anew that come from the code.
 	@PYTHONPATH=. "$$VENV/bin/python" scripts/make_docs.py

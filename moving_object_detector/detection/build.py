@@ -91,6 +91,16 @@ def create_flow(
     return PwcFlow(network, size, device, load, batch)
 
 
+def flow_precision(config: FlowConfig, precision: str, engine: str, device: torch.device) -> str:
+    """Return the precision in which an engine is to run a flow network where that of the masks is ``precision``.
+
+    Masks and RAFT-small bear less than float32; what it does to PWC-Net's flow depends on the weights.
+    """
+    if precision in ('auto', 'int8') and config.backend != 'raft_small':
+        return 'float32'
+    return mask_precision(engine, device) if precision == 'auto' else precision
+
+
 def _input_size(config: DetectorConfig, trained: tuple[int, int]) -> tuple[int, int]:
     """Return the size that was asked for, else the one the weights were trained at."""
     height, width = config.height or trained[0], config.width or trained[1]
@@ -157,10 +167,9 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
         cache=cache or EngineCache(),
         experimental_gpu=config.experimental_gpu,
     )
-    engine = make(precision=mask_precision(config.engine, device) if config.precision == 'auto' else config.precision)
-    # Masks and RAFT-small bear less than float32; what it does to PWC-Net's flow depends on the weights.
-    exact = config.precision in ('auto', 'int8') and config.flow.backend != 'raft_small'
-    flow_engine = make(precision='float32') if exact else engine
+    precision = mask_precision(config.engine, device) if config.precision == 'auto' else config.precision
+    engine, of_flow = make(precision=precision), flow_precision(config.flow, config.precision, config.engine, device)
+    flow_engine = engine if of_flow == precision else make(precision=of_flow)
     if engine.name == 'openvino':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
         torch.set_num_threads(1)

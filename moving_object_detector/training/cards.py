@@ -19,8 +19,8 @@ from moving_object_detector.training.selection import Judgement
 
 PATHS: Final = frozenset(
     {
-        'data.root', 'data.cache', 'rendered.teacher', 'flow.model', 'start.model', 'start.inpainter', 'video.root',
-        'video.cache', 'video.teacher_model', 'validation.folder', 'teacher.model', 'teacher.flow.model',
+        'data.root', 'data.cache', 'rendered.teacher', 'flow.model', 'start.model', 'start.inpainter',
+        'validation.folder', 'teacher.model', 'teacher.flow.model',
     }
 )  # fmt: skip
 """Options that say where files are on this machine, which no model or card tells."""
@@ -47,7 +47,7 @@ def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = ()) -
     """
     plain = dataclasses.asdict(config)
     data, run = plain['data'], plain['run']
-    plain['data'] = {key: data[key] for key in ('height', 'width', 'largest_gap', 'every')} | {'clips': list(clips)}
+    plain['data'] = {key: data[key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
     plain['flow'] = fingerprint if config.rendered.steps else ''
     plain['run'] = {key: run[key] for key in ('seed', 'precision', 'candidates')}
     # The keys of the targets say all of the teacher.
@@ -59,7 +59,7 @@ def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
     """Return the same of a training of PWC-Net."""
     plain = dataclasses.asdict(config)
     plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
-    del plain['video']['cache'], plain['name'], plain['validation']
+    del plain['name'], plain['validation']
     return plain
 
 
@@ -97,12 +97,8 @@ def write_card(
     clips: Mapping[str, int],
     judgements: Mapping[str, Judgement],
     chosen: str,
-    ideal: Mapping[str, float] | None = None,
 ) -> str:
-    """Return the card of a generator.
-
-    ``clips`` are names and numbers of frames; ``ideal`` is J of each clip where the truth entered the training.
-    """
+    """Return the card of a generator; ``clips`` are names and numbers of frames."""
     network, game, stage = config.network, config.game, config.teacher
     seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {_flow(config.flow)}'
     channels = f'{network.channels} channels in its first layer'
@@ -112,7 +108,7 @@ def write_card(
     rows.append(('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, exact masks'))
     if clips:
         rows += [
-            ('annotated video' if ideal else 'unlabelled video', _footage(clips)),
+            ('unlabelled video', _footage(clips)),
             ('inpainter on boxes', f'{config.inpainter.steps} steps of {config.inpainter.batch} pairs'),
             ('adversarial game', f'{game.steps} steps of {game.batch} pairs, seed {config.run.seed}'),
         ]
@@ -123,15 +119,6 @@ def write_card(
         rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
     rows.append(('made with', _made_with()))
     text = [UNLABELLED]
-    if ideal:
-        text = ['**The truth entered this training** (ideal conditions, table 1 of the paper). Not for use.', '']
-        text += [
-            f'Mean J under ideal conditions: {sum(ideal.values()) / len(ideal):.3f}',
-            '',
-            '| clip | J |',
-            '|---|---|',
-        ]
-        text += [f'| {name} | {score:.3f} |' for name, score in ideal.items()]
     if judgements:
         text += ['', '| candidate | agreement between gaps | empty masks |', '|---|---|---|']
         text += [f'| {name} | {judged.agreement:.3f} | {judged.empty:.3f} |' for name, judged in judgements.items()]
@@ -153,11 +140,9 @@ def write_inpainter_card(config: TrainConfig, command: Sequence[str], clips: Map
     return _card(f'{config.name}-inpainter', rows, [UNLABELLED], 'train', command, config)
 
 
-def write_flow_card(
-    config: FlowTrainConfig, command: Sequence[str], clips: Mapping[str, int], measured: Sequence[Errors]
-) -> str:
+def write_flow_card(config: FlowTrainConfig, command: Sequence[str], measured: Sequence[Errors]) -> str:
     """Return the card of a flow network with its end-point errors."""
-    training, video = config.training, config.video
+    training = config.training
     pairs = f'{training.steps} steps of {training.batch} at {training.height}x{training.width}, seed {config.run.seed}'
     rows = [
         ('network', 'PWC-Net (DenseNet decoder, context network), 9,374,340 parameters, float32'),
@@ -166,9 +151,6 @@ def write_flow_card(
     ]
     if config.start.model:
         rows.append(('started from', config.start.model.rsplit('/', 1)[-1]))
-    if clips:
-        rows.append(('unlabelled video', f'{video.batch} pairs a step of {_footage(clips)}'))
-        rows.append(('teacher', f'{video.teacher} at {video.height}x{video.width}, weight {video.distillation:g}'))
     rows.append(('made with', f'{_made_with()}, {config.run.precision}'))
     errors = ['| end-point error, pixels | this network | DIS medium | nothing moves |', '|---|---|---|---|']
     errors += [f'| {row.name} | {row.network:.2f} | {row.dis:.2f} | {row.still:.2f} |' for row in measured]

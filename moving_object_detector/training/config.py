@@ -12,8 +12,8 @@ from moving_object_detector.detection.config import FlowConfig
 
 
 @dataclass(frozen=True)
-class FootageConfig:
-    """Where video is."""
+class DataConfig:
+    """What video is learnt from."""
 
     root: str = option(
         '',
@@ -24,17 +24,10 @@ class FootageConfig:
     topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
     black: int = option(0, BLACK, low=0, high=65535)
     white: int = option(0, WHITE, low=0, high=65535)
-
-
-@dataclass(frozen=True)
-class DataConfig(FootageConfig):
-    """What video is learnt from."""
-
     cache: str = option('', "Folder for the flow cache; empty: 'flow_cache' in the output folder.")
     height: int = option(128, 'Height of cached images and flow, pixels.', low=16, high=2160)
     width: int = option(256, 'Width of cached images and flow, pixels.', low=16, high=4096)
     largest_gap: int = option(5, 'Frames between the two images of a pair, uniform in 1 to this.', low=1, high=20)
-    every: int = option(1, 'Of the frames each of so many is learnt from.', low=1, high=1000)
     workers: int = option(1, 'Processes that prepare batches; 0: the training process itself.', low=0, high=256)
 
 
@@ -153,7 +146,7 @@ class StartConfig:
     """What a run starts from."""
 
     model: str = option('', 'Generator to start from, .safetensors, or "default"; empty: random weights.')
-    inpainter: str = option('', 'Inpainter to start from, .safetensors; empty: random weights.')
+    inpainter: str = option('', 'Inpainter to start from, .safetensors, or "default"; empty: random weights.')
 
 
 @dataclass(frozen=True)
@@ -183,8 +176,6 @@ class TrainConfig:
             raise UserError(f'network.height and network.width are {height} and {width}, but take multiples of 4')
         if not self.name or Path(self.name).name != self.name:
             raise UserError(f'name is {shown(self.name)}, but takes a name of a file without folders; they go to --out')
-        if self.data.every > 1 and self.network.flow_input == 'geometric':
-            raise UserError('network.flow_input=geometric takes flow in both directions: set data.every to 1')
         if self.game.steps and not self.game.adversarial + self.game.consistency:
             raise UserError('game.adversarial and game.consistency are both 0; set one of them, or game.steps=0')
 
@@ -204,21 +195,6 @@ class TrainingConfig:
     width: int = option(192, 'Width of the pairs, multiple of 64, pixels.', low=64, high=4096)
     largest_gap: float = option(4.0, 'Most frames of scene time from one image to the other.', low=0.3, high=20)
     pairs_per_scene: int = option(2, 'Cut from one rendering; more is faster and less varied.', low=1, high=64)
-
-
-@dataclass(frozen=True)
-class VideoConfig(FootageConfig):
-    """Learning from a teacher's flow of real video besides."""
-
-    cache: str = option('', "Folder for images and the teacher's flow; empty: 'flow_cache' in the output folder.")
-    height: int = option(256, "Height of cached images and of the teacher's flow, pixels.", low=64, high=2160)
-    width: int = option(448, "Width of cached images and of the teacher's flow, pixels.", low=64, high=4096)
-    largest_gap: int = option(2, 'Frames between the two images of a pair, uniform in 1 to this.', low=1, high=20)
-    least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
-    batch: int = option(4, 'Real pairs a step, all processes together.', low=1, high=4096)
-    teacher: str = option('raft_small', 'Whose flow is to be matched.', choices=('raft_small', 'dis'))
-    teacher_model: str = option('', 'Weights of RAFT-small: .safetensors, or raft-small.pth of its authors.')
-    distillation: float = option(1.0, "Weight of the end-point error to the teacher's flow.", low=1e-6, high=1e3)
 
 
 @dataclass(frozen=True)
@@ -251,7 +227,6 @@ class FlowTrainConfig:
     name: str = option('pwcnet', 'Name of the model file that the run leaves.')
     start: FlowStartConfig = field(default_factory=FlowStartConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    video: VideoConfig = field(default_factory=VideoConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     run: FlowRunConfig = field(default_factory=FlowRunConfig)
 

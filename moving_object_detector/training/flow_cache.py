@@ -8,56 +8,44 @@ the array; a chunk that is there is done. ``streams.npy`` comes last: of each fr
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import re
-import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import InUseError, UserError, foreign
-from moving_object_detector.common.files import atomic_file, lock, open_file
+from moving_object_detector.common.files import lock, open_file
 from moving_object_detector.datasets.layouts import Annotation, ClipFiles
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.media.frames import AUTOMATIC, Frame, prefetch, resize_image
+from moving_object_detector.training.chunks import (
+    CacheError,
+    check_space,
+    chunk_path,
+    disk_errors,
+    map_array,
+    to_half,
+    write_array,
+)
 
 Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
 CHUNK: Final = 8
 """Frames that are computed, and lost by a kill, together."""
-HALF_MAX: Final = 65504.0
-"""The largest number of half precision."""
 CACHE_FORMAT: Final = 3
 """Of the files; another number, another key."""
-DIGEST_BYTES: Final = 16
-REPAIRS: Final = 3
-"""Of a training, before it is given up."""
 IMAGES, FLOW, STREAMS = 'images', 'flow', 'streams.npy'
 
-Trained = TypeVar('Trained')
-
-_checked: set[Path] = set()  # files whose checksum this process has found right
 _log = logging.getLogger(__name__)
-
-
-def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    """Round a clip's flow (pixels, any shape) to half precision; what is not a number becomes 0, with a warning."""
-    finite = np.isfinite(flow)
-    if not finite.all():
-        said = '%s: %d values of its flow are not finite; they become 0 or the largest there is'
-        _log.warning(said, foreign(name), (~finite).sum())
-        flow = np.nan_to_num(flow, nan=0.0)
-    return np.clip(flow, -HALF_MAX, HALF_MAX).astype(np.float16)
 
 
 class Streams:
@@ -89,8 +77,6 @@ class CacheOptions:
     """(height, width) of images and flows, pixels."""
     largest_gap: int
     """Frames between the two of a pair, at most."""
-    every: int = 1
-    """Of the frames each of so many is kept."""
     batch: int = 16
     """Pairs that the backend gets at once."""
 
@@ -105,8 +91,7 @@ def _compute_chunk(
     backend: FlowBackend, options: CacheOptions, name: str,
 ) -> Chunk:  # fmt: skip
     """Return images and flows of a chunk; the flow to what is no pair is 0."""
-    span = CHUNK * options.every
-    frames = range(number * span, min((number + 1) * span, len(streams)), options.every)
+    frames = range(number * CHUNK, min((number + 1) * CHUNK, len(streams)))
     flows = np.zeros((len(frames), len(options.gaps), 2, *options.size), np.float16)
     pairs = [
         (row, column, index, index + gap)
@@ -139,88 +124,23 @@ def clip_flows(
     """
     features: dict[int, Any] = {}
     images: dict[int, NDArray[np.uint8]] = {}
-    reach, every, span = options.largest_gap, options.every, CHUNK * options.every
-    number = 0
+    reach, number = options.largest_gap, 0
     for index, frame in enumerate(frames):
         streams.add(frame)
-        near = range(-(-max(index - reach, 0) // every), (index + reach) // every + 1)
-        if any(one // CHUNK not in done for one in near):
+        if any(one // CHUNK not in done for one in range(max(index - reach, 0), index + reach + 1)):
             features[index] = backend.features(frame.image)
-        if index % every == 0 and index // span not in done:
+        if index // CHUNK not in done:
             images[index] = resize_image(frame.image, options.size)
-        if index == (number + 1) * span - 1 + reach:
+        if index == (number + 1) * CHUNK - 1 + reach:
             if number not in done:
                 yield _compute_chunk(number, images, features, streams.numbers, backend, options, name)
             number += 1
-            features = {one: kept for one, kept in features.items() if one >= number * span - reach}
-            images = {one: kept for one, kept in images.items() if one >= number * span}
-    for last in range(number, -(-len(streams.numbers) // span)):
+            features = {one: kept for one, kept in features.items() if one >= number * CHUNK - reach}
+            images = {one: kept for one, kept in images.items() if one >= number * CHUNK}
+    for last in range(number, -(-len(streams.numbers) // CHUNK)):
         if last not in done:
             yield _compute_chunk(last, images, features, streams.numbers, backend, options, name)
     streams.warn(name)
-
-
-class CacheError(UserError):
-    """A file of the cache is gone or damaged; :func:`cached_clips` computes it again."""
-
-
-def repaired(body: Callable[[], Trained], *, alone: bool, times: int = REPAIRS) -> Trained:
-    """Run a training; where part of the cache is gone or damaged, say so, and run it again, which computes that part.
-
-    Only where it is the one process of the training (``alone``): several cannot go back together.
-    """
-    try:
-        return body()
-    except CacheError as error:
-        if not alone or not times:
-            raise
-        _log.warning('%s, which is now: the training goes on from its last checkpoint', error)
-    return repaired(body, alone=alone, times=times - 1)
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy with a checksum after it; raises OSError."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    content = buffer.getbuffer()
-    # What a power failure cuts short the checksum finds.
-    with atomic_file(path, durable=False) as file:
-        file.write(content)
-        file.write(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
-
-
-def map_array(path: Path) -> NDArray[Any]:
-    """Map an array of :func:`write_array`; its checksum is compared when a process first reads it.
-
-    Raises CacheError where the file is gone or damaged; a damaged one is removed.
-    """
-    what = 'gone'
-    try:
-        if path not in _checked and not _is_whole(path):
-            path.unlink(missing_ok=True)
-            what = 'damaged'
-        else:
-            _checked.add(path)
-        return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
-    except (OSError, ValueError) as error:
-        _checked.discard(path)
-        raise CacheError(f'{path}: {what}, a part of the flow cache; it is computed again at the next start') from error
-
-
-def _is_whole(path: Path) -> bool:
-    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    tail = b''
-    with open_file(path) as file:
-        while block := file.read(1 << 20):
-            block = tail + block
-            total.update(block[:-DIGEST_BYTES])
-            tail = block[-DIGEST_BYTES:]
-    return total.digest() == tail
-
-
-def chunk_path(folder: Path, number: int, kind: str) -> Path:
-    """Return where one kind of array of a chunk lies."""
-    return folder / f'{number:05d}-{kind}.npy'
 
 
 def _done(folder: Path) -> set[int]:
@@ -230,7 +150,7 @@ def _done(folder: Path) -> set[int]:
     return {number for number in numbers if f'{number:05d}-{IMAGES}.npy' in names}
 
 
-def _streams(folder: Path, every: int) -> tuple[int, ...] | None:
+def _streams(folder: Path) -> tuple[int, ...] | None:
     """Return the stream of each frame where the clip is complete, else None."""
     if not (folder / STREAMS).is_file():
         return None
@@ -239,7 +159,7 @@ def _streams(folder: Path, every: int) -> tuple[int, ...] | None:
     except CacheError as error:
         _log.warning('%s', error)
         return None
-    whole = _done(folder) >= set(range(-(-len(streams) // (CHUNK * every))))
+    whole = _done(folder) >= set(range(-(-len(streams) // CHUNK)))
     return streams if whole else None
 
 
@@ -248,8 +168,7 @@ class CachedClip:
     """A clip and its flows, read from disk at each call, so it holds no memory and no open file.
 
     ``size`` is (height, width) of images and flows in pixels; ``gaps`` lead from a frame to its neighbours, such as
-    -2, -1, 1, 2; ``streams`` are of each frame the number of its continuous stream, -1: it is in none. Frames 0,
-    ``every``, 2 ``every`` ... are kept; the others have no image, flow or neighbours here.
+    -2, -1, 1, 2; ``streams`` are of each frame the number of its continuous stream, -1: it is in none.
     """
 
     name: str
@@ -258,7 +177,6 @@ class CachedClip:
     folder: Path
     annotations: tuple[Annotation | None, ...]
     streams: tuple[int, ...]
-    every: int = 1
 
     @property
     def frame_count(self) -> int:
@@ -281,7 +199,7 @@ class CachedClip:
 
     def neighbours(self, index: int) -> tuple[int, ...]:
         """Return the gaps to frames of the same stream; none where the detector would start anew; raises IndexError."""
-        own = self.streams[self._checked(index)] if index % self.every == 0 else -1
+        own = self.streams[self._checked(index)]
         inside = (gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
         return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
 
@@ -297,9 +215,7 @@ class CachedClip:
         return index
 
     def _read(self, kind: str, index: int) -> NDArray[Any]:
-        if index % self.every:
-            raise IndexError(f'{self.name}: frame {index} is not kept, but each of {self.every}')
-        number, place = divmod(index // self.every, CHUNK)
+        number, place = divmod(index, CHUNK)
         return np.asarray(map_array(chunk_path(self.folder, number, kind))[place])
 
 
@@ -339,21 +255,21 @@ def cached_clips(
     a clip cannot be read, none has a pair, or the disk is full or cannot be written.
     """
     settings: dict[str, object] = {'format': CACHE_FORMAT, 'backend': fingerprint, 'size': options.size}
-    settings |= {'largest gap': options.largest_gap} | ({'every': options.every} if options.every > 1 else {})
+    settings['largest gap'] = options.largest_gap
     folders = []
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
     with disk_errors(folder):
-        missing = [job for job in zip(clips, folders, strict=True) if _streams(job[1], options.every) is None]
+        missing = [job for job in zip(clips, folders, strict=True) if _streams(job[1]) is None]
         if missing:
             _fill(folder, missing, backend, options, progress=progress)
     cached = []
     for clip, one in zip(clips, folders, strict=True):
-        found = _streams(one, options.every)
+        found = _streams(one)
         if found is None:
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
-        opened = CachedClip(clip.name, options.size, options.gaps, one, clip.annotations, found, options.every)
+        opened = CachedClip(clip.name, options.size, options.gaps, one, clip.annotations, found)
         if not any(opened.neighbours(index) for index in range(len(found))):
             _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
             continue
@@ -366,18 +282,6 @@ def cached_clips(
     return cached
 
 
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a message: full, read-only, no right to write."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'{folder}: the flow cache cannot be read or written: {error.strerror}; what is finished is kept, so free '
-            'some space or give another folder and start again'
-        ) from error
-
-
 def _fill(
     folder: Path, jobs: Sequence[tuple[ClipFiles, Path]], backend: FlowBackend, options: CacheOptions, *, progress: bool
 ) -> None:
@@ -385,16 +289,8 @@ def _fill(
     for _, one in jobs:
         one.mkdir(parents=True, exist_ok=True)
     # 0 frames where only reading all of a clip tells.
-    frames = [
-        max(-(-(clip.source().frame_count or 0) // options.every) - CHUNK * len(_done(one)), 0) for clip, one in jobs
-    ]
-    needed = sum(frames) * prod(options.size) * (3 + 2 * 2 * len(options.gaps))
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f'{folder}: the flow cache takes {needed / 1e9:.2f} GB more, but {free / 1e9:.2f} GB are free there; '
-            'free some space, give a folder on another disk, or a smaller size or largest gap'
-        )
+    frames = [max((clip.source().frame_count or 0) - CHUNK * len(_done(one)), 0) for clip, one in jobs]
+    check_space(folder, sum(frames) * prod(options.size) * (3 + 2 * 2 * len(options.gaps)))
     with tqdm(total=sum(frames), unit='frame', disable=not progress) as bar:
         for wait in (False, True):
             left = []
@@ -402,7 +298,7 @@ def _fill(
                 bar.set_description(f'{"waiting for" if wait else "flow of"} {foreign(clip.name)}')
                 try:
                     with lock(one / 'lock', f'the flow cache of {clip.name}', wait=wait):
-                        if _streams(one, options.every) is None:
+                        if _streams(one) is None:
                             for count in _compute(clip, one, backend, options):
                                 bar.update(count)
                 except InUseError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -46,11 +46,8 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
     Both lines are straight (Smith and Topin 2019, with RAFT's settings).
     """
     top = max(RATE_RISE * steps - 1, 0.0)
-    if step <= top:
-        share = step / top if top else 1.0
-        return peak * (RATE_START + (1 - RATE_START) * share)
-    share = (step - top) / max(steps - 1 - top, 1.0)
-    return peak * (1 + (RATE_END - 1) * share)
+    # A run of one step takes the peak.
+    return float(np.interp(step, (0, top, max(steps - 1, top + 1)), (peak * RATE_START, peak, peak * RATE_END)))
 
 
 def end_point_error(flow: Tensor, truth: Tensor) -> Tensor:
@@ -65,7 +62,7 @@ def reduce_truth(truth: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
-    """Return the training loss of PWC-Net (section 3 of the paper), a scalar, for exact flow or a teacher's.
+    """Return the training loss of PWC-Net (section 3 of the paper), a scalar, for exact flow.
 
     It is the weighted sum over levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), of the mean end-point error, in
     units of the network's output: pixels of the truth, (B, 2, H, W), divided by 20.
@@ -103,18 +100,10 @@ def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: 
 
 def _at(volume: Tensor, displacement: Tensor) -> Tensor:
     """Return the values of a volume (B, 81, h, w) at displacements (B, 2, h, w) in cells, bilinearly, (B, 1, h, w)."""
-    side = 2 * COST_RADIUS + 1
-    low = displacement.floor().clamp(-COST_RADIUS, COST_RADIUS)
-    share = displacement - low
-    value = torch.zeros_like(volume[:, :1])
-    for down in (0, 1):
-        for right in (0, 1):
-            x = (low[:, :1] + right).clamp(-COST_RADIUS, COST_RADIUS)
-            y = (low[:, 1:] + down).clamp(-COST_RADIUS, COST_RADIUS)
-            weight = (share[:, :1] if right else 1 - share[:, :1]) * (share[:, 1:] if down else 1 - share[:, 1:])
-            channel = ((y + COST_RADIUS) * side + x + COST_RADIUS).long()
-            value = value + weight * volume.gather(1, channel)
-    return value
+    cells = volume.permute(0, 2, 3, 1).reshape(-1, 1, 2 * COST_RADIUS + 1, 2 * COST_RADIUS + 1)
+    places = (displacement / COST_RADIUS).permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
+    values = functional.grid_sample(cells, places, padding_mode='border', align_corners=True)
+    return values.reshape_as(volume[:, :1])
 
 
 # How good flow is ----------------------------------------------------------------------------------------------------
@@ -138,16 +127,13 @@ class Sample:
         return self.flow.shape[0], self.flow.shape[1]
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Mean end-point errors of one sample, pixels."""
+class Errors(NamedTuple):
+    """Mean end-point errors of one sample, pixels: of PWC-Net, of DIS medium, of taking everything to stand still."""
 
     name: str
     network: float
     dis: float
-    """Of OpenCV's DIS, preset medium, at the images' size."""
     still: float
-    """Of taking everything to stand still: the mean speed."""
 
 
 def held_out_samples(seed: int, count: int, options: FlowPairOptions) -> list[Sample]:
@@ -219,5 +205,4 @@ def compare(network: nn.Module, samples: Iterable[Sample], device: torch.device)
 
 def average(errors: Sequence[Errors], name: str) -> Errors:
     """Return the mean of several samples' errors."""
-    columns = [[getattr(error, key) for error in errors] for key in ('network', 'dis', 'still')]
-    return Errors(name, *(sum(column) / len(column) for column in columns))
+    return Errors(name, *(sum(column) / len(column) for column in zip(*(one[1:] for one in errors), strict=True)))

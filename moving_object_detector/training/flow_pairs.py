@@ -1,11 +1,10 @@
-"""Pairs for PWC-Net: rendered on the fly with exact flow, and real ones with a teacher's flow from the flow cache.
+"""Pairs for PWC-Net, rendered on the fly with exact flow.
 
 Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -16,12 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.base import resize_flow, resize_maps
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
 from moving_object_detector.synthetic.scene import Instant
-from moving_object_detector.training.flow_cache import CachedClip
-from moving_object_detector.training.pairs import cut, flip, flip_flow, random_crop
 
 Field = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -87,9 +82,9 @@ class FlowPair(NamedTuple):
     second: Tensor
     """(3, H, W) uint8 RGB."""
     flow: Tensor
-    """(2, H, W) float32, u right and v down, pixels; of rendered frames exact, also where ``seen`` is false."""
+    """(2, H, W) float32, u right and v down, pixels; exact, also where ``seen`` is false."""
     seen: Tensor
-    """(1, H, W) bool: the point is known to be in view and uncovered in the second frame too."""
+    """(1, H, W) bool: the point is in view and uncovered in the second frame too."""
 
 
 @dataclass(frozen=True)
@@ -206,42 +201,3 @@ def _seen(
     column = (x.clip(left, left + width - 1) + np.float32(0.5)).astype(np.intp)
     row = (y.clip(top, top + height - 1) + np.float32(0.5)).astype(np.intp)
     return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)
-
-
-class VideoFlowPairs(Dataset[FlowPair]):
-    """Two frames of a clip with a teacher's flow, each frame as likely as any other; a UserError without a pair.
-
-    Items are of a size (height, width), cut with sides of ``least_crop`` or more of the image's; nothing is ``seen``,
-    since nobody knows.
-    """
-
-    def __init__(self, clips: Sequence[CachedClip], seed: int, size: tuple[int, int], least_crop: float = 0.6) -> None:
-        self._clips = tuple(clips)
-        self._seed = seed
-        self._size, self._least_crop = size, least_crop
-        self._starts = np.cumsum([0, *(clip.frame_count for clip in self._clips)])
-        if not any(clip.neighbours(frame) for clip in self._clips for frame in range(clip.frame_count)):
-            raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
-
-    def __getitem__(self, index: int) -> FlowPair:
-        rng = np.random.default_rng((self._seed, index))
-        clip, frame, gaps = self._draw(rng)
-        gap = int(rng.choice(gaps))
-        images = torch.stack([_planes(clip.image(position)) for position in (frame, frame + gap)]).float()
-        flow = torch.from_numpy(np.ascontiguousarray(clip.flow(frame, gap), np.float32))[None]
-        crop = random_crop(rng, (images.shape[2], images.shape[3]), self._least_crop)
-        mirrored, upside_down = (bool(draw < 0.5) for draw in rng.random(2))
-        images = flip(resize_maps(cut(images, crop), self._size), horizontal=mirrored, vertical=upside_down)
-        flow = flip_flow(resize_flow(cut(flow, crop), self._size), horizontal=mirrored, vertical=upside_down)
-        first, second = images.round().clamp(0, 255).to(torch.uint8)
-        return FlowPair(first, second, flow[0], torch.zeros(1, *self._size, dtype=torch.bool))
-
-    def _draw(self, rng: np.random.Generator) -> tuple[CachedClip, int, tuple[int, ...]]:
-        """Draw a frame that has a neighbour."""
-        while True:
-            place = int(rng.integers(self._starts[-1]))
-            number = int(np.searchsorted(self._starts, place, 'right')) - 1
-            clip, frame = self._clips[number], place - int(self._starts[number])
-            gaps = clip.neighbours(frame)
-            if gaps:
-                return clip, frame, gaps

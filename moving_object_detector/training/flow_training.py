@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -12,16 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.flow.base import resize_flow
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.training.cards import flow_identity, write_flow_card
 from moving_object_detector.training.config import FlowTrainConfig
-from moving_object_detector.training.flow_cache import CachedClip, repaired
 from moving_object_detector.training.flow_errors import (
     Sample,
     average,
@@ -34,10 +30,10 @@ from moving_object_detector.training.flow_errors import (
     network_error,
     one_cycle,
 )
-from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs, VideoFlowPairs
+from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs
 from moving_object_detector.training.loop import LoopOptions, fit
 from moving_object_detector.training.pictures import flow_picture
-from moving_object_detector.training.run import Outcome, clips_with_flow
+from moving_object_detector.training.run import Outcome
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import Stage, averaged
 
@@ -120,14 +116,12 @@ class FlowStage(Stage):
         setup: Setup,
         network: TrainedPWCNet,
         rendered: Dataset[FlowPair],
-        video: Dataset[FlowPair] | None,
         held_out: Sequence[Sample],
         config: FlowTrainConfig,
     ) -> None:
         training = config.training
         super().__init__(setup, training.steps, training.batch, rendered)
         setup.place(network)
-        self._video = video
         self.held_out = held_out
         """Rendered pairs that training never sees."""
         self._config = config
@@ -141,74 +135,34 @@ class FlowStage(Stage):
         """Return the averaged weights, on the CPU."""
         return cast('TrainedPWCNet', self._average.module).plain()
 
-    def batches(self, first_step: int) -> Iterator[tuple[FlowPair, FlowPair | None]]:
-        """Return an iterator over batches of rendered pairs, each with a batch of real pairs."""
-        rendered = super().batches(first_step)
-        if self._video is None:
-            return zip(rendered, repeat(None))
-        # Reading from the cache takes little beside rendering.
-        few = -(-self.setup.workers // 4)
-        real = self.setup.batches(self._video, first_step, self.steps, self._config.video.batch, few)
-        return zip(rendered, real, strict=True)
-
-    def step(self, step: int, batch: tuple[FlowPair, FlowPair | None]) -> Mapping[str, float | Tensor]:
+    def step(self, step: int, batch: FlowPair) -> Mapping[str, float | Tensor]:
         """Update the network."""
-        rendered = FlowPair(*self.setup.sent(batch[0]))
-        video = FlowPair(*self.setup.sent(batch[1])) if batch[1] is not None else None
-        training = self._config.training
+        pair, training = FlowPair(*self.setup.sent(batch)), self._config.training
         for options in self.optimisers['network'].param_groups:
             options['lr'] = one_cycle(step, self.steps, training.learning_rate)
-        terms = self._terms(step, rendered, video)
-        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        with self.setup.autocast():
+            pyramids = [self._network.pyramid(network_input(frames)) for frames in pair[:2]]
+            levels = self._network.decode_levels(*pyramids)
+        loss, terms = multi_scale_error(levels, pair.flow), {}
+        weight = training.matching * (1 - step / self.steps)
+        if weight > 0:
+            terms['matching'] = matching_loss(pyramids[0], pyramids[1], pair.flow, pair.seen)
+            loss = loss + weight * terms['matching']
         norm = self.update(loss, 'network', training.clip)
         self._average.update_parameters(self._network)
+        flow = resize_flow(levels[0].detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
+        self.seen = {'first': pair.first, 'second': pair.second, 'flow': flow, 'truth': pair.flow}
         values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
-        values['error'] = end_point_error(self.seen['flow'], self.seen['truth']).mean()
-        values.update({name: value.detach() for name, (_, value) in terms.items() if name != 'rendered'})
+        values['error'] = end_point_error(flow, pair.flow).mean()
+        values |= {name: value.detach() for name, value in terms.items()}
         done = step + 1
         if done % self._config.validation.every == 0 or done == self.steps:
             errors = [network_error(self._average.module, sample, self.setup.device) for sample in self.held_out]
             values['held_out'] = sum(errors) / len(errors)
         return values
 
-    def _terms(self, step: int, rendered: FlowPair, video: FlowPair | None) -> dict[str, tuple[float, Tensor]]:
-        """Return weight and value of each term of the loss."""
-        parts = [rendered] if video is None else [rendered, video]
-        pair = [network_input(torch.cat([part[place] for part in parts])) for place in (0, 1)]
-        count = rendered.first.shape[0]
-        with self.setup.autocast():
-            pyramids = [self._network.pyramid(frames) for frames in pair]
-            levels = self._network.decode_levels(*pyramids)
-        terms = {'rendered': (1.0, multi_scale_error([level[:count] for level in levels], rendered.flow))}
-        matching = self._config.training.matching * (1 - step / self.steps)
-        if matching > 0:
-            one, other = ([level[:count] for level in pyramid] for pyramid in pyramids)
-            terms['matching'] = (matching, matching_loss(one, other, rendered.flow, rendered.seen))
-        self._show(rendered, levels[0][:count])
-        if video is not None:
-            error = multi_scale_error([level[count:] for level in levels], video.flow)
-            terms['distillation'] = (self._config.video.distillation, error)
-        return terms
-
-    def _show(self, pair: FlowPair, flow: Tensor) -> None:
-        full = resize_flow(flow.detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
-        self.seen = {'first': pair.first, 'second': pair.second, 'flow': full, 'truth': pair.flow}
-
 
 # A run ---------------------------------------------------------------------------------------------------------------
-
-
-def open_video(config: FlowTrainConfig, out: Path, setup: Setup) -> list[CachedClip]:
-    """Find the footage and compute the teacher's flow, or what is missing of it; none where no footage is given."""
-    video = config.video
-    if not video.root:
-        return []
-    if video.teacher == 'raft_small' and not video.teacher_model:
-        raise UserError(
-            "video.teacher_model names no weights; give the authors' raft-small.pth, or set video.teacher=dis"
-        )
-    teacher = FlowConfig(video.teacher, 'medium', video.height, video.width, video.teacher_model)
-    return clips_with_flow(video, teacher, out, setup)
 
 
 def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPWCNet:
@@ -223,50 +177,35 @@ def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPW
     return network
 
 
-def make_stage(config: FlowTrainConfig, setup: Setup, clips: Sequence[CachedClip]) -> FlowStage:
+def make_stage(config: FlowTrainConfig, setup: Setup) -> FlowStage:
     """Return the run's one stage."""
     training = config.training
     options = FlowPairOptions((training.height, training.width), training.largest_gap, training.pairs_per_scene)
     rendered = RenderedFlowPairs(config.run.seed, options)
-    network = make_network(config, rendered)
-    video = VideoFlowPairs(clips, config.run.seed, options.size, config.video.least_crop) if clips else None
     held_out = held_out_samples(config.run.seed, config.validation.scenes, options)
-    return FlowStage(setup, network, rendered, video, held_out, config)
-
-
-def _metadata(config: FlowTrainConfig, clips: Sequence[CachedClip]) -> dict[str, str]:
-    training = config.training
-    about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
-    kind = 'rendered scenes and video' if clips else 'rendered scenes'
-    return {'training': kind, **about, 'seed': str(config.run.seed)}
+    return FlowStage(setup, make_network(config, rendered), rendered, held_out, config)
 
 
 def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Outcome | None:
     """Train, or go on with the run that lies in ``out``; as :func:`run_training`."""
     # Read now, so that a mistake in them is not found after the training.
     pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
-    with session(out, config.run.device, config.run.threads) as (group, device):
+    training, run = config.training, config.run
+    with session(out, run.device, run.threads) as (group, device):
         # All batches have one size, for which cuDNN may choose its fastest kernels.
         torch.backends.cudnn.benchmark = device.type == 'cuda'
-        setup = Setup(group, device, config.run.workers, config.run.precision, config.run.seed)
-        return repaired(lambda: _train(config, out, command, pairs, setup), alone=group.count == 1)
-
-
-def _train(
-    config: FlowTrainConfig, out: Path, command: Sequence[str], pairs: Sequence[Sample], setup: Setup
-) -> Outcome | None:
-    clips = open_video(config, out, setup)
-    stage = make_stage(config, setup, clips)
-    loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every)
-    timings = fit([stage], out, flow_identity(config), loop, setup.group)
-    if not setup.group.leads:
-        return None
-    network = stage.model()
-    scenes = compare(network, stage.held_out, setup.device)
-    measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, setup.device)]
-    model = out / f'{config.name}.safetensors'
-    card = write_flow_card(config, command, {clip.name: clip.frame_count for clip in clips}, measured)
-    save_network(network.cpu(), model, _metadata(config, clips))
-    write_atomically(model.with_suffix('.md'), card.encode())
-    told = [f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured]
-    return Outcome(model, (str(model.with_suffix('.md')), *told), timings)
+        stage = make_stage(config, Setup(group, device, run.workers, run.precision, run.seed))
+        fit([stage], out, flow_identity(config), LoopOptions(run.checkpoint_every, run.picture_every), group)
+        if not group.leads:
+            return None
+        network = stage.model()
+        scenes = compare(network, stage.held_out, device)
+        measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, device)]
+        model, card = out / f'{config.name}.safetensors', out / f'{config.name}.md'
+        about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
+        save_network(network.cpu(), model, {'training': 'rendered scenes', **about, 'seed': str(run.seed)})
+        write_atomically(card, write_flow_card(config, command, measured).encode())
+        told = [
+            f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured
+        ]
+        return Outcome(model, (str(card), *told))

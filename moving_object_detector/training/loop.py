@@ -28,25 +28,8 @@ class LoopOptions:
 
     checkpoint_every: int = 50
     picture_every: int = 100
-    untimed: int = 0
-    """First steps of each stage that do not count in its timing."""
     candidates: int = 1
     """How often a stage that has a candidate offers it after its beginning."""
-
-
-@dataclass
-class Timing:
-    """Where the time of a stage went, in seconds."""
-
-    waiting: float = 0.0
-    """For data."""
-    total: float = 0.0
-    steps: int = 0
-
-    @property
-    def waiting_share(self) -> float:
-        """Share of the time spent waiting for data."""
-        return self.waiting / self.total if self.total else 0.0
 
 
 def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any], group: Processes) -> None:
@@ -101,13 +84,13 @@ def fit(
     loop: LoopOptions,
     group: Processes | None = None,
     keep: Keep = lambda name, network: None,
-) -> dict[str, Timing]:
+) -> None:
     """Run the stages one after the other, or go on where a killed run of the same options was.
 
     The folder gets checkpoint, log and pictures. ``options`` are all that decides what is computed: a checkpoint of
     others is refused. ``keep`` is called with the name of each candidate (see :func:`candidate_names`) and the network.
-    Returns of each stage where its time went in this process. Raises UserError where a checkpoint is damaged or of
-    other options, a loss is not finite, or a file cannot be written.
+    Raises UserError where a checkpoint is damaged or of other options, a loss is not finite, or a file cannot be
+    written.
     """
     group = group or Processes()
     checkpoint = folder / CHECKPOINT
@@ -120,7 +103,6 @@ def fit(
             stage.load_state_dict(kept)
     else:
         dry_run(stages, folder, options, group)
-    timings = {}
     with Journal(folder if group.leads else None, [stage.name for stage in stages], current, first) as journal:
 
         def save(number: int, step: int) -> None:
@@ -133,10 +115,9 @@ def fit(
             start = first if number == current else 0
             if not start:
                 stages[number].begin()
-            timings[stages[number].name] = _run(stages[number], number, start, loop, group, journal, save, keep)
+            _run(stages[number], number, start, loop, group, journal, save, keep)
             stages[number].finish()
             save(number + 1, 0)
-    return timings
 
 
 def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
@@ -147,8 +128,7 @@ def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
 def _run(
     stage: Stage, number: int, first: int, loop: LoopOptions, group: Processes, journal: Journal,
     save: Callable[[int, int], None], keep: Keep,
-) -> Timing:  # fmt: skip
-    timing = Timing()
+) -> None:  # fmt: skip
     offered = candidate_steps(stage.steps, loop.candidates) if stage.candidate is not None and group.leads else []
 
     def offer(done: int) -> None:
@@ -157,16 +137,17 @@ def _run(
 
     shown: dict[str, float] = {}
     if first >= stage.steps:
-        return timing
+        return
     if not first:
         offer(0)
     batches = iter(stage.batches(first))
     span, silent = range(first, stage.steps), not group.leads
+    waited, started = 0.0, time.perf_counter()
     with tqdm(span, initial=first, total=stage.steps, unit='step', desc=stage.name, disable=silent) as bar:
         for step in bar:
             begun = time.perf_counter()
             batch = next(batches)
-            waited = time.perf_counter() - begun
+            waited += time.perf_counter() - begun
             values = group.average(_numbers(stage.name, step, stage.step(step, batch)))
             journal.scalars(number, step, values)
             shown |= values
@@ -176,10 +157,6 @@ def _run(
                 journal.pictures(number, step, stage.pictures() if group.leads else {})
             if done % loop.checkpoint_every == 0 and done < stage.steps:
                 save(number, done)
-            if step >= first + loop.untimed:
-                timing.waiting += waited
-                timing.total += time.perf_counter() - begun
-                timing.steps += 1
-            told = {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{timing.waiting_share:.0%}'}
+            share = waited / (time.perf_counter() - started)
+            told = {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{share:.0%}'}
             bar.set_postfix(told)
-    return timing

@@ -128,13 +128,12 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
         mirrored, upside_down = (bool(draw < 0.5) and options.flips for draw in rng.random(2))
         image = flip(resize_maps(cut(pixels.float(), crop), options.size), horizontal=mirrored, vertical=upside_down)
+        flows = flip_flow(resize_flow(cut(flows, crop), options.size), horizontal=mirrored, vertical=upside_down)
         if self._targets is not None:
             taught = torch.from_numpy(self._targets[number](frame))[None].float() / 255.0
             # Resizing may leave [0, 1] by rounding.
             taught = resize_maps(cut(taught, crop), options.size).clamp(0, 1)
             taught = flip(taught, horizontal=mirrored, vertical=upside_down)
-        flows = flip_flow(resize_flow(cut(flows, crop), options.size), horizontal=mirrored, vertical=upside_down)
-        if self._targets is not None:
             return centred(image[0]), flows[0], taught[0, :1], taught[0, 1:]
         return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
 

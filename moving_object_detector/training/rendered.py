@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +29,14 @@ from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
-from moving_object_detector.training.flow_cache import chunk_path, disk_errors, map_array, to_half, write_array
+from moving_object_detector.training.chunks import (
+    check_space,
+    chunk_path,
+    disk_errors,
+    map_array,
+    to_half,
+    write_array,
+)
 from moving_object_detector.training.pairs import cut, flip, flip_flow, random_crop
 from moving_object_detector.training.setup import Setup
 
@@ -245,6 +253,8 @@ def keep_pairs(
             missing = [
                 number for number in chunks if not all(chunk_path(own, number, kind).is_file() for kind in KINDS)
             ]
+            channels = 3 + 1 + 2 * (7 if pairs.options.evidence else 2)
+            check_space(folder, len(missing) * KEPT_CHUNK * prod(pairs.options.size) * channels)
             batches = Setup(workers=workers).batches(_Raw(pairs, missing), 0, len(missing), KEPT_CHUNK)
             bar = tqdm(missing, desc='rendering', unit=f' x {KEPT_CHUNK} pairs', disable=not progress or not missing)
             for number, batch in zip(bar, batches, strict=True):

@@ -1,55 +1,45 @@
-"""A run of ``train`` from its options to the model file and its card; ideal conditions differ in their data alone."""
+"""A run of ``train`` from its options to the model file and its card."""
 
 from __future__ import annotations
 
 import copy
 import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import default_model, file_hash, write_atomically
+from moving_object_detector.common.files import default_inpainter, default_model, file_hash, write_atomically
 from moving_object_detector.common.options import options_of, value_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.datasets.layouts import ClipFiles
-from moving_object_detector.detection.build import choose_flow, create_flow
+from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.engines.base import Engine
 from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.engines.create import create_engine, mask_precision
+from moving_object_detector.engines.create import create_engine
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
-from moving_object_detector.training.config import DataConfig, FootageConfig, TrainConfig, VideoConfig
-from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips, repaired
+from moving_object_detector.training.chunks import repaired
+from moving_object_detector.training.config import DataConfig, TrainConfig
+from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips
 from moving_object_detector.training.game import Game
-from moving_object_detector.training.ideal import (
-    IDEAL_WARNING,
-    AnnotatedFrame,
-    IdealPairs,
-    annotated_frames,
-    ideal_masks,
-    ideal_scores,
-)
-from moving_object_detector.training.loop import LoopOptions, Timing, candidate_names, fit
+from moving_object_detector.training.loop import LoopOptions, candidate_names, fit
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
-from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, sheet, spread_frames
+from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, spread_frames
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import InpainterStage, RenderedStage, Stage, TeacherStage
-from moving_object_detector.training.teacher import Lesson, Voter, taught
+from moving_object_detector.training.teacher import Lesson, Targets, Voter, taught
 
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.
 SUPERVISED_GAIN: Final = 10.0
@@ -66,25 +56,16 @@ class Outcome:
     """The model file, the inpainter's where nothing else is trained."""
     told: tuple[str, ...] = ()
     """Lines for the user: what was reached, and the next command."""
-    timings: Mapping[str, Timing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Footage:
-    """What a run learns from besides rendered scenes."""
+    """Clips with the robot's flow, and those of them with a teacher's masks."""
 
-    lengths: Mapping[str, int]
-    """Names of the clips, and how many frames of each are used."""
-    identity: Mapping[str, Any]
-    """What the footage adds to the run's."""
-    pairs: Callable[[int, CachedOptions], Dataset[Any]]
-    """Makes pairs from a seed and options."""
-    clips: Sequence[CachedClip] = ()
-    """With flows; none under ideal conditions."""
-    frames: Sequence[AnnotatedFrame] = ()
-    """Under ideal conditions."""
-    taught: Callable[[int, CachedOptions], Dataset[Any]] | None = None
-    """Makes pairs with a teacher's masks; None without a teacher."""
+    clips: Sequence[CachedClip]
+    taught: Sequence[CachedClip] = ()
+    targets: Sequence[Targets] = ()
+    """Of the clips that are taught."""
 
 
 def flow_fingerprint(config: FlowConfig) -> str:
@@ -96,74 +77,52 @@ def flow_fingerprint(config: FlowConfig) -> str:
     return ' '.join([*parts, str(config.iterations), file_hash(weights) if weights.is_file() else ''])
 
 
-def footage_of(clips: Sequence[CachedClip]) -> Footage:
-    """Return clips with flows as footage."""
-    lengths = {clip.name: clip.frame_count for clip in clips}
-    return Footage(lengths, {'clips': [clip.folder.name for clip in clips]}, partial(CachedPairs, clips), clips)
-
-
-def clips_of(data: FootageConfig) -> list[ClipFiles]:
+def clips_of(data: DataConfig) -> list[ClipFiles]:
     """Return the clips of the footage that the options name."""
     levels = (data.black, data.white)
     return find_clips(roots_of(data.root), data.split, data.topic or None, levels=levels)
 
 
-def cache_folder(data: DataConfig | VideoConfig, out: Path) -> Path:
+def cache_folder(data: DataConfig, out: Path) -> Path:
     """Return where flow of footage is kept."""
     return Path(data.cache).expanduser() if data.cache else out / 'flow_cache'
 
 
-def _flow_engine(config: FlowConfig, device: torch.device) -> Engine | None:
-    """Return what runs a flow network over footage: the detector's engine, several times as fast as eager PyTorch."""
-    if config.backend == 'dis':
-        return None
-    precision = mask_precision('auto', device) if config.backend == 'raft_small' else 'float32'
-    return create_engine('auto', device, precision=precision, cache=EngineCache())
-
-
 def clips_with_flow(
-    data: DataConfig | VideoConfig, flow: FlowConfig, out: Path, setup: Setup, largest_gap: int = 0
+    data: DataConfig, flow: FlowConfig, out: Path, setup: Setup, largest_gap: int = 0
 ) -> list[CachedClip]:
-    """Find footage and compute its flow, or what is missing of it; none where no footage is given."""
-    if not data.root:
-        return []
-    every = data.every if isinstance(data, DataConfig) else 1
-    flow = choose_flow(flow)
-    engine = _flow_engine(flow, setup.device)
+    """Find footage and compute its flow, or what is missing of it."""
+    flow, engine = choose_flow(flow), None
+    if flow.backend != 'dis':
+        # The detector's engine, several times as fast as eager PyTorch.
+        precision = flow_precision(flow, 'auto', 'auto', setup.device)
+        engine = create_engine('auto', setup.device, precision=precision, cache=EngineCache())
     return cached_clips(
         clips_of(data),
         cache_folder(data, out),
         create_flow(flow, setup.device, engine, PAIRS_AT_ONCE),
         flow_fingerprint(flow) + (f' {engine.name} {engine.precision}' if engine else ''),
-        CacheOptions((data.height, data.width), largest_gap or data.largest_gap, every),
+        CacheOptions((data.height, data.width), largest_gap or data.largest_gap),
         progress=setup.group.leads,
     )
 
 
 def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
     """Return the footage of a run with its flow, and what the teacher makes of it; None where there is none."""
-    clips = clips_with_flow(config.data, config.flow, out, setup)
-    if not clips:
+    if not config.data.root:
         return None
-    footage = footage_of(clips)
-    return replace(footage, **_taught(config, clips, out, setup)) if config.teacher.steps else footage
-
-
-def _taught(config: TrainConfig, clips: Sequence[CachedClip], out: Path, setup: Setup) -> dict[str, Any]:
-    stage, size = config.teacher, (config.network.height, config.network.width)
+    clips, stage = clips_with_flow(config.data, config.flow, out, setup), config.teacher
+    if not stage.steps:
+        return Footage(clips)
     teacher = student = _voter(generator_file(stage.model), setup)
     if config.start.model:  # random weights would have nothing to say
         student = _voter(generator_file(config.start.model), setup)
-        student = replace(student, form=replace(student.form, size=size))
-    if config.data.every > 1 and teacher.form.flow_input == 'geometric':
-        raise UserError(f'{stage.model} takes the flow of a pair in both directions: set data.every to 1')
+        student = replace(student, form=replace(student.form, size=(config.network.height, config.network.width)))
     seen = {clip.name: clip for clip in clips_with_flow(config.data, stage.flow, out, setup, stage.largest_gap)}
     # A clip of which one flow has no pair is in one of the lists alone.
     learnt = [clip for clip in clips if clip.name in seen]
     lessons = [Lesson(seen[clip.name], clip, teacher, student) for clip in learnt]
-    targets = taught(lessons, cache_folder(config.data, out), progress=setup.group.leads)
-    identity = {'clips': [clip.folder.name for clip in clips], 'targets': [one.folder.name for one in targets]}
-    return {'identity': identity, 'taught': lambda seed, options: CachedPairs(learnt, seed, options, targets)}
+    return Footage(clips, learnt, taught(lessons, cache_folder(config.data, out), progress=setup.group.leads))
 
 
 def _voter(path: Path, setup: Setup) -> Voter:
@@ -172,26 +131,12 @@ def _voter(path: Path, setup: Setup) -> Voter:
     return Voter(network.to(setup.device), InputForm(size, cast('FlowInput', about['flow_input'])))
 
 
-def ideal_footage(config: TrainConfig) -> Footage:
-    """Read annotated frames, whose flow is one constant inside and another outside of the mask; raises UserError."""
-    if not config.data.root:
-        raise UserError('--ideal needs annotated footage; give data.root=PATH of a data set')
-    clips = clips_of(config.data)
-    frames = annotated_frames(clips, (config.network.height, config.network.width))
-    return Footage(
-        {clip.name: sum(frame.clip == number for frame in frames) for number, clip in enumerate(clips)},
-        {'clips': [clip.name for clip in clips], 'ideal': len(frames)},
-        lambda seed, options: IdealPairs(frames, seed, options.least_crop),
-        frames=frames,
-    )
-
-
 def generator_file(name: str) -> Path:
     """Return the file of a generator, of the package's for ``default``."""
     return default_model() if name == 'default' else Path(name).expanduser()
 
 
-def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generator, Inpainter]:
+def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
     """Return both players, from the files that the options name or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
     if config.network.channels % 2:
@@ -209,11 +154,12 @@ def make_networks(config: TrainConfig, *, ideal: bool = False) -> tuple[Generato
                 f'{generator.channels}: make them equal, or leave start.model empty'
             )
         generator.load_state_dict(start.widened(generator.flow_channels).state_dict())
-    elif config.rendered.steps or ideal:
+    elif config.rendered.steps:
         with torch.no_grad():
             generator.conv17.gamma.fill_(SUPERVISED_GAIN)
     if config.start.inpainter:
-        path = Path(config.start.inpainter).expanduser()
+        named = config.start.inpainter
+        path = default_inpainter() if named == 'default' else Path(named).expanduser()
         inpainter.load_state_dict(load_network(path, 'inpainter')[0].state_dict())
     return generator, inpainter
 
@@ -270,101 +216,84 @@ def make_stages(
     size, game = (config.network.height, config.network.width), config.game
     flow_input = cast('FlowInput', config.network.flow_input)
     scenes = rendered_pairs(config, size)
-    share = config.teacher.rendered if footage and footage.taught else 0.0
+    share = config.teacher.rendered if footage and footage.targets else 0.0
     kept = config.rendered.kept and (config.rendered.steps or share)
     learnt: Dataset[Any] = kept_pairs(config, size, out, setup) if kept else scenes
     teacher = _wide_teacher(config, flow_input, setup)
     stages: list[Stage] = [RenderedStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
     options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')
-    pairs: Dataset[Any]
     if footage or config.inpainter_alone:
-        pairs = footage.pairs(2 * config.run.seed, options) if footage else scenes
-        stages.append(InpainterStage(setup, inpainter, pairs, config.inpainter))
+        boxed = CachedPairs(footage.clips, 2 * config.run.seed, options) if footage else scenes
+        stages.append(InpainterStage(setup, inpainter, boxed, config.inpainter))
     if footage:
-        options = replace(options, second_gap=game.consistency > 0)
-        pairs = footage.pairs(2 * config.run.seed + 1, options)
-        stages.append(Game(setup, networks, pairs, game, flow_input))
-    if footage and footage.taught:
-        options = replace(options, least_crop=config.teacher.least_crop, second_gap=False)
-        pairs = footage.taught(3 * config.run.seed, options)
+        played = CachedPairs(footage.clips, 2 * config.run.seed + 1, replace(options, second_gap=game.consistency > 0))
+        stages.append(Game(setup, networks, played, game, flow_input))
+    if footage and footage.targets:
+        options = replace(options, least_crop=config.teacher.least_crop)
+        lessons: Dataset[Any] = CachedPairs(footage.taught, 3 * config.run.seed, options, footage.targets)
         if share:
-            pairs = MixedPairs(pairs, learnt, share, 3 * config.run.seed)
-        stages.append(TeacherStage(setup, generator, pairs, config.teacher, flow_input))
+            lessons = MixedPairs(lessons, learnt, share, 3 * config.run.seed)
+        stages.append(TeacherStage(setup, generator, lessons, config.teacher, flow_input))
     return stages
 
 
-def run_training(
-    config: TrainConfig, out: Path, command: Sequence[str], *, ideal: bool = False, untimed: int = 0
-) -> Outcome | None:
+def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Outcome | None:
     """Train, or go on with the run that lies in ``out``; return what it has left, None in a process that does not lead.
 
-    ``command`` are the arguments of the program, for the card; ``untimed`` first steps of each stage do not count in
-    its timing. ``ideal``: on flow that is constant inside and outside of the true masks (table 1 of the paper), the
-    only place where the truth enters a training; options of rendered scenes, flow and candidates then have no meaning.
+    ``command`` are the arguments of the program, for the card.
     Raises UserError where options, footage, files or the folder are wrong, or the training diverged.
     """
-    if ideal:
-        config = replace(
-            config,
-            rendered=replace(config.rendered, steps=0),
-            game=replace(config.game, consistency=0.0),
-            teacher=replace(config.teacher, steps=0),
-        )
-    elif not config.data.root and not config.rendered.steps and not config.inpainter_alone:
+    if not config.data.root and not config.rendered.steps and not config.inpainter_alone:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps + config.teacher.steps:
         raise UserError('rendered.steps, inpainter.steps, game.steps and teacher.steps are all 0; set one above 0')
     with session(out, config.run.device, config.run.threads) as (group, device):
         setup = Setup(group, device, config.data.workers, config.run.precision, config.run.seed)
-        if ideal and group.leads:
-            sys.stderr.write(f'{IDEAL_WARNING}\n')
-        return repaired(lambda: _Run(config, out, setup, command, ideal=ideal).train(untimed), alone=group.count == 1)
+        return repaired(lambda: _Run(config, out, setup, command).train(), alone=group.count == 1)
 
 
 class _Run:
     """One attempt at a run."""
 
-    def __init__(self, config: TrainConfig, out: Path, setup: Setup, command: Sequence[str], *, ideal: bool) -> None:
+    def __init__(self, config: TrainConfig, out: Path, setup: Setup, command: Sequence[str]) -> None:
         self._config = config
         self._out = out
         self._setup = setup
         self._command = command
-        self._footage = ideal_footage(config) if ideal else open_footage(config, out, setup)
+        self._footage = open_footage(config, out, setup)
         self._judge = self._make_judge()
-        self._generator, self._inpainter = make_networks(config, ideal=ideal)
+        self._generator, self._inpainter = make_networks(config)
         # What the detector calls it.
         name = f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
         self._metadata = {
             **as_text(config),
             'flow_input': config.network.flow_input,
-            'flow_backend': 'none, constant flow from annotations' if ideal else name,
+            'flow_backend': name,
             'height': str(config.network.height),
             'width': str(config.network.width),
         }
 
-    def train(self, untimed: int) -> Outcome | None:
+    def train(self) -> Outcome | None:
         """Train; return what the run has left."""
         config, footage = self._config, self._footage
         networks = (self._generator, self._inpainter)
         stages = make_stages(config, self._setup, networks, footage, self._out)
-        decides = identity(config, flow_fingerprint(config.flow))
-        if footage:
-            found = dict(footage.identity)
-            decides['data']['clips'] = found.pop('clips')
-            decides |= found
+        clips = footage.clips if footage else ()
+        lengths = {clip.name: clip.frame_count for clip in clips}
+        decides = identity(config, flow_fingerprint(config.flow), [clip.folder.name for clip in clips])
+        if footage and footage.targets:
+            decides['targets'] = [one.folder.name for one in footage.targets]
         names = candidate_names(stages, config.run.candidates)
-        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, untimed, config.run.candidates)
+        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, config.run.candidates)
         keep = self._save_candidate if self._judge else lambda name, network: None
-        timings = fit(stages, self._out, decides, loop, self._setup.group, keep)
+        fit(stages, self._out, decides, loop, self._setup.group, keep)
         if not self._setup.group.leads:
             return None
-        if footage and footage.frames:
-            return replace(self._score_ideal(footage), timings=timings)
         if config.inpainter.steps + config.game.steps and (footage or config.inpainter_alone):
             model = self._save(self._inpainter, f'{config.name}-inpainter')
         if config.inpainter_alone:
-            card = write_inpainter_card(config, self._command, footage.lengths if footage else {})
-            return Outcome(model, (self._write(model.with_suffix('.md'), card.encode()),), timings)
+            card = write_inpainter_card(config, self._command, lengths)
+            return Outcome(model, (self._write(model.with_suffix('.md'), card.encode()),))
         # By their names: the folder may hold candidates of an earlier run.
         judged = {name: self._judge.judge(self._candidate(name)) for name in names} if self._judge else {}
         chosen = choose(judged, config.run.select) if judged else 'last'
@@ -372,9 +301,9 @@ class _Run:
             self._generator.load_state_dict(self._candidate(chosen).state_dict())
         told = self._told(judged, chosen)
         model = self._save(self._generator, config.name)
-        card = write_card(config, self._command, footage.lengths if footage else {}, judged, chosen)
+        card = write_card(config, self._command, lengths, judged, chosen)
         written = self._write(model.with_suffix('.md'), card.encode())
-        return Outcome(model, (written, *told, f'next: {next_command(config, model)}'), timings)
+        return Outcome(model, (written, *told, f'next: {next_command(config, model)}'))
 
     def _save(self, network: nn.Module, name: str) -> Path:
         model = self._out / f'{name}.safetensors'
@@ -388,9 +317,9 @@ class _Run:
     def _make_judge(self) -> Judge | None:
         """Return the judge of the candidates, if there will be any."""
         config = self._config
-        clips = self._footage.clips if self._footage else ()
-        if not clips or not config.game.steps + config.teacher.steps:
+        if self._footage is None or not config.game.steps + config.teacher.steps:
             return None
+        clips = self._footage.clips
         size = (config.network.height, config.network.width)
         form = InputForm(size, cast('FlowInput', config.network.flow_input))
         return Judge(clips, spread_frames(clips, JUDGED_FRAMES), form)
@@ -419,21 +348,6 @@ class _Run:
             f'masks before and now: {pictures[0]} {pictures[1]}',
         ]
         return told + (['the training has not helped: more footage or more steps'] if chosen == first else [])
-
-    def _score_ideal(self, footage: Footage) -> Outcome:
-        config = self._config
-        masks = ideal_masks(self._generator, footage.frames, config.network.flow_input, config.run.seed)
-        names = list(footage.lengths)
-        scores = {names[number]: score for number, score in ideal_scores(footage.frames, masks).items()}
-        mean = sum(scores.values()) / len(scores)
-        model = self._save(self._generator, f'{config.name}-ideal')
-        card = write_card(config, self._command, footage.lengths, {}, 'last', scores)
-        written = self._write(model.with_suffix('.md'), card.encode())
-        places = np.linspace(0, len(masks) - 1, 12).round().astype(int)
-        drawn = sheet((footage.frames[k].image, masks[k]) for k in places)
-        picture = self._write(self._out / 'ideal.png', encode_png(drawn).tobytes())
-        told = [f'{name:20s} J {score:.3f}' for name, score in scores.items()]
-        return Outcome(model, (written, picture, *told, IDEAL_WARNING, f'J {mean:.3f} frames {len(masks)}'))
 
 
 def next_command(config: TrainConfig, model: Path) -> str:

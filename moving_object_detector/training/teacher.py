@@ -27,14 +27,8 @@ from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import weights_hash
-from moving_object_detector.training.flow_cache import (
-    CHUNK,
-    CachedClip,
-    chunk_path,
-    disk_errors,
-    map_array,
-    write_array,
-)
+from moving_object_detector.training.chunks import chunk_path, disk_errors, map_array, write_array
+from moving_object_detector.training.flow_cache import CHUNK, CachedClip
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
 TARGET_FORMAT: Final = 2
@@ -113,11 +107,10 @@ class Targets:
     """The targets of a clip, read from disk at each call."""
 
     folder: Path
-    every: int
 
     def __call__(self, frame: int) -> NDArray[np.uint8]:
         """Return target and certainty of a frame, uint8 (2, H, W); raises CacheError."""
-        number, place = divmod(frame // self.every, CHUNK)
+        number, place = divmod(frame, CHUNK)
         return np.array(map_array(self._chunk(number))[place], np.uint8)
 
     def _chunk(self, number: int) -> Path:
@@ -125,11 +118,11 @@ class Targets:
 
     def complete(self, frame_count: int) -> bool:
         """Tell whether all targets of a clip of so many frames are there."""
-        return all(self._chunk(number).exists() for number in range(-(-frame_count // (self.every * CHUNK))))
+        return all(self._chunk(number).exists() for number in range(-(-frame_count // CHUNK)))
 
     def make(self, lesson: Lesson) -> Iterator[int]:
         """Compute the chunks that are missing; yield how many frames came to it."""
-        frames = range(0, lesson.better.frame_count, self.every)
+        frames = range(lesson.better.frame_count)
         for number in range(-(-len(frames) // CHUNK)):
             chunk = frames[number * CHUNK : (number + 1) * CHUNK]
             if not self._chunk(number).exists():
@@ -140,7 +133,7 @@ class Targets:
 def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> list[Targets]:
     """Return the targets of clips, computing what is not in the cache yet; raises UserError: the disk is full."""
     all_targets = []
-    total = sum(-(-one.better.frame_count // one.better.every) for one in lessons)
+    total = sum(one.better.frame_count for one in lessons)
     bar = tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress)
     with disk_errors(cache), bar:
         for one in lessons:
@@ -148,10 +141,10 @@ def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> 
                 f'{TARGET_FORMAT} {one.teacher.key} {one.student.key} {one.better.folder.name} {one.cheap.folder.name}'
             )
             key = hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
-            targets = Targets(cache / f'{one.better.folder.name.rpartition("-")[0]}-{key}', one.better.every)
+            targets = Targets(cache / f'{one.better.folder.name.rpartition("-")[0]}-{key}')
             all_targets.append(targets)
             if targets.complete(one.better.frame_count):  # it may be read-only
-                bar.update(-(-one.better.frame_count // one.better.every))
+                bar.update(one.better.frame_count)
                 continue
             targets.folder.mkdir(parents=True, exist_ok=True)
             with lock(targets.folder / 'lock', f'the targets of {one.better.name}', wait=True):

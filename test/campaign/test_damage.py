@@ -26,7 +26,7 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FLOW_CHANNELS, load_network, load_weights, save_network
-from moving_object_detector.training import flow_cache
+from moving_object_detector.training import chunks, flow_cache
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.run_folder import load_checkpoint, save_checkpoint
 from moving_object_detector.training.selection import InputForm
@@ -103,7 +103,7 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
     clips = find_clips([str(tmp_path / 'clip')], 'train')
 
     def opened():
-        monkeypatch.setattr(flow_cache, '_checked', set())  # as another process
+        monkeypatch.setattr(chunks, '_checked', set())  # as another process
         backend = DisFlow((32, 64), 'ultrafast')
         return flow_cache.cached_clips(
             clips, tmp_path / 'cache', backend, 'dis', flow_cache.CacheOptions((16, 32), 1), progress=False
@@ -121,7 +121,7 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
         whole = path.read_bytes()
         path.write_bytes(mutated(whole, rng))
         try:
-            found = flow_cache.repaired(read, alone=True)
+            found = chunks.repaired(read, alone=True)
         except Exception as error:  # noqa: BLE001 - counted
             outcomes[type(error).__name__] += 1
             path.write_bytes(whole)
@@ -156,7 +156,7 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
     rng, outcomes = np.random.default_rng(TIMES), Counter()
 
     def read():
-        monkeypatch.setattr(flow_cache, '_checked', set())  # as another process
+        monkeypatch.setattr(chunks, '_checked', set())  # as another process
         targets = taught([lesson], tmp_path / 'cache', progress=False)[0]
         return np.stack([targets(frame) for frame in range(lesson.better.frame_count)])
 
@@ -167,7 +167,7 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
         path = files[number % len(files)]
         whole = path.read_bytes()
         path.write_bytes(mutated(whole, rng))
-        same = np.array_equal(flow_cache.repaired(read, alone=True), expected)
+        same = np.array_equal(chunks.repaired(read, alone=True), expected)
         outcomes['mended' if same and path.read_bytes() == whole else 'trained on'] += 1
     tell('damage to targets', outcomes)
     assert set(outcomes) == {'mended'}

@@ -10,7 +10,8 @@ import pytest
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.frames import Frame
 from moving_object_detector.training import flow_cache
-from moving_object_detector.training.flow_cache import HALF_MAX, CacheOptions, Streams, clip_flows, to_half
+from moving_object_detector.training.chunks import HALF_MAX, to_half
+from moving_object_detector.training.flow_cache import CacheOptions, Streams, clip_flows
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
@@ -92,19 +93,6 @@ def test_going_on_later_gives_the_rest(done, batch):
     missing = np.array([index // 2 not in done for index in range(11)])
     assert np.array_equal(rest[0], images[missing])
     assert np.array_equal(rest[1], flows[missing])
-
-
-@pytest.mark.parametrize('done', [(), {0}, {1}])
-@pytest.mark.parametrize('count', [1, 6, 7, 12, 13])
-def test_of_every_third_frame_alone(count, done):
-    clip = frames(count)
-    images, flows = collect(clip)
-    options = CacheOptions(SIZE, 2, every=3)
-    found = list(clip_flows('clip', clip, Streams(), DisFlow((32, 64), 'ultrafast'), options, done))
-    kept = [index for index in range(0, count, 3) if index // 6 not in done]
-    assert [number for number, _, _ in found] == sorted({index // 6 for index in kept})
-    assert np.array_equal(np.concatenate([one[1] for one in found] or [images[:0]]), images[kept])
-    assert np.array_equal(np.concatenate([one[2] for one in found] or [flows[:0]]), flows[kept])
 
 
 def test_what_is_done_is_not_prepared_again():

@@ -21,8 +21,9 @@ from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.sources import ImageFiles, read_image
 from moving_object_detector.programs.commands import make_bag, make_video
-from moving_object_detector.training import flow_cache
-from moving_object_detector.training.flow_cache import CacheError, CacheOptions, cached_clips
+from moving_object_detector.training import chunks, flow_cache
+from moving_object_detector.training.chunks import CacheError
+from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
 
 SIZE = (16, 32)
 GAPS = (-2, -1, 1, 2)
@@ -52,12 +53,10 @@ class NoFlow(DisFlow):
         raise AssertionError('computed again')
 
 
-def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, every=1, progress=False):
+def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, progress=False):
     clips = find_clips([str(footage)], 'train')
     backend = backend or DisFlow((32, 64), 'ultrafast')
-    return cached_clips(
-        clips, cache, backend, fingerprint, CacheOptions(size, largest_gap, every, 4), progress=progress
-    )
+    return cached_clips(clips, cache, backend, fingerprint, CacheOptions(size, largest_gap, 4), progress=progress)
 
 
 def content(folder):
@@ -92,23 +91,6 @@ def test_what_is_cached_is_what_the_backend_says(footage, tmp_path):
     assert (flow.shape, flow.dtype) == ((2, 4, 2, 16, 32), np.float16)
     assert (images.shape, images.dtype) == ((1, 16, 32, 3), np.uint8)
     assert np.array_equal(flow[1, 2], clips[0].flow(3, 1))
-
-
-def test_every_second_frame_has_what_all_have(footage, tmp_path):
-    whole, half = build(footage, tmp_path / 'whole'), build(footage, tmp_path / 'half', every=2)
-    assert [clip.frame_count for clip in half] == [9, 2, 5]
-    for all_of, some in zip(whole, half, strict=True):
-        for index in range(all_of.frame_count):
-            if index % 2:
-                assert some.neighbours(index) == ()
-                with pytest.raises(IndexError, match=f'frame {index} is not kept'):
-                    some.image(index)
-                continue
-            assert some.neighbours(index) == all_of.neighbours(index)
-            assert np.array_equal(some.image(index), all_of.image(index))
-            for gap in some.neighbours(index):
-                assert np.array_equal(some.flow(index, gap), all_of.flow(index, gap))
-    build(footage, tmp_path / 'half', every=2, backend=NoFlow((32, 64)))
 
 
 def test_a_clip_can_be_sent_to_another_process_and_holds_no_file(footage, tmp_path):
@@ -203,7 +185,7 @@ def damage_chunk(path, kind):
 def test_damage_is_found_and_only_that_chunk_made_again(footage, tmp_path, caplog, monkeypatch, kind, name):
     clip = build(footage / 'a', tmp_path / 'cache')[0]
     expected = content(clip.folder)
-    monkeypatch.setattr(flow_cache, '_checked', set())  # as another process
+    monkeypatch.setattr(chunks, '_checked', set())  # as another process
     damage_chunk(clip.folder / name, kind)
     if name != 'streams.npy':
         clip = build(footage / 'a', tmp_path / 'cache', backend=NoFlow())[0]

@@ -15,7 +15,6 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.training.loop import (
     CHECKPOINT,
     LoopOptions,
-    Timing,
     candidate_names,
     candidate_steps,
     fit,
@@ -161,25 +160,6 @@ def test_pictures_are_written_every_so_many_steps_and_at_the_end(tmp_path):
     fit(toys.stages()[:1], tmp_path, OPTIONS, LoopOptions(picture_every=2))
     names = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
     assert names == [f'first-grey-{step:06d}.png' for step in (2, 4, 5)]
-
-
-class Slow(toys.Toy):
-    def batches(self, first_step):
-        import time
-
-        for batch in super().batches(first_step):
-            time.sleep(0.02)
-            yield batch
-
-
-def test_time_spent_waiting_for_data_is_told(tmp_path):
-    timing = fit(
-        [Slow('slow', 10, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])], tmp_path, OPTIONS, LoopOptions()
-    )
-    assert timing['slow'].steps == 10
-    assert 0.2 <= timing['slow'].waiting <= timing['slow'].total
-    assert Timing(1.0, 4.0, 10).waiting_share == 0.25
-    assert Timing().waiting_share == 0.0
 
 
 def test_a_full_disk_is_told(tmp_path, full_disk):

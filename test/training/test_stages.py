@@ -19,7 +19,7 @@ from moving_object_detector.training.config import InpainterConfig, RenderedConf
 from moving_object_detector.training.losses import mask_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
-from moving_object_detector.training.run import footage_of, make_networks, make_stages
+from moving_object_detector.training.run import Footage, make_networks, make_stages
 from moving_object_detector.training.setup import Processes, Setup
 from moving_object_detector.training.stages import InpainterStage, RenderedStage, learning_rate
 
@@ -138,7 +138,7 @@ def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, 
     values = {f'{name}__batch': 5 if name == stage else 6 for name in ('rendered', 'inpainter', 'game')}
     networks = (Generator(), Inpainter())
     with pytest.raises(UserError, match=r'batch of 5 .* 3 processes'):
-        make_stages(configured(**values), Setup(Processes(rank, 3)), networks, footage_of([exact_clip]), tmp_path)
+        make_stages(configured(**values), Setup(Processes(rank, 3)), networks, Footage([exact_clip]), tmp_path)
 
 
 def test_networks_are_a_function_of_the_seed():

@@ -218,6 +218,6 @@ def test_killed_and_started_again_it_ends_in_the_same_bits(miniature, tmp_path, 
 
 def flow_cache_forgets(monkeypatch):
     """A new process has read nothing yet."""
-    from moving_object_detector.training import flow_cache
+    from moving_object_detector.training import chunks
 
-    monkeypatch.setattr(flow_cache, '_checked', set())
+    monkeypatch.setattr(chunks, '_checked', set())

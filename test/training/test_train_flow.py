@@ -149,9 +149,6 @@ def test_options_are_listed(capsys):
     [
         (['training.height=100'], 'take multiples of 64'),
         (['training.stepz=5'], "there is no option 'training.stepz'"),
-        (['video.root=/nowhere', 'video.distillation=0'], 'video.distillation is 0'),
-        (['video.root=/nowhere'], 'video.teacher_model names no weights'),
-        (['video.root=/nowhere', 'video.teacher=dis'], '/nowhere: no such file'),
         (['validation.folder=/nowhere'], '/nowhere: no such folder'),
         (['start.model=/nowhere.safetensors'], '/nowhere.safetensors'),
         (['run.device=tpu'], 'run.device is'),
