@@ -83,7 +83,6 @@ class Comparison:
     """
 
     names: tuple[str, str]
-    runs: tuple[RunResult, RunResult]
     pairs: Mapping[str, tuple[Scores, Scores]]
     differences: Mapping[str, float]
     paired: PairedDifference
@@ -149,7 +148,7 @@ def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')
     for name, alone in ((left, scores.keys() - pairs.keys()), (right, others.keys() - pairs.keys())):
         notes += [f'only in {name}: {", ".join(map(foreign, sorted(alone)))}'] if alone else []
     paired = paired_difference(list(differences.values()))
-    return Comparison(names, (a, b), pairs, differences, paired, _options(a, b), tuple(notes))
+    return Comparison(names, pairs, differences, paired, _options(a, b), tuple(notes))
 
 
 def compare_folders(a: Path, b: Path) -> Comparison:

@@ -4,7 +4,7 @@ evaluate --dataset davis2016 --root FOLDER                        the detector o
 evaluate --dataset bag --root BAG --mask-topic /truth             the detector on a recording, every frame
 evaluate --dataset bag --root BAG --mask-topic /truth --predicted-topic /detect/mask    what was recorded of a live run
 evaluate --dataset davis2016 --root FOLDER --predictions MASKS    masks of any method, MASKS/SEQUENCE/FRAME.png
-evaluate compare A B [--out FILE.html]                            two runs side by side
+evaluate compare A B                                              two runs side by side
 evaluate report DIR                                               the report of a run anew
 
 Everything goes to --out: results.json, report.html, pictures. An interrupted run is resumed where it was.
@@ -40,7 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     two = commands.add_parser('compare', help='put two runs side by side')
     two.add_argument('a', type=Path, metavar='A', help='folder of a run')
     two.add_argument('b', type=Path, metavar='B', help='folder of another run')
-    two.add_argument('--out', dest='page', type=Path, metavar='FILE.html', help='page to write (default: text alone)')
     again = commands.add_parser('report', help='write the report of a run anew')
     again.add_argument('folder', type=Path, metavar='DIR', help='folder of a run')
     return parser
@@ -53,15 +52,10 @@ def _report(folder: Path) -> None:
     sys.stdout.write(f'report: {foreign(write_report(folder, read_results(folder)), LONGEST_MESSAGE)}\n')
 
 
-def _compare(a: Path, b: Path, page: Path | None) -> None:
+def _compare(a: Path, b: Path) -> None:
     from moving_object_detector.evaluation.compare import compare_folders, text_comparison
 
-    comparison = compare_folders(a, b)
-    if page is not None:
-        from moving_object_detector.evaluation.report import write_comparison
-
-        write_comparison(page, comparison, (a, b))
-    sys.stdout.write(text_comparison(comparison))
+    sys.stdout.write(text_comparison(compare_folders(a, b)))
 
 
 def _score(options: EvaluateOptions, settings: Sequence[str], argv: Sequence[str], lacking: str) -> None:
@@ -97,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         idle = list(map(flag_of, given_options(arguments)))
         if idle:
             raise UserError(f'{", ".join(idle)} before {arguments.command} has no effect; leave it out')
-        if lacking and (arguments.command == 'report' or arguments.page is not None):
+        if lacking and arguments.command == 'report':
             raise UserError(f'no report can be written: {lacking}')
         if arguments.command == 'compare':
-            _compare(arguments.a, arguments.b, arguments.page)
+            _compare(arguments.a, arguments.b)
         else:
             _report(arguments.folder)
         return 0

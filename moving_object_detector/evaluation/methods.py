@@ -34,15 +34,14 @@ REFINEMENT_METHODS: Final = next(o.choices for o in options_of(DetectorConfig) i
 class Prediction:
     """What a method says of one frame, by its number from 0.
 
-    ``image`` is (H, W, 3) RGB, ``mask`` (H, W), 255 where something moves; ``flow`` (h, w, 2), in its own pixels, leads
-    to the next frame, of the variant that counts; ``latency`` is in milliseconds: as recorded, else of computing.
+    ``image`` is (H, W, 3) RGB, ``mask`` (H, W), 255 where something moves; ``latency`` is in milliseconds: as recorded,
+    else of computing.
     """
 
     index: int
     variant: str
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
-    flow: NDArray[np.float32] | None = None
     latency: float | None = None
 
 
@@ -141,13 +140,11 @@ class DetectorMethod(Method):
                 begin = time.perf_counter()
                 mask = read.mask
                 reading = time.perf_counter() - begin
-                counts = variant == self.variants[-1]
                 yield Prediction(
                     index=result.tag,  # type: ignore[arg-type]
                     variant=variant,
                     image=result.image,
                     mask=mask,
-                    flow=result.coarse_flow if counts and estimate == 'refined' else None,
                     latency=None if computing is None else 1e3 * (computing + reading),
                 )
 
@@ -312,12 +309,11 @@ class HomographyResidual(Method):
             yield self._predict(self._held, self._before)
 
     def _predict(self, source: _Held, target: _Held) -> Prediction:
-        """Return the mask of a frame by its flow to another one; with the flow where that is the next one."""
+        """Return the mask of a frame by its flow to another one."""
         flow = self._flow.estimate([source.features], [target.features], BASELINE_SIZE)[0].permute(1, 2, 0).numpy()
         image = source.frame.image
         mask = cv2.resize(otsu(residual_magnitude(flow)), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        known = np.ascontiguousarray(flow) if target.number == source.number + 1 else None
-        return Prediction(source.number, self.variants[0], image, np.asarray(mask, np.uint8), known)
+        return Prediction(source.number, self.variants[0], image, np.asarray(mask, np.uint8))
 
 
 class BackgroundSubtraction(Method):

@@ -34,10 +34,9 @@ ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
     'variants': ('method', ('detector',)),
     'predictions': ('method', ('masks',)),
     'predicted_topic': ('method', ('masks',)),
-    'inpainter': ('method', ('detector', 'homography')),
 }
 """Options that have an effect only with some values of another one; elsewhere they are refused."""
-_APART: Final = ('out', 'overwrite', 'save_masks', 'video', 'sequences', 'config', 'variants', 'inpainter')
+_APART: Final = ('out', 'overwrite', 'save_masks', 'video', 'sequences', 'config', 'variants')
 """Options that decide no number of a sequence, or stand in the identity of a run in another form."""
 
 
@@ -62,7 +61,6 @@ class EvaluateOptions:
     predictions: str = option('', 'Masks to score: a folder with SEQUENCE/FRAME.png, or a bag; empty: in --root.')
     predicted_topic: str = option('', 'Masks of a bag to score, matched by their stamps; a frame without one counts.')
     variants: str = option('', 'Of the masks, such as zero_lag refined refined+crf, the default; the last one counts.')
-    inpainter: str = option('default', "Inpainter for the signal 'information', .safetensors; none: without it.")
     out: str = option('evaluation_output', 'Folder of the run; an interrupted run is resumed.')
     overwrite: bool = option(False, 'Begin anew where --out holds a run.')
     save_masks: bool = option(False, 'Keep the masks that count, as PNG in DAVIS layout.')

@@ -52,7 +52,7 @@ class SequenceResult:
     """All that was measured on one sequence; raises ValueError where a column has not one cell for each frame.
 
     ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` what the masks took, 0 where that is
-    not known; of ``variants`` the last one counts; ``signals`` need no annotation; ``latency`` is in milliseconds, of
+    not known; of ``variants`` the last one counts; ``latency`` is in milliseconds, of
     each frame that has one; ``dropped`` counts frames without a mask; ``video`` and pictures are relative to the run's
     folder; ``footage`` is a digest of the files of footage, truth and predictions; ``groups`` are kinds of footage to
     score apart.
@@ -64,7 +64,6 @@ class SequenceResult:
     fps: float
     seconds: float
     variants: Mapping[str, VariantColumns]
-    signals: Mapping[str, Column] = field(default_factory=dict)
     latency: tuple[float, ...] = ()
     dropped: int = 0
     problems: tuple[str, ...] = ()
@@ -76,7 +75,7 @@ class SequenceResult:
 
     def __post_init__(self) -> None:
         columns = [getattr(variant, name) for variant in self.variants.values() for name in COLUMNS]
-        wrong = [len(column) for column in (*columns, *self.signals.values()) if len(column) != self.frame_count]
+        wrong = [len(column) for column in columns if len(column) != self.frame_count]
         if wrong:
             raise ValueError(f'a column of {wrong[0]} cells for {self.frame_count} frames')
 

@@ -11,14 +11,14 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.common.files import default_inpainter, lock, make_folder, write_atomically
+from moving_object_detector.common.files import lock, make_folder, write_atomically
 from moving_object_detector.common.options import flatten
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.common.program import provenance
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.evaluation.clips import Clip, fingerprint, open_clips
 from moving_object_detector.evaluation.methods import BASELINES, DetectorMethod, GivenMasks, Method
-from moving_object_detector.evaluation.options import ONLY, EvaluateOptions
+from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.evaluation.results import (
     RunResult,
     SequenceResult,
@@ -27,11 +27,8 @@ from moving_object_detector.evaluation.results import (
     write_results,
 )
 from moving_object_detector.evaluation.sequence_pass import SequencePass
-from moving_object_detector.evaluation.signals import InpaintingScore, Signals
 from moving_object_detector.evaluation.summary import RULES, sequence_scores, summarise, written
 
-INFORMATION_EVERY: Final = 5
-"""Frames from one that the inpainter looks at to the next; each takes as long as a fifth of a frame's detection."""
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'
 _ANEW: Final = 'remove it, or give --overwrite to begin anew'
@@ -81,7 +78,7 @@ def _line(result: SequenceResult, variant: str, protocol: str) -> str:
 
 
 def _evaluate_clips(
-    method: Method, clips: Sequence[Clip], protocol: str, signals: Signals, options: EvaluateOptions, folder: Path
+    method: Method, clips: Sequence[Clip], protocol: str, options: EvaluateOptions, folder: Path
 ) -> tuple[list[SequenceResult], list[str]]:
     """Evaluate all clips but those that the folder has already; return results and what is wrong with the others."""
     results: list[SequenceResult] = []
@@ -98,7 +95,7 @@ def _evaluate_clips(
                 bar.write(f'{foreign(clip.name):20s} {reason}')
             bar.set_description(foreign(clip.name))
             try:
-                result = SequencePass(clip, method, RULES[protocol], signals, options, bar.update).run()
+                result = SequencePass(clip, method, RULES[protocol], options, bar.update).run()
             except UserError as error:
                 text = str(error)
                 failures.append(text if text.startswith(f'{clip.name}:') else f'{clip.name}: {text}')
@@ -132,20 +129,15 @@ def evaluate(options: EvaluateOptions, settings: Sequence[str], command: Sequenc
     folder = Path(options.out).expanduser()
     clips, problems = open_clips(options)
     method = _method(options, settings)
-    inpainting = None
-    if options.inpainter != 'none' and options.method in ONLY['inpainter'][1]:
-        default = options.inpainter == 'default'
-        path = default_inpainter() if default else Path(options.inpainter).expanduser()
-        inpainting = InpaintingScore(path, INFORMATION_EVERY)
     protocol = options.dataset if options.dataset in RULES else 'annotated'
     scoring = {'protocol': protocol, 'variants': method.variants}
-    decided = {**options.identity(), **scoring, **method.identity, **(inpainting.identity if inpainting else {})}
+    decided = {**options.identity(), **scoring, **method.identity}
     identity = json.loads(json.dumps(decided))
     details = {**provenance('evaluate', command), **method.details}
     make_folder(folder)
     with lock(folder / '.lock', f'the folder {folder}'):
         claim_folder(folder, identity, overwrite=options.overwrite)
-        results, failures = _evaluate_clips(method, clips, protocol, Signals(inpainting), options, folder)
+        results, failures = _evaluate_clips(method, clips, protocol, options, folder)
         problems += failures
         if not results:
             raise UserError(f'nothing could be evaluated: {"; ".join(problems) or "there is no clip"}')

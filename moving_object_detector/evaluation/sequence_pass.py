@@ -23,7 +23,6 @@ from moving_object_detector.evaluation.methods import Method, Prediction
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.evaluation.results import COLUMNS, KeptFrame, SequenceResult, VariantColumns
-from moving_object_detector.evaluation.signals import Signals
 from moving_object_detector.evaluation.summary import ScoringRule
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.media.frames import SECOND, Frame, resize_image
@@ -46,11 +45,10 @@ class SequencePass:
         clip: Clip,
         method: Method,
         rule: ScoringRule,
-        signals: Signals,
         options: EvaluateOptions,
         seen: Callable[[], object],
     ) -> None:
-        self._clip, self._method, self._rule, self._signals, self._seen = clip, method, rule, signals, seen
+        self._clip, self._method, self._rule, self._seen = clip, method, rule, seen
         self._options, self._folder = options, Path(options.out).expanduser()
         self._problems = list(clip.problems)
         # The numbers of each variant, by column and frame.
@@ -72,7 +70,6 @@ class SequencePass:
         begin = time.monotonic()
         source = self._clip.open()
         self._method.start(self._clip, source)
-        self._signals.start()
         counting = self._method.variants[-1]
         video, taken = f'videos/{self._clip.name}.mp4', 0
         with ExitStack() as files:
@@ -110,7 +107,6 @@ class SequencePass:
                 variant: VariantColumns(**{name: tuple(map(cells[name].get, range(count))) for name in COLUMNS})
                 for variant, cells in self._cells.items()
             },
-            signals=self._signals.columns(count),
             dropped=count - len(self._cells[counting]['area']),
             latency=tuple(value for _, value in sorted(self._latency.items())),
             problems=tuple(self._problems),
@@ -184,7 +180,6 @@ class SequencePass:
             if prediction.variant == counting:
                 if prediction.latency is not None:
                     self._latency[prediction.index] = prediction.latency
-                self._signals.add(prediction)
                 self._keep(prediction, truth, j)
 
     def _score(self, variant: str, index: int, mask: NDArray[np.uint8], truth: PreparedTruth) -> float:

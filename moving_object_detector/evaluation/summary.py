@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any, Final, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.evaluation.metrics import decay, mean, recall
@@ -20,8 +17,6 @@ from moving_object_detector.evaluation.results import (
     VariantColumns,
     masks_per_second,
 )
-
-FEWEST_RANKS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,9 @@ class Scores:
 
     Of J and F: mean, recall (share of the frames over 0.5) and decay (by how much they fall from a sequence's first
     quarter to its last). In the frames scored: annotated objects, those that the mask covers, regions of the mask on no
-    object. Of all masks: the share that is empty, and the mean share of the image. Of footage in which nothing moves:
-    its seconds, and the uninterrupted runs of frames with something in the mask.
+    object. Of all masks: the share that is empty, the mean share of the image, and by which share of the larger one the
+    areas of two masks in a row differ: the steadier, the better they mostly are. Of footage in which nothing moves: its
+    seconds, and the uninterrupted runs of frames with something in the mask.
     """
 
     frames: int
@@ -82,6 +78,7 @@ class Scores:
     false_regions: int
     empty: float | None
     area: float | None
+    change: float | None
     still_seconds: float
     false_alarms: int
 
@@ -111,6 +108,15 @@ def _empty(area: Sequence[float]) -> float | None:
     return mean([float(not share) for share in area])
 
 
+def area_change(area: Column) -> float | None:
+    """Return by which share of the larger one the mask's areas of two frames in a row differ, on average.
+
+    Frames without a mask, and pairs of empty ones, are passed over; None where nothing is left.
+    """
+    pairs = [(a, b) for a, b in pairwise(area) if a is not None and b is not None and max(a, b) > 0]
+    return mean([abs(a - b) / max(a, b) for a, b in pairs])
+
+
 def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Scores:
     """Return the scores of one sequence by a rule of :data:`RULES`; raises UserError where there is no such."""
     columns, rule = sequence.variants[variant], find_rule(protocol)
@@ -125,6 +131,7 @@ def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Sc
         false_regions=round(sum(scored['false'])),
         empty=_empty(area),
         area=mean(area),
+        change=area_change(columns.area),
         still_seconds=sequence.frame_count / sequence.fps if still else 0.0,
         false_alarms=sum(something for something, _ in groupby(share > 0 for share in area)) if still else 0,
     )
@@ -133,8 +140,9 @@ def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Sc
 def run_scores(run: RunResult, variant: str) -> Scores:
     """Return the scores of a run by its protocol; sequences of which no frame is scored are left out.
 
-    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it; decay is
-    always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all its masks.
+    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it; decay and
+    ``change`` are always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all
+    its masks.
     """
     rule = find_rule(run.protocol)
     scores = [sequence_scores(sequence, variant, run.protocol) for sequence in run.sequences]
@@ -146,7 +154,8 @@ def run_scores(run: RunResult, variant: str) -> Scores:
             values = [cell for item in run.sequences for cell in _scored(item, item.variants[variant], rule, name)]
             taken |= {f'{name}_mean': mean(values), f'{name}_recall': recall(values)}
     area = [share for item in run.sequences for share in known(item.variants[variant].area)]
-    return Scores(**taken, empty=_empty(area), area=mean(area))
+    change = mean(known(score.change for score in scores))
+    return Scores(**taken, empty=_empty(area), area=mean(area), change=change)
 
 
 def grouped(run: RunResult) -> dict[str, RunResult]:
@@ -187,6 +196,7 @@ SCORE_COLUMNS: Final = (
     ('alarms/min', '.1f', 'false_alarms_per_minute'),
     ('empty', '.3f', 'empty'),
     ('area', '.4f', 'area'),
+    ('change', '.3f', 'change'),
 )
 """What is shown of :class:`Scores`: heading, format, name."""
 
@@ -219,7 +229,10 @@ class Table(NamedTuple):
 
 def score_cells(scores: Scores) -> list[float | None]:
     """Return what :data:`SCORE_COLUMNS` names; of footage without truth, only what the masks tell."""
-    return [getattr(scores, name) if scores.frames or name in {'empty', 'area'} else None for *_, name in SCORE_COLUMNS]
+    return [
+        getattr(scores, name) if scores.frames or name in {'empty', 'area', 'change'} else None
+        for *_, name in SCORE_COLUMNS
+    ]
 
 
 def score_table(run: RunResult) -> Table:
@@ -236,59 +249,3 @@ def last_line(run: RunResult) -> str:
     frames = sum(item.frame_count for item in run.sequences)
     j, f, fps = written(scores.j_mean), written(scores.f_mean), written(masks_per_second(run.sequences), '.2f')
     return f'J {j} F {f} frames {frames} fps {fps}'
-
-
-# Signals without annotation, and how well they foretell J ------------------------------------------------------------
-
-
-class Correlation(NamedTuple):
-    """Spearman's rank correlation of a signal with J, above 0 where more of it scores higher, and of how many."""
-
-    rho: float
-    sequences: int
-
-
-def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return the rank of each value, the least has 1; equal values share the mean of their ranks."""
-    _, places, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[places], np.float64)
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return the correlation of the ranks of two equally long lists; None where one is the same throughout."""
-    a, b = (ranks(values) - (len(values) + 1) / 2 for values in (first, second))
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else None
-
-
-def area_change(area: Column) -> float | None:
-    """Return by which share of the larger one the mask's areas of two frames in a row differ, on average.
-
-    Frames without a mask, and pairs of empty ones, are passed over; None where nothing is left.
-    """
-    pairs = [(a, b) for a, b in pairwise(area) if a is not None and b is not None and max(a, b) > 0]
-    return mean([abs(a - b) / max(a, b) for a, b in pairs])
-
-
-def sequence_signals(sequence: SequenceResult, variant: str) -> Mapping[str, float | None]:
-    """Return the mean of each signal of a sequence, ``empty`` (share of empty masks) and ``area_change``."""
-    area = sequence.variants[variant].area
-    means = {name: mean(known(column)) for name, column in sequence.signals.items()}
-    return {**means, 'empty': _empty(known(area)), 'area_change': area_change(area)}
-
-
-def correlations(run: RunResult) -> dict[str, Correlation]:
-    """Return how each signal goes with mean J over the run's sequences, for the variant that counts.
-
-    Left out are those that fewer than :data:`FEWEST_RANKS` scored sequences have, or that are the same in all.
-    """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for sequence in run.sequences:
-        score = sequence_scores(sequence, run.counting, run.protocol).j_mean
-        for name, value in sequence_signals(sequence, run.counting).items():
-            if value is not None and score is not None:
-                found.setdefault(name, []).append((value, score))
-    enough = {name: list(zip(*pairs, strict=True)) for name, pairs in found.items() if len(pairs) >= FEWEST_RANKS}
-    rhos = {name: (spearman(*columns), len(columns[0])) for name, columns in enough.items()}
-    return {name: Correlation(rho, count) for name, (rho, count) in rhos.items() if rho is not None}

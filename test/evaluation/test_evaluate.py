@@ -92,7 +92,6 @@ def test_sequences_do_not_influence_each_other(davis, options, tmp_path):
     alone = run(davis, tmp_path / 'alone', options, '--sequences', 'blink')
     assert [sequence.name for sequence in alone.sequences] == ['blink']
     assert alone.sequences[0].variants == both.sequences[1].variants
-    assert alone.sequences[0].signals == both.sequences[1].signals
 
 
 def test_parameters_of_the_nodes_file(davis, options, tmp_path):
@@ -312,7 +311,6 @@ def test_there_are_twenty_still_flights_and_twenty_with_movers():
         ['--dataset', 'folder', '--root', 'b', '--scenes', '3'],
         ['--root', 'b', '--method', 'mog2', '--variants', 'refined'],
         ['--root', 'b', '--method', 'mog2', '--config', 'c.yaml'],
-        ['--root', 'b', '--method', 'mog2', '--inpainter', 'i.safetensors'],
         ['--root', 'b', '--method', 'detector', '--predictions', 'p'],
         ['--root', 'b', '--predicted-topic', '/detect/mask'],
         ['--root', 'b', '--topic', '/image'],

@@ -48,12 +48,12 @@ def test_numbers_worked_by_hand(run, tmp_path, parse):
     car = dict(zip(page.row('sequence'), page.row('car'), strict=True))
     assert (car['frames'], car['J'], car['F'], car['objects'], car['found']) == ('5', '0.600', '0.500', '3', '2')
     assert car['empty'] == '0.400'  # two of five masks
-    assert car['consistency'] == '0.500'  # 0.5, 0.75, 0.25
+    assert car['change'] == '0.500'  # from nothing, none, none, to nothing
     assert car['masks/s'] == '2.50'
     assert 'DAVIS2016 val' in page.text
     assert '9 in 2 sequences' in page.text
     assert '3.00 fps' in page.text
-    assert 'median 25.0, p95 38.5, p99 39.7, longest 40.0 ms; 4 frames.' in page.text
+    assert 'Latency, median 25 ms p95 38 ms' in page.text
     for caption in ('best frame 1 · J 0.900', 'worst frame 2 · J 0.200', 'frame 3 · J 0.700'):
         assert caption in page.text
 
@@ -106,13 +106,12 @@ def test_footage_without_truth(blind, tmp_path, parse):
     car = dict(zip(page.row('sequence'), page.row('car'), strict=True))
     assert (car['frames'], car['area']) == ('5', '0.1500')
     assert not {'J', 'F', 'objects'} & set(car)
-    assert 'consistency' in page.text
     assert len(photographs(page)) == 2
-    assert len(drawings(page)) == 3  # latency, and a curve for each sequence
+    assert len(drawings(page)) == 2  # a curve for each sequence
 
 
-def test_one_sequence_without_latency_signals_or_pictures(run, tmp_path, parse):
-    bare = replace(run.sequences[0], latency=(), signals={}, pictures=(), video='')
+def test_one_sequence_without_latency_or_pictures(run, tmp_path, parse):
+    bare = replace(run.sequences[0], latency=(), pictures=(), video='')
     page = parse(write_report(tmp_path, replace(run, sequences=(bare,), problems=())))
     assert 'Latency' not in page.text
     assert 'in 1 sequence ' in page.text
@@ -151,7 +150,7 @@ def test_few_annotations_are_drawn_as_dots(run, tmp_path, parse):
     sparse = tuple(0.5 if place % 10 == 0 else None for place in range(41))
     variants = {name: replace(values, j=sparse, f=sparse, area=sparse) for name, values in item.variants.items()}
     variants = {name: replace(values, objects=sparse, found=sparse, false=sparse) for name, values in variants.items()}
-    sparse_run = replace(run, sequences=(replace(item, frame_count=41, variants=variants, signals={}, pictures=()),))
+    sparse_run = replace(run, sequences=(replace(item, frame_count=41, variants=variants, pictures=()),))
     curve = drawings(parse(write_report(tmp_path, sparse_run)))[-1]
     assert curve.count('<use ') >= 5
 

@@ -6,7 +6,14 @@ import pytest
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
-from moving_object_detector.evaluation.summary import RULES, find_rule, run_scores, sequence_scores, summarise
+from moving_object_detector.evaluation.summary import (
+    RULES,
+    area_change,
+    find_rule,
+    run_scores,
+    sequence_scores,
+    summarise,
+)
 
 
 def columns(j, f=None, objects=None, found=None, false=None, area=None):
@@ -61,6 +68,19 @@ def test_a_sequence_by_the_rule_of_davis():
     assert (scores.objects, scores.found, scores.false_regions) == (5, 2, 4)
     assert scores.empty == pytest.approx(2 / 4)  # of all frames that have a mask, scored or not
     assert (scores.still_seconds, scores.false_alarms, scores.false_alarms_per_minute) == (0, 0, None)
+
+
+def test_the_change_of_the_area():
+    # Half of the larger one, a quarter of it, nothing, all of it.
+    assert area_change((0.2, 0.1)) == pytest.approx(0.5)
+    assert area_change((0.3, 0.4, 0.4, 0.0)) == pytest.approx((0.25 + 0 + 1) / 3)
+    assert area_change((0.0, 0.0, 0.2)) == pytest.approx(1)
+    assert area_change((0.2, None, 0.1)) is None
+    assert area_change((0.0, 0.0)) is None
+    assert sequence_scores(CAT, 'mask', 'davis2016').change == pytest.approx((1 + 0.5 + 1) / 3)
+    # Of a run it is the mean of the sequences', so that no pair of masks lies across two of them.
+    steady = sequence('steady', mask=columns([0.5] * 3, area=[0.2, 0.2, 0.2]))
+    assert run_scores(run('annotated', CAT, steady), 'mask').change == pytest.approx((1 + 0.5 + 1) / 3 / 2)
 
 
 @pytest.mark.parametrize('protocol', ['segtrackv2', 'fbms59', 'annotated'])
