@@ -17,11 +17,14 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
 from moving_object_detector.common.program import refuse_old, run_program
 from moving_object_detector.evaluation.options import EvaluateOptions, add_flags, flag_of, given_options, read_flags
+
+if TYPE_CHECKING:
+    from moving_object_detector.evaluation.results import RunResult
 
 _LIVE: Final = (
     'play a bag through the node with "ros2 launch moving_object_detector evaluate.launch.py live:=true bag:=BAG", or '
@@ -45,35 +48,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, run: RunResult) -> None:
+    # jinja2 and matplotlib are optional.
     from moving_object_detector.evaluation.report import write_report
-    from moving_object_detector.evaluation.results import read_results
 
-    sys.stdout.write(f'report: {foreign(write_report(folder, read_results(folder)), LONGEST_MESSAGE)}\n')
+    sys.stdout.write(f'report: {foreign(write_report(folder, run), LONGEST_MESSAGE)}\n')
 
 
-def _compare(a: Path, b: Path) -> None:
+def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: Sequence[str]) -> None:
+    # PyTorch and OpenCV are loaded now, and not for --help.
     from moving_object_detector.evaluation.compare import compare_folders, text_comparison
-
-    sys.stdout.write(text_comparison(compare_folders(a, b)))
-
-
-def _score(options: EvaluateOptions, settings: Sequence[str], argv: Sequence[str], lacking: str) -> None:
-    if lacking:
-        sys.stderr.write(f'warning: there will be no report.html: {lacking}; "evaluate report" writes it later\n')
+    from moving_object_detector.evaluation.results import read_results
     from moving_object_detector.evaluation.run import evaluate
     from moving_object_detector.evaluation.summary import last_line, score_table
 
-    run = evaluate(options, settings, argv)
-    sys.stdout.write('\n'.join([*score_table(run).lines(), '']))
-    if not lacking:
-        _report(Path(options.out).expanduser())
-    problems = len(run.problems) + sum(len(sequence.problems) for sequence in run.sequences)
-    if problems:
-        dropped = sum(sequence.dropped for sequence in run.sequences)
-        said = f'; {dropped} frames have no mask and count as empty' if dropped else ''
-        sys.stderr.write(f'warning: {problems} problems, listed in results.json{said}\n')
-    sys.stdout.write(f'{last_line(run)}\n')
+    missing = ' and '.join(name for name in ('jinja2', 'matplotlib') if find_spec(name) is None)
+    lacking = f'{missing} not installed; python3 -m pip install jinja2 matplotlib' if missing else ''
+    if arguments.command == 'compare':
+        sys.stdout.write(text_comparison(compare_folders(arguments.a, arguments.b)))
+    elif options is None:
+        if lacking:
+            raise UserError(f'no report can be written: {lacking}')
+        _report(arguments.folder, read_results(arguments.folder))
+    else:
+        if lacking:
+            sys.stderr.write(f'warning: there will be no report.html: {lacking}; "evaluate report" writes it later\n')
+        run = evaluate(options, arguments.set, given)
+        sys.stdout.write('\n'.join([*score_table(run).lines(), '']))
+        if not lacking:
+            _report(Path(options.out).expanduser(), run)
+        problems = len(run.problems) + sum(len(sequence.problems) for sequence in run.sequences)
+        if problems:
+            dropped = sum(sequence.dropped for sequence in run.sequences)
+            said = f'; {dropped} frames have no mask and count as empty' if dropped else ''
+            sys.stderr.write(f'warning: {problems} problems, listed in results.json{said}\n')
+        sys.stdout.write(f'{last_line(run)}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,20 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         refuse_old(given, "the detector's", _RENAMED)
         arguments = _parser().parse_args(given)
-        missing = ' and '.join(name for name in ('jinja2', 'matplotlib') if find_spec(name) is None)
-        lacking = f'{missing} not installed; python3 -m pip install jinja2 matplotlib' if missing else ''
-        if arguments.command is None:
-            _score(read_flags(arguments), arguments.set, given, lacking)
-            return 0
         idle = list(map(flag_of, given_options(arguments)))
-        if idle:
+        if arguments.command and idle:
             raise UserError(f'{", ".join(idle)} before {arguments.command} has no effect; leave it out')
-        if lacking and arguments.command == 'report':
-            raise UserError(f'no report can be written: {lacking}')
-        if arguments.command == 'compare':
-            _compare(arguments.a, arguments.b)
-        else:
-            _report(arguments.folder)
+        _run(arguments, None if arguments.command else read_flags(arguments), given)
         return 0
 
     return run_program(body)

@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
+from moving_object_detector.common.options import options_of
+from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.common.program import add_settings, refuse_old, run_program
+from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 
 DESCRIPTION: Final = """
 Train the mask generator: first on rendered scenes, where the mask is exact and free, then against the inpainter on
@@ -41,29 +44,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def list_options(config: type) -> str:
     """Return all options of a kind of training with default and meaning, one a line."""
-    from moving_object_detector.common.options import options_of
-
     options = options_of(config)
     return ''.join(f'{one.name}={one.default}\n    {one.description} Takes {one.takes()}.\n' for one in options)
 
 
 def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
-    from moving_object_detector.common.parameter_files import load_plain_config
-    from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
-
-    flow = arguments.command == 'flow'
+    kind: type[FlowTrainConfig | TrainConfig] = FlowTrainConfig if arguments.command == 'flow' else TrainConfig
     if arguments.options:
-        sys.stdout.write(list_options(FlowTrainConfig if flow else TrainConfig))
+        sys.stdout.write(list_options(kind))
         return 0
-    if flow:
-        from moving_object_detector.training.flow_training import run_flow_training
+    config = load_plain_config(kind(), arguments.config, arguments.set)
+    # PyTorch and OpenCV are loaded now, and not for --help.
+    from moving_object_detector.training.flow_training import run_flow_training
+    from moving_object_detector.training.run import run_training
 
-        flow_config = load_plain_config(FlowTrainConfig(), arguments.config, arguments.set)
-        outcome: Any = run_flow_training(flow_config, arguments.out, given[1:])
+    if isinstance(config, FlowTrainConfig):
+        outcome = run_flow_training(config, arguments.out, given[1:])
     else:
-        from moving_object_detector.training.run import run_training
-
-        config = load_plain_config(TrainConfig(), arguments.config, arguments.set)
         outcome = run_training(config, arguments.out, given)
     if outcome is not None:
         sys.stdout.write(''.join(f'{foreign(line, LONGEST_MESSAGE)}\n' for line in (outcome.model, *outcome.told)))
