@@ -113,8 +113,8 @@ def write_card(
             ('adversarial game', f'{game.steps} steps of {game.batch} pairs, seed {config.run.seed}'),
         ]
     if clips and stage.steps:
-        masks = f'masks by `{Path(stage.model).name}` of {_flow(stage.flow)}'
-        rows.append(('teacher', f'{stage.steps} steps of {stage.batch} pairs, {stage.rendered:.0%} of them rendered; {masks}'))
+        masks = f'{stage.rendered:.0%} of them rendered; masks by `{Path(stage.model).name}` of {_flow(stage.flow)}'
+        rows.append(('teacher', f'{stage.steps} steps of {stage.batch} pairs, {masks}'))
     if judgements:
         rows.append(('chosen', f'candidate {chosen}, by {config.run.select}'))
     rows.append(('made with', _made_with()))

@@ -137,7 +137,8 @@ def miniature(scenes, tmp_path, monkeypatch):
         'network.width': SIZE[1], 'flow.preset': 'fast', 'flow.height': 96, 'flow.width': 192,
         'start.model': str(small),
         'teacher.model': str(small), 'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'teacher.batch': 4,
-        'teacher.rendered': 0.25, 'teacher.flow.backend': 'dis', 'teacher.flow.height': 96, 'teacher.flow.width': 192, 'run.device': 'cpu',
+        'teacher.rendered': 0.25, 'teacher.flow.backend': 'dis', 'teacher.flow.height': 96, 'teacher.flow.width': 192,
+        'run.device': 'cpu',
         'run.threads': 1, 'run.candidates': 2, 'run.checkpoint_every': 2,
     }  # fmt: skip
     return with_values(TrainConfig(), values)
@@ -165,7 +166,7 @@ def test_the_student_gets_better_and_the_first_of_equals_is_chosen(miniature, sc
     print(f'J of masks of spoilt flow: {before:.3f} before, {after:.3f} after')
     assert after > before + 0.1
     card = outcome.model.with_suffix('.md').read_text()
-    assert '| teacher | 60 steps of 4 pairs, 25% of them rendered; masks by `small.safetensors` of dis at 96x192 |' in card
+    assert '| teacher | 60 steps of 4 pairs, 25% of them rendered; masks by `small.safetensors` of dis' in card
     assert '| teacher-000060 |' in card
     assert 'No annotated frame was used.' in card
 
