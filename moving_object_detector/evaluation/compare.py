@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,113 +12,55 @@ from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.metrics import mean
 from moving_object_detector.evaluation.results import RunResult, read_results
-from moving_object_detector.evaluation.summary import Scores, Table, sequence_scores
+from moving_object_detector.evaluation.summary import Table, sequence_scores
 
-METHOD: Final = (
-    'Paired over the sequences that both runs have: sign-flip permutation test, and the 95 % interval of the means '
-    'that it does not refuse.'
-)
-LEVEL: Final = 0.05
-"""Of the test; the interval has one minus it."""
-FEWEST: Final = 6
-"""Pairs with which the test can find anything: 2 of 2^n signs are under the level."""
 EXACT: Final = 14
 """Pairs up to which all signs are tried; above, 20,000 draws."""
 _EQUAL: Final = 1e-12
-"""Means closer to zero than this are zero: which way they were rounded is chance."""
+"""Sums closer than this are equal: which way they were rounded is chance."""
 _MADE_WITH: Final = ('engine', 'flow', 'revision', 'machine', 'versions')
 
 
-class PairedDifference(NamedTuple):
-    """What the differences of pairs come to.
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Return how likely chance alone brings differences of pairs whose mean is as far from zero.
 
-    ``interval`` holds the mean with 95 %, ``p`` is the share of the signs with which the mean is as far from zero.
-    There is no interval of fewer than :data:`FEWEST`.
-    """
-
-    pairs: int
-    mean: float
-    interval: tuple[float, float] | None
-    p: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether it is more than the spread between the pairs."""
-        return self.p <= LEVEL
-
-
-def paired_difference(differences: Sequence[float]) -> PairedDifference:
-    """Test by flipping signs whether differences of one or more pairs are on average other than zero.
-
-    If there is no difference, then each is as likely the other way round. Of all ways of flipping the signs of some (a
-    fixed sample above 14 pairs), counted are those whose mean is as far from zero as the true one (Fisher, The Design
-    of Experiments, 1935). The sum with the signs of a subset flipped reaches the true one exactly if the subset's mean
-    is not above zero; hence the interval of all means that the test does not refuse lies between two of the sorted
-    means of subsets (Hartigan, Using subsample values as typical values, JASA 1969).
+    If there is no difference, then each is as likely the other way round: of all ways of flipping the signs of some (a
+    fixed sample above 14 pairs) it is the share with a mean as far from zero (Fisher, The Design of Experiments, 1935).
     """
     values = np.asarray(differences, np.float64)
     if values.size <= EXACT:
-        inside = (np.arange(1, 2**values.size)[:, None] >> np.arange(values.size)) & 1
+        flipped = (np.arange(2**values.size)[:, None] >> np.arange(values.size)) & 1
     else:
-        inside = np.random.default_rng(0).integers(0, 2, (20_000, values.size))
-        inside = inside[inside.any(1)]
-    means = np.sort((inside @ values) / inside.sum(1))
-    means[np.abs(means) < _EQUAL] = 0
-    # One more for the signs as they are, whose subset is empty.
-    total = len(means) + 1
-    one_sided = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
-    place = math.floor(LEVEL / 2 * total)
-    interval = (float(means[place - 1]), float(means[-place])) if place else None
-    return PairedDifference(values.size, float(values.mean()), interval, min(1.0, 2 * one_sided / total))
+        flipped = np.random.default_rng(0).integers(0, 2, (20_000, values.size))
+        flipped[0] = 0  # the signs as they are
+    sums = (1 - 2 * flipped) @ values
+    return float(np.mean(np.abs(sums) >= abs(values.sum()) - _EQUAL))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two runs, A and B, side by side; a difference is B minus A, and ``paired`` is about those of J.
+class Comparison(NamedTuple):
+    """Two runs, A and B, side by side; a difference is B minus A.
 
-    ``pairs`` are the scores of the sequences that both have; ``options`` what the runs differ in, with the values in A
-    and B; ``notes`` sentences about what makes the comparison doubtful.
+    ``differences`` are those of J, ``p`` theirs by :func:`sign_flip_p`; ``options`` what the runs differ in, with the
+    values in A and B; ``notes`` sentences about what makes the comparison doubtful.
     """
 
     names: tuple[str, str]
-    pairs: Mapping[str, tuple[Scores, Scores]]
+    table: Table
     differences: Mapping[str, float]
-    paired: PairedDifference
+    p: float
     options: tuple[tuple[str, str, str], ...]
     notes: tuple[str, ...]
 
-    @property
-    def means(self) -> tuple[float | None, float | None]:
-        """Mean J of A and of B over the sequences that were scored in both."""
-        a, b = (mean([self.pairs[name][side].j_mean or 0.0 for name in self.differences]) for side in (0, 1))
-        return a, b
-
-    @property
-    def sentence(self) -> str:
-        """What it comes to, in words; B is what is spoken of, so that signs are those of the numbers."""
-        (left, right), paired = self.names, self.paired
-        sequences = f'{paired.pairs} sequence{"s" if paired.pairs != 1 else ""}'
-        if not any(self.differences.values()):
-            return f'{left} and {right} score the same on all {sequences}.'
-        wins = sum(value > 0 for value in self.differences.values())
-        start = f'{right} is {"better" if paired.mean > 0 else "worse"} than {left}: J {paired.mean:+.3f}, higher on'
-        if paired.interval is None:
-            return f'{start} {wins} of {sequences}; that is too few to tell it from chance, which takes {FEWEST}.'
-        low, high = paired.interval
-        than = 'more' if paired.clear else 'not more'
-        words = f'95 % interval {low:+.3f} to {high:+.3f}: {than} than the spread between sequences explains.'
-        return f'{start} {wins} of {sequences}; {words}'
-
-    def table(self) -> Table:
-        """Return J and F of each sequence in both runs, and the means of J."""
-        heads = [('sequence', ''), ('frames', ',')]
-        for score in 'JF':
-            heads += [*((f'{score} {name}', '.3f') for name in self.names), (f'difference of {score}', '+.3f')]
-        rows: list[list[float | str | None]] = []
-        for name, (a, b) in self.pairs.items():
-            rows.append([name, a.frames, a.j_mean, b.j_mean, _minus(b.j_mean, a.j_mean)])
-            rows[-1] += [a.f_mean, b.f_mean, _minus(b.f_mean, a.f_mean)]
-        return Table(heads, [*rows, ['mean', None, *self.means, self.paired.mean, None, None, None]])
+    def text(self) -> str:
+        """Return the comparison for a terminal: a line for each sequence, and what it comes to."""
+        lines = self.table.lines()
+        lines.insert(len(lines) - 1, '-' * len(lines[0]))
+        lines += [f'{foreign(name)}: {foreign(old)} -> {foreign(new)}' for name, old, new in self.options]
+        (left, right), values = self.names, self.differences.values()
+        wins = sum(value > 0 for value in values)
+        sentence = f'{right} minus {left}: J {mean([*values]) or 0:+.3f}, higher on {wins} of {len(values)} sequences'
+        told = f'by chance alone as far apart with p = {self.p:.3f} (sign-flip permutation test over the sequences)'
+        return '\n'.join([*lines, *self.notes, '', f'{sentence}; {told}.', ''])
 
 
 def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')) -> Comparison:
@@ -135,20 +75,30 @@ def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')
     scores, others = (
         {item.name: sequence_scores(item, run.counting, run.protocol) for item in run.sequences} for run in (a, b)
     )
-    pairs = {name: (one, others[name]) for name, one in scores.items() if name in others}
-    found = {name: _minus(other.j_mean, one.j_mean) for name, (one, other) in pairs.items()}
-    differences = {name: value for name, value in found.items() if value is not None}
+    heads = [('sequence', ''), ('frames', ',')]
+    for score in 'JF':
+        heads += [*((f'{score} {name}', '.3f') for name in names), (f'difference of {score}', '+.3f')]
+    rows: list[list[float | str | None]] = []
+    notes, differences, means = [], {}, []
+    for name, one in scores.items():
+        other = others.get(name)
+        if other is None:
+            continue
+        apart = _minus(other.j_mean, one.j_mean)
+        rows.append([name, one.frames, one.j_mean, other.j_mean, apart])
+        rows[-1] += [one.f_mean, other.f_mean, _minus(other.f_mean, one.f_mean)]
+        if one.frames != other.frames:
+            notes.append(f'{foreign(name)}: {one.frames} frames were scored in {left}, {other.frames} in {right}')
+        if apart is not None:
+            differences[name] = apart
+            means.append((one.j_mean, other.j_mean))
     if not differences:
         raise UserError(f'{left} and {right} have no sequence in common that was scored; compare runs of one split')
-    notes = [
-        f'{foreign(name)}: {one.frames} frames were scored in {left}, {other.frames} in {right}'
-        for name, (one, other) in pairs.items()
-        if one.frames != other.frames
-    ]
-    for name, alone in ((left, scores.keys() - pairs.keys()), (right, others.keys() - pairs.keys())):
+    for name, alone in ((left, scores.keys() - others.keys()), (right, others.keys() - scores.keys())):
         notes += [f'only in {name}: {", ".join(map(foreign, sorted(alone)))}'] if alone else []
-    paired = paired_difference(list(differences.values()))
-    return Comparison(names, pairs, differences, paired, _options(a, b), tuple(notes))
+    last = [*np.mean(np.array(means, np.float64), 0).tolist(), mean(list(differences.values()))]
+    table = Table(heads, [*rows, ['mean', None, *last, None, None, None]])
+    return Comparison(names, table, differences, sign_flip_p([*differences.values()]), _options(a, b), tuple(notes))
 
 
 def compare_folders(a: Path, b: Path) -> Comparison:
@@ -182,11 +132,3 @@ def _options(a: RunResult, b: RunResult) -> tuple[tuple[str, str, str], ...]:
     one, other = settings(a), settings(b)
     names = [name for name in dict.fromkeys((*one, *other)) if one.get(name) != other.get(name)]
     return tuple((name, one.get(name, '-'), other.get(name, '-')) for name in names)
-
-
-def text_comparison(comparison: Comparison) -> str:
-    """Return the comparison for a terminal: a line for each sequence, and what it comes to."""
-    lines = comparison.table().lines()
-    lines.insert(len(lines) - 1, '-' * len(lines[0]))
-    lines += [f'{foreign(name)}: {foreign(old)} -> {foreign(new)}' for name, old, new in comparison.options]
-    return '\n'.join([*lines, *comparison.notes, '', comparison.sentence, METHOD, ''])

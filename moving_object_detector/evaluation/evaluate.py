@@ -57,7 +57,7 @@ def _report(folder: Path, run: RunResult) -> None:
 
 def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: Sequence[str]) -> None:
     # PyTorch and OpenCV are loaded now, and not for --help.
-    from moving_object_detector.evaluation.compare import compare_folders, text_comparison
+    from moving_object_detector.evaluation.compare import compare_folders
     from moving_object_detector.evaluation.results import read_results
     from moving_object_detector.evaluation.run import evaluate
     from moving_object_detector.evaluation.summary import last_line, score_table
@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: 
     missing = ' and '.join(name for name in ('jinja2', 'matplotlib') if find_spec(name) is None)
     lacking = f'{missing} not installed; python3 -m pip install jinja2 matplotlib' if missing else ''
     if arguments.command == 'compare':
-        sys.stdout.write(text_comparison(compare_folders(arguments.a, arguments.b)))
+        sys.stdout.write(compare_folders(arguments.a, arguments.b).text())
     elif options is None:
         if lacking:
             raise UserError(f'no report can be written: {lacking}')
