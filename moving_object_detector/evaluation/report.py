@@ -21,11 +21,13 @@ from moving_object_detector.common.files import write_atomically
 from moving_object_detector.evaluation.compare import flat
 from moving_object_detector.evaluation.results import Column, RunResult, SequenceResult, masks_per_second
 from moving_object_detector.evaluation.summary import (
+    SCORE_COLUMNS,
     Table,
     find_rule,
     grouped,
     known,
     run_scores,
+    score_cells,
     score_table,
     sequence_scores,
     written,
@@ -147,23 +149,13 @@ def title_of(run: RunResult) -> str:
 
 
 def _sequences(run: RunResult) -> Table:
-    heads = [('sequence', ''), ('frames', ','), ('J', '.3f'), ('F', '.3f'), ('objects', ','), ('found', ',')]
-    heads += [('empty', '.3f'), ('area', '.4f'), ('change', '.3f')]
-    heads += [('masks/s', '.2f'), ('no mask', ','), ('problems', ',')]
-    rows: list[list[float | str | None]] = []
+    heads = [('sequence', ''), ('frames', ','), *((head, form) for head, form, _ in SCORE_COLUMNS)]
+    rows = []
     for item in run.sequences:
-        s = sequence_scores(item, run.counting, run.protocol)
-        rows.append([item.name, item.frame_count, s.j_mean, s.f_mean])
-        rows[-1] += [s.objects, s.found] if s.frames else [None, None]
-        rows[-1] += [
-            s.empty,
-            s.area,
-            s.change,
-            masks_per_second([item]),
-            item.dropped or None,
-            len(item.problems) or None,
-        ]
-    return Table(heads, rows).filled()
+        cells = score_cells(sequence_scores(item, run.counting, run.protocol))
+        others = masks_per_second([item]), item.dropped or None, len(item.problems) or None
+        rows.append([item.name, item.frame_count, *cells, *others])
+    return Table([*heads, ('masks/s', '.2f'), ('no mask', ','), ('problems', ',')], rows).filled()
 
 
 def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from moving_object_detector.training.flow_errors import (
     one_cycle,
 )
 from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs
-from moving_object_detector.training.loop import LoopOptions, fit
+from moving_object_detector.training.loop import fit
 from moving_object_detector.training.pictures import flow_picture
 from moving_object_detector.training.run import Outcome
 from moving_object_detector.training.setup import Setup, session
@@ -195,7 +195,7 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
         # All batches have one size, for which cuDNN may choose its fastest kernels.
         torch.backends.cudnn.benchmark = device.type == 'cuda'
         stage = make_stage(config, Setup(group, device, run.workers, run.precision, run.seed))
-        fit([stage], out, flow_identity(config), LoopOptions(run.checkpoint_every, run.picture_every), group)
+        fit([stage], out, flow_identity(config), run, group)
         if not group.leads:
             return None
         network = stage.model()

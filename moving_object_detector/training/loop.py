@@ -6,7 +6,6 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,21 +14,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.training.config import RunConfig
 from moving_object_detector.training.run_folder import Journal, load_checkpoint, save_checkpoint
 from moving_object_detector.training.setup import Processes
 from moving_object_detector.training.stages import Stage
 
 CHECKPOINT: Final = 'checkpoint.pt'
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """How the loop runs; none of it changes what is computed."""
-
-    checkpoint_every: int = 50
-    picture_every: int = 100
-    candidates: int = 1
-    """How often a stage that has a candidate offers it after its beginning."""
 
 
 def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any], group: Processes) -> None:
@@ -81,14 +71,16 @@ def fit(
     stages: Sequence[Stage],
     folder: Path,
     options: dict[str, Any],
-    loop: LoopOptions,
+    run: RunConfig,
     group: Processes | None = None,
     keep: Keep = lambda name, network: None,
+    candidates: int = 1,
 ) -> None:
     """Run the stages one after the other, or go on where a killed run of the same options was.
 
     The folder gets checkpoint, log and pictures. ``options`` are all that decides what is computed: a checkpoint of
-    others is refused. ``keep`` is called with the name of each candidate (see :func:`candidate_names`) and the network.
+    others is refused. ``keep`` is called with the name of each of the ``candidates`` after a stage's beginning (see
+    :func:`candidate_names`) and the network.
     Raises UserError where a checkpoint is damaged or of other options, a loss is not finite, or a file cannot be
     written.
     """
@@ -115,7 +107,7 @@ def fit(
             start = first if number == current else 0
             if not start:
                 stages[number].begin()
-            _run(stages[number], number, start, loop, group, journal, save, keep)
+            _run(stages[number], number, start, run, group, journal, save, keep, candidates)
             stages[number].finish()
             save(number + 1, 0)
 
@@ -126,10 +118,10 @@ def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
 
 
 def _run(
-    stage: Stage, number: int, first: int, loop: LoopOptions, group: Processes, journal: Journal,
-    save: Callable[[int, int], None], keep: Keep,
+    stage: Stage, number: int, first: int, run: RunConfig, group: Processes, journal: Journal,
+    save: Callable[[int, int], None], keep: Keep, candidates: int,
 ) -> None:  # fmt: skip
-    offered = candidate_steps(stage.steps, loop.candidates) if stage.candidate is not None and group.leads else []
+    offered = candidate_steps(stage.steps, candidates) if stage.candidate is not None and group.leads else []
 
     def offer(done: int) -> None:
         if done in offered and stage.candidate is not None:
@@ -153,9 +145,9 @@ def _run(
             shown |= values
             done = step + 1
             offer(done)
-            if done % loop.picture_every == 0 or done == stage.steps:
+            if done % run.picture_every == 0 or done == stage.steps:
                 journal.pictures(number, step, stage.pictures() if group.leads else {})
-            if done % loop.checkpoint_every == 0 and done < stage.steps:
+            if done % run.checkpoint_every == 0 and done < stage.steps:
                 save(number, done)
             share = waited / (time.perf_counter() - started)
             told = {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{share:.0%}'}

@@ -33,7 +33,7 @@ from moving_object_detector.training.chunks import repaired
 from moving_object_detector.training.config import DataConfig, TrainConfig
 from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips
 from moving_object_detector.training.game import Game
-from moving_object_detector.training.loop import LoopOptions, candidate_names, fit
+from moving_object_detector.training.loop import candidate_names, fit
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, spread_frames
@@ -284,9 +284,8 @@ class _Run:
         if footage and footage.targets:
             decides['targets'] = [one.folder.name for one in footage.targets]
         names = candidate_names(stages, config.run.candidates)
-        loop = LoopOptions(config.run.checkpoint_every, config.run.picture_every, config.run.candidates)
         keep = self._save_candidate if self._judge else lambda name, network: None
-        fit(stages, self._out, decides, loop, self._setup.group, keep)
+        fit(stages, self._out, decides, config.run, self._setup.group, keep, config.run.candidates)
         if not self._setup.group.leads:
             return None
         if config.inpainter.steps + config.game.steps and (footage or config.inpainter_alone):

@@ -12,9 +12,9 @@ from torch import nn
 from training_runs import HERE, environment
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.training.config import RunConfig
 from moving_object_detector.training.loop import (
     CHECKPOINT,
-    LoopOptions,
     candidate_names,
     candidate_steps,
     fit,
@@ -47,7 +47,7 @@ def test_killed_at_any_of_many_moments_a_run_ends_the_same(tmp_path):
 
 def test_a_stage_begins_with_what_the_one_before_has_handed_on(tmp_path):
     tasks = toys.stages()
-    fit(tasks, tmp_path, OPTIONS, LoopOptions())
+    fit(tasks, tmp_path, OPTIONS, RunConfig())
     assert [task.finished for task in tasks] == [1, 1, 1]
     # The first two of each are the dry run's.
     assert [task.seen for task in tasks] == [[0, 1, *range(5)], [0, 1, *range(4)], [0, 1, *range(5)]]
@@ -63,8 +63,11 @@ def test_candidates_are_spread_evenly_from_before_a_stage_to_its_end():
 def test_candidates_come_at_their_steps_and_a_stage_begins_once(tmp_path):
     tasks, seen = toys.stages(), []
     tasks[1].candidate = nn.Linear(1, 1)
-    loop = LoopOptions(candidates=2, checkpoint_every=3)
-    fit(tasks, tmp_path, OPTIONS, loop, keep=lambda name, network: seen.append((name, network)))
+
+    def keep(name, network):
+        seen.append((name, network))
+
+    fit(tasks, tmp_path, OPTIONS, RunConfig(checkpoint_every=3), keep=keep, candidates=2)
     assert seen == [(f'second-{step:06d}', tasks[1].candidate) for step in (0, 2, 4)]
     assert candidate_names(tasks, 2) == [name for name, _ in seen]
     assert [task.begun for task in tasks] == [1, 1, 1]
@@ -72,10 +75,10 @@ def test_candidates_come_at_their_steps_and_a_stage_begins_once(tmp_path):
 
 def test_a_finished_run_is_not_repeated(tmp_path):
     tasks = toys.stages()
-    fit(tasks, tmp_path, OPTIONS, LoopOptions())
+    fit(tasks, tmp_path, OPTIONS, RunConfig())
     log = (tmp_path / 'log.jsonl').read_bytes()
     again = toys.stages()
-    fit(again, tmp_path, OPTIONS, LoopOptions())
+    fit(again, tmp_path, OPTIONS, RunConfig())
     assert values(again[-1]) == values(tasks[-1])
     assert all(task.seen == [] and task.finished == 0 for task in again)
     assert (tmp_path / 'log.jsonl').read_bytes() == log
@@ -92,7 +95,7 @@ class Spy(toys.Toy):
 def test_the_dry_run_puts_everything_back(tmp_path):
     parameter = nn.Parameter(torch.arange(3, dtype=torch.float64))
     task = Spy('spy', 3, [parameter])
-    fit([task], tmp_path, OPTIONS, LoopOptions())
+    fit([task], tmp_path, OPTIONS, RunConfig())
     dry, real = task.states
     assert torch.equal(dry['parameters'][0], real['parameters'][0])
     assert dry['optimiser']['state'] == real['optimiser']['state'] == {}
@@ -117,7 +120,7 @@ def test_a_stage_that_cannot_run_is_found_before_the_first_one_trains(tmp_path):
     first = toys.Toy('first', 50, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])
     last = Broken('last', 5, [nn.Parameter(torch.zeros(3))], fails=1, error=UserError('frame 7 is damaged'))
     with pytest.raises(UserError, match='frame 7 is damaged'):
-        fit([first, last], tmp_path, OPTIONS, LoopOptions())
+        fit([first, last], tmp_path, OPTIONS, RunConfig())
     assert first.seen == [0, 1]
     assert not (tmp_path / CHECKPOINT).exists()
 
@@ -131,7 +134,7 @@ class Diverging(toys.Toy):
 def test_divergence_is_told_and_the_checkpoint_before_it_kept(tmp_path):
     task = Diverging('game', 10, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])
     with pytest.raises(UserError, match='game, step 7: area is nan'):
-        fit([task], tmp_path, OPTIONS, LoopOptions(checkpoint_every=3))
+        fit([task], tmp_path, OPTIONS, RunConfig(checkpoint_every=3))
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert (state['stage'], state['step']) == (0, 6)
     assert all(tensor.isfinite().all() for tensor in state['states'][0]['parameters'])
@@ -139,29 +142,29 @@ def test_divergence_is_told_and_the_checkpoint_before_it_kept(tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
-    fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
+    fit(toys.stages(), tmp_path, OPTIONS, RunConfig())
     before = (tmp_path / CHECKPOINT).read_bytes()
     with pytest.raises(UserError, match=r'game\.steps 10 there and 20'):
-        fit(toys.stages(), tmp_path, {'game': {'steps': 20}, 'seed': 1}, LoopOptions())
+        fit(toys.stages(), tmp_path, {'game': {'steps': 20}, 'seed': 1}, RunConfig())
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     # How often it is written does not matter.
-    fit(toys.stages(), tmp_path, OPTIONS, LoopOptions(checkpoint_every=7, picture_every=1))
+    fit(toys.stages(), tmp_path, OPTIONS, RunConfig(checkpoint_every=7, picture_every=1))
 
 
 def test_stages_without_steps_are_passed_over(tmp_path):
     tasks = toys.stages()
     tasks[1].steps = 0
-    fit(tasks, tmp_path, OPTIONS, LoopOptions())
+    fit(tasks, tmp_path, OPTIONS, RunConfig())
     assert tasks[1].seen == []
     assert {line['stage'] for line in read_log(tmp_path / 'log.jsonl')} == {'first', 'both'}
 
 
 def test_pictures_are_written_every_so_many_steps_and_at_the_end(tmp_path):
-    fit(toys.stages()[:1], tmp_path, OPTIONS, LoopOptions(picture_every=2))
+    fit(toys.stages()[:1], tmp_path, OPTIONS, RunConfig(picture_every=2))
     names = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
     assert names == [f'first-grey-{step:06d}.png' for step in (2, 4, 5)]
 
 
 def test_a_full_disk_is_told(tmp_path, full_disk):
     with full_disk(after=100), pytest.raises(UserError, match='cannot be written'):
-        fit(toys.stages(), tmp_path, OPTIONS, LoopOptions())
+        fit(toys.stages(), tmp_path, OPTIONS, RunConfig())

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from moving_object_detector.training.loop import LoopOptions, fit
+from moving_object_detector.training.config import RunConfig
+from moving_object_detector.training.loop import fit
 
 
 class Numbers(Dataset):
@@ -73,6 +74,6 @@ def stages() -> list[Toy]:
 
 def run(out: Path) -> int:
     tasks = stages()
-    fit(tasks, out, {'steps': 14}, LoopOptions(checkpoint_every=2, picture_every=3))
+    fit(tasks, out, {'steps': 14}, RunConfig(checkpoint_every=2, picture_every=3))
     (out / 'result').write_text(repr([parameter.tolist() for parameter in tasks[-1].parameters]))
     return 0
