@@ -18,7 +18,6 @@ from moving_object_detector.detection.pair_masks import Watch
 from moving_object_detector.engines.base import Engine, MaskEngine, load_checked, usable_cores
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine, mask_precision
-from moving_object_detector.engines.experimental_gpu import fuse_correlation
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -66,13 +65,11 @@ def create_flow(
     engine: Engine | None = None,
     batch: int = 1,
     threads: int = 0,
-    *,
-    experimental_gpu: bool = False,
 ) -> FlowBackend:
     """Make the flow backend that the options describe; raises UserError where it lacks its weights.
 
     ``engine`` runs a network, None: PyTorch; ``batch`` pairs are usually estimated at once; DIS computes ``threads`` of
-    them at a time, 0: one for each physical core; ``experimental_gpu``: PWC-Net takes the Triton kernel on a GPU.
+    them at a time, 0: one for each physical core.
     """
     config = choose_flow(config)
     size = (config.height, config.width)
@@ -85,10 +82,7 @@ def create_flow(
     load = partial(load_checked, engine) if engine else None
     if isinstance(network, RaftSmall):
         return RaftSmallFlow(network, size, device, config.iterations, config.warm_iterations, load, batch)
-    network = cast('PWCNet', network)
-    if experimental_gpu and engine and engine.name == 'torch' and engine.device.type == 'cuda':
-        network = fuse_correlation(network, engine, size)
-    return PwcFlow(network, size, device, load, batch)
+    return PwcFlow(cast('PWCNet', network), size, device, load, batch)
 
 
 def flow_precision(config: FlowConfig, precision: str, engine: str, device: torch.device) -> str:
@@ -176,7 +170,5 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
     masks = MaskEngine(engine, generator_for(engine, loaded, config.precision), loaded.size, batch)
-    flow = create_flow(
-        config.flow, device, flow_engine, batch, config.threads, experimental_gpu=config.experimental_gpu
-    )
+    flow = create_flow(config.flow, device, flow_engine, batch, config.threads)
     return Detector(flow, masks, loaded.size, loaded.flow_input, config, stage)

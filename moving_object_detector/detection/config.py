@@ -172,7 +172,8 @@ class DetectorConfig:
         0, 'CPU threads of the networks, and pairs that DIS computes at a time; 0: one for each core.', low=0, high=256
     )
     experimental_gpu: bool = option(
-        False, 'Take CUDA graphs and a Triton kernel for PWC-Net, which have not run on a GPU, with engine torch.'
+        False,
+        'On a GPU with engine torch: compile networks into fused kernels and CUDA graphs, which has not run on one.',
     )
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)

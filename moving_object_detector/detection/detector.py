@@ -15,7 +15,7 @@ from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.detection.pair_masks import PairMasks, Watch, unwatched
+from moving_object_detector.detection.pair_masks import Watch, gated_masks, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
 from moving_object_detector.detection.ring import Pair, Ring, WindowFrame
@@ -83,7 +83,6 @@ class Detector:
         """What knows the camera and its motion; may be set at any time."""
         self._flow_input = flow_input
         self._stage: Watch = stage or unwatched
-        self._masks = PairMasks(engine, flow_input)
         self._schedule = Schedule(config.window)
         self._since_inferred: int | None = None
         self._ring = Ring(config.window)
@@ -196,7 +195,10 @@ class Detector:
         images = torch.stack([frame.network_image for frame, _ in pairs])
         evidence = None if known is None else partial(self._evidence, pairs, known, travels)
         flows = flows.to(self.engine.device)
-        masks, motions, computed = self._masks(images, flows, self.config.gate.min_motion, self._stage, evidence)
+        least = self.config.gate.min_motion
+        masks, motions, computed = gated_masks(
+            self.engine, self._flow_input, images, flows, least, self._stage, evidence
+        )
         with self._stage('vote'):
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from moving_object_detector.engines.base import MaskEngine
-from moving_object_detector.engines.experimental_gpu import CudaGraphs
 from moving_object_detector.flow.generator_input import generator_flow, split_flow
 from moving_object_detector.networks.weights import FlowInput
 
@@ -55,64 +53,38 @@ class GatedMasks(NamedTuple):
     """How many of them the generator computed."""
 
 
-class PairMasks:
-    """Computes the masks of a batch of pairs; as one CUDA graph where the engine allows it."""
-
-    def __init__(self, engine: MaskEngine, flow_input: FlowInput) -> None:
-        self.engine = engine
-        # No method of this object, which would keep itself, and the GPU's memory with it, alive.
-        self._compute = partial(_compute, engine, flow_input)
-        self._graphs = CudaGraphs(self._compute, engine.device) if engine.capturable else None
-
-    def __call__(
-        self, images: Tensor, flows: Tensor, least: float, stage: Watch, evidence: Evidence | None = None
-    ) -> GatedMasks:
-        """Compute masks; on a CPU without those of pairs in which nothing moves, on a GPU without waiting for it.
-
-        Args:
-            images: (B, 3, h, w), of the frames that are voted on, RGB in [-0.5, 0.5].
-            flows: (B, 2, h, w), from these frames to their neighbours, pixels.
-            least: Motion below which nothing moves.
-            stage: Called around ``generator input`` and ``generator``; around the latter alone where all is one graph.
-            evidence: For a generator that takes it; on a CPU asked only for the pairs that reach the generator.
-
-        """
-        if self._graphs is None:
-            masks, motion = self._compute(images, flows, least, stage, evidence)
-        else:
-            if evidence is not None:
-                flows = torch.cat((flows, evidence(range(len(flows)))), 1)
-            with stage('generator'):
-                masks, motion = self._graphs(images, flows)
-        # Not >=: motion that is not a number must not pass for none.
-        moving = ~(motion < least)
-        computed = int(moving.sum()) if masks.device.type == 'cpu' else len(masks)
-        return GatedMasks(masks * moving[:, None, None], motion, computed)
-
-
-def _compute(
+def gated_masks(
     engine: MaskEngine,
     flow_input: FlowInput,
     images: Tensor,
     flows: Tensor,
-    least: float = 0.0,
+    least: float,
     stage: Watch = unwatched,
     evidence: Evidence | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return masks (B, h, w) and motion (B,); without ``evidence`` it stands behind the flow, (B, 7, h, w)."""
+) -> GatedMasks:
+    """Compute the masks of a batch of pairs; on a CPU without those in which nothing moves, on a GPU without waiting.
+
+    Args:
+        engine: Runs the generator.
+        flow_input: Form of the flow that its weights expect.
+        images: (B, 3, h, w), of the frames that are voted on, RGB in [-0.5, 0.5].
+        flows: (B, 2, h, w), from these frames to their neighbours, pixels.
+        least: Motion below which nothing moves.
+        stage: Called around ``generator input`` and ``generator``.
+        evidence: For a generator that takes it; on a CPU asked only for the pairs that reach the generator.
+
+    """
+    masks = images.new_zeros(len(images), *images.shape[2:])
     with stage('generator input'):
-        split = split_flow(flows[:, :2])
-        chosen = torch.arange(len(flows), device=flows.device)
-        if engine.device.type == 'cpu':
-            chosen = chosen[~(split.motion < least)]
+        split = split_flow(flows)
+        # Not >=: motion that is not a number must not pass for none.
+        moving = ~(split.motion < least)
+        on_cpu = engine.device.type == 'cpu'
+        chosen = torch.arange(len(flows), device=flows.device)[moving if on_cpu else slice(None)]
         if not len(chosen):
-            return images.new_zeros(len(images), *images.shape[2:]), split.motion
-        known = flows[chosen, 2:] if evidence is None else evidence(chosen.tolist())
+            return GatedMasks(masks, split.motion, 0)
+        known = None if evidence is None else evidence(chosen.tolist())
         prepared = generator_flow(split.of(chosen), flow_input, known)
     with stage('generator'):
-        found = resolve_polarity(engine(images[chosen], prepared))[:, 0]
-    if len(chosen) == len(images):
-        return found, split.motion
-    masks = images.new_zeros(len(images), *images.shape[2:])
-    masks[chosen] = found
-    return masks, split.motion
+        masks[chosen] = resolve_polarity(engine(images[chosen], prepared))[:, 0]
+    return GatedMasks(masks * moving[:, None, None], split.motion, len(chosen))

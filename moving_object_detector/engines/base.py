@@ -34,8 +34,6 @@ class Engine(Protocol):
     """Where inputs and outputs live."""
     precision: str
     """What its networks compute in, as the engine's library reports it once one is loaded."""
-    capturable: bool
-    """Whether a CUDA graph may be made of its networks together with what is before and after them."""
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
         """Make a network ready.
@@ -68,8 +66,6 @@ class MaskEngine:
         self._run = load_checked(engine, generator, examples, 'generator')
         self.device = engine.device
         """Where its inputs and outputs live."""
-        self.capturable = engine.capturable
-        """Whether a CUDA graph may be made of it together with what is before and after it."""
         self.name = describe(engine)
         """For logs: engine, precision and device."""
 

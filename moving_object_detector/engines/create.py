@@ -75,7 +75,7 @@ def create_engine(
         precision: ``auto`` (float32), ``float32``, ``float16``, ``bfloat16`` or, for OpenVINO, ``int8``.
         threads: CPU threads; 0: one for each physical core.
         cache: Where engines that take long to build are kept; None: nowhere.
-        experimental_gpu: Whether PyTorch captures CUDA graphs, which have not run on a GPU.
+        experimental_gpu: Whether PyTorch compiles networks for a GPU, which has not run on one.
 
     Raises:
         UserError: There is no such engine, it is not installed, or not for this device or precision.
@@ -103,4 +103,4 @@ def create_engine(
         raise UserError(f'engine is {shown(name)}, which there is not; set engine to auto')
     if threads and device.type == 'cpu':
         torch.set_num_threads(threads)
-    return TorchEngine(device, precision, graphs=experimental_gpu)
+    return TorchEngine(device, precision, compiled=experimental_gpu)

@@ -50,7 +50,6 @@ class OpenVinoEngine:
     """
 
     name = 'openvino'
-    capturable = False
 
     def __init__(
         self,

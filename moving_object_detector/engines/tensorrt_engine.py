@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
+from moving_object_detector.engines.base import PRECISIONS, Runner
 from moving_object_detector.engines.cache import EngineCache, building, code_hash, shapes_text
-from moving_object_detector.engines.torch_engine import placed, real_precision
+from moving_object_detector.engines.torch_engine import FixedBatch, placed, real_precision, runner
 from moving_object_detector.networks.weights import weights_hash
 
 _log = logging.getLogger(__name__)
@@ -43,8 +43,6 @@ class TensorRtEngine:
     """
 
     name = 'torch_tensorrt'
-    # Its runtime moves to streams of its own.
-    capturable = False
 
     def __init__(self, device: torch.device, precision: str = 'auto', cache: EngineCache | None = None) -> None:
         if device.type != 'cuda':
@@ -87,18 +85,8 @@ class TensorRtEngine:
         with torch.cuda.device(self.device):
             compiled = self._kept(what, made_by, label) or self._built(module, inputs, what, made_by, label)
         batch = inputs[0].shape[0]
-        return FixedBatch(self._runner(compiled), batch, self._runner(module) if batch > 1 else None)
-
-    def _runner(self, module: nn.Module) -> Runner:
-        @torch.inference_mode()
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            rows = (tensor.to(self.device, self._dtype).contiguous() for tensor in inputs)
-            # Copied where .float() does not: TensorRT may write the next outputs to the same memory.
-            return tuple(
-                output.clone() if self._dtype is torch.float32 else output for output in outputs_of(module(*rows))
-            )
-
-        return run
+        run = runner(compiled, self.device, self._dtype, copied=True)
+        return FixedBatch(run, batch, runner(module, self.device, self._dtype) if batch > 1 else None)
 
     def _kept(self, what: dict[str, str], made_by: dict[str, str], label: str) -> nn.Module | None:
         payload = self._cache.load(what, made_by) if self._cache else None
@@ -177,36 +165,3 @@ def _driver() -> str:
     except OSError:
         return 'unknown'
     return str(number.value)
-
-
-class FixedBatch:
-    """Splits longer batches and fills up shorter ones with copies of the last row.
-
-    Args:
-        run: The network, for exactly ``batch`` rows.
-        batch: Its rows.
-        small: What runs up to half as many rows, for which a full batch would be waste; None: ``run`` as well.
-
-    """
-
-    def __init__(self, run: Runner, batch: int, small: Runner | None = None) -> None:
-        self._run = run
-        self._batch = batch
-        self._small = small
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return the network's outputs for all rows."""
-        parts = [
-            self._part(*(tensor[start : start + self._batch] for tensor in inputs))
-            for start in range(0, inputs[0].shape[0], self._batch)
-        ]
-        return parts[0] if len(parts) == 1 else tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
-
-    def _part(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        rows = inputs[0].shape[0]
-        if self._small is not None and 2 * rows <= self._batch:
-            return self._small(*inputs)
-        missing = self._batch - rows
-        if missing:
-            inputs = tuple(torch.cat((tensor, tensor[-1:].expand(missing, *tensor.shape[1:]))) for tensor in inputs)
-        return tuple(output[:rows] for output in self._run(*inputs))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
-from moving_object_detector.engines.experimental_gpu import CudaGraphs
 
 
 class TorchEngine:
@@ -19,7 +20,8 @@ class TorchEngine:
         device: Where it runs.
         precision: ``auto`` (float32), ``float32``, or on a GPU ``float16`` or ``bfloat16``. On a GPU convolutions in
             float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
-        graphs: Whether to capture CUDA graphs of the batch sizes that keep coming, on a GPU; that has not run on one.
+        compiled: Whether PyTorch compiles networks for a GPU, into fused kernels that one CUDA graph launches; that has
+            not run on one.
 
     Raises:
         UserError: Half precision on a CPU.
@@ -28,7 +30,7 @@ class TorchEngine:
 
     name = 'torch'
 
-    def __init__(self, device: torch.device, precision: str = 'auto', *, graphs: bool = False) -> None:
+    def __init__(self, device: torch.device, precision: str = 'auto', *, compiled: bool = False) -> None:
         self.device = device
         wanted = 'float32' if precision == 'auto' else precision
         if device.type == 'cpu' and wanted != 'float32':
@@ -37,18 +39,62 @@ class TorchEngine:
                 'set precision to auto, or engine to openvino, which can use bfloat16'
             )
         self._dtype = PRECISIONS[wanted]
-        self.capturable = graphs and device.type == 'cuda'
+        self._compiled = compiled and device.type == 'cuda'
         self.precision = real_precision(device, wanted)
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
         """Make a network ready; see :class:`~moving_object_detector.engines.base.Engine`."""
         module = placed(module, self.device, self._dtype)
+        plain = runner(module, self.device, self._dtype)
+        if not self._compiled:
+            return plain
+        fused = torch.compile(module, mode='reduce-overhead', dynamic=False)
+        return FixedBatch(runner(fused, self.device, self._dtype, copied=True), len(examples[0]), plain)
 
-        @torch.inference_mode()
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            return outputs_of(module(*(tensor.to(self._dtype) for tensor in inputs)))
 
-        return CudaGraphs(run, self.device) if self.capturable else run
+def runner(module: Callable[..., Any], device: torch.device, dtype: torch.dtype, *, copied: bool = False) -> Runner:
+    """Return what runs a module on a device; its outputs ``copied`` where the next run writes to the same memory."""
+
+    @torch.inference_mode()
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = outputs_of(module(*(tensor.to(device, dtype) for tensor in inputs)))
+        # In half precision outputs_of has copied them.
+        return tuple(output.clone() for output in outputs) if copied and dtype is torch.float32 else outputs
+
+    return run
+
+
+class FixedBatch:
+    """Splits longer batches and fills up shorter ones with copies of the last row.
+
+    Args:
+        run: The network, for exactly ``batch`` rows.
+        batch: Its rows.
+        small: What runs up to half as many rows, for which a full batch would be waste; None: ``run`` as well.
+
+    """
+
+    def __init__(self, run: Runner, batch: int, small: Runner | None = None) -> None:
+        self._run = run
+        self._batch = batch
+        self._small = small
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the network's outputs for all rows."""
+        parts = [
+            self._part(*(tensor[start : start + self._batch] for tensor in inputs))
+            for start in range(0, inputs[0].shape[0], self._batch)
+        ]
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    def _part(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        rows = inputs[0].shape[0]
+        if self._small is not None and 2 * rows <= self._batch:
+            return self._small(*inputs)
+        missing = self._batch - rows
+        if missing:
+            inputs = tuple(torch.cat((tensor, tensor[-1:].expand(missing, *tensor.shape[1:]))) for tensor in inputs)
+        return tuple(output[:rows] for output in self._run(*inputs))
 
 
 def placed(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -6,7 +6,7 @@ are those of the authors' PyTorch release, whose checkpoint loads unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -23,9 +23,6 @@ CONTEXT: Final = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))  # c
 # Output times 20 is in pixels of the input; a pixel of level l is 2**l of those.
 WARP_SCALE: Final = {level: FLOW_DIVISOR / 2**level for level in (2, 3, 4, 5)}
 VALID: Final = 0.9999
-
-Correlate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Computes what :func:`correlate` does."""
 
 
 def padded(size: tuple[int, int]) -> tuple[int, int]:
@@ -125,8 +122,6 @@ class PWCNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.correlate: Correlate = correlate
-        """An engine may put a faster one in its place."""
         inputs = 3
         for level, outputs in enumerate(PYRAMID, 1):
             for name in _pyramid_layers(level):
@@ -193,13 +188,13 @@ class PWCNet(nn.Module):
 
         """
         flows: list[Tensor] = []
-        x = self._dense(6, self.correlate(pyramid1[5], pyramid2[5], None))
+        x = self._dense(6, correlate(pyramid1[5], pyramid2[5], None))
         flows.append(self._apply_layer('predict_flow6', x))
         for level in (5, 4, 3, 2):
             up_flow = self._apply_layer(f'deconv{level + 1}', flows[-1])
             up_features = self._apply_layer(f'upfeat{level + 1}', x)
             first, second = pyramid1[level - 1], pyramid2[level - 1]
-            cost = self.correlate(first, second, up_flow * WARP_SCALE[level])
+            cost = correlate(first, second, up_flow * WARP_SCALE[level])
             x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
             flows.append(self._apply_layer(f'predict_flow{level}', x))
         for index in range(1, len(CONTEXT) + 2):

@@ -1,42 +1,38 @@
-"""What is computed of a batch of pairs, and how it is captured on a GPU."""
+"""What is computed of a batch of pairs."""
 
 from __future__ import annotations
 
-import gc
-import weakref
 from contextlib import contextmanager
 
 import pytest
 import torch
 
-from moving_object_detector.detection.pair_masks import PairMasks, resolve_polarity, unwatched
+from moving_object_detector.detection.pair_masks import gated_masks, resolve_polarity
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.create import create_engine
-from moving_object_detector.engines.experimental_gpu import CudaGraphs
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 
 SIZE = (32, 64)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device on this machine')
 
 
-def pairs(length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pairs(length: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(length)
     images = torch.rand((length, 3, *SIZE), generator=rng) - 0.5
     flows = 3 * torch.randn((length, 2, *SIZE), generator=rng)
-    return images.to(device), flows.to(device)
+    return images, flows
 
 
-def make(device: torch.device) -> tuple[Generator, PairMasks]:
+def make() -> tuple[Generator, MaskEngine]:
     torch.manual_seed(1)
     generator = Generator().eval()
-    return generator, PairMasks(MaskEngine(create_engine('torch', device), generator, SIZE, 4), 'residual')
+    return generator, MaskEngine(create_engine('torch', torch.device('cpu')), generator, SIZE, 4)
 
 
 def test_masks_and_motion_are_those_of_the_steps_one_after_the_other():
-    generator, votes = make(torch.device('cpu'))
-    images, flows = pairs(3, torch.device('cpu'))
+    generator, engine = make()
+    images, flows = pairs(3)
     seen = []
 
     @contextmanager
@@ -44,7 +40,7 @@ def test_masks_and_motion_are_those_of_the_steps_one_after_the_other():
         seen.append(name)
         yield
 
-    masks, motion, computed = votes(images, flows, 0.0, stage)
+    masks, motion, computed = gated_masks(engine, 'residual', images, flows, 0.0, stage)
     prepared = prepare_flow(flows, 'residual')
     with torch.no_grad():
         expected = resolve_polarity(generator(images, prepared.flow))[:, 0]
@@ -62,11 +58,11 @@ def test_pairs_in_which_nothing_moves_do_not_reach_the_generator(moving):
         seen.append(len(image))
         return torch.full((len(image), 1, *SIZE), 0.5)
 
-    engine.device, engine.capturable = torch.device('cpu'), False
-    images, flows = pairs(3, torch.device('cpu'))
+    engine.device = torch.device('cpu')
+    images, flows = pairs(3)
     for index in set(range(3)) - set(moving):
         flows[index] = 0.0
-    masks, motion, computed = PairMasks(engine, 'residual')(images, flows, 1e-3, unwatched)
+    masks, motion, computed = gated_masks(engine, 'residual', images, flows, 1e-3)
     assert [bool(mask.any()) for mask in masks] == [index in moving for index in range(3)]
     assert seen == ([len(moving)] if moving else [])
     assert computed == len(moving)
@@ -84,79 +80,22 @@ def test_evidence_is_computed_only_of_the_pairs_that_reach_the_generator():
         seen.append(flow[:, 2, 0, 0].tolist())
         return torch.full((len(image), 1, *SIZE), 0.5)
 
-    engine.device, engine.capturable = torch.device('cpu'), False
-    masks = PairMasks(engine, 'geometric')
-    images, flows = pairs(3, torch.device('cpu'))
+    engine.device = torch.device('cpu')
+    images, flows = pairs(3)
     flows[1] = 0.0
-    assert masks(images, flows, 1e-3, unwatched, evidence).computed == 2
-    assert masks(images, torch.zeros_like(flows), 1e-3, unwatched, evidence).computed == 0
+    assert gated_masks(engine, 'geometric', images, flows, 1e-3, evidence=evidence).computed == 2
+    assert gated_masks(engine, 'geometric', images, torch.zeros_like(flows), 1e-3, evidence=evidence).computed == 0
     assert asked == [[0, 2]]
     assert seen == [[0.0, 2.0]]
 
 
 def test_flow_that_is_not_a_number_is_not_taken_for_none():
-    _, votes = make(torch.device('cpu'))
-    images, flows = pairs(2, torch.device('cpu'))
+    _, engine = make()
+    images, flows = pairs(2)
     flows[1] = float('nan')
-    masks, _, computed = votes(images, flows, 1.0, unwatched)
+    masks, _, computed = gated_masks(engine, 'residual', images, flows, 1.0)
     assert computed >= 1
     assert masks[1].isnan().all()
-
-
-@needs_gpu
-def test_the_whole_step_is_one_graph_on_a_gpu(caplog):
-    """Nothing in it may wait for the GPU: a capture fails where something does, and says so in the log."""
-    device = torch.device('cuda')
-    generator, votes = make(device)
-    for length in (4, 4, 4, 4, 4, 2, 1, 1, 1, 1, 1, 4):
-        images, flows = pairs(length, device)
-        masks, motion, _ = votes(images, flows, 0.0, unwatched)
-        prepared = prepare_flow(flows, 'residual')
-        with torch.no_grad():
-            expected = resolve_polarity(generator(images, prepared.flow))[:, 0]
-        assert torch.allclose(masks, expected, atol=1e-2)
-        assert torch.allclose(motion, prepared.motion, rtol=1e-3)
-    assert not caplog.records
-    assert list(votes._graphs._graphs) == [4, 1]
-    # The generator's own graphs would hold its memory twice.
-    assert not votes.engine._run._graphs
-
-
-def test_a_graph_within_a_graph_runs_as_part_of_it():
-    """Counted on the CPU, where no capture is reached: the inner one does not take note of the outer one's calls."""
-    inner = CudaGraphs(lambda x: (x + 1,), torch.device('cpu'))
-    outer = CudaGraphs(inner, torch.device('cpu'))
-    for _ in range(3):
-        assert outer(torch.ones(2))[0].tolist() == [2, 2]
-    assert not inner._calls
-    inner(torch.ones(2))
-    assert inner._calls[2] == 1
-
-
-def test_where_the_whole_cannot_be_captured_its_parts_still_may():
-    inner = CudaGraphs(lambda x: (x + 1,), torch.device('cpu'))
-    outer = CudaGraphs(inner, torch.device('cpu'))
-    # What a failed capture leaves behind; there is none to fail without a GPU.
-    outer._gave_up = True
-    outer(torch.ones(2))
-    assert inner._calls[2] == 1
-
-
-def test_nothing_keeps_an_engine_alive_that_is_no_longer_used():
-    """Without waiting for the garbage collector, since a GPU's memory hangs on it."""
-
-    class Engine:
-        device = torch.device('cpu')
-        capturable = True
-
-    engine = Engine()
-    votes, kept = PairMasks(engine, 'residual'), weakref.ref(engine)
-    gc.disable()
-    try:
-        del engine, votes
-        assert kept() is None
-    finally:
-        gc.enable()
 
 
 # Polarity

@@ -24,7 +24,6 @@ class TellingEngine:
 
     name = 'telling'
     device = torch.device('cpu')
-    capturable = False
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
         assert image.shape[2:] == flow.shape[2:]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moving_object_detector.engines.tensorrt_engine import FixedBatch
+from moving_object_detector.engines.torch_engine import FixedBatch
 
 
 class Recorder:

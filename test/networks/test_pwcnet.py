@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moving_object_detector.networks.pwcnet import PWCNet, correlate, cost_volume, padded, warp
+from moving_object_detector.networks.pwcnet import PWCNet, cost_volume, padded, warp
 
 # The state dict of the authors' pwc_net.pth.tar, in its order: layer and shape of its weight. A bias follows each,
 # of as many values as the layer has outputs, which a transposed convolution names second.
@@ -189,31 +187,6 @@ def test_pyramids_can_be_kept_and_batched(
         torch.testing.assert_close(both[:1], network(frames[0], frames[1]), atol=1e-4, rtol=0)
         torch.testing.assert_close(both[1:], network(frames[2], frames[1]), atol=1e-4, rtol=0)
         assert torch.equal(network.decode_levels(kept[0], kept[1])[0], network.decode(kept[0], kept[1]))
-
-
-def test_another_correlation_can_take_its_place(noise: Callable[..., Tensor]) -> None:
-    """At five levels, the first without flow; the state dict and copies do not depend on it."""
-    network = PWCNet().eval()
-    images = noise(2, 1, 3, 64, 128), noise(3, 1, 3, 64, 128)
-    calls = []
-
-    def noted(first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
-        calls.append([None if each is None else tuple(each.shape) for each in (first, second, flow)])
-        return correlate(first, second, flow)
-
-    with torch.no_grad():
-        expected = network(*images)
-        names = list(network.state_dict())
-        network.correlate = noted
-        assert torch.equal(network(*images), expected)
-    levels = ((128, 2, 4), (96, 4, 8), (64, 8, 16), (32, 16, 32))
-    assert calls == [
-        [(1, 196, 1, 2), (1, 196, 1, 2), None],
-        *([(1, *level), (1, *level), (1, 2, *level[1:])] for level in levels),
-    ]
-    assert list(network.state_dict()) == names
-    assert copy.deepcopy(network).correlate is noted
-    assert pickle.loads(pickle.dumps(PWCNet())).correlate is correlate
 
 
 def test_every_layer_but_the_unused_one_is_trained() -> None:
