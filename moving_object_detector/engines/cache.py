@@ -2,9 +2,9 @@
 
 Trust: what is cached here is code to the library that loads it (TensorRT engines are machine code for the GPU, and the
 readers of OpenVINO and ``torch.export`` are not made for hostile files). So only what this user has written is
-loaded: the file and its folder must belong to the user and be writable by nobody else, the header must name exactly
-the engine that is asked for, and the payload must have the hash that the header states. It is read into memory once,
-checked there and loaded from there. Never copy such files from somebody else; models are exchanged as safetensors.
+loaded: the file and its folder must belong to the user and be writable by nobody else, and the file begins with the
+hash of its key and its content. It is read into memory once, checked there and loaded from there. Never copy such files
+from somebody else; models are exchanged as safetensors.
 """
 
 from __future__ import annotations
@@ -24,14 +24,8 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from moving_object_detector.common.errors import foreign
 from moving_object_detector.common.files import PACKAGE, atomic_file, user_folder
 
-MAGIC: Final = b'moving_object_detector engine 1\n'
-LONGEST_HEADER: Final = 16384
-LONGEST_VALUE: Final = 60
-MOST_DIFFERENCES: Final = 20
-"""Entries of a header that a line of the log looks at."""
 MOST_FILES: Final = 16
 """The ones not used for longest are removed beyond this."""
 INTERVAL: Final = 15.0
@@ -39,15 +33,12 @@ INTERVAL: Final = 15.0
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 Key = Mapping[str, str]
+"""What was asked for (label, engine, weights, shapes, precision, device) and what builds it (versions, code)."""
 _log = logging.getLogger(__name__)
 
 
 class _UnusableError(Exception):
     """Why a cached engine is not loaded or not written."""
-
-
-class _OutdatedError(_UnusableError):
-    """Only the package's code is another one."""
 
 
 class EngineCache:
@@ -61,57 +52,38 @@ class EngineCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or user_folder('cache') / 'engines'
 
-    def path(self, what: Key) -> Path:
+    def path(self, key: Key) -> Path:
         """Return the file of an engine."""
-        name = hashlib.sha256(json.dumps(dict(what), sort_keys=True).encode()).hexdigest()[:16]
-        label = what['label'].replace(' ', '_')
-        return self.folder / f'{label}-{what["engine"]}-{name}.engine'
+        return self.folder / f'{key["label"].replace(" ", "_")}-{key["engine"]}-{_digest(key).hex()[:16]}.engine'
 
-    def load(self, what: Key, made_by: Key) -> bytes | None:
-        """Return an engine, or None where it has to be built.
-
-        Args:
-            what: What was asked for: label, engine, weights, shapes, precision, device. Names the file.
-            made_by: What it was built with: versions and code. Must be the same too.
-
-        """
-        path = self.path(what)
+    def load(self, key: Key) -> bytes | None:
+        """Return an engine, or None where it has to be built."""
+        path = self.path(key)
         try:
-            payload = _read(path, {**what, **made_by})
+            payload = _read(path, key)
         except FileNotFoundError:
             return None
         except OSError as error:
             _log.warning('%s cannot be read (%s); the engine is built anew', path, error.strerror)
             return None
-        except _OutdatedError:
-            _log.info('%s: the code has changed since it was built, so it is built anew', what.get('label'))
-            return None
         except _UnusableError as reason:
             _log.warning('%s is not used: %s; the engine is built anew', path, reason)
             return None
-        _log.info('%s: loaded from %s', what.get('label'), path)
+        _log.info('%s: loaded from %s', key['label'], path)
         with suppress(OSError):
             os.utime(path)  # it is in use: the last to be removed
         return payload
 
-    def store(self, what: Key, made_by: Key, payload: bytes) -> bool:
-        """Keep an engine for the next start; return whether it is kept.
-
-        Args:
-            what: As for :meth:`load`.
-            made_by: As for :meth:`load`.
-            payload: The engine.
-
-        """
-        path = self.path(what)
-        header = {'key': {**what, **made_by}, 'bytes': len(payload), 'sha256': hashlib.sha256(payload).hexdigest()}
+    def store(self, key: Key, payload: bytes) -> bool:
+        """Keep an engine for the next start; return whether it is kept."""
+        path = self.path(key)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_owner(self.folder.stat(), 'its folder')
             with atomic_file(path) as file:
-                _make_private(file.fileno())
-                file.write(MAGIC + json.dumps(header).encode() + b'\n')
-                file.write(payload)
+                # Else a umask by which the group may write would make it a file that is not loaded.
+                os.fchmod(file.fileno(), 0o600)
+                file.write(_digest(key, payload) + payload)
         except OSError as error:
             _log.warning('%s cannot be written (%s); the engine is built again at the next start', path, error.strerror)
             return False
@@ -128,10 +100,8 @@ class EngineCache:
             file.unlink(missing_ok=True)
 
 
-def _make_private(descriptor: int) -> None:
-    # Else a umask by which the group may write would make it a file that is not loaded.
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600)
+def _digest(key: Key, payload: bytes = b'') -> bytes:
+    return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode() + payload).digest()
 
 
 def _check_owner(status: os.stat_result, what: str) -> None:
@@ -147,39 +117,10 @@ def _read(path: Path, key: Key) -> bytes:
     with path.open('rb') as file:
         _check_owner(os.fstat(file.fileno()), 'it')
         _check_owner(path.parent.stat(), 'its folder')
-        if file.read(len(MAGIC)) != MAGIC:
-            raise _UnusableError('it is no engine of this version')
-        header = _header(file.readline(LONGEST_HEADER))
-        found = header.get('key')
-        if not isinstance(found, dict) or found != dict(key):
-            if isinstance(found, dict) and {**found, 'code': ''} == {**key, 'code': ''}:
-                raise _OutdatedError
-            raise _UnusableError(f'it was made for something else ({_differences(found, key)})')
-        payload = file.read()
-    if len(payload) != header.get('bytes') or hashlib.sha256(payload).hexdigest() != header.get('sha256'):
-        raise _UnusableError('it is damaged')
+        digest, payload = file.read(hashlib.sha256().digest_size), file.read()
+    if digest != _digest(key, payload):
+        raise _UnusableError('it is damaged, or was made for something else')
     return payload
-
-
-def _header(line: bytes) -> dict[str, object]:
-    try:
-        header = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _UnusableError('its header is damaged') from error
-    if not isinstance(header, dict):
-        raise _UnusableError('its header is damaged')
-    return header
-
-
-def _differences(found: object, key: Key) -> str:
-    if not isinstance(found, dict):
-        return 'it has no key'
-
-    def values(name: str) -> tuple[str, ...]:
-        return foreign(name), *(foreign(one.get(name), LONGEST_VALUE) for one in (found, key))
-
-    different = [name for name in sorted({*found, *key}) if found.get(name) != key.get(name)]
-    return ', '.join('{} {} there and {} here'.format(*values(name)) for name in different[:MOST_DIFFERENCES])
 
 
 def code_hash(module: nn.Module, *others: object) -> str:

@@ -97,20 +97,18 @@ class OpenVinoEngine:
         import openvino
 
         core = openvino.Core()
-        what = {
+        key = {
             'label': label,
             'engine': self.name,
             'device': _cpu_name(core),
             'precision': self.precision,
             'shapes': shapes_text(examples, batch=False),
             'weights': weights_hash(module.state_dict()),
-        }
-        made_by = {
             'openvino': openvino.get_version(),
             'torch': torch.__version__,
             'code': code_hash(module, self),
         }
-        kept = self._cache.load(what, made_by) if self._cache else None
+        kept = self._cache.load(key) if self._cache else None
         if kept is not None:
             try:
                 return core.import_model(io.BytesIO(kept), 'CPU', self._properties)
@@ -122,7 +120,7 @@ class OpenVinoEngine:
             compiled = core.compile_model(_converted(module, examples), 'CPU', self._properties)
         if self._cache and time.monotonic() - started >= self._worth_keeping:
             exported = compiled.export_model()
-            self._cache.store(what, made_by, exported if isinstance(exported, bytes) else exported.getvalue())
+            self._cache.store(key, exported if isinstance(exported, bytes) else exported.getvalue())
         return compiled
 
 

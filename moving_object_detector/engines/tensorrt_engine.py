@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import PRECISIONS, Runner
-from moving_object_detector.engines.cache import EngineCache, building, code_hash, shapes_text
+from moving_object_detector.engines.cache import EngineCache, Key, building, code_hash, shapes_text
 from moving_object_detector.engines.torch_engine import FixedBatch, placed, real_precision, runner
 from moving_object_detector.networks.weights import weights_hash
 
@@ -73,23 +73,24 @@ class TensorRtEngine:
         """
         module = placed(module, self.device, self._dtype)
         inputs = tuple(example.to(self.device, self._dtype) for example in examples)
-        what = {
+        key = {
             'label': label,
             'engine': self.name,
             'device': f'{torch.cuda.get_device_name(self.device)} {torch.cuda.get_device_capability(self.device)}',
             'precision': self.precision,
             'shapes': shapes_text(inputs, batch=True),
             'weights': weights_hash(module.state_dict()),
+            'code': code_hash(module, self),
+            **versions(),
         }
-        made_by = {**versions(), 'code': code_hash(module, self)}
         with torch.cuda.device(self.device):
-            compiled = self._kept(what, made_by, label) or self._built(module, inputs, what, made_by, label)
+            compiled = self._kept(key) or self._built(module, inputs, key)
         batch = inputs[0].shape[0]
         run = runner(compiled, self.device, self._dtype, copied=True)
         return FixedBatch(run, batch, runner(module, self.device, self._dtype) if batch > 1 else None)
 
-    def _kept(self, what: dict[str, str], made_by: dict[str, str], label: str) -> nn.Module | None:
-        payload = self._cache.load(what, made_by) if self._cache else None
+    def _kept(self, key: Key) -> nn.Module | None:
+        payload = self._cache.load(key) if self._cache else None
         if payload is None:
             return None
         import torch_tensorrt  # noqa: F401 - registers the operators that are in the file
@@ -97,14 +98,13 @@ class TensorRtEngine:
         try:
             return torch.export.load(io.BytesIO(payload)).module()
         except Exception as error:  # noqa: BLE001 - a file that TensorRT refuses fails in any way, and is built anew
-            _log.warning('the cached engine of the %s cannot be loaded and is built anew: %s', label, error)
+            _log.warning('the cached engine of the %s cannot be loaded and is built anew: %s', key['label'], error)
             return None
 
-    def _built(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], what: dict[str, str], made_by: dict[str, str], label: str
-    ) -> Any:
+    def _built(self, module: nn.Module, inputs: tuple[Tensor, ...], key: Key) -> Any:
         import torch_tensorrt
 
+        label = key['label']
         _log.warning('%s: TensorRT builds an engine, this takes minutes', label)
         timing = {'timing_cache_path': str(self._cache.folder / 'timing_cache.bin')} if self._cache else {}
         try:
@@ -119,12 +119,10 @@ class TensorRtEngine:
                 f'TensorRT cannot build an engine of the {label} ({type(error).__name__}: {error}); set engine to torch'
             ) from error
         if self._cache:
-            self._store(compiled, inputs, what, made_by, label)
+            self._store(compiled, inputs, key)
         return compiled
 
-    def _store(
-        self, compiled: Any, inputs: tuple[Tensor, ...], what: dict[str, str], made_by: dict[str, str], label: str
-    ) -> None:
+    def _store(self, compiled: Any, inputs: tuple[Tensor, ...], key: Key) -> None:
         import torch_tensorrt
 
         assert self._cache is not None
@@ -134,9 +132,11 @@ class TensorRtEngine:
                 torch_tensorrt.save(compiled, str(path), output_format='exported_program', arg_inputs=list(inputs))
                 payload = path.read_bytes()
         except Exception as error:  # noqa: BLE001 - the engine runs in any case
-            _log.warning('the engine of the %s cannot be kept and is built again at the next start: %s', label, error)
+            _log.warning(
+                'the engine of the %s cannot be kept and is built again at the next start: %s', key['label'], error
+            )
             return
-        self._cache.store(what, made_by, payload)
+        self._cache.store(key, payload)
 
 
 def versions() -> dict[str, str]:
