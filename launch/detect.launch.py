@@ -84,7 +84,7 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
             'view',
             default_value='false',
             choices=['true', 'false'],
-            description='show results on a page for a browser, and to the Foxglove app where foxglove-sdk is installed',
+            description='show results on a page for a browser',
         ),
         DeclareLaunchArgument(
             'view_host', default_value='127.0.0.1', description='address the view listens on; 0.0.0.0: for everybody'

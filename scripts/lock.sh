@@ -16,7 +16,7 @@ lock() {
 cuda=(cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton)
 
 lock crf-build.txt -o lock-build.txt
-lock torch.txt runtime.txt report.txt train.txt build.txt view.txt --excludes <(printf '%s\n' "${cuda[@]}") -c lock-build.txt -o lock.txt
+lock torch.txt runtime.txt report.txt train.txt build.txt --excludes <(printf '%s\n' "${cuda[@]}") -c lock-build.txt -o lock.txt
 lock test.txt -c lock-build.txt -c <(sed 's/\[.*]==/==/' lock.txt) -o lock-test.txt
 lock ros.txt -c lock-build.txt -c <(sed 's/\[.*]==/==/' lock.txt) -o lock-ros.txt
 if grep -E '^(nvidia|cuda)-|^triton' lock.txt; then

@@ -71,34 +71,6 @@ def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
     return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED)]}[transport]
 
 
-class _Deafness:
-    """Counts what a publisher sent to a subscription that its QoS could not serve, by the numbers of what comes next.
-
-    ``since`` is the monotonic time from which on it was listened to: what was sent before that is no loss.
-    """
-
-    def __init__(self, since: float) -> None:
-        self._since, self._seconds = since, 0.0
-        self._first: tuple[int, int] | None = None
-        self.missed = 0
-
-    def take(self, about: dict[str, Any]) -> bool:
-        """Take what the middleware says about a message; return whether that was enough."""
-        number, moment = about.get('publication_sequence_number'), about['source_timestamp']
-        if number is None:  # Humble, or a middleware that has none
-            return True
-        if self._first is None:
-            self._first, self._seconds = (number, moment), time.monotonic() - self._since
-            return False
-        steps, nanoseconds = number - self._first[0], moment - self._first[1]
-        if 0 < steps < _FEWEST_STEPS:
-            return False
-        # Else they are of two publishers.
-        if steps > 0 and nanoseconds > 0:
-            self.missed = min(self._first[0] - 1, round(self._seconds * SECOND * steps / nanoseconds))
-        return True
-
-
 class ImageInput:
     """Subscribes to images and follows what is published: ``transport`` and ``input.reliability`` may be ``auto``.
 
@@ -121,8 +93,6 @@ class ImageInput:
         self.received = 0
         self.lost = 0
         """Images that the middleware says were lost on the way."""
-        self.unheard = 0
-        """Images that were sent before the subscription had the publisher's reliability."""
         self.mismatches = 0
         """Publishers whose QoS does not match the present subscription."""
         self._bytes = 0
@@ -130,7 +100,6 @@ class ImageInput:
         self._losses: deque[tuple[int, int]] = deque([(0, 0)], maxlen=_LOSS_STATUSES)
         self._steps: deque[int] = deque(maxlen=_REMEMBERED)
         self._stamp = 0
-        self._deafness: _Deafness | None = None
         self._lock = threading.Lock()
         self._subscription: Subscription | None = None
         reliable = config.input.reliability != 'best_effort'
@@ -155,7 +124,7 @@ class ImageInput:
             'image topic': self.topic,
             'image type': self._source.kind,
             'image reliability': 'reliable' if self._source.reliable else 'best_effort',
-            'frames lost': str(self.lost + self.unheard),
+            'frames lost': str(self.lost),
             'publishers with another QoS': str(self.mismatches),
         }
 
@@ -177,8 +146,6 @@ class ImageInput:
             if wanted == self._source:
                 return
             kept = self._source
-            deaf = kept.topic == wanted.topic and kept.reliable and not wanted.reliable
-            self._deafness = _Deafness(self._last) if deaf else None
             self._unsubscribe()
             try:
                 self._subscribe(wanted)
@@ -231,12 +198,9 @@ class ImageInput:
 
     # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
 
-    def _on_message(self, kind: str, data: bytes, about: dict[str, Any]) -> None:
+    def _on_message(self, kind: str, data: bytes) -> None:
         with self._lock:
             if self._pipeline is not None:
-                if self._deafness is not None and self._deafness.take(about):
-                    self.unheard += self._deafness.missed
-                    self._deafness = None
                 self._take(self._pipeline, kind, data)
 
     def _take(self, pipeline: Pipeline, kind: str, data: bytes) -> None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 PAGE_PORT: Final = 8766
-FOXGLOVE_PORT: Final = 8765
 _ROS_ARGUMENTS: Final = 'ROS arguments (remapping, parameters) follow --ros-args.'
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
 
@@ -145,7 +144,7 @@ def record(argv: Sequence[str] | None = None) -> int:
 
 
 def view(argv: Sequence[str] | None = None) -> int:
-    """Show the detector's results live: a page for any browser, and a server for the Foxglove app if installed."""
+    """Show the detector's results live on a page for any browser."""
     own, ros = split_arguments(argv)
     parser = argparse.ArgumentParser(
         prog='view',
@@ -157,12 +156,6 @@ def view(argv: Sequence[str] | None = None) -> int:
         '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: whoever reaches it (default: %(default)s)'
     )
     parser.add_argument('--port', type=int, default=PAGE_PORT, help='of the page; 0: a free one (default: %(default)s)')
-    parser.add_argument(
-        '--foxglove-port',
-        type=int,
-        default=FOXGLOVE_PORT,
-        help='for the Foxglove app, where foxglove-sdk is installed; 0: do without (default: %(default)s)',
-    )
     parser.add_argument('--open', action='store_true', help='open the page in a browser, where there is a display')
     return _start('view', parser.parse_args(own), ros)
 

@@ -39,14 +39,14 @@ def subscribe_with_events(
     node: Node,
     message: type,
     topic: str,
-    receive: Callable[[bytes, dict[str, Any]], None],
+    receive: Callable[[bytes], None],
     qos: QoSProfile,
     overriding: Any,
     *,
     lost: Callable[[Any], None],
     mismatch: Callable[[Any], None],
 ) -> Subscription:
-    """Subscribe to messages in CDR, and hear what the middleware says of each, of lost ones and of publishers."""
+    """Subscribe to messages in CDR, and hear what the middleware says of lost ones and of publishers."""
     try:
         from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
     except ImportError:  # Humble

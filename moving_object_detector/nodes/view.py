@@ -1,4 +1,4 @@
-"""The detector's topics for viewers: a page with a stream of events, and the WebSocket of the Foxglove app."""
+"""The detector's topics for viewers: a page for a browser, and a stream of events that feeds it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
@@ -27,8 +27,6 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.serialization import serialize_message
-from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
@@ -52,8 +50,6 @@ _HEARTBEAT_SECONDS: Final = 1.0
 """Between looks whether the browser is still there."""
 _STALL_SECONDS: Final = 20.0
 """After which a browser that takes nothing is given up."""
-_BACKLOG: Final = 64
-"""Messages that may wait for the app, about a second's: the rest is lost, so that what is shown is never old."""
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'"
 )
@@ -148,24 +144,19 @@ class Feeds:
                 feed.newest = Shot(feed, message)
                 self._changed.notify_all()
 
-    def look(self, name: str) -> None:
-        """Ask for a feed's messages until :meth:`leave`."""
+    def _count(self, names: Iterable[str], more: int) -> None:
         with self._changed:
-            self.by_name[name].lookers += 1
-
-    def leave(self, name: str) -> None:
-        """End one :meth:`look`."""
-        with self._changed:
-            self.by_name[name].lookers -= 1
+            for name in names:
+                self.by_name[name].lookers += more
 
     @contextmanager
     def looking(self, names: Iterable[str]) -> Iterator[None]:
-        """Look at several feeds while the context lives."""
-        with ExitStack() as looks:
-            for name in names:
-                self.look(name)
-                looks.callback(self.leave, name)
+        """Ask for the messages of several feeds while the context lives."""
+        self._count(names, 1)
+        try:
             yield
+        finally:
+            self._count(names, -1)
 
     @contextmanager
     def complaining(self, shot: Shot) -> Iterator[None]:
@@ -269,25 +260,18 @@ class _Server(ThreadingHTTPServer):
         return not self._loopback or name in ('localhost', '127.0.0.1', self.server_address[0])
 
 
-def _spoken(host: str) -> str:
-    return 'localhost' if host in ('127.0.0.1', '0.0.0.0') else host
-
-
-def _listening_failed(host: str, port: int, error: Exception, option: str) -> UserError:
-    return UserError(f'cannot listen on {host}:{port}: {error}; choose another with {option}')
-
-
 @contextmanager
 def page_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
     """Serve the page while the context lives, which gives its address; UserError where it cannot be listened on."""
     try:
         server = _Server(feeds, host, port)
     except (OSError, ValueError, OverflowError) as error:
-        raise _listening_failed(host, port, error, '--host and --port') from None
+        raise UserError(f'cannot listen on {host}:{port}: {error}; choose another with --host and --port') from None
     thread = threading.Thread(target=server.serve_forever, name='page', daemon=True)
     thread.start()
     try:
-        yield f'http://{_spoken(host)}:{server.server_port}/'
+        name = 'localhost' if host in ('127.0.0.1', '0.0.0.0') else host
+        yield f'http://{name}:{server.server_port}/'
     finally:
         server.ended.set()
         server.shutdown()
@@ -295,102 +279,14 @@ def page_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
         thread.join()
 
 
-class _Looks:
-    """Looks at what the Foxglove app subscribes to, until it unsubscribes or closes; the SDK calls it."""
-
-    def __init__(self, feeds: Feeds) -> None:
-        self._feeds = feeds
-        self._names = {feed.topic: feed.name for feed in feeds.by_name.values()}
-
-    def on_subscribe(self, client: Any, channel: Any) -> None:
-        self._feeds.look(self._names[channel.topic])
-
-    def on_unsubscribe(self, client: Any, channel: Any) -> None:
-        self._feeds.leave(self._names[channel.topic])
-
-
-def _channel(feed: Feed, context: Any) -> Any:
-    """Return the Foxglove channel of a feed: JPEG for pictures, the ROS message as it is for all else."""
-    import foxglove.channels
-
-    if feed.name in PICTURES:
-        return foxglove.channels.CompressedImageChannel(feed.topic, context=context)
-    kind = f'{feed.kind.__module__.partition(".")[0]}/msg/{feed.kind.__name__}'
-    text, _ = get_typestore(Stores.LATEST).generate_msgdef(kind, ros_version=2)
-    schema = foxglove.Schema(name=kind, encoding='ros2msg', data=text.encode())
-    return foxglove.Channel(feed.topic, message_encoding='cdr', schema=schema, context=context)
-
-
-def _payload(shot: Shot) -> Any:
-    """Return what a channel logs."""
-    from foxglove.messages import CompressedImage, Timestamp
-
-    if shot.feed.name not in PICTURES:
-        return bytes(serialize_message(shot.message))
-    header = shot.message.header
-    stamp = Timestamp(sec=header.stamp.sec, nsec=header.stamp.nanosec)
-    return CompressedImage(timestamp=stamp, frame_id=header.frame_id, format='jpeg', data=shot.jpeg)
-
-
-@contextmanager
-def foxglove_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
-    """Serve the Foxglove app while the context lives, which gives its address.
-
-    Topics have the names that they have in ROS, so that one layout fits this server, foxglove_bridge and recordings.
-    Raises ModuleNotFoundError without foxglove-sdk, UserError where the address cannot be listened on.
-    """
-    import foxglove
-
-    context = foxglove.Context()
-    channels = {name: _channel(feed, context) for name, feed in feeds.by_name.items()}
-    try:
-        server = foxglove.start_server(
-            name=feeds.detector,
-            host=host,
-            port=port,
-            context=context,
-            server_listener=_Looks(feeds),
-            message_backlog_size=_BACKLOG,
-        )
-    except (RuntimeError, OSError, OverflowError) as error:
-        raise _listening_failed(host, port, error, '--foxglove-port; 0 does without') from None
-    ended = threading.Event()
-
-    def send() -> None:
-        seen: dict[str, Shot | None] = dict.fromkeys(channels)
-        while not ended.is_set():
-            for shot in feeds.fresh(seen, _HEARTBEAT_SECONDS):
-                channel = channels[shot.feed.name]
-                if channel.has_sinks():
-                    with feeds.complaining(shot):
-                        channel.log(_payload(shot))
-
-    thread = threading.Thread(target=send, name='foxglove', daemon=True)
-    thread.start()
-    try:
-        yield f'ws://{_spoken(host)}:{server.port}'
-    finally:
-        ended.set()
-        thread.join()
-        server.stop()
-
-
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     """Run the program ``view`` and return its exit status."""
-    with ros_node('view', ros_arguments) as (node, stop), ExitStack() as servers:
+    with ros_node('view', ros_arguments) as (node, stop):
         feeds = Feeds(node, arguments.detector)
-        page = servers.enter_context(page_server(feeds, arguments.host, arguments.port))
-        say = node.get_logger().info
-        say(f'look at {feeds.detector}: {page}')
-        if arguments.foxglove_port:
-            try:
-                app = servers.enter_context(foxglove_server(feeds, arguments.host, arguments.foxglove_port))
-                say(f'or in the Foxglove app: {app}, layout config/foxglove_layout.json')
-            except ModuleNotFoundError:
-                say('foxglove-sdk is not installed, so the Foxglove app finds no server; the page needs none')
-        # Without a display a text browser would take the terminal.
-        if arguments.open and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
-            webbrowser.open(page)
-        servers.enter_context(spinning(node))
-        stop.wait()
+        with page_server(feeds, arguments.host, arguments.port) as page, spinning(node):
+            node.get_logger().info(f'look at {feeds.detector}: {page}')
+            # Without a display a text browser would take the terminal.
+            if arguments.open and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+                webbrowser.open(page)
+            stop.wait()
     return 0

@@ -4,7 +4,7 @@ PROGRAMS = {
     'detect': ('nodes.commands:detect', 'the node'),
     'play': ('nodes.commands:play', 'publishes a folder of frames, a video or a bag, with `/clock` when asked'),
     'record': ('nodes.commands:record', 'writes results to an MP4 and a bag'),
-    'view': ('nodes.commands:view', 'shows results live, on a page for a browser and to the Foxglove app'),
+    'view': ('nodes.commands:view', 'shows results live, on a page for a browser'),
     'demo': ('nodes.commands:demo', 'plays a clip through the real node and records what it says'),
     'evaluate': ('evaluation.evaluate:main', 'scores masks with a report; `evaluate compare`, `evaluate report`'),
     'train': ('training.train:main', 'trains the generator on your footage; `train flow` trains PWC-Net'),

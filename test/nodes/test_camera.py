@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -216,41 +214,6 @@ def test_holes_in_the_stamps_are_said_with_size_and_quality(graph):
     assert '0.5 MB each, best effort' in trouble
     assert 'fastdds.xml' in trouble
     assert 'holes' in trouble or 'lost on the way' in trouble
-
-
-@pytest.mark.parametrize('runs_already', [False, True])
-def test_what_was_sent_before_the_reliability_was_known_counts_as_lost(graph, runs_already):
-    """Of a camera that comes later every image; of one that runs already not those before the node."""
-    sent, ends = [], threading.Event()
-
-    def run():
-        publisher = graph.publish(*TOPICS['raw'], QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
-        while not ends.wait(0.03):
-            publisher.publish(Image(data=b'1234'))
-            sent.append(publisher)
-
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            if runs_already:
-                running = pool.submit(run)
-                time.sleep(1.5)
-            before = len(sent)
-            camera = graph.camera('/cam/image_raw', input__timeout=100.0)
-            if not runs_already:
-                graph.spin(lambda: False, limit=0.5)
-                running = pool.submit(run)
-            assert graph.spin(lambda: len(graph.got) > 15)
-        finally:
-            ends.set()
-        running.result()
-    graph.spin(lambda: False, limit=0.2)
-    missed = len(sent) - before - len(graph.got)
-    lost = int(camera.report()['frames lost'])
-    if runs_already:
-        # Those that were sent while the node was made may count, those before may not.
-        assert 0.75 * missed - 3 <= lost <= missed + 3
-    else:
-        assert lost == missed
 
 
 def test_another_recording_is_no_loss(graph):

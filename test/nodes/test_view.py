@@ -1,15 +1,13 @@
-"""The view: a real ``view`` beside a real ``detect``, a browser's requests, the Foxglove app's WebSocket."""
+"""The view: a real ``view`` beside a real ``detect``, a browser's requests."""
 
 from __future__ import annotations
 
 import base64
 import http.client
 import json
-import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -129,7 +127,7 @@ def look_at(detect, port):
 
 
 def test_what_is_looked_at_is_shown_and_nothing_else_is_computed(view, detect):
-    _, port = view(r'http://localhost:(\d+)/', '--foxglove-port', 0)
+    _, port = view(r'http://localhost:(\d+)/')
     status, headers, page = get(int(port))
     assert status == 200
     assert "default-src 'none'" in headers['Content-Security-Policy']
@@ -142,7 +140,7 @@ def test_what_is_looked_at_is_shown_and_nothing_else_is_computed(view, detect):
 
 
 def test_two_pages_do_not_disturb_each_other(view, detect):
-    _, port = view(r'http://localhost:(\d+)/', '--foxglove-port', 0)
+    _, port = view(r'http://localhost:(\d+)/')
     first, second = Browser(port, 'mask'), Browser(port, 'mask,flow')
     detect.wait(lambda: 'mask' in first.events and 'flow' in second.events, 'pictures', meanwhile=detect.send)
     first.close()
@@ -152,14 +150,14 @@ def test_two_pages_do_not_disturb_each_other(view, detect):
 
 
 def test_a_page_from_elsewhere_cannot_read_the_camera(view, detect):
-    _, port = view(r'http://localhost:(\d+)/', '--foxglove-port', 0)
+    _, port = view(r'http://localhost:(\d+)/')
     assert get(int(port), '/events', host='elsewhere.example')[0] == 403
     assert get(int(port), '/etc/passwd')[0] == 404
     assert get(int(port), '/', host=f'127.0.0.1:{port}')[0] == 200
 
 
 def test_what_cannot_be_shown_is_left_out(view, detect):
-    _, port = view(r'http://localhost:(\d+)/', '--foxglove-port', 0, '--detector', 'other')
+    _, port = view(r'http://localhost:(\d+)/', '--detector', 'other')
     browser = Browser(port, 'flow,mask')
     broken = image_message(np.zeros((4, 6, 2), np.float32), '32FC2', Header())
     broken.height = 5
@@ -175,79 +173,6 @@ def test_what_cannot_be_shown_is_left_out(view, detect):
     assert 'flow' not in browser.events
     assert (browser.picture('mask') > 250).all()
     browser.close()
-
-
-class App:
-    """As much of the Foxglove app's protocol as it takes to subscribe: RFC 6455 and its subprotocol."""
-
-    def __init__(self, port):
-        self.socket = socket.create_connection(('localhost', port), timeout=60)
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f'GET / HTTP/1.1\r\nHost: localhost:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-            f'Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n'
-            'Sec-WebSocket-Protocol: foxglove.sdk.v1\r\n\r\n'.encode()
-        )
-        self.stream = self.socket.makefile('rb')
-        assert b'101' in self.stream.readline()
-        while self.stream.readline().strip():
-            pass
-        self.channels, self.got = {}, {}
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self):
-        try:
-            while True:
-                first, second = self.stream.read(2)
-                length = second & 127
-                if length > 125:
-                    size, kind = (2, '>H') if length == 126 else (8, '>Q')
-                    (length,) = struct.unpack(kind, self.stream.read(size))
-                data = self.stream.read(length)
-                if first & 15 == 1 and (message := json.loads(data)).get('op') == 'advertise':
-                    self.channels |= {channel['topic']: channel for channel in message['channels']}
-                elif first & 15 == 2 and data[0] == 1:
-                    self.got[int.from_bytes(data[1:5], 'little')] = data[13:]
-        except (OSError, ValueError):
-            return
-
-    def subscribe(self, *topics):
-        wanted = [{'id': number, 'channelId': self.channels[topic]['id']} for number, topic in enumerate(topics)]
-        data = json.dumps({'op': 'subscribe', 'subscriptions': wanted}).encode()
-        mask = os.urandom(4)
-        masked = bytes(byte ^ mask[k % 4] for k, byte in enumerate(data))
-        self.socket.sendall(struct.pack('>BBH', 0x81, 0x80 | 126, len(data)) + mask + masked)
-
-    def close(self):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self.socket.close()
-
-
-def test_the_foxglove_app_gets_pictures_and_ros_messages(view, detect):
-    pytest.importorskip('foxglove', reason='foxglove-sdk is not installed here: requirements/view.txt')
-    from rosbags.typesys import Stores, get_typestore
-
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        free = probe.getsockname()[1]
-    _, port = view(r'ws://localhost:(\d+)', '--foxglove-port', free)
-    app = App(int(port))
-    topics = '/detect/overlay', '/diagnostics', '/detect/debug/pipeline_latency_ms'
-    detect.wait(lambda: set(topics) <= set(app.channels), 'channels')
-    assert app.channels['/diagnostics']['schemaName'] == 'diagnostic_msgs/msg/DiagnosticArray'
-    app.subscribe(*topics)
-    detect.wait(lambda: len(app.got) == 3, 'messages of all three', meanwhile=detect.send)
-    start = app.got[0].index(b'\xff\xd8')
-    picture = cv2.imdecode(np.frombuffer(app.got[0][start:], np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (HEIGHT, WIDTH, 3)
-    store = get_typestore(Stores.ROS2_JAZZY)
-    status = store.deserialize_cdr(app.got[1], 'diagnostic_msgs/msg/DiagnosticArray').status[0]
-    assert status.hardware_id == '/detect'
-    assert store.deserialize_cdr(app.got[2], 'std_msgs/msg/Float64').data > 0
-    app.close()
-    detect.wait_status(lambda message, _: NOBODY in message, NOBODY, detect.send)
 
 
 def topics_in(value):
@@ -274,7 +199,7 @@ def test_a_port_in_use_is_told(ros_environment, capfd):
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert commands.view(['--port', str(port), '--foxglove-port', '0']) == 2
+        assert commands.view(['--port', str(port)]) == 2
     message = capfd.readouterr().err
     assert '--port' in message
     assert 'Traceback' not in message
