@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import resource
@@ -9,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cv2
@@ -47,13 +49,20 @@ def shared() -> Path:
     return SHARED
 
 
-def _is_free(domain: int) -> bool:
-    """Tell whether no DDS participant of this machine is in the domain (its first unicast port is free)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def _is_free(domain: int, held: ExitStack) -> bool:
+    """Tell whether no other run and no DDS participant of this machine is in the domain; it is ``held`` from now on.
+
+    By a lock, since participants come and go while a run lasts, and by the first unicast port.
+    """
+    with ExitStack() as tried:
         try:
-            probe.bind(('', 7400 + 250 * domain + 10))
+            lock = Path(tempfile.gettempdir()) / f'moving_object_detector_domain_{domain}'
+            fcntl.flock(tried.enter_context(lock.open('a')), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(('', 7400 + 250 * domain + 10))
         except OSError:
             return False
+        held.push(tried.pop_all())
     return True
 
 
@@ -97,23 +106,22 @@ def load_launch_file():
 
 
 @pytest.fixture(scope='session')
-def ros_environment(own_cache) -> dict[str, str]:
+def ros_environment(own_cache) -> Iterator[dict[str, str]]:
     """Environment for processes that talk over ROS 2 with nobody but each other."""
     if importlib.util.find_spec('rclpy') is None:
         pytest.skip('rclpy is not installed here: source ROS 2 or install its wheels')
     first = os.getpid() % 51
-    domain = next((50 + (first + k) % 51 for k in range(51) if _is_free(50 + (first + k) % 51)), None)
-    if domain is None:
-        pytest.skip('every ROS domain from 50 to 100 is in use on this machine')
-    environment = dict(os.environ)
-    environment |= {
-        'ROS_DOMAIN_ID': str(domain),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'ROS_LOCALHOST_ONLY': '1',
-        'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]),
-        'PYTHONUNBUFFERED': '1',
-    }
-    return environment
+    with ExitStack() as held:
+        domain = next((50 + (first + k) % 51 for k in range(51) if _is_free(50 + (first + k) % 51, held)), None)
+        if domain is None:
+            pytest.skip('every ROS domain from 50 to 100 is in use on this machine')
+        yield os.environ | {
+            'ROS_DOMAIN_ID': str(domain),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'ROS_LOCALHOST_ONLY': '1',
+            'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]),
+            'PYTHONUNBUFFERED': '1',
+        }
 
 
 @pytest.fixture(scope='session')

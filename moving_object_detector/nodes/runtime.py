@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+END_SECONDS: Final = 2.0
+"""For callbacks to end; one that loads a model takes longer, and is not waited for."""
+
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Separate a program's own arguments from ROS's, which stand between ``--ros-args`` and ``--`` and keep these."""
@@ -106,21 +109,27 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
     from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
     from rclpy.impl.implementation_singleton import rclpy_implementation as implementation
 
-    executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+    class Pool(MultiThreadedExecutor):
+        def shutdown(self, timeout_sec: float | None = None) -> bool:
+            # rclpy takes away what callbacks trigger when they begin, and those that wait for a thread say so at the end.
+            deadline = time.monotonic() + END_SECONDS
+            while not all(future.done() for future in getattr(self, '_futures', ())) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return bool(super().shutdown(timeout_sec))
+
+    executor = SingleThreadedExecutor() if threads == 1 else Pool(threads)
     executor.add_node(node)
     ended = threading.Event()
 
     def spin() -> None:
         try:
-            executor.spin()
+            executor.spin_once()
         except implementation.InvalidHandle:
             # Something was destroyed by one thread while another was about to wait for it: rclpy's own race.
             return
         except Exception:
             if not ended.is_set():
                 log.exception('a callback failed; please report this')
-        else:
-            ended.set()
 
     def serve() -> None:
         while not ended.is_set():
@@ -132,8 +141,9 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        executor.shutdown()
+        executor.create_task(int)  # wakes it
         thread.join()
+        executor.shutdown()
 
 
 # Saying what is wrong at once, but not thirty times a second

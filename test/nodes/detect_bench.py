@@ -29,6 +29,10 @@ from moving_object_detector.nodes.messages import compressed_message, image_mess
 
 # Loading PyTorch takes seconds, and many more where others use the machine.
 PATIENCE = 180
+STILL = 60
+"""Statuses in a row, one a second, in which an active node counts nothing new and has nothing to do: none will come."""
+SETTLED = 15
+"""The same where all images have been sent and are only to be counted."""
 PERIOD = 33_000_000
 HEIGHT, WIDTH = 96, 128
 # Small and quick, with a window that is still both past and future.
@@ -79,6 +83,7 @@ class Bench:
         self.lines, self.masks, self.statuses, self.timings = [], [], [], []
         self.sent = {}
         self.moment = 0.0
+        self.still, self._counted = 0, {}
         self.stamp = 10**12
         self.index = 0
         self._environment = environment
@@ -121,21 +126,27 @@ class Bench:
 
     def _on_diagnostics(self, message):
         self.moment = stamp_of(message) / 1e9
-        self.statuses += [status for status in message.status if status.hardware_id == self.name]
+        for status in message.status:
+            if status.hardware_id == self.name:
+                self.statuses.append(status)
+                counted = {name: value for name, value in self.values.items() if name.startswith('frames ')}
+                idle = self.values['state'] == 'active' and counted['frames waiting'] == '0'
+                self.still = self.still + 1 if idle and counted == self._counted else 0
+                self._counted = counted
 
     # Waiting
 
     def spin(self, seconds=0.05):
         self._executor.spin_once(timeout_sec=seconds)
 
-    def wait(self, condition, what, limit=PATIENCE, meanwhile=None):
-        """Spin until ``condition()`` holds; ``meanwhile`` is called every 0.3 s."""
+    def wait(self, condition, what, limit=PATIENCE, meanwhile=None, still=STILL):
+        """Spin until ``condition()`` holds, or the node stands still; ``meanwhile`` is called every 0.3 s."""
         deadline, again = time.monotonic() + limit, 0.0
+        self.still = 0
         while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(
-                    f'no {what} within {limit} s; {self.status}; the node wrote:\n' + '\n'.join(self.lines[-30:])
-                )
+            if time.monotonic() > deadline or self.still >= still:
+                why = f'within {limit} s' if self.still < still else f'and nothing new in {still} statuses'
+                pytest.fail(f'no {what} {why}; {self.status}; the node wrote:\n' + '\n'.join(self.lines[-30:]))
             if self.process.poll() is not None and what != 'end':
                 pytest.fail(f'the node ended with {self.process.returncode}:\n' + '\n'.join(self.lines[-30:]))
             if meanwhile is not None and time.monotonic() > again:
@@ -154,7 +165,7 @@ class Bench:
         self.wait(there, f'line like {pattern!r}', meanwhile=meanwhile)
         return found[0]
 
-    def wait_status(self, condition, what, meanwhile=None):
+    def wait_status(self, condition, what, meanwhile=None, still=STILL):
         """Wait for a status that was sent from now on and for which ``condition(message, values)`` holds."""
         seen = len(self.statuses)
 
@@ -163,12 +174,12 @@ class Bench:
             new, seen = self.statuses[seen:], len(self.statuses)
             return any(condition(one.message, {pair.key: pair.value for pair in one.values}) for one in new)
 
-        self.wait(there, f'status with {what}', meanwhile=meanwhile)
+        self.wait(there, f'status with {what}', meanwhile=meanwhile, still=still)
 
     def wait_counts(self, **counts):
-        """Wait until the counts ``frames NAME`` are exactly these."""
+        """Wait until the counts ``frames NAME`` of what was sent are exactly these."""
         wanted = {f'frames {name}': str(number) for name, number in counts.items()}
-        self.wait_status(lambda _, values: wanted.items() <= values.items(), f'{counts}')
+        self.wait_status(lambda _, values: wanted.items() <= values.items(), f'{counts}', still=SETTLED)
 
     def wait_state(self, state):
         self.wait_status(lambda _, values: values['state'] == state, state)

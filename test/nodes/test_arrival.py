@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+from detect_bench import SETTLED
 
 IMAGES = 80
 
@@ -30,5 +31,7 @@ def test_raw_images_of_a_camera_arrive(detect, start, tmp_path, width, height, r
     detect.wait(lambda: play.poll() is not None, 'end of play', limit=120)
     out, err = play.communicate()
     assert f'{IMAGES} frames published' in out, err
-    detect.wait_status(lambda _, values: int(values['frames received']) - before >= 78, 'at least 78 of 80 images')
+    detect.wait_status(
+        lambda _, values: int(values['frames received']) - before >= 78, 'at least 78 of 80 images', still=SETTLED
+    )
     assert detect.values['image reliability'] == 'reliable'
