@@ -111,7 +111,7 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
 
     class Pool(MultiThreadedExecutor):
         def shutdown(self, timeout_sec: float | None = None) -> bool:
-            # rclpy takes away what callbacks trigger when they begin, and those that wait for a thread say so at the end.
+            # rclpy does not wait, and takes away what callbacks trigger when they begin: they would print that.
             deadline = time.monotonic() + END_SECONDS
             while not all(future.done() for future in getattr(self, '_futures', ())) and time.monotonic() < deadline:
                 time.sleep(0.01)
