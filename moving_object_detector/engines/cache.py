@@ -1,10 +1,9 @@
 """Built engines on disk: a cache that can be deleted, damaged, read-only or full without harm.
 
-Trust: what is cached here is code to the library that loads it (TensorRT engines are machine code for the GPU, and the
-readers of OpenVINO and ``torch.export`` are not made for hostile files). So only what this user has written is
-loaded: the file and its folder must belong to the user and be writable by nobody else, and the file begins with the
-hash of its key and its content. It is read into memory once, checked there and loaded from there. Never copy such files
-from somebody else; models are exchanged as safetensors.
+Trust: the reader of OpenVINO is not made for hostile files. So only what this user has written is loaded: the file and
+its folder must belong to the user and be writable by nobody else, and the file begins with the hash of its key and its
+content. It is read into memory once, checked there and loaded from there. Never copy such files from somebody else;
+models are exchanged as safetensors.
 """
 
 from __future__ import annotations
@@ -135,9 +134,9 @@ def code_hash(module: nn.Module, *others: object) -> str:
     return digest.hexdigest()
 
 
-def shapes_text(examples: Iterable[Tensor], *, batch: bool) -> str:
-    """Return the sizes of inputs as text, with or without the batch."""
-    return ' '.join('x'.join(map(str, each.shape if batch else ('n', *each.shape[1:]))) for each in examples)
+def shapes_text(examples: Iterable[Tensor]) -> str:
+    """Return the sizes of inputs of any batch as text."""
+    return ' '.join('x'.join(map(str, ('n', *each.shape[1:]))) for each in examples)
 
 
 @contextmanager

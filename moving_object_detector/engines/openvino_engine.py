@@ -102,7 +102,7 @@ class OpenVinoEngine:
             'engine': self.name,
             'device': _cpu_name(core),
             'precision': self.precision,
-            'shapes': shapes_text(examples, batch=False),
+            'shapes': shapes_text(examples),
             'weights': weights_hash(module.state_dict()),
             'openvino': openvino.get_version(),
             'torch': torch.__version__,

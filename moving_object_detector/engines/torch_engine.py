@@ -14,7 +14,7 @@ from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
 
 
 class TorchEngine:
-    """Runs networks eagerly, channels last.
+    """Runs networks eagerly, or compiled by PyTorch, channels last.
 
     Args:
         device: Where it runs.

@@ -191,7 +191,6 @@ def test_openvino_says_what_it_really_computes_in(toy, toy_inputs):
 def test_the_gpu_agrees_with_the_cpu(generator, name, precision):
     device = torch.device('cuda')
     engine = MaskEngine(create_engine(name, device, precision=precision), copy.deepcopy(generator), SIZES[0], 6)
-    # Often enough for a CUDA graph of the usual batch; the others run without one.
     for length in (6, 6, 6, 6, 6, 2, 5):
         image, flow = batch(length, SIZES[0], seed=length)
         masks = engine(image.to(device), flow.to(device))
@@ -204,14 +203,14 @@ def test_the_gpu_agrees_with_the_cpu(generator, name, precision):
 
 
 @needs_gpu
-def test_a_cuda_graph_gives_what_eager_execution_gives(toy, toy_inputs):
+def test_what_is_compiled_gives_what_eager_execution_gives(toy, toy_inputs):
     device = torch.device('cuda')
-    graphed = TorchEngine(device, graphs=True).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
+    compiled = TorchEngine(device, compiled=True).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
     eager = TorchEngine(device).load(copy.deepcopy(toy), toy_inputs(3), 'toy')
     kept = []
     for seed in range(8):
         inputs = [tensor.to(device) for tensor in toy_inputs(3, seed)]
-        kept.append((graphed(*inputs), eager(*inputs)))
+        kept.append((compiled(*inputs), eager(*inputs)))
     for ours, theirs in kept:
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b)
