@@ -69,9 +69,9 @@ class RefinementConfig:
 
     method: str = option(
         'grid_crf',
-        'none, guided (guided filter), crf (the fully connected CRF of the paper) or grid_crf (the same on a coarse '
-        'grid, in a tenth of the time).',
-        choices=('none', 'guided', 'crf', 'grid_crf'),
+        'none, crf (the fully connected CRF of the paper) or grid_crf (the same on a coarse grid, in a tenth of the '
+        'time).',
+        choices=('none', 'crf', 'grid_crf'),
         runtime=True,
     )
     height: int = option(192, 'Height at which the mask is refined, pixels.', low=16, high=2160)

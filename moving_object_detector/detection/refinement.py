@@ -11,22 +11,11 @@ from numpy.typing import NDArray
 from moving_object_detector.detection.config import RefinementConfig, check_refinement
 from moving_object_detector.media.frames import resize_image
 
-# Guided filter (He et al., ECCV 2010) on an image in [0, 1]: radius as a share of the width, and its edge scale.
-GUIDED_RADIUS: Final = 0.03
-GUIDED_EPSILON: Final = 1e-2
 # Bilateral term of the paper's released CRF, stated there for a width of 384.
 CRF_POSITION: Final = 25.0
 CRF_COLOUR: Final = 5.0
 CRF_COMPATIBILITY: Final = 5.0
 CRF_REFERENCE_WIDTH: Final = 384
-
-
-def guided_filter(probability: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Filter a probability (H, W) guided by the colours of an image (H, W, 3)."""
-    radius = max(1, round(GUIDED_RADIUS * image.shape[1]))
-    guide = image.astype(np.float32) / 255.0
-    filtered = cv2.ximgproc.guidedFilter(guide, probability, radius, GUIDED_EPSILON)
-    return np.asarray(np.clip(filtered, 0.0, 1.0), np.float32)
 
 
 def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
@@ -114,9 +103,6 @@ def refine(probability: NDArray[np.float32], image: NDArray[np.uint8], config: R
         size = (min(config.width, width), min(config.height, height))
         probability = np.asarray(cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR), np.float32)
         small = resize_image(image, (size[1], size[0]))
-        if config.method == 'guided':
-            probability = guided_filter(probability, small)
-        else:
-            crf = grid_crf if config.method == 'grid_crf' else dense_crf
-            probability = crf(probability, small, config.iterations)
+        crf = grid_crf if config.method == 'grid_crf' else dense_crf
+        probability = crf(probability, small, config.iterations)
     return np.asarray(cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

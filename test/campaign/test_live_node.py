@@ -55,7 +55,7 @@ RUNTIME = {
     'gate.min_motion': (1.0, [0.0, 1000.0, float('nan')]),
     'estimate': ('refined', ['zero_lag', 'neither']),
     'load.target_rate': (0.0, [1.0, 30.0, 1000.0]),
-    'refinement.method': ('grid_crf', ['none', 'guided', 'crf']),
+    'refinement.method': ('grid_crf', ['none', 'crf']),
 }
 FIXED = {'window.past': (1, [0, 3, 99]), 'window.future': (1, [0, 2]), 'input.queue': (30, [1, 5])}
 

@@ -28,14 +28,14 @@ def run(davis, out, options, *more):
 
 def test_the_program_end_to_end(davis, options, tmp_path, capsys):
     out = tmp_path / 'new' / 'results'
-    result = run(davis, out, options, '--variants', 'zero_lag', 'refined+guided', 'refined', '--save-masks', '--video')
+    result = run(davis, out, options, '--variants', 'zero_lag', 'refined+none', 'refined', '--save-masks', '--video')
     last = capsys.readouterr().out.splitlines()[-1]
     found = re.fullmatch(r'J (\d\.\d{3}) F (\d\.\d{3}) frames 12 fps (\d+\.\d\d)', last)
     assert found
     assert float(found[3]) > 0
 
     assert [sequence.name for sequence in result.sequences] == ['wander', 'blink']
-    assert result.variants == ('zero_lag', 'refined+guided', 'refined')
+    assert result.variants == ('zero_lag', 'refined+none', 'refined')
     for sequence in result.sequences:
         assert sequence.frame_count == 6
         assert sequence.size == (48, 96)
