@@ -61,3 +61,7 @@ class ModelError(UserError):
 
 class ImageError(UserError):
     """An image message or file that cannot be decoded as its header says."""
+
+
+class NotFiniteError(ArithmeticError):
+    """The networks gave values that are no numbers."""

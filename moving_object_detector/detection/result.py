@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moving_object_detector.common.errors import NotFiniteError
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import Region, find_regions
@@ -19,10 +20,6 @@ from moving_object_detector.detection.ring import WindowFrame
 from moving_object_detector.flow.base import resize_field
 
 Estimate = Literal['zero_lag', 'refined']
-
-
-class NotFiniteError(ArithmeticError):
-    """The networks gave values that are no numbers."""
 
 
 def _finite(tensor: Tensor, name: str) -> NDArray[np.float32]:

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -22,16 +21,17 @@ from moving_object_detector.engines.base import Runner, usable_cores
 from moving_object_detector.engines.cache import EngineCache, building, code_hash, shapes_text
 from moving_object_detector.networks.weights import weights_hash
 
+# Else OpenVINO numbers the user in a file in the home folder and tells Google Analytics of each import and conversion;
+# without this package it does not, by its own design. No other module imports OpenVINO.
+sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+import openvino  # noqa: E402 - after that line
+
 T = TypeVar('T')
 HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
 """What OpenVINO calls the floating precisions."""
 WORTH_KEEPING: Final = 1.0
 """Seconds of building from which an engine is cached: loading one takes a tenth of a second."""
 _log = logging.getLogger(__name__)
-
-# Else OpenVINO numbers the user in a file in the home folder and tells Google Analytics of each import and conversion;
-# without this package it does not, by its own design. All imports of OpenVINO are in this module, later than this line.
-sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 
 
 class OpenVinoEngine:
@@ -44,9 +44,6 @@ class OpenVinoEngine:
         cache: Where compiled networks are kept; None: nowhere.
         worth_keeping: Seconds of building from which they are.
 
-    Raises:
-        UserError: OpenVINO is not installed.
-
     """
 
     name = 'openvino'
@@ -58,10 +55,6 @@ class OpenVinoEngine:
         cache: EngineCache | None = None,
         worth_keeping: float = WORTH_KEEPING,
     ) -> None:
-        if find_spec('openvino') is None:
-            raise UserError(
-                'engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch'
-            )
         self.device = torch.device('cpu')
         self.precision = 'float32' if precision == 'auto' else precision
         # What is int8 is so in the network itself.
@@ -94,8 +87,6 @@ class OpenVinoEngine:
         return _Request(compiled)
 
     def _compiled(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Any:
-        import openvino
-
         core = openvino.Core()
         key = {
             'label': label,
@@ -132,14 +123,12 @@ class _Request:
         self._shapes = [[size.get_length() for size in list(port.partial_shape)[1:]] for port in compiled.outputs]
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        from openvino import Tensor as Shared
-
         outputs = [np.empty((inputs[0].shape[0], *shape), np.float32) for shape in self._shapes]
         arrays = [tensor.contiguous().numpy() for tensor in inputs]
         for index, array in enumerate(arrays):
-            self._request.set_input_tensor(index, Shared(array, shared_memory=True))
+            self._request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
         for index, array in enumerate(outputs):
-            self._request.set_output_tensor(index, Shared(array, shared_memory=True))
+            self._request.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
         self._request.infer()
         return tuple(torch.from_numpy(array) for array in outputs)
 
@@ -156,8 +145,6 @@ def _aside(action: Callable[[], T]) -> T:
 
 def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
     """Return OpenVINO's model of a network, of any batch length."""
-    import openvino
-
     # One row: the network is run once at its full size.
     rows = tuple(example[:1].cpu() for example in examples)
     with warnings.catch_warnings(), torch.no_grad():
@@ -170,14 +157,9 @@ def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
 
 def mask_precision() -> str:
     """Return in what this CPU computes masks fastest: bfloat16 where it has instructions for that, else float32."""
-
-    def ask() -> Any:
-        import openvino
-
-        # Unasked, OpenVINO hints at what the hardware is fastest with.
-        return openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT')
-
-    return 'bfloat16' if _ours(_aside(ask)) == 'bfloat16' else 'float32'
+    # Unasked, OpenVINO hints at what the hardware is fastest with.
+    hint = _aside(lambda: openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT'))
+    return 'bfloat16' if _ours(hint) == 'bfloat16' else 'float32'
 
 
 def _ours(precision: Any) -> str:

@@ -14,17 +14,17 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import make_folder, share_folder
 from moving_object_detector.common.parameter_files import find_config
+from moving_object_detector.media.sources import open_source
 from moving_object_detector.nodes.commands import PAGE_PORT
 from moving_object_detector.nodes.runtime import ros_node, spinning
-
-if TYPE_CHECKING:
-    from diagnostic_msgs.msg import DiagnosticArray
-    from rclpy.node import Node
 
 _PATIENCE: Final = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
 """Signals that end a program, in order, and the seconds that each is given."""
@@ -96,8 +96,6 @@ class Watcher:
     """Follows a detector by what it says of itself on ``/diagnostics``."""
 
     def __init__(self, node: Node, stop: threading.Event) -> None:
-        from diagnostic_msgs.msg import DiagnosticArray
-
         self.values: dict[str, str] = {}
         self.refusal = ''
         self._stop = stop
@@ -197,8 +195,6 @@ class Demo:
     """
 
     def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
-        from moving_object_detector.media.sources import open_source
-
         self._arguments = arguments
         self._ros_arguments = ros_arguments
         self._environment = isolated_environment()

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.errors import ImageError, foreign
+from moving_object_detector.common.errors import ImageError, NotFiniteError, foreign
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.detection.load import LoadController
 from moving_object_detector.media.frames import SECOND, SampleScale, stamp_of
@@ -296,8 +296,6 @@ class Pipeline:
 
     def _send(self, result: Result) -> bool:
         """Publish a result; return whether anybody listens."""
-        from moving_object_detector.detection.result import NotFiniteError  # after PyTorch, which loads with the model
-
         try:
             return self._outputs.publish(result, result.tag)
         except NotFiniteError as error:

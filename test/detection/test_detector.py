@@ -11,10 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import NotFiniteError
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.continuity import Step
 from moving_object_detector.detection.detector import Detector, StepOutcome
-from moving_object_detector.detection.result import NotFiniteError, Result
+from moving_object_detector.detection.result import Result
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.dis import DisFlow

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import cv2
 import pytest
 from rosbags.highlevel import AnyReader
 
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.nodes.demo import Child, isolated_environment
 
@@ -23,8 +23,6 @@ FRAMES = 12
 
 
 def command(*arguments: object) -> list[str]:
-    if find_spec('rclpy') is None:
-        pytest.skip('rclpy is not installed here: source ROS 2 or install its wheels')
     return [sys.executable, '-m', 'moving_object_detector.programs', 'demo', *map(str, arguments)]
 
 

@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 from std_msgs.msg import Header
 
+from moving_object_detector.common.errors import NotFiniteError
 from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.detector import StepOutcome
 from moving_object_detector.detection.load import Schedule
-from moving_object_detector.detection.result import NotFiniteError
 from moving_object_detector.nodes.messages import Statistics, image_message
 from moving_object_detector.nodes.parameters import NodeConfig
 from moving_object_detector.nodes.pipeline import Pipeline
