@@ -217,7 +217,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f'{path}: is not a whole safetensors file ({foreign(error, 200)}); copy or download it again, '
-            f'or import a checkpoint of another kind with: {CONVERT} {path} OUTPUT.safetensors'
+            f'or import a TensorFlow checkpoint with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
     if (checksum or metadata['format'] == FORMAT) and weights_hash(state, metadata) != checksum:
         raise ModelError(f'{path}: is damaged, this is not what was saved; copy it again from its source')
@@ -238,15 +238,15 @@ def _check_kind(path: Path) -> None:
         raise ModelError(f'{path}: is empty; copy or download it again')
     if start.startswith(PYTORCH_STARTS):
         raise ModelError(
-            f'{path}: is a PyTorch file, which can hold code and is not loaded; '
-            f'import it with: {CONVERT} {path} OUTPUT.safetensors'
+            f'{path}: is a PyTorch file, which can hold code and is not loaded; give a .safetensors file (flow.model '
+            'alone takes the files of PWC-Net and RAFT-small as their authors released them)'
         )
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     if 'architecture' not in metadata or 'format' not in metadata:
         raise ModelError(
-            f'{path}: has no metadata of this project; import it with: {CONVERT} {path} OUTPUT.safetensors'
+            f'{path}: has no metadata of this project; give a file that train, get_weights or convert_weights wrote'
         )
     if metadata['format'] not in {FORMAT, _WITHOUT_CHECKSUM}:
         found = foreign(metadata['format'])

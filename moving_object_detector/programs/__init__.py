@@ -17,6 +17,6 @@ PROGRAMS = {
     'quantise': ('programs.commands:quantise', 'measures the ranges that `precision: int8` needs'),
     'export_onnx': ('programs.commands:export_onnx', 'writes generator and PWC-Net as ONNX, checked against PyTorch'),
     'get_weights': ('programs.commands:get_weights', 'fetches weights of RAFT-small or PWC-Net'),
-    'convert_weights': ('programs.commands:convert_weights', "imports the authors' checkpoints"),
+    'convert_weights': ('programs.commands:convert_weights', "imports the paper's TensorFlow checkpoints"),
 }
 """By name: module below the package and function, and a line of help; setup.py and the README use it."""

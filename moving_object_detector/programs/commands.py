@@ -108,28 +108,27 @@ def export_onnx(argv: Sequence[str] | None = None) -> int:
 
 
 def convert_weights(argv: Sequence[str] | None = None) -> int:
-    """Import weights that others released: PWC-Net, RAFT-small (PyTorch), generator and inpainter (TensorFlow)."""
+    """Import the weights that the authors of the paper released, TensorFlow checkpoints, as model files."""
     parser = argparse.ArgumentParser(prog='convert_weights', description=convert_weights.__doc__)
     parser.add_argument(
-        'input',
-        metavar='INPUT',
-        type=Path,
-        help='pwc_net.pth.tar, raft-small.pth, or a TensorFlow checkpoint (prefix, file or folder)',
+        'input', metavar='INPUT', type=Path, help='TensorFlow checkpoint: prefix, one of its files, or its folder'
     )
     parser.add_argument('output', metavar='OUTPUT.safetensors', type=Path, help='model file to write')
     parser.add_argument(
         '--network',
-        choices=('pwcnet', 'raft_small', 'generator', 'inpainter'),
-        help='default: what a PyTorch file holds, or the generator of a TensorFlow checkpoint, which has both',
+        choices=('generator', 'inpainter'),
+        default='generator',
+        help='which of the two in it (default: %(default)s)',
     )
     parser.add_argument(
         '--flow-input',
         choices=('normalised', 'residual'),
-        help='form of flow that generator and inpainter were trained on (default: normalised, as released)',
+        default='normalised',
+        help='form of flow that it was trained on (default: %(default)s, as released)',
     )
-    parser.add_argument('--height', type=positive_int, help='of their input (default: 192)')
-    parser.add_argument('--width', type=positive_int, help='of their input (default: 384)')
-    return _start('models', 'import_weights', parser.parse_args(argv))
+    parser.add_argument('--height', type=positive_int, default=192, help='of its input (default: %(default)s)')
+    parser.add_argument('--width', type=positive_int, default=384, help='of its input (default: %(default)s)')
+    return _start('weights', 'import_weights', parser.parse_args(argv))
 
 
 def get_weights(argv: Sequence[str] | None = None) -> int:
@@ -137,7 +136,7 @@ def get_weights(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='get_weights', description=get_weights.__doc__)
     parser.add_argument('network', choices=('raft_small', 'pwcnet'), help='whose weights; flow.backend then uses them')
     parser.add_argument('--accept-licence', action='store_true', help='accept the licence without being asked')
-    return _start('models', 'get_weights', parser.parse_args(argv))
+    return _start('weights', 'get_weights', parser.parse_args(argv))
 
 
 def render(argv: Sequence[str] | None = None) -> int:

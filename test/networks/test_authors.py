@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,3 +139,58 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'pwcnet.safetensors')
     with pytest.raises(ModelError, match='is not a file'):
         load_flow_network(tmp_path / 'pwcnet.safetensors', 'pwcnet')
+
+
+# As they were saved
+
+
+@pytest.fixture(scope='module')
+def pwcnet_state() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return PWCNet().state_dict()
+
+
+@pytest.mark.parametrize('form', ['wrapped', 'parallel', 'python 2'])
+def test_pwcnet_in_other_forms(form: str, pwcnet_state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / 'pwc_net.pth.tar'
+    if form == 'python 2':
+        path.write_bytes(python2_checkpoint(pwcnet_state))
+    elif form == 'wrapped':
+        torch.save({'state_dict': pwcnet_state, 'epoch': 3, 'best_EPE': 1.5}, path)
+    else:
+        torch.save(OrderedDict((f'module.{name}', tensor) for name, tensor in pwcnet_state.items()), path)
+    loaded = load_flow_network(path, 'pwcnet').state_dict()
+    assert loaded.keys() == pwcnet_state.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in pwcnet_state.items())
+
+
+def test_raft_small_as_published(shared: Path) -> None:
+    path = shared / 'weights' / 'raft_small.pth'
+    state = load_flow_network(path, 'raft_small').state_dict()
+    published = torch.load(path, map_location='cpu', weights_only=True)
+    assert {f'module.{name}' for name in state} == set(published)
+    assert all(torch.equal(tensor, published[f'module.{name}']) for name, tensor in state.items())
+
+
+def python2_checkpoint(state: dict[str, Tensor]) -> bytes:
+    """Write a checkpoint as PyTorch 0.2 did under Python 2: byte strings, storages of a GPU, the first rebuild."""
+
+    def string(text: str) -> bytes:
+        return b'U' + struct.pack('<B', len(text)) + text.encode()
+
+    def number(value: int) -> bytes:
+        return b'J' + struct.pack('<i', value)
+
+    items = io.BytesIO()
+    for index, (name, tensor) in enumerate(state.items()):
+        storage = b'(' + string('storage') + b'ctorch.cuda\nFloatStorage\n' + string(str(index)) + string('cuda:0')
+        storage += number(tensor.numel()) + b'NtQ'
+        size = b'(' + b''.join(map(number, tensor.shape)) + b't'
+        stride = b'(' + b''.join(map(number, tensor.stride())) + b't'
+        rebuild = b'ctorch._utils\n_rebuild_tensor\n(' + storage + number(0) + size + stride + b'tR'
+        items.write(b'](' + string(name) + rebuild + b'e')
+    body = b'\x80\x02ccollections\nOrderedDict\n(](' + items.getvalue() + b'etR.'
+    start = [0x1950A86A20F9469CFC6C, 1001, {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {}}]
+    keys = pickle.dumps([str(index) for index in range(len(state))], 2)
+    storages = b''.join(struct.pack('<q', tensor.numel()) + tensor.numpy().tobytes() for tensor in state.values())
+    return b''.join(pickle.dumps(part, 2) for part in start) + body + keys + storages

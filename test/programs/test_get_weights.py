@@ -19,9 +19,8 @@ from moving_object_detector.common.files import fetched_weights
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
-from moving_object_detector.programs import models
 from moving_object_detector.programs.commands import get_weights
-from moving_object_detector.programs.models import PUBLICATIONS, Publication
+from moving_object_detector.programs.weights import PUBLICATIONS, Publication
 
 
 def torchvision_names(network):
@@ -295,7 +294,7 @@ def test_what_is_pinned():
     find_spec('torchvision') is None, reason='torchvision is not installed here: names are from its source'
 )
 def test_flow_equals_torchvisions(tmp_path):
-    from torchvision.models.optical_flow import raft_small
+    from torchvision.weights.optical_flow import raft_small
 
     torch.manual_seed(2)
     theirs = raft_small().eval()
