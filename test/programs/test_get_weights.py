@@ -243,7 +243,7 @@ def test_whatever_a_server_says_it_ends_in_a_sentence_and_leaves_nothing(server,
 
 
 def test_a_server_that_drips_is_given_up(server, monkeypatch, capsys):
-    monkeypatch.setattr(models, 'FETCH_TIMEOUT', 0.5)
+    monkeypatch.setattr(weights, 'FETCH_TIMEOUT', 0.5)
 
     def drip():
         yield b'HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n'
@@ -294,7 +294,7 @@ def test_what_is_pinned():
     find_spec('torchvision') is None, reason='torchvision is not installed here: names are from its source'
 )
 def test_flow_equals_torchvisions(tmp_path):
-    from torchvision.weights.optical_flow import raft_small
+    from torchvision.models.optical_flow import raft_small
 
     torch.manual_seed(2)
     theirs = raft_small().eval()
