@@ -19,6 +19,7 @@ from moving_object_detector.common.files import fetched_weights
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
+from moving_object_detector.programs import weights
 from moving_object_detector.programs.commands import get_weights
 from moving_object_detector.programs.weights import PUBLICATIONS, Publication
 
