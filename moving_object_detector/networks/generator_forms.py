@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from moving_object_detector.common.errors import ModelError
-from moving_object_detector.common.files import write_atomically
 from moving_object_detector.networks.generator import (
     BATCH_NORM_EPSILON,
     Generator,
@@ -35,7 +32,7 @@ from moving_object_detector.networks.generator import (
     repeat_twice,
     same_padding,
 )
-from moving_object_detector.networks.weights import weights_hash
+from moving_object_detector.networks.weights import read_tensors, weights_hash, write_tensors
 
 UPSAMPLING: Final = ('conv13', 'conv15')
 SPREAD: Final = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
@@ -53,8 +50,6 @@ Ranges = Mapping[str, Tensor]
 """For each quantised layer (2, channels): lowest and highest value of each input channel, float32."""
 RANGES_FORMAT: Final = '1'
 KIND: Final = 'int8 ranges'
-LARGEST: Final = 1 << 20
-"""Bytes: the file of this generator has a hundredth."""
 REMEDY: Final = 'run quantise on the model, or set precision to auto'
 
 
@@ -234,10 +229,7 @@ def save_ranges(path: Path, generator: Generator, ranges: Ranges, metadata: Mapp
 
     """
     header = {**metadata, 'format': RANGES_FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
-    try:
-        write_atomically(path, save({name: bounds.contiguous() for name, bounds in ranges.items()}, header))
-    except OSError as error:
-        raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
+    write_tensors(path, {name: bounds.contiguous() for name, bounds in ranges.items()}, header)
 
 
 def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
@@ -253,20 +245,16 @@ def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise ModelError(f'{path}: is missing; precision int8 needs the ranges of the model: {REMEDY}')
-    if path.stat().st_size > LARGEST:
-        raise ModelError(f'{path}: is too large to hold ranges; {REMEDY}')
-    try:
-        with safe_open(path, framework='pt') as file:
-            metadata = dict(file.metadata() or {})
-            ranges = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f'{path}: cannot be read ({error}); {REMEDY}') from error
-    if metadata.get('kind') != KIND or metadata.get('format') != RANGES_FORMAT:
-        raise ModelError(f'{path}: holds no int8 ranges of this version; {REMEDY}')
+    ranges, metadata = read_tensors(path, _check_kind)
     if metadata.get('weights') != weights_hash(generator.state_dict()):
         raise ModelError(f'{path}: was measured on other weights than the model has; {REMEDY}')
     _check(path, generator, ranges)
     return ranges
+
+
+def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get('kind') != KIND or metadata.get('format') != RANGES_FORMAT:
+        raise ModelError(f'{path}: holds no int8 ranges of this version; {REMEDY}')
 
 
 def _check(path: Path, generator: Generator, ranges: Mapping[str, Tensor]) -> None:

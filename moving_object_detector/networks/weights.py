@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -72,17 +72,14 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
     _check_metadata(path, metadata)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     check_tensors(path, architecture, state)
-    try:
-        with atomic_file(path) as file:
-            file.write(_file_content(state, metadata))
-    except OSError as error:
-        raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
+    write_tensors(path, state, metadata)
 
 
-def _file_content(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file with a checksum; equal models are equal byte by byte.
+def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with a checksum; what is equal gives files that are equal byte by byte.
 
-    The library writes metadata in an order that differs from process to process.
+    The library writes metadata in an order that differs from process to process. Raises ModelError where it cannot be
+    written.
     """
     plain = save(dict(state))
     start = 8 + int.from_bytes(plain[:8], 'little')
@@ -90,7 +87,11 @@ def _file_content(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> b
     header = {'__metadata__': dict(sorted(text.items())), **json.loads(plain[8:start])}
     coded = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
     coded += b' ' * (-len(coded) % 8)
-    return len(coded).to_bytes(8, 'little') + coded + plain[start:]
+    try:
+        with atomic_file(path) as file:
+            file.write(len(coded).to_bytes(8, 'little') + coded + plain[start:])
+    except OSError as error:
+        raise ModelError(f'{path}: cannot be written: {error.strerror}; give a path in a folder you own') from error
 
 
 def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
@@ -118,7 +119,7 @@ def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tup
 
     """
     path = Path(path)
-    state, metadata = _read(path)
+    state, metadata = read_tensors(path, _check_metadata)
     if metadata['architecture'] != expect:
         raise ModelError(
             f'{path}: holds weights of architecture {metadata["architecture"]} where {expect} is needed; '
@@ -206,12 +207,15 @@ def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mappin
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: Path, check: Callable[[Path, Mapping[str, str]], None]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file and its metadata, which must pass ``check`` first; raises ModelError."""
     _check_kind(path)
     try:
         with safe_open(path, framework='pt') as file:
             metadata = dict(file.metadata() or {})
-            _check_metadata(path, metadata)
+            check(path, metadata)
             checksum = metadata.pop(CHECKSUM, '')
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

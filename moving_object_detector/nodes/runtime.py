@@ -132,7 +132,7 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
                 log.exception('a callback failed; please report this')
 
     def serve() -> None:
-        while not ended.is_set():
+        while node.context.ok() and not ended.is_set():
             spin()
 
     thread = threading.Thread(target=serve, name='spin', daemon=True)

@@ -224,10 +224,7 @@ def test_bad_files(tmp_path, generator, ranges):
     with pytest.raises(ModelError, match='run quantise on the model'):
         load_ranges(path, generator)
     path.write_bytes(b'no file of this kind')
-    with pytest.raises(ModelError, match='cannot be read'):
-        load_ranges(path, generator)
-    path.write_bytes(bytes(1 << 21))
-    with pytest.raises(ModelError, match='too large'):
+    with pytest.raises(ModelError, match='is not a whole safetensors file'):
         load_ranges(path, generator)
     save_file({'conv2': torch.zeros(2, 32)}, path)
     with pytest.raises(ModelError, match='holds no int8 ranges'):
