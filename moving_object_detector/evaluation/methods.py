@@ -23,7 +23,7 @@ from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, read_masks
 from moving_object_detector.flow.dis import DisFlow
-from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, read_numbers
+from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, messages_on
 from moving_object_detector.media.frames import SECOND, SMALLEST_SIDE, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.sources import list_images
 
@@ -194,8 +194,9 @@ class GivenMasks(Method):
         topic = BagTopic(place, topic=self._topic or None)
         self._where = f'{topic.topic} of {place}'
         self._masks, self.problems = read_masks(topic)
-        measured = read_numbers(place, f'{topic.topic.rpartition("/")[0]}/debug/pipeline_latency_ms')
-        self._latencies = [latency for latency, _ in measured]
+        debug = f'{topic.topic.rpartition("/")[0]}/debug/pipeline_latency_ms'
+        measured = list(messages_on(place, debug, 'std_msgs/msg/Float64'))
+        self._latencies = [float(message.data) for message, _ in measured]
         if len(measured) > 1:
             self._period = (measured[-1][1] - measured[0][1]) / SECOND / (len(measured) - 1)
 

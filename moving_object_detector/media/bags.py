@@ -46,8 +46,6 @@ _REPAIR = {
     '.mcap': 'repair it with: mcap recover FILE --output REPAIRED',
     '.db3': 'repair it with: ros2 bag reindex FOLDER',
 }
-
-
 _LOOKED_AT: Final = 33
 """First messages of a topic that tell its rate."""
 _CLOCK: Final = 9
@@ -151,14 +149,6 @@ def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tup
 def messages_on(path: Path, topic: str, kind: str) -> Generator[tuple[Any, int], None, None]:
     """Yield the messages of a topic with a type such as ``tf2_msgs/msg/TFMessage``, and when the bag received them."""
     yield from _messages(path, lambda connection: connection.topic == topic and connection.msgtype == kind)
-
-
-def read_numbers(path: Path, topic: str) -> list[tuple[float, int]]:
-    """Return what was said on a topic of std_msgs/Float64, if anything, and when it was received, nanoseconds.
-
-    Raises UserError where the bag is not readable.
-    """
-    return [(float(message.data), received) for message, received in messages_on(path, topic, 'std_msgs/msg/Float64')]
 
 
 class BagTopic:
