@@ -37,9 +37,7 @@ log = logging.getLogger(__name__)
 def choose_flow(config: FlowConfig) -> FlowConfig:
     """Return the options with the backend that ``auto`` stands for, and with the file of its weights.
 
-    Raises:
-        UserError: Weights are needed and there are none; the message says where they are to be had.
-
+    Raises UserError, which says where weights are to be had, where they are needed and there are none.
     """
     if config.backend == 'auto':
         if config.model:
@@ -134,16 +132,9 @@ def generator_for(engine: Engine, loaded: LoadedGenerator, precision: str) -> Ge
 def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache: EngineCache | None = None) -> Detector:
     """Load the weights and make the detector that the options describe.
 
-    Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
-
-    Args:
-        config: All options.
-        stage: Called with a stage's name around each stage; for measuring.
-        cache: Where built engines are kept; None: the user's cache folder.
-
-    Raises:
-        UserError: An option, a device or a model file is wrong; the message says which and what to do.
-
+    ``stage`` is called with a stage's name around each stage, for measuring; built engines are kept in ``cache``, else
+    in the user's cache folder. Where OpenVINO runs the networks, PyTorch is set to one thread in this process. Raises
+    UserError where an option, a device or a model file is wrong, which says which and what to do.
     """
     if config.window.past + config.window.future == 0:
         raise UserError(

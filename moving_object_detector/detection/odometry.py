@@ -35,12 +35,7 @@ def info_topic(image: str) -> str:
 
 
 def parse_extrinsics(text: str) -> Pose:
-    """Return the pose that ``x y z qx qy qz qw`` (metres, quaternion) tells.
-
-    Raises:
-        UserError: It is something else.
-
-    """
+    """Return the pose that ``x y z qx qy qz qw`` (metres, quaternion) tells; UserError for all else."""
     try:
         x, y, z, *quaternion = map(float, text.replace(',', ' ').split())
         position = type('Position', (), {'x': x, 'y': y, 'z': z})
@@ -55,15 +50,8 @@ def parse_extrinsics(text: str) -> Pose:
 class Odometry:
     """Knows how the camera moved between two images, and what kind of camera it is, as far as it was told.
 
-    May be told and asked by different threads.
-
-    Args:
-        config: What to take the motion from.
-        kept: Nanoseconds for which poses are remembered.
-
-    Raises:
-        UserError: The extrinsics are not such.
-
+    May be told and asked by different threads; poses are ``kept`` for so many nanoseconds. Raises UserError for wrong
+    extrinsics.
     """
 
     def __init__(self, config: OdometryConfig, kept: int = KEPT) -> None:

@@ -51,15 +51,7 @@ class Engine(Protocol):
 
 
 class MaskEngine:
-    """Runs the generator on batches of any length at one fixed size.
-
-    Args:
-        engine: What runs it.
-        generator: With its weights loaded.
-        size: (height, width) of its input.
-        batch: Pairs that the usual call has.
-
-    """
+    """Runs a generator on batches of any length, usually of ``batch`` pairs, at one ``size`` (height, width)."""
 
     def __init__(self, engine: Engine, generator: Generator, size: tuple[int, int], batch: int = 1) -> None:
         examples = torch.zeros(batch, 3, *size), torch.zeros(batch, generator.flow_channels, *size)
@@ -70,15 +62,9 @@ class MaskEngine:
         """For logs: engine, precision and device."""
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return masks.
+        """Return masks (B, 1, h, w) in [0, 1], float32.
 
-        Args:
-            image: (B, 3, h, w), RGB in [-0.5, 0.5].
-            flow: (B, C, h, w), prepared as the weights expect.
-
-        Returns:
-            (B, 1, h, w) in [0, 1], float32.
-
+        ``image`` is (B, 3, h, w), RGB in [-0.5, 0.5], ``flow`` (B, C, h, w), prepared as the weights expect.
         """
         return self._run(image, flow)[0]
 
@@ -86,9 +72,7 @@ class MaskEngine:
 def load_checked(engine: Engine, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
     """Make a network ready as :meth:`Engine.load` does and look at its first output, of noise in [-0.5, 0.5].
 
-    Raises:
-        UserError: As :meth:`Engine.load`, or the output is not finite.
-
+    Raises UserError as that does, and where the output is not finite.
     """
     run = engine.load(module, examples, label)
     noise = torch.Generator().manual_seed(0)
@@ -117,12 +101,9 @@ def usable_cores(topology: str = TOPOLOGY, quota: Path = QUOTA) -> int:
     """Return the number of physical cores that this process may use, at least 1.
 
     Counts what ``taskset`` or a container leaves of them: two hyper-threads of a core have one set of multipliers, and
-    threads beyond a container's quota are stopped by the kernel in the middle of their work.
-
-    Args:
-        topology: Where Linux describes a CPU's place; with ``{}`` for its number.
-        quota: Where cgroup 2 keeps the quota: "max" or microseconds, and the period.
-
+    threads beyond a container's quota are stopped by the kernel in the middle of their work. Linux describes the place
+    of a CPU under ``topology``, with ``{}`` for its number; in ``quota`` cgroup 2 keeps "max" or microseconds, and the
+    period.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count() or 1)
     cores = {_core(Path(topology.format(number)), number) for number in allowed}

@@ -43,9 +43,7 @@ class _UnusableError(Exception):
 class EngineCache:
     """Keeps built engines as files; whatever goes wrong is a line in the log and means building in memory.
 
-    Args:
-        folder: Where; ``engines`` in the user's cache folder unless given.
-
+    The folder is ``engines`` in the user's cache folder unless given.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

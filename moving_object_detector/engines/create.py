@@ -14,15 +14,9 @@ from moving_object_detector.engines.torch_engine import TorchEngine
 
 
 def choose_device(name: str, option: str = 'device') -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for; ``option`` had the name.
 
-    Args:
-        name: As in the options.
-        option: What it is called there, for messages.
-
-    Raises:
-        UserError: The name is none of these, or the machine has no such device.
-
+    Raises UserError where the name is none of these, or the machine has no such device.
     """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -66,20 +60,10 @@ def create_engine(
     cache: EngineCache | None = None,
     experimental_gpu: bool = False,
 ) -> Engine:
-    """Make an engine.
+    """Make the engine that the options of these names say; ``auto`` precision is float32.
 
-    Args:
-        name: ``torch``, ``openvino`` (CPU only), ``torch_tensorrt`` (NVIDIA GPUs) or ``auto``: see
-            :func:`choose_engine`.
-        device: Where it runs.
-        precision: ``auto`` (float32), ``float32``, ``float16``, ``bfloat16`` or, for OpenVINO, ``int8``.
-        threads: CPU threads; 0: one for each physical core.
-        cache: Where engines that take long to build are kept; None: nowhere.
-        experimental_gpu: Whether PyTorch compiles networks for a GPU, which has not run on one.
-
-    Raises:
-        UserError: There is no such engine, it is not installed, or not for this device or precision.
-
+    Engines that take long to build are kept in ``cache``, if any. Raises UserError where there is no such engine, it is
+    not installed, or not for this device or precision.
     """
     chosen = choose_engine(name, device)
     if precision == 'int8' and chosen != 'openvino':

@@ -71,12 +71,7 @@ class OpenVinoEngine:
         }
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready; see :class:`~moving_object_detector.engines.base.Engine`.
-
-        Raises:
-            UserError: The CPU does not compute in the precision that was asked for.
-
-        """
+        """Make a network ready, as every engine; UserError where the CPU does not compute in the precision."""
         module = module.eval().cpu()
         compiled = _aside(lambda: self._compiled(module, examples, label))
         real = _ours(compiled.get_property('INFERENCE_PRECISION_HINT'))

@@ -24,16 +24,8 @@ class TensorRtEngine(TorchEngine):
     """Runs networks as TensorRT engines of static shapes, which torch_tensorrt keeps, since building takes minutes.
 
     Explicit typing: what a layer computes in is the type of its weights, so precision is chosen by converting the
-    network, and the warp of PWC-Net stays in float32.
-
-    Args:
-        device: A CUDA device.
-        precision: ``auto`` (float32), ``float32``, ``float16`` or ``bfloat16``.
-        cache: Beside what torch_tensorrt keeps engines; None: it keeps none.
-
-    Raises:
-        UserError: torch_tensorrt is not installed, or the device is no GPU.
-
+    network, and the warp of PWC-Net stays in float32. Engines are kept in the folder of ``cache``, if any. Raises
+    UserError where torch_tensorrt is not installed or the device is no GPU.
     """
 
     name = 'torch_tensorrt'
@@ -53,13 +45,9 @@ class TensorRtEngine(TorchEngine):
         self._cache = cache
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready; see :class:`~moving_object_detector.engines.base.Engine`.
+        """Make a network ready, as every engine; UserError where TensorRT cannot build it.
 
         Batches of at most half the examples' are run by PyTorch in the same precision.
-
-        Raises:
-            UserError: TensorRT cannot build the network.
-
         """
         import torch_tensorrt  # noqa: F401 - makes itself known to torch.compile
 

@@ -14,18 +14,10 @@ from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
 
 
 class TorchEngine:
-    """Runs networks eagerly, or compiled by PyTorch, channels last.
+    """Runs networks eagerly, or on a GPU ``compiled`` by PyTorch (not run on one), channels last.
 
-    Args:
-        device: Where it runs.
-        precision: ``auto`` (float32), ``float32``, or on a GPU ``float16`` or ``bfloat16``. On a GPU convolutions in
-            float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
-        compiled: Whether PyTorch compiles networks for a GPU, into fused kernels that one CUDA graph launches; that has
-            not run on one.
-
-    Raises:
-        UserError: Half precision on a CPU.
-
+    On a GPU convolutions in float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
+    Raises UserError for half precision on a CPU.
     """
 
     name = 'torch'
@@ -65,13 +57,9 @@ def runner(module: Callable[..., Any], device: torch.device, dtype: torch.dtype,
 
 
 class FixedBatch:
-    """Splits longer batches and fills up shorter ones with copies of the last row.
+    """Splits longer batches than ``batch`` rows and fills up shorter ones with copies of the last row.
 
-    Args:
-        run: The network, for exactly ``batch`` rows.
-        batch: Its rows.
-        small: What runs up to half as many rows, for which a full batch would be waste; None: ``run`` as well.
-
+    ``small`` runs up to half as many rows, for which a full batch would be waste.
     """
 
     def __init__(self, run: Runner, batch: int, small: Runner | None = None) -> None:

@@ -65,35 +65,20 @@ def _inpainter_names() -> dict[str, str]:
 
 
 def tensorflow_names(architecture: str) -> dict[str, str]:
-    """Return the TensorFlow variable of each of our parameters.
+    """Return our name of each parameter of the ``generator`` or ``inpainter`` to its TensorFlow variable's.
 
-    Args:
-        architecture: ``generator`` or ``inpainter``.
-
-    Returns:
-        Our name to theirs, with single slashes; the released files write ``MaskNet//conv1/kernel``,
-        because a name scope, which ends in a slash, served as variable scope.
-
+    With single slashes; the released files write ``MaskNet//conv1/kernel``, because a name scope, which ends in a
+    slash, served as variable scope.
     """
     return _generator_names() if architecture == 'generator' else _inpainter_names()
 
 
 def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str, Tensor]:
-    """Translate the variables of the authors' TensorFlow checkpoint.
+    """Return the state dict of the ``generator`` or ``inpainter`` in the authors' TensorFlow checkpoint, float32.
 
-    Other variables (optimiser, flow network, the norms' never-updated statistics) are left alone.
-
-    Args:
-        arrays: Variable names, with single or double slashes, and values; kernels are (height, width, in, out).
-        architecture: ``generator`` or ``inpainter``.
-        source: The file, for the message.
-
-    Returns:
-        A state dict: float32, kernels (out, in, height, width).
-
-    Raises:
-        ModelError: A variable is missing.
-
+    Names in ``arrays`` have single or double slashes; kernels (height, width, in, out) become (out, in, height, width).
+    Other variables (optimiser, flow network, the norms' never-updated statistics) are left alone. Raises ModelError,
+    about the file ``source``, where a variable is missing.
     """
     found = {re.sub('/+', '/', name): array for name, array in arrays.items()}
     names = tensorflow_names(architecture)
@@ -112,15 +97,9 @@ def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str,
 
 
 def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
-    """Read a PyTorch checkpoint that holds tensors and plain values only.
+    """Read a PyTorch checkpoint, a file or the ``content`` of one, that holds tensors and plain values only.
 
-    Args:
-        path: The file, or a name for messages.
-        content: Of the file, where it was read already.
-
-    Raises:
-        ModelError: The file is damaged, or holds objects, which could run code; none of it has then been run.
-
+    Raises ModelError where it is damaged, or holds objects, which could run code; none of it has then been run.
     """
     try:
         file = path if content is None else io.BytesIO(content)
@@ -137,14 +116,9 @@ def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
 def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
     """Return the state dict of the authors' PyTorch checkpoint of PWC-Net or RAFT-small, or of torchvision's of that.
 
-    Args:
-        checkpoint: What ``torch.load`` gave: the state dict, or a dict that has it as ``state_dict``; names may
-            start with ``module.``, as DataParallel writes them.
-        source: The file, for the message.
-
-    Raises:
-        ModelError: There are no named tensors in it.
-
+    The checkpoint is what ``torch.load`` gave: the state dict, or a dict that has it as ``state_dict``; names may start
+    with ``module.``, as DataParallel writes them. Raises ModelError, about the file ``source``, where there are no
+    named tensors in it.
     """
     remedy = 'give the pwc_net.pth.tar or raft-small.pth of the release'
     if isinstance(checkpoint, Mapping):
@@ -168,18 +142,10 @@ def _authors_name(name: str) -> str:
 
 
 def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Module:
-    """Build a flow network from a model file of this project or from its authors' PyTorch checkpoint.
+    """Build ``pwcnet`` or ``raft_small`` from a model file of this project or its authors' PyTorch checkpoint.
 
-    Args:
-        path: A .safetensors file of the architecture, or the checkpoint as released.
-        architecture: ``pwcnet`` or ``raft_small``.
-
-    Returns:
-        The network (float32, on the CPU, in eval mode).
-
-    Raises:
-        ModelError: The file is missing, damaged, holds code or something else than this network.
-
+    In float32, on the CPU, in eval mode. Raises ModelError where the file is missing, damaged, holds code or something
+    else than this network.
     """
     path = Path(path).expanduser()
     if not _is_pytorch(path):

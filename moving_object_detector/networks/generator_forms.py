@@ -54,12 +54,7 @@ REMEDY: Final = 'run quantise on the model, or set precision to auto'
 
 
 class MergedConv(nn.Module):
-    """What :meth:`ScaledConv.upsampled` computes, in one transposed convolution.
-
-    Args:
-        layer: 3x3, stride 1, no dilation.
-
-    """
+    """What :meth:`ScaledConv.upsampled` computes, in one transposed convolution; 3x3, stride 1, no dilation."""
 
     weight: Tensor
     bias: Tensor
@@ -99,18 +94,9 @@ def quantised_layers(generator: Generator) -> dict[str, ScaledConv]:
 
 @torch.inference_mode()
 def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Run the generator in float32 and note what its layers get.
+    """Run the generator in float32 on the CPU and return the :data:`Ranges` of what its layers get.
 
-    Args:
-        generator: With its weights loaded, on the CPU.
-        batches: Images (B, 3, H, W) and prepared flows (B, C, H, W), as the detector gives them.
-
-    Returns:
-        As :data:`Ranges`.
-
-    Raises:
-        ValueError: There is no batch.
-
+    Batches are images (B, 3, H, W) and prepared flows (B, C, H, W), as the detector gives them; ValueError without any.
     """
     extremes: dict[str, list[Tensor]] = {name: [] for name in quantised_layers(generator)}
 
@@ -140,13 +126,7 @@ def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]
 
 
 def quantise(generator: Generator, ranges: Ranges) -> Generator:
-    """Return a copy of the generator whose layers round as integers do; in PyTorch it computes in float32.
-
-    Args:
-        generator: With its weights loaded.
-        ranges: Of its layers' inputs.
-
-    """
+    """Return a copy of the generator whose layers round as integers do; in PyTorch it computes in float32."""
     result = copy.deepcopy(generator)
     for name, layer in quantised_layers(generator).items():
         setattr(result, name, QuantisedConv(layer, ranges[name]))
@@ -154,12 +134,9 @@ def quantise(generator: Generator, ranges: Ranges) -> Generator:
 
 
 class QuantisedConv(nn.Module):
-    """What :class:`ScaledConv` computes, with input and weights rounded as 8-bit integers.
+    """What a :class:`ScaledConv` computes, with input and weights rounded as 8-bit integers.
 
-    Args:
-        layer: The layer in floating point.
-        bounds: (2, channels): lowest and highest value of each input channel.
-
+    ``bounds`` (2, channels) are the lowest and highest value of each input channel.
     """
 
     inverse: Tensor
@@ -216,33 +193,16 @@ def ranges_path(model: Path) -> Path:
 
 
 def save_ranges(path: Path, generator: Generator, ranges: Ranges, metadata: Mapping[str, str]) -> None:
-    """Write ranges; a reader sees the old file or the new one.
+    """Write ranges, good for the weights of this generator alone; ``metadata`` is text about how they were measured.
 
-    Args:
-        path: The file.
-        generator: What they were measured on; the file is good for just these weights.
-        ranges: Of its layers' inputs.
-        metadata: Text about how they were measured.
-
-    Raises:
-        ModelError: The file cannot be written.
-
+    Raises ModelError where the file cannot be written.
     """
     header = {**metadata, 'format': RANGES_FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
     write_tensors(path, {name: bounds.contiguous() for name, bounds in ranges.items()}, header)
 
 
 def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
-    """Read and check ranges.
-
-    Args:
-        path: A file of :func:`save_ranges`.
-        generator: With its weights loaded, which the ranges must have been measured on.
-
-    Raises:
-        ModelError: The file is missing, damaged or of other weights; the message says what to do.
-
-    """
+    """Read a file of :func:`save_ranges`; ModelError where it is missing, damaged or of other weights than these."""
     if not path.is_file():
         raise ModelError(f'{path}: is missing; precision int8 needs the ranges of the model: {REMEDY}')
     ranges, metadata = read_tensors(path, _check_kind)

@@ -53,16 +53,10 @@ _NAMED_TENSORS: Final = 3
 
 
 def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    """Write a network's weights; a reader sees the old file or the new one, never half of it.
+    """Write the weights of a network of :data:`ARCHITECTURES`; a reader sees the old file or the new one.
 
-    Args:
-        module: A Generator, Inpainter, PWCNet or RaftSmall.
-        path: The file, by custom ``NAME.safetensors``; its folder is made where missing.
-        metadata: What the module's docstring lists, less ``format`` and ``architecture``, which are added.
-
-    Raises:
-        ModelError: Metadata is missing or wrong, a weight is not finite, or the file cannot be written.
-
+    ``metadata`` is what the docstring above lists, less ``format`` and ``architecture``, which are added. Raises
+    ModelError where it is missing or wrong, a weight is not finite, or the file cannot be written.
     """
     path = Path(path)
     architecture = next((name for name, kind in ARCHITECTURES.items() if type(module) is kind), None)
@@ -104,19 +98,10 @@ def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None
 
 
 def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read and check a model file. Nothing in it is ever unpickled.
+    """Return state dict (float32, on the CPU) and metadata of a model file of the architecture ``expect``.
 
-    Args:
-        path: A file that :func:`save_network` or ``convert_weights`` has written.
-        expect: The architecture it must hold, a key of :data:`ARCHITECTURES`.
-
-    Returns:
-        The state dict (float32, on the CPU, as ``load_state_dict`` takes it) and the metadata.
-
-    Raises:
-        ModelError: The file is missing, damaged, of another kind or architecture, or a tensor is missing, of a
-            wrong shape or not finite; the message says what to do.
-
+    Nothing in it is ever unpickled. Raises ModelError where the file is missing, damaged, of another kind or
+    architecture, or a tensor is missing, of a wrong shape or not finite.
     """
     path = Path(path)
     state, metadata = read_tensors(path, _check_metadata)
@@ -130,19 +115,7 @@ def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tup
 
 
 def load_network(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[nn.Module, dict[str, str]]:
-    """Build the network that a model file holds.
-
-    Args:
-        path: A file that :func:`save_network` or ``convert_weights`` has written.
-        expect: The architecture it must hold, a key of :data:`ARCHITECTURES`.
-
-    Returns:
-        The network (float32, on the CPU, in eval mode) and the metadata.
-
-    Raises:
-        ModelError: As :func:`load_weights`.
-
-    """
+    """Return network (float32, on the CPU, in eval mode) and metadata of a model file, read as :func:`load_weights`."""
     state, metadata = load_weights(path, expect)
     module = build_network(expect, state)
     if isinstance(module, Generator) and module.flow_channels != FLOW_CHANNELS[metadata['flow_input']]:
@@ -172,16 +145,9 @@ def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mapping[str, Tensor]) -> None:
-    """Hold a state dict against the network it is for.
+    """Hold the state dict of a file against the network it is for.
 
-    Args:
-        path: The file it comes from, for the message.
-        architecture: A key of :data:`ARCHITECTURES`.
-        state: Names and tensors.
-
-    Raises:
-        ModelError: A tensor is missing, unexpected, of a wrong shape or type, or not finite.
-
+    Raises ModelError where a tensor is missing, unexpected, of a wrong shape or type, or not finite.
     """
     expected = _empty_network(architecture, state).state_dict()
     problems = [

@@ -29,14 +29,7 @@ NO_TF: Final = (
 
 
 class OdometryInput:
-    """Subscribes to what the parameters name, and passes it on.
-
-    Args:
-        node: Who subscribes.
-        config: Topics and frames.
-        odometry: Who is told.
-
-    """
+    """Subscribes to the topics and frames that the parameters name, and tells ``odometry`` what comes."""
 
     def __init__(self, node: Node, config: OdometryConfig, odometry: Odometry) -> None:
         self._node = node
