@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -84,11 +85,36 @@ def create_engine(
 
         return OpenVinoEngine(precision, threads, cache)
     if chosen == 'torch_tensorrt':
-        from moving_object_detector.engines.tensorrt_engine import TensorRtEngine
-
-        return TensorRtEngine(device, precision, cache)
+        return TorchEngine(device, precision, chosen, _tensorrt(device, cache))
     if chosen != 'torch':
         raise UserError(f'engine is {shown(name)}, which there is not; set engine to auto')
     if threads and device.type == 'cpu':
         torch.set_num_threads(threads)
-    return TorchEngine(device, precision, compiled=experimental_gpu)
+    compiler = {'mode': 'reduce-overhead'} if experimental_gpu and device.type == 'cuda' else None
+    return TorchEngine(device, precision, compiler=compiler)
+
+
+def _tensorrt(device: torch.device, cache: EngineCache | None) -> dict[str, Any]:
+    """Return what makes ``torch.compile`` build TensorRT engines (torch_tensorrt 2.13), which has not run on a GPU.
+
+    Explicit typing: what a layer computes in is the type of its weights, so precision is chosen by converting the
+    network, and the warp of PWC-Net stays in float32. torch_tensorrt keeps the engines, since building takes minutes.
+    """
+    if device.type != 'cuda':
+        raise UserError(
+            f'engine torch_tensorrt runs on NVIDIA GPUs, but device is {device}; set device to cuda, or engine to auto'
+        )
+    if find_spec('torch_tensorrt') is None:
+        raise UserError(
+            f'engine is torch_tensorrt, but it is not installed; pip install torch_tensorrt of the version of '
+            f'PyTorch ({torch.__version__}), or set engine to torch'
+        )
+    import torch_tensorrt  # noqa: F401 - makes itself known to torch.compile
+
+    options: dict[str, Any] = {'use_explicit_typing': True}
+    if cache:
+        folder = cache.folder / 'tensorrt'
+        options |= {'cache_built_engines': True, 'reuse_cached_engines': True, 'engine_cache_dir': str(folder)}
+        # What is kept can be filled with other weights.
+        options |= {'immutable_weights': False, 'timing_cache_path': str(folder / 'timing_cache.bin')}
+    return {'backend': 'torch_tensorrt', 'options': options}

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
+from moving_object_detector.engines.cache import building
 
 
 class TorchEngine:
-    """Runs networks eagerly, or on a GPU ``compiled`` by PyTorch (not run on one), channels last.
+    """Runs networks eagerly, channels last; or compiled by ``torch.compile``, whose arguments ``compiler`` are.
 
     On a GPU convolutions in float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
     Raises UserError for half precision on a CPU.
     """
 
-    name = 'torch'
-
-    def __init__(self, device: torch.device, precision: str = 'auto', *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        precision: str = 'auto',
+        name: str = 'torch',
+        compiler: Mapping[str, Any] | None = None,
+    ) -> None:
         self.device = device
+        self.name = name
         wanted = 'float32' if precision == 'auto' else precision
         if device.type == 'cpu' and wanted != 'float32':
             raise UserError(
@@ -31,17 +37,28 @@ class TorchEngine:
                 'set precision to auto, or engine to openvino, which can use bfloat16'
             )
         self._dtype = PRECISIONS[wanted]
-        self._compiled = compiled and device.type == 'cuda'
+        self._compiler = compiler
         self.precision = real_precision(device, wanted)
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready; see :class:`~moving_object_detector.engines.base.Engine`."""
+        """Make a network ready, as every engine; UserError where it cannot be compiled.
+
+        Compiled for the examples' batch alone; at most half of it is run as it is, in the same precision.
+        """
         module = placed(module, self.device, self._dtype)
         plain = runner(module, self.device, self._dtype)
-        if not self._compiled:
+        if self._compiler is None:
             return plain
-        fused = torch.compile(module, mode='reduce-overhead', dynamic=False)
-        return FixedBatch(runner(fused, self.device, self._dtype, copied=True), len(examples[0]), plain)
+        run = runner(torch.compile(module, dynamic=False, **self._compiler), self.device, self._dtype, copied=True)
+        try:
+            with building(label, self.name):
+                run(*examples)
+        except Exception as error:  # whatever the many parts of a compiler raise
+            raise UserError(
+                f'{label} cannot be compiled for engine {self.name} ({type(error).__name__}: {foreign(error, 200)}); '
+                'set engine to torch and experimental_gpu to false'
+            ) from error
+        return FixedBatch(run, len(examples[0]), plain)
 
 
 def runner(module: Callable[..., Any], device: torch.device, dtype: torch.dtype, *, copied: bool = False) -> Runner:
