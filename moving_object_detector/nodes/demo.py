@@ -176,8 +176,8 @@ class Watcher:
 def isolated_environment() -> dict[str, str]:
     """Return this process's environment with a ROS domain of its own that nothing outside the machine sees."""
     environment = dict(os.environ)
-    # Up to 101 the ports stay clear of those that the system hands out.
-    environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+    # Up to 101 the ports stay clear of those that the system hands out; the tests take those from 50 on.
+    environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 49)
     if environment.get('ROS_DISTRO') == 'humble':
         environment['ROS_LOCALHOST_ONLY'] = '1'
     else:
