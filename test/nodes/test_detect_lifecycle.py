@@ -70,7 +70,7 @@ REFUSED = {
     'garbage': r'garbage\.safetensors: is not a whole safetensors file',
     'empty': r'empty\.safetensors: is empty; copy or download it again',
     'shape': r'shape\.safetensors: is not a generator of this version: .* is \(3,\) and should be \(',
-    'pickle': r'pickle\.safetensors: is a PyTorch file, which can hold code and is not loaded; give a \.safetensors file',
+    'pickle': r'pickle\.safetensors: is a PyTorch file, which can hold code and is not loaded; give',
     'torch': r'torch\.safetensors: is a PyTorch file, which can hold code and is not loaded',
 }
 
