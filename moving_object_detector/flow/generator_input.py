@@ -14,6 +14,11 @@ from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput
 
 # Pixels: a flow field flatter than this is divided by this instead of by its own spread.
 SPREAD_FLOOR: Final = 1e-3
+WINSOR: Final = 3.0
+"""What is faster than this many times the spread counts as that fast in it: else one fast thing hides slow ones."""
+SPREAD_ROUNDS: Final = 4
+LARGEST: Final = 9.0
+"""What is faster than this many times the spread is shown as that fast."""
 # Thousandths of the width, added so that the logarithm of no motion stays small.
 LEAST_AMOUNT: Final = 0.1
 COHERENCE_GRID: Final = (12, 24)
@@ -87,7 +92,8 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
 
     ``normalised`` is the paper's: each component of each field at zero mean and unit variance.
     ``residual`` is the residual divided by its root mean square.
-    ``geometric`` is that, what else the pair says of each pixel, and the logarithm of that root mean square.
+    ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else the
+    pair says of each pixel, and the logarithm of that root mean square.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
@@ -109,13 +115,17 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
         deviation = torch.sqrt(flow.var((2, 3), unbiased=False, keepdim=True))
         return (flow - mean) / deviation.clamp_min(SPREAD_FLOOR)
     spread = residual.square().mean((1, 2, 3)).sqrt()[:, None, None, None]
-    scaled = residual / spread.clamp_min(SPREAD_FLOOR)
     if flow_input == 'residual':
-        return scaled
+        return residual / spread.clamp_min(SPREAD_FLOOR)
     if flow_input != 'geometric':
         raise ValueError(f'unknown flow input {flow_input!r}; choose one of {", ".join(FLOW_INPUTS)}')
     if evidence is None or evidence.shape[1] != EVIDENCE_CHANNELS:
         raise ValueError('the geometric flow input needs evidence')
+    size = residual.norm(dim=1, keepdim=True) / 2**0.5
+    for _ in range(SPREAD_ROUNDS):
+        spread = size.minimum(WINSOR * spread).square().mean((1, 2, 3), keepdim=True).sqrt()
+    spread = spread.clamp_min(SPREAD_FLOOR)
+    scaled = residual / size.div(LARGEST * spread).clamp_min(1.0) / spread
     amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
     return torch.cat((scaled, evidence, amount.expand_as(flow[:, :1])), 1)
 

@@ -87,7 +87,8 @@ def test_the_geometric_input_is_the_residual_with_the_evidence_behind_it() -> No
     extra = torch.randn(2, EVIDENCE_CHANNELS, 24, 48, generator=rng)
     plain = prepare_flow(flow, 'residual')
     found = prepare_flow(torch.cat((flow, extra), 1), 'geometric')
-    assert torch.equal(found.flow[:, :2], plain.flow)
+    # Of normal noise next to nothing is beyond three times its spread.
+    assert torch.allclose(found.flow[:, :2], plain.flow, rtol=0.02)
     assert torch.equal(found.flow[:, 2:7], extra)
     assert torch.equal(found.motion, plain.motion)
     # Ten times the motion is half a logarithm of ten more, but for the floor.
@@ -95,6 +96,23 @@ def test_the_geometric_input_is_the_residual_with_the_evidence_behind_it() -> No
     assert (more.flow[:, 7] - found.flow[:, 7]).mean() == pytest.approx(np.log(10) / 2, abs=0.01)
     with pytest.raises(ValueError, match='evidence'):
         prepare_flow(flow, 'geometric')
+
+
+def test_one_fast_thing_does_not_hide_a_slow_one() -> None:
+    noise = 0.1 * torch.randn(1, 2, 96, 192, generator=torch.Generator().manual_seed(0))
+    extra = torch.zeros(1, EVIDENCE_CHANNELS, 96, 192)
+    slow = noise.clone()
+    slow[0, 0, 10:20, 20:40] += 2
+    both = slow.clone()
+    both[0, 1, 60:75, 120:140] += 30
+    shown, beside = (prepare_flow(torch.cat((flow, extra), 1), 'geometric').flow[0, :2] for flow in (slow, both))
+    hidden = prepare_flow(both, 'residual').flow[0]
+    alone, near, lost = (float(one[0, 10:20, 20:40].mean()) for one in (shown, beside, hidden))
+    assert lost < alone / 5
+    assert near > alone / 2
+    # The fast one keeps its direction, and no number is larger than the network has seen.
+    assert float(beside[1, 60:75, 120:140].mean()) > 5
+    assert float(beside.norm(dim=0).max()) < 13
 
 
 def test_a_wider_generator_starts_as_the_narrow_one() -> None:
