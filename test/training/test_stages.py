@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import default_collate
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import default_inpainter
 from moving_object_detector.common.options import with_values
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.networks.weights import save_network
+from moving_object_detector.networks.weights import load_network, save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TrainConfig
 from moving_object_detector.training.losses import mask_loss
@@ -158,3 +159,9 @@ def test_a_run_starts_from_the_files_that_it_is_given(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(made.parameters(), given.parameters(), strict=True))
     with pytest.raises(UserError, match='inpainter where generator'):
         make_networks(configured(start__model=start['start__inpainter']))
+
+
+def test_the_inpainter_of_the_package_to_start_from():
+    _, inpainter = make_networks(configured(start__inpainter='default'))
+    shipped = load_network(default_inpainter(), 'inpainter')[0].state_dict()
+    assert all(torch.equal(weight, shipped[name]) for name, weight in inpainter.state_dict().items())
