@@ -32,7 +32,6 @@ from moving_object_detector.training.flow_errors import (
 )
 from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs
 from moving_object_detector.training.loop import fit
-from moving_object_detector.training.pictures import flow_picture
 from moving_object_detector.training.run import Outcome
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import Stage, averaged
@@ -109,7 +108,7 @@ class FlowStage(Stage):
     """Trains a network in place; the moving average of its weights is :meth:`model`."""
 
     name = 'flow'
-    drawing = 'pairs', flow_picture
+    picture = 'pairs'
 
     def __init__(
         self,
@@ -151,7 +150,7 @@ class FlowStage(Stage):
         norm = self.update(loss, 'network', training.clip)
         self._average.update_parameters(self._network)
         flow = resize_flow(levels[0].detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
-        self.seen = {'first': pair.first, 'second': pair.second, 'flow': flow, 'truth': pair.flow}
+        self.seen = {'first': pair.first, 'second': pair.second, 'truth': pair.flow, 'flow': flow}
         values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
         values['error'] = end_point_error(flow, pair.flow).mean()
         values |= {name: value.detach() for name, value in terms.items()}

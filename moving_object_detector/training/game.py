@@ -21,7 +21,6 @@ from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training import losses
 from moving_object_detector.training.config import GameConfig
 from moving_object_detector.training.losses import Guesses
-from moving_object_detector.training.pictures import game_picture
 from moving_object_detector.training.setup import Setup
 from moving_object_detector.training.stages import Stage, averaged
 
@@ -76,7 +75,7 @@ class Game(Stage):
     """One inpainter update, then some generator updates, and again; the generator ends with the averaged weights."""
 
     name = 'game'
-    drawing = 'players', game_picture
+    picture = 'players'
 
     def __init__(
         self,

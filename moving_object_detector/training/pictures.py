@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,67 +19,38 @@ OUTLINE_COLOUR: Final = (255, 40, 40)
 Picture = NDArray[np.uint8]
 
 
-def _image(image: Tensor) -> Picture:
-    """Return an image (3, H, W) in [-0.5, 0.5], or of uint8, as (H, W, 3)."""
-    pixels = image.cpu().numpy().transpose(1, 2, 0)
-    if pixels.dtype != np.uint8:
-        pixels = ((pixels.astype(np.float32) + 0.5) * 255.0).clip(0, 255).round()
-    return np.ascontiguousarray(pixels.astype(np.uint8))
+def draw_batch(batch: Mapping[str, Tensor]) -> Picture:
+    """Draw a column for each tensor (B, C, H, W) of a batch, (H', W', 3) RGB.
 
-
-def _grey(values: Tensor) -> Picture:
-    """Return values (H, W) in [0, 1] as (H, W, 3)."""
-    levels = (values.float().cpu().numpy().clip(0, 1) * 255).round().astype(np.uint8)
-    return np.repeat(levels[:, :, None], 3, 2)
-
-
-def _flow(flow: Tensor, largest: float) -> Picture:
-    return flow_colours(np.ascontiguousarray(flow.float().cpu().numpy().transpose(1, 2, 0)), largest)
-
-
-def _largest(flow: Tensor) -> float:
-    """Return the speed at which colours are full."""
-    return float(flow.norm(dim=0).quantile(0.99))
-
-
-def _stacked(rows: Sequence[tuple[Picture, ...]]) -> Picture:
-    return np.asarray(np.vstack([np.hstack(row) for row in rows]), np.uint8)
-
-
-def game_picture(image: Tensor, flow: Tensor, mask: Tensor, guessed: Tensor) -> Picture:
-    """Draw image (B, 3, H, W) in [-0.5, 0.5] with the mask's outline, flow (B, 2, H, W), mask, guessed flow, error.
-
-    The mask is (B, 1, H, W) in [0, 1]; in the guessed flow the inpainter has guessed what is under it.
+    Of three channels is an image, uint8 or in [-0.5, 0.5], drawn with the outline of ``mask``; of two is flow, in
+    colours that are full at the 99th percentile of the first flow's speed; of one is something in [0, 1]. Of two flows
+    the last column is by how much they differ, white at that speed.
     """
-    rows = []
-    for number in range(min(ROWS, image.shape[0])):
-        picture = _image(image[number])
-        found = (mask[number, 0] > 0.5).cpu().numpy().astype(np.uint8)
-        outlines = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(picture, outlines, -1, OUTLINE_COLOUR, 1)
-        largest = _largest(flow[number])
-        error = (flow[number] - guessed[number]).norm(dim=0) / max(largest, 1e-6)
-        shown = (_flow(flow[number], largest), _grey(mask[number, 0]), _flow(guessed[number], largest), _grey(error))
-        rows.append((picture, *shown))
-    return _stacked(rows)
+    rows = range(min(ROWS, len(next(iter(batch.values())))))
+    samples = ({name: values[k].cpu() for name, values in batch.items()} for k in rows)
+    return np.asarray(np.vstack([np.hstack([*_columns(sample)]) for sample in samples]), np.uint8)
 
 
-def mask_picture(image: Tensor, flow: Tensor, mask: Tensor, truth: Tensor) -> Picture:
-    """Draw image, the generator's flow input, its mask, the exact mask; shapes as in :func:`game_picture`."""
-    return _stacked(
-        [
-            (_image(image[k]), _flow(flow[k], _largest(flow[k])), _grey(mask[k, 0]), _grey(truth[k, 0]))
-            for k in range(min(ROWS, image.shape[0]))
-        ]
-    )
+def _columns(sample: Mapping[str, Tensor]) -> Iterator[Picture]:
+    flows = [value.float() for value in sample.values() if len(value) == 2]
+    full = max(float(flows[0].norm(dim=0).quantile(0.99)), 1e-6)
+    for value in sample.values():
+        if len(value) == 2:
+            yield flow_colours(np.ascontiguousarray(value.float().permute(1, 2, 0).numpy()), full)
+            continue
+        picture = _pixels(value)
+        if len(value) == 3 and 'mask' in sample:
+            found = (sample['mask'][0] > 0.5).numpy().astype(np.uint8)
+            outlines = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+            cv2.drawContours(picture, outlines, -1, OUTLINE_COLOUR, 1)
+        yield picture
+    if len(flows) == 2:
+        yield _pixels((flows[0] - flows[1]).norm(dim=0, keepdim=True) / full)
 
 
-def flow_picture(first: Tensor, second: Tensor, flow: Tensor, truth: Tensor) -> Picture:
-    """Draw both frames (B, 3, H, W) uint8, exact flow (B, 2, H, W), flow, error; white is the 99th percentile."""
-    rows = []
-    for k in range(min(ROWS, first.shape[0])):
-        largest = max(_largest(truth[k]), 1e-6)
-        error = (flow[k] - truth[k]).norm(dim=0) / largest
-        frames = _image(first[k]), _image(second[k])
-        rows.append((*frames, _flow(truth[k], largest), _flow(flow[k], largest), _grey(error)))
-    return _stacked(rows)
+def _pixels(value: Tensor) -> Picture:
+    """Return an image (3, H, W) or grey levels (1, H, W) as (H, W, 3)."""
+    if value.dtype != torch.uint8:
+        darkest = -0.5 if len(value) == 3 else 0.0
+        value = ((value.float() - darkest).clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(value.expand(3, -1, -1).permute(1, 2, 0).numpy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TeacherConfig
 from moving_object_detector.training.losses import box_loss, mask_loss
-from moving_object_detector.training.pictures import game_picture, mask_picture
+from moving_object_detector.training.pictures import draw_batch
 from moving_object_detector.training.setup import Setup
 
 WEIGHT_DECAY: Final = 1e-4
@@ -41,8 +41,8 @@ class Stage(ABC):
     """One stage of a training run; it names its networks (averages among them) and optimisers, which are its state."""
 
     name: str
-    drawing: tuple[str, Callable[..., NDArray[np.uint8]]]
-    """What a picture of the last batch is called, and what draws it, (H, W, 3) RGB, of ``seen``."""
+    picture: str
+    """What the picture of ``seen`` is called."""
     candidate: nn.Module | None = None
     """What is offered as the model, from the beginning on and evenly spread over the stage; None: nothing."""
 
@@ -54,6 +54,7 @@ class Stage(ABC):
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self.seen: dict[str, Tensor] = {}
+        """Of the last batch what is to be drawn."""
 
     def begin(self) -> None:
         """Take what the stage before has left; called before the first step, and not by the dry run."""
@@ -70,8 +71,7 @@ class Stage(ABC):
 
     def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
         """Return a picture of what the stage does on its last batch."""
-        name, draw = self.drawing
-        return {name: draw(**self.seen)} if self.seen else {}
+        return {self.picture: draw_batch(self.seen)} if self.seen else {}
 
     def finish(self) -> None:
         """Hand on what the next stage needs; called once, after the last step."""
@@ -122,7 +122,7 @@ class MaskStage(Stage):
     The generator has the averaged weights when the stage has finished.
     """
 
-    drawing = 'masks', mask_picture
+    picture = 'masks'
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class InpainterStage(Stage):
     """The inpainter alone, filling random boxes of flow: the game is much faster after it."""
 
     name = 'inpainter'
-    drawing = 'boxes', game_picture
+    picture = 'boxes'
 
     def __init__(self, setup: Setup, inpainter: Inpainter, pairs: Dataset[Any], config: InpainterConfig) -> None:
         super().__init__(setup, config.steps, config.batch, pairs)
