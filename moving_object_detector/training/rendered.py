@@ -108,19 +108,15 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self, seed: int, options: RenderedOptions | None = None, make_flow: Callable[[], FlowBackend] | None = None
     ) -> None:
         self._seed = seed
-        self._options = options or RenderedOptions()
-        self._make_flow = make_flow or partial(DisFlow, self._options.scene.size)
-        self._flow: FlowBackend | None = None
-
-    @property
-    def options(self) -> RenderedOptions:
+        self.options = options or RenderedOptions()
         """How they are made."""
-        return self._options
+        self._make_flow = make_flow or partial(DisFlow, self.options.scene.size)
+        self._flow: FlowBackend | None = None
 
     @property
     def identity(self) -> str:
         """What decides them beside the flow."""
-        return f'{self._seed} {self._options}'
+        return f'{self._seed} {self.options}'
 
     def __getstate__(self) -> dict[str, Any]:
         # An estimator, once made, cannot be sent to another process.
@@ -133,7 +129,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         pair, rng = self._made(index)
         image, flow = centred(torch.from_numpy(pair.image).permute(2, 0, 1)), torch.from_numpy(pair.flow)
-        if rng.random() < self._options.image_dropout:
+        if rng.random() < self.options.image_dropout:
             image = torch.zeros_like(image)
         item = image, flow, torch.from_numpy(pair.mask)[None]
         if rng.random() < 0.5:
@@ -142,7 +138,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return item
 
     def _made(self, index: int) -> tuple[RenderedPair, np.random.Generator]:
-        options = self._options
+        options = self.options
         key = (self._seed, index)
         rng = np.random.default_rng((*key, 1))
         draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
@@ -160,10 +156,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:
         time = float(rng.uniform(0, latest))
-        return time, time + int(rng.integers(1, self._options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+        return time, time + int(rng.integers(1, self.options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
 
     def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
-        options = self._options
+        options = self.options
         if options.followed and rng.random() < options.followed:
             near = float(rng.choice((0.15, 0.5, 1.0)))
             scene = followed_scene(key, replace(options.scene, standing=(0, 4), parallax=near, objects=(1, 2)))
@@ -180,7 +176,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return first, second, scene.mask(time)
 
     def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
-        options = self._options
+        options = self.options
         still = bool(rng.random() < options.still_flights)
         # So short that what moves is in view.
         follow = not still and bool(options.followed) and rng.random() < options.followed

@@ -38,7 +38,7 @@ from moving_object_detector.training.pairs import CachedOptions, CachedPairs, Mi
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, spread_frames
 from moving_object_detector.training.setup import Setup, session
-from moving_object_detector.training.stages import InpainterStage, RenderedStage, Stage, TeacherStage
+from moving_object_detector.training.stages import InpainterStage, MaskStage, Stage
 from moving_object_detector.training.teacher import Lesson, Targets, Voter, taught
 
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.
@@ -220,7 +220,7 @@ def make_stages(
     kept = config.rendered.kept and (config.rendered.steps or share)
     learnt: Dataset[Any] = kept_pairs(config, size, out, setup) if kept else scenes
     teacher = _wide_teacher(config, flow_input, setup)
-    stages: list[Stage] = [RenderedStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
+    stages: list[Stage] = [MaskStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
     options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')
     if footage or config.inpainter_alone:
         boxed = CachedPairs(footage.clips, 2 * config.run.seed, options) if footage else scenes
@@ -233,7 +233,7 @@ def make_stages(
         lessons: Dataset[Any] = CachedPairs(footage.taught, 3 * config.run.seed, options, footage.targets)
         if share:
             lessons = MixedPairs(lessons, learnt, share, 3 * config.run.seed)
-        stages.append(TeacherStage(setup, generator, lessons, config.teacher, flow_input))
+        stages.append(MaskStage(setup, generator, lessons, config.teacher, flow_input))
     return stages
 
 

@@ -118,7 +118,8 @@ def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:
 class MaskStage(Stage):
     """The generator on items that go on with a mask, exact or a teacher's, and end with its certainty if it has one.
 
-    The masks of a ``teacher``, a frozen generator that sees the same, count as much as the items'.
+    It is ``rendered``, or ``teacher`` where the options are a student's, which is offered as a candidate. The masks of
+    a ``teacher``, a frozen generator that sees the same, count as much as the items'.
     The generator has the averaged weights when the stage has finished.
     """
 
@@ -138,6 +139,9 @@ class MaskStage(Stage):
         self._teacher = teacher
         self._flow_input = flow_input
         self._average = averaged(generator, config.average)
+        self.name = 'rendered'
+        if isinstance(config, TeacherConfig):
+            self.name, self.candidate = 'teacher', self._average.module
         self.networks = {'generator': generator, 'averaged': self._average}
         self.optimisers = {
             'generator': torch.optim.AdamW(generator.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
@@ -168,22 +172,6 @@ class MaskStage(Stage):
     def finish(self) -> None:
         """Take the averaged weights over."""
         self.networks['generator'].load_state_dict(self._average.module.state_dict())
-
-
-class RenderedStage(MaskStage):
-    """The generator on items of ``RenderedPairs``."""
-
-    name = 'rendered'
-
-
-class TeacherStage(MaskStage):
-    """The generator as a student, on items of ``CachedPairs`` with targets."""
-
-    name = 'teacher'
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.candidate = self._average.module
 
 
 def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) -> Tensor:

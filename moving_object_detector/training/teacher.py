@@ -9,9 +9,10 @@ side. Targets lie in the flow cache, in chunks as the flows, under a key of all 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +28,13 @@ from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import weights_hash
-from moving_object_detector.training.chunks import chunk_path, disk_errors, map_array, write_array
+from moving_object_detector.training.chunks import check_space, chunk_path, disk_errors, map_array, write_array
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
 TARGET_FORMAT: Final = 2
 """Of the files and of how targets are made; another number, another key."""
+KIND: Final = 'target'
 TARGET_CRF_ITERATIONS: Final = 5
 LEAST_AGREEMENT: Final = 0.5
 """Overlap of the two votes most alike, below which a frame is left out."""
@@ -111,43 +113,35 @@ class Targets:
     def __call__(self, frame: int) -> NDArray[np.uint8]:
         """Return target and certainty of a frame, uint8 (2, H, W); raises CacheError."""
         number, place = divmod(frame, CHUNK)
-        return np.array(map_array(self._chunk(number))[place], np.uint8)
-
-    def _chunk(self, number: int) -> Path:
-        return chunk_path(self.folder, number, 'target')
-
-    def complete(self, frame_count: int) -> bool:
-        """Tell whether all targets of a clip of so many frames are there."""
-        return all(self._chunk(number).exists() for number in range(-(-frame_count // CHUNK)))
-
-    def make(self, lesson: Lesson) -> Iterator[int]:
-        """Compute the chunks that are missing; yield how many frames came to it."""
-        frames = range(lesson.better.frame_count)
-        for number in range(-(-len(frames) // CHUNK)):
-            chunk = frames[number * CHUNK : (number + 1) * CHUNK]
-            if not self._chunk(number).exists():
-                write_array(self._chunk(number), np.stack([lesson.target(frame) for frame in chunk]))
-            yield len(chunk)
+        return np.array(map_array(chunk_path(self.folder, number, KIND))[place], np.uint8)
 
 
 def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> list[Targets]:
     """Return the targets of clips, computing what is not in the cache yet; raises UserError: the disk is full."""
     all_targets = []
     total = sum(one.better.frame_count for one in lessons)
-    bar = tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress)
-    with disk_errors(cache), bar:
+    with disk_errors(cache), tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress) as bar:
         for one in lessons:
-            parts = (
-                f'{TARGET_FORMAT} {one.teacher.key} {one.student.key} {one.better.folder.name} {one.cheap.folder.name}'
+            better = one.better
+            depends = (
+                f'{TARGET_FORMAT} {one.teacher.key} {one.student.key} {better.folder.name} {one.cheap.folder.name}'
             )
-            key = hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
-            targets = Targets(cache / f'{one.better.folder.name.rpartition("-")[0]}-{key}')
-            all_targets.append(targets)
-            if targets.complete(one.better.frame_count):  # it may be read-only
-                bar.update(one.better.frame_count)
+            key = hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()
+            folder = cache / f'{better.folder.name.rpartition("-")[0]}-{key}'
+            all_targets.append(Targets(folder))
+            frames = range(better.frame_count)
+            chunks = {
+                chunk_path(folder, first // CHUNK, KIND): frames[first : first + CHUNK] for first in frames[::CHUNK]
+            }
+            missing = sum(len(chunk) for path, chunk in chunks.items() if not path.exists())
+            if not missing:  # it may be read-only
+                bar.update(len(frames))
                 continue
-            targets.folder.mkdir(parents=True, exist_ok=True)
-            with lock(targets.folder / 'lock', f'the targets of {one.better.name}', wait=True):
-                for count in targets.make(one):
-                    bar.update(count)
+            folder.mkdir(parents=True, exist_ok=True)
+            check_space(cache, 2 * missing * prod(better.size))
+            with lock(folder / 'lock', f'the targets of {better.name}', wait=True):
+                for path, chunk in chunks.items():
+                    if not path.exists():
+                        write_array(path, np.stack([one.target(frame) for frame in chunk]))
+                    bar.update(len(chunk))
     return all_targets

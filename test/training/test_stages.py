@@ -22,7 +22,7 @@ from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 from moving_object_detector.training.run import Footage, make_networks, make_stages
 from moving_object_detector.training.setup import Processes, Setup
-from moving_object_detector.training.stages import InpainterStage, RenderedStage, learning_rate
+from moving_object_detector.training.stages import InpainterStage, MaskStage, learning_rate
 
 SIZE = (32, 64)
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -44,7 +44,7 @@ def test_the_generator_learns_from_rendered_scenes():
     options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))
     config = with_values(TrainConfig(), {'network.height': SIZE[0], 'network.width': SIZE[1]})
     generator, _ = make_networks(config)
-    stage = RenderedStage(Setup(), generator, RenderedPairs(1, options), RenderedConfig(steps=40, batch=4), 'residual')
+    stage = MaskStage(Setup(), generator, RenderedPairs(1, options), RenderedConfig(steps=40, batch=4), 'residual')
     for step, batch in enumerate(stage.batches(0)):
         stage.step(step, batch)
     stage.load_state_dict(stage.state_dict())
@@ -72,7 +72,7 @@ def test_a_teacher_pulls_the_rendered_stage_toward_its_own_masks():
         torch.manual_seed(1)
         generator = make_networks(configured(network__height=SIZE[0], network__width=SIZE[1]))[0]
         config = RenderedConfig(steps=12, batch=4)
-        stage = RenderedStage(Setup(), generator, pairs, config, 'residual', teacher)
+        stage = MaskStage(Setup(), generator, pairs, config, 'residual', teacher)
         for step, batch in enumerate(stage.batches(0)):
             stage.step(step, batch)
         image, flow, _ = default_collate(pairs[:8])
@@ -85,7 +85,7 @@ def test_the_rendered_stage_leaves_the_averaged_weights():
     torch.manual_seed(1)
     generator = Generator()
     pairs = RenderedPairs(1, RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4)))
-    stage = RenderedStage(Setup(), generator, pairs, RenderedConfig(steps=3, batch=1, average=0.5), 'residual')
+    stage = MaskStage(Setup(), generator, pairs, RenderedConfig(steps=3, batch=1, average=0.5), 'residual')
     passed = []
     for step, batch in enumerate(stage.batches(0)):
         stage.step(step, batch)
