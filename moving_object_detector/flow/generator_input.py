@@ -92,8 +92,8 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
 
     ``normalised`` is the paper's: each component of each field at zero mean and unit variance.
     ``residual`` is the residual divided by its root mean square.
-    ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else the
-    pair says of each pixel, and the logarithm of that root mean square.
+    ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else
+    the pair says of each pixel, and the logarithm of that root mean square.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
