@@ -38,17 +38,10 @@ def find_regions(
     score: Callable[[NDArray[np.bool_]], float] | None = None,
     min_score: float = 0.0,
 ) -> tuple[NDArray[np.uint8], list[Region]]:
-    """Threshold a probability and split it into its connected regions (8 neighbours).
+    """Threshold a probability (H, W) and split it into its connected regions (8 neighbours), largest first.
 
-    Args:
-        probability: (H, W) in [0, 1].
-        config: Threshold, and the least area of a region as a share of the image.
-        score: Says of a region (H, W) that is large enough how surely it moves; None: its mean probability.
-        min_score: Regions below it are dropped.
-
-    Returns:
-        The mask, uint8 (H, W) of 0 and 255, with the regions that stay; and these, largest first.
-
+    ``score`` says of a region (H, W) that is large enough how surely it moves, else its mean probability does; below
+    ``min_score`` it is dropped. The mask, uint8 (H, W) of 0 and 255, has the regions that stay.
     """
     mask = np.asarray(probability >= config.threshold, np.uint8) * np.uint8(255)
     # Labelled where there is anything, since most masks fill a small part of the image.
@@ -83,16 +76,9 @@ def _placed(inside: NDArray[np.bool_], box: tuple[slice, slice], shape: tuple[in
 def draw_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], regions: Sequence[Region] = ()
 ) -> NDArray[np.uint8]:
-    """Tint and outline what moves on its own, and frame each region with its score.
+    """Return a copy of the image (H, W, 3) RGB, tinted and outlined where the mask (H, W) is not zero.
 
-    Args:
-        image: (H, W, 3) RGB.
-        mask: (H, W), non-zero where something moves on its own.
-        regions: What to frame.
-
-    Returns:
-        (H, W, 3) uint8 RGB; the inputs are not changed.
-
+    Each region is framed, with its score.
     """
     picture = image.copy()
     inside = mask > 0

@@ -27,12 +27,8 @@ KNOWN: Final = (0.42, 2.53, -1.5)
 class PairTravel:
     """How the camera travelled between two frames; each way is estimated when asked for, the second from the first.
 
-    Args:
-        stamps: Of the earlier and the later frame, nanoseconds.
-        camera: Of the flow.
-        odometry: What knows the motion, if anything does.
-        afresh: Whether the second way is not taken from the first, as in a generator's training.
-
+    ``stamps`` are of the earlier and the later frame, nanoseconds; ``odometry`` knows the motion, if anything does;
+    ``afresh`` the second way is not taken from the first, as in a generator's training.
     """
 
     def __init__(
@@ -43,13 +39,9 @@ class PairTravel:
         self._lock = threading.Lock()
 
     def toward(self, side: int, flow: Array, contrast: Array) -> Travel:
-        """Return the travel from the earlier frame to the later one (1) or back (-1).
+        """Return the travel from the earlier frame to the later one (``side`` 1) or back (-1).
 
-        Args:
-            side: Which.
-            flow: (2, h, w), of this pair, pixels.
-            contrast: (h, w) in [0, 1], of the frame that the flow starts from.
-
+        By the flow (2, h, w) of this pair, pixels, and the contrast (h, w) in [0, 1] of the frame that it starts from.
         """
         # Results are read beside the next step.
         with self._lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builtin_interfaces.msg import Time
@@ -31,12 +30,6 @@ MISSING = (
 )
 
 
-@dataclass(frozen=True)
-class _Output:
-    publisher: LifecyclePublisher
-    message: Callable[[Result, Header], Any]
-
-
 class Outputs:
     """Publishers of results and timings; silent until the node is active. UserError for wrong ``qos_overrides``."""
 
@@ -50,21 +43,19 @@ class Outputs:
             raise
 
     def _advertise_all(self) -> None:
-        self._outputs = [
-            _Output(self._advertise(Image, 'mask'), lambda r, h: image_message(r.mask, 'mono8', h)),
-            _Output(self._advertise(Image, 'probability'), lambda r, h: image_message(r.probability, '32FC1', h)),
-            _Output(
-                self._advertise(Image, 'overlay'),
-                lambda r, h: image_message(draw_overlay(r.image, r.mask, r.regions), 'bgr8', h),
-            ),
-            _Output(self._advertise(Image, 'flow'), lambda r, h: image_message(r.flow, '32FC2', h)),
-        ]
+        make: dict[str, Callable[[Result, Header], Any]] = {
+            'mask': lambda r, h: image_message(r.mask, 'mono8', h),
+            'probability': lambda r, h: image_message(r.probability, '32FC1', h),
+            'overlay': lambda r, h: image_message(draw_overlay(r.image, r.mask, r.regions), 'bgr8', h),
+            'flow': lambda r, h: image_message(r.flow, '32FC2', h),
+        }
+        self._outputs = [(self._advertise(Image, name), make[name]) for name in IMAGE_RESULTS]
         detections = detection_format()
         if detections is None:
             log.info(MISSING)
         else:
             kind, build = detections
-            self._outputs.append(_Output(self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))
+            self._outputs.append((self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))
         self._times = {name: self._advertise(Float64, f'debug/{name}_ms') for name in TIMES}
 
     def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
@@ -77,17 +68,17 @@ class Outputs:
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to a result."""
-        return any(output.publisher.get_subscription_count() for output in self._outputs)
+        return any(publisher.get_subscription_count() for publisher, _ in self._outputs)
 
     def publish(self, result: Result, header: Any) -> bool:
         """Send one result to whoever subscribes, under the header of its own image; return whether anybody does."""
-        listened_to = [output for output in self._outputs if output.publisher.get_subscription_count()]
+        listened_to = [output for output in self._outputs if output[0].get_subscription_count()]
         stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
         own = Header(stamp=stamp, frame_id=header.frame_id)
         # All of them before the first goes out: one that cannot be made leaves none half said.
-        messages = [output.message(result, own) for output in listened_to]
-        for output, message in zip(listened_to, messages, strict=True):
-            output.publisher.publish(message)
+        messages = [(publisher, make(result, own)) for publisher, make in listened_to]
+        for publisher, message in messages:
+            publisher.publish(message)
         return bool(listened_to)
 
     def publish_times(self, **seconds: float) -> None:
