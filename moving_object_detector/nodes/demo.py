@@ -188,86 +188,71 @@ def isolated_environment() -> dict[str, str]:
     return environment
 
 
-class Demo:
-    """Programs of this package that leave results and logs in a folder.
-
-    Raises UserError where there is no such clip or file of parameters, or the folder cannot be made.
-    """
-
-    def __init__(self, arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> None:
-        self._arguments = arguments
-        self._ros_arguments = ros_arguments
-        self._environment = isolated_environment()
-        self._params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
-        # Mistakes are told before the model is loaded.
-        self._frames = open_source(arguments.input).frame_count if arguments.input else arguments.frames
-        if not self._params.is_file():
-            raise UserError(f'there is no file {self._params}; --params takes a YAML file with parameters')
-        self.out = Path(arguments.out)
-        make_folder(self.out)
-
-    def _start(self, program: str, *arguments: str | Path) -> Child:
-        command = [sys.executable, '-m', 'moving_object_detector.programs', program, *map(str, arguments)]
-        log = self.out / ('node.log' if program == 'detect' else f'{program}.log')
-        return Child(command, log, self._environment, program)
-
-    def _run(self, program: str, *arguments: str | Path) -> None:
-        with self._start(program, *arguments) as child:
-            child.wait()
-
-    def _clip(self, running: ExitStack) -> Path:
-        if self._arguments.input:
-            return Path(self._arguments.input)
-        folder = Path(running.enter_context(TemporaryDirectory()))
-        frames, seed = str(self._arguments.frames), str(self._arguments.seed)
-        print(f'rendering {frames} frames, seed {seed}', flush=True)
-        self._run('render', folder, *_FLIGHT, '--frames', frames, '--seed', seed)
-        return folder / 'frames'
-
-    def run(self) -> None:
-        """Make all results: the overlay as a video, its contact sheet, a bag with the masks.
-
-        Raises UserError where a program failed, or KeyboardInterrupt; all programs have ended.
-        """
-        os.environ.update(self._environment)
-        video, sheet, bag = (self.out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
-        with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
-            watcher = Watcher(node, stop)
-
-            def start(program: str, *words: str | Path) -> Child:
-                return running.enter_context(self._start(program, *words))
-
-            def heard_by(number: int) -> bool:
-                return all(node.count_subscribers(topic) >= number for topic in _RESULTS[:2])
-
-            clip = self._clip(running)
-            print('loading the model', flush=True)
-            detect = start('detect', '--ros-args', '--params-file', self._params, *self._ros_arguments)
-            watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
-            record = start('record', '--video', video, '--bag', bag, '--overwrite', '--also', _RESULTS[2])
-            watcher.wait(lambda: heard_by(1), 'recording', [detect, record], _START_SECONDS)
-            if self._arguments.view:
-                view = start('view', '--open')
-                print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
-                watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view], _START_SECONDS)
-            print(f'playing {clip}', flush=True)
-            # With the recording's own stamps the overlay video runs at the recording's speed.
-            rate = ('--rate', str(self._arguments.rate), '--stamp', 'source')
-            play = start('play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
-            watcher.wait_settled(play, [detect, record])
-            record.stop()
-            detect.stop()
-        if not watcher.count('published'):
-            raise UserError(f'the detector published no mask; see {detect.log}')
-        self._run('contact_sheet', video, sheet)
-        print(f'results: {video}, {sheet}, {bag}')
-        print(watcher.summary(self._frames, self._arguments.rate))
-
-
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    """Run the program ``demo`` and return its exit status."""
+    """Run the program ``demo`` and return its exit status: the overlay as a video, its contact sheet, a bag with masks.
+
+    Raises UserError where there is no such clip or file of parameters, the folder cannot be made, or a program failed;
+    all programs have ended.
+    """
+    # Mistakes are told before the model is loaded.
+    count = open_source(arguments.input).frame_count if arguments.input else arguments.frames
+    params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
+    if not params.is_file():
+        raise UserError(f'there is no file {params}; --params takes a YAML file with parameters')
+    out = Path(arguments.out)
+    make_folder(out)
+    os.environ.update(isolated_environment())
     try:
-        Demo(arguments, ros_arguments).run()
+        _play_and_record(arguments, ros_arguments, params, count, out)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _program(out: Path, program: str, *words: str | Path) -> Child:
+    """Start a program of this package, whose log is in a folder."""
+    command = [sys.executable, '-m', 'moving_object_detector.programs', program, *map(str, words)]
+    return Child(command, out / ('node.log' if program == 'detect' else f'{program}.log'), os.environ, program)
+
+
+def _play_and_record(
+    arguments: argparse.Namespace, ros_arguments: Sequence[str], params: Path, count: int | None, out: Path
+) -> None:
+    video, sheet, bag = (out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
+    with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
+        watcher = Watcher(node, stop)
+
+        def start(program: str, *words: str | Path) -> Child:
+            return running.enter_context(_program(out, program, *words))
+
+        def heard_by(number: int) -> bool:
+            return all(node.count_subscribers(topic) >= number for topic in _RESULTS[:2])
+
+        clip = Path(arguments.input or running.enter_context(TemporaryDirectory()))
+        if not arguments.input:
+            frames, seed = str(arguments.frames), str(arguments.seed)
+            print(f'rendering {frames} frames, seed {seed}', flush=True)
+            start('render', clip, *_FLIGHT, '--frames', frames, '--seed', seed).wait()
+            clip /= 'frames'
+        print('loading the model', flush=True)
+        detect = start('detect', '--ros-args', '--params-file', params, *ros_arguments)
+        watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
+        record = start('record', '--video', video, '--bag', bag, '--overwrite', '--also', _RESULTS[2])
+        watcher.wait(lambda: heard_by(1), 'recording', [detect, record], _START_SECONDS)
+        if arguments.view:
+            view = start('view', '--open')
+            print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
+            watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view], _START_SECONDS)
+        print(f'playing {clip}', flush=True)
+        # With the recording's own stamps the overlay video runs at the recording's speed.
+        rate = ('--rate', str(arguments.rate), '--stamp', 'source')
+        play = start('play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
+        watcher.wait_settled(play, [detect, record])
+        record.stop()
+        detect.stop()
+    if not watcher.count('published'):
+        raise UserError(f'the detector published no mask; see {detect.log}')
+    with _program(out, 'contact_sheet', video, sheet) as child:
+        child.wait()
+    print(f'results: {video}, {sheet}, {bag}')
+    print(watcher.summary(count, arguments.rate))
