@@ -31,7 +31,7 @@ from moving_object_detector.nodes.messages import compressed_message, image_mess
 PATIENCE = 180
 STILL = 60
 """Statuses in a row, one a second, in which an active node counts nothing new and has nothing to do: none will come."""
-SETTLED = 15
+SETTLED = 30
 """The same where all images have been sent and are only to be counted."""
 PERIOD = 33_000_000
 HEIGHT, WIDTH = 96, 128
