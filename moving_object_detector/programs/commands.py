@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from moving_object_detector.common.files import PACKAGE
 from moving_object_detector.common.program import (
     TOPIC,
     add_settings,
@@ -17,8 +18,8 @@ from moving_object_detector.common.program import (
 
 
 def _start(module: str, function: str, arguments: argparse.Namespace) -> int:
-    """Run a function of a module of this room."""
-    return run_program(lambda: int(getattr(import_module(f'{__package__}.{module}'), function)(arguments)))
+    """Run a function of a module of the package, which is loaded here."""
+    return run_program(lambda: int(getattr(import_module(f'{PACKAGE}.{module}'), function)(arguments)))
 
 
 def make_bag(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
         parser.error(f'{len(arguments.inputs)} inputs, but --masks was given {len(arguments.masks)} times')
     if arguments.mask_topic and not arguments.masks:
         parser.error('--mask-topic has no effect without --masks; leave it out')
-    return _start('clips', 'write_bag', arguments)
+    return _start('programs.clips', 'write_bag', arguments)
 
 
 def make_video(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def make_video(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='make_video', description=make_video.__doc__)
     add_source_arguments(parser)
     parser.add_argument('output', metavar='OUT.mp4', help='video to write; an older one is replaced')
-    return _start('clips', 'write_video', parser.parse_args(argv))
+    return _start('programs.clips', 'write_video', parser.parse_args(argv))
 
 
 def contact_sheet(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def contact_sheet(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--columns', type=positive_int, default=4, help='default: %(default)s')
     parser.add_argument('--frames', type=positive_int, default=12, help='default: %(default)s')
     parser.add_argument('--width', type=positive_int, default=320, help='pixels of a frame (default: %(default)s)')
-    return _start('clips', 'write_sheet', parser.parse_args(argv))
+    return _start('programs.clips', 'write_sheet', parser.parse_args(argv))
 
 
 def _add_configuration(parser: argparse.ArgumentParser, example: str) -> None:
@@ -85,7 +86,7 @@ def build_engine(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--folder', type=Path, help="where to keep them in place of the user's cache folder, where the node looks"
     )
-    return _start('models', 'build_engines', parser.parse_args(argv))
+    return _start('programs.models', 'build_engines', parser.parse_args(argv))
 
 
 def quantise(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +97,7 @@ def quantise(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--samples', type=positive_int, default=48, help='at each size (default: %(default)s)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='default: NAME-int8.safetensors next to the model')
-    return _start('models', 'write_ranges', parser.parse_args(argv))
+    return _start('programs.models', 'write_ranges', parser.parse_args(argv))
 
 
 def export_onnx(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +105,7 @@ def export_onnx(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='export_onnx', description=export_onnx.__doc__)
     parser.add_argument('out', metavar='FOLDER', type=Path, help='folder for the .onnx files')
     _add_configuration(parser, 'height=192')
-    return _start('models', 'write_onnx', parser.parse_args(argv))
+    return _start('programs.models', 'write_onnx', parser.parse_args(argv))
 
 
 def convert_weights(argv: Sequence[str] | None = None) -> int:
@@ -128,7 +129,7 @@ def convert_weights(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--height', type=positive_int, default=192, help='of its input (default: %(default)s)')
     parser.add_argument('--width', type=positive_int, default=384, help='of its input (default: %(default)s)')
-    return _start('weights', 'import_weights', parser.parse_args(argv))
+    return _start('programs.weights', 'import_weights', parser.parse_args(argv))
 
 
 def get_weights(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +137,7 @@ def get_weights(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='get_weights', description=get_weights.__doc__)
     parser.add_argument('network', choices=('raft_small', 'pwcnet'), help='whose weights; flow.backend then uses them')
     parser.add_argument('--accept-licence', action='store_true', help='accept the licence without being asked')
-    return _start('weights', 'get_weights', parser.parse_args(argv))
+    return _start('programs.weights', 'get_weights', parser.parse_args(argv))
 
 
 def render(argv: Sequence[str] | None = None) -> int:
@@ -164,11 +165,4 @@ def render(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--bag', action='store_true', help='flight: write OUT/bag with images, CameraInfo, masks and tf from odom'
     )
-    arguments = parser.parse_args(argv)
-
-    def body() -> int:
-        from moving_object_detector.synthetic import clip_files
-
-        return clip_files.render(arguments)
-
-    return run_program(body)
+    return _start('synthetic.clip_files', 'render', parser.parse_args(argv))
