@@ -16,7 +16,7 @@ from moving_object_detector.media.codecs import encode_jpeg
 
 @pytest.fixture(scope='module')
 def detect(start_detect):
-    detect = start_detect({**LOSSLESS, 'input.timeout': 1.0})
+    detect = start_detect({**LOSSLESS, 'input.timeout': 3.0})
     detect.watch_masks()
     return detect
 
@@ -25,7 +25,7 @@ def detect(start_detect):
 def compressed(start_detect):
     overrides = {name.replace('/camera/image_raw', '/jpeg/compressed'): value for name, value in LOSSLESS.items()}
     detect = start_detect(
-        {**overrides, 'transport': 'compressed', 'input.timeout': 1.0},
+        {**overrides, 'transport': 'compressed', 'input.timeout': 3.0},
         ['-r', 'image:=/jpeg', '-r', '__node:=detect_jpeg'],
         node='/detect_jpeg',
         topic='/jpeg/compressed',
