@@ -23,6 +23,8 @@ CAUCHY_TUNING: Final = 2.385
 RAYLEIGH_MEDIAN: Final = 1.1774
 # Floor of the scale in pixels: below it the residual is rounding, and its weights would be arbitrary.
 SCALE_FLOOR: Final = 1e-3
+# Share of the sum of the weights that is added to the diagonal.
+RIDGE: Final = 4e-7
 
 
 def quadratic_basis(height: int, width: int, device: torch.device) -> Tensor:
@@ -40,11 +42,11 @@ def _cell_means(maps: Tensor) -> Tensor:
 
 
 def _cauchy_weights(residual: Tensor) -> Tensor:
-    """Return the weight of each cell, (B, cells, 2) pixels to (B, cells, 1)."""
+    """Return the weight of each cell, (B, cells, 2) pixels to (B, cells)."""
     # A gradient would be infinite at no error, and weights are constants of a round.
     residual = residual.detach()
     # On a CPU several times as fast as the norm over so short a last dimension.
-    error = torch.hypot(residual[..., :1], residual[..., 1:])
+    error = torch.hypot(residual[..., 0], residual[..., 1])
     sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)
     return (1.0 + (error / (CAUCHY_TUNING * sigma)) ** 2).reciprocal()
 
@@ -66,13 +68,15 @@ def fit_camera_motion(flow: Tensor) -> Tensor:
     polynomials = quadratic_basis(height, width, flow.device)
     # Averaged like the flow, a polynomial flow is met exactly, also where the size gives cells of several sizes.
     cells, basis = _cell_means(flow.float()), _cell_means(polynomials)
+    # What the weighted basis is multiplied by, the basis and the flow, in one product.
+    both = torch.cat((basis.expand(batch, -1, -1), cells), 2)
+    rows, ridge = basis.T, RIDGE * torch.eye(basis.shape[1], device=flow.device)
     weights = _cauchy_weights(cells - cells.median(1, keepdim=True).values)
     for terms in FIT_TERMS:
-        part = basis[:, :terms]
-        weighted = (part * weights).transpose(1, 2)
-        normal = weighted @ part
-        ridge = torch.eye(terms, device=flow.device) * normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * 1e-6
+        products = (rows[:terms] * weights[:, None]) @ both
+        # The first term is 1, so its product with itself is the sum of the weights.
+        normal = products[..., :terms] + ridge[:terms, :terms] * products[:, :1, :1]
         # Unlike solve it does not wait for a GPU to say whether a matrix was singular, which the ridge rules out.
-        coefficients: Tensor = torch.linalg.solve_ex(normal + ridge, weighted @ cells).result
-        weights = _cauchy_weights(cells - part @ coefficients)
+        coefficients: Tensor = torch.linalg.solve_ex(normal, products[..., -2:]).result
+        weights = _cauchy_weights(torch.baddbmm(cells, basis[:, :terms].expand(batch, -1, -1), coefficients, alpha=-1))
     return (coefficients.transpose(1, 2) @ polynomials.flatten(1)).reshape(batch, 2, height, width)

@@ -31,8 +31,11 @@ OUT_OF_VIEW: Final = 3.0
 
 def _compressed(values: NDArray[np.floating]) -> Array:
     """Return the inverse hyperbolic sine to 1e-6; by a logarithm, ten times as fast as NumPy's and PyTorch's own."""
-    size = np.abs(values)
-    return np.asarray(np.copysign(np.log(size + np.sqrt(size * size + 1)), values), np.float32)
+    size = np.abs(np.asarray(values, np.float32))
+    root = size * size
+    root += 1
+    size += np.sqrt(root, root)
+    return np.asarray(np.copysign(np.log(size, size), values, size), np.float32)
 
 
 def inconsistency(flow: Array, reverse: Array) -> Array:
@@ -83,12 +86,16 @@ def evidence(flow: Array, reverse: Array, travel: Travel) -> Array:
 
     length = field.pixels.lengths(directions)
     off, along = field.pixels.split(field.pixels.moments(travel.vectors(flow)), directions, rotations, length)
-    inverse = along * length / (length * length + EPIPOLE**2)
+    off *= off
     channels = np.empty((EVIDENCE_CHANNELS, *field.size), np.float32)
     maps = channels.reshape(EVIDENCE_CHANNELS, -1)
-    maps[0] = _compressed(np.sqrt(belief @ (off * off)) / np.float32(field.unit))
+    maps[0] = _compressed(np.sqrt(belief @ off) / np.float32(field.unit))
     maps[1] = _compressed(belief @ along / np.float32(2 * field.unit))
-    maps[2] = belief @ inverse / (2 * usual)
+    along *= length
+    length *= length
+    length += EPIPOLE**2
+    along /= length
+    maps[2] = belief @ along / np.float32(2 * usual)
     channels[3] = inconsistency(flow, reverse)
     channels[4] = agreement * spread
     np.clip(channels, -LARGEST, LARGEST, channels)

@@ -147,4 +147,7 @@ def _farthest(
     positions = travel.field.pixels.at(beside)
     length = positions.lengths(directions)
     _, along = positions.split(positions.moments(travel.vectors(flow, beside)), directions, rotations, length)
-    return np.asarray(np.percentile(along / length, FARTHEST, axis=1)[:, None], np.float32)
+    along /= length
+    # By rank: NumPy's percentile takes ten times as long for so few.
+    rank = round(FARTHEST / 100 * (along.shape[1] - 1))
+    return np.asarray(np.partition(along, rank, 1)[:, rank, None], np.float32)

@@ -12,7 +12,7 @@ Where the robot knows its motion, that is taken.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 import cv2
@@ -76,11 +76,13 @@ def assumed_camera(size: tuple[int, int], aspect: float, focal: float = ASSUMED_
 def _cross(first: Array, second: Array) -> Array:
     x, y, z = first.T
     a, b, c = second.T
-    return np.stack((y * c - z * b, z * a - x * c, x * b - y * a), -1)
+    product = np.empty(np.broadcast_shapes(first.shape, second.shape), np.float32)
+    product[..., 0], product[..., 1], product[..., 2] = y * c - z * b, z * a - x * c, x * b - y * a
+    return product
 
 
 def _unit(vectors: NDArray[np.floating]) -> Array:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
+    return np.asarray(vectors / np.sqrt(np.einsum('...i,...i->...', vectors, vectors))[..., None], np.float32)
 
 
 def _half_sphere(count: int) -> Array:
@@ -107,14 +109,21 @@ class Moments(NamedTuple):
 class Positions:
     """Image positions x, y (n,) in units of the focal length, and what the equations of motion are there."""
 
-    def __init__(self, x: Array, y: Array) -> None:
+    def __init__(self, x: Array, y: Array, rows: Array | None = None) -> None:
         self.x, self.y = x, y
-        self._squares = np.stack((np.ones_like(x), x * x + y * y, -2 * x, -2 * y))
-        # The columns of B, as flows.
-        turning = ((x * y, 1 + y * y), (-(1 + x * x), -x * y), (y, -x))
-        moments = [self.moments(np.stack(flow, 1)) for flow in turning]
-        self._across, self._along = (np.concatenate([both[k] for both in moments]) for k in range(2))
-        self._turning = np.concatenate([both.across for both in moments], 1)
+        if rows is None:
+            # The columns of B, as flows.
+            turning = ((x * y, 1 + y * y), (-(1 + x * x), -x * y), (y, -x))
+            moments = [self.moments(np.stack(flow, 1)) for flow in turning]
+            parts = [both[k] for k in range(2) for both in moments]
+            rows = np.concatenate((*parts, np.stack((np.ones_like(x), -2 * x, -2 * y, x * x + y * y))))
+        # In one array, so that some positions are one choice of its columns.
+        self._rows = rows
+        self._across, self._along, self._squares = rows[:9], rows[9:18], rows[18:]
+
+    @cached_property
+    def _turning(self) -> Array:
+        return np.concatenate(np.split(self._across, 3), 1)
 
     def moments(self, flow: NDArray[np.floating]) -> Moments:
         """Return a flow (n, 2) as :meth:`across` and :meth:`split` take it."""
@@ -131,25 +140,32 @@ class Positions:
         return (self.x * z - x) / lengths, (self.y * z - y) / lengths
 
     def lengths(self, directions: Array) -> Array:
-        """Return |A T| of directions (s, 3), (s, n)."""
-        x, y, z = directions.T
-        squares = np.stack((x * x + y * y, z * z, x * z, y * z), 1) @ self._squares
-        return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2)), np.float32)
+        """Return |A T| of unit vectors (s, 3), (s, n)."""
+        products = np.empty((len(directions), 4), np.float32)
+        np.multiply(directions, directions[:, 2:], products[:, 1:])
+        products[:, 0] = 1 - products[:, 3]
+        squares = products @ self._squares
+        return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2, squares), squares))
 
     def turned(self, directions: Array, lengths: Array) -> Array:
         """Return what of B is across the lines of directions (s, 3), (s, 3, n)."""
         turned = (directions @ self._turning).reshape(len(directions), 3, -1)
-        return np.asarray(turned / lengths[:, None], np.float32)
+        turned /= lengths[:, None]
+        return np.asarray(turned, np.float32)
 
     def split(self, flow: Moments, directions: Array, rotations: Array, lengths: Array) -> tuple[Array, Array]:
         """Return flow without rotations (s, 3) off the lines and along them, each (s, n)."""
         turned = (rotations[:, :, None] * directions[:, None]).reshape(-1, 9)
-        off = (directions @ flow.across - turned @ self._across) / lengths
-        return off, (directions @ flow.along - turned @ self._along) / lengths
+        off, along = directions @ flow.across, directions @ flow.along
+        off -= turned @ self._across
+        along -= turned @ self._along
+        off /= lengths
+        along /= lengths
+        return off, along
 
     def at(self, where: NDArray[np.intp] | slice) -> Positions:
         """Return some of the positions."""
-        return Positions(self.x[where], self.y[where])
+        return Positions(self.x[where], self.y[where], self._rows[:, where])
 
 
 class _Field:
@@ -170,7 +186,14 @@ class _Field:
         self.searched = np.flatnonzero((rows + columns) % 2 == 0)
         """Every other cell: enough to rank directions by."""
         self.few = self.cells.at(self.searched)
+        self.lengths = self.few.lengths(self.directions)
+        """Of the half sphere's directions at the cells that they are ranked by, as ``turned``."""
+        self.turned = self.few.turned(self.directions, self.lengths)
+        # Three cells tell the rotation; of some triples the best is taken, since many cells may move on their own.
         self.triples = np.random.default_rng(0).integers(len(self.searched), size=(TRIPLES, 3))
+        drawn = self.turned[:, :, self.triples].transpose(0, 2, 3, 1).astype(np.float64)
+        self.solutions = np.linalg.inv(drawn + 1e-6 * np.eye(3))
+        """(s, triples, 3, 3): a triple's flow across the lines to the rotation."""
 
     def measure(self, flow: Array, contrast: Array) -> tuple[Array, Array]:
         """Return the cells' flow (n, 2), units of the focal length, and how far each is known (n,)."""
@@ -282,10 +305,10 @@ class Travel:
         kept = np.argsort(-self.weights())[:40]
         rotations = self.rotations[kept]
         # X' = X - w x X: the direction in the axes of the other frame.
-        directions = self.directions[kept] - _cross(rotations, self.directions[kept])
+        directions = _unit(self.directions[kept] - _cross(rotations, self.directions[kept]))
         cells, seen = self.field.measure(flow, contrast)
         moments = self.field.cells.moments(cells)
-        return _travel(self.field, moments, seen, _unit(directions), -rotations, self.prior[kept])
+        return _travel(self.field, moments, seen, directions, -rotations, self.prior[kept])
 
 
 def _travel(
@@ -358,15 +381,13 @@ def _search(field: _Field, cells: Array, seen: Array) -> tuple[list[int], Array,
     """
     seen = seen[field.searched]
     floor = NOISE * field.unit
-    lengths = field.few.lengths(field.directions)
-    turned = field.few.turned(field.directions, lengths)
-    across = field.directions @ field.few.moments(cells[field.searched]).across / lengths
-    # Three cells tell the rotation; of some triples the best, since many cells may move on their own.
-    drawn = turned[:, :, field.triples].transpose(0, 2, 3, 1).astype(np.float64)
-    tried = np.linalg.solve(drawn + 1e-6 * np.eye(3), across[:, field.triples, None])[..., 0].astype(np.float32)
-    errors = (across[:, None] - tried @ turned) ** 2
-    misfit = (errors / (errors + (COARSE * field.unit) ** 2)) @ seen
-    rotations = tried[np.arange(len(tried)), misfit.argmin(1)]
+    turned = field.turned
+    across = field.directions @ field.few.moments(cells[field.searched]).across / field.lengths
+    tried = np.einsum('stij,stj->sti', field.solutions, across[:, field.triples]).astype(np.float32)
+    errors = across[:, None] - tried @ turned
+    errors *= errors
+    errors /= errors + (COARSE * field.unit) ** 2
+    rotations = tried[np.arange(len(tried)), (errors @ seen).argmin(1)]
     for _ in range(3):
         errors = across - (rotations[:, None] @ turned)[:, 0]
         spread = np.maximum(_spread(errors, seen), floor)
