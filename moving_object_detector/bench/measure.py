@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 from itertools import groupby, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,13 +103,14 @@ def peak_memory() -> dict[str, float]:
 
 def _ask(one: Measured, pool: ProcessPoolExecutor, action: Callable[..., Any], *arguments: object) -> Any:
     """Return what an action gives in a pool's process; None where it failed, which is noted."""
-    # The process starts with the first action, and inherits that it does not see Ctrl-C.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The process starts with the first action, and inherits that Ctrl-C waits; here it has waited for that only.
+    resource_tracker.ensure_running()  # which would end the waiting
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         try:
             future = pool.submit(action, *arguments)
         finally:
-            signal.signal(signal.SIGINT, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return future.result()
     except UserError as error:
         one.failure = str(error)
