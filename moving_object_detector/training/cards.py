@@ -105,7 +105,9 @@ def write_card(
     rows = [('network', f'mask generator of the CVPR 2019 paper, {channels}, float32'), ('input', seen)]
     if config.start.model:
         rows.append(('started from', config.start.model))
-    rows.append(('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, exact masks'))
+    teacher = config.rendered.teacher
+    masks = 'exact masks' + (f' and, as much, those of `{Path(teacher).name}`' if teacher else '')
+    rows.append(('rendered scenes', f'{config.rendered.steps} steps of {config.rendered.batch} pairs, {masks}'))
     if clips:
         rows += [
             ('unlabelled video', _footage(clips)),
