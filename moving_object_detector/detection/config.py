@@ -152,7 +152,7 @@ class DetectorConfig:
     model: str = option(
         '',
         'Generator weights, .safetensors; empty: those that come with the package; small: its generator of half the '
-        'width, for CPUs that are too slow for it.',
+        'width, which config/cpu.yaml takes.',
     )
     engine: str = option(
         'auto',
