@@ -195,10 +195,10 @@ def fetched_weights(network: str) -> Path:
 
 
 def generator_path(model: str, flow: str = 'dis') -> Path:
-    """Return the file that ``model`` names; empty: the package's for a flow backend, small: the narrow one."""
-    if model == 'small':
+    """Return the file that ``model`` names; empty: the package's for a flow backend, small: its narrow one for DIS."""
+    if model == 'small' and flow == 'dis':
         return share_folder() / 'models' / SMALL_MODEL
-    return Path(model).expanduser() if model else default_model(flow)
+    return default_model(flow) if model in ('', 'small') else Path(model).expanduser()
 
 
 def default_inpainter() -> Path:

@@ -152,7 +152,7 @@ class DetectorConfig:
     model: str = option(
         '',
         'Generator weights, .safetensors; empty: those that come with the package; small: its generator of half the '
-        'width, which config/cpu.yaml takes.',
+        'width for DIS flow, which config/cpu.yaml takes.',
     )
     engine: str = option(
         'auto',

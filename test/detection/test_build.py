@@ -46,6 +46,9 @@ def test_the_generator_is_the_one_for_the_flow_that_auto_stands_for(
     assert load_generator(config).path == generator_path('', 'dis')
     save_network(RaftSmall(), fetched_weights('raft_small'), {})
     assert load_generator(config).path == generator_path('', 'raft_small') != generator_path('', 'dis')
+    # A generator is for the flow that it was trained on: the small one has seen DIS alone.
+    assert generator_path('small', 'raft_small') == generator_path('', 'raft_small')
+    assert generator_path('small', 'dis') not in (generator_path('', 'dis'), generator_path('', 'raft_small'))
 
 
 def test_the_small_generator_runs_in_a_third_of_the_parameters(tmp_path: Path) -> None:
