@@ -31,6 +31,7 @@ from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import assumed_camera
 from moving_object_detector.media.messages import decode_image, encode_image
+from moving_object_detector.networks.weights import takes_evidence
 
 FRAME_NANOSECONDS: Final = 33_333_333
 
@@ -96,7 +97,7 @@ class NaivePipeline:
 
     def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray[np.float32]:
         flow = self._between(image, neighbour)
-        if self._flow_input == 'geometric':
+        if takes_evidence(self._flow_input):
             there, back = (one[0].cpu().numpy() for one in (flow, self._between(neighbour, image)))
             flow = torch.from_numpy(with_evidence(image, there, back))[None].to(self._device)
         prepared = prepare_flow(flow, self._flow_input)

@@ -24,7 +24,7 @@ from moving_object_detector.flow.base import FlowBackend, grey_image, network_im
 from moving_object_detector.flow.evidence import evidence
 from moving_object_detector.flow.travel import Array, assumed_camera
 from moving_object_detector.media.frames import SMALLEST_SIDE, resize_image
-from moving_object_detector.networks.weights import FlowInput
+from moving_object_detector.networks.weights import FlowInput, takes_evidence
 
 
 class StepOutcome(NamedTuple):
@@ -214,7 +214,7 @@ class Detector:
         camera = None if self.odometry is None else self.odometry.camera((shape[0], shape[1]), self.size)
         camera = camera or assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
         ordered = (sorted(pair, key=lambda frame: frame.index) for pair in pairs)
-        afresh = self._flow_input == 'geometric'
+        afresh = takes_evidence(self._flow_input)
         return {
             older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry, afresh=afresh)
             for older, newer in ordered
@@ -226,11 +226,11 @@ class Detector:
         For a generator that takes evidence also these and the reversed pairs' by the frames' indices, each (2, h, w).
         """
         ordered = {(frame.index, other.index): (frame, other) for frame, other in pairs}
-        if self._flow_input == 'geometric':
+        if takes_evidence(self._flow_input):
             ordered |= {(other.index, frame.index): (other, frame) for frame, other in pairs}
         sources, targets = zip(*ordered.values(), strict=True)
         flows = self.flow.estimate([one.features for one in sources], [one.features for one in targets], self.size)
-        if self._flow_input != 'geometric':
+        if not takes_evidence(self._flow_input):
             return flows, None
         return flows[: len(pairs)], dict(zip(ordered, flows.cpu().numpy(), strict=True))
 

@@ -94,6 +94,7 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     ``residual`` is the residual divided by its root mean square.
     ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else
     the pair says of each pixel, and the logarithm of that root mean square.
+    ``geometric_rms`` is the same by the plain root mean square, as ``generator-raft.safetensors`` was trained.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
@@ -117,15 +118,16 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     spread = residual.square().mean((1, 2, 3)).sqrt()[:, None, None, None]
     if flow_input == 'residual':
         return residual / spread.clamp_min(SPREAD_FLOOR)
-    if flow_input != 'geometric':
+    if flow_input not in FLOW_INPUTS:
         raise ValueError(f'unknown flow input {flow_input!r}; choose one of {", ".join(FLOW_INPUTS)}')
     if evidence is None or evidence.shape[1] != EVIDENCE_CHANNELS:
         raise ValueError('the geometric flow input needs evidence')
-    size = residual.norm(dim=1, keepdim=True) / 2**0.5
-    for _ in range(SPREAD_ROUNDS):
-        spread = size.minimum(WINSOR * spread).square().mean((1, 2, 3), keepdim=True).sqrt()
-    spread = spread.clamp_min(SPREAD_FLOOR)
-    scaled = residual / size.div(LARGEST * spread).clamp_min(1.0) / spread
+    if flow_input == 'geometric':
+        size = residual.norm(dim=1, keepdim=True) / 2**0.5
+        for _ in range(SPREAD_ROUNDS):
+            spread = size.minimum(WINSOR * spread).square().mean((1, 2, 3), keepdim=True).sqrt()
+        residual = residual / size.div(LARGEST * spread.clamp_min(SPREAD_FLOOR)).clamp_min(1.0)
+    scaled = residual / spread.clamp_min(SPREAD_FLOOR)
     amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
     return torch.cat((scaled, evidence, amount.expand_as(flow[:, :1])), 1)
 

@@ -26,7 +26,7 @@ from moving_object_detector.engines.create import create_engine
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network
+from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network, takes_evidence
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.training.chunks import repaired
@@ -172,7 +172,7 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
         flights=config.rendered.flights,
         still_flights=config.rendered.still_flights,
         followed=config.rendered.followed,
-        evidence=config.network.flow_input == 'geometric',
+        evidence=takes_evidence(config.network.flow_input),
         scene=SceneOptions(size=(config.flow.height, config.flow.width)),
     )
     return RenderedPairs(config.run.seed, options, partial(create_flow, config.flow, torch.device('cpu')))
@@ -221,7 +221,7 @@ def make_stages(
     learnt: Dataset[Any] = kept_pairs(config, size, out, setup) if kept else scenes
     teacher = _wide_teacher(config, flow_input, setup)
     stages: list[Stage] = [MaskStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
-    options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=flow_input == 'geometric')
+    options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=takes_evidence(flow_input))
     if footage or config.inpainter_alone:
         boxed = CachedPairs(footage.clips, 2 * config.run.seed, options) if footage else scenes
         stages.append(InpainterStage(setup, inpainter, boxed, config.inpainter))
