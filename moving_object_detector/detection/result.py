@@ -97,20 +97,16 @@ class Result:
         return self._mask_and_regions[1]
 
     @cached_property
-    def coarse_flow(self) -> NDArray[np.float32] | None:
-        """Flow to the next frame (refined) or to the previous (zero lag) at the generator's size, float32 (h, w, 2).
-
-        In pixels of that size; None where the frame has no such neighbour.
-        """
-        flow = self._flows.get(1, self._flows.get(-1))
-        return None if flow is None else _finite(flow.permute(1, 2, 0), 'flow')
-
-    @cached_property
     def flow(self) -> NDArray[np.float32]:
-        """Flow as :attr:`coarse_flow` at the image's size, float32 (H, W, 2), pixels of the image; 0 where none."""
-        if self.coarse_flow is None:
-            return np.zeros((*self.image.shape[:2], 2), np.float32)
-        return resize_field(self.coarse_flow, (self.image.shape[0], self.image.shape[1]))
+        """Flow to the next frame (refined) or to the previous (zero lag), float32 (H, W, 2), pixels of the image.
+
+        0 where the frame has no such neighbour; raises NotFiniteError for a NaN.
+        """
+        size = (self.image.shape[0], self.image.shape[1])
+        flow = self._flows.get(1, self._flows.get(-1))
+        if flow is None:
+            return np.zeros((*size, 2), np.float32)
+        return resize_field(_finite(flow.permute(1, 2, 0), 'flow'), size)
 
     def refined_by(self, refinement: RefinementConfig) -> Result:
         """Return the same estimate refined in another way."""
