@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.common.program import add_levels, add_settings, positive_int, run_program
+from moving_object_detector.common.program import add_settings, positive_int, run_program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,7 +23,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--list', action='store_true', help='name the cases and end')
     parser.add_argument('--input', default='', help='folder, video or bag; a rendered 640x480 clip unless given')
-    add_levels(parser)
     parser.add_argument(
         '--frames', type=positive_int, default=24, help='of the input, played there and back (%(default)s)'
     )

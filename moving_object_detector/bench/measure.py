@@ -32,7 +32,6 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.common.program import provenance
 from moving_object_detector.engines.create import choose_device, create_engine
-from moving_object_detector.media.frames import Levels
 from moving_object_detector.media.sources import open_source
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
@@ -180,10 +179,10 @@ def _refusal(case: Case) -> str:
     return ''
 
 
-def _clip(source: str, count: int, levels: Levels) -> NDArray[np.uint8]:
+def _clip(source: str, count: int) -> NDArray[np.uint8]:
     """Return the first frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
     if source:
-        return np.stack([frame.image for frame in islice(iter(open_source(source, levels=levels)), count)])
+        return np.stack([frame.image for frame in islice(iter(open_source(source)), count)])
     scene = clip_scene(7, SceneOptions(size=(480, 640), objects=(1, 2)))
     return np.stack([scene.image(moment) for moment in range(count)])
 
@@ -203,7 +202,7 @@ def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         sys.stdout.write(''.join(f'{case.name}\n' for case in cases))
         return 0
     started, load = time.monotonic(), os.getloadavg()[0]
-    images = _clip(arguments.input, arguments.frames, tuple(arguments.levels))
+    images = _clip(arguments.input, arguments.frames)
     reports: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     notes, status = [], 0

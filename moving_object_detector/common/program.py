@@ -21,9 +21,6 @@ from moving_object_detector.common.errors import UserError, foreign
 
 TOPIC: Final = 'camera/image_raw'
 """Of images, where none is named."""
-BLACK: Final = 'Level of 16-bit images shown as black; see white.'
-WHITE: Final = 'Level of 16-bit images shown as white; where it is not above black, the first image gives both.'
-"""What the options of these names mean, of the node and of programs."""
 
 PACKAGES: Final = ('torch', 'openvino', 'opencv-contrib-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
@@ -83,19 +80,6 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         '--fps',
         type=positive_float,
         help="frames per second in place of the input's own timing (a folder has none: 24)",
-    )
-    add_levels(parser)
-
-
-def add_levels(parser: argparse.ArgumentParser) -> None:
-    """Add ``--levels``, a pair of numbers."""
-    parser.add_argument(
-        '--levels',
-        type=int,
-        nargs=2,
-        default=(0, 0),
-        metavar=('BLACK', 'WHITE'),
-        help='levels of 16-bit images shown as black and as white (default: from the range of the first image)',
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.datasets.layouts import ClipFiles, clip_of_images, read_davis, read_fbms, read_segtrack
 from moving_object_detector.media.bags import bag_files, is_bag, is_bag_folder
-from moving_object_detector.media.frames import AUTOMATIC, Levels, natural_key
+from moving_object_detector.media.frames import natural_key
 from moving_object_detector.media.sources import list_images, open_source
 
 _log = logging.getLogger(__name__)
@@ -111,9 +111,7 @@ def roots_of(text: str) -> list[str]:
     return [root.strip() for root in text.split(',') if root.strip()]
 
 
-def find_clips(
-    roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
-) -> list[ClipFiles]:
+def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None) -> list[ClipFiles]:
     """Find all clips, in the order of the roots; videos and bags are not opened yet.
 
     Each root is a path, or ``path@split`` where another ``split`` (train, val, trainval) is wanted: a data set in its
@@ -139,5 +137,5 @@ def find_clips(
         seen.add(name)
         if name != clip.name:
             _log.info('%s is there twice; the later one is called %s', clip.name, name)
-        unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps, levels=levels)))
+        unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps)))
     return unique

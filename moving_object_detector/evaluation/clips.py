@@ -28,13 +28,11 @@ from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder, messages_on
 from moving_object_detector.media.codecs import decode_objects, encode_png
 from moving_object_detector.media.frames import (
-    AUTOMATIC,
     DEFAULT_FPS,
     LATEST,
     SECOND,
     Frame,
     FrameSource,
-    Levels,
     frame_stamp,
     natural_key,
 )
@@ -135,9 +133,7 @@ def _truth_of(truth: BagTopic, images: BagTopic, stamps: Sequence[int]) -> tuple
     return [None if k and stamp == stamps[k - 1] else masks.get(stamp) for k, stamp in enumerate(stamps)], problems
 
 
-def bag_clip(
-    path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = (), levels: Levels = AUTOMATIC
-) -> Clip:
+def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = ()) -> Clip:
     """Open a bag and look through it once: all stamps and all masks, no image but the first.
 
     The topics are raw or compressed; that of the images may be empty where there is one besides the others. Of the
@@ -162,7 +158,7 @@ def bag_clip(
     return Clip(
         name=path.name if path.is_dir() else path.stem,
         frame_count=len(stamps),
-        open=partial(BagSource, path, topic=images.topic, levels=levels),
+        open=partial(BagSource, path, topic=images.topic),
         annotations=annotations,
         path=path,
         files=tuple(bag_files(path)),
@@ -199,7 +195,7 @@ def _open_bags(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Cl
     besides = () if options.predictions else (options.predicted_topic,)
     topics = (options.bag_topic, options.mask_topic, besides)
     for path in paths:
-        yield partial(bag_clip, path, *topics, (options.black, options.white))
+        yield partial(bag_clip, path, *topics)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -226,8 +222,7 @@ def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, comp
 def _open_folder(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
     # A split of what has none is a mistake.
     where = f'{root}@{options.split}' if options.split else str(root)
-    levels = (options.black, options.white)
-    clips = find_clips([where], 'val', options.bag_topic or None, options.fps or None, levels)
+    clips = find_clips([where], 'val', options.bag_topic or None, options.fps or None)
     truth = {clip.name: clip.annotations for clip in clips}
     if options.masks:
         truth |= clip_annotations({clip.name: clip.files for clip in clips}, Path(options.masks).expanduser())

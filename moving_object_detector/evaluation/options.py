@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.options import option, options_of, with_values
-from moving_object_detector.common.program import BLACK, WHITE, add_settings
+from moving_object_detector.common.program import add_settings
 
 DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered', 'flights')
 METHODS: Final = ('detector', 'masks', 'homography', 'mog2', 'everything', 'nothing')
@@ -23,8 +23,6 @@ ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
     'masks': ('dataset', ('folder',)),
     'still': ('dataset', ('folder', 'bag')),
     'fps': ('dataset', _WITH_FRAMES),
-    'black': ('dataset', ('folder', 'bag')),
-    'white': ('dataset', ('folder', 'bag')),
     'bag_topic': ('dataset', ('bag', 'folder')),
     'mask_topic': ('dataset', ('bag',)),
     'scenes': ('dataset', ('rendered',)),
@@ -51,8 +49,6 @@ class EvaluateOptions:
     masks: str = option('', 'Folder with the truth, each mask named as its frame.')
     still: bool = option(False, 'Nothing moves in the footage: every mask is a false alarm.')
     fps: float = option(0.0, "Frames per second in place of the footage's own rate; 0: its own, else 24.", low=0)
-    black: int = option(0, BLACK, low=0, high=65535)
-    white: int = option(0, WHITE, low=0, high=65535)
     bag_topic: str = option('', 'Images of a bag that has several image topics.')
     mask_topic: str = option('', 'Masks of a bag as truth, matched by their stamps.')
     scenes: int = option(6, 'Rendered scenes with moving objects; every third brings another without.', low=1)

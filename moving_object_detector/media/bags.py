@@ -19,13 +19,11 @@ from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.frames import (
-    AUTOMATIC,
     DEFAULT_FPS,
     LATEST,
     SECOND,
     Frame,
     FrameSource,
-    Levels,
     SampleScale,
     frame_stamp,
     rate_of,
@@ -245,15 +243,12 @@ class BagSource(FrameSource):
     Args and errors as of :func:`~moving_object_detector.media.sources.open_source`.
     """
 
-    def __init__(
-        self, path: Path, *, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
-    ) -> None:
+    def __init__(self, path: Path, *, topic: str | None = None, fps: float | None = None) -> None:
         self.name = str(path)
         self._topic = BagTopic(path, topic=topic)
         self.topic = self._topic.topic
         self.frame_count = self._topic.message_count
         self._forced_fps = fps
-        self._levels = levels
         with closing(self._topic.messages()) as messages:
             first = next(messages, None)
             if first is None:
@@ -277,8 +272,7 @@ class BagSource(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         """Return the topic's images in the order in which the bag received them."""
         # Not a generator, which ends with the first error: after an image that does not decode comes the next one.
-        scale = SampleScale(*self._levels)
-        return map(self._frame, count(), self._topic.messages(), repeat(scale))
+        return map(self._frame, count(), self._topic.messages(), repeat(SampleScale()))
 
 
 # Humble's reader takes the quality of service as text; from version 9 on it is a list.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,6 @@ class FrameSource(ABC):
     fps: float
     frame_count: int | None
     size: tuple[int, int] | None
-    has_levels: ClassVar[bool] = True
-    """Whether its images may have 16 bits."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -116,11 +114,6 @@ SMALLEST_SIDE: Final = 16
 LARGEST_SIDE: Final = 4096
 """Pixels: images with a longer side are refused before they are decoded, unless another limit is given."""
 
-Levels: TypeAlias = tuple[int, int]
-"""Black and white of 16-bit samples."""
-AUTOMATIC: Final[Levels] = (0, 0)
-"""By the images."""
-
 _MARGIN: Final = 1 / 8
 """Of the first image's range, left free at either end."""
 _LEAST_RANGE: Final = 256
@@ -153,23 +146,18 @@ class SampleScale:
     """How samples of 16 bits become 8: one linear scale for a whole stream, since flow compares brightness.
 
     The first image's range, without the extreme thousandths at either end and with an eighth of it as margin, becomes
-    0 to 255. Where a hundredth of a later image is outside, the range grows to hold it, and never shrinks. A ``white``
-    above ``black`` fixes it.
+    0 to 255. Where a hundredth of a later image is outside, the range grows to hold it, and never shrinks.
     """
 
-    def __init__(self, black: int = 0, white: int = 0) -> None:
+    def __init__(self) -> None:
         self.range: tuple[float, float] | None = None
         """Levels that are shown as 0 and 255; None before the first image."""
-        self._fixed = white > black
-        if self._fixed:
-            self._set(black, white)
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
         """Return 16-bit samples (H, W) or (H, W, C) as 8 bits; 8-bit ones as they are."""
         if samples.dtype == np.uint8:
             return np.asarray(samples, np.uint8)
-        if not self._fixed:
-            self._look(samples)
+        self._look(samples)
         return np.asarray(self._table[samples], np.uint8)
 
     def _set(self, black: float, white: float) -> None:

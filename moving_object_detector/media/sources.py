@@ -15,11 +15,9 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import BagSource, is_bag
 from moving_object_detector.media.codecs import decode_pixels
 from moving_object_detector.media.frames import (
-    AUTOMATIC,
     DEFAULT_FPS,
     Frame,
     FrameSource,
-    Levels,
     SampleScale,
     frame_stamp,
     natural_key,
@@ -63,13 +61,10 @@ class ImageFiles(FrameSource):
     Raises UserError where there is no file, ImageError about the first where none can be decoded.
     """
 
-    def __init__(
-        self, name: str, files: Sequence[Path], *, fps: float | None = None, levels: Levels = AUTOMATIC
-    ) -> None:
+    def __init__(self, name: str, files: Sequence[Path], *, fps: float | None = None) -> None:
         if not files:
             raise UserError(f'{name}: no frame there; is the data complete?')
         self.files = tuple(files)
-        self._levels = levels
         self.name = name
         self.fps = fps or DEFAULT_FPS
         self.frame_count = len(self.files)
@@ -88,7 +83,7 @@ class ImageFiles(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         """Return the files in order; sizes may differ from frame to frame."""
-        scale = SampleScale(*self._levels)
+        scale = SampleScale()
 
         def frame(numbered: tuple[int, Path]) -> Frame:
             index, file = numbered
@@ -108,16 +103,13 @@ def _images_of(path: Path) -> list[Path]:
     return files
 
 
-def open_source(
-    path: str | Path, *, topic: str | None = None, fps: float | None = None, levels: Levels = AUTOMATIC
-) -> FrameSource:
+def open_source(path: str | Path, *, topic: str | None = None, fps: float | None = None) -> FrameSource:
     """Open a folder of image files, a video, a rosbag2 folder, a ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
 
     A bag's file may be compressed (``.mcap.zstd``). Nothing but the first frame has been decoded.
 
     ``topic`` is the image topic of a bag that has several. ``fps`` takes the place of the source's own timing, of which
-    folders have none and run at 24; a bag then is stamped evenly from its first stamp. ``levels`` are black and white
-    of 16-bit images, see :class:`SampleScale`.
+    folders have none and run at 24; a bag then is stamped evenly from its first stamp.
 
     Raises UserError where there is no such path or topic, it is of no known kind, or holds no image.
     """
@@ -128,20 +120,16 @@ def open_source(
         # A pipe or a device would be read without end.
         raise UserError(f'{path}: {"neither a file nor a folder" if path.exists() else "no such file or folder"}')
     if is_bag(path):
-        return BagSource(path, topic=topic, fps=fps, levels=levels)
+        return BagSource(path, topic=topic, fps=fps)
     if topic is not None:
         raise UserError(f'{path}: a topic ({topic}) was given, but this is not a bag; leave the topic out')
     if path.is_dir():
-        return ImageFiles(str(path), _images_of(path), fps=fps, levels=levels)
+        return ImageFiles(str(path), _images_of(path), fps=fps)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f'{path}: a single image; give the folder that holds the frames')
     return VideoSource(path, fps=fps)
 
 
 def source_of(arguments: argparse.Namespace, path: str) -> FrameSource:
-    """Open one of the inputs as the arguments say; raises UserError where one of these has no effect on it."""
-    levels = tuple(arguments.levels)
-    source = open_source(path, topic=arguments.bag_topic, fps=arguments.fps, levels=levels)
-    if any(levels) and not source.has_levels:
-        raise UserError(f'{path}: --levels has no effect on a video, whose samples have 8 bits; leave it out')
-    return source
+    """Open one of the inputs as the arguments say."""
+    return open_source(path, topic=arguments.bag_topic, fps=arguments.fps)

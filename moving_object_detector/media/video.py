@@ -50,8 +50,6 @@ class VideoSource(FrameSource):
     can be decoded, or frames that are too large or too small.
     """
 
-    has_levels = False
-
     def __init__(self, path: Path, *, fps: float | None = None) -> None:
         self.name = str(path)
         self._forced_fps = fps

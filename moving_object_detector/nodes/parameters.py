@@ -14,7 +14,6 @@ from rclpy.parameter import Parameter
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import Option, option, options_of, with_values
-from moving_object_detector.common.program import BLACK, WHITE
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
 from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
 
@@ -40,8 +39,6 @@ class InputConfig:
     max_side: int = option(
         LARGEST_SIDE, 'Longest side of an image that is accepted, pixels.', low=SMALLEST_SIDE, high=65536
     )
-    black: int = option(0, BLACK, low=0, high=65535)
-    white: int = option(0, WHITE, low=0, high=65535)
 
 
 @dataclass(frozen=True)

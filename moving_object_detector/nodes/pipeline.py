@@ -66,7 +66,7 @@ class Pipeline:
         self._now = now
         self._encoding: str | None = None
         self._stamped: bool | None = None
-        self._scale = self._new_scale()
+        self._scale = SampleScale()
         self._newest = 0
         self.load = self._new_load()
         """Keeps up with the target rate, if there is one."""
@@ -172,12 +172,9 @@ class Pipeline:
         self._detector.schedule = load.schedule
         return load
 
-    def _new_scale(self) -> SampleScale:
-        return SampleScale(self._config.input.black, self._config.input.white)
-
     def _reset(self) -> None:
         self._encoding = self._stamped = None
-        self._scale = self._new_scale()
+        self._scale = SampleScale()
         self.load.pause()
         self._detector.reset()
 
@@ -215,7 +212,7 @@ class Pipeline:
         """Run one image through the detector; None for an image that is not used."""
         message = arrival.message
         encoding = foreign(message.encoding if hasattr(message, 'encoding') else message.format)
-        scale = self._scale if self._encoding in {None, encoding} else self._new_scale()
+        scale = self._scale if self._encoding in {None, encoding} else SampleScale()
         try:
             image = decode_message(message, scale, self._config.input.max_side)
         except ImageError as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from moving_object_detector.common.errors import UserError, shown
 from moving_object_detector.common.options import option
-from moving_object_detector.common.program import BLACK, WHITE
 from moving_object_detector.detection.config import FlowConfig
 
 
@@ -22,8 +21,6 @@ class DataConfig:
     )
     split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
     topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
-    black: int = option(0, BLACK, low=0, high=65535)
-    white: int = option(0, WHITE, low=0, high=65535)
     cache: str = option('', "Folder for the flow cache; empty: 'flow_cache' in the output folder.")
     height: int = option(128, 'Height of cached images and flow, pixels.', low=16, high=2160)
     width: int = option(256, 'Width of cached images and flow, pixels.', low=16, high=4096)

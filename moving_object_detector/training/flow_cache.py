@@ -27,7 +27,7 @@ from moving_object_detector.datasets.layouts import Annotation, ClipFiles
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
-from moving_object_detector.media.frames import AUTOMATIC, Frame, prefetch, resize_image
+from moving_object_detector.media.frames import Frame, prefetch, resize_image
 from moving_object_detector.training.chunks import (
     CacheError,
     check_space,
@@ -223,9 +223,8 @@ def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
     """Return a hash of what the clip's cache depends on, 16 hexadecimal digits."""
     if not clip.files:
         raise UserError(f'{clip.name}: no file was found to read; is it a complete recording?')
-    levels = clip.source.keywords.get('levels', AUTOMATIC)
-    depends = {**settings, 'topic': clip.topic} | ({} if levels == AUTOMATIC else {'levels': levels})
-    total = hashlib.blake2b(json.dumps(depends, sort_keys=True).encode(), digest_size=8)
+    depends = json.dumps({**settings, 'topic': clip.topic}, sort_keys=True)
+    total = hashlib.blake2b(depends.encode(), digest_size=8)
     for path in clip.files:
         content = hashlib.blake2b()
         try:

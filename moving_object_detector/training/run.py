@@ -79,8 +79,7 @@ def flow_fingerprint(config: FlowConfig) -> str:
 
 def clips_of(data: DataConfig) -> list[ClipFiles]:
     """Return the clips of the footage that the options name."""
-    levels = (data.black, data.white)
-    return find_clips(roots_of(data.root), data.split, data.topic or None, levels=levels)
+    return find_clips(roots_of(data.root), data.split, data.topic or None)
 
 
 def cache_folder(data: DataConfig, out: Path) -> Path:

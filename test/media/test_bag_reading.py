@@ -203,8 +203,6 @@ def test_a_scale_is_one_for_the_whole_topic(tmp_path):
         assert 0.75 < slope < 0.85  # an eighth of the range is left free at either end
         for grey, image in zip(greys, images, strict=True):
             assert np.abs(image - (slope * grey + offset)).max() <= 1
-        fixed = [frame.image[:, :, 0] for frame in open_source(path, levels=(29000, 29000 + 8 * 255))]
-        assert np.array_equal(fixed, greys)
 
 
 def test_swapped_stamps_do_not_change_the_rate(tmp_path, pictures):

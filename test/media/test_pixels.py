@@ -16,14 +16,6 @@ def ramp(low, high, shape=(64, 100)):
     return np.random.default_rng(6).permutation(levels).reshape(shape)
 
 
-def test_a_fixed_scale():
-    scale = SampleScale(1000, 3550)  # ten levels a step
-    samples = np.array([[0, 1000, 1004, 1006, 2000, 3550, 65535]], np.uint16)
-    assert scale(samples).tolist() == [[0, 0, 0, 1, 100, 255, 255]]
-    assert scale(np.array([[9000]], np.uint16)).tolist() == [[255]]
-    assert scale.range == (1000, 3550)
-
-
 def test_eight_bits_stay_as_they_are():
     samples = np.array([[0, 7, 255]], np.uint8)
     scale = SampleScale()

@@ -231,14 +231,6 @@ def test_sixteen_bits_have_one_scale_until_the_stream_starts_anew(run):
     assert np.ptp(detector.images[-1][0]) > 180
 
 
-def test_sixteen_bits_by_a_scale_that_is_given(run):
-    detector = Detector()
-    pipeline, *_ = run(detector, **{'input.black': 1000, 'input.white': 3550})
-    pipeline.receive(deep(1, (1000, 2000, 9000)))
-    wait(lambda: len(detector.seen) == 1)
-    assert detector.images[0][0, :3, 0].tolist() == [0, 100, 255]
-
-
 def test_one_clock_for_a_stream(run):
     """Stamps of zero before the first good one are arrivals, and after it of no use; the clocks never mix."""
     detector = Detector()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from moving_object_detector.media.messages import decode_compressed, decode_image
-from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes import commands
 
 # Starting Python and ROS takes seconds on a busy machine.
@@ -181,14 +180,6 @@ def test_ros_arguments_that_are_wrong(start, picture_folder):
 def test_mistakes_are_told_before_anything_starts(tmp_path, capsys):
     assert commands.play([str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere: no such file or folder' in capsys.readouterr().err
-
-
-def test_levels_of_a_video_are_refused(tmp_path, pictures, capsys):
-    with VideoWriter(tmp_path / 'clip.mp4', 10.0) as video:
-        for picture in pictures[:3]:
-            video.write(picture)
-    assert commands.play([str(tmp_path / 'clip.mp4'), '--levels', '0', '1000']) == 2
-    assert '--levels has no effect on a video' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
