@@ -48,6 +48,15 @@ class WindowConfig:
     future: int = option(5, 'Later frames that vote; the refined result is late by future x stride.', low=0, high=20)
     stride: int = option(1, 'Frames from one voting neighbour to the next.', low=1, high=10)
 
+    @property
+    def delay(self) -> int:
+        """Frames that the refined result waits for."""
+        return self.future * self.stride
+
+    def __str__(self) -> str:
+        """Return for example ``window -2..+2, stride 1``."""
+        return f'window -{self.past}..+{self.future}, stride {self.stride}'
+
 
 @dataclass(frozen=True)
 class GateConfig:

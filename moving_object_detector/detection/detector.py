@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.detection.config import DetectorConfig, WindowConfig
 from moving_object_detector.detection.continuity import Continuity, Step
-from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.pair_masks import Watch, gated_masks, unwatched
 from moving_object_detector.detection.result import Estimate, Result
@@ -40,8 +39,6 @@ class StepOutcome(NamedTuple):
     """How many votes it brought."""
     masks: int = 0
     """How many masks were computed for them: fewer where nothing moves."""
-    inferred: bool = False
-    """Whether this frame is one of those that get a result."""
 
 
 class Detector:
@@ -83,33 +80,30 @@ class Detector:
         """What knows the camera and its motion; may be set at any time."""
         self._flow_input = flow_input
         self._stage: Watch = stage or unwatched
-        self._schedule = Schedule(config.window)
-        self._since_inferred: int | None = None
+        self._window = config.window
         self._ring = Ring(config.window)
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
 
     @property
-    def schedule(self) -> Schedule:
-        """Which neighbours vote, and of which frames masks are computed; from the next frame on.
+    def window(self) -> WindowConfig:
+        """Which neighbours vote, from the next frame on.
 
         Raises ValueError where its window reaches further than the configured one.
         """
-        return self._schedule
+        return self._window
 
-    @schedule.setter
-    def schedule(self, schedule: Schedule) -> None:
-        window = schedule.window
+    @window.setter
+    def window(self, window: WindowConfig) -> None:
         if max(window.past, window.future) * window.stride > self._ring.reach:
-            raise ValueError(f'{schedule} reaches further than the {self._ring.reach} frames that are kept')
-        self._schedule = schedule
+            raise ValueError(f'{window} reaches further than the {self._ring.reach} frames that are kept')
+        self._window = window
 
     def reset(self) -> None:
         """Forget all frames; the next one starts a stream."""
         self._ring.clear()
         self._continuity.forget()
         self._next_index = 0
-        self._since_inferred = None
 
     def flush(self) -> StepOutcome:
         """Finish the frames that still wait for later neighbours, with those that exist, and reset."""
@@ -128,7 +122,7 @@ class Detector:
             image: (H, W, 3) uint8 RGB, at least 16 x 16; kept by reference for as long as the window needs it.
             stamp: Nanoseconds.
             infer: False only enters the frame into the window as a neighbour of later ones, for a caller
-                that is behind; it gets no result of its own. True leaves that to :attr:`schedule`.
+                that is behind; it gets no result of its own.
             tag: Given back as ``tag`` of the frame's results.
 
         Raises:
@@ -149,20 +143,14 @@ class Detector:
             before = self.flush()
             self._continuity.follow(stamp, image.shape)
         with self._stage('prepare'):
-            newest = self._enter(image, stamp, infer and self._is_due(), tag)
-        self._since_inferred = 0 if newest.inferred else (self._since_inferred or 0) + 1
+            newest = self._enter(image, stamp, infer, tag)
         self._ring.push(newest)
-        pairs = self._ring.pairs(newest, self._schedule.window) if infer else []
+        pairs = self._ring.pairs(newest, self._window) if infer else []
         masks = self._vote(pairs) if pairs else 0
-        results, missed = self._finish(newest.index - self._schedule.delay)
+        results, missed = self._finish(newest.index - self._window.delay)
         if newest.votes:
             results.append(self._result(newest, 'zero_lag'))
-        return StepOutcome(
-            before.results + results, before.missed + missed, relation, len(pairs), masks, newest.inferred
-        )
-
-    def _is_due(self) -> bool:
-        return self._since_inferred is None or self._since_inferred + 1 >= self._schedule.every
+        return StepOutcome(before.results + results, before.missed + missed, relation, len(pairs), masks)
 
     def _finish(self, last: int) -> tuple[list[Result], int]:
         """Return the refined results of the frames up to index ``last`` that still waited, and how many have none."""
@@ -202,7 +190,7 @@ class Detector:
         with self._stage('vote'):
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
-                if abs(neighbour.index - frame.index) == self._schedule.window.stride:
+                if abs(neighbour.index - frame.index) == self._window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side] = flow
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]

@@ -104,7 +104,7 @@ class Ring:
         """
         backward = (self.at(newest.index - k * window.stride) for k in range(1, window.past + 1))
         forward = (self.at(newest.index - k * window.stride) for k in range(1, window.future + 1))
-        votes_now = [(newest, other) for other in backward if other and newest.inferred]
+        votes_now = [(newest, other) for other in backward if other]
         return votes_now + [(other, newest) for other in forward if other and other.inferred and not other.finished]
 
     def finish(self, last: int) -> list[WindowFrame]:

@@ -19,7 +19,6 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.detection.load import Schedule
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.nodes.camera import ImageInput
 from moving_object_detector.nodes.messages import Statistics, diagnostics
@@ -266,7 +265,7 @@ class DetectNode(LifecycleNodeMixin, Node):
     def _on_status(self) -> None:
         level, message = self._judge()
         config, pipeline, camera = self._settings.config, self._pipeline, self._camera
-        delay = Schedule(config.window).delay if pipeline is None else pipeline.load.delay
+        delay = config.window.delay if pipeline is None else pipeline.load.delay
         values = {
             'state': self.state,
             'engine': self._engine,

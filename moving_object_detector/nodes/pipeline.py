@@ -169,7 +169,7 @@ class Pipeline:
         config = self._config
         zero_lag = config.estimate == 'zero_lag'
         load = LoadController(config.window, zero_lag=zero_lag, target=config.load.target_rate)
-        self._detector.schedule = load.schedule
+        self._detector.window = load.window
         return load
 
     def _reset(self) -> None:
@@ -185,20 +185,21 @@ class Pipeline:
             # Taken out, so that its memory is free when the next one is decoded.
             image = images.popleft()
             started = time.monotonic()
-            outcome = self._step(image, infer=wanted and not images)
+            infer = wanted and not images
+            outcome = self._step(image, infer)
             if outcome is None:
                 continue
-            if outcome.inferred:
+            if infer:
                 self._publish(outcome, partial(self._note_times, started, image.moment))
             else:
                 self._publish(outcome)
                 self._statistics.count('skipped', int(wanted))
             # Until the next image can be taken: what is published beside it costs only what it holds up.
             finished = time.monotonic()
-            self.load.worked(finished - started, outcome.pairs, outcome.masks, inferred=outcome.inferred)
+            self.load.worked(finished - started, outcome.pairs, outcome.masks, inferred=infer)
             if self.load.decide(finished):
-                self._detector.schedule = self.load.schedule
-                log.info('load: %s; %s', self.load.schedule, self.load.reason, extra=kind('load'))
+                self._detector.window = self.load.window
+                log.info('load: %s; %s', self.load.window, self.load.reason, extra=kind('load'))
 
     def _note_times(self, started: float, arrived: float) -> None:
         finished = time.monotonic()

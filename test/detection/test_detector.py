@@ -213,7 +213,7 @@ def test_a_repeated_stamp_is_ignored(make_detector: Make, clip: Images) -> None:
 
 def test_one_frame_alone_gives_nothing(make_detector: Make, clip: Images) -> None:
     detector = make_detector(config_of(5, 5))
-    assert detector.step(clip[0], 0) == StepOutcome([], inferred=True)
+    assert detector.step(clip[0], 0) == StepOutcome([])
     assert detector.flush() == StepOutcome([], missed=1)
 
 

@@ -16,7 +16,6 @@ from moving_object_detector.common.errors import NotFiniteError
 from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.detector import StepOutcome
-from moving_object_detector.detection.load import Schedule
 from moving_object_detector.nodes.messages import Statistics, image_message
 from moving_object_detector.nodes.parameters import NodeConfig
 from moving_object_detector.nodes.pipeline import Pipeline
@@ -44,7 +43,6 @@ class Detector:
             raise RuntimeError(f'CUDA error at {stamp}')
         return StepOutcome(
             [SimpleNamespace(estimate='refined', tag=tag, stamp=stamp)],
-            inferred=infer,
             pairs=self.pairs,
             masks=self.pairs,
         )
@@ -291,8 +289,8 @@ def test_a_decoder_that_fails_makes_an_invalid_image(run, monkeypatch):
 def test_the_window_follows_target_and_estimate(run):
     detector = Detector()
     pipeline, *_ = run(detector, **{'load.target_rate': 100.0})
-    whole = Schedule(NodeConfig().window)
-    assert detector.schedule == whole
+    whole = NodeConfig().window
+    assert detector.window == whole
 
     def configure(target, estimate='refined'):
         pipeline.configure(with_values(NodeConfig(), {'load.target_rate': target, 'estimate': estimate}))
@@ -301,22 +299,22 @@ def test_the_window_follows_target_and_estimate(run):
         wait(lambda: detector.resets > resets)
 
     configure(100.0, 'zero_lag')
-    assert detector.schedule.window.future == pipeline.load.delay == 0
+    assert detector.window.future == pipeline.load.delay == 0
     configure(100.0)
-    assert (detector.schedule, pipeline.load.delay) == (whole, whole.delay)
-    pipeline.load.schedule = detector.schedule = small = Schedule(WindowConfig(1, 1, 1))
+    assert (detector.window, pipeline.load.delay) == (whole, whole.delay)
+    pipeline.load.window = detector.window = small = WindowConfig(1, 1, 1)
     configure(50.0)
     # What was measured goes on to count.
-    assert (pipeline.load.schedule, pipeline.load.target, detector.schedule) == (small, 50.0, small)
+    assert (pipeline.load.window, pipeline.load.target, detector.window) == (small, 50.0, small)
     configure(0.0)
-    assert (detector.schedule, pipeline.load.report()) == (whole, {})
+    assert (detector.window, pipeline.load.report()) == (whole, {})
 
 
 def test_a_load_that_is_too_much_makes_the_window_smaller(run):
     detector = Detector(seconds=0.02, pairs=10)
     pipeline, _, _, said = run(detector, **{'load.target_rate': 100.0, 'input.queue': 1})
     deadline, stamp = time.monotonic() + 60, 0
-    while detector.schedule.window == NodeConfig().window and time.monotonic() < deadline:
+    while detector.window == NodeConfig().window and time.monotonic() < deadline:
         stamp += 1
         pipeline.receive(message(stamp))
         time.sleep(0.005)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from moving_object_detector.detection.config import DetectorConfig, GateConfig, WindowConfig
 from moving_object_detector.detection.detector import Detector
-from moving_object_detector.detection.load import Schedule
 from moving_object_detector.flow.generator_input import SplitFlow
 
 STEP = 40_000_000
@@ -71,28 +70,23 @@ def numbered(number: int) -> NDArray[np.uint8]:
     return np.full((20, 24, 3), number, np.uint8)
 
 
-def expected(schedules: list[Schedule]) -> tuple[dict[int, tuple[int, list[int]]], dict[int, list[int]]]:
-    """Work out, from the settings in force at each frame's arrival, what the rule says.
+def expected(windows: list[WindowConfig]) -> tuple[dict[int, tuple[int, list[int]]], dict[int, list[int]]]:
+    """Work out, from the windows in force at each frame's arrival, what the rule says.
 
     Returns:
-        Of each frame that gets a mask: when it is complete and who votes on it; who has voted at its arrival.
+        Of each frame: when it is complete and who votes on it; who has voted at its arrival.
 
     """
-    length = len(schedules)
-    inferred, last = [], None
-    for n, schedule in enumerate(schedules):
-        if last is None or n - last >= schedule.every:
-            inferred.append(n)
-            last = n
+    length = len(windows)
     refined, zero_lag = {}, {}
-    for t in inferred:
-        window = schedules[t].window
+    for t in range(length):
+        window = windows[t]
         early = [t - k * window.stride for k in range(1, window.past + 1) if t - k * window.stride >= 0]
         if early:
             zero_lag[t] = early
         late = []
         for n in range(t, length):
-            window = schedules[n].window
+            window = windows[n]
             if n > t and n - t in [k * window.stride for k in range(1, window.future + 1)]:
                 late.append(n)
             if n - t >= window.future * window.stride:
@@ -104,15 +98,14 @@ def expected(schedules: list[Schedule]) -> tuple[dict[int, tuple[int, list[int]]
     return refined, zero_lag
 
 
-def schedules_at_random(seed: int, length: int, longest: int) -> list[Schedule]:
+def windows_at_random(seed: int, length: int, longest: int) -> list[WindowConfig]:
     rng = np.random.default_rng(seed)
-    schedules: list[Schedule] = []
-    while len(schedules) < length:
+    windows: list[WindowConfig] = []
+    while len(windows) < length:
         stride = int(rng.integers(1, 3))
         past, future = rng.integers(0, longest // stride + 1, 2)
-        schedule = Schedule(WindowConfig(int(past), int(future), stride), int(rng.integers(1, 4)))
-        schedules += [schedule] * int(rng.integers(1, 6))
-    return schedules[:length]
+        windows += [WindowConfig(int(past), int(future), stride)] * int(rng.integers(1, 6))
+    return windows[:length]
 
 
 def mean_of(frame: int, neighbours: list[int]) -> NDArray[np.float32]:
@@ -123,14 +116,14 @@ def mean_of(frame: int, neighbours: list[int]) -> NDArray[np.float32]:
 def test_every_frame_is_the_mean_over_the_neighbours_that_the_rule_names(
     make_detector: Callable[[WindowConfig], Detector], seed: int
 ) -> None:
-    schedules = schedules_at_random(seed, 40, 5)
+    windows = windows_at_random(seed, 40, 5)
     detector = make_detector(WindowConfig(5, 5, 1))
     came = []
-    for n, schedule in enumerate(schedules):
-        detector.schedule = schedule
+    for n, window in enumerate(windows):
+        detector.window = window
         came += [(n, result) for result in detector.step(numbered(n), n * STEP, tag=-n).results]
-    came += [(len(schedules), result) for result in detector.flush().results]
-    refined, zero_lag = expected(schedules)
+    came += [(len(windows), result) for result in detector.flush().results]
+    refined, zero_lag = expected(windows)
     at = [(result.index, n) for n, result in came if result.estimate == 'refined']
     assert at == [(t, n) for t, (n, _) in sorted(refined.items())]  # each once, in order, on time
     assert [(r.index, n) for n, r in came if r.estimate == 'zero_lag'] == [(t, t) for t in zero_lag]
@@ -157,7 +150,7 @@ def test_a_smaller_window_completes_the_frames_that_wait_with_the_votes_they_hav
 ) -> None:
     detector = make_detector(WindowConfig(3, 3, 1))
     assert steps(detector, range(6)) == [(3, 0, 3), (4, 1, 4), (5, 2, 5)]
-    detector.schedule = Schedule(WindowConfig(1, 1, 1))
+    detector.window = WindowConfig(1, 1, 1)
     # Frame 3 had 3 earlier and 2 later votes, 4 had 3 and 1, frame 5 gets its only later one now.
     assert steps(detector, range(6, 8)) == [(6, 3, 5), (6, 4, 4), (6, 5, 4), (7, 6, 2)]
 
@@ -166,76 +159,17 @@ def test_a_larger_window_lets_the_frames_that_wait_wait_longer(
     make_detector: Callable[[WindowConfig], Detector],
 ) -> None:
     detector = make_detector(WindowConfig(2, 3, 1))
-    detector.schedule = Schedule(WindowConfig(1, 1, 1))
+    detector.window = WindowConfig(1, 1, 1)
     assert steps(detector, range(5)) == [(1, 0, 1), (2, 1, 2), (3, 2, 2), (4, 3, 2)]
-    detector.schedule = Schedule(WindowConfig(2, 3, 1))
+    detector.window = WindowConfig(2, 3, 1)
     # Frame 3 is out and gets no vote from 5; frame 4 had one earlier vote; from frame 5 on all five.
     assert steps(detector, range(5, 10)) == [(7, 4, 4), (8, 5, 5), (9, 6, 5)]
     assert [(result.index, result.votes) for result in detector.flush().results] == [(7, 4), (8, 3), (9, 2)]
 
 
-def test_the_frames_between_vote_where_one_in_three_gets_a_mask(
-    make_detector: Callable[[WindowConfig], Detector],
-) -> None:
-    detector = make_detector(WindowConfig(2, 2, 1))
-    detector.schedule = Schedule(WindowConfig(2, 2, 1), every=3)
-    outcomes = [detector.step(numbered(n), n * STEP) for n in range(9)]
-    pairs = [(outcome.inferred, outcome.pairs) for outcome in outcomes]
-    assert pairs == [(True, 0), (False, 1), (False, 1), *[(True, 2), (False, 1), (False, 1)] * 2]
-    assert not any(outcome.missed for outcome in outcomes)
-    # After a reset the first frame gets one again.
-    detector.reset()
-    assert detector.step(numbered(9), 0).inferred
-
-
-def test_a_caller_that_is_behind_takes_the_next_frame_it_can(
-    make_detector: Callable[[WindowConfig], Detector],
-) -> None:
-    detector = make_detector(WindowConfig(1, 1, 1))
-    detector.schedule = Schedule(WindowConfig(1, 1, 1), every=2)
-    inferred = []
-    for n, infer in enumerate((True, False, False, True, True, True)):
-        inferred.append(detector.step(numbered(n), n * STEP, infer=infer).inferred)
-    assert inferred == [True, False, False, True, False, True]
-
-
 def test_no_window_reaches_beyond_the_configured_one(make_detector: Callable[[WindowConfig], Detector]) -> None:
     detector = make_detector(WindowConfig(2, 4, 1))
-    detector.schedule = Schedule(WindowConfig(2, 1, 2))
-    with pytest.raises(ValueError, match=r'window -3\.\.\+1, stride 2, every frame reaches further than the 4 frames'):
-        detector.schedule = Schedule(WindowConfig(3, 1, 2))
-    assert detector.schedule == Schedule(WindowConfig(2, 1, 2))
-
-
-@pytest.mark.parametrize(
-    ('schedule', 'batches', 'text'),
-    [
-        (Schedule(WindowConfig(5, 5, 1)), (10,), 'window -5..+5, stride 1, every frame'),
-        (Schedule(WindowConfig(2, 1, 3)), (3,), 'window -2..+1, stride 3, every frame'),
-        # The frame with a mask brings its 2 earlier pairs; each of the next two is a later neighbour of it.
-        (Schedule(WindowConfig(2, 2, 1), 3), (2, 1, 1), 'window -2..+2, stride 1, one frame in 3'),
-        # Later neighbours are 2 and 4 frames on: every second frame with a mask is one of another's.
-        (Schedule(WindowConfig(1, 2, 2), 2), (3, 0), 'window -1..+2, stride 2, one frame in 2'),
-        (Schedule(WindowConfig(1, 0, 1), 4), (1, 0, 0, 0), 'window -1..+0, stride 1, one frame in 4'),
-    ],
-)
-def test_pairs_that_a_frame_brings(schedule: Schedule, batches: tuple[int, ...], text: str) -> None:
-    assert schedule.batches == batches
-    assert str(schedule) == text
-
-
-@pytest.mark.parametrize('every', [1, 2, 3, 5])
-def test_the_predicted_pairs_are_those_that_are_computed(
-    make_detector: Callable[[WindowConfig], Detector], every: int
-) -> None:
-    detector = make_detector(WindowConfig(4, 4, 1))
-    for window in (WindowConfig(4, 4, 1), WindowConfig(1, 2, 2), WindowConfig(1, 0, 1)):
-        detector.schedule = schedule = Schedule(window, every)
-        came = []
-        for n in range(30):
-            outcome = detector.step(numbered(n), n * STEP)
-            if outcome.inferred:
-                came.append([])
-            came[-1].append(outcome.pairs)
-        detector.reset()
-        assert tuple(came[-2]) == schedule.batches
+    detector.window = WindowConfig(2, 1, 2)
+    with pytest.raises(ValueError, match=r'window -3\.\.\+1, stride 2 reaches further than the 4 frames'):
+        detector.window = WindowConfig(3, 1, 2)
+    assert detector.window == WindowConfig(2, 1, 2)
