@@ -18,7 +18,7 @@ from torch.jit._trace import TracerWarning
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import Runner, usable_cores
-from moving_object_detector.engines.cache import EngineCache, building, code_hash, shapes_text
+from moving_object_detector.engines.cache import EngineCache, building, code_hash
 from moving_object_detector.networks.weights import weights_hash
 
 # Else OpenVINO numbers the user in a file in the home folder and tells Google Analytics of each import and conversion;
@@ -41,26 +41,18 @@ class OpenVinoEngine:
         precision: ``auto`` (float32), ``float32``, ``bfloat16`` or ``float16`` on a CPU that computes in it,
             or ``int8``: a quantised network's layers in 8-bit integers, all else as :func:`mask_precision` says.
         threads: CPU threads; 0: one for each physical core that the process may use.
-        cache: Where compiled networks are kept; None: nowhere.
-        worth_keeping: Seconds of building from which they are.
+        cache: Where compiled networks are kept that took long; None: nowhere.
 
     """
 
     name = 'openvino'
 
-    def __init__(
-        self,
-        precision: str = 'auto',
-        threads: int = 0,
-        cache: EngineCache | None = None,
-        worth_keeping: float = WORTH_KEEPING,
-    ) -> None:
+    def __init__(self, precision: str = 'auto', threads: int = 0, cache: EngineCache | None = None) -> None:
         self.device = torch.device('cpu')
         self.precision = 'float32' if precision == 'auto' else precision
         # What is int8 is so in the network itself.
         self._floating = mask_precision() if precision == 'int8' else self.precision
         self._cache = cache
-        self._worth_keeping = worth_keeping
         # Precision is always asked for: OpenVINO chooses bfloat16 by itself where the CPU has it, also for a network
         # that it imports. Threads are not pinned: what else runs on a pinned core would hold all the others up.
         self._properties: dict[str, object] = {
@@ -88,11 +80,11 @@ class OpenVinoEngine:
             'engine': self.name,
             'device': _cpu_name(core),
             'precision': self.precision,
-            'shapes': shapes_text(examples),
+            'shapes': ' '.join('x'.join(map(str, ('n', *each.shape[1:]))) for each in examples),
             'weights': weights_hash(module.state_dict()),
             'openvino': openvino.get_version(),
             'torch': torch.__version__,
-            'code': code_hash(module, self),
+            'code': code_hash(),
         }
         kept = self._cache.load(key) if self._cache else None
         if kept is not None:
@@ -100,11 +92,10 @@ class OpenVinoEngine:
                 return core.import_model(io.BytesIO(kept), 'CPU', self._properties)
             except RuntimeError as error:
                 _log.warning('the cached engine of the %s cannot be loaded and is built anew: %s', label, error)
-        _log.info('%s: OpenVINO builds an engine', label)
         started = time.monotonic()
         with building(label, 'OpenVINO'):
             compiled = core.compile_model(_converted(module, examples), 'CPU', self._properties)
-        if self._cache and time.monotonic() - started >= self._worth_keeping:
+        if self._cache and time.monotonic() - started >= WORTH_KEEPING:
             exported = compiled.export_model()
             self._cache.store(key, exported if isinstance(exported, bytes) else exported.getvalue())
         return compiled
@@ -159,9 +150,8 @@ def mask_precision() -> str:
 
 def _ours(precision: Any) -> str:
     """Return our name of one of OpenVINO's precisions, or its own where we have none."""
-    name = precision.to_string()
-    names = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
-    return str(names.get(name, name))
+    name = str(precision.to_string())
+    return {theirs: ours for ours, theirs in HINTS.items()}.get(name, name)
 
 
 def _cpu_name(core: Any) -> str:

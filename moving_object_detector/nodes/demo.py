@@ -9,10 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final
 
@@ -42,22 +41,16 @@ _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_la
 
 
 class Child:
-    """A running program of a session of its own, whose output goes to a log file; it ends with the context.
+    """A running program of this package, whose output goes to a log file; it ends with the context.
 
-    So Ctrl-C in the terminal reaches only the program that started it, which ends its children in the right order.
+    It has a session of its own: Ctrl-C in the terminal reaches only the demo, which ends its children in order.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], name: str) -> None:
-        self.name = name
-        self.log = log
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name, self.log = name, log
         with log.open('wb') as output:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                start_new_session=True,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def __enter__(self) -> Child:
@@ -97,25 +90,24 @@ class Watcher:
 
     def __init__(self, node: Node, stop: threading.Event) -> None:
         self.values: dict[str, str] = {}
-        self.refusal = ''
+        self._refusal = ''
         self._stop = stop
-        self._rates: list[float] = []
-        self._subscription = node.create_subscription(DiagnosticArray, '/diagnostics', self._on_status, 10)
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_status, 10)
 
     def _on_status(self, message: DiagnosticArray) -> None:
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             if 'frames received' in values:
-                if values['frames received'] != self.values.get('frames received'):
-                    self._rates.append(float(values['frame rate hz']))
                 self.values = values
-                self.refusal = status.message if status.level == status.ERROR else ''
+                self._refusal = status.message if status.level == status.ERROR else ''
 
     def count(self, name: str) -> int:
         """Return the last count ``frames NAME``."""
         return int(self.values.get(f'frames {name}', '0'))
 
-    def wait(self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float) -> None:
+    def wait(
+        self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float = _START_SECONDS
+    ) -> None:
         """Wait until ``done``; raises UserError where a child ended, the detector refused, or it took too long.
 
         Raises KeyboardInterrupt where Ctrl-C was pressed.
@@ -125,8 +117,8 @@ class Watcher:
             for child in children:
                 if child.finished():
                     raise UserError(f'{child.name} ended by itself; see {child.log}')
-            if self.refusal:
-                raise UserError(f'the detector is {self.refusal}')
+            if self._refusal:
+                raise UserError(f'the detector is {self._refusal}')
             if time.monotonic() - begin > limit:
                 raise UserError(f'{what} did not happen within {limit:g} s; see the logs')
             if self._stop.wait(0.1):
@@ -155,15 +147,13 @@ class Watcher:
         """
         values, received, skipped = self.values, self.count('received'), self.count('skipped')
         played = received if played is None else played
-        rates = [rate for rate in self._rates if rate > 0]
-        each = float(values.get('processing median ms', '0'))
+        each = float(values['processing median ms'])
         could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
         dropped = self.count('dropped') + max(played - received, 0)
         text = (
             f'frames {played}, masks {self.count("published")}, dropped {dropped}, skipped {skipped}, '
-            f'latency median {values.get("latency median ms", "-")} ms, p95 {values.get("latency p95 ms", "-")} ms, '
-            f'window delay {values.get("window delay frames", "-")} frames\n'
-            f'this machine: {could} (they were played at {median(rates or [0.0]):.1f} frames/s)'
+            f'latency median {values["latency median ms"]} ms, p95 {values["latency p95 ms"]} ms, '
+            f'window delay {values["window delay frames"]} frames\nthis machine: {could}'
         )
         if dropped + skipped:
             text += (
@@ -209,12 +199,6 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     return 0
 
 
-def _program(out: Path, program: str, *words: str | Path) -> Child:
-    """Start a program of this package, whose log is in a folder."""
-    command = [sys.executable, '-m', 'moving_object_detector.programs', program, *map(str, words)]
-    return Child(command, out / ('node.log' if program == 'detect' else f'{program}.log'), os.environ, program)
-
-
 def _play_and_record(
     arguments: argparse.Namespace, ros_arguments: Sequence[str], params: Path, count: int | None, out: Path
 ) -> None:
@@ -223,7 +207,9 @@ def _play_and_record(
         watcher = Watcher(node, stop)
 
         def start(program: str, *words: str | Path) -> Child:
-            return running.enter_context(_program(out, program, *words))
+            command = [sys.executable, '-m', 'moving_object_detector.programs', program, *map(str, words)]
+            log = out / ('node.log' if program == 'detect' else f'{program}.log')
+            return running.enter_context(Child(program, command, log))
 
         def heard_by(number: int) -> bool:
             return all(node.count_subscribers(topic) >= number for topic in _RESULTS[:2])
@@ -236,13 +222,13 @@ def _play_and_record(
             clip /= 'frames'
         print('loading the model', flush=True)
         detect = start('detect', '--ros-args', '--params-file', params, *ros_arguments)
-        watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect], _START_SECONDS)
+        watcher.wait(lambda: watcher.values.get('state') == 'active', 'activation', [detect])
         record = start('record', '--video', video, '--bag', bag, '--overwrite', '--also', _RESULTS[2])
-        watcher.wait(lambda: heard_by(1), 'recording', [detect, record], _START_SECONDS)
+        watcher.wait(lambda: heard_by(1), 'recording', [detect, record])
         if arguments.view:
             view = start('view', '--open')
             print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
-            watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view], _START_SECONDS)
+            watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view])
         print(f'playing {clip}', flush=True)
         # With the recording's own stamps the overlay video runs at the recording's speed.
         rate = ('--rate', str(arguments.rate), '--stamp', 'source')
@@ -250,9 +236,8 @@ def _play_and_record(
         watcher.wait_settled(play, [detect, record])
         record.stop()
         detect.stop()
-    if not watcher.count('published'):
-        raise UserError(f'the detector published no mask; see {detect.log}')
-    with _program(out, 'contact_sheet', video, sheet) as child:
-        child.wait()
+        if not watcher.count('published'):
+            raise UserError(f'the detector published no mask; see {detect.log}')
+        start('contact_sheet', video, sheet).wait()
     print(f'results: {video}, {sheet}, {bag}')
     print(watcher.summary(count, arguments.rate))

@@ -27,7 +27,6 @@ from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import NodeConfig, Parameters
 from moving_object_detector.nodes.pipeline import Pipeline
 from moving_object_detector.nodes.qos import QosError, checked_overrides, overridable, result_qos, unknown_overrides
-from moving_object_detector.nodes.runtime import kind
 
 log = logging.getLogger(__name__)
 
@@ -291,12 +290,12 @@ class DetectNode(LifecycleNodeMixin, Node):
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
         trouble = camera.trouble()
         if trouble:
-            log.warning('%s', trouble, extra=kind('silence' if camera.overdue else 'publishers', 10.0, counted=False))
+            log.warning('%s', trouble, extra={'kind': 'silence' if camera.overdue else 'publishers'})
         trouble = trouble or pipeline.trouble or pipeline.load.trouble
         doubt = self._odometry.trouble if self._odometry is not None else ''
         if doubt and not trouble:
             trouble = f'the images alone tell how the camera moves: {doubt}'
-            log.warning('%s', trouble, extra=kind('odometry', 10.0, counted=False))
+            log.warning('%s', trouble, extra={'kind': 'odometry'})
         if trouble:
             return DiagnosticStatus.WARN, trouble
         nobody = 'nobody subscribes to a result, so none is computed'

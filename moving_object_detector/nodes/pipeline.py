@@ -20,7 +20,6 @@ from moving_object_detector.nodes.mailbox import Arrival, Command, Mailbox
 from moving_object_detector.nodes.messages import Statistics
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import NodeConfig
-from moving_object_detector.nodes.runtime import kind
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector, StepOutcome
@@ -91,7 +90,7 @@ class Pipeline:
                 "%s: images come faster than they can be entered, the oldest are dropped; lower the camera's rate or "
                 'size, or the parameters window.past, window.future, flow.height and flow.width',
                 self.topic,
-                extra=kind('dropped'),
+                extra={'kind': 'dropped'},
             )
 
     @property
@@ -141,7 +140,7 @@ class Pipeline:
             self._statistics.count('failed')
             name = type(error).__name__
             self.trouble = f'detection failed: {name}: {foreign(error)}'
-            log.exception('%s: detection failed and starts anew; please report this', self.topic, extra=kind(name))
+            log.exception('%s: detection failed and starts anew; please report this', self.topic, extra={'kind': name})
             reset()
 
     def _settle(self) -> None:
@@ -199,7 +198,7 @@ class Pipeline:
             self.load.worked(finished - started, outcome.pairs, outcome.masks, inferred=infer)
             if self.load.decide(finished):
                 self._detector.window = self.load.window
-                log.info('load: %s; %s', self.load.window, self.load.reason, extra=kind('load'))
+                log.info('load: %s; %s', self.load.window, self.load.reason, extra={'kind': 'load'})
 
     def _note_times(self, started: float, arrived: float) -> None:
         finished = time.monotonic()
@@ -233,7 +232,7 @@ class Pipeline:
             return None
         if step.starts_anew:
             trouble = f'{self.topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
-            log.warning('%s', trouble, extra=kind(step.name))
+            log.warning('%s', trouble, extra={'kind': step.name})
         else:
             # Else the results are those of the stream that ended.
             self._newest = stamp
@@ -251,7 +250,7 @@ class Pipeline:
             return None
         if stamp == 0:
             text = '%s: images have no stamp, so their time of arrival is used; set it in the driver'
-            log.warning(text, self.topic, extra=kind('stamp'))
+            log.warning(text, self.topic, extra={'kind': 'stamp'})
         elif self._stamped is False:
             self._publish(self._detector.flush())
         self._stamped = stamp != 0
@@ -260,7 +259,7 @@ class Pipeline:
     def _ignore(self, count: str, name: str, reason: str) -> None:
         self._statistics.count(count)
         self.trouble = f'{self.topic}: image ignored: {foreign(reason, 500)}'
-        log.warning('%s', self.trouble, extra=kind(name))
+        log.warning('%s', self.trouble, extra={'kind': name})
 
     def _follow_encoding(self, encoding: str) -> str:
         """Start anew where the encoding changes; return what there is to say about it."""
@@ -270,7 +269,7 @@ class Pipeline:
         self._publish(self._detector.flush())
         change = f'the encoding changed from {last} to {encoding}; do two cameras publish here?'
         trouble = f'{self.topic}: detection starts anew: {change}'
-        log.warning('%s', trouble, extra=kind('encoding'))
+        log.warning('%s', trouble, extra={'kind': 'encoding'})
         return trouble
 
     def _publish(self, outcome: StepOutcome, afterwards: Command = lambda: None) -> None:
@@ -299,5 +298,5 @@ class Pipeline:
         except NotFiniteError as error:
             self._statistics.count('failed')
             self.trouble = f'no result is published: {error}'
-            log.error('%s: %s', self.topic, self.trouble, extra=kind('not finite'))
+            log.error('%s: %s', self.topic, self.trouble, extra={'kind': 'not finite'})
             return False

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from moving_object_detector.common.errors import UserError, foreign
@@ -146,59 +145,8 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
         executor.shutdown()
 
 
-# Saying what is wrong at once, but not thirty times a second
-
-LONGEST_INTERVAL: Final = 300.0
-"""Seconds after which a trouble that lasts is said again."""
-
-
-def kind(name: str, seconds: float = 5.0, *, counted: bool = True) -> dict[str, object]:
-    """Return the ``extra`` of a record of which one of a kind is enough in so many seconds; there must be few kinds.
-
-    Between the next ones there is twice as long, up to :data:`LONGEST_INTERVAL`, until none has come for ``seconds``;
-    ``counted`` adds how many were held back.
-    """
-    return {'kind': (name, seconds, counted)}
-
-
-@dataclass
-class _Said:
-    """When one of a kind was said last and may be said again, when the last one came, and how many were held back."""
-
-    interval: float
-    again: float
-    came: float
-    held_back: int = 0
-
-
-class Throttle(logging.Filter):
-    """Lets records with a :func:`kind` pass once in an interval, which doubles as long as they keep coming."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._now = now
-        self._kinds: dict[str, _Said] = {}
-        self._lock = threading.Lock()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to say it, with the number of those held back."""
-        if not hasattr(record, 'kind'):
-            return True
-        name, seconds, counted = record.kind
-        with self._lock:
-            now = self._now()
-            said = self._kinds.get(name)
-            if said is None or now - said.came > seconds:
-                interval, held_back = seconds, said.held_back if said else 0
-            elif now < said.again:
-                said.came, said.held_back = now, said.held_back + 1
-                return False
-            else:
-                interval, held_back = min(2 * said.interval, LONGEST_INTERVAL), said.held_back
-            self._kinds[name] = _Said(interval, now + interval, now)
-        if held_back and counted:
-            record.msg, record.args = f'{record.getMessage()} (and {held_back} more like it)', ()
-        return True
+SAID_AGAIN: Final = 10.0
+"""Seconds after which a trouble that lasts is said again: at once, but not thirty times a second."""
 
 
 class _Escaped(logging.Formatter):
@@ -210,17 +158,24 @@ class _Escaped(logging.Formatter):
 
 
 class Bridge(logging.Handler):
-    """Passes records on to a ROS logger; a line for each severity, since rclpy ties one to the place of the call."""
+    """Passes records on to a ROS logger; those with an ``extra`` ``kind`` once in :data:`SAID_AGAIN` for each kind."""
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: Any, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.logger = logger
-        self.addFilter(Throttle())
+        self._now = now
+        self._said: dict[str, float] = {}
         self.setFormatter(_Escaped())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
+        kind, now = getattr(record, 'kind', None), self._now()
+        if kind is not None:
+            if now - self._said.get(kind, -SAID_AGAIN) < SAID_AGAIN:
+                return
+            self._said[kind] = now
         text = self.format(record)
+        # A line for each severity, since rclpy ties one to the place of the call.
         if record.levelno >= logging.ERROR:
             self.logger.error(text)
         elif record.levelno >= logging.WARNING:

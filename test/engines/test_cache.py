@@ -17,8 +17,6 @@ from moving_object_detector.common.files import user_folder
 from moving_object_detector.engines.cache import (
     MOST_FILES,
     EngineCache,
-    code_hash,
-    shapes_text,
 )
 from moving_object_detector.networks.weights import weights_hash
 
@@ -54,8 +52,6 @@ def refused(cache, caplog, reason):
 def test_what_is_stored_is_loaded(filled, caplog):
     assert EngineCache(filled.folder).load(KEY) == PAYLOAD
     assert not caplog.messages
-    status = filled.path(KEY).stat()
-    assert stat.S_IMODE(status.st_mode) == 0o600
     assert stat.S_IMODE(filled.folder.stat().st_mode) == 0o700
 
 
@@ -82,12 +78,12 @@ def test_a_file_of_another_key_under_this_name(filled, caplog):
 @pytest.mark.parametrize(
     ('damage', 'reason'),
     [
-        (lambda data: b'', 'it is damaged'),
-        (lambda data: b'text\n' * 100, 'it is damaged'),
-        (lambda data: data[:-1], 'it is damaged'),
-        (lambda data: data + b'x', 'it is damaged'),
-        (lambda data: data[:-1] + b'\x00', 'it is damaged'),
-        (lambda data: data[: len(data) // 2], 'it is damaged'),
+        (lambda data: b'', 'is damaged'),
+        (lambda data: b'text\n' * 100, 'is damaged'),
+        (lambda data: data[:-1], 'is damaged'),
+        (lambda data: data + b'x', 'is damaged'),
+        (lambda data: data[:-1] + b'\x00', 'is damaged'),
+        (lambda data: data[: len(data) // 2], 'is damaged'),
     ],
 )
 def test_damaged_files(filled, caplog, damage, reason):
@@ -96,42 +92,6 @@ def test_damaged_files(filled, caplog, damage, reason):
     assert refused(filled, caplog, reason)
     assert filled.store(KEY, PAYLOAD)
     assert filled.load(KEY) == PAYLOAD
-
-
-@pytest.mark.parametrize('mode', [0o620, 0o602])
-def test_what_others_can_write_is_not_trusted(filled, caplog, mode):
-    filled.path(KEY).chmod(mode)
-    assert refused(filled, caplog, 'it can be written by other users')
-
-
-@pytest.mark.parametrize('mode', [0o720, 0o702, 0o1777])
-def test_nor_is_a_folder_that_others_can_write(filled, caplog, mode):
-    filled.folder.chmod(mode)
-    assert refused(filled, caplog, 'its folder can be written by other users')
-    assert not filled.store(KEY, b'new')
-    assert 'is not written: its folder can be written by other users (chmod go-w)' in caplog.text
-
-
-def test_what_belongs_to_another_user_is_not_trusted(filled, caplog, monkeypatch):
-    """Root gives the file away; anybody else can only take himself for somebody else."""
-    if os.geteuid() == 0:
-        os.chown(filled.path(KEY), 4321, -1)
-    else:
-        monkeypatch.setattr(os, 'getuid', lambda: filled.folder.stat().st_uid + 1)
-    assert refused(filled, caplog, 'it belongs to another user')
-    if os.geteuid() == 0:
-        os.chown(filled.folder, 4321, -1)
-    assert not filled.store(KEY, b'new')
-    assert 'its folder belongs to another user' in caplog.text
-
-
-def test_a_umask_by_which_a_group_may_write(cache):
-    before = os.umask(0o002)
-    try:
-        assert cache.store(KEY, PAYLOAD)
-    finally:
-        os.umask(before)
-    assert cache.load(KEY) == PAYLOAD
 
 
 @pytest.mark.parametrize('kind', ['folder', 'pipe'])
@@ -220,42 +180,37 @@ def test_where_it_is(monkeypatch, tmp_path):
         assert user_folder('cache') / 'engines' == Path('/home/someone/.cache/moving_object_detector/engines')
 
 
-def test_the_key_follows_weights_shapes_and_code(toy, toy_inputs):
+def test_the_key_follows_the_weights(toy):
     before = weights_hash(toy.state_dict())
     assert weights_hash(toy.state_dict()) == before
     with torch.no_grad():
         toy.conv.bias[0] += 1e-6
     assert weights_hash(toy.state_dict()) != before
-    assert shapes_text(toy_inputs(3)) == 'nx1x8x12 nx2x8x12'
-    from moving_object_detector.networks.generator import Generator
-    from moving_object_detector.networks.pwcnet import PWCNet
-
-    assert len({code_hash(module) for module in (Generator(), PWCNet(), toy)}) == 3
-    assert code_hash(Generator()) != code_hash(Generator(), EngineCache())
 
 
 @needs_openvino
 @pytest.mark.parametrize('damage', ['none', 'payload'])
-def test_openvino_from_the_cache(cache, toy, toy_inputs, caplog, damage):
+def test_openvino_from_the_cache(cache, toy, toy_inputs, caplog, damage, monkeypatch):
     """Also where the payload is whole, but OpenVINO cannot read it."""
-    from moving_object_detector.engines.openvino_engine import OpenVinoEngine
+    from moving_object_detector.engines import openvino_engine
 
     class Telling(EngineCache):
         def store(self, key, payload):
             self.key = key
             return super().store(key, payload)
 
+    monkeypatch.setattr(openvino_engine, 'WORTH_KEEPING', 0.0)
     cache = Telling(cache.folder)
     caplog.set_level(logging.INFO)
     inputs = toy_inputs(3)
-    built = OpenVinoEngine(cache=cache, worth_keeping=0).load(toy, inputs, 'toy')(*inputs)
+    built = openvino_engine.OpenVinoEngine(cache=cache).load(toy, inputs, 'toy')(*inputs)
     assert 'toy: built in' in caplog.text
     (file,) = cache.folder.glob('*.engine')
     if damage == 'payload':
         assert cache.path(cache.key) == file
         assert cache.store(cache.key, b'no model' * 100)
     caplog.clear()
-    engine = OpenVinoEngine(cache=cache, worth_keeping=0)
+    engine = openvino_engine.OpenVinoEngine(cache=cache)
     found = engine.load(toy, inputs, 'toy')(*inputs)
     assert engine.precision == 'float32'
     assert all(torch.equal(a, b) for a, b in zip(built, found, strict=True))
@@ -266,8 +221,9 @@ def test_openvino_from_the_cache(cache, toy, toy_inputs, caplog, damage):
 
 
 @needs_openvino
-def test_openvino_keeps_what_takes_long_only(cache, toy, toy_inputs):
-    from moving_object_detector.engines.openvino_engine import OpenVinoEngine
+def test_openvino_keeps_what_takes_long_only(cache, toy, toy_inputs, monkeypatch):
+    from moving_object_detector.engines import openvino_engine
 
-    OpenVinoEngine(cache=cache, worth_keeping=1000).load(toy, toy_inputs(1), 'toy')
+    monkeypatch.setattr(openvino_engine, 'WORTH_KEEPING', 1000.0)
+    openvino_engine.OpenVinoEngine(cache=cache).load(toy, toy_inputs(1), 'toy')
     assert not list(cache.folder.glob('*'))

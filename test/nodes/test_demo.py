@@ -45,10 +45,9 @@ def test_rendered_clip_becomes_video_masks_and_sheet(tmp_path: Path):
     assert found, summary
     frames, masks, dropped, skipped = map(int, found.groups())
     # What it could do comes from the time of a frame, not from the rate that it was played at.
-    possible, played = map(float, re.findall(r'([\d.]+) frames/s', machine))
+    (possible,) = map(float, re.findall(r'([\d.]+) frames/s', machine))
     (each,) = map(float, re.findall(r'(\d+) ms each', machine))
     assert possible == pytest.approx(1000 / each, rel=0.1)
-    assert 0 <= played < 3
     assert frames == FRAMES
     # On a busy machine some are skipped, but none is unaccounted for.
     assert masks > 0
@@ -148,7 +147,7 @@ READY = 'import signal, sys, time\nprint("ready", flush=True)\n'
 
 
 def child(tmp_path: Path, code: str) -> Child:
-    return Child([sys.executable, '-c', code], tmp_path / 'log', os.environ, 'child')
+    return Child('child', [sys.executable, '-c', code], tmp_path / 'log')
 
 
 def wait_for(log: Path, text: str) -> None:

@@ -141,7 +141,7 @@ def test_complaints_are_throttled(detect):
     detect.wait_counts(invalid=before['invalid'] + 200)
     said = [line for line in detect.lines[lines:] if 'image ignored: data has' in line]
     assert len(said) <= 2
-    detect.wait_line(r'image ignored: data has .* \(and \d+ more like it\)', lines, lambda: detect.bad(bad))
+    detect.wait_line('image ignored: data has', len(detect.lines), lambda: detect.bad(bad))
 
 
 def test_padded_rows_are_no_fault(detect):
