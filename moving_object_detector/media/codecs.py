@@ -1,4 +1,4 @@
-"""Images as JPEG, PNG and other files hold them: measured before they are decoded, refused where they are damaged.
+"""Images as JPEG, PNG and other files hold them, refused where they are damaged; JPEG and PNG before they are decoded.
 
 The decoders below tell of damage on stderr, or not at all, and fill what is missing with grey. So JPEG goes through
 libjpeg-turbo by simplejpeg, which raises what OpenCV's copy prints, and a PNG is held to its checksums.
@@ -32,8 +32,10 @@ _BEGINNINGS: Final = (
     (b'II*\0', 'tiff'),
     (b'MM\0*', 'tiff'),
 )
-_CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png', 'tiff': 'tiff', 'tif': 'tiff'}
-_OTHERS: Final = frozenset({'avif', 'bmp', 'exr', 'gif', 'h264', 'h265', 'hdr', 'hevc', 'jp2', 'vp9', 'webp'})
+_CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png'}
+_OTHERS: Final = frozenset(
+    {'avif', 'bmp', 'exr', 'gif', 'h264', 'h265', 'hdr', 'hevc', 'jp2', 'tif', 'tiff', 'vp9', 'webp'}
+)
 
 _OF_JPEG: Final = 127
 """Values that JPEG makes of black beside white stay below."""
@@ -56,92 +58,35 @@ def kind_of(data: bytes) -> str:
 def stated_kinds(stated: str) -> frozenset[str]:
     """Return what a CompressedImage may hold by its format field, such as ``rgb8; jpeg compressed bgr8``.
 
-    Where it names no codec, JPEG and PNG; TIFF only where it is named, as image_transport does.
+    Where it names no codec, JPEG and PNG.
     """
     words = set(re.findall(r'[a-z0-9]+', stated[:200].lower()))
     named = frozenset(_CODECS[word] for word in words & _CODECS.keys())
     return named or (frozenset() if words & _OTHERS else frozenset({'jpeg', 'png'}))
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) as the header says, without decoding a pixel; raises ImageError where there is none."""
+def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
+    """Return the kind, and what of the data is to be decoded; refuse what is damaged, too large or too small.
+
+    What messages can hold is measured by its header; other kinds once they are decoded.
+    """
     kind = kind_of(data)
     if not kind:
         raise ImageError(f'not an image that can be decoded ({len(data)} bytes)')
+    if kind not in {'jpeg', 'png'}:
+        return kind, data
     try:
-        return _MEASURE[kind](data)
-    except (ValueError, struct.error, IndexError, KeyError) as error:
+        if kind == 'jpeg':
+            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        else:
+            (name, width, height) = struct.unpack_from('>4sII', data, 12)
+            data = _png_essence(data) if name == b'IHDR' else b''
+    except (ValueError, KeyError, struct.error) as error:
         raise ImageError(f'the header of this {kind} is damaged or cut short') from error
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
-    return int(height), int(width)
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    if not data.startswith(b'IHDR', 12):
-        raise ValueError('no header')
-    width, height = struct.unpack_from('>II', data, 16)
-    return height, width
-
-
-def _bmp_size(data: bytes) -> tuple[int, int]:
-    old = struct.unpack_from('<I', data, 14) == (12,)
-    width, height = struct.unpack_from('<HH' if old else '<ii', data, 18)
-    return abs(height), abs(width)
-
-
-def _pnm_size(data: bytes) -> tuple[int, int]:
-    numbers = re.match(rb'P[1-6]\s(?:\s|#[^\n]*\n)*(\d{1,9})\s(?:\s|#[^\n]*\n)*(\d{1,9})\s', data[:4096])
-    if numbers is None:
-        raise ValueError('no size')
-    return int(numbers[2]), int(numbers[1])
-
-
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    order = '<' if data.startswith(b'II') else '>'
-    (start,) = struct.unpack_from(f'{order}I', data, 4)
-    (count,) = struct.unpack_from(f'{order}H', data, start)
-    sides = {}
-    for place in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, _ = struct.unpack_from(f'{order}HHI', data, place)
-        if tag in {256, 257}:
-            (sides[tag],) = struct.unpack_from(f'{order}{"H" if kind == 3 else "I"}', data, place + 8)
-    return sides[257], sides[256]
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    kind = data[12:16]
-    if kind == b'VP8 ':
-        width, height = struct.unpack_from('<HH', data, 26)
-        return height & 0x3FFF, width & 0x3FFF
-    if kind == b'VP8L':
-        (bits,) = struct.unpack_from('<I', data, 21)
-        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if kind != b'VP8X':
-        raise ValueError('no picture')
-    return int.from_bytes(data[27:30], 'little') + 1, int.from_bytes(data[24:27], 'little') + 1
-
-
-_MEASURE: Final = {
-    'jpeg': _jpeg_size,
-    'png': _png_size,
-    'bmp': _bmp_size,
-    'pnm': _pnm_size,
-    'tiff': _tiff_size,
-    'webp': _webp_size,
-}
-
-
-def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
-    """Return the kind, and what of the data is to be decoded; refuse what is damaged, too large or too small."""
-    kind = kind_of(data)
-    height, width = image_size(data)
-    check_size(height, width, largest, smallest)
+    check_size(int(height), int(width), largest, smallest)
     if kind == 'jpeg' and data.count(b'\xff\xda') > _MOST_SCANS:
         raise ImageError(f'a JPEG of more than {_MOST_SCANS} scans; no camera makes such')
-    return kind, _png_essence(data) if kind == 'png' else data
+    return kind, data
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -173,7 +118,7 @@ def _colours(data: bytes) -> str:
     return 'CMYK' if simplejpeg.decode_jpeg_header(data, strict=False)[2] in {'CMYK', 'YCCK'} else 'RGB'
 
 
-def _opencv(data: bytes, flags: int) -> NDArray[Any]:
+def _opencv(data: bytes, flags: int, largest: int, smallest: int) -> NDArray[Any]:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -182,6 +127,7 @@ def _opencv(data: bytes, flags: int) -> NDArray[Any]:
         raise ImageError(f'it does not decode ({len(data)} bytes)')
     if image.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise ImageError(f'its samples are {image.dtype}; store it with 8 or 16 bits')
+    check_size(image.shape[0], image.shape[1], largest, smallest)
     return np.asarray(image)
 
 
@@ -208,7 +154,7 @@ def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = 
             return image
         # What OpenCV alone does: CMYK and turning. The pixels are the same, since both use libjpeg-turbo.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if oriented else cv2.IMREAD_IGNORE_ORIENTATION)
-    return np.asarray(cv2.cvtColor(_opencv(data, flags), cv2.COLOR_BGR2RGB))
+    return np.asarray(cv2.cvtColor(_opencv(data, flags, largest, SMALLEST_SIDE), cv2.COLOR_BGR2RGB))
 
 
 def decode_labels(data: bytes) -> NDArray[Any]:
@@ -219,7 +165,7 @@ def decode_labels(data: bytes) -> NDArray[Any]:
     kind, data = _sound(data, LARGEST_SIDE, smallest=1)
     if kind == 'jpeg':
         _turbojpeg(data, _colours(data))
-    return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, LARGEST_SIDE, smallest=1)
 
 
 def decode_objects(data: bytes) -> NDArray[np.bool_]:

@@ -187,7 +187,7 @@ def _decompressed(message: Any, decode: Callable[[bytes], Decoded]) -> Decoded:
 
 
 def decode_compressed(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a sensor_msgs/CompressedImage (JPEG or PNG, TIFF where so named; colour or grey, 8 or 16 bit) into RGB.
+    """Turn a sensor_msgs/CompressedImage (JPEG or PNG; colour or grey, 8 or 16 bit) into RGB.
 
     What the format field says of colours is not looked at, since image_transport stores blue first in files that state
     the right order themselves. An orientation in the file is not applied, as in the camera's uncompressed stream.

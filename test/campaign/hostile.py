@@ -96,7 +96,7 @@ def files():
         yield f'another codec, {suffix}', encoded(suffix), suffix[1:], True
         yield f'another codec as jpeg, {suffix}', encoded(suffix), 'jpeg', True
     yield 'tiff without its name', encoded('.tiff'), 'jpeg', True
-    yield 'tiff under its name', encoded('.tiff'), 'bgr8; tiff compressed bgr8', False
+    yield 'tiff under its name', encoded('.tiff'), 'bgr8; tiff compressed bgr8', True
     yield 'png as jpeg', rgb, 'jpeg', True
     yield 'jpeg as png', jpeg, 'rgb8; png compressed bgr8', True
     yield 'jpeg without a format', jpeg, '', False

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import ImageError
-from moving_object_detector.media.codecs import decode_labels, decode_pixels, image_size, kind_of, stated_kinds
+from moving_object_detector.media.codecs import decode_labels, decode_pixels, kind_of, stated_kinds
 
 RNG = np.random.default_rng(8)
 PICTURE = cv2.resize(RNG.integers(0, 256, (30, 40, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
@@ -35,10 +35,9 @@ def opencv(data):
 
 @pytest.mark.parametrize(('suffix', 'kind'), SUFFIXES.items())
 @pytest.mark.parametrize('grey', [False, True])
-def test_every_kind_is_measured_and_decoded(suffix, kind, grey):
+def test_every_kind_is_decoded(suffix, kind, grey):
     data = encoded('.pgm' if grey and suffix == '.ppm' else suffix, PICTURE[:, :, 0] if grey else PICTURE)
     assert kind_of(data) == kind
-    assert image_size(data) == (240, 320)
     assert np.array_equal(decode_pixels(data), opencv(data))
 
 
@@ -174,27 +173,27 @@ def sized(kind, width, height):
         header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
         rows = zlib.compress(bytes(3 * width + 1) * 40)
         return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
-    return {
-        'jpeg': bytes(jpeg),
-        'bmp': b'BM' + bytes(12) + struct.pack('<IiiHH', 40, width, -height, 1, 24) + bytes(2000),
-        'pnm': f'P6\n# a comment\n{width} {height}\n255\n'.encode() + bytes(2000),
-        'tiff': b'II*\0' + struct.pack('<IHHHIIHHII', 8, 2, 256, 4, 1, width, 257, 4, 1, height) + bytes(100),
-        'webp': b'RIFF' + bytes(4) + b'WEBPVP8X' + bytes(8) + (width - 1).to_bytes(3, 'little')
-        + (height - 1).to_bytes(3, 'little') + bytes(100),
-    }[kind]  # fmt: skip
+    return bytes(jpeg)
 
 
-@pytest.mark.parametrize('kind', SUFFIXES.values())
+@pytest.mark.parametrize('kind', ['jpeg', 'png'])
 @pytest.mark.parametrize('size', [(65500, 16000), (30000, 30000), (5000, 100), (100, 5000)])
 def test_the_size_is_held_to_before_decoding(kind, size):
     data = sized(kind, *size)
-    assert image_size(data) == (size[1], size[0])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ImageError, match=f'size {size[0]}x{size[1]} is too large'):
         decode_pixels(data)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
     with pytest.raises(ImageError, match='too small'):
         decode_pixels(encoded('.png', PICTURE[:15, :40]))
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_the_size_of_every_kind_is_held_to(suffix):
+    wide = np.zeros((20, 5000, 3), np.uint8)
+    for image, said in ((wide, '5000x20 is too large'), (wide[:, :12], '12x20')):
+        with pytest.raises(ImageError, match=said):
+            decode_pixels(encoded(suffix, image))
 
 
 def test_a_jpeg_of_many_scans():
@@ -212,7 +211,7 @@ def test_a_jpeg_of_many_scans():
         ('png', {'png'}),
         ('rgb8; jpeg compressed bgr8', {'jpeg'}),
         ('mono16; png compressed ', {'png'}),
-        ('mono16; tiff compressed ', {'tiff'}),
+        ('mono16; tiff compressed ', set()),
         ('JPEG', {'jpeg'}),
         ('', {'jpeg', 'png'}),
         ('rgb8', {'jpeg', 'png'}),
