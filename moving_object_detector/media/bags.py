@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import count, islice, repeat
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,7 +28,7 @@ from moving_object_detector.media.frames import (
     rate_of,
     stamp_of,
 )
-from moving_object_detector.media.messages import EncodedImage, decode_message, is_picture
+from moving_object_detector.media.messages import EncodedImage, decode_message
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -44,6 +43,8 @@ _REPAIR = {
     '.mcap': 'repair it with: mcap recover FILE --output REPAIRED',
     '.db3': 'repair it with: ros2 bag reindex FOLDER',
 }
+_RESULTS: Final = ('/mask', '/probability', '/overlay', '/flow', '/truth')
+"""How image topics end that ``detect`` and ``make_bag`` write; they are meant where they are named."""
 _LOOKED_AT: Final = 33
 """First messages of a topic that tell its rate."""
 _CLOCK: Final = 9
@@ -97,33 +98,19 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 @contextmanager
 def _reader(path: Path) -> Iterator[AnyReader]:
-    with ExitStack() as stack:
-        try:
-            whole = path.is_file() or (path / 'metadata.yaml').exists()
-            paths = [_plain(file, stack) for file in ([path] if whole else _storage_files(path))]
-            # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
-            reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-            reader.open()
-        except UserError:
-            raise
-        except Exception as error:  # a damaged file makes the parser fail in any way
-            raise _unreadable(path, error) from error
-        stack.callback(reader.close)
-        yield reader
-
-
-def _plain(path: Path, stack: ExitStack) -> Path:
-    """Return a bag, or what a file that is compressed as a whole holds, in a folder that ``stack`` removes."""
-    if path.suffix.lower() not in _COMPRESSED:
-        return path
+    whole = path.is_file() or (path / 'metadata.yaml').exists()
+    paths = [path] if whole else _storage_files(path)
+    for file in paths:
+        if file.suffix.lower() in _COMPRESSED:
+            raise UserError(f'{file}: give its folder, with metadata.yaml, or decompress it: zstd -d {file.name}')
     try:
-        from backports import zstd  # comes with rosbags from 0.11 on
-    except ImportError:
-        raise UserError(f'{path}: nothing here can decompress it; do it before: zstd -d {path.name}') from None
-    plain = Path(stack.enter_context(TemporaryDirectory()), path.stem)
-    with zstd.open(path, 'rb') as compressed, plain.open('wb') as file:
-        shutil.copyfileobj(compressed, file)
-    return plain
+        # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
+        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader.open()
+    except Exception as error:  # a damaged file makes the parser fail in any way
+        raise _unreadable(path, error) from error
+    with closing(reader):
+        yield reader
 
 
 def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tuple[Any, int], None, None]:
@@ -170,7 +157,7 @@ class BagTopic:
         if topic is None:
             meant = [image for image in images if image not in besides]
             if len(meant) > 1:
-                meant = self._cameras(meant) or meant
+                meant = [image for image in meant if not image.endswith(_RESULTS)] or meant
             if len(meant) == 1:
                 return meant[0]
             if meant:
@@ -186,17 +173,6 @@ class BagTopic:
         other = next((c.msgtype for c in connections if c.topic == full), None)
         what = f'{full} is {other}, not an image' if other else f'no topic {full}'
         raise UserError(f'{self.path}: {what}; image topics: {listed}')
-
-    def _cameras(self, topics: list[str]) -> list[str]:
-        """Leave out topics of masks, probabilities and the like, as ``detect`` and ``make_bag`` write them."""
-        made = set()
-        for topic in topics:
-            with closing(_messages(self.path, lambda c, topic=topic: c.topic == topic)) as messages:  # type: ignore[misc]
-                first = next(messages, None)
-            if first is not None and not is_picture(first[0]):
-                made.add(topic)
-        beside = {topic.replace('/mask', '/overlay') for topic in made}
-        return [topic for topic in topics if topic not in made | beside]
 
     def _is_meant(self, connection: Connection) -> bool:
         return connection.topic == self.topic and connection.msgtype in {RAW_TYPE, COMPRESSED_TYPE}

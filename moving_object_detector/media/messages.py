@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, foreign, shown
-from moving_object_detector.media.codecs import decode_labels, decode_objects, decode_pixels, kind_of, stated_kinds
+from moving_object_detector.media.codecs import decode_objects, decode_pixels, kind_of, stated_kinds
 from moving_object_detector.media.frames import LARGEST_SIDE, SampleScale, SizeError, check_size
 
 Decoded = TypeVar('Decoded', bound=NDArray[Any])
@@ -229,16 +229,3 @@ def decode_mask(message: Any) -> NDArray[np.bool_]:
     objects = (_samples(message, layout) if layout and layout.plain else decode_image(message)) != 0
     # A fourth channel is opacity.
     return np.asarray(objects if objects.ndim == 2 else objects[:, :, :3].any(2), np.bool_)
-
-
-def is_picture(message: Any) -> bool:
-    """Tell whether a message may be a camera's image: a mask has two values, and floats are no colours."""
-    encoding = getattr(message, 'encoding', '')
-    if encoding.startswith(('32', '64')):
-        return False
-    try:
-        values = decode_image(message)[:, :, 0] if encoding else _decompressed(message, decode_labels)
-    except ImageError:
-        return True
-    several = values.ndim == 3 or encoding not in {'', 'mono8', '8UC1'}
-    return several or bool(np.any((values != 0) & (values != 255)))

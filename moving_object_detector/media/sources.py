@@ -106,7 +106,7 @@ def _images_of(path: Path) -> list[Path]:
 def open_source(path: str | Path, *, topic: str | None = None, fps: float | None = None) -> FrameSource:
     """Open a folder of image files, a video, a rosbag2 folder, a ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
 
-    A bag's file may be compressed (``.mcap.zstd``). Nothing but the first frame has been decoded.
+    Nothing but the first frame has been decoded.
 
     ``topic`` is the image topic of a bag that has several. ``fps`` takes the place of the source's own timing, of which
     folders have none and run at 24; a bag then is stamped evenly from its first stamp.
