@@ -20,18 +20,10 @@ LOGIT_DIVISOR: Final = 10.0
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
-    """Return the zeros that TensorFlow's ``SAME`` puts before and after one dimension.
+    """Return the zeros ``(before, after)`` that TensorFlow's ``SAME`` puts on either side of one dimension.
 
-    Args:
-        size: Input length in pixels.
-        kernel: Kernel length.
-        stride: Stride of the convolution.
-        dilation: Spacing of the kernel's taps.
-
-    Returns:
-        ``(before, after)``; the odd zero goes to the end, so an even input at stride 2 with a
-        3-tap kernel is padded ``(0, 1)``, where PyTorch's symmetric padding would give ``(1, 1)``.
-
+    The odd zero goes to the end, so an even ``size`` at stride 2 with a 3-tap kernel is padded ``(0, 1)``, where
+    PyTorch's symmetric padding would give ``(1, 1)``.
     """
     output = -(-size // stride)
     total = max((output - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
@@ -141,18 +133,9 @@ class Generator(nn.Module):
         return wider
 
     def logits(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return the two channels before the softmax, already divided by ten.
+        """Return the two channels before the softmax, already divided by ten, (B, 2, H, W); 0 is "moves on its own".
 
-        Args:
-            image: (B, 3, H, W), RGB in [-0.5, 0.5]; H and W multiples of 4.
-            flow: (B, C, H, W), prepared (about unit variance).
-
-        Returns:
-            (B, 2, H, W); channel 0 is "moves on its own".
-
-        Raises:
-            ValueError: H or W is not a multiple of 4.
-
+        Takes what :meth:`forward` does; raises ValueError where H or W is not a multiple of 4.
         """
         if image.shape[-2] % 4 or image.shape[-1] % 4:
             raise ValueError(f'generator input is {tuple(image.shape[-2:])}; height and width must be multiples of 4')
@@ -168,14 +151,9 @@ class Generator(nn.Module):
         return self.conv17(elu(self.conv16(c15))) / LOGIT_DIVISOR  # type: ignore[no-any-return]
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return the mask chi.
+        """Return the mask chi, (B, 1, H, W) in [0, 1], the probability of moving on its own.
 
-        Args:
-            image: (B, 3, H, W), RGB in [-0.5, 0.5]; H and W multiples of 4.
-            flow: (B, C, H, W), prepared (about unit variance).
-
-        Returns:
-            (B, 1, H, W) in [0, 1], the probability of moving on its own.
-
+        ``image`` is (B, 3, H, W), RGB in [-0.5, 0.5], H and W multiples of 4; ``flow`` (B, C, H, W), prepared (about
+        unit variance).
         """
         return torch.softmax(self.logits(image, flow), 1)[:, :1]

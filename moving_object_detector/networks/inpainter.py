@@ -26,16 +26,7 @@ ENCODER: Final = (
 
 
 def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly as TensorFlow 1 does by default: source = target * scale, no half-pixel shift.
-
-    Args:
-        x: Feature map (B, C, H, W).
-        size: Target (height, width) in pixels.
-
-    Returns:
-        (B, C, height, width).
-
-    """
+    """Resize (B, C, H, W) bilinearly to (height, width) as TensorFlow 1 does, without a half-pixel shift."""
     if x.shape[-2:] == size:
         return x
     height, width = size
@@ -89,16 +80,10 @@ class Inpainter(nn.Module):
         return features
 
     def forward(self, image: Tensor, masked_flow: Tensor, mask: Tensor) -> Tensor:
-        """Return the flow everywhere, guessed from what ``masked_flow`` shows.
+        """Return the flow everywhere, (B, 2, H, W), guessed from what ``masked_flow`` shows and in its units.
 
-        Args:
-            image: (B, 3, H, W), RGB in [-0.5, 0.5]; any H and W.
-            masked_flow: (B, 2, H, W), the flow divided by the trainer's constant, zero under the mask.
-            mask: (B, 1, H, W) in [0, 1], 1 where the flow is hidden.
-
-        Returns:
-            (B, 2, H, W), in the units of ``masked_flow``.
-
+        ``image`` is (B, 3, H, W), RGB in [-0.5, 0.5], of any H and W; ``masked_flow`` (B, 2, H, W), the flow divided by
+        the trainer's constant, zero under the mask; ``mask`` (B, 1, H, W) in [0, 1], 1 where the flow is hidden.
         """
         a = self._encode('a', image)
         b = self._encode('b', torch.cat((masked_flow, torch.ones_like(mask), 1.0 - mask), 1))

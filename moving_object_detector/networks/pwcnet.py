@@ -32,16 +32,10 @@ def padded(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def cost_volume(a: Tensor, b: Tensor) -> Tensor:
-    """Correlate ``a`` with ``b`` displaced by up to four pixels each way (section 3 of the paper).
+    """Correlate features ``a`` with ``b`` displaced by up to four pixels each way (section 3 of the paper).
 
-    Args:
-        a: Features of the first image (B, C, H, W).
-        b: Features of the second (B, C, H, W).
-
-    Returns:
-        (B, 81, H, W): channel c is the mean over C of ``a(y, x) * b(y + c // 9 - 4, x + c % 9 - 4)``,
-        where ``b`` is zero outside.
-
+    Both are (B, C, H, W). Channel c of the result, (B, 81, H, W), is the mean over C of ``a(y, x) * b(y + c // 9 - 4, x
+    + c % 9 - 4)``, where ``b`` is zero outside.
     """
     height, width = a.shape[-2], a.shape[-1]
     padded = functional.pad(b, (RADIUS,) * 4)
@@ -57,15 +51,9 @@ def cost_volume(a: Tensor, b: Tensor) -> Tensor:
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Look up ``x`` at ``position + flow``, bilinearly; zero where the look-up leaves the image.
+    """Look up ``x`` (B, C, H, W) at ``position + flow``, bilinearly; a position outside, if only in part, gives zero.
 
-    Args:
-        x: (B, C, H, W).
-        flow: (B, 2, H, W), u right and v down, in pixels of ``x``.
-
-    Returns:
-        (B, C, H, W), of the type of ``x``. A position that lies outside, if only in part, gives exactly zero.
-
+    ``flow`` is (B, 2, H, W), u right and v down, in pixels of ``x``, whose type the result has.
     """
     batch, _, height, width = x.shape
     # In half precision a normalised coordinate would be off by a good part of a pixel.
@@ -86,17 +74,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def correlate(first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
-    """Return the activated cost volume of features with features that a flow leads to.
-
-    Args:
-        first: Features of the first image (B, C, H, W).
-        second: Features of the second (B, C, H, W).
-        flow: From the first to the second (B, 2, H, W), in pixels of these features; None: no motion.
-
-    Returns:
-        (B, 81, H, W), as :func:`cost_volume` numbers the channels.
-
-    """
+    """Return the activated :func:`cost_volume` of features with ``second`` where ``flow`` leads to; None: no motion."""
     if flow is not None:
         second = warp(second, flow)
     return functional.leaky_relu(cost_volume(first, second), LEAKY_SLOPE)
@@ -152,18 +130,10 @@ class PWCNet(nn.Module):
         return self.get_submodule(name)(x)  # type: ignore[no-any-return]
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
-        """Return the features of one image.
+        """Return the features of an image (B, 3, H, W), **BGR** in [0, 1].
 
-        Args:
-            image: (B, 3, H, W), **BGR** in [0, 1]; H and W multiples of 64.
-
-        Returns:
-            Six maps: (B, 16, H/2, W/2), (B, 32, H/4, W/4), (B, 64, H/8, W/8), (B, 96, H/16, W/16),
-            (B, 128, H/32, W/32) and (B, 196, H/64, W/64).
-
-        Raises:
-            ValueError: H or W is not a multiple of 64.
-
+        Six maps: (B, 16, H/2, W/2), (B, 32, H/4, W/4), (B, 64, H/8, W/8), (B, 96, H/16, W/16), (B, 128, H/32, W/32) and
+        (B, 196, H/64, W/64). Raises ValueError where H or W is not a multiple of 64.
         """
         if image.shape[-2] % MULTIPLE or image.shape[-1] % MULTIPLE:
             raise ValueError(f'PWC-Net input is {tuple(image.shape[-2:])}; height and width must be multiples of 64')
@@ -176,16 +146,10 @@ class PWCNet(nn.Module):
         return features
 
     def decode_levels(self, pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor]) -> list[Tensor]:
-        """Return the flow at every level, as the training loss needs it.
+        """Return the flow from image 1 to image 2, by their pyramids, at every level, as the training loss needs it.
 
-        Args:
-            pyramid1: What :meth:`pyramid` gave for the image that the flow starts from.
-            pyramid2: What it gave for the image that the flow leads to; same shapes.
-
-        Returns:
-            The flows of levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), each times 20 in pixels
-            of the full input.
-
+        Levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), u right and v down, each times 20 in pixels of the full
+        input.
         """
         flows: list[Tensor] = []
         x = self._dense(6, correlate(pyramid1[5], pyramid2[5], None))
@@ -208,26 +172,11 @@ class PWCNet(nn.Module):
         return x
 
     def decode(self, pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor]) -> Tensor:
-        """Return the finest flow, (B, 2, H/4, W/4); times 20 it is in pixels of the full input.
-
-        Args:
-            pyramid1: What :meth:`pyramid` gave for the image that the flow starts from.
-            pyramid2: What it gave for the image that the flow leads to; same shapes.
-
-        """
+        """Return the finest of :meth:`decode_levels`, (B, 2, H/4, W/4)."""
         return self.decode_levels(pyramid1, pyramid2)[0]
 
     def forward(self, image1: Tensor, image2: Tensor) -> Tensor:
-        """Return the flow from ``image1`` to ``image2``.
-
-        Args:
-            image1: (B, 3, H, W), **BGR** in [0, 1]; H and W multiples of 64.
-            image2: The same.
-
-        Returns:
-            (B, 2, H/4, W/4), u right and v down; times 20 it is in pixels of the full input.
-
-        """
+        """Return the flow from ``image1`` to ``image2``, as :meth:`pyramid` and :meth:`decode` have them."""
         return self.decode(self.pyramid(image1), self.pyramid(image2))
 
 

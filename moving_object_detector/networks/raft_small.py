@@ -137,14 +137,8 @@ class UpdateBlock(nn.Module):
 def correlation_pyramid(a: Tensor, b: Tensor) -> list[Tensor]:
     """Correlate every pixel of one image with every pixel of the other (equation 1 and section 3.2 of the paper).
 
-    Args:
-        a: Matching features of the first image (B, C, h, w).
-        b: Of the second, same shape.
-
-    Returns:
-        Four levels, (B, h w, h_l, w_l) with sides halved and rounded down from one to the next: inner products
-        with the means of ``b`` over 1, 2x2, 4x4 and 8x8 pixels, divided by the root of C.
-
+    Of matching features (B, C, h, w) four levels, (B, h w, h_l, w_l) with sides halved and rounded down from one to the
+    next: inner products with the means of ``b`` over 1, 2x2, 4x4 and 8x8 pixels, divided by the root of C.
     """
     queries = a.flatten(2).transpose(1, 2) / math.sqrt(a.shape[1])
     levels = []
@@ -157,16 +151,10 @@ def correlation_pyramid(a: Tensor, b: Tensor) -> list[Tensor]:
 
 
 def look_up(pyramid: Sequence[Tensor], coordinates: Tensor) -> Tensor:
-    """Sample each pixel's correlations around where the flow leads it.
+    """Sample each pixel's correlations around ``coordinates`` (B, 2, h, w): x, y in pixels of the second features.
 
-    Args:
-        pyramid: What :func:`correlation_pyramid` gave.
-        coordinates: (B, 2, h, w), x and y in the second image, pixels of its features.
-
-    Returns:
-        (B, 196, h, w): channel 49 l + 7 i + j is level l, bilinearly, at ``(x, y) / 2**l + (i - 3, j - 3)``, zero
-        outside. That x varies slowest is no mistake: the released weights were trained on it.
-
+    Channel 49 l + 7 i + j of the result, (B, 196, h, w), is level l, bilinearly, at ``(x, y) / 2**l + (i - 3, j - 3)``,
+    zero outside. That x varies slowest is no mistake: the released weights were trained on it.
     """
     batch, _, height, width = coordinates.shape
     centres = coordinates.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
@@ -191,18 +179,10 @@ def pixel_positions(like: Tensor) -> Tensor:
 def refine_flow(
     update: Callable[..., tuple[Tensor, ...]], pyramid: Sequence[Tensor], context: Tensor, flow: Tensor, iterations: int
 ) -> Tensor:
-    """Improve a flow in steps (section 3.3 of the paper).
+    """Improve a flow (B, 2, h, w), in pixels of the features, in steps (section 3.3 of the paper).
 
-    Args:
-        update: Computes what :class:`UpdateBlock` does.
-        pyramid: Of the pairs, from :func:`correlation_pyramid`.
-        context: Features (B, 160, h, w) of the images that the flow starts from.
-        flow: What to start with, (B, 2, h, w), in pixels of the features.
-        iterations: Number of steps.
-
-    Returns:
-        (B, 2, h, w), in pixels of the features.
-
+    ``update`` computes what :class:`UpdateBlock` does; ``context`` (B, 160, h, w) is of the images that the flow starts
+    from.
     """
     h, context = context[:, :HIDDEN].tanh(), functional.relu(context[:, HIDDEN:])
     position = pixel_positions(flow)
@@ -226,14 +206,9 @@ class RaftSmall(nn.Module):
         self.update_block = UpdateBlock()
 
     def features(self, image: Tensor) -> Features:
-        """Return the features of images.
+        """Return the features of images (B, 3, H, W), RGB in [-1, 1].
 
-        Args:
-            image: (B, 3, H, W), RGB in [-1, 1]; H and W multiples of 8, at least 64.
-
-        Raises:
-            ValueError: H or W is not a multiple of 8 or less than 64.
-
+        Raises ValueError where H or W is not a multiple of 8 or less than 64.
         """
         size = tuple(image.shape[-2:])
         if any(length % STRIDE or length < SMALLEST_SIDE for length in size):
@@ -241,16 +216,9 @@ class RaftSmall(nn.Module):
         return Features(self.fnet(image), self.cnet(image))
 
     def decode(self, first: Features, second: Features, iterations: int = 12) -> Tensor:
-        """Estimate the flow in steps from zero.
+        """Estimate the flow in steps from zero (the paper trains with 12): (B, 2, H/8, W/8), u right and v down.
 
-        Args:
-            first: Features of the images that the flow starts from.
-            second: Features of the images it leads to; the context is not used.
-            iterations: Number of steps; the paper trains with 12.
-
-        Returns:
-            (B, 2, H/8, W/8), u right and v down, in pixels of the features (an eighth of the input's).
-
+        It is in pixels of the features, an eighth of the input's.
         """
         pyramid = correlation_pyramid(first.matching, second.matching)
         return refine_flow(
@@ -258,14 +226,7 @@ class RaftSmall(nn.Module):
         )
 
     def forward(self, image1: Tensor, image2: Tensor, iterations: int = 12) -> Tensor:
-        """Return the flow from ``image1`` to ``image2``, (B, 2, H, W) in pixels.
-
-        Args:
-            image1: (B, 3, H, W), RGB in [-1, 1]; H and W multiples of 8, at least 64.
-            image2: The same.
-            iterations: Number of steps.
-
-        """
+        """Return the flow from ``image1`` to ``image2`` (see :meth:`features`), (B, 2, H, W) in pixels."""
         return upsample(self.decode(self.features(image1), self.features(image2), iterations))
 
 
