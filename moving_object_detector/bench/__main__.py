@@ -21,12 +21,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--only', nargs='+', default=[], metavar='CASE', help="settings or cases, such as cpu 'paper/openvino*'"
     )
-    parser.add_argument('--list', action='store_true', help='name the cases and end')
     parser.add_argument('--input', default='', help='folder, video or bag; a rendered 640x480 clip unless given')
     parser.add_argument(
         '--frames', type=positive_int, default=24, help='of the input, played there and back (%(default)s)'
     )
-    parser.add_argument('--rounds', type=positive_int, help='turns of each case at most (60)')
     parser.add_argument('--quick', action='store_true', help='the smallest settings, two rounds: a check, not a figure')
     parser.add_argument('--json', type=Path, metavar='FILE', help='the same figures as JSON')
     return parser

@@ -41,9 +41,9 @@ class Group:
     naive: bool = False
     """Whether the naive pipeline takes part."""
 
-    def variants(self, engines: Sequence[Variant]) -> list[Variant]:
-        """Return what is compared, slowest first as far as is known."""
-        return [*([NAIVE] if self.naive else []), *engines]
+    def cases(self) -> list[Case]:
+        """Return what is compared, the naive pipeline first."""
+        return [Case(self, variant) for variant in (*([NAIVE] if self.naive else []), *all_variants())]
 
 
 @dataclass(frozen=True)

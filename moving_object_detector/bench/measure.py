@@ -9,14 +9,13 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 from itertools import groupby, islice
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.bench.cases import NAIVE, Case, all_variants, chosen, groups
+from moving_object_detector.bench.cases import NAIVE, Case, chosen, groups
 from moving_object_detector.bench.report import Measured, group_report, markdown
 from moving_object_detector.bench.tasks import FrameTask, make_task
 from moving_object_detector.common.errors import UserError
@@ -101,23 +100,13 @@ def peak_memory() -> dict[str, float]:
 
 
 def _ask(one: Measured, pool: ProcessPoolExecutor, action: Callable[..., Any], *arguments: object) -> Any:
-    """Return what an action gives in a pool's process; None where it failed, which is noted."""
-    # The process starts with the first action, and inherits that Ctrl-C waits; here it has waited for that only.
-    resource_tracker.ensure_running()  # which would end the waiting
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Return what an action gives in a pool's process; None where it cannot run here, which is noted."""
     try:
-        try:
-            future = pool.submit(action, *arguments)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return future.result()
+        return pool.submit(action, *arguments).result()
     except UserError as error:
         one.failure = str(error)
     except BrokenProcessPool:
-        one.failure, one.expected = 'its process ended unasked; was there enough memory?', False
-    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-        sys.stderr.write(traceback.format_exc())
-        one.failure, one.expected = f'{type(error).__name__}: {error}', False
+        one.failure = 'its process ended unasked; was there enough memory?'
     return None
 
 
@@ -130,8 +119,9 @@ def measure_group(
     """
     measured = [Measured(case) for case in cases]
     with ExitStack() as stack:
-        # Spawned: a fork would inherit memory and the locks of threads.
-        pools = [stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'))) for _ in cases]
+        # Spawned: a fork would inherit memory and the locks of threads. Ctrl-C is for the program alone.
+        unheard = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        pools = [stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), *unheard)) for _ in cases]
         for one, pool in zip(measured, pools, strict=True):
             one.facts = _ask(one, pool, prepare, one.case, images)
         started = time.monotonic()
@@ -147,27 +137,6 @@ def measure_group(
     return measured
 
 
-def _measure(cases: Sequence[Case], images: Path, effort: Effort, skipped: list[dict[str, Any]]) -> Iterator[Any]:
-    """Yield the report of each group; what cannot run goes to ``skipped``."""
-    refused = {case: reason for case in cases if (reason := _refusal(case))}
-    reasons = {f'{case.variant} on {case.config.device}': reason for case, reason in refused.items()}
-    skipped += [{'case': name, 'reason': reason, 'expected': True} for name, reason in reasons.items()]
-    left = [list(own) for _, own in groupby((case for case in cases if case not in refused), lambda case: case.group)]
-    with tqdm(left, dynamic_ncols=True, bar_format='{l_bar}{bar}| {elapsed}') as bar:
-        for own in bar:
-            group = own[0].group
-            bar.set_description(f'{group.name}: loading')
-            measured = measure_group(own, images, effort, partial(_show_round, bar, group.name))
-            failed = [one for one in measured if one.failure]
-            skipped += [{'case': one.case.name, 'reason': one.failure, 'expected': one.expected} for one in failed]
-            if len(failed) < len(measured):
-                yield group_report(group, [one for one in measured if not one.failure])
-
-
-def _show_round(bar: tqdm[Any], name: str, number: int) -> None:
-    bar.set_description(f'{name} round {number}')
-
-
 def _refusal(case: Case) -> str:
     """Return why the case's engine does not run on its device, as far as that is known without loading anything."""
     if case.variant == NAIVE:
@@ -179,6 +148,10 @@ def _refusal(case: Case) -> str:
     return ''
 
 
+def _show_round(bar: tqdm[Any], name: str, number: int) -> None:
+    bar.set_description(f'{name} round {number}')
+
+
 def _clip(source: str, count: int) -> NDArray[np.uint8]:
     """Return the first frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
     if source:
@@ -188,46 +161,42 @@ def _clip(source: str, count: int) -> NDArray[np.uint8]:
 
 
 def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
-    """Measure, print and write; return the exit status: 1 where something is broken, 130 after Ctrl-C.
-
-    ``words`` is the command line as it was written, for the report.
-    """
+    """Measure, print and write; return the exit status. ``words`` is the command line, for the report."""
     effort = Effort(least=2, most=2, turn=0.05) if arguments.quick else Effort()
-    if arguments.rounds:
-        effort = effort._replace(least=min(effort.least, arguments.rounds), most=arguments.rounds)
     found = groups(arguments.config, arguments.set, gpu=torch.cuda.is_available(), quick=arguments.quick)
-    engines = all_variants()
-    cases = chosen([Case(group, variant) for group in found for variant in group.variants(engines)], arguments.only)
-    if arguments.list:
-        sys.stdout.write(''.join(f'{case.name}\n' for case in cases))
-        return 0
+    cases = chosen([case for group in found for case in group.cases()], arguments.only)
     started, load = time.monotonic(), os.getloadavg()[0]
     images = _clip(arguments.input, arguments.frames)
+    refused = {case: reason for case in cases if (reason := _refusal(case))}
+    skipped = {f'{case.variant} on {case.config.device}': reason for case, reason in refused.items()}
+    left = [list(own) for _, own in groupby((case for case in cases if case not in refused), lambda case: case.group)]
     reports: list[dict[str, Any]] = []
-    skipped: list[dict[str, Any]] = []
-    notes, status = [], 0
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder, 'images.npy'), images)
-        try:
-            reports.extend(_measure(cases, Path(folder, 'images.npy'), effort, skipped))
-        except KeyboardInterrupt:
-            if not reports:
-                raise
-            status = 130
-            notes.append('stopped by Ctrl-C, so groups are missing')
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(left, dynamic_ncols=True, bar_format='{l_bar}{bar}| {elapsed}') as bar,
+    ):
+        path = Path(folder, 'images.npy')
+        np.save(path, images)
+        for own in bar:
+            name = own[0].group.name
+            bar.set_description(f'{name}: loading')
+            measured = measure_group(own, path, effort, partial(_show_round, bar, name))
+            skipped |= {one.case.name: one.failure for one in measured if one.failure}
+            if done := [one for one in measured if not one.failure]:
+                reports.append(group_report(own[0].group, done))
     if not reports:
-        reasons = '; '.join(f'{one["case"]}: {one["reason"]}' for one in skipped)
-        raise UserError(f'nothing could be measured: {reasons}')
+        raise UserError(
+            f'nothing could be measured: {"; ".join(f"{one}: {reason}" for one, reason in skipped.items())}'
+        )
     report = {
         **provenance('bench', words),
         'image': f'{images.shape[2]}x{images.shape[1]}',
         'load average': [load, os.getloadavg()[0]],
         'seconds': round(time.monotonic() - started, 1),
-        'notes': notes,
         'skipped': skipped,
         'groups': reports,
     }
     sys.stdout.write(f'{markdown(report)}\n')
     if arguments.json:
         write_atomically(arguments.json, json.dumps(report, indent=1).encode())
-    return status or int(not all(one['expected'] for one in skipped))
+    return 0

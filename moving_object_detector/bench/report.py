@@ -29,8 +29,6 @@ class Measured:
     """The most that its process had, MB."""
     failure: str = ''
     """Why it could not be measured."""
-    expected: bool = True
-    """Whether that is a property of this machine; else something is broken."""
 
     def add(self, turn: tuple[list[float], dict[str, list[float]]] | None) -> None:
         """Take the seconds of calls and stages of its next round."""
@@ -96,11 +94,9 @@ def markdown(report: dict[str, Any]) -> str:
     versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
     load = f'load average {before:.1f} before and {after:.1f} after'
     parts = [f'{report["machine"]}; {report["image"]} images; {load}; {report["seconds"]:.0f} s; {versions}']
-    parts += ['**From image message to mask message**', frame_table(groups), *map(headline, groups)]
-    parts += map(stage_table, groups)
-    parts += [f'Note: {note}.' for note in report['notes']]
+    parts += ['**From image message to mask message**', frame_table(groups), *map(stage_table, groups)]
     if report['skipped']:
-        parts.append('\n'.join(f'- {one["case"]} left out: {one["reason"]}' for one in report['skipped']))
+        parts.append('\n'.join(f'- {name} left out: {reason}' for name, reason in report['skipped'].items()))
     return '\n\n'.join(parts)
 
 
@@ -115,17 +111,6 @@ def frame_table(groups: Sequence[dict[str, Any]]) -> str:
             rate, ratios = f'{case["per second"]:.3g}', (_ratio(case, NAIVE), _ratio(case, REFERENCE))
             rows.append([setting, *_times(group, case), rate, _memory(case), *ratios])
     return _table(('setting', 'engine', *TIMES, 'frames/s', 'peak MB', 'vs naive', 'vs reference'), rows)
-
-
-def headline(group: dict[str, Any]) -> str:
-    """Return our fastest beside the reference and the naive pipeline, with the spread of the ratios."""
-    best = fastest(group)
-    said = [f'{group["name"]}: fastest is {best["engine"]}, {best["per second"]:.3g} frames/s']
-    for slow, name in ((REFERENCE, 'our reference (PyTorch float32 through the ring)'), (NAIVE, 'the naive pipeline')):
-        if found := best['ratios'].get(str(slow)):
-            spread = f'quartiles of {best["rounds"]} rounds {found["low"]} to {found["high"]}'
-            said.append(f'{found["ratio"]}x {name} ({spread})')
-    return '; '.join(said)
 
 
 def stage_table(group: dict[str, Any]) -> str:

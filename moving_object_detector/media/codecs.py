@@ -79,14 +79,15 @@ def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
         if kind == 'jpeg':
             height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
         else:
-            (name, width, height) = struct.unpack_from('>4sII', data, 12)
-            data = _png_essence(data) if name == b'IHDR' else b''
+            name, width, height = struct.unpack_from('>4sII', data, 12)
+            if name != b'IHDR':
+                raise ValueError('no header')
     except (ValueError, KeyError, struct.error) as error:
         raise ImageError(f'the header of this {kind} is damaged or cut short') from error
     check_size(int(height), int(width), largest, smallest)
     if kind == 'jpeg' and data.count(b'\xff\xda') > _MOST_SCANS:
         raise ImageError(f'a JPEG of more than {_MOST_SCANS} scans; no camera makes such')
-    return kind, data
+    return kind, _png_essence(data) if kind == 'png' else data
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

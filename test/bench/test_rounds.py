@@ -35,7 +35,7 @@ def test_a_group_in_processes(group, images):
     cases = [Case(group, variant) for variant in (NAIVE, REFERENCE, Variant('torch', 'bfloat16'))]
     effort = Effort(least=2, most=2, turn=0.02)
     naive, reference, failed = measure_group(cases, images, effort, rounds.append)
-    assert (failed.rounds, failed.expected) == ([], True)
+    assert failed.rounds == []
     assert 'precision' in failed.failure
     assert rounds == [1, 2]
     for one in (naive, reference):
@@ -63,7 +63,7 @@ def test_one_that_dies_leaves_and_the_others_go_on(group, images):
     cases = [Case(group, variant) for variant in (NAIVE, REFERENCE)]
     naive, reference = measure_group(cases, images, Effort(least=3, most=3, turn=0.01), kill)
     assert (naive.failure, len(naive.rounds)) == ('', 3)
-    assert (len(reference.rounds), reference.expected) == (1, False)
+    assert len(reference.rounds) == 1
     assert 'its process' in reference.failure
 
 
