@@ -1,4 +1,4 @@
-"""Start the detector and bring it to its active state.
+"""Start the detector, which configures and activates itself unless ``autostart:=false``.
 
 The parameters file is read first; an argument that is given overrides it, one that is left empty does not.
 When the node ends, a launch that holds nothing else ends too; in a larger launch the other nodes go on.
@@ -7,23 +7,11 @@ When the node ends, a launch that holds nothing else ends too; in a larger launc
 from __future__ import annotations
 
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    GroupAction,
-    LogInfo,
-    RegisterEventHandler,
-    SetEnvironmentVariable,
-)
+from launch.actions import DeclareLaunchArgument, GroupAction, LogInfo, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
-from launch_ros.actions import LifecycleNode, Node, SetParameter, SetParametersFromFile
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
+from launch_ros.actions import Node, SetParameter, SetParametersFromFile
 from launch_ros.substitutions import FindPackageShare
-from lifecycle_msgs.msg import Transition
 
 PACKAGE = 'moving_object_detector'
 
@@ -44,6 +32,7 @@ OVERRIDES = (
     ('window_past', 'window.past', 'frames before the current one that each mask is averaged over', None),
     ('window_future', 'window.future', 'frames after it, which the refined mask waits for', None),
     ('window_stride', 'window.stride', 'distance between these frames', None),
+    ('autostart', 'autostart', 'whether the node configures and activates itself', None),
     ('use_sim_time', 'use_sim_time', 'take the time from /clock', ['', 'true', 'false']),
 )
 
@@ -78,9 +67,6 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument('namespace', default_value='', description='namespace of the node, one for each camera'),
         DeclareLaunchArgument('name', default_value='detect', description='name of the node'),
         DeclareLaunchArgument(
-            'autostart', default_value='true', choices=['true', 'false'], description='configure and activate the node'
-        ),
-        DeclareLaunchArgument(
             'view',
             default_value='false',
             choices=['true', 'false'],
@@ -110,35 +96,16 @@ def given(argument: str) -> IfCondition:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments, the node with its parameters, and the events that chain its transitions."""
-    detect = LifecycleNode(
+    """Return the arguments, the node with its parameters, and its page."""
+    detect = Node(
         package=PACKAGE,
         executable='detect',
         name=LaunchConfiguration('name'),
         namespace=LaunchConfiguration('namespace'),
-        # Here the launch makes the transitions, not the node itself.
-        parameters=[{'autostart': False}],
         remappings=[('image', LaunchConfiguration('image_topic'))],
         ros_arguments=['--log-level', LaunchConfiguration('log_level')],
         output='screen',
         emulate_tty=True,
-    )
-
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(detect), transition_id=transition))
-
-    autostart = IfCondition(LaunchConfiguration('autostart'))
-    configure = RegisterEventHandler(
-        OnProcessStart(target_action=detect, on_start=[change(Transition.TRANSITION_CONFIGURE)]), condition=autostart
-    )
-    activate = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=detect,
-            start_state='configuring',
-            goal_state='inactive',
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
-        ),
-        condition=autostart,
     )
     overrides = [
         SetParameter(parameter, LaunchConfiguration(argument), condition=given(argument))
@@ -165,4 +132,4 @@ def generate_launch_description() -> LaunchDescription:
         for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     ]
     node = GroupAction([*dds, SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), said, configure, activate, node, view])
+    return LaunchDescription([*declared_arguments(), said, node, view])
