@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,48 +31,26 @@ def read_flow(path: Path) -> NDArray[np.float32]:
     return np.asarray(flow, np.float32)
 
 
-# Steps from each of red, yellow, green, cyan, blue and magenta to the next; more where the eye tells more apart.
-STEPS: Final = (15, 6, 4, 11, 13, 6)
-_HUES: Final = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255))
-PERCENTILE: Final = 99.0
-"""Of the speed of a field, at which colours are full where the caller gives no speed."""
-
-
-@lru_cache(maxsize=1)
-def colour_wheel() -> NDArray[np.float64]:
-    """Return the wheel's 55 colours, (55, 3) RGB in [0, 255], from red through yellow and green round to magenta."""
-    parts = []
-    for index, steps in enumerate(STEPS):
-        begin, end = np.array(_HUES[index], np.float64), np.array(_HUES[(index + 1) % len(_HUES)], np.float64)
-        share = np.arange(steps)[:, None] / steps
-        # The benchmark's code rounds each colour down.
-        rising = np.floor(255.0 * share)
-        parts.append(np.where(end >= begin, begin + (end > begin) * rising, begin - rising))
-    return np.concatenate(parts)
+FULL: Final = 99.0
+"""Percentile of a field's speeds at which colours are full where the caller gives no speed."""
 
 
 def flow_colours(flow: NDArray[np.float32], full: float | None = None) -> NDArray[np.uint8]:
     """Paint flow (H, W, 2), pixels: hue is the direction, white is no motion, darker than full is faster than ``full``.
 
     Without ``full`` it is the 99th percentile of the field's speeds. Returns (H, W, 3) uint8 RGB: motion to the right
-    is red, downwards yellow, to the left cyan, upwards blue; what is not finite, or beyond 1e9 (the benchmark's
+    is red, downwards green, to the left cyan, upwards violet; what is not finite, or beyond 1e9 (Middlebury's
     "unknown"), black.
     """
     known = np.asarray(np.isfinite(flow).all(2) & (np.abs(np.nan_to_num(flow)) < 1e9).all(2))
-    field = np.where(known[:, :, None], flow, 0).astype(np.float64)
-    speed = np.hypot(field[:, :, 0], field[:, :, 1])
+    field = np.where(known[:, :, None], flow, 0)
+    speed = np.linalg.norm(field, axis=2)
     if full is None:
-        full = float(np.percentile(speed[known], PERCENTILE)) if known.any() else 0.0
-    speed /= max(full, 1e-6)
-    wheel = colour_wheel()
-    # -v and -u as the benchmark has them, so that its pictures and these agree.
-    place = (np.arctan2(-field[:, :, 1], -field[:, :, 0]) / np.pi + 1) / 2 * (len(wheel) - 1)
-    low = np.floor(place).astype(np.intp)
-    share = (place - low)[:, :, None]
-    hue = ((1 - share) * wheel[low] + share * wheel[(low + 1) % len(wheel)]) / 255.0
-    slow = speed[:, :, None]
-    colour = np.where(slow <= 1, 1 - slow * (1 - hue), hue * 0.75)
-    return np.asarray(np.floor(255.0 * colour) * known[:, :, None], np.uint8)
+        full = float(np.percentile(speed[known], FULL)) if known.any() else 0.0
+    share = speed / max(full, 1e-6)
+    hue = np.degrees(np.arctan2(field[:, :, 1], field[:, :, 0])) % 360
+    colours = np.dstack((hue, np.minimum(share, 1), np.where(share <= 1, 1.0, 0.75) * known))
+    return np.asarray(255 * cv2.cvtColor(colours.astype(np.float32), cv2.COLOR_HSV2RGB), np.uint8)
 
 
 def evenly_spaced(total: int, wanted: int) -> list[int]:

@@ -10,10 +10,10 @@ import os
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
@@ -56,26 +55,10 @@ _POLICY: Final = (
 """The page may load nothing but its own stream: no script from anywhere."""
 
 
-@dataclass
-class Shot:
-    """One message of a feed."""
-
-    feed: Feed
-    message: Any
-
-    @cached_property
-    def jpeg(self) -> bytes:
-        """The picture as JPEG, made when the first viewer asks."""
-        image = picture_of(self.feed.name, self.message)
-        height, width = image.shape[:2]
-        scale = min(_LONGEST_SIDE / max(height, width), 1)
-        return encode_jpeg(resize_image(image, (round(scale * height), round(scale * width)))).tobytes()
-
-
 def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
     """Turn a result of the detector into a picture (H, W, 3) uint8 RGB.
 
-    Probability is painted from dark (0) to yellow (1), flow by the wheel of the Middlebury benchmark.
+    Probability is painted from dark (0) to yellow (1), flow as :func:`flow_colours` does.
     """
     if name == 'flow':
         return flow_colours(np.frombuffer(message.data, '<f4').reshape(message.height, message.width, 2))
@@ -93,11 +76,10 @@ class Feed:
     name: str
     kind: type
     topic: str
-    wanted: Callable[[Any], bool] = lambda _: True
     lookers: int = 0
     last_look: float = 0.0
-    newest: Shot | None = None
-    subscription: Any = field(default=None, repr=False)
+    newest: Any = None
+    subscription: Any = None
 
 
 class Feeds:
@@ -109,7 +91,7 @@ class Feeds:
     def __init__(self, node: Node, detector: str) -> None:
         self.detector = str(node.resolve_topic_name(detector))
         kinds = [
-            Feed('diagnostics', DiagnosticArray, '/diagnostics', self._is_ours),
+            Feed('diagnostics', DiagnosticArray, '/diagnostics'),
             *(Feed(name, Image, f'{self.detector}/{name}') for name in PICTURES),
             *(Feed(name, Float64, f'{self.detector}/debug/{name}') for name in TIMINGS),
         ]
@@ -117,10 +99,7 @@ class Feeds:
         self._node = node
         self._changed = threading.Condition()
         # All subscribing is done by the spinning thread: rclpy is not made for more.
-        self._timer = node.create_timer(_FOLLOW_SECONDS, self._follow, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _is_ours(self, message: Any) -> bool:
-        return any(status.hardware_id == self.detector for status in message.status)
+        node.create_timer(_FOLLOW_SECONDS, self._follow, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _follow(self) -> None:
         now = time.monotonic()
@@ -128,66 +107,73 @@ class Feeds:
             if feed.lookers:
                 feed.last_look = now
                 if feed.subscription is None:
-                    feed.subscription = self._node.create_subscription(
-                        feed.kind,
-                        feed.topic,
-                        lambda message, feed=feed: self._on_message(feed, message),
-                        QoSProfile(depth=2),
-                    )
+                    receive = partial(self._on_message, feed)
+                    feed.subscription = self._node.create_subscription(feed.kind, feed.topic, receive, 2)
             elif feed.subscription is not None and now - feed.last_look > _LINGER_SECONDS:
                 self._node.destroy_subscription(feed.subscription)
                 feed.subscription = feed.newest = None
 
     def _on_message(self, feed: Feed, message: Any) -> None:
-        if feed.wanted(message):
-            with self._changed:
-                feed.newest = Shot(feed, message)
-                self._changed.notify_all()
-
-    def _count(self, names: Iterable[str], more: int) -> None:
+        if feed.kind is DiagnosticArray and not _status_of(message, self.detector):
+            return
         with self._changed:
-            for name in names:
-                self.by_name[name].lookers += more
+            feed.newest = message
+            self._changed.notify_all()
 
     @contextmanager
     def looking(self, names: Iterable[str]) -> Iterator[None]:
         """Ask for the messages of several feeds while the context lives."""
-        self._count(names, 1)
+        feeds = [self.by_name[name] for name in names]
+        with self._changed:
+            for feed in feeds:
+                feed.lookers += 1
         try:
             yield
         finally:
-            self._count(names, -1)
+            with self._changed:
+                for feed in feeds:
+                    feed.lookers -= 1
 
-    @contextmanager
-    def complaining(self, shot: Shot) -> Iterator[None]:
-        """Leave out a message that cannot be shown, with a line in the log."""
-        try:
-            yield
-        except ValueError as error:
-            self._node.get_logger().warning(f'{shot.feed.topic}: not shown: {error}', throttle_duration_sec=5.0)
+    def events(self, seen: dict[str, Any], timeout: float) -> dict[str, str]:
+        """Wait for messages of these feeds that are not ``seen``, note them there; none after ``timeout`` seconds.
 
-    def fresh(self, seen: dict[str, Shot | None], timeout: float) -> list[Shot]:
-        """Wait for messages of these feeds that are not ``seen``, note them there; none after ``timeout`` seconds."""
+        Returns their texts as server-sent events have them; what cannot be shown is left out, with a line in the log.
+        """
 
-        def news() -> list[Shot]:
-            newest = [self.by_name[name].newest for name in seen]
-            return [shot for shot in newest if shot is not None and shot is not seen[shot.feed.name]]
+        def news() -> dict[str, Any]:
+            newest = {name: self.by_name[name].newest for name in seen}
+            return {name: one for name, one in newest.items() if one is not None and one is not seen[name]}
 
         with self._changed:
             self._changed.wait_for(news, timeout)
-            shots = news()
-        seen.update({shot.feed.name: shot for shot in shots})
-        return shots
+            found = news()
+        seen.update(found)
+        texts = {}
+        for name, message in found.items():
+            try:
+                texts[name] = event_of(name, message, self.detector)
+            except ValueError as error:  # noqa: PERF203 (the others can be shown)
+                topic = self.by_name[name].topic
+                self._node.get_logger().warning(f'{topic}: not shown: {error}', throttle_duration_sec=5.0)
+        return texts
 
 
-def event_of(shot: Shot, detector: str) -> str:
+def _status_of(message: Any, detector: str) -> Any:
+    """Return what a message on /diagnostics says of a node; None where it says nothing of it."""
+    return next((status for status in message.status if status.hardware_id == detector), None)
+
+
+def event_of(name: str, message: Any, detector: str) -> str:
     """Return the text of a server-sent event: a picture as base64 of its JPEG, values as JSON."""
-    message = shot.message
-    if shot.feed.name in PICTURES:
-        return base64.b64encode(shot.jpeg).decode()
-    if shot.feed.name != 'diagnostics':
+    if name in PICTURES:
+        image = picture_of(name, message)
+        height, width = image.shape[:2]
+        scale = min(_LONGEST_SIDE / max(height, width), 1)
+        small = resize_image(image, (round(scale * height), round(scale * width)))
+        return base64.b64encode(encode_jpeg(small).tobytes()).decode()
+    if name != 'diagnostics':
         return json.dumps(message.data)
-    (status, *_) = (status for status in message.status if status.hardware_id == detector)
+    status = _status_of(message, detector)
     level = status.level if isinstance(status.level, int) else status.level[0]
     values = {pair.key: pair.value for pair in status.values}
     return json.dumps({'node': detector, 'level': level, 'message': status.message, 'values': values})
@@ -230,16 +216,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, pictures: list[str]) -> None:
         feeds = self.server.feeds
         self._begin('text/event-stream', Connection='close')
-        seen: dict[str, Shot | None] = dict.fromkeys((*_ALWAYS, *pictures))
+        seen: dict[str, Any] = dict.fromkeys((*_ALWAYS, *pictures))
         with feeds.looking(seen):
             while not self.server.ended.is_set():
-                shots = feeds.fresh(seen, _HEARTBEAT_SECONDS)
-                for shot in shots:
-                    with feeds.complaining(shot):
-                        text = event_of(shot, feeds.detector)
-                        self.wfile.write(f'event: {shot.feed.name}\ndata: {text}\n\n'.encode())
-                if not shots:
-                    self.wfile.write(b':\n\n')
+                texts = feeds.events(seen, _HEARTBEAT_SECONDS)
+                lines = [f'event: {name}\ndata: {text}\n\n' for name, text in texts.items()]
+                self.wfile.write(''.join(lines or [':\n\n']).encode())
 
     def log_message(self, *_: Any) -> None:
         """Keep requests out of the node's log."""
