@@ -7,6 +7,7 @@ and Prazdny 1980). What the polynomial leaves over moves on its own, is near, or
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -36,19 +37,29 @@ def quadratic_basis(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def _cell_means(maps: Tensor) -> Tensor:
-    """Return means over the cells of the fit's grid, (..., C, H, W) to (..., cells, C)."""
+    """Return means over the cells of the fit's grid, (..., C, H, W) to (..., C, cells)."""
     grid = (min(FIT_GRID[0], maps.shape[-2]), min(FIT_GRID[1], maps.shape[-1]))
-    return functional.adaptive_avg_pool2d(maps, grid).flatten(-2).transpose(-2, -1)
+    return functional.adaptive_avg_pool2d(maps, grid).flatten(-2)
+
+
+@lru_cache(maxsize=16)
+def _bases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the polynomials at all pixels (6, height * width) and their means over the cells (6, cells)."""
+    # They outlive the call, which may be one without gradients.
+    with torch.inference_mode(False):
+        polynomials = quadratic_basis(height, width, device)
+        # Averaged like the flow, a polynomial flow is met exactly, also where the size gives cells of several sizes.
+        return polynomials.flatten(1), _cell_means(polynomials)
 
 
 def _cauchy_weights(residual: Tensor) -> Tensor:
-    """Return the weight of each cell, (B, cells, 2) pixels to (B, cells)."""
+    """Return the weight of each cell, (B, 2, cells) pixels to (B, 1, cells)."""
     # A gradient would be infinite at no error, and weights are constants of a round.
     residual = residual.detach()
-    # On a CPU several times as fast as the norm over so short a last dimension.
-    error = torch.hypot(residual[..., 0], residual[..., 1])
-    sigma = (error.median(1, keepdim=True).values / RAYLEIGH_MEDIAN).clamp_min(SCALE_FLOOR)
-    return (1.0 + (error / (CAUCHY_TUNING * sigma)) ** 2).reciprocal()
+    # On a CPU several times as fast as the norm over so short a dimension.
+    error = torch.hypot(residual[:, :1], residual[:, 1:])
+    sigma = error.median(2, keepdim=True).values / RAYLEIGH_MEDIAN
+    return ((error / (CAUCHY_TUNING * sigma.clamp_min(SCALE_FLOOR))).square() + 1.0).reciprocal()
 
 
 def fit_camera_motion(flow: Tensor) -> Tensor:
@@ -65,18 +76,18 @@ def fit_camera_motion(flow: Tensor) -> Tensor:
 
     """
     batch, _, height, width = flow.shape
-    polynomials = quadratic_basis(height, width, flow.device)
-    # Averaged like the flow, a polynomial flow is met exactly, also where the size gives cells of several sizes.
-    cells, basis = _cell_means(flow.float()), _cell_means(polynomials)
+    polynomials, basis = _bases(height, width, flow.device)
+    cells = _cell_means(flow.float())
     # What the weighted basis is multiplied by, the basis and the flow, in one product.
-    both = torch.cat((basis.expand(batch, -1, -1), cells), 2)
-    rows, ridge = basis.T, RIDGE * torch.eye(basis.shape[1], device=flow.device)
-    weights = _cauchy_weights(cells - cells.median(1, keepdim=True).values)
+    both = torch.cat((basis.expand(batch, -1, -1), cells), 1).mT
+    ridge = RIDGE * torch.eye(len(basis), device=flow.device)
+    weights = _cauchy_weights(cells - cells.median(2, keepdim=True).values)
     for terms in FIT_TERMS:
-        products = (rows[:terms] * weights[:, None]) @ both
+        rows = basis[:terms]
+        products = (rows * weights) @ both
         # The first term is 1, so its product with itself is the sum of the weights.
-        normal = products[..., :terms] + ridge[:terms, :terms] * products[:, :1, :1]
+        normal = torch.addcmul(products[..., :terms], ridge[:terms, :terms], products[:, :1, :1])
         # Unlike solve it does not wait for a GPU to say whether a matrix was singular, which the ridge rules out.
-        coefficients: Tensor = torch.linalg.solve_ex(normal, products[..., -2:]).result
-        weights = _cauchy_weights(torch.baddbmm(cells, basis[:, :terms].expand(batch, -1, -1), coefficients, alpha=-1))
-    return (coefficients.transpose(1, 2) @ polynomials.flatten(1)).reshape(batch, 2, height, width)
+        coefficients: Tensor = torch.linalg.solve_ex(normal, products[..., -2:]).result.mT
+        weights = _cauchy_weights(torch.baddbmm(cells, coefficients, rows.expand(batch, -1, -1), alpha=-1))
+    return (coefficients @ polynomials).reshape(batch, 2, height, width)
