@@ -51,15 +51,16 @@ class _Cells:
         # One free place at either end of each axis, so that no cell is the neighbour of one in another row.
         height, width = image.shape[:2]
         rows, columns, levels = (
-            np.rint(np.arange(length) / step).astype(np.intp) + 1
+            np.rint(np.arange(length) / step).astype(np.int32) + 1
             for length, step in ((height, position), (width, position), (256, colour))
         )
         counts = [int(axis[-1]) + 2 for axis in (levels, levels, levels, rows, columns)]
         steps = [int(np.prod(counts[axis + 1 :])) for axis in range(5)]
-        keys = rows[:, None] * steps[3] + columns * steps[4]
+        places = rows[:, None] * steps[3] + columns * steps[4]
+        # OpenCV looks a level up in a fifth of NumPy's time.
         for channel, step in zip(cv2.split(image), steps, strict=False):
-            keys = keys + (levels * step)[channel]
-        keys = keys.ravel()
+            places += np.asarray(cv2.LUT(channel, levels * step), np.int32)
+        keys = places.ravel().astype(np.intp)
         # By a table of all cells, one or two million: sorting the pixels would take half of the refinement's time.
         filled = np.zeros(int(np.prod(counts)), np.bool_)
         filled[keys] = True
