@@ -26,10 +26,10 @@ from moving_object_detector.detection.result import Result
 from moving_object_detector.detection.rigid import PairTravel, RigidTest
 from moving_object_detector.engines.create import choose_device
 from moving_object_detector.flow.base import grey_image, network_image
-from moving_object_detector.flow.evidence import with_evidence
+from moving_object_detector.flow.evidence import evidence
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.rigid_scene import Texture
-from moving_object_detector.flow.travel import assumed_camera
+from moving_object_detector.flow.travel import Camera, assumed_camera, estimate_travel
 from moving_object_detector.media.messages import decode_image, encode_image
 from moving_object_detector.networks.weights import takes_evidence
 
@@ -77,8 +77,9 @@ class NaivePipeline:
         """Return the mask of ``images[index]``, uint8 (H, W) of 0 and 255, from those of its neighbours that exist."""
         window = self._config.window
         offsets = [k * window.stride for k in (*range(-window.past, 0), *range(1, window.future + 1))]
-        neighbours = [images[index + k] for k in offsets if 0 <= index + k < len(images)]
-        average = np.mean([self._vote(images[index], neighbour) for neighbour in neighbours], axis=0)
+        neighbours = [index + k for k in offsets if 0 <= index + k < len(images)]
+        votes = [self._vote(images[index], images[other], later=other > index) for other in neighbours]
+        average = np.mean(votes, axis=0)
         probability = refine(average, images[index], self._config.refinement)
         nearest = {
             side: self._between(images[index], images[index + side * window.stride])[0].cpu().numpy()
@@ -86,20 +87,31 @@ class NaivePipeline:
             if reach and 0 <= index + side * window.stride < len(images)
         }
         grey = grey_image(images[index], self._size)
-        aspect = images[index].shape[1] / images[index].shape[0]
-        camera = assumed_camera(self._size, aspect, self._config.rigid.focal_length)
+        camera = self._camera(images[index])
         test = RigidTest(Texture.of(grey), nearest, {side: PairTravel((0, 0), camera) for side in nearest}, average)
         return find_regions(probability, self._config.mask, test.score, self._config.rigid.min_score)[0]
+
+    def _camera(self, image: NDArray[np.uint8]) -> Camera:
+        return assumed_camera(self._size, image.shape[1] / image.shape[0], self._config.rigid.focal_length)
 
     def _between(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> torch.Tensor:
         source, target = self._flow.features(image), self._flow.features(neighbour)
         return self._flow.estimate([source], [target], self._size).to(self._device)
 
-    def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8], *, later: bool) -> NDArray[np.float32]:
         flow = self._between(image, neighbour)
         if takes_evidence(self._flow_input):
             there, back = (one[0].cpu().numpy() for one in (flow, self._between(neighbour, image)))
-            flow = torch.from_numpy(with_evidence(image, there, back))[None].to(self._device)
+            here, other = (Texture.of(grey_image(one, self._size)).contrast for one in (image, neighbour))
+            camera = self._camera(image)
+            # How the camera travelled is said by the later frame's flow.
+            travel = (
+                estimate_travel(back, other, camera).reverse(there, here)
+                if later
+                else estimate_travel(there, here, camera)
+            )
+            both = np.concatenate((there, evidence(there, back, travel)))
+            flow = torch.from_numpy(both)[None].to(self._device)
         prepared = prepare_flow(flow, self._flow_input)
         mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
         moves = float(prepared.motion[0]) >= self._config.gate.min_motion

@@ -202,11 +202,7 @@ class Detector:
         camera = None if self.odometry is None else self.odometry.camera((shape[0], shape[1]), self.size)
         camera = camera or assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
         ordered = (sorted(pair, key=lambda frame: frame.index) for pair in pairs)
-        afresh = takes_evidence(self._flow_input)
-        return {
-            older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry, afresh=afresh)
-            for older, newer in ordered
-        }
+        return {older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry) for older, newer in ordered}
 
     def _flows(self, pairs: list[Pair]) -> tuple[Tensor, dict[tuple[int, int], Array] | None]:
         """Return the flow of each pair, (B, 2, h, w).

@@ -27,14 +27,11 @@ KNOWN: Final = (0.42, 2.53, -1.5)
 class PairTravel:
     """How the camera travelled between two frames; each way is estimated when asked for, the second from the first.
 
-    ``stamps`` are of the earlier and the later frame, nanoseconds; ``odometry`` knows the motion, if anything does;
-    ``afresh`` the second way is not taken from the first, as in a generator's training.
+    ``stamps`` are of the earlier and the later frame, nanoseconds; ``odometry`` knows the motion, if anything does.
     """
 
-    def __init__(
-        self, stamps: tuple[int, int], camera: Camera, odometry: Odometry | None = None, *, afresh: bool = False
-    ) -> None:
-        self._stamps, self._camera, self._odometry, self._afresh = stamps, camera, odometry, afresh
+    def __init__(self, stamps: tuple[int, int], camera: Camera, odometry: Odometry | None = None) -> None:
+        self._stamps, self._camera, self._odometry = stamps, camera, odometry
         self._found: dict[int, Travel] = {}
         self._lock = threading.Lock()
 
@@ -46,7 +43,7 @@ class PairTravel:
         # Results are read beside the next step.
         with self._lock:
             if side not in self._found:
-                back = None if self._afresh else self._found.get(-side)
+                back = self._found.get(-side)
                 self._found[side] = back.reverse(flow, contrast) if back else self._estimate(side, flow, contrast)
             return self._found[side]
 
