@@ -20,15 +20,13 @@ from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
-from moving_object_detector.nodes.parameters import NodeConfig
+from moving_object_detector.nodes.parameters import NodeConfig, checked_overrides, overridable
 from moving_object_detector.nodes.pipeline import Pipeline
-from moving_object_detector.nodes.qos import (
-    checked_overrides,
-    image_qos,
-    overridable,
-    overridden,
-    subscribe_with_events,
-)
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ class ImageInput:
         return self._source
 
     def _reliable(self, topic: str, offers: list[TopicEndpointInfo]) -> bool:
-        if self._config.input.reliability != 'auto' or overridden(self._node, topic, 'subscription', 'reliability'):
+        if self._config.input.reliability != 'auto' or self._overridden(topic):
             # An override of the topic has the last word when the subscription is made.
             return self._source.reliable
         return all(one.qos_profile.reliability == ReliabilityPolicy.RELIABLE for one in offers)
@@ -172,22 +170,26 @@ class ImageInput:
         policy = ReliabilityPolicy.RELIABLE if source.reliable else ReliabilityPolicy.BEST_EFFORT
         self._source, self.mismatches = source, 0
         # Else the first subscription's reliability, which becomes a parameter, would override every later one.
-        options = overridable(reliability=overridden(self._node, source.topic, 'subscription', 'reliability'))
+        options = overridable(reliability=self._overridden(source.topic))
+        events = SubscriptionEventCallbacks(message_lost=self._on_lost, incompatible_qos=self._on_mismatch)
+        # Thirty: for a node that is busy for a second. Raw: in CDR.
+        subscribe = partial(
+            self._node.create_subscription, _CLASSES[source.kind], source.topic,
+            partial(self._on_message, source.kind), QoSProfile(depth=30, reliability=policy), raw=True,
+            qos_overriding_options=options,
+        )  # fmt: skip
         with checked_overrides(self._node, source.topic):
-            self._subscription = subscribe_with_events(
-                self._node,
-                _CLASSES[source.kind],
-                source.topic,
-                partial(self._on_message, source.kind),
-                image_qos(policy),
-                options,
-                lost=self._on_lost,
-                mismatch=self._on_mismatch,
-            )
+            try:
+                self._subscription = subscribe(event_callbacks=events)
+            except UnsupportedEventTypeError:
+                self._subscription = subscribe()
         actual = self._subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         self._source = source._replace(reliable=actual)
         assert self._pipeline is not None
         self._pipeline.topic = source.topic
+
+    def _overridden(self, topic: str) -> bool:
+        return bool(self._node.has_parameter(f'qos_overrides.{topic}.subscription.reliability'))
 
     def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None

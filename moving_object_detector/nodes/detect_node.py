@@ -24,9 +24,15 @@ from moving_object_detector.nodes.camera import ImageInput
 from moving_object_detector.nodes.messages import Statistics, diagnostics
 from moving_object_detector.nodes.odometry import OdometryInput
 from moving_object_detector.nodes.outputs import Outputs
-from moving_object_detector.nodes.parameters import NodeConfig, Parameters
+from moving_object_detector.nodes.parameters import (
+    NodeConfig,
+    Parameters,
+    QosError,
+    checked_overrides,
+    overridable,
+    unknown_overrides,
+)
 from moving_object_detector.nodes.pipeline import Pipeline
-from moving_object_detector.nodes.qos import QosError, checked_overrides, overridable, result_qos, unknown_overrides
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +68,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._settings = Parameters(self, self._reconfigure)
         with checked_overrides(self, '/diagnostics'):
             self._diagnostics = self.create_publisher(
-                DiagnosticArray, '/diagnostics', result_qos(), qos_overriding_options=overridable()
+                DiagnosticArray, '/diagnostics', 10, qos_overriding_options=overridable()
             )
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/enable', self._on_enable)

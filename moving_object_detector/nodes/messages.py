@@ -6,7 +6,6 @@ import threading
 from array import array
 from collections import Counter, deque
 from collections.abc import Mapping
-from statistics import median
 from typing import Any, Final
 
 import numpy as np
@@ -66,13 +65,6 @@ WINDOW = 300
 """Timings that are remembered."""
 
 
-def percentile(values: list[float], percent: int) -> float:
-    """Return the smallest value that at least ``percent`` of the values do not exceed; 0 without values."""
-    # Whole numbers: 0.07 * 100 is more than 7.
-    rank = -(-percent * len(values) // 100)
-    return sorted(values)[max(rank, 1) - 1] if values else 0.0
-
-
 class Statistics:
     """Counts of frames, and the last timings; used by several threads.
 
@@ -116,10 +108,9 @@ class Statistics:
         values = {f'frames {name}': str(counts.get(name, 0)) for name in self.NAMES}
         values['frame rate hz'] = f'{rate:.2f}'
         for name, times in (('processing', processing), ('latency', latency)):
-            milliseconds = [1000 * seconds for seconds in times]
-            values[f'{name} median ms'] = f'{median(milliseconds) if milliseconds else 0.0:.1f}'
-            values[f'{name} p95 ms'] = f'{percentile(milliseconds, 95):.1f}'
-            values[f'{name} p99 ms'] = f'{percentile(milliseconds, 99):.1f}'
+            shares = np.percentile(times or [0.0], (50, 95, 99), method='inverted_cdf')
+            for what, seconds in zip(('median', 'p95', 'p99'), shares, strict=True):
+                values[f'{name} {what} ms'] = f'{1000 * seconds:.1f}'
         return values
 
 

@@ -14,7 +14,7 @@ from std_msgs.msg import Float64, Header
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.regions import Region, draw_overlay
 from moving_object_detector.nodes.messages import image_message
-from moving_object_detector.nodes.qos import checked_overrides, overridable, result_qos
+from moving_object_detector.nodes.parameters import checked_overrides, overridable
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.result import Result
@@ -61,7 +61,7 @@ class Outputs:
     def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
         with checked_overrides(self._node, self._node.resolve_topic_name(f'~/{name}')):
             publisher = self._node.create_lifecycle_publisher(
-                kind, f'~/{name}', result_qos(), qos_overriding_options=overridable()
+                kind, f'~/{name}', 10, qos_overriding_options=overridable()
             )
         self._publishers.append(publisher)
         return publisher

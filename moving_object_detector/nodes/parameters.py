@@ -1,18 +1,21 @@
-"""The parameters of the node ``detect``: the detector's options and its own, and ROS parameters made of them."""
+"""The parameters of the node ``detect``: the detector's options and its own, and ``qos_overrides`` of its topics."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSPolicyKind
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.common.errors import UserError, foreign, shown
 from moving_object_detector.common.options import Option, option, options_of, with_values
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
 from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
@@ -154,3 +157,39 @@ class Parameters:
             if values and self._frozen:
                 self._changed(self.config)
         return SetParametersResult(successful=True)
+
+
+# The quality of service of topics
+
+
+def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
+    """Return what makes ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters."""
+    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    return QoSOverridingOptions([*kinds, *([QoSPolicyKind.RELIABILITY] if reliability else [])])
+
+
+class QosError(UserError):
+    """A ``qos_overrides`` parameter is wrong; they are read when the node starts, so only a new start helps."""
+
+
+@contextmanager
+def checked_overrides(node: Node, topic: str) -> Iterator[None]:
+    """Say which topic's override is wrong (QosError) when a publisher or subscription cannot be made."""
+    try:
+        yield
+    except Exception as error:
+        prefix = f'qos_overrides.{topic}'
+        values = node.get_parameters_by_prefix(prefix)
+        given = ', '.join(f'{prefix}.{name} {shown(one.value)}' for name, one in values.items())
+        raise QosError(
+            f'of the parameters {given or prefix} one is wrong: reliability takes reliable or best_effort, history '
+            'keep_last or keep_all, depth a whole number such as 5; they are read at the start: start the node again '
+            'with it right'
+        ) from error
+
+
+def unknown_overrides(node: Node, topics: Iterable[str]) -> list[str]:
+    """Return the ``qos_overrides`` parameters that were given for none of the node's topics."""
+    known = tuple(f'qos_overrides.{topic}.' for topic in topics)
+    given = node.get_parameters_by_prefix('qos_overrides')
+    return [f'qos_overrides.{name}' for name in given if not f'qos_overrides.{name}'.startswith(known)]

@@ -4,26 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moving_object_detector.nodes.messages import WINDOW, Statistics, percentile
-
-
-@pytest.mark.parametrize(
-    ('values', 'percent', 'expected'),
-    [
-        ([], 95, 0.0),
-        ([3.0], 95, 3.0),
-        ([3.0], 1, 3.0),
-        (list(range(1, 101)), 95, 95),  # 95 of a hundred values do not exceed 95
-        (list(range(1, 101)), 99, 99),
-        (list(range(1, 101)), 7, 7),
-        (list(range(100, 0, -1)), 50, 50),
-        ([1, 2, 3, 4], 95, 4),
-        ([1, 2, 3, 4], 75, 3),
-        ([1, 2, 3, 4], 76, 4),
-    ],
-)
-def test_percentile(values, percent, expected):
-    assert percentile(values, percent) == expected
+from moving_object_detector.nodes.messages import WINDOW, Statistics
 
 
 def test_report():
