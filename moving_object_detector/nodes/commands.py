@@ -95,10 +95,6 @@ def play(argv: Sequence[str] | None = None) -> int:
         metavar='SECONDS',
         help='wait for a subscriber before publishing; give up after this long (0: never)',
     )
-    parser.add_argument(
-        '--start-delay', type=seconds, default=0.5, help='seconds for others to find the topic (default: %(default)s)'
-    )
-    parser.add_argument('--best-effort', action='store_true', help='as most camera drivers; else reliable')
     arguments = parser.parse_args(own)
     if arguments.clock and arguments.stamp == 'now':
         parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
@@ -112,8 +108,7 @@ def record(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='record',
         description=record.__doc__,
-        epilog='Ends after --frames, after --idle-timeout, or with Ctrl-C; the files are complete in each case. '
-        f'{_ROS_ARGUMENTS}',
+        epilog=f'Ends after --frames or with Ctrl-C; the files are complete in each case. {_ROS_ARGUMENTS}',
     )
     parser.add_argument('--video', metavar='OUT.mp4', help='video to write; an older one is replaced')
     parser.add_argument('--overlay', metavar='TOPIC', help='its topic (default: detect/overlay)')
@@ -126,11 +121,6 @@ def record(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
-    parser.add_argument('--idle-timeout', type=seconds, metavar='SECONDS', help='end this long after the last message')
-    parser.add_argument(
-        '--start-timeout', type=seconds, metavar='SECONDS', help='fail when no message has come within this time'
-    )
-    parser.add_argument('--best-effort', action='store_true', help='subscribe as to a camera driver; may lose frames')
     arguments = parser.parse_args(own)
     if not (arguments.video or arguments.bag):
         parser.error('nothing to write: give --video, --bag or both')

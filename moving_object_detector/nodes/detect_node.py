@@ -221,24 +221,25 @@ class DetectNode(LifecycleNodeMixin, Node):
         return TransitionCallbackReturn.FAILURE
 
     def _guard_requests(self) -> None:
-        service = self._service_change_state
-        change = service.callback
+        """Answer what rclpy does not: a transition that the state does not have, a parameter that cannot be read."""
 
-        def guarded(request: Any, response: Any) -> Any:
-            try:
-                return change(request, response)
-            except RuntimeError as error:
-                wanted = foreign(request.transition.label or request.transition.id)
-                log.error('transition %s refused: the node is %s (%s)', wanted, self.state, error)
-                response.success = False
-                return response
+        def refuse_change(request: Any, response: Any, error: Exception) -> None:
+            wanted = foreign(request.transition.label or request.transition.id)
+            log.error('transition %s refused: the node is %s (%s)', wanted, self.state, error)
+            response.success = False
 
-        service.callback = guarded
+        def refuse_values(request: Any, response: Any, error: Exception) -> None:
+            refusal = SetParametersResult(successful=False, reason=f'{type(error).__name__}: {foreign(error)}')
+            if hasattr(response, 'results'):
+                response.results += [refusal] * (len(request.parameters) - len(response.results))
+            else:
+                response.result = refusal
+
+        change = self._service_change_state
+        change.callback = partial(_guarded, change.callback, refuse_change)
         for service in self.services:
-            if service.srv_type is SetParameters:
-                service.callback = partial(_set_each, service.callback)
-            elif service.srv_type is SetParametersAtomically:
-                service.callback = partial(_set_all, service.callback)
+            if service.srv_type in (SetParameters, SetParametersAtomically):
+                service.callback = partial(_guarded, service.callback, refuse_values)
 
     def _reconfigure(self, config: NodeConfig) -> None:
         pipeline = self._pipeline
@@ -308,28 +309,11 @@ class DetectNode(LifecycleNodeMixin, Node):
         return DiagnosticStatus.OK, 'detecting' if outputs.wanted() else nobody
 
 
-# rclpy never answers a request with a parameter that it cannot read, such as one of an unknown type.
-
-
-def _set_each(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
-    """Answer a request of SetParameters, each parameter by itself."""
-    for parameter in request.parameters:
-        try:
-            one = answer(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
-            response.results += one.results
-        except Exception as error:  # noqa: BLE001, PERF203 - whatever it is, the answer is a refusal
-            response.results.append(_refusal(error))
-    return response
-
-
-def _set_all(answer: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
-    """Answer a request of SetParametersAtomically."""
+def _guarded(
+    answer: Callable[[Any, Any], Any], refuse: Callable[[Any, Any, Exception], None], request: Any, response: Any
+) -> Any:
     try:
         return answer(request, response)
-    except Exception as error:  # noqa: BLE001 - as above
-        response.result = _refusal(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a refusal
+        refuse(request, response, error)
         return response
-
-
-def _refusal(error: Exception) -> SetParametersResult:
-    return SetParametersResult(successful=False, reason=f'{type(error).__name__}: {foreign(error)}')

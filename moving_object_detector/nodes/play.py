@@ -12,7 +12,6 @@ from typing import Any, Final
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
@@ -37,7 +36,9 @@ _CLOCK_PERIOD: Final = 0.01
 _DEPTH: Final = 50
 """A reliable subscriber that stalls for two seconds still gets every frame."""
 _ACKNOWLEDGE_SECONDS: Final = 5
-_FIND_SECONDS: Final = 2.0
+_SETTLE_SECONDS: Final = 1.0
+"""For others to find the topics, /clock too."""
+_FIND_SECONDS: Final = 2.5
 """On a busy machine too a subscriber is found within that time; without one, nothing more is waited for."""
 
 
@@ -146,20 +147,8 @@ class _Playback:
                 bar.update()
 
 
-def _advertise(node: Node, arguments: argparse.Namespace) -> Publisher:
-    reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
-    # As image_transport does, the name is remapped first and the suffix added then.
-    return node.create_publisher(
-        CompressedImage if arguments.compressed else Image,
-        node.resolve_topic_name(arguments.topic) + ('/compressed' if arguments.compressed else ''),
-        QoSProfile(depth=_DEPTH, reliability=reliability),
-        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-    )
-
-
-def _await_subscriber(node: Node, publisher: Publisher, arguments: argparse.Namespace, stop: threading.Event) -> None:
-    topic, limit = publisher.topic_name, arguments.wait_for_subscriber
-    begin = time.monotonic()
+def _await_subscriber(node: Node, publisher: Publisher, limit: float | None, stop: threading.Event) -> None:
+    topic, begin = publisher.topic_name, time.monotonic()
     while limit is not None and not publisher.get_subscription_count() and not stop.wait(0.1):
         node.get_logger().info(f'waiting for a subscriber on {topic}', throttle_duration_sec=5.0)
         if limit and time.monotonic() - begin > limit:
@@ -167,9 +156,8 @@ def _await_subscriber(node: Node, publisher: Publisher, arguments: argparse.Name
                 f'nobody subscribed to {topic} within {limit:g} s; start the subscriber first, or publish where it '
                 f'listens: --ros-args -r {topic}:=/its/topic'
             )
-    stop.wait(arguments.start_delay)
-    deadline = time.monotonic() + _FIND_SECONDS
-    while not publisher.get_subscription_count() and time.monotonic() < deadline and not stop.wait(0.05):
+    stop.wait(_SETTLE_SECONDS)
+    while not publisher.get_subscription_count() and time.monotonic() - begin < _FIND_SECONDS and not stop.wait(0.05):
         pass
 
 
@@ -177,8 +165,14 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     """Run the program ``play`` and return its exit status."""
     source = source_of(arguments, arguments.input)
     with ros_node('play', ros_arguments) as (node, stop), spinning(node):
-        publisher = _advertise(node, arguments)
-        _await_subscriber(node, publisher, arguments, stop)
+        publisher = node.create_publisher(
+            CompressedImage if arguments.compressed else Image,
+            # As image_transport does, the name is remapped first and the suffix added then.
+            node.resolve_topic_name(arguments.topic) + ('/compressed' if arguments.compressed else ''),
+            _DEPTH,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        _await_subscriber(node, publisher, arguments.wait_for_subscriber, stop)
         playback = _Playback(node, publisher, arguments)
         try:
             playback.run(source, stop)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosbags.typesys import get_types_from_msg
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import Image
@@ -53,10 +53,7 @@ class Recorder:
         self._node = node
         self._arguments = arguments
         self._bag = bag
-        reliability = ReliabilityPolicy.BEST_EFFORT if arguments.best_effort else ReliabilityPolicy.RELIABLE
-        self._qos = QoSProfile(depth=_QUEUE, reliability=reliability)
-        self._begin = time.monotonic()
-        self._last_arrival: float | None = None
+        self._told = time.monotonic()
         self._looked = 0.0
         self.tracks: list[Recorded] = []
         """Overlay and mask, or one of them, which alone end the recording."""
@@ -79,12 +76,12 @@ class Recorder:
             except ImageError as error:
                 self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
 
-        self._node.create_subscription(kind, track.topic, receive, self._qos, raw=raw)
+        policies = QoSOverridingOptions.with_default_policies()
+        self._node.create_subscription(kind, track.topic, receive, _QUEUE, raw=raw, qos_overriding_options=policies)
         return track
 
     def _arrived(self, track: Recorded) -> bool:
         """Note an arrival; return whether the message is to be recorded."""
-        self._last_arrival = time.monotonic()
         wanted = track.count < track.limit
         track.count += wanted
         return wanted
@@ -122,16 +119,11 @@ class Recorder:
         self.extras += [self._record_bag(name, kind, self._bag) for name, kind in found]
 
     def ended(self) -> bool:
-        """Tell whether the recording is complete; raises UserError where nothing came in time."""
-        limit, now = self._arguments.start_timeout, time.monotonic()
-        if self._last_arrival is None:
-            if limit is not None and now - self._begin > limit:
-                raise UserError(f'nothing came within {limit:g} s: {self._why_nothing()}')
-            if now - self._begin > _REPORT_SECONDS:
-                self._node.get_logger().info(f'waiting: {self._why_nothing()}', throttle_duration_sec=_REPORT_SECONDS)
-            return False
-        idle = self._arguments.idle_timeout
-        return (idle is not None and now - self._last_arrival > idle) or all(t.count >= t.limit for t in self.tracks)
+        """Tell whether the recording is complete; say now and then that nothing has come."""
+        if not any(track.count for track in self.tracks) and time.monotonic() - self._told > _REPORT_SECONDS:
+            self._told = time.monotonic()
+            self._node.get_logger().info(f'waiting: {self._why_nothing()}')
+        return all(track.count >= track.limit for track in self.tracks)
 
     def _why_nothing(self) -> str:
         def state(topic: str) -> str:

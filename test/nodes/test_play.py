@@ -76,7 +76,7 @@ def test_clock_agrees_with_the_compressed_images(start, listener, picture_folder
         images.append(message)
 
     node.create_subscription(CompressedImage, '/camera/image_raw/compressed', receive, 50)
-    play = start('play', picture_folder, '--compressed', '--clock', '--wait-for-subscriber', START, '--start-delay', 2)
+    play = start('play', picture_folder, '--compressed', '--clock', '--wait-for-subscriber', START)
     assert spin_until(executor, lambda: len(images) == 12)
     finish(play)
     assert play.returncode == 0
@@ -115,7 +115,8 @@ def test_stamps_are_the_present_time_by_default_and_best_effort_is_offered(start
         delays.append(time.time() - nanoseconds(message.header.stamp) / 1e9)
 
     node.create_subscription(Image, '/camera/image_raw', receive, qos_profile_sensor_data)
-    play = start('play', picture_folder, '--best-effort', '--loop', '--wait-for-subscriber', START)
+    override = 'qos_overrides./camera/image_raw.publisher.reliability:=best_effort'
+    play = start('play', picture_folder, '--loop', '--wait-for-subscriber', START, '--ros-args', '-p', override)
     assert spin_until(executor, lambda: len(delays) > 5)
     (information,) = node.get_publishers_info_by_topic('/camera/image_raw')
     assert information.qos_profile.reliability.name == 'BEST_EFFORT'
@@ -183,7 +184,7 @@ def test_mistakes_are_told_before_anything_starts(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'arguments', [['--rate', '0'], ['--rate', '-1'], ['--start-delay', '-1'], ['--clock', '--stamp', 'now']]
+    'arguments', [['--rate', '0'], ['--rate', '-1'], ['--wait-for-subscriber', '-1'], ['--clock', '--stamp', 'now']]
 )
 def test_arguments_that_are_wrong(arguments, capsys):
     with pytest.raises(SystemExit):
