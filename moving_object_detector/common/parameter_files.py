@@ -15,50 +15,19 @@ from moving_object_detector.common.options import flatten, options_of, with_valu
 T = TypeVar('T')
 
 MOST_BYTES: Final = 256 * 1024
-DEEPEST: Final = 20
-"""Levels of nesting."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Tells the line of a value that Python cannot hold: a number of 5,000 digits, a date that does not exist."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, OverflowError, AttributeError, TypeError) as error:
-            text = node.value if isinstance(node, yaml.ScalarNode) else node.tag
-            raise yaml.constructor.ConstructorError(
-                None, None, f'{shown(text)} is not a value ({error})', node.start_mark
-            ) from error
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Return the content of a YAML document from outside: only plain values, of limited depth, no aliases.
-
-    Raises UserError, which names ``where`` and the line, where it is not such a document.
-    """
+def _parse_yaml(text: str, where: str) -> Any:
+    """Return the content of a YAML document of plain values; raises UserError, which names ``where`` and the line."""
     try:
-        _check_events(text)
-        return yaml.load(text, _Loader)
+        return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f', line {mark.line + 1}' if mark is not None else ''
         raise UserError(f'{where}{line}: {foreign(error.problem or error.context, 200)}') from error
-    except yaml.reader.ReaderError as error:
-        line = f', line {text.count(chr(10), 0, error.position) + 1}'
-        raise UserError(f'{where}{line}: the character {shown(chr(int(error.character)))} is not allowed') from error
-
-
-def _check_events(text: str) -> None:
-    """Refuse what is nested too deep and aliases, which can stand for more than memory holds, before it is built."""
-    depth = 0
-    for event in yaml.parse(text, _Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        problem = f'nested deeper than {DEEPEST} levels' if depth > DEEPEST else ''
-        if isinstance(event, yaml.AliasEvent):
-            problem = 'aliases (*name) are not taken, here as in ROS; write the values out'
-        if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError, TypeError, RecursionError) as error:
+        # A character that is none, a number of 5,000 digits, a date that does not exist, brackets without end.
+        raise UserError(f'{where}: a value of it cannot be read ({foreign(error, 200)})') from error
 
 
 def find_config(path: Path) -> Path:
@@ -77,7 +46,7 @@ def _read_yaml(path: Path) -> tuple[Any, Path]:
     except (OSError, UnicodeDecodeError) as error:
         reason = 'it is not UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UserError(f'{path} cannot be read: {reason}; give a YAML file') from error
-    return parse_yaml(text, str(path)), path
+    return _parse_yaml(text, str(path)), path
 
 
 def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
@@ -145,7 +114,7 @@ def _assigned(assignments: Sequence[str]) -> dict[str, object]:
         if not equals:
             raise UserError(f'{shown(assignment)} is not of the form name=value')
         try:
-            values[name.strip()] = parse_yaml(text, f'the value of {foreign(name.strip())}') if text else ''
+            values[name.strip()] = _parse_yaml(text, f'the value of {foreign(name.strip())}') if text else ''
         except UserError as error:
             raise UserError(f'{error}; put a text in quotes') from error
     return values

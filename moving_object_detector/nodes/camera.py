@@ -291,11 +291,11 @@ class ImageInput:
         source = self._source
         publishers = self._node.get_publishers_info_by_topic(source.topic)
         if not publishers:
-            return f'nobody publishes {source.topic}; {suggestion(self._node, self._base, self._config.transport)}'
+            return f'nobody publishes {source.topic}; {_suggestion(self._node, self._base, self._config.transport)}'
         for publisher in publishers:
             if publisher.topic_type != source.kind:
                 wrong = f'{_full_name(publisher)} publishes {source.topic} as {foreign(publisher.topic_type)}'
-                remedy = suggestion(self._node, self._base, self._config.transport)
+                remedy = _suggestion(self._node, self._base, self._config.transport)
                 return f'{wrong}, but {source.kind} is needed; {remedy}'
             mismatch = _mismatch(publisher, source.topic, self._subscription.qos_profile)
             if mismatch:
@@ -322,53 +322,23 @@ def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
     return f'the QoS of {_full_name(publisher)} on {topic} does not match: {reason.strip(" ;")}; {remedy}'
 
 
-# What is published instead
-
-
-def suggestion(node: Node, topic: str, transport: str) -> str:
-    """Say with which topic and transport images would come, by the types that are published; the nearest name first."""
-    near = (topic, topic.removesuffix('/compressed'))
-    found = sorted(
-        {_setting(name, kind) for name, kinds in image_topics(node).items() for kind in kinds},
-        key=lambda one: (one[0] not in near, transport not in ('auto', one[1]), one),
-    )
+def _suggestion(node: Node, topic: str, transport: str) -> str:
+    """Say with which topic images would come, results of detectors left out; the nearest name first."""
+    found = []
+    for name, kinds in node.get_topic_names_and_types():
+        # The types are those of the subscriptions too, such as of the one that waits in vain.
+        publishers = node.get_publishers_info_by_topic(name) if _CLASSES.keys() & set(kinds) else []
+        results = [f'{_full_name(one)}/{result}' for one in publishers for result in IMAGE_RESULTS]
+        if name not in results and any(one.topic_type in _CLASSES for one in publishers):
+            found.append(name)
     if not found:
         return 'no image topic is published; start the camera, and check ROS_DOMAIN_ID'
-    listed = ', '.join(f'{name} ({needed})' for name, needed in found)
-    return f'image topics that are published: {listed}; {_restart(found[0][0], topic, found[0][1], transport)}'
-
-
-def _setting(topic: str, kind: str) -> tuple[str, str]:
-    """Return what to set ``image`` and ``transport`` to for a topic that is published."""
-    if kind == RAW:
-        return topic, 'raw'
-    base = topic.removesuffix('/compressed')
-    return base, 'compressed' if base != topic else 'auto'
-
-
-def _restart(name: str, old_name: str, transport: str, old_transport: str) -> str:
-    launch, run = [], []
-    if name != old_name:
-        launch.append(f'image_topic:={name}')
-        run.append(f'-r image:={name}')
-    if old_transport not in ('auto', transport):
-        launch.append(f'transport:={transport}')
-        run.append(f'-p transport:={transport}')
-    return f'start again with {" ".join(launch)} (ros2 launch) or {" ".join(run)} (ros2 run)'
-
-
-def image_topics(node: Node) -> dict[str, set[str]]:
-    """Return the image topics that are published, results of detectors left out, and their types."""
-    found: dict[str, set[str]] = {}
-    for topic, kinds in node.get_topic_names_and_types():
-        if not _CLASSES.keys() & set(kinds):
-            continue
-        # These are the types of the subscriptions too, such as of the one that waits in vain.
-        for publisher in node.get_publishers_info_by_topic(topic):
-            own = topic in [f'{_full_name(publisher)}/{result}' for result in IMAGE_RESULTS]
-            if publisher.topic_type in _CLASSES and not own:
-                found.setdefault(topic, set()).add(publisher.topic_type)
-    return found
+    found.sort(key=lambda name: (not name.startswith(topic.removesuffix('/compressed')), name))
+    launch, run = f'image_topic:={found[0]}', f'-r image:={found[0]}'
+    if transport != 'auto':
+        launch, run = f'{launch} transport:=auto', f'{run} -p transport:=auto'
+    listed = ', '.join(found)
+    return f'image topics that are published: {listed}; start again with {launch} (ros2 launch) or {run} (ros2 run)'
 
 
 def _full_name(endpoint: TopicEndpointInfo) -> str:

@@ -116,7 +116,11 @@ def record(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--bag', metavar='OUT_DIR', help='bag to write')
     parser.add_argument('--mask', metavar='TOPIC', help='its image topic (default: detect/mask)')
     parser.add_argument(
-        '--also', metavar='TOPIC', action='append', default=[], help='topic of any type to add to the bag; repeatable'
+        '--also',
+        metavar='TOPIC',
+        action='append',
+        default=[],
+        help="topic to add to the bag, of a type of ROS 2's own; repeatable",
     )
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')

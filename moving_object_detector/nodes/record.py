@@ -1,10 +1,9 @@
-"""What arrives on topics, into a video and a bag; message definitions for the bag from the classes ROS generated."""
+"""What arrives on topics, into a video and a bag."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,6 @@ from typing import Any, Final
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rosbags.typesys import get_types_from_msg
-from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
@@ -31,8 +28,6 @@ _QUEUE: Final = 100
 _REPORT_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.25
 _NOTHING: Final = 'nothing came, so nothing was written'
-_NAMES: Final = {'boolean': 'bool', 'double': 'float64', 'float': 'float32', 'octet': 'byte'}
-"""How a Python class names a field's type, against how a .msg file does."""
 
 
 @dataclass
@@ -98,7 +93,10 @@ class Recorder:
 
     def _record_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int = sys.maxsize) -> Recorded:
         """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
-        register_type(bag.typestore, message_type)
+        if message_type not in bag.typestore.fielddefs:
+            raise UserError(
+                f'{topic} is {message_type}, which is none of ROS 2 itself; record it with: ros2 bag record'
+            )
         fields = bag.typestore.fielddefs[message_type][1]
         has_header = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
@@ -178,33 +176,3 @@ def message_class(name: str) -> Any:
         raise UserError(
             f'message type {name} is not installed here; install and source the package {package}'
         ) from error
-
-
-def _field(kind: str) -> tuple[str, str | None]:
-    """Turn a class's field type into a .msg file's; also return the message type it refers to."""
-    sequence = re.fullmatch(r'sequence<(.+?)(?:, (\d+))?>', kind)
-    array = re.fullmatch(r'(.+)\[(\d+)\]', kind)
-    suffix = ''
-    if sequence:
-        kind, suffix = sequence[1], f'[<={sequence[2]}]' if sequence[2] else '[]'
-    elif array:
-        kind, suffix = array[1], f'[{array[2]}]'
-    text = re.sub(r'^(w?string)<(\d+)>$', r'\1<=\2', kind)
-    return _NAMES.get(text, text) + suffix, kind if '/' in kind else None
-
-
-def register_type(typestore: Typestore, name: str) -> None:
-    """Make ``typestore`` know a message type, such as ``vision_msgs/msg/Detection2DArray``, and all types in it.
-
-    Constants and comments are left out: they are no part of the type's hash. Raises UserError as the above.
-    """
-    if name in typestore.fielddefs:
-        return
-    lines = []
-    for field, kind in message_class(name).get_fields_and_field_types().items():
-        text, inner = _field(kind)
-        lines.append(f'{text} {field}')
-        if inner is not None:
-            package, _, short = inner.partition('/')
-            register_type(typestore, f'{package}/msg/{short}')
-    typestore.register(get_types_from_msg('\n'.join(lines), name))
