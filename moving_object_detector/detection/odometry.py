@@ -92,8 +92,7 @@ class Odometry:
     def add_pose(self, stamp: int, pose: Matrix) -> None:
         """Take the pose (4, 4) of the camera's optical frame in the fixed one."""
         with self._lock:
-            frame = self.camera_frame
-            self._frames.add(frame, _bare(self._config.frame), Pose(pose[:3, :3], pose[:3, 3]), stamp, frame)
+            self._frames.add(self.camera_frame, _bare(self._config.frame), Pose(pose[:3, :3], pose[:3, 3]), stamp)
 
     def add_odometry(self, message: Any) -> None:
         """Take a nav_msgs/Odometry."""
@@ -117,7 +116,7 @@ class Odometry:
                 except UnknownMotionError as error:
                     self._unknown = f'tf from {foreign(parent)} to {foreign(child)}: {error}'
                     continue
-                self._frames.add(child, parent, pose, None if static else _stamp(one), self.camera_frame)
+                self._frames.add(child, parent, pose, None if static else _stamp(one))
 
     def add_camera_info(self, message: Any) -> None:
         """Take a sensor_msgs/CameraInfo."""

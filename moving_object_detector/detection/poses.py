@@ -33,8 +33,8 @@ FARTHEST: Final = 1e9
 JUMP_SPEED: Final = 3.0
 JUMP_TURN: Final = 3.0
 JUMP_RATIO: Final = 5.0
-MOST_POSES: Final = 100_000
-"""Of all frames: beyond it only those are remembered that lead from the camera to the root."""
+MOST_FRAMES: Final = 1000
+"""Beyond it all are forgotten: no robot has so many."""
 LONGEST_NAME: Final = 255
 """Characters: a frame with a longer name is left out."""
 
@@ -89,9 +89,6 @@ class Track:
         self.source, self.parent, self._kept = source, parent, kept
         self._stamps: list[int] = []
         self._poses: dict[int, Pose] = {}
-
-    def __len__(self) -> int:
-        return len(self._stamps)
 
     def add(self, stamp: int, pose: Pose) -> None:
         """Take a pose; time that goes back far starts anew, as where a bag loops."""
@@ -164,35 +161,22 @@ class Frames:
         self._kept = kept
         self._fixed: dict[str, tuple[str, Pose]] = {}
         self._tracks: dict[str, Track] = {}
-        self._told, self._most = 0, MOST_POSES
 
-    def add(self, child: str, parent: str, pose: Pose, stamp: int | None, leaf: str) -> None:
-        """Take a pose of ``child`` in ``parent`` at a time (None: always); ``leaf`` is the frame that is asked for."""
+    def add(self, child: str, parent: str, pose: Pose, stamp: int | None) -> None:
+        """Take a pose of ``child`` in ``parent`` at a time (None: always)."""
         if max(len(child), len(parent)) > LONGEST_NAME:
             return
+        if len(self._fixed) + len(self._tracks) > MOST_FRAMES:
+            self._fixed.clear()
+            self._tracks.clear()
         if stamp is None:
             self._fixed[child] = parent, pose
-        else:
-            track = self._tracks.get(child)
-            if track is None or track.parent != parent:
-                track = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
-                self._tracks[child] = track
-            track.add(stamp, pose)
-        self._told += 1
-        if self._told > self._most:
-            self._forget(leaf)
-
-    def _forget(self, leaf: str) -> None:
-        """Forget frames that the leaf does not hang on, if there are too many poses."""
-        if self._count() > MOST_POSES:
-            above = set(self._above(leaf))
-            self._fixed = {name: one for name, one in self._fixed.items() if name in above}
-            self._tracks = {name: one for name, one in self._tracks.items() if name in above}
-        self._told = self._count()
-        self._most = max(MOST_POSES, 2 * self._told)
-
-    def _count(self) -> int:
-        return len(self._fixed) + sum(map(len, self._tracks.values()))
+            return
+        track = self._tracks.get(child)
+        if track is None or track.parent != parent:
+            track = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
+            self._tracks[child] = track
+        track.add(stamp, pose)
 
     def _above(self, frame: str) -> Iterator[str]:
         """Yield a frame and those above it, to the root or to where it comes back to itself."""
