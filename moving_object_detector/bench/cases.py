@@ -104,10 +104,7 @@ def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick:
 
 
 def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
-    """Return the cases whose name or group's name matches one of some shell patterns, all without patterns.
-
-    Raises UserError where a pattern matches nothing.
-    """
+    """Return the cases whose name or group's name matches a shell pattern; UserError where one matches nothing."""
 
     def matches(case: Case, pattern: str) -> bool:
         return fnmatchcase(case.name, pattern) or fnmatchcase(case.group.name, pattern)

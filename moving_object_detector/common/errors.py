@@ -42,10 +42,7 @@ def _escaped(character: str) -> str:
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message names the thing and the remedy, on one line.
-
-    Programs print the message alone, without a traceback, and exit with status 2.
-    """
+    """Something the user gave is wrong; the message names it and the remedy, and programs print it alone (status 2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(foreign(message, LONGEST_MESSAGE))

@@ -86,12 +86,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold ``thing`` against other processes (and this one) while the context lasts.
+    """Hold ``thing`` against other processes (and this one) while the context lasts, by a file that stays.
 
-    The kernel frees the lock when its process ends, also by a kill, so one that was left behind is taken over.
-
-    ``path`` is a file for the lock, which stays and says who holds it. ``wait`` waits for the other process, with a
-    line in the log; else raises InUseError, which says who holds it since when. UserError where it cannot be opened.
+    The kernel frees the lock when its process ends, also by a kill. ``wait`` waits for the other process, with a line
+    in the log; else raises InUseError, which says who holds it since when. UserError where it cannot be opened.
     """
     key = path.absolute()
     if _held.get(key) == os.getpid():
@@ -166,11 +164,7 @@ def make_folder(path: Path) -> None:
 
 
 def share_folder() -> Path:
-    """Return the folder with ``config/``, ``launch/`` and ``models/``: the source tree's, else the installed one.
-
-    Both hold the package's ``package.xml``, by which they are told from others. Raises ModelError where neither is
-    there.
-    """
+    """Return the folder with ``config/``, ``launch/`` and ``models/``: the source tree's, else the installed one."""
     package = Path(__file__).resolve().parents[1]
     candidates = [package.parent]
     # <prefix>/lib/pythonX.Y/site-packages/moving_object_detector -> <prefix>/share/moving_object_detector

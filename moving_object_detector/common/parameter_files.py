@@ -64,10 +64,7 @@ def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
 
 
 def read_parameter_file(path: Path) -> dict[str, object]:
-    """Return the parameters of a ROS parameter file as dotted names; those of several nodes are merged in their order.
-
-    Raises UserError where it cannot be read, or is not one.
-    """
+    """Return the parameters of a ROS parameter file by dotted names, of all its nodes; UserError where it is none."""
     tree, path = _read_yaml(path)
     values: dict[str, object] = {}
     for section in _sections(tree, str(path)):
@@ -86,19 +83,15 @@ def read_plain_file(path: Path) -> dict[str, object]:
 
 
 def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
-    """Return ``default`` with the values of a plain YAML file, all of them known, then of ``name=value`` assignments.
-
-    Raises UserError where something in either is wrong.
-    """
+    """Return ``default`` with the values of a plain YAML file, all of them known, then of ``name=value`` texts."""
     values = read_plain_file(path) if path is not None else {}
     return with_values(default, {**values, **_assigned(assignments)})
 
 
 def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
-    """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments.
+    """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments; raises UserError.
 
-    Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments. Raises
-    UserError where something in either is wrong.
+    Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments.
     """
     values: dict[str, object] = {}
     if path is not None:

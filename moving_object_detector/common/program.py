@@ -22,7 +22,7 @@ from moving_object_detector.common.errors import UserError, foreign
 TOPIC: Final = 'camera/image_raw'
 """Of images, where none is named."""
 
-PACKAGES: Final = ('torch', 'openvino', 'opencv-contrib-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
+PACKAGES: Final = ('torch', 'openvino', 'opencv-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
 
 def run_program(body: Callable[[], int]) -> int:
@@ -84,10 +84,7 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
 
 
 def refuse_old(argv: Sequence[str], what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Refuse flags that have another name now (``renamed``: with the advice to give), and options without ``--set``.
-
-    Raises UserError, which says how it is written now.
-    """
+    """Refuse flags that are gone (``renamed``: the advice) and options without ``--set`` by a UserError."""
     last = ''
     for token in argv:
         name = token.partition('=')[0]

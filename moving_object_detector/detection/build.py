@@ -35,10 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_flow(config: FlowConfig) -> FlowConfig:
-    """Return the options with the backend that ``auto`` stands for, and with the file of its weights.
-
-    Raises UserError, which says where weights are to be had, where they are needed and there are none.
-    """
+    """Return the options with the backend of ``auto`` and the file of its weights; UserError where there are none."""
     if config.backend == 'auto':
         if config.model:
             raise UserError('flow.model names weights, so flow.backend must say whose: raft_small or pwcnet, not auto')
@@ -130,11 +127,10 @@ def generator_for(engine: Engine, loaded: LoadedGenerator, precision: str) -> Ge
 
 
 def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache: EngineCache | None = None) -> Detector:
-    """Load the weights and make the detector that the options describe.
+    """Load the weights and make the detector that the options describe; UserError where one of them is wrong.
 
     ``stage`` is called with a stage's name around each stage, for measuring; built engines are kept in ``cache``, else
-    in the user's cache folder. Where OpenVINO runs the networks, PyTorch is set to one thread in this process. Raises
-    UserError where an option, a device or a model file is wrong, which says which and what to do.
+    in the user's cache folder. Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
     """
     if config.window.past + config.window.future == 0:
         raise UserError(

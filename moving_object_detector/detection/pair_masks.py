@@ -64,15 +64,10 @@ def gated_masks(
 ) -> GatedMasks:
     """Compute the masks of a batch of pairs; on a CPU without those in which nothing moves, on a GPU without waiting.
 
-    Args:
-        engine: Runs the generator.
-        flow_input: Form of the flow that its weights expect.
-        images: (B, 3, h, w), of the frames that are voted on, RGB in [-0.5, 0.5].
-        flows: (B, 2, h, w), from these frames to their neighbours, pixels.
-        least: Motion below which nothing moves.
-        stage: Called around ``generator input`` and ``generator``.
-        evidence: For a generator that takes it; on a CPU asked only for the pairs that reach the generator.
-
+    ``images`` (B, 3, h, w), RGB in [-0.5, 0.5], are of the frames that are voted on, ``flows`` (B, 2, h, w), pixels,
+    from these to their neighbours; ``least`` is the motion below which nothing moves. ``stage`` is called around
+    ``generator input`` and ``generator``, ``evidence`` for a generator that takes it, on a CPU for the pairs alone that
+    reach it.
     """
     masks = images.new_zeros(len(images), *images.shape[2:])
     with stage('generator input'):

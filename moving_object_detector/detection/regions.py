@@ -76,10 +76,7 @@ def _placed(inside: NDArray[np.bool_], box: tuple[slice, slice], shape: tuple[in
 def draw_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], regions: Sequence[Region] = ()
 ) -> NDArray[np.uint8]:
-    """Return a copy of the image (H, W, 3) RGB, tinted and outlined where the mask (H, W) is not zero.
-
-    Each region is framed, with its score.
-    """
+    """Return a copy of the image (H, W, 3) RGB, tinted where the mask is not zero, with regions framed and scored."""
     picture = image.copy()
     inside = mask > 0
     tinted = cv2.addWeighted(image, 1 - TINT_SHARE, np.full_like(image, TINT), TINT_SHARE, 0)

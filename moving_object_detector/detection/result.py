@@ -30,11 +30,7 @@ def _finite(tensor: Tensor, name: str) -> NDArray[np.float32]:
 
 
 class Result:
-    """An estimate of what moves on its own in one frame.
-
-    The average of the masks is known; everything at the image's size is computed when first asked for,
-    so what nobody reads costs nothing.
-    """
+    """An estimate of what moves on its own in one frame; all at the image's size is computed when first asked for."""
 
     def __init__(self, frame: WindowFrame, estimate: Estimate, config: DetectorConfig) -> None:
         if frame.total is None:
@@ -98,10 +94,7 @@ class Result:
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:
-        """Flow to the next frame (refined) or to the previous (zero lag), float32 (H, W, 2), pixels of the image.
-
-        0 where the frame has no such neighbour; raises NotFiniteError for a NaN.
-        """
+        """Flow to the next frame (refined) or the previous (zero lag), float32 (H, W, 2), pixels; 0 without one."""
         size = (self.image.shape[0], self.image.shape[1])
         flow = self._flows.get(1, self._flows.get(-1))
         if flow is None:

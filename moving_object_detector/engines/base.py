@@ -36,17 +36,11 @@ class Engine(Protocol):
     """What its networks compute in, as the engine's library reports it once one is loaded."""
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready.
+        """Make a network ready; UserError where this engine cannot run it.
 
-        Args:
-            module: Takes tensors, returns a tensor or a tuple of tensors, each with the batch first. The engine may
-                move it to its device.
-            examples: One input each, float32, of the network's sizes and of the batch that is the usual one.
-            label: What the network is, for messages and for the cache.
-
-        Raises:
-            UserError: The network cannot be run by this engine; the message says what to do.
-
+        ``module`` takes tensors and returns one or a tuple of them, each with the batch first; it may be moved to the
+        device. ``examples`` are one input each, float32, of the network's sizes and the usual batch; ``label`` is for
+        messages and the cache.
         """
 
 
@@ -62,18 +56,12 @@ class MaskEngine:
         """For logs: engine, precision and device."""
 
     def __call__(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return masks (B, 1, h, w) in [0, 1], float32.
-
-        ``image`` is (B, 3, h, w), RGB in [-0.5, 0.5], ``flow`` (B, C, h, w), prepared as the weights expect.
-        """
+        """Return masks (B, 1, h, w) in [0, 1] of images and prepared flows, as :class:`Generator` takes them."""
         return self._run(image, flow)[0]
 
 
 def load_checked(engine: Engine, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-    """Make a network ready as :meth:`Engine.load` does and look at its first output, of noise in [-0.5, 0.5].
-
-    Raises UserError as that does, and where the output is not finite.
-    """
+    """Make a network ready as :meth:`Engine.load` does; UserError also where it makes NaN of noise in [-0.5, 0.5]."""
     run = engine.load(module, examples, label)
     noise = torch.Generator().manual_seed(0)
     inputs = (torch.rand(example.shape, generator=noise) - 0.5 for example in examples)
@@ -100,10 +88,8 @@ def outputs_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def usable_cores(topology: str = TOPOLOGY, quota: Path = QUOTA) -> int:
     """Return the number of physical cores that this process may use, at least 1.
 
-    Counts what ``taskset`` or a container leaves of them: two hyper-threads of a core have one set of multipliers, and
-    threads beyond a container's quota are stopped by the kernel in the middle of their work. Linux describes the place
-    of a CPU under ``topology``, with ``{}`` for its number; in ``quota`` cgroup 2 keeps "max" or microseconds, and the
-    period.
+    Two hyper-threads of a core have one set of multipliers, and threads beyond a container's quota are stopped by the
+    kernel in the middle of their work. ``topology`` has ``{}`` for a CPU's number; ``quota`` is of cgroup 2.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count() or 1)
     cores = {_core(Path(topology.format(number)), number) for number in allowed}

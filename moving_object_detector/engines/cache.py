@@ -28,10 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class EngineCache:
-    """Keeps built engines as files; whatever goes wrong is a line in the log and means building in memory.
-
-    The folder is ``engines`` in the user's cache folder unless given.
-    """
+    """Keeps built engines in a folder (the user's cache); whatever goes wrong is logged, and builds in memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or user_folder('cache') / 'engines'

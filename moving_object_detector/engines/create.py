@@ -15,10 +15,7 @@ from moving_object_detector.engines.torch_engine import TorchEngine
 
 
 def choose_device(name: str, option: str = 'device') -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for; ``option`` had the name.
-
-    Raises UserError where the name is none of these, or the machine has no such device.
-    """
+    """Return the device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; UserError, about ``option``, for others."""
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     known = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
@@ -40,11 +37,7 @@ def choose_engine(name: str, device: torch.device) -> str:
 
 
 def mask_precision(name: str, device: torch.device) -> str:
-    """Return the precision in which an engine computes masks fastest without changing them.
-
-    That is bfloat16 for OpenVINO on a CPU with instructions for it (masks overlap by more than 0.99 with float32's, see
-    docs/performance.md), else float32.
-    """
+    """Return the precision in which an engine computes masks fastest without changing them (docs/performance.md)."""
     if choose_engine(name, device) != 'openvino' or find_spec('openvino') is None:
         return 'float32'
     from moving_object_detector.engines import openvino_engine
@@ -61,10 +54,9 @@ def create_engine(
     cache: EngineCache | None = None,
     experimental_gpu: bool = False,
 ) -> Engine:
-    """Make the engine that the options of these names say; ``auto`` precision is float32.
+    """Make the engine that the options of these names say; UserError where it is not here, or not for the device.
 
-    Engines that take long to build are kept in ``cache``, if any. Raises UserError where there is no such engine, it is
-    not installed, or not for this device or precision.
+    ``auto`` precision is float32. Engines that take long to build are kept in ``cache``, if any.
     """
     chosen = choose_engine(name, device)
     if precision == 'int8' and chosen != 'openvino':

@@ -37,12 +37,9 @@ _log = logging.getLogger(__name__)
 class OpenVinoEngine:
     """Runs networks compiled for this CPU, at any batch length.
 
-    Args:
-        precision: ``auto`` (float32), ``float32``, ``bfloat16`` or ``float16`` on a CPU that computes in it,
-            or ``int8``: a quantised network's layers in 8-bit integers, all else as :func:`mask_precision` says.
-        threads: CPU threads; 0: one for each physical core that the process may use.
-        cache: Where compiled networks are kept that took long; None: nowhere.
-
+    ``precision`` is ``auto`` (float32), ``float32``, ``bfloat16`` or ``float16`` on a CPU that computes in it, or
+    ``int8``: a quantised network's layers in 8-bit integers, all else as :func:`mask_precision` says. ``threads`` 0:
+    one for each physical core.
     """
 
     name = 'openvino'

@@ -97,10 +97,7 @@ def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str,
 
 
 def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
-    """Read a PyTorch checkpoint, a file or the ``content`` of one, that holds tensors and plain values only.
-
-    Raises ModelError where it is damaged, or holds objects, which could run code; none of it has then been run.
-    """
+    """Read a PyTorch checkpoint of tensors and plain values, a file or its ``content``; ModelError for all else."""
     try:
         file = path if content is None else io.BytesIO(content)
         return torch.load(file, map_location='cpu', weights_only=True)
@@ -116,9 +113,8 @@ def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
 def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
     """Return the state dict of the authors' PyTorch checkpoint of PWC-Net or RAFT-small, or of torchvision's of that.
 
-    The checkpoint is what ``torch.load`` gave: the state dict, or a dict that has it as ``state_dict``; names may start
-    with ``module.``, as DataParallel writes them. Raises ModelError, about the file ``source``, where there are no
-    named tensors in it.
+    The checkpoint is the state dict, or a dict that has it as ``state_dict``; names may start with ``module.``, as
+    DataParallel writes them. Raises ModelError, about the file ``source``, where there are no named tensors in it.
     """
     remedy = 'give the pwc_net.pth.tar or raft-small.pth of the release'
     if isinstance(checkpoint, Mapping):
@@ -142,11 +138,7 @@ def _authors_name(name: str) -> str:
 
 
 def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Module:
-    """Build ``pwcnet`` or ``raft_small`` from a model file of this project or its authors' PyTorch checkpoint.
-
-    In float32, on the CPU, in eval mode. Raises ModelError where the file is missing, damaged, holds code or something
-    else than this network.
-    """
+    """Build ``pwcnet`` or ``raft_small`` from a model file or its authors' PyTorch checkpoint; raises ModelError."""
     path = Path(path).expanduser()
     if not _is_pytorch(path):
         return load_network(path, architecture)[0]

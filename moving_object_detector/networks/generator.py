@@ -31,10 +31,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 
 
 class SameConv2d(nn.Conv2d):
-    """Square convolution with bias and TensorFlow ``SAME`` zero padding.
-
-    Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.
-    """
+    """Square convolution with bias and TensorFlow's ``SAME`` padding: (B, C, H, W) to H and W / stride, rounded up."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation)
@@ -55,18 +52,12 @@ class SameConv2d(nn.Conv2d):
 
 
 def repeat_twice(x: Tensor) -> Tensor:
-    """Double height and width by repeating each pixel, (B, C, H, W) to (B, C, 2H, 2W).
-
-    At exactly twice the size this is what TensorFlow's nearest neighbour with aligned corners does.
-    """
+    """Repeat each pixel, (B, C, H, W) to (B, C, 2H, 2W): TensorFlow's nearest neighbour with aligned corners."""
     return functional.interpolate(x, scale_factor=2.0, mode='nearest')
 
 
 class ScaledConv(nn.Module):
-    """Convolution, bias, then batch norm whose statistics stay at mean 0 and variance 1.
-
-    The released code never updates the statistics, so the norm is a learned scale and shift.
-    """
+    """Convolution, bias, learned scale and shift: a batch norm whose statistics the released code never updates."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -92,13 +83,8 @@ class ScaledConv(nn.Module):
 class Generator(nn.Module):
     """Proposes the region that moves on its own: ``chi = G(I, u)`` (equation 9 of the paper).
 
-    1,451,062 parameters with the paper's two channels of flow. The flow must have been prepared as the weights
-    expect, by :func:`moving_object_detector.flow.generator_input.prepare_flow`.
-
-    Args:
-        flow_channels: C of its input.
-        channels: Of its first layer, even; the deeper layers have two and four times as many.
-
+    1,451,062 parameters with the paper's two channels of flow. The flow must have been prepared as the weights expect
+    (flow/generator_input.py). The first layer has ``channels``, even, the deeper ones two and four times as many.
     """
 
     def __init__(self, flow_channels: int = 2, channels: int = PAPERS_CHANNELS) -> None:

@@ -193,10 +193,7 @@ def ranges_path(model: Path) -> Path:
 
 
 def save_ranges(path: Path, generator: Generator, ranges: Ranges, metadata: Mapping[str, str]) -> None:
-    """Write ranges, good for the weights of this generator alone; ``metadata`` is text about how they were measured.
-
-    Raises ModelError where the file cannot be written.
-    """
+    """Write ranges, good for the weights of this generator alone, with text about how they were measured."""
     header = {**metadata, 'format': RANGES_FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
     write_tensors(path, {name: bounds.contiguous() for name, bounds in ranges.items()}, header)
 

@@ -209,20 +209,14 @@ class RaftSmall(nn.Module):
         self.update_block = UpdateBlock()
 
     def features(self, image: Tensor) -> Features:
-        """Return the features of images (B, 3, H, W), RGB in [-1, 1].
-
-        Raises ValueError where H or W is not a multiple of 8 or less than 64.
-        """
+        """Return the features of images (B, 3, H, W), RGB in [-1, 1], sides multiples of 8 from 64 (ValueError)."""
         size = tuple(image.shape[-2:])
         if any(length % STRIDE or length < SMALLEST_SIDE for length in size):
             raise ValueError(f'RAFT-small input is {size}; height and width must be multiples of 8, at least 64')
         return Features(self.fnet(image), self.cnet(image))
 
     def decode(self, first: Features, second: Features, iterations: int = 12) -> Tensor:
-        """Estimate the flow in steps from zero (the paper trains with 12): (B, 2, H/8, W/8), u right and v down.
-
-        It is in pixels of the features, an eighth of the input's.
-        """
+        """Estimate the flow in steps from zero: (B, 2, H/8, W/8), right and down, in pixels of the features."""
         pyramid = correlation_pyramid(first.matching, second.matching)
         return refine_flow(
             self.update_block, pyramid, first.context, torch.zeros_like(first.context[:, :2]), iterations

@@ -76,10 +76,9 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum; what is equal gives files that are equal byte by byte.
+    """Write a safetensors file with a checksum, equal byte by byte for what is equal; ModelError where it cannot be.
 
-    The library writes metadata in an order that differs from process to process. Raises ModelError where it cannot be
-    written.
+    The library writes metadata in an order that differs from process to process.
     """
     plain = save(dict(state))
     start = 8 + int.from_bytes(plain[:8], 'little')
@@ -106,8 +105,8 @@ def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None
 def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return state dict (float32, on the CPU) and metadata of a model file of the architecture ``expect``.
 
-    Nothing in it is ever unpickled. Raises ModelError where the file is missing, damaged, of another kind or
-    architecture, or a tensor is missing, of a wrong shape or not finite.
+    Raises ModelError where the file is missing, damaged or of another kind, or a tensor is missing, of a wrong shape or
+    not finite.
     """
     path = Path(path)
     state, metadata = read_tensors(path, _check_metadata)
@@ -151,10 +150,7 @@ def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mapping[str, Tensor]) -> None:
-    """Hold the state dict of a file against the network it is for.
-
-    Raises ModelError where a tensor is missing, unexpected, of a wrong shape or type, or not finite.
-    """
+    """Hold the state dict of a file against the network it is for; ModelError where they differ or it is not finite."""
     expected = _empty_network(architecture, state).state_dict()
     problems = [
         *(f'{name} is missing' for name in expected if name not in state),

@@ -61,10 +61,7 @@ class Source(NamedTuple):
 
 
 def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
-    """Return the topics and types on which images are looked for, the preferred first.
-
-    With ``auto`` the topic may be that of the compressed images itself.
-    """
+    """Return the topics and types on which images are looked for, the preferred first."""
     raw, compressed = (topic, RAW), (f'{topic}/compressed', COMPRESSED)
     return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED)]}[transport]
 
@@ -72,9 +69,9 @@ def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
 class ImageInput:
     """Subscribes to images and follows what is published: ``transport`` and ``input.reliability`` may be ``auto``.
 
-    The pipeline is told of each message, of the reason for each that cannot be deserialised, the full name of the topic
-    when another one is subscribed to, and to flush once when no image has come for ``input.timeout`` seconds. Raises
-    UserError where a ``qos_overrides`` parameter is wrong.
+    The pipeline is told of each message, why one cannot be deserialised, the full name of another topic that is
+    subscribed to, and to flush once when no image has come for ``input.timeout`` seconds. UserError for wrong
+    ``qos_overrides``.
     """
 
     def __init__(self, node: Node, config: NodeConfig, pipeline: Pipeline) -> None:

@@ -41,10 +41,7 @@ _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_la
 
 
 class Child:
-    """A running program of this package, whose output goes to a log file; it ends with the context.
-
-    It has a session of its own: Ctrl-C in the terminal reaches only the demo, which ends its children in order.
-    """
+    """A running program in a session of its own, so that Ctrl-C reaches the demo alone; it ends with the context."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name, self.log = name, log
@@ -108,10 +105,7 @@ class Watcher:
     def wait(
         self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float = _START_SECONDS
     ) -> None:
-        """Wait until ``done``; raises UserError where a child ended, the detector refused, or it took too long.
-
-        Raises KeyboardInterrupt where Ctrl-C was pressed.
-        """
+        """Wait until ``done``; UserError where a child ended, the detector refused or time ran out; raises Ctrl-C."""
         begin = time.monotonic()
         while not done():
             for child in children:
@@ -141,10 +135,7 @@ class Watcher:
         self.wait(settled, 'the end', children, float('inf'))
 
     def summary(self, played: int | None, rate: float) -> str:
-        """Return how it went, what the machine has time for, and what to do where it was too slow.
-
-        ``played`` is the number of frames of the clip, None where only reading it tells; ``rate`` the speed of playing.
-        """
+        """Return how it went with a clip of so many frames (None: unknown), and what to do where it was too slow."""
         values, received, skipped = self.values, self.count('received'), self.count('skipped')
         played = received if played is None else played
         each = float(values['processing median ms'])
@@ -179,11 +170,7 @@ def isolated_environment() -> dict[str, str]:
 
 
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    """Run the program ``demo`` and return its exit status: the overlay as a video, its contact sheet, a bag with masks.
-
-    Raises UserError where there is no such clip or file of parameters, the folder cannot be made, or a program failed;
-    all programs have ended.
-    """
+    """Run the program ``demo`` and return its exit status: a video of the overlay, its contact sheet, a bag of masks."""
     # Mistakes are told before the model is loaded.
     count = open_source(arguments.input).frame_count if arguments.input else arguments.frames
     params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))

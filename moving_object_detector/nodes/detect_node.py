@@ -42,10 +42,9 @@ STATUS_PERIOD = 1.0
 class DetectNode(LifecycleNodeMixin, Node):
     """Configure loads the model and advertises, activate subscribes, cleanup frees the memory.
 
-    Adds to rclpy's lifecycle what it lacks. A transition may take its time: give the executor two threads, and the
-    state, parameters, services and timers stay alive meanwhile. An exception in a transition is logged and refuses it,
-    where rclpy is silent. A request for a transition that the state does not have is refused, where rclpy before Kilted
-    ends the executor (its issue 1209). The node can be destroyed while it loads.
+    A transition may take its time: give the executor two threads, and the state, parameters, services and timers stay
+    alive meanwhile. What rclpy is silent about or dies of (an exception in a transition, a transition that the state
+    does not have: its issue 1209) is logged and refused. The node can be destroyed while it loads.
     """
 
     def __init__(self, name: str) -> None:

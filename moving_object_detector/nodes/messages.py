@@ -25,10 +25,9 @@ _TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
 
 
 def read_message(kind: str, data: bytes) -> Any:
-    """Return what a message in CDR holds, with the fields that ``kind`` has in ROS; arrays are views of ``data``.
+    """Return what a message of a ``kind`` holds in CDR, its arrays views of ``data``; ImageError where nothing can be.
 
-    By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead. Raises
-    ImageError where it cannot be deserialised.
+    By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead.
     """
     try:
         return _TYPES.deserialize_cdr(memoryview(data), kind)
@@ -68,11 +67,9 @@ WINDOW = 300
 class Statistics:
     """Counts of frames, and the last timings; used by several threads.
 
-    received: images that arrived; processed: those that masks were computed of; missed: of these, those without a
-    result, since no neighbour came; skipped: entered the window without masks, because a newer one had come or the
-    load setting has masks of fewer frames; dropped: never looked at, because the queue was full; invalid: could not be
-    decoded; repeated: had the stamp of the one before; failed: ended in an unexpected error; published: results sent
-    out.
+    processed: masks were computed; missed: of these, no neighbour came, so there is no result; skipped: entered the
+    window without masks, because a newer one had come; dropped: never looked at, because the queue was full; invalid:
+    could not be decoded; repeated: had the stamp of the one before; failed: an unexpected error.
     """
 
     NAMES = ('received', 'processed', 'missed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')

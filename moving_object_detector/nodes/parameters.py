@@ -84,9 +84,8 @@ def descriptor(declared: Option) -> ParameterDescriptor:
 class Parameters:
     """Keeps a node's ROS parameters and a :class:`NodeConfig` equal; ``changed`` hears of changes while frozen.
 
-    The node must declare its overrides by itself (``automatically_declare_parameters_from_overrides``). A wrong value
-    given at the start does not end the node: the parameter keeps its default, and :meth:`freeze` refuses until it is
-    set.
+    The node must declare its overrides by itself. A wrong value given at the start does not end the node: the parameter
+    keeps its default, and :meth:`freeze` refuses until it is set.
     """
 
     def __init__(self, node: Node, changed: Callable[[NodeConfig], None]) -> None:
@@ -115,10 +114,7 @@ class Parameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def freeze(self) -> NodeConfig:
-        """Let only those parameters change from now on that can at run time; return them all.
-
-        Raises UserError where a parameter was given a wrong value at the start and has not been set since.
-        """
+        """Let only parameters of run time change from now on; return them all; UserError where one is still wrong."""
         with self._lock:
             if self._problems:
                 raise UserError('; '.join(self._problems.values()))

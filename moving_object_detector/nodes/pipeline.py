@@ -39,13 +39,10 @@ ADVICE: Final = {
 class Pipeline:
     """Takes images out of a mailbox, runs the detector on the newest and publishes what it says.
 
-    Results are refined and published on a second thread, beside the detector's next step: at most one image ahead,
-    in order, and before any command that comes after them.
-
-    Nothing that arrives can end the thread: an image that cannot be used is complained about and
-    counted, an unexpected failure is reported with its trace and the detector starts anew.
-
-    The detector is used by this thread alone; ``now`` is the node's clock in nanoseconds, for images without a stamp.
+    Results are refined and published on a second thread, beside the detector's next step: at most one image ahead, in
+    order, and before any command that comes after them. Nothing that arrives can end the thread: an image that cannot
+    be used is counted and said, after an unexpected failure the detector starts anew. ``now`` is the node's clock in
+    nanoseconds, for images without a stamp.
     """
 
     def __init__(

@@ -43,11 +43,7 @@ _FIND_SECONDS: Final = 2.5
 
 
 class Pacer:
-    """Turns stamps into moments to wait for, counted from the first frame, so that errors of waits do not add up.
-
-    ``rate`` is how many times faster than recorded to play, ``period`` the seconds between two frames whose stamps say
-    nothing sensible.
-    """
+    """Turns stamps into moments to wait for, counted from the first frame, so that errors of waits do not add up."""
 
     def __init__(self, rate: float, period: float, *, now: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate

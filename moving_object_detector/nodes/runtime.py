@@ -60,9 +60,9 @@ def ros_node(
 ) -> Iterator[tuple[Node, threading.Event]]:
     """Make a node, a plain one unless ``make`` does, that lives as long as the context; the caller spins it.
 
-    Yields it, and an event that is set by Ctrl-C and by SIGTERM: from here on nothing is interrupted in the middle of
-    a write. Rules such as ``from:=to`` in ``remap`` hold where the arguments have none. Raises UserError where ROS
-    refuses the arguments, or cannot write its log.
+    Yields it, and an event that Ctrl-C and SIGTERM set, so that nothing is interrupted in the middle of a write. Rules
+    such as ``from:=to`` in ``remap`` hold where the arguments have none. UserError where ROS refuses these or cannot
+    log.
     """
     stop = threading.Event()
     # First of all: Ctrl-C in the middle of an import would leave it half done.

@@ -56,10 +56,7 @@ _POLICY: Final = (
 
 
 def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
-    """Turn a result of the detector into a picture (H, W, 3) uint8 RGB.
-
-    Probability is painted from dark (0) to yellow (1), flow as :func:`flow_colours` does.
-    """
+    """Turn a result into a picture (H, W, 3) uint8 RGB; probability is painted from dark (0) to yellow (1)."""
     if name == 'flow':
         return flow_colours(np.frombuffer(message.data, '<f4').reshape(message.height, message.width, 2))
     if name == 'probability':
@@ -83,10 +80,7 @@ class Feed:
 
 
 class Feeds:
-    """The topics of a detector for viewers that come and go; a slow viewer gets fewer messages, never old ones.
-
-    Somebody spins the node; the detector's name may be relative.
-    """
+    """The topics of a detector for viewers that come and go; a slow viewer gets fewer messages, never old ones."""
 
     def __init__(self, node: Node, detector: str) -> None:
         self.detector = str(node.resolve_topic_name(detector))
