@@ -170,7 +170,7 @@ def isolated_environment() -> dict[str, str]:
 
 
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    """Run the program ``demo`` and return its exit status: a video of the overlay, its contact sheet, a bag of masks."""
+    """Run the program ``demo`` and return its exit status: video of the overlay, contact sheet, bag of masks."""
     # Mistakes are told before the model is loaded.
     count = open_source(arguments.input).frame_count if arguments.input else arguments.frames
     params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
