@@ -63,27 +63,15 @@ def prepare(case: Case, images: Path) -> dict[str, Any]:
 def take_turn(seconds: float) -> tuple[list[float], dict[str, list[float]]]:
     """Do this process's task for about so many seconds, at least once; return the seconds of calls and of stages."""
     (task,) = _task
-
-    def repeat() -> list[float]:
-        times: list[float] = []
-        while not times or sum(times) < seconds:
-            started = time.perf_counter()
-            task.call()
-            if task.on_gpu:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
+    times: list[float] = []
+    while not times or sum(times) < seconds:
         started = time.perf_counter()
-        task.settle()
-        times[-1] += time.perf_counter() - started
-        return times
-
-    # On a GPU waiting for every stage would cost what the stages gain by running ahead.
-    task.watch.running = not task.on_gpu
-    calls = repeat()
-    if task.on_gpu:
-        task.watch.running = True
-        repeat()
-    return calls, task.watch.take()
+        task.call()
+        times.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    task.settle()
+    times[-1] += time.perf_counter() - started
+    return times, task.watch.take()
 
 
 def peak_memory() -> dict[str, float]:

@@ -41,15 +41,11 @@ class Stopwatch:
 
     def __init__(self, synchronise: bool) -> None:
         self.times: dict[str, list[float]] = {}
-        self.running = True
         self._synchronise = synchronise
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time what is inside the context as one run of the stage ``name``, unless it does not run."""
-        if not self.running:
-            yield
-            return
+        """Time what is inside the context as one run of the stage ``name``."""
         started = time.perf_counter()
         yield
         if self._synchronise:

@@ -214,10 +214,7 @@ def _full_name(topic: str) -> str:
 
 
 class BagSource(FrameSource):
-    """Images of one topic, stamped as :meth:`BagTopic.messages` says; the first is decoded at once.
-
-    Args and errors as of :func:`~moving_object_detector.media.sources.open_source`.
-    """
+    """Images of one topic, stamped as :meth:`BagTopic.messages` says; see ``open_source``. The first is decoded."""
 
     def __init__(self, path: Path, *, topic: str | None = None, fps: float | None = None) -> None:
         self.name = str(path)
@@ -288,10 +285,7 @@ class BagWriter(AbstractContextManager['BagWriter']):
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write_raw(self, topic: str, message_type: str, stamp: int, data: bytes) -> None:
-        """Append a message in CDR, of a type that :attr:`typestore` knows, at the bag's ``stamp`` (ns; need not rise).
-
-        Raises UserError where the disk is full, or the like.
-        """
+        """Append a message in CDR, of a type that :attr:`typestore` knows, at the bag's ``stamp`` (nanoseconds)."""
         if self._writer is None:
             raise ValueError('the bag is closed')
         try:

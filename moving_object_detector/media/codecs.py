@@ -56,10 +56,7 @@ def kind_of(data: bytes) -> str:
 
 
 def stated_kinds(stated: str) -> frozenset[str]:
-    """Return what a CompressedImage may hold by its format field, such as ``rgb8; jpeg compressed bgr8``.
-
-    Where it names no codec, JPEG and PNG.
-    """
+    """Return what a CompressedImage holds by its format field (``rgb8; jpeg compressed bgr8``); else JPEG and PNG."""
     words = set(re.findall(r'[a-z0-9]+', stated[:200].lower()))
     named = frozenset(_CODECS[word] for word in words & _CODECS.keys())
     return named or (frozenset() if words & _OTHERS else frozenset({'jpeg', 'png'}))
@@ -159,10 +156,7 @@ def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = 
 
 
 def decode_labels(data: bytes) -> NDArray[Any]:
-    """Decode an image whose values mean something: (H, W), or (H, W, C) in BGR, uint8 or uint16, as they are stored.
-
-    Colours of a palette take the place of its numbers, an orientation is not applied. Raises ImageError as the above.
-    """
+    """Decode values as they are stored, (H, W) or (H, W, C) in BGR, 8 or 16 bits; not turned, a palette as colours."""
     kind, data = _sound(data, LARGEST_SIDE, smallest=1)
     if kind == 'jpeg':
         _turbojpeg(data, _colours(data))
@@ -170,10 +164,7 @@ def decode_labels(data: bytes) -> NDArray[Any]:
 
 
 def decode_objects(data: bytes) -> NDArray[np.bool_]:
-    """Decode a mask in which black is background: True where any colour is not zero, opacity left out; (H, W).
-
-    A JPEG blurs outlines, so there it is what is brighter than half. Raises ImageError as :func:`decode_pixels`.
-    """
+    """Decode a mask (H, W): True where any colour is not zero, opacity left out; of a JPEG, what is above half."""
     label = decode_labels(data)
     values = label if label.ndim == 2 else label[:, :, :3].max(2)
     return np.asarray(values > (_OF_JPEG if kind_of(data) == 'jpeg' else 0), np.bool_)

@@ -47,10 +47,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in their order, one in memory at a time.
-
-        After an ImageError, which is one frame's, the next frame can be asked for.
-        """
+        """Yield the frames, one in memory at a time; after an ImageError, which is one frame's, comes the next."""
 
 
 def stamp_of(header: Any) -> int:
@@ -88,10 +85,7 @@ Item = TypeVar('Item')
 
 @contextmanager
 def prefetch(items: Iterable[Item], depth: int = 8) -> Iterator[Iterator[Item]]:
-    """Give an iterator over ``items``, which a thread produces, ``depth`` at most before they are taken.
-
-    An error in ``items`` is raised where the item would have come. Leaving the context ends the thread.
-    """
+    """Give an iterator over ``items``, errors too, which a thread produces, ``depth`` at most before they are taken."""
     iterator, end = iter(items), object()
     thread = ThreadPoolExecutor(1, 'prefetch')
 

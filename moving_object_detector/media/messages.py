@@ -128,10 +128,7 @@ def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
 
 
 def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a camera's message into RGB, by :func:`decode_image` or :func:`decode_compressed`.
-
-    The size is held to ``largest`` before any pixel is touched. Raises ImageError, and nothing else.
-    """
+    """Turn a camera's message, no longer than ``largest`` on a side, into RGB; raises ImageError, and nothing else."""
     try:
         if not hasattr(message, 'encoding'):
             return decode_compressed(message, scale, largest)

@@ -56,10 +56,7 @@ def list_images(path: Path) -> list[Path]:
 
 
 class ImageFiles(FrameSource):
-    """Image files in a given order; frame k is at k / fps seconds. The first that can be is decoded at once.
-
-    Raises UserError where there is no file, ImageError about the first where none can be decoded.
-    """
+    """Image files in a given order; frame k is at k / fps seconds. UserError without one, ImageError if all fail."""
 
     def __init__(self, name: str, files: Sequence[Path], *, fps: float | None = None) -> None:
         if not files:
@@ -106,12 +103,9 @@ def _images_of(path: Path) -> list[Path]:
 def open_source(path: str | Path, *, topic: str | None = None, fps: float | None = None) -> FrameSource:
     """Open a folder of image files, a video, a rosbag2 folder, a ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
 
-    Nothing but the first frame has been decoded.
-
-    ``topic`` is the image topic of a bag that has several. ``fps`` takes the place of the source's own timing, of which
-    folders have none and run at 24; a bag then is stamped evenly from its first stamp.
-
-    Raises UserError where there is no such path or topic, it is of no known kind, or holds no image.
+    Nothing but the first frame has been decoded. ``topic`` is the image topic of a bag that has several. ``fps`` takes
+    the place of the source's own timing, of which folders have none and run at 24; a bag then is stamped evenly from
+    its first stamp. Raises UserError where there is no such path or topic, it is of no known kind, or holds no image.
     """
     path = Path(path).expanduser()
     if fps is not None and not (math.isfinite(fps) and fps > 0):

@@ -42,8 +42,6 @@ _CUT: Final = 10 * SECOND
 _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
 """Share of lost images that is worth a warning."""
-_LOSS_STATUSES: Final = 10
-"""Over so many looks of :meth:`ImageInput.trouble` losses are counted."""
 LOSS_REMEDY: Final = (
     'let the publisher offer reliable, publish compressed, or give its Fast DDS and this one the larger shared memory '
     'of config/fastdds.xml (docs/robot.md, "Images that get lost")'
@@ -92,7 +90,6 @@ class ImageInput:
         """Publishers whose QoS does not match the present subscription."""
         self._bytes = 0
         self._suspected: int | None = None
-        self._losses: deque[tuple[int, int]] = deque([(0, 0)], maxlen=_LOSS_STATUSES)
         self._steps: deque[int] = deque(maxlen=_REMEMBERED)
         self._stamp = 0
         self._lock = threading.Lock()
@@ -232,8 +229,6 @@ class ImageInput:
         """Say why no image comes, or what is wrong with how they come; empty when all is well."""
         silence = time.monotonic() - self._last
         self.overdue = silence > self._config.input.timeout
-        before, now = self._losses[0], (self.received, self.lost)
-        self._losses.append(now)
         if self.overdue:
             self._fall_silent()
             return f'no image for {silence:.0f} s: {self._explain()}'
@@ -243,7 +238,7 @@ class ImageInput:
                 f'{publishers} publishers on {self.topic}: their images mix, and detection starts anew at each change; '
                 'give each camera a topic and a node of its own'
             )
-        return self._loss(now[0] - before[0], now[1] - before[1]) or self._holes()
+        return self._holes()
 
     def _fall_silent(self) -> None:
         with self._lock:
@@ -254,16 +249,8 @@ class ImageInput:
                 self._steps.clear()
                 self._pipeline.flush()
 
-    def _loss(self, received: int, lost: int) -> str:
-        if lost <= _TOO_MANY_LOST * (received + lost):
-            return ''
-        return (
-            f'{lost} of the last {received + lost} images on {self.topic} were lost on the way ({self._delivery()}); '
-            f'{LOSS_REMEDY}'
-        )
-
     def _holes(self) -> str:
-        """Judge by the stamps whether images are missing that the middleware does not know of."""
+        """Judge by the stamps whether images are missing: the middleware does not know of all that get lost."""
         steps = sorted(self._steps)
         if len(steps) < _FEWEST_STEPS:
             return ''

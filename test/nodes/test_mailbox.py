@@ -6,7 +6,10 @@ import threading
 import time
 from types import SimpleNamespace
 
-from moving_object_detector.nodes.mailbox import Arrival, Mailbox
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+from moving_object_detector.nodes.pipeline import Arrival, Mailbox
 
 
 def image(name, size=1):
