@@ -21,8 +21,8 @@ class FlowConfig:
     )
     preset: str = option(
         'medium',
-        'Quality of DIS; lean takes half the time of medium for a little less.',
-        choices=('ultrafast', 'fast', 'lean', 'medium'),
+        'Quality of DIS; lean takes half the time of medium for a little less, brisk a third for masks at 96x192.',
+        choices=('ultrafast', 'fast', 'brisk', 'lean', 'medium'),
     )
     height: int = option(320, 'Height at which flow is computed, pixels.', low=32, high=2048)
     width: int = option(640, 'Width at which flow is computed, pixels.', low=32, high=4096)
