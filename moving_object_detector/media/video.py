@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,16 +128,6 @@ def _time(capture: cv2.VideoCapture) -> int:
 _X264 = ('-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-crf', '20', '-preset', 'veryfast', '-movflags', '+faststart')
 
 
-def find_ffmpeg() -> str | None:
-    """Return the path of an ffmpeg program: imageio-ffmpeg's, else the system's, else ``None``."""
-    try:
-        import imageio_ffmpeg  # type: ignore[import-untyped,import-not-found,unused-ignore]
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        return shutil.which('ffmpeg')
-
-
 class VideoWriter(AbstractContextManager['VideoWriter']):
     """An MP4 (H.264, yuv420p) that is complete once the context is left, also by an error or Ctrl-C.
 
@@ -152,10 +142,10 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
             raise UserError(f'{self.path}: give a file name that ends in .mp4')
         if fps is not None and not (math.isfinite(fps) and fps > 0):
             raise UserError(f'{fps} frames per second: give a rate above 0')
-        ffmpeg = find_ffmpeg()
-        if ffmpeg is None:
-            raise UserError(f'{self.path}: there is no ffmpeg to write it with; install imageio-ffmpeg, or ffmpeg')
-        self._ffmpeg = ffmpeg
+        try:
+            self._ffmpeg = str(imageio_ffmpeg.get_ffmpeg_exe())
+        except RuntimeError as error:
+            raise UserError(f'{self.path}: there is no ffmpeg to write it with ({error})') from error
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

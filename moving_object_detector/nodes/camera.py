@@ -1,4 +1,4 @@
-"""The subscription to the camera: which topic and QoS, the watch over whether images come, and why they do not."""
+"""What is heard: the camera, with a watch over whether images come and why they do not; CameraInfo, odometry, tf."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from moving_object_detector.common.errors import ImageError, foreign
+from moving_object_detector.detection.config import OdometryConfig
+from moving_object_detector.detection.odometry import Odometry, info_topic
 from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
@@ -45,6 +49,16 @@ _TOO_MANY_LOST: Final = 0.1
 LOSS_REMEDY: Final = (
     'let the publisher offer reliable, publish compressed, or give its Fast DDS and this one the larger shared memory '
     'of config/fastdds.xml (docs/robot.md, "Images that get lost")'
+)
+
+# Best effort hears both kinds of publishers; a fast odometry may come while the node is busy for a second.
+_STREAM: Final = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+_LATCHED: Final = QoSProfile(
+    depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+NO_TF: Final = (
+    'tf2_msgs is not installed, so tf is not heard; apt install ros-$ROS_DISTRO-tf2-msgs, or set odometry.topic and '
+    'odometry.extrinsics'
 )
 
 
@@ -329,3 +343,35 @@ def _full_name(endpoint: TopicEndpointInfo) -> str:
     if 'UNKNOWN' in endpoint.node_name:
         return 'a node whose name is not known yet'
     return foreign(f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}')
+
+
+class OdometryInput:
+    """Subscribes to the topics and frames that the parameters name, and tells ``odometry`` what comes."""
+
+    def __init__(self, node: Node, config: OdometryConfig, odometry: Odometry) -> None:
+        self._node = node
+        self._subscriptions: list[Any] = []
+        image = str(node.resolve_topic_name('image'))
+        odometry.rectified = 'rect' in image.removesuffix('/compressed').rpartition('/')[2]
+        if config.camera_info != 'none':
+            name = info_topic(image) if config.camera_info == 'auto' else config.camera_info
+            self._subscribe(CameraInfo, name, odometry.add_camera_info, _STREAM)
+        if config.topic:
+            self._subscribe(OdometryMessage, config.topic, odometry.add_odometry, _STREAM)
+        if config.frame or (config.topic and not config.extrinsics):
+            try:
+                from tf2_msgs.msg import TFMessage
+            except ImportError:
+                odometry.deaf(NO_TF)
+                log.warning('%s', NO_TF)
+                return
+            self._subscribe(TFMessage, '/tf', odometry.add_transforms, _STREAM)
+            self._subscribe(TFMessage, '/tf_static', partial(odometry.add_transforms, static=True), _LATCHED)
+
+    def _subscribe(self, kind: type, topic: str, receive: Callable[[Any], None], qos: QoSProfile) -> None:
+        self._subscriptions.append(self._node.create_subscription(kind, topic, receive, qos))
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())

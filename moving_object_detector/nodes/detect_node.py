@@ -20,9 +20,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.nodes.camera import ImageInput
+from moving_object_detector.nodes.camera import ImageInput, OdometryInput
 from moving_object_detector.nodes.messages import Statistics, diagnostics
-from moving_object_detector.nodes.odometry import OdometryInput
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import (
     NodeConfig,

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import RAW_TYPE, BagWriter
-from moving_object_detector.media.frames import SECOND, SampleScale, stamp_of
+from moving_object_detector.media.frames import SampleScale, stamp_of
 from moving_object_detector.media.messages import decode_image
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.runtime import ros_node
@@ -97,12 +97,11 @@ class Recorder:
             raise UserError(
                 f'{topic} is {message_type}, which is none of ROS 2 itself; record it with: ros2 bag record'
             )
-        fields = bag.typestore.fielddefs[message_type][1]
-        has_header = bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
         def take(track: Recorded, data: bytes) -> None:
             if self._arrived(track):
-                stamp = header_stamp(data) if has_header else 0
+                header = getattr(bag.typestore.deserialize_cdr(data, message_type), 'header', None)
+                stamp = stamp_of(header) if header is not None else 0
                 bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
 
         return self._subscribe(message_class(message_type), topic, limit, take, raw=True)
@@ -158,13 +157,6 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         contents = ', '.join(f'{track.count} messages of {track.topic}' for track in kept)
         print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)
     return 0
-
-
-def header_stamp(data: bytes) -> int:
-    """Return the stamp, in nanoseconds, of a serialised message (CDR) that begins with a header."""
-    order: Any = 'little' if data[1] & 1 else 'big'
-    seconds = int.from_bytes(data[4:8], order, signed=True)
-    return seconds * SECOND + int.from_bytes(data[8:12], order)
 
 
 def message_class(name: str) -> Any:

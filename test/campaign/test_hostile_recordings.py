@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.messages import encode_image
-from moving_object_detector.media.video import find_ffmpeg
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 pytestmark = pytest.mark.slow
 CODECS = {'mp4': (), 'mkv': (), 'avi': ('-c:v', 'mjpeg'), 'webm': ('-c:v', 'libvpx-vp9', '-b:v', '200k')}
@@ -23,7 +25,7 @@ def test_damage_anywhere(kind, tmp_path, effort):
     whole = tmp_path / f'whole.{kind}'
     if kind in CODECS:
         picture = ('-f', 'lavfi', '-i', 'testsrc2=size=96x64:rate=24:duration=1')
-        subprocess.run([find_ffmpeg(), '-v', 'error', *picture, *CODECS[kind], str(whole)], check=True)
+        subprocess.run([FFMPEG, '-v', 'error', *picture, *CODECS[kind], str(whole)], check=True)
     else:
         rng = np.random.default_rng(1)
         with BagWriter(tmp_path / 'bag', storage='mcap' if kind == 'mcap' else 'sqlite3') as bag:

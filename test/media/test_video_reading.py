@@ -4,12 +4,15 @@ import os
 import subprocess
 from contextlib import suppress
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.media.sources import open_source
-from moving_object_detector.media.video import VideoWriter, find_ffmpeg
+from moving_object_detector.media.video import VideoWriter
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +75,18 @@ def write_with_times(path, times, size='64x48'):
     picked = ''.join(f'if(eq(N,{k}),{time / 1000},' for k, time in enumerate(times))
     setpts = f"setpts='({picked}0{')' * len(times)})/TB'"
     source = ('-f', 'lavfi', '-i', f'testsrc2=size={size}:rate=1000:duration={len(times) / 1000}')
-    command = [find_ffmpeg(), '-y', '-v', 'error', *source, '-vf', setpts, '-fps_mode', 'passthrough', str(path)]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        '-y',
+        '-v',
+        'error',
+        *source,
+        '-vf',
+        setpts,
+        '-fps_mode',
+        'passthrough',
+        str(path),
+    ]
     subprocess.run(command, check=True)
 
 
@@ -90,7 +104,15 @@ def test_a_variable_frame_rate_keeps_its_times(tmp_path, suffix):
 
 def test_a_constant_rate_in_whole_milliseconds(tmp_path):
     """Matroska's times are 0, 42, 83, 125 ms: still 24 frames a second."""
-    command = [find_ffmpeg(), '-v', 'error', '-f', 'lavfi', '-i', 'testsrc2=size=64x48:rate=24:duration=1']
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        '-v',
+        'error',
+        '-f',
+        'lavfi',
+        '-i',
+        'testsrc2=size=64x48:rate=24:duration=1',
+    ]
     subprocess.run([*command, str(tmp_path / 'clip.mkv')], check=True)
     source = open_source(tmp_path / 'clip.mkv')
     assert source.fps == 24

@@ -6,12 +6,12 @@ import re
 import subprocess
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.media import video as module
-from moving_object_detector.media.video import VideoWriter, find_ffmpeg
+from moving_object_detector.media.video import VideoWriter
 
 
 def read(path):
@@ -30,7 +30,9 @@ def test_a_browser_plays_it(tmp_path, pictures):
         for picture in pictures:
             video.write(picture)
     assert video.frame_count == 12
-    stated = subprocess.run([find_ffmpeg(), '-i', str(path)], capture_output=True, text=True, check=False).stderr
+    stated = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path)], capture_output=True, text=True, check=False
+    ).stderr
     assert re.search(r'Video: h264 .*yuv420p.* 48x32', stated)
     assert '29.97 fps' in stated
     content = path.read_bytes()
@@ -70,8 +72,11 @@ def test_an_error_leaves_a_complete_file(tmp_path, pictures):
 
 
 def test_without_ffmpeg_it_is_said_before_anything_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, 'find_ffmpeg', lambda: None)
-    with pytest.raises(UserError, match='imageio-ffmpeg'):
+    def none():
+        raise RuntimeError('nowhere')
+
+    monkeypatch.setattr(imageio_ffmpeg, 'get_ffmpeg_exe', none)
+    with pytest.raises(UserError, match='ffmpeg'):
         VideoWriter(tmp_path / 'clip.mp4', 12)
 
 
@@ -95,7 +100,7 @@ def test_paths_and_rates_that_cannot_be_used(tmp_path, pictures):
 
 
 def test_an_encoder_that_dies_is_reported(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr(module, 'find_ffmpeg', lambda: 'false')  # the program that fails at once
+    monkeypatch.setenv('IMAGEIO_FFMPEG_EXE', 'false')  # the program that fails at once
     video = VideoWriter(tmp_path / 'clip.mp4', 24)
     with pytest.raises(UserError, match=r'clip\.mp4: the video encoder'), video:  # noticed at once, or at the end
         video.write(pictures[0])
