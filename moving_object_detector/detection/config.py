@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from moving_object_detector.common.errors import UserError
@@ -47,11 +47,27 @@ class WindowConfig:
     past: int = option(5, 'Earlier frames that vote.', low=0, high=20)
     future: int = option(5, 'Later frames that vote; the refined result is late by future x stride.', low=0, high=20)
     stride: int = option(1, 'Frames from one voting neighbour to the next.', low=1, high=10)
+    slow_stride: int = option(
+        1,
+        'The same, where it is larger than stride, while what moves is slower than a hundredth of the image width a '
+        'frame: neighbours farther away show it better, and the refined result is later.',
+        low=1,
+        high=10,
+    )
 
     @property
     def delay(self) -> int:
         """Frames that the refined result waits for."""
         return self.future * self.stride
+
+    @property
+    def reach(self) -> int:
+        """Frames to the farthest neighbour there can be."""
+        return max(self.past, self.future) * max(self.stride, self.slow_stride)
+
+    def slowed(self) -> WindowConfig:
+        """Return the window while all is slow."""
+        return replace(self, stride=max(self.stride, self.slow_stride))
 
     def __str__(self) -> str:
         """Return for example ``window -2..+2, stride 1``."""

@@ -17,7 +17,7 @@ from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.pair_masks import Watch, gated_masks, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
-from moving_object_detector.detection.ring import Pair, Ring, WindowFrame
+from moving_object_detector.detection.ring import Pace, Pair, Ring, WindowFrame
 from moving_object_detector.engines.base import MaskEngine
 from moving_object_detector.flow.base import FlowBackend, grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
@@ -82,6 +82,7 @@ class Detector:
         self._stage: Watch = stage or unwatched
         self._window = config.window
         self._ring = Ring(config.window)
+        self._pace = Pace()
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
 
@@ -95,13 +96,14 @@ class Detector:
 
     @window.setter
     def window(self, window: WindowConfig) -> None:
-        if max(window.past, window.future) * window.stride > self._ring.reach:
+        if window.reach > self._ring.reach:
             raise ValueError(f'{window} reaches further than the {self._ring.reach} frames that are kept')
         self._window = window
 
     def reset(self) -> None:
         """Forget all frames; the next one starts a stream."""
         self._ring.clear()
+        self._pace = Pace()
         self._continuity.forget()
         self._next_index = 0
 
@@ -145,9 +147,10 @@ class Detector:
         with self._stage('prepare'):
             newest = self._enter(image, stamp, infer, tag)
         self._ring.push(newest)
-        pairs = self._ring.pairs(newest, self._window) if infer else []
-        masks = self._vote(pairs) if pairs else 0
-        results, missed = self._finish(newest.index - self._window.delay)
+        window = self._window.slowed() if self._pace.slow else self._window
+        pairs = self._ring.pairs(newest, window) if infer else []
+        masks = self._vote(pairs, window) if pairs else 0
+        results, missed = self._finish(newest.index - window.delay)
         if newest.votes:
             results.append(self._result(newest, 'zero_lag'))
         return StepOutcome(before.results + results, before.missed + missed, relation, len(pairs), masks)
@@ -175,7 +178,7 @@ class Detector:
         self._next_index += 1
         return frame
 
-    def _vote(self, pairs: list[Pair]) -> int:
+    def _vote(self, pairs: list[Pair], window: WindowConfig) -> int:
         """Add the mask of each pair (frame, neighbour) to the frame's average; return how many had to be computed."""
         with self._stage('flow'):
             flows, known = self._flows(pairs)
@@ -190,10 +193,15 @@ class Detector:
         with self._stage('vote'):
             for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
-                if abs(neighbour.index - frame.index) == self._window.stride:
+                gap = abs(neighbour.index - frame.index)
+                if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
-                    frame.flows[side] = flow
+                    frame.flows[side], frame.gaps[side] = flow, gap
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
+        if window.slow_stride > self._window.stride:
+            gaps = torch.tensor([abs(one.index - other.index) for one, other in pairs])
+            lengths = flows.norm(dim=1).mean((1, 2)) * (1000 / flows.shape[-1])
+            self._pace.take(motions.cpu(), lengths.cpu(), gaps)
         return computed
 
     def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:

@@ -50,6 +50,7 @@ class Result:
         self._average = frame.total / frame.votes
         self._motions = tuple(frame.motions)
         self._flows = dict(frame.flows)
+        self._gaps = dict(frame.gaps)
         self._travels = dict(frame.travels)
         self._frame = frame
         self._config = config
@@ -94,11 +95,15 @@ class Result:
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:
-        """Flow to the next frame (refined) or the previous (zero lag), float32 (H, W, 2), pixels; 0 without one."""
+        """Flow to the next frame (refined) or the previous (zero lag), float32 (H, W, 2), pixels; 0 without one.
+
+        Where the neighbour was farther away it is a frame's share of that.
+        """
         size = (self.image.shape[0], self.image.shape[1])
-        flow = self._flows.get(1, self._flows.get(-1))
-        if flow is None:
+        side = 1 if 1 in self._flows else -1
+        if side not in self._flows:
             return np.zeros((*size, 2), np.float32)
+        flow = self._flows[side] / self._gaps[side]
         return resize_field(_finite(flow.permute(1, 2, 0), 'flow'), size)
 
     def refined_by(self, refinement: RefinementConfig) -> Result:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,13 @@ from torch import Tensor
 from moving_object_detector.detection.config import WindowConfig
 from moving_object_detector.detection.rigid import PairTravel
 from moving_object_detector.flow.rigid_scene import Texture
+
+SLOW: Final = 10.0
+"""Thousandths of the image width a frame: what is slower is seen better between frames that are farther apart."""
+HOLD: Final = 1.25
+CAMERA: Final = 4.0
+KEPT: Final = 0.3
+"""Weight of a new pair in the moving average."""
 
 
 @dataclass
@@ -45,6 +52,8 @@ class WindowFrame:
     """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
     flows: dict[int, Tensor] = field(default_factory=dict)
     """(2, h, w), flow to the nearest earlier (-1) and later (1) neighbour that voted."""
+    gaps: dict[int, int] = field(default_factory=dict)
+    """Frames to these neighbours."""
     travels: dict[int, PairTravel] = field(default_factory=dict)
     """How the camera travelled to these neighbours."""
 
@@ -65,15 +74,41 @@ class WindowFrame:
         self.motions.append(motion)
 
 
+class Pace:
+    """Whether all that moves is slow, by the motion in the pairs that the frames so far brought.
+
+    It is slow under :data:`SLOW` until it is faster than that and a quarter. A camera's own motion counts for a
+    quarter, so that the frames of a fast one still overlap.
+    """
+
+    def __init__(self) -> None:
+        self.slow = False
+        """Whether it is."""
+        self._speed: float | None = None
+
+    def take(self, motions: Tensor, lengths: Tensor, gaps: Tensor) -> None:
+        """Take note of a frame's pairs; the fastest counts, since an estimator that loses something fast finds less.
+
+        Args:
+            motions: (B,), what moves on its own in each, thousandths of the image width.
+            lengths: (B,), mean length of each flow, in the same unit.
+            gaps: (B,), frames between the two of each.
+
+        """
+        speed = float((motions.maximum(lengths / CAMERA) / gaps).max())
+        self._speed = speed if self._speed is None else self._speed + KEPT * (speed - self._speed)
+        self.slow = self._speed < SLOW * (HOLD if self.slow else 1.0)
+
+
 Pair = tuple[WindowFrame, WindowFrame]
 """A frame that is voted on, and its neighbour."""
 
 
 class Ring:
-    """The last ``max(past, future) * stride + 1`` frames of the largest window there will be."""
+    """The last ``reach + 1`` frames of the largest window there will be."""
 
     def __init__(self, largest: WindowConfig) -> None:
-        self.reach = max(largest.past, largest.future) * largest.stride
+        self.reach = largest.reach
         """How many frames back the oldest one may be."""
         self._frames: deque[WindowFrame] = deque()
 
