@@ -41,15 +41,13 @@ class Option:
             value = float(value)
         if not isinstance(value, self.kind) or (self.kind is not bool and isinstance(value, bool)):
             raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
-        if self.choices and value not in self.choices:
-            raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
-        if isinstance(value, (int, float)) and not self._in_range(value):
+        # A NaN is in no range, but in the open one.
+        fits = not isinstance(value, (int, float)) or (
+            (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        )
+        if not fits or (self.choices and value not in self.choices):
             raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
         return cast('bool | int | float | str', value)
-
-    def _in_range(self, value: float) -> bool:
-        # A NaN is in no range, but in the open one.
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
     def takes(self) -> str:
         """Say in words what values the option takes."""

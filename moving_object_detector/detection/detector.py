@@ -44,21 +44,17 @@ class StepOutcome(NamedTuple):
 class Detector:
     """Says which pixels move on their own, frame by frame.
 
-    When frame n arrives, only the pairs between n and its neighbours in the window are new: their
-    flows are one batch, their masks another, and each mask goes into the running average of its own
-    frame (equation 14 of the paper). A frame whose neighbours have all come is complete and leaves.
+    When frame n arrives, only the pairs between n and its neighbours in the window are new: their flows are one batch,
+    their masks another, and each mask goes into the running average of its own frame (equation 14 of the paper). A
+    frame whose neighbours have all come is complete and leaves.
 
-    The window can change between two frames. Whether two frames make a pair is then said by the window
-    at the arrival of the later one, and a frame is complete when the newest window reaches no further
-    than the frames that have come since: so a smaller window completes frames at once, with the votes
-    they have, a larger one lets them wait longer, and each still gets one refined result, in order.
+    The window can change between two frames. Whether two frames make a pair is then said by the window at the arrival
+    of the later one, and a frame is complete when the newest window reaches no further than the frames that have come
+    since: so a smaller window completes frames at once, with the votes they have, a larger one lets them wait longer,
+    and each still gets one refined result, in order.
 
-    Args:
-        flow: Flow backend.
-        engine: Runs the generator, whose input is ``size`` (height, width) and flow in the form ``flow_input``.
-        config: All but the window's options may be replaced between steps.
-        stage: Called with a stage's name around each stage; for measuring.
-
+    The engine runs the generator, whose input is ``size`` (height, width) and flow in the form ``flow_input``; all of
+    ``config`` but the window may be replaced between steps; ``stage`` is called with a stage's name around each stage.
     """
 
     def __init__(
@@ -88,10 +84,7 @@ class Detector:
 
     @property
     def window(self) -> WindowConfig:
-        """Which neighbours vote, from the next frame on.
-
-        Raises ValueError where its window reaches further than the configured one.
-        """
+        """Which neighbours vote, from the next frame on; ValueError where it reaches beyond the configured one."""
         return self._window
 
     @window.setter
@@ -114,22 +107,12 @@ class Detector:
         return StepOutcome(results, missed)
 
     def step(self, image: NDArray[np.uint8], stamp: int, *, infer: bool = True, tag: object = None) -> StepOutcome:
-        """Take the next frame.
+        """Take the next frame, (H, W, 3) uint8 RGB of at least 16 x 16, kept as it is while the window needs it.
 
-        A frame that is older than the last one, comes after too long a gap or has another size starts
-        the stream anew: the frames that waited are finished first. A frame with the last one's stamp
-        is taken for a repetition and ignored.
-
-        Args:
-            image: (H, W, 3) uint8 RGB, at least 16 x 16; kept by reference for as long as the window needs it.
-            stamp: Nanoseconds.
-            infer: False only enters the frame into the window as a neighbour of later ones, for a caller
-                that is behind; it gets no result of its own.
-            tag: Given back as ``tag`` of the frame's results.
-
-        Raises:
-            ValueError: The image has another shape or type.
-
+        One that is older than the last one (``stamp``: nanoseconds), comes after too long a gap or has another size
+        starts the stream anew: the frames that waited are finished first. One with the last one's stamp is ignored.
+        With ``infer`` False it is only a neighbour of later ones, for a caller that is behind; ``tag`` is given back
+        with its results. Raises ValueError for another shape or type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f'image is {image.dtype} {image.shape}; it must be uint8 (H, W, 3)')

@@ -59,18 +59,14 @@ def find_regions(
         box = slice(y, y + height), slice(x, x + width)
         sure = -1.0
         if area >= least:
-            sure = float(probability[box][inside].mean()) if score is None else score(_placed(inside, box, mask.shape))
+            whole = np.zeros(mask.shape, np.bool_)
+            whole[box] = inside
+            sure = float(probability[whole].mean()) if score is None else score(whole)
         if sure < min_score:
             mask[box][inside] = 0
             continue
         regions.append(Region(x, y, width, height, area, sure))
     return mask, sorted(regions, key=lambda region: -region.area)
-
-
-def _placed(inside: NDArray[np.bool_], box: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    whole = np.zeros(shape, np.bool_)
-    whole[box] = inside
-    return whole
 
 
 def draw_overlay(

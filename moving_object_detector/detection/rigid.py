@@ -57,14 +57,10 @@ class PairTravel:
 
 
 class RigidTest:
-    """Tests the regions of one frame.
+    """Tests the regions of one frame, of which ``texture`` is, at the size of the flows.
 
-    Args:
-        texture: Of the frame, at the size of the flows.
-        flows: To the nearest earlier (-1) and later (1) neighbour, where there is one, each (2, h, w) in pixels.
-        travels: To these neighbours.
-        average: (h, w) in [0, 1], the mean of the votes.
-
+    ``flows`` (2, h, w), pixels, and ``travels`` are to the nearest earlier (-1) and later (1) neighbour, where there is
+    one; ``average`` (h, w) in [0, 1] is the mean of the votes.
     """
 
     def __init__(

@@ -64,24 +64,15 @@ def _inpainter_names() -> dict[str, str]:
     return {name: f'FlownetS/{name.split(".")[0]}/{kinds[name.split(".")[1]]}' for name in ours}
 
 
-def tensorflow_names(architecture: str) -> dict[str, str]:
-    """Return our name of each parameter of the ``generator`` or ``inpainter`` to its TensorFlow variable's.
-
-    With single slashes; the released files write ``MaskNet//conv1/kernel``, because a name scope, which ends in a
-    slash, served as variable scope.
-    """
-    return _generator_names() if architecture == 'generator' else _inpainter_names()
-
-
 def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str, Tensor]:
     """Return the state dict of the ``generator`` or ``inpainter`` in the authors' TensorFlow checkpoint, float32.
 
     Names in ``arrays`` have single or double slashes; kernels (height, width, in, out) become (out, in, height, width).
-    Other variables (optimiser, flow network, the norms' never-updated statistics) are left alone. Raises ModelError,
-    about the file ``source``, where a variable is missing.
+    Other variables are left alone. Raises ModelError, about the file ``source``, where one is missing.
     """
     found = {re.sub('/+', '/', name): array for name, array in arrays.items()}
-    names = tensorflow_names(architecture)
+    # With single slashes: a name scope, which ends in one, served as variable scope.
+    names = _generator_names() if architecture == 'generator' else _inpainter_names()
     missing = [theirs for theirs in names.values() if theirs not in found]
     if missing:
         listed = ', '.join(missing[:_NAMED_VARIABLES])
@@ -127,14 +118,9 @@ def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
             raise ModelError(f'{source}: {shown(name)} is no tensor with a name; {remedy}')
         state[name.removeprefix('module.')] = tensor.float()
     if any(name.startswith('feature_encoder.') for name in state):
-        return {_authors_name(name): tensor for name, tensor in state.items()}
+        for pattern, authors in TORCHVISION:
+            state = {re.sub(pattern, authors, name): tensor for name, tensor in state.items()}
     return state
-
-
-def _authors_name(name: str) -> str:
-    for pattern, authors in TORCHVISION:
-        name = re.sub(pattern, authors, name)
-    return name
 
 
 def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Module:
