@@ -6,16 +6,17 @@ import hashlib
 import io
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.common.files import atomic_file, open_file
+from moving_object_detector.common.files import atomic_file, lock, open_file
 
 HALF_MAX: Final = 65504.0
 """The largest number of half precision."""
@@ -24,6 +25,8 @@ REPAIRS: Final = 3
 """Of a training, before it is given up."""
 
 Trained = TypeVar('Trained')
+Chunks: TypeAlias = Iterator[tuple[int, Sequence[NDArray[Any]]]]
+"""Number and arrays."""
 
 _checked: set[Path] = set()  # files whose checksum this process has found right
 _log = logging.getLogger(__name__)
@@ -33,18 +36,15 @@ class CacheError(UserError):
     """A file is gone or damaged; whoever keeps the arrays computes it again."""
 
 
-def repaired(body: Callable[[], Trained], *, alone: bool, times: int = REPAIRS) -> Trained:
-    """Run a training; where part of the cache is gone or damaged, say so, and run it again, which computes that part.
-
-    Only where it is the one process of the training (``alone``): several cannot go back together.
-    """
+def repaired(body: Callable[[], Trained], times: int = REPAIRS) -> Trained:
+    """Run a training; where part of the cache is gone or damaged, run it again, which computes that part."""
     try:
         return body()
     except CacheError as error:
-        if not alone or not times:
+        if not times:
             raise
         _log.warning('%s, which is now: the training goes on from its last checkpoint', error)
-    return repaired(body, alone=alone, times=times - 1)
+    return repaired(body, times - 1)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -92,26 +92,52 @@ def chunk_path(folder: Path, number: int, kind: str) -> Path:
     return folder / f'{number:05d}-{kind}.npy'
 
 
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a message: full, read-only, no right to write."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'{folder}: the flow cache cannot be read or written: {error.strerror}; what is finished is kept, so free '
-            'some space or give another folder and start again'
-        ) from error
+def done_chunks(folder: Path, kinds: Sequence[str]) -> set[int]:
+    """Return the numbers of the chunks that are there, with an array of each kind."""
+    found = Counter(path.name[:5] for path in folder.glob('*.npy') if path.name[6:-4] in kinds)
+    return {int(number) for number, count in found.items() if number.isdecimal() and count == len(kinds)}
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise UserError where a folder's disk has less than the ``needed`` bytes left."""
-    free = shutil.disk_usage(folder).free
+    """Raise UserError where the disk of a folder, which need not be there, has less than the ``needed`` bytes left."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise UserError(
             f'{folder}: the flow cache takes {needed / 1e9:.2f} GB more, but {free / 1e9:.2f} GB are free there; '
             'free some space, give a folder on another disk, or keep less (size, largest gap, rendered.kept)'
         )
+
+
+def fill(folder: Path, thing: str, kinds: Sequence[str], total: int, make: Callable[[set[int]], Chunks]) -> None:
+    """Compute the chunks that a folder lacks; a run that was killed goes on with the next one.
+
+    Another process that asks for the same waits, and finds them. Of a folder that has all, which may be read-only,
+    nobody need ask.
+
+    Args:
+        folder: Where they lie, one folder for all that depends on the same.
+        thing: What they are, for the progress bar and messages.
+        kinds: Of each chunk the names of its arrays.
+        total: About how many chunks there will be.
+        make: Takes the chunks that are there; yields number and arrays of the others.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder / 'lock', thing, wait=True):
+            done = done_chunks(folder, kinds)
+            for number, arrays in tqdm(make(done), foreign(thing), total, initial=len(done), unit='chunk'):
+                for kind, array in zip(kinds, arrays, strict=True):
+                    write_array(chunk_path(folder, number, kind), array)
+    except OSError as error:
+        raise UserError(
+            f'{folder}: {thing} cannot be written: {error.strerror}; what is finished is kept, so free some space or '
+            'give another folder and start again'
+        ) from error
 
 
 def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:

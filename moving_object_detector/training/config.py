@@ -17,15 +17,13 @@ class DataConfig:
     root: str = option(
         '',
         'Data sets (DAVIS 2016, SegTrackV2, FBMS-59), folders of frames or of such folders, videos, bags, separated by '
-        'commas, each PATH or PATH@SPLIT. Empty: rendered scenes only.',
+        'commas, each PATH or PATH@SPLIT (else train). Empty: rendered scenes only.',
     )
-    split: str = option('train', 'Part of a data set that has parts: train, val, trainval, test.')
     topic: str = option('', 'Image topic of a bag; not needed when it has exactly one.')
     cache: str = option('', "Folder for the flow cache; empty: 'flow_cache' in the output folder.")
     height: int = option(128, 'Height of cached images and flow, pixels.', low=16, high=2160)
     width: int = option(256, 'Width of cached images and flow, pixels.', low=16, high=4096)
     largest_gap: int = option(5, 'Frames between the two images of a pair, uniform in 1 to this.', low=1, high=20)
-    workers: int = option(1, 'Processes that prepare batches; 0: the training process itself.', low=0, high=256)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class RenderedConfig:
     """First stage: the generator on rendered scenes, where the mask is exact and free."""
 
     steps: int = option(1100, 'Steps; 0: none, start from start.model or from random weights.', low=0, high=10**9)
-    batch: int = option(10, 'Pairs a step, all processes together.', low=1, high=4096)
+    batch: int = option(10, 'Pairs a step.', low=1, high=4096)
     learning_rate: float = option(1e-3, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
     average: float = option(0.995, 'Decay of the moving average of the weights.', low=0, high=0.999999)
     flights: float = option(0.0, 'Share of pairs that are flights over things that stand up.', low=0, high=1)
@@ -69,7 +67,7 @@ class InpainterConfig:
     """Second stage: the inpainter alone, filling random boxes of the flow."""
 
     steps: int = option(600, 'Steps; 0: none.', low=0, high=10**9)
-    batch: int = option(16, 'Pairs a step, all processes together.', low=1, high=4096)
+    batch: int = option(16, 'Pairs a step.', low=1, high=4096)
     learning_rate: float = option(3e-4, 'Of Adam.', low=1e-8, high=1)
 
 
@@ -78,12 +76,10 @@ class GameConfig:
     """Third stage: generator against inpainter (equation 9 of the paper) on unlabelled video."""
 
     steps: int = option(600, 'Updates of either player; 0: none.', low=0, high=10**9)
-    batch: int = option(16, 'Pairs a step, all processes together.', low=1, high=4096)
+    batch: int = option(16, 'Pairs a step.', low=1, high=4096)
     learning_rate: float = option(1e-4, 'Of Adam, beta1 0.9.', low=1e-8, high=1)
     generator_steps: int = option(3, 'Generator updates after each inpainter update.', low=1, high=100)
-    loss: str = option('code', "code: the released code's, Charbonnier; paper: equation 9.", choices=('code', 'paper'))
     clip: float = option(0.2, 'Gradients are clipped by value to plus and minus this.', low=1e-6, high=1e6)
-    least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
     adversarial: float = option(1.0, "Weight of the game's own loss in the generator's.", low=0, high=1e3)
     consistency: float = option(0.0, 'Weight of agreement with the generator before the game, by CRF.', low=0, high=1e3)
     average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
@@ -103,10 +99,9 @@ class TeacherConfig:
     """Last stage: the generator learns, from flow.*, the masks that a teacher makes of better flow, teacher.flow.*."""
 
     steps: int = option(0, 'Steps; 0: none.', low=0, high=10**9)
-    batch: int = option(8, 'Pairs a step, all processes together.', low=1, high=4096)
+    batch: int = option(8, 'Pairs a step.', low=1, high=4096)
     learning_rate: float = option(3e-4, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
     average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
-    least_crop: float = option(0.6, 'Least side of a random crop, as a share of the image.', low=0.2, high=1)
     model: str = option('default', "The teacher's generator, .safetensors, or default for the one of the package.")
     largest_gap: int = option(2, "Frames between the two images of a teacher's pair, at most.", low=1, high=20)
     rendered: float = option(
@@ -124,6 +119,7 @@ class RunConfig:
 
     seed: int = option(1, 'The same seed gives the same weights on the same machine.', low=0, high=2**31 - 1)
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
+    workers: int = option(1, 'Processes that prepare batches; 0: the training process itself.', low=0, high=256)
     threads: int = option(0, 'CPU threads of PyTorch; 0: its own choice.', low=0, high=256)
     precision: str = option('float32', 'bfloat16: mixed, flow itself in float32.', choices=('float32', 'bfloat16'))
     checkpoint_every: int = option(50, 'Steps between checkpoints.', low=1, high=10**9)
@@ -135,7 +131,6 @@ class GameRunConfig(RunConfig):
     """How ``train`` runs."""
 
     candidates: int = option(5, 'Candidates for the model in game and teacher, evenly spread.', low=1, high=1000)
-    select: str = option('agreement', 'Of masks from different gaps; or last.', choices=('agreement', 'last'))
 
 
 @dataclass(frozen=True)
@@ -182,7 +177,7 @@ class TrainingConfig:
     """Learning from rendered pairs, whose flow is exact and free."""
 
     steps: int = option(2000, 'Updates; 0: none, only measure start.model.', low=0, high=10**9)
-    batch: int = option(8, 'Rendered pairs a step, all processes together.', low=1, high=4096)
+    batch: int = option(8, 'Rendered pairs a step.', low=1, high=4096)
     learning_rate: float = option(4e-4, 'Greatest rate of AdamW; one cycle, after 5 % of the steps.', low=1e-8, high=1)
     weight_decay: float = option(1e-4, 'Of AdamW.', low=0, high=1)
     clip: float = option(1.0, 'Norm to which the gradient is clipped.', low=1e-6, high=1e6)
@@ -204,13 +199,6 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
-class FlowRunConfig(RunConfig):
-    """How ``train flow`` runs."""
-
-    workers: int = option(1, 'Processes that render; 0: the training process itself.', low=0, high=256)
-
-
-@dataclass(frozen=True)
 class FlowStartConfig:
     """What a training of PWC-Net starts from."""
 
@@ -225,7 +213,7 @@ class FlowTrainConfig:
     start: FlowStartConfig = field(default_factory=FlowStartConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    run: FlowRunConfig = field(default_factory=FlowRunConfig)
+    run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
         """Check what no single option's range says."""

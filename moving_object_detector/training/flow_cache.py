@@ -11,62 +11,44 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import InUseError, UserError, foreign
-from moving_object_detector.common.files import lock, open_file
-from moving_object_detector.datasets.layouts import Annotation, ClipFiles
+from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.common.files import open_file
+from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.media.frames import Frame, prefetch, resize_image
 from moving_object_detector.training.chunks import (
     CacheError,
+    Chunks,
     check_space,
     chunk_path,
-    disk_errors,
+    done_chunks,
+    fill,
     map_array,
     to_half,
     write_array,
 )
 
-Chunk: TypeAlias = tuple[int, NDArray[np.uint8], NDArray[np.float16]]
 CHUNK: Final = 8
 """Frames that are computed, and lost by a kill, together."""
 CACHE_FORMAT: Final = 3
 """Of the files; another number, another key."""
-IMAGES, FLOW, STREAMS = 'images', 'flow', 'streams.npy'
+KINDS: Final = ('images', 'flow')
+STREAMS: Final = 'streams.npy'
 
 _log = logging.getLogger(__name__)
-
-
-class Streams:
-    """Which frames may be a pair: the detector's rule, by which at most ``max_gap`` seconds may lie between frames."""
-
-    def __init__(self, max_gap: float = ContinuityConfig.max_gap) -> None:
-        self.numbers: list[int] = []
-        """Of each frame the stream that it is in; -1: a repetition, which pairs with nothing."""
-        self._continuity = Continuity(round(max_gap * 1e9))
-        self._last = 0
-
-    def add(self, frame: Frame) -> None:
-        """Take the next frame."""
-        step = self._continuity.follow(frame.stamp, frame.image.shape)
-        self._last += step.starts_anew
-        self.numbers.append(-1 if step is Step.REPEATS else self._last)
-
-    def warn(self, name: str) -> None:
-        """Say where most frames start a stream anew."""
-        if self._continuity.trouble:
-            _log.warning('%s: %s', name, self._continuity.trouble)
 
 
 @dataclass(frozen=True)
@@ -86,10 +68,10 @@ class CacheOptions:
         return tuple(gap for gap in range(-self.largest_gap, self.largest_gap + 1) if gap)
 
 
-def _compute_chunk(
-    number: int, images: dict[int, NDArray[np.uint8]], features: dict[int, Any], streams: Sequence[int],
-    backend: FlowBackend, options: CacheOptions, name: str,
-) -> Chunk:  # fmt: skip
+def _chunk(
+    name: str, number: int, images: dict[int, NDArray[np.uint8]], features: dict[int, Any], streams: Sequence[int],
+    backend: FlowBackend, options: CacheOptions,
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:  # fmt: skip
     """Return images and flows of a chunk; the flow to what is no pair is 0."""
     frames = range(number * CHUNK, min((number + 1) * CHUNK, len(streams)))
     flows = np.zeros((len(frames), len(options.gaps), 2, *options.size), np.float16)
@@ -104,50 +86,51 @@ def _compute_chunk(
         ends = ([features[index] for index in end] for end in (sources, targets))
         found = backend.estimate(next(ends), next(ends), options.size)
         flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), name)
-    return number, np.stack([images[index] for index in frames]), flows
+    return np.stack([images[index] for index in frames]), flows
 
 
 def clip_flows(
     name: str,
     frames: Iterable[Frame],
-    streams: Streams,
     backend: FlowBackend,
     options: CacheOptions,
-    done: Collection[int] = (),
-) -> Iterator[Chunk]:
-    """Yield the chunks of a clip that are not ``done`` yet; ``streams`` is filled on the way.
+    streams: list[int],
+    done: set[int] | frozenset[int] = frozenset(),
+) -> Chunks:
+    """Yield the chunks of a clip that are not ``done`` yet, as number and (images, flows).
 
-    A chunk is number, images uint8 (n, height, width, 3) RGB, and flows float16 (n, gaps, 2, height, width) in pixels
-    of the options' size, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last one. Features of
-    a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by their place in
-    the clip, so that a run that goes on later computes the same batches.
+    Images are uint8 (n, height, width, 3) RGB, flows float16 (n, gaps, 2, height, width) in pixels of the options'
+    size, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last one. Of each frame ``streams``
+    gets the stream that it is in, by the detector's rule; -1: a repetition, which pairs with nothing.
+
+    Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
+    their place in the clip, so that a run that goes on later computes the same batches.
     """
     features: dict[int, Any] = {}
     images: dict[int, NDArray[np.uint8]] = {}
+    continuity, current = Continuity(round(ContinuityConfig.max_gap * 1e9)), 0
     reach, number = options.largest_gap, 0
+
     for index, frame in enumerate(frames):
-        streams.add(frame)
-        if any(one // CHUNK not in done for one in range(max(index - reach, 0), index + reach + 1)):
+        step = continuity.follow(frame.stamp, frame.image.shape)
+        current += step.starts_anew
+        streams.append(-1 if step is Step.REPEATS else current)
+        if not done >= set(range(max(index - reach, 0) // CHUNK, (index + reach) // CHUNK + 1)):
             features[index] = backend.features(frame.image)
         if index // CHUNK not in done:
             images[index] = resize_image(frame.image, options.size)
         if index == (number + 1) * CHUNK - 1 + reach:
             if number not in done:
-                yield _compute_chunk(number, images, features, streams.numbers, backend, options, name)
+                yield number, _chunk(name, number, images, features, streams, backend, options)
             number += 1
             features = {one: kept for one, kept in features.items() if one >= number * CHUNK - reach}
             images = {one: kept for one, kept in images.items() if one >= number * CHUNK}
-    for last in range(number, -(-len(streams.numbers) // CHUNK)):
-        if last not in done:
-            yield _compute_chunk(last, images, features, streams.numbers, backend, options, name)
-    streams.warn(name)
-
-
-def _done(folder: Path) -> set[int]:
-    """Return the chunks that are there."""
-    names = {path.name for path in folder.glob('*.npy')}
-    numbers = {int(name[:5]) for name in names if re.fullmatch(rf'\d{{5}}-{FLOW}\.npy', name)}
-    return {number for number in numbers if f'{number:05d}-{IMAGES}.npy' in names}
+    while number * CHUNK < len(streams):
+        if number not in done:
+            yield number, _chunk(name, number, images, features, streams, backend, options)
+        number += 1
+    if continuity.trouble:
+        _log.warning('%s: %s', name, continuity.trouble)
 
 
 def _streams(folder: Path) -> tuple[int, ...] | None:
@@ -159,7 +142,7 @@ def _streams(folder: Path) -> tuple[int, ...] | None:
     except CacheError as error:
         _log.warning('%s', error)
         return None
-    whole = _done(folder) >= set(range(-(-len(streams) // CHUNK)))
+    whole = done_chunks(folder, KINDS) >= set(range(-(-len(streams) // CHUNK)))
     return streams if whole else None
 
 
@@ -175,7 +158,6 @@ class CachedClip:
     size: tuple[int, int]
     gaps: tuple[int, ...]
     folder: Path
-    annotations: tuple[Annotation | None, ...]
     streams: tuple[int, ...]
 
     @property
@@ -185,7 +167,7 @@ class CachedClip:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return a frame, uint8 (height, width, 3) RGB; raises IndexError and CacheError."""
-        return np.array(self._read(IMAGES, self._checked(index)), np.uint8)
+        return np.array(self._read('images', self._checked(index)), np.uint8)
 
     def flow(self, index: int, gap: int) -> NDArray[np.float32]:
         """Return the flow from a frame to its neighbour, (2, height, width): u right, v down, in pixels.
@@ -195,19 +177,13 @@ class CachedClip:
         self._checked(index + gap)
         if gap not in self.neighbours(index):
             raise IndexError(f'{self.name}: frames {index} and {index + gap} are not of one continuous stream')
-        return np.array(self._read(FLOW, index)[self.gaps.index(gap)], np.float32)
+        return np.array(self._read('flow', index)[self.gaps.index(gap)], np.float32)
 
     def neighbours(self, index: int) -> tuple[int, ...]:
         """Return the gaps to frames of the same stream; none where the detector would start anew; raises IndexError."""
         own = self.streams[self._checked(index)]
         inside = (gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
         return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
-
-    def annotation(self, index: int) -> NDArray[np.bool_] | None:
-        """Read the annotation of a frame, bool (H, W) at its own size; None where there is none. For scoring alone."""
-        self._checked(index)
-        annotation = self.annotations[index] if index < len(self.annotations) else None
-        return annotation.read() if annotation is not None else None
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < self.frame_count:
@@ -238,81 +214,53 @@ def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
 
 
 def cached_clips(
-    clips: Sequence[ClipFiles],
-    folder: Path,
-    backend: FlowBackend,
-    fingerprint: str,
-    options: CacheOptions,
-    *,
-    progress: bool = True,
+    clips: Sequence[ClipFiles], folder: Path, backend: FlowBackend, fingerprint: str, options: CacheOptions
 ) -> list[CachedClip]:
     """Return the clips with their flows, computing what is not in the cache yet; clips without a pair are left out.
 
-    A run that was killed goes on where it was. Several processes may do this at once on one folder: each computes
-    clips that no other is at, and waits for the rest. A complete cache may be read-only. The ``fingerprint`` says
-    which backend with which settings and weights; ``progress``, whether to show a bar on stderr. Raises UserError where
-    a clip cannot be read, none has a pair, or the disk is full or cannot be written.
+    The ``fingerprint`` says which backend with which settings and weights. Raises UserError where a clip cannot be
+    read, none has a pair, or the disk is full or cannot be written.
     """
     settings: dict[str, object] = {'format': CACHE_FORMAT, 'backend': fingerprint, 'size': options.size}
     settings['largest gap'] = options.largest_gap
     folders = []
-    for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False, disable=not progress):
+    for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
-    with disk_errors(folder):
-        missing = [job for job in zip(clips, folders, strict=True) if _streams(job[1]) is None]
-        if missing:
-            _fill(folder, missing, backend, options, progress=progress)
+    # Chunks there will be; 0 where only reading all of a clip tells.
+    lacking = {
+        one: (-(-(clip.source().frame_count or 0) // CHUNK), clip)
+        for clip, one in zip(clips, folders, strict=True)
+        if _streams(one) is None
+    }
+    chunks = sum(max(total - len(done_chunks(one, KINDS)), 0) for one, (total, _) in lacking.items())
+    check_space(folder, chunks * CHUNK * prod(options.size) * (3 + 2 * 2 * len(options.gaps)))
+    for one, (total, clip) in lacking.items():
+        fill(one, f'flow of {clip.name}', KINDS, total, partial(_missing_chunks, clip, one, backend, options))
     cached = []
     for clip, one in zip(clips, folders, strict=True):
         found = _streams(one)
         if found is None:
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
-        opened = CachedClip(clip.name, options.size, options.gaps, one, clip.annotations, found)
+        opened = CachedClip(clip.name, options.size, options.gaps, one, found)
         if not any(opened.neighbours(index) for index in range(len(found))):
             _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
             continue
-        if clip.annotations and len(clip.annotations) != len(found):
-            lacking = '%s has %d frames, but %d annotations; frames without one are not scored'
-            _log.warning(lacking, foreign(clip.name), len(found), len(clip.annotations))
         cached.append(opened)
     if not cached:
         raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
     return cached
 
 
-def _fill(
-    folder: Path, jobs: Sequence[tuple[ClipFiles, Path]], backend: FlowBackend, options: CacheOptions, *, progress: bool
-) -> None:
-    """Compute clips into their folders: first those that no other process is at, then what the others have left."""
-    for _, one in jobs:
-        one.mkdir(parents=True, exist_ok=True)
-    # 0 frames where only reading all of a clip tells.
-    frames = [max((clip.source().frame_count or 0) - CHUNK * len(_done(one)), 0) for clip, one in jobs]
-    check_space(folder, sum(frames) * prod(options.size) * (3 + 2 * 2 * len(options.gaps)))
-    with tqdm(total=sum(frames), unit='frame', disable=not progress) as bar:
-        for wait in (False, True):
-            left = []
-            for clip, one in jobs:
-                bar.set_description(f'{"waiting for" if wait else "flow of"} {foreign(clip.name)}')
-                try:
-                    with lock(one / 'lock', f'the flow cache of {clip.name}', wait=wait):
-                        if _streams(one) is None:
-                            for count in _compute(clip, one, backend, options):
-                                bar.update(count)
-                except InUseError:
-                    left.append((clip, one))
-            jobs = left
-
-
-def _compute(clip: ClipFiles, folder: Path, backend: FlowBackend, options: CacheOptions) -> Iterator[int]:
-    """Compute the chunks of a clip that are missing; yield how many frames came to it."""
-    done, streams = _done(folder), Streams()
+def _missing_chunks(
+    clip: ClipFiles, folder: Path, backend: FlowBackend, options: CacheOptions, done: set[int]
+) -> Chunks:
+    """Yield the chunks of a clip that are missing; then write of which stream its frames are."""
+    if _streams(folder) is not None:  # another process was faster
+        return
     if (folder / STREAMS).exists():
         _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', foreign(folder, 300))
+    streams: list[int] = []
     with prefetch(clip.source(), depth=4) as frames:
-        for number, images, flows in clip_flows(clip.name, frames, streams, backend, options, done):
-            write_array(chunk_path(folder, number, IMAGES), images)
-            write_array(chunk_path(folder, number, FLOW), flows)
-            yield len(images)
-    write_array(folder / STREAMS, np.array(streams.numbers, np.int32))
+        yield from clip_flows(clip.name, frames, backend, options, streams, done)
+    write_array(folder / STREAMS, np.array(streams, np.int32))

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
-from moving_object_detector.synthetic.scene import Instant
+from moving_object_detector.synthetic.scene import Instant, moved, visible
+from moving_object_detector.training.rendered import spoil
 
 Field = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -46,20 +47,11 @@ def turn_hue(image: Image, angle: float) -> Image:
     return np.asarray(cv2.transform(image, turn), np.uint8)
 
 
-def add_sensor(image: Image, rng: np.random.Generator) -> Image:
-    """Blur half of the images, by 0.3 to 1.5 pixels, and add grey noise of up to 5 levels."""
-    if rng.random() < 0.5:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
-    noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(0, 5))
-    grey = cv2.merge((np.rint(noise).astype(np.int16),) * 3)
-    return np.asarray(cv2.add(image, grey, dtype=cv2.CV_8U), np.uint8)
-
-
 def photographs(first: Image, second: Image, rng: np.random.Generator) -> tuple[Image, Image]:
     """Make two rendered frames look as if photographed: one camera for both, and little things of each.
 
     Shared are tone and, in a third of the pairs, hue; each frame has its own small change of tone (a camera's
-    automatic exposure) and its own blur and noise.
+    automatic exposure) and its own blur and noise (:func:`spoil`).
     """
     shared = tone_table(rng, 1.0)
     angle = float(rng.uniform(-np.pi, np.pi)) if rng.random() < 1 / 3 else 0.0
@@ -70,7 +62,7 @@ def photographs(first: Image, second: Image, rng: np.random.Generator) -> tuple[
         toned = np.asarray(cv2.LUT(image, table[None]), np.uint8)
         if angle:
             toned = turn_hue(toned, angle)
-        pictures.append(add_sensor(toned, rng))
+        pictures.append(spoil(toned, rng))
     return pictures[0], pictures[1]
 
 
@@ -149,10 +141,10 @@ class RenderedFlowPairs(Dataset[FlowPair]):
         at_x = place_x if bend is None else (place_x + bend[:, :, 0]).clip(0, self._rendered[1] - 1)
         at_y = place_y if bend is None else (place_y + bend[:, :, 1]).clip(0, self._rendered[0] - 1)
 
-        then_x, then_y, layer = _move(source, target, at_x, at_y)
+        then_x, then_y, layer = moved(source, target.poses, at_x, at_y)
         signs = np.array((-1 if flip_x else 1, -1 if flip_y else 1), np.float32)
         flow = np.stack(((then_x - place_x) * signs[0], (then_y - place_y) * signs[1]))
-        seen = _seen(target, then_x, then_y, layer, (top, left, height, width))
+        seen = visible(target, then_x, then_y, layer, (top, left, height, width))
 
         part = slice(top, top + height), slice(left, left + width)
         first, second = (instant.image[part][:: int(signs[1]), :: int(signs[0])] for instant in (source, target))
@@ -174,30 +166,3 @@ def _smooth_field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
     amplitude = float(np.exp(rng.uniform(np.log(0.2), np.log(0.06 * min(size) / cells + 0.3))))
     grid = rng.normal(0, amplitude, (cells, cells, 2)).astype(np.float32)
     return np.asarray(cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.float32)
-
-
-def _move(source: Instant, target: Instant, x: Field, y: Field) -> tuple[Field, Field, NDArray[np.intp]]:
-    """Return where the points seen at (x, y) of ``source`` are in ``target``, and which layer each is on."""
-    layer = source.layer[np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)]
-    flat, flat_x, flat_y = layer.ravel(), np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel()
-    then_x, then_y = np.empty_like(flat_x), np.empty_like(flat_y)
-    for index in np.flatnonzero(np.bincount(flat)):
-        motion = (target.poses[index] @ np.linalg.inv(source.poses[index])).astype(np.float32)
-        where = np.flatnonzero(flat == index)
-        px, py = flat_x[where], flat_y[where]
-        weight = motion[2, 0] * px + motion[2, 1] * py + motion[2, 2]
-        then_x[where] = (motion[0, 0] * px + motion[0, 1] * py + motion[0, 2]) / weight
-        then_y[where] = (motion[1, 0] * px + motion[1, 1] * py + motion[1, 2]) / weight
-    return then_x.reshape(x.shape), then_y.reshape(x.shape), layer
-
-
-def _seen(
-    target: Instant, x: Field, y: Field, layer: NDArray[np.intp], crop: tuple[int, int, int, int]
-) -> NDArray[np.bool_]:
-    """Return which points at (x, y) of ``target`` lie in the crop (top, left, height, width), uncovered."""
-    top, left, height, width = crop
-    inside = (x > left - 0.5) & (x < left + width - 0.5) & (y > top - 0.5) & (y < top + height - 0.5)
-    # Half a pixel up and cut off is the nearest pixel, since nothing is negative after the clip.
-    column = (x.clip(left, left + width - 1) + np.float32(0.5)).astype(np.intp)
-    row = (y.clip(top, top + height - 1) + np.float32(0.5)).astype(np.intp)
-    return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)

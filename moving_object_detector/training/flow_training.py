@@ -1,40 +1,222 @@
-"""PWC-Net as it is trained, its stage, and a run of ``train flow`` from options to model file and card."""
+"""PWC-Net's training: its errors and losses, the network as it is trained, a run of ``train flow``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import Dataset
 
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
-from moving_object_detector.flow.base import resize_flow
+from moving_object_detector.flow.base import FlowBackend, resize_flow
+from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.pwcnet import PwcFlow
+from moving_object_detector.media.pictures import read_flow
+from moving_object_detector.media.sources import read_image
 from moving_object_detector.networks.authors import load_flow_network
-from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet, cost_volume
+from moving_object_detector.networks.pwcnet import RADIUS as COST_RADIUS
 from moving_object_detector.networks.weights import save_network
-from moving_object_detector.training.cards import flow_identity, write_flow_card
 from moving_object_detector.training.config import FlowTrainConfig
-from moving_object_detector.training.flow_errors import (
-    Sample,
-    average,
-    compare,
-    end_point_error,
-    folder_samples,
-    held_out_samples,
-    matching_loss,
-    multi_scale_error,
-    network_error,
-    one_cycle,
-)
 from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs
 from moving_object_detector.training.loop import fit
-from moving_object_detector.training.run import Outcome
+from moving_object_detector.training.run import Outcome, card_of, flow_identity
 from moving_object_detector.training.setup import Setup, session
-from moving_object_detector.training.stages import Stage, averaged
+from moving_object_detector.training.stages import AveragedStage
+
+LEVEL_WEIGHTS: Final = (1.28, 0.64, 0.32, 0.32, 0.32)
+"""Of levels 2 to 6. The paper's 0.005, 0.01, 0.02, 0.08, 0.32 are for sums over pixels, these for means."""
+MATCHED_LEVELS: Final = (2, 3, 4)
+"""Of the pyramid; on coarser ones nearly all motion is under a cell."""
+SHARPNESS: Final = 10.0
+"""Factor of the cosine before the softmax."""
+SEEN_SHARE: Final = 0.99
+"""Share of a cell that must be in view in both frames."""
+RATE_RISE: Final = 0.05
+RATE_START: Final = 1 / 25
+RATE_END: Final = 1 / 25e4
+UNKNOWN: Final = 1e9
+"""Components beyond it are not known (Middlebury's convention)."""
+HELD_OUT_SEED: Final = 2**31
+"""Added to the seed: no run trains on these scenes."""
+
+
+def one_cycle(step: int, steps: int, peak: float) -> float:
+    """Return the rate of a step: from ``peak`` / 25 up to ``peak`` over 5 % of the run, then down to nearly 0.
+
+    Both lines are straight (Smith and Topin 2019, with RAFT's settings).
+    """
+    top = max(RATE_RISE * steps - 1, 0.0)
+    # A run of one step takes the peak.
+    return float(np.interp(step, (0, top, max(steps - 1, top + 1)), (peak * RATE_START, peak, peak * RATE_END)))
+
+
+def end_point_error(flow: Tensor, truth: Tensor) -> Tensor:
+    """Return the distance of each vector's end from where it should be, (B, 2, H, W) to (B, 1, H, W)."""
+    # A plain norm has no gradient where it is 0.
+    return ((flow - truth).square().sum(1, keepdim=True) + 1e-12).sqrt()
+
+
+def reduce_truth(truth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average flow (B, 2, H, W) over the cells of a grid of ``size``; vectors stay in pixels of (H, W)."""
+    return functional.adaptive_avg_pool2d(truth, size)
+
+
+def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
+    """Return the training loss of PWC-Net (section 3 of the paper), a scalar, for exact flow.
+
+    It is the weighted sum over levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), of the mean end-point error, in
+    units of the network's output: pixels of the truth, (B, 2, H, W), divided by 20.
+    """
+    target = truth / FLOW_DIVISOR
+    errors = [
+        weight * end_point_error(level.float(), reduce_truth(target, (level.shape[-2], level.shape[-1]))).mean()
+        for weight, level in zip(LEVEL_WEIGHTS, levels, strict=True)
+    ]
+    return torch.stack(errors).sum()
+
+
+def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: Tensor, seen: Tensor) -> Tensor:
+    """Return the error of finding each feature of the first frame in the second, among its cost volume's 81, a scalar.
+
+    The cross entropy of a softmax over cosines, with the exact displacement as target, spread bilinearly over the four
+    cells around it. Learning from flow alone, features have no reason to be comparable as long as the decoder ignores
+    the cost volume, nor the decoder to use it as long as they are not. Takes both frames' features as
+    :meth:`PWCNet.pyramid` gives them, exact flow (B, 2, H, W) in pixels, and what both frames see, (B, 1, H, W) bool.
+    """
+    terms = []
+    for level in MATCHED_LEVELS:
+        first, second = (functional.normalize(pyramid[level - 1].float()) for pyramid in (pyramid1, pyramid2))
+        size = (first.shape[-2], first.shape[-1])
+        # The volume is a mean over channels, a cosine their sum.
+        cosines = cost_volume(first, second) * first.shape[1]
+        chances = functional.log_softmax(SHARPNESS * cosines, 1)
+        target = reduce_truth(flow, size) / 2**level
+        counts = (reduce_truth(seen.float(), size) > SEEN_SHARE) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
+        entropy = -_at(chances, target)
+        # The mean of each pair counts alike, however much of it is seen.
+        terms.append(((entropy * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp_min(1)).mean())
+    return torch.stack(terms).mean()
+
+
+def _at(volume: Tensor, displacement: Tensor) -> Tensor:
+    """Return the values of a volume (B, 81, h, w) at displacements (B, 2, h, w) in cells, bilinearly, (B, 1, h, w)."""
+    cells = volume.permute(0, 2, 3, 1).reshape(-1, 1, 2 * COST_RADIUS + 1, 2 * COST_RADIUS + 1)
+    places = (displacement / COST_RADIUS).permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
+    values = functional.grid_sample(cells, places, padding_mode='border', align_corners=True)
+    return values.reshape_as(volume[:, :1])
+
+
+# How good flow is ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair of frames with its flow."""
+
+    name: str
+    first: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    second: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    flow: NDArray[np.float32]
+    """(H, W, 2), pixels; beyond 1e9 where it is not known."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.flow.shape[0], self.flow.shape[1]
+
+
+class Errors(NamedTuple):
+    """Mean end-point errors of one sample, pixels: of PWC-Net, of DIS medium, of taking everything to stand still."""
+
+    name: str
+    network: float
+    dis: float
+    still: float
+
+
+def held_out_samples(seed: int, count: int, options: FlowPairOptions) -> list[Sample]:
+    """Render pairs that no training sees; the same for the same arguments."""
+    pairs = RenderedFlowPairs(HELD_OUT_SEED + seed, options)
+    samples = []
+    for index in range(count):
+        pair = pairs[index * options.pairs_per_scene]
+        first, second, flow = (np.ascontiguousarray(item.numpy().transpose(1, 2, 0)) for item in pair[:3])
+        samples.append(Sample(f'scene {index}', first, second, flow))
+    return samples
+
+
+def folder_samples(folder: Path) -> list[Sample]:
+    """Read the pairs of a folder: each a folder with frame1.*, frame2.* and one .flo file; raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f'{folder}: no such folder; validation.folder takes one that holds folders of pairs')
+    samples = [_read_pair(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    if not samples:
+        raise UserError(f'{folder}: no pair here; each is a folder with frame1.png, frame2.png and a .flo file')
+    return samples
+
+
+def _read_pair(folder: Path) -> Sample:
+    found = {}
+    for pattern in ('frame1.*', 'frame2.*', '*.flo'):
+        files = list(folder.glob(pattern))
+        if len(files) != 1:
+            raise UserError(f'{folder}: has {len(files)} of {pattern}, but takes one')
+        found[pattern] = files[0]
+    first, second = read_image(found['frame1.*']), read_image(found['frame2.*'])
+    flow = read_flow(found['*.flo'])
+    if not first.shape[:2] == second.shape[:2] == flow.shape[:2]:
+        raise UserError(f'{folder}: frames of {first.shape[:2]} and {second.shape[:2]}, flow of {flow.shape[:2]}')
+    return Sample(folder.name, first, second, flow)
+
+
+def sample_error(backend: FlowBackend, sample: Sample) -> float:
+    """Return the mean end-point error of a backend over the pixels whose flow is known, in pixels."""
+    flow = backend.estimate([backend.features(sample.first)], [backend.features(sample.second)], sample.size)
+    return _error(flow[0].float().cpu().numpy().transpose(1, 2, 0), sample.flow)
+
+
+def _error(flow: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+    known = (np.abs(truth) < UNKNOWN).all(2)
+    return float(np.linalg.norm((flow - truth)[known].astype(np.float64), axis=1).mean())
+
+
+def network_error(network: nn.Module, sample: Sample, device: torch.device) -> float:
+    """Return PWC-Net's end-point error, pixels; the network stays in its mode."""
+    training = network.training
+    error = sample_error(PwcFlow(cast('PWCNet', network), sample.size, device), sample)
+    network.train(training)
+    return error
+
+
+def compare(network: nn.Module, samples: Iterable[Sample], device: torch.device) -> list[Errors]:
+    """Measure PWC-Net, DIS and "nothing moves" on each sample."""
+    return [
+        Errors(
+            sample.name,
+            network_error(network, sample, device),
+            sample_error(DisFlow(sample.size), sample),
+            _error(np.zeros_like(sample.flow), sample.flow),
+        )
+        for sample in samples
+    ]
+
+
+def average(errors: Sequence[Errors], name: str) -> Errors:
+    """Return the mean of several samples' errors."""
+    return Errors(name, *(sum(column) / len(column) for column in zip(*(one[1:] for one in errors), strict=True)))
+
 
 START_SCENES: Final = 8
 """Whose first pairs set the scale of new weights."""
@@ -104,8 +286,8 @@ def network_input(image: Tensor) -> Tensor:
     return (image.flip(1).float() / 255.0).contiguous(memory_format=torch.channels_last)
 
 
-class FlowStage(Stage):
-    """Trains a network in place; the moving average of its weights is :meth:`model`."""
+class FlowStage(AveragedStage):
+    """Trains a network in place."""
 
     name = 'flow'
     picture = 'pairs'
@@ -119,20 +301,14 @@ class FlowStage(Stage):
         config: FlowTrainConfig,
     ) -> None:
         training = config.training
-        super().__init__(setup, training.steps, training.batch, rendered)
-        setup.place(network)
+        super().__init__(setup, network, rendered, training)
+        setup.place(network, self.average)
         self.held_out = held_out
         """Rendered pairs that training never sees."""
         self._config = config
         self._network = network
-        self._average = averaged(network, training.average)
-        self.networks = {'network': network, 'averaged': self._average}
         optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
         self.optimisers = {'network': optimiser}
-
-    def model(self) -> PWCNet:
-        """Return the averaged weights, on the CPU."""
-        return cast('TrainedPWCNet', self._average.module).plain()
 
     def step(self, step: int, batch: FlowPair) -> Mapping[str, float | Tensor]:
         """Update the network."""
@@ -148,7 +324,7 @@ class FlowStage(Stage):
             terms['matching'] = matching_loss(pyramids[0], pyramids[1], pair.flow, pair.seen)
             loss = loss + weight * terms['matching']
         norm = self.update(loss, 'network', training.clip)
-        self._average.update_parameters(self._network)
+        self.average.update_parameters(self._network)
         flow = resize_flow(levels[0].detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
         self.seen = {'first': pair.first, 'second': pair.second, 'truth': pair.flow, 'flow': flow}
         values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
@@ -156,7 +332,7 @@ class FlowStage(Stage):
         values |= {name: value.detach() for name, value in terms.items()}
         done = step + 1
         if done % self._config.validation.every == 0 or done == self.steps:
-            errors = [network_error(self._average.module, sample, self.setup.device) for sample in self.held_out]
+            errors = [network_error(self.average.module, sample, self.setup.device) for sample in self.held_out]
             values['held_out'] = sum(errors) / len(errors)
         return values
 
@@ -164,47 +340,45 @@ class FlowStage(Stage):
 # A run ---------------------------------------------------------------------------------------------------------------
 
 
-def make_network(config: FlowTrainConfig, pairs: RenderedFlowPairs) -> TrainedPWCNet:
-    """Return the network, from the file that the options name or with random weights from the seed, fitted to pairs."""
-    torch.manual_seed(config.run.seed)
+def make_stage(config: FlowTrainConfig, setup: Setup) -> FlowStage:
+    """Return the run's one stage: the network from the file that the options name, or new and fitted to pairs."""
+    training, seed = config.training, config.run.seed
+    options = FlowPairOptions((training.height, training.width), training.largest_gap, training.pairs_per_scene)
+    rendered = RenderedFlowPairs(seed, options)
+    torch.manual_seed(seed)
     network = TrainedPWCNet()
     if config.start.model:
         network.load_state_dict(load_flow_network(config.start.model, 'pwcnet').state_dict())
     else:
-        batch = [pairs[number * config.training.pairs_per_scene] for number in range(START_SCENES)]
+        batch = [rendered[number * training.pairs_per_scene] for number in range(START_SCENES)]
         network.start(network_input(torch.stack([image for pair in batch for image in pair[:2]])))
-    return network
+    return FlowStage(setup, network, rendered, held_out_samples(seed, config.validation.scenes, options), config)
 
 
-def make_stage(config: FlowTrainConfig, setup: Setup) -> FlowStage:
-    """Return the run's one stage."""
-    training = config.training
-    options = FlowPairOptions((training.height, training.width), training.largest_gap, training.pairs_per_scene)
-    rendered = RenderedFlowPairs(config.run.seed, options)
-    held_out = held_out_samples(config.run.seed, config.validation.scenes, options)
-    return FlowStage(setup, make_network(config, rendered), rendered, held_out, config)
-
-
-def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Outcome | None:
+def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Outcome:
     """Train, or go on with the run that lies in ``out``; as :func:`run_training`."""
     # Read now, so that a mistake in them is not found after the training.
     pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
     training, run = config.training, config.run
-    with session(out, run.device, run.threads) as (group, device):
+    with session(out, run) as setup:
         # All batches have one size, for which cuDNN may choose its fastest kernels.
-        torch.backends.cudnn.benchmark = device.type == 'cuda'
-        stage = make_stage(config, Setup(group, device, run.workers, run.precision, run.seed))
-        fit([stage], out, flow_identity(config), run, group)
-        if not group.leads:
-            return None
-        network = stage.model()
-        scenes = compare(network, stage.held_out, device)
-        measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, device)]
-        model, card = out / f'{config.name}.safetensors', out / f'{config.name}.md'
-        about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
-        save_network(network.cpu(), model, {'training': 'rendered scenes', **about, 'seed': str(run.seed)})
-        write_atomically(card, write_flow_card(config, command, measured).encode())
-        told = [
-            f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured
-        ]
-        return Outcome(model, (str(card), *told))
+        torch.backends.cudnn.benchmark = setup.device.type == 'cuda'
+        stage = make_stage(config, setup)
+        fit([stage], out, flow_identity(config), run)
+        network = cast('TrainedPWCNet', stage.network).plain()
+        scenes = compare(network, stage.held_out, setup.device)
+        measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, setup.device)]
+    model, card = out / f'{config.name}.safetensors', out / f'{config.name}.md'
+    about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
+    save_network(network.cpu(), model, {'training': 'rendered scenes', **about, 'seed': str(run.seed)})
+    rows = {
+        'network': 'PWC-Net (DenseNet decoder, context network), 9,374,340 parameters, float32',
+        'input': 'BGR in [0, 1], height and width multiples of 64',
+        'trained on': f'rendered pairs of {training.height}x{training.width} with exact flow, no real image',
+        'steps': f'{training.steps} of {training.batch} pairs, {run.precision}',
+    }
+    errors = ['| end-point error, pixels | this network | DIS medium | nothing moves |', '|---|---|---|---|']
+    errors += [f'| {row.name} | {row.network:.2f} | {row.dis:.2f} | {row.still:.2f} |' for row in measured]
+    write_atomically(card, card_of(config.name, config, rows, errors, 'train flow', command).encode())
+    told = [f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured]
+    return Outcome(model, (str(card), *told))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,25 +23,21 @@ from moving_object_detector.training import losses
 from moving_object_detector.training.config import GameConfig
 from moving_object_detector.training.losses import Guesses
 from moving_object_detector.training.setup import Setup
-from moving_object_detector.training.stages import Stage, averaged
+from moving_object_detector.training.stages import AveragedStage
 
 BETAS: Final = (0.9, 0.999)
 CRF_ITERATIONS: Final = 5
 LEAST_GRADIENT: Final = 1e-5
 
 
-def guess(inpainter: nn.Module, image: Tensor, flow: Tensor, mask: Tensor, *, alone: bool) -> Guesses:
-    """Let the inpainter guess each side of a mask (B, 1, H, W) from the other, flow (B, 2, H, W) in motion units.
+def guess(inpainter: Callable[..., Tensor], image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:
+    """Let the inpainter guess each side of a mask (B, 1, H, W) from the other, and all from the image alone.
 
-    With ``alone`` it guesses from the image alone too.
+    Flow is (B, 2, H, W) in motion units.
     """
-    hidden = [mask, 1.0 - mask]
-    if alone:
-        hidden.append(torch.ones_like(mask))
-    together = torch.cat(hidden)
-    shown = torch.cat([flow] * len(hidden)) * (1.0 - together)
-    parts = inpainter(torch.cat([image] * len(hidden)), shown, together).float().chunk(len(hidden))
-    return Guesses(parts[0], parts[1], parts[2] if alone else None)
+    hidden = torch.cat((mask, 1.0 - mask, torch.ones_like(mask)))
+    shown = flow.repeat(3, 1, 1, 1) * (1.0 - hidden)
+    return Guesses(*inpainter(image.repeat(3, 1, 1, 1), shown, hidden).chunk(3))
 
 
 def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
@@ -57,7 +54,7 @@ def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
 def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, int]) -> bool:
     """Replace vanished gradients by positive noise up to ``largest``; return whether their mean was under 1e-5.
 
-    The released code's guard against a collapse to all or nothing; the seed makes it the same in all processes.
+    The released code's guard against a collapse to all or nothing.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     count = sum(gradient.numel() for gradient in gradients)
@@ -71,8 +68,8 @@ def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, 
     return True
 
 
-class Game(Stage):
-    """One inpainter update, then some generator updates, and again; the generator ends with the averaged weights."""
+class Game(AveragedStage):
+    """One inpainter update, then some generator updates, and again."""
 
     name = 'game'
     picture = 'players'
@@ -83,88 +80,75 @@ class Game(Stage):
         players: tuple[Generator, Inpainter],
         pairs: Dataset[Any],
         config: GameConfig,
-        form: FlowInput,
+        flow_input: FlowInput,
     ) -> None:
-        super().__init__(setup, config.steps, config.batch, pairs)
         generator, self._inpainter = players
+        super().__init__(setup, generator, pairs, config)
         self._config = config
-        self._flow_input = form
-        self._average = averaged(generator, config.average)
-        self.candidate = self._average.module
-        self._generator = generator
+        self._guesses = partial(setup.run, self._inpainter)
+        self._flow_input = flow_input
+        self.candidate = self.average.module
         # As the generator was before the game: one that follows it lets masks shrink step by step.
         self._teacher = copy.deepcopy(generator) if config.consistency else None
-        self.networks = {'generator': generator, 'inpainter': self._inpainter, 'averaged': self._average}
+        self.networks['inpainter'] = self._inpainter
         if self._teacher is not None:
             self.networks['teacher'] = self._teacher
         self.optimisers = {
             player: torch.optim.Adam(self.networks[player].parameters(), config.learning_rate, BETAS)
-            for player in ('generator', 'inpainter')
+            for player in ('network', 'inpainter')
         }
+
+    def begin(self) -> None:
+        """Take the generator as the stage before has left it."""
+        super().begin()
+        if self._teacher is not None:
+            self._teacher.load_state_dict(self.network.state_dict())
 
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update one of the players."""
         image, flow, *others = self.setup.sent(batch)
+        target, prepared = motion_units(flow[:, :2]), prepare_flow(flow, self._flow_input).flow
         if step % (1 + self._config.generator_steps) == 0:
-            return self._improve_inpainter(image, flow)
-        return self._improve_generator(step, image, flow, others[-1] if len(others) > 1 else None)
+            return self._improve_inpainter(image, target, prepared)
+        values, parameters = self._improve_generator(image, target, prepared, others)
+        values['revived'] = float(revive(parameters, self._config.clip, (self.setup.seed, step)))
+        self.optimisers['network'].step()
+        self.average.update_parameters(self.network)
+        return values
 
-    def begin(self) -> None:
-        """Take the generator as the stage before has left it."""
-        for network in (self._average.module, self._teacher):
-            if network is not None:
-                network.load_state_dict(self._generator.state_dict())
-
-    def _mask(self, network: nn.Module, image: Tensor, flow: Tensor) -> Tensor:
-        prepared = prepare_flow(flow, self._flow_input).flow
-        with self.setup.autocast():
-            return cast('Tensor', network(image, prepared)).float()
-
-    def _guess(self, image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:
-        with self.setup.autocast():
-            return guess(self._inpainter, image, flow, mask, alone=self._config.loss == 'code')
-
-    def _improve_inpainter(self, image: Tensor, flow: Tensor) -> Mapping[str, float | Tensor]:
-        target = motion_units(flow[:, :2])
+    def _improve_inpainter(self, image: Tensor, target: Tensor, prepared: Tensor) -> Mapping[str, float | Tensor]:
         with torch.no_grad():
-            mask = self._mask(self._generator, image, flow)
-        loss = losses.inpainter_loss(target, mask, self._guess(image, target, mask), self._config.loss)
+            mask = self.setup.run(self.network, image, prepared)
+        loss = losses.inpainter_loss(target, mask, guess(self._guesses, image, target, mask))
         self._clipped(loss, 'inpainter')
         self.optimisers['inpainter'].step()
         return {'inpainter': loss.detach()}
 
     def _improve_generator(
-        self, step: int, image: Tensor, flow: Tensor, other_flow: Tensor | None
-    ) -> Mapping[str, float | Tensor]:
-        config = self._config
-        target = motion_units(flow[:, :2])
-        mask = self._mask(self._generator, image, flow)
-        values: dict[str, Tensor] = {}
+        self, image: Tensor, target: Tensor, prepared: Tensor, others: Sequence[Tensor]
+    ) -> tuple[dict[str, float | Tensor], list[nn.Parameter]]:
+        """Return what to log, and the generator's parameters with their gradients."""
+        config, terms = self._config, dict[str, Tensor]()
+        mask = self.setup.run(self.network, image, prepared)
         total = mask.new_zeros(())
         if config.adversarial:
             self._inpainter.requires_grad_(False)
-            guesses = self._guess(image, target, mask)
+            guesses = guess(self._guesses, image, target, mask)
             self._inpainter.requires_grad_(True)
-            values['generator'] = losses.generator_loss(target, mask, guesses, config.loss)
-            total = total + config.adversarial * values['generator']
+            terms['generator'] = losses.generator_loss(target, mask, guesses)
+            total = total + config.adversarial * terms['generator']
             filled = torch.lerp(target, guesses.inside, mask).detach()
             self.seen = {'image': image, 'flow': target, 'mask': mask.detach(), 'guessed': filled}
-        if self._teacher is not None and other_flow is not None:
-            views = [resolve_polarity(self._mask(self._teacher, image, one)) for one in (flow, other_flow)]
-            values['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))
-            total = total + config.consistency * values['consistency']
-        parameters = self._clipped(total, 'generator')
-        revived = revive(parameters, config.clip, (self.setup.seed, step))
-        self.optimisers['generator'].step()
-        self._average.update_parameters(self._generator)
-        share = (mask.detach() > 0.5).float().mean()
-        return {**{key: value.detach() for key, value in values.items()}, 'area': share, 'revived': float(revived)}
+        if self._teacher is not None and len(others) > 1:
+            seen = (prepared, prepare_flow(others[-1], self._flow_input).flow)
+            views = [resolve_polarity(self.setup.run(self._teacher, image, one)) for one in seen]
+            terms['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))
+            total = total + config.consistency * terms['consistency']
+        area = (mask.detach() > 0.5).float().mean()
+        values: dict[str, float | Tensor] = {**{key: value.detach() for key, value in terms.items()}, 'area': area}
+        return values, self._clipped(total, 'network')
 
     def _clipped(self, loss: Tensor, player: str) -> list[nn.Parameter]:
         parameters = self.gradients(loss, player)
         nn.utils.clip_grad_value_(parameters, self._config.clip)
         return parameters
-
-    def finish(self) -> None:
-        """Take the averaged weights over."""
-        self._generator.load_state_dict(self._average.module.state_dict())

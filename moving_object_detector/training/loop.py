@@ -1,28 +1,232 @@
-"""The training loop: any stages, resumable at any moment, watched through a progress bar, TensorBoard and pictures."""
+"""The training loop, resumable at any moment, and what it leaves in a run's folder: checkpoints, log, pictures."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import itertools
+import json
+import logging
+import os
+import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign, shown
+from moving_object_detector.common.files import atomic_file, open_file
+from moving_object_detector.common.options import flatten
+from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.training.config import RunConfig
-from moving_object_detector.training.run_folder import Journal, load_checkpoint, save_checkpoint
-from moving_object_detector.training.setup import Processes
 from moving_object_detector.training.stages import Stage
+
+try:
+    from torch.utils.tensorboard.writer import SummaryWriter
+except ImportError:  # the log and the pictures are there without it
+    SummaryWriter = None  # type: ignore[misc, assignment]
+
+
+_log = logging.getLogger(__name__)
+
+# Checkpoints, each with a checksum, the last two kept ----------------------------------------------------------------
+
+MARK: Final = b'checkpoint 1 '
+CHECKSUM_BYTES: Final = 32
+NAMED_OPTIONS: Final = 8
+_DAMAGES: Final = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError)
+
+
+def earlier(path: Path) -> Path:
+    """Return where the checkpoint before the one in ``path`` is kept."""
+    return path.with_name(f'{path.stem}-before{path.suffix}')
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a run's state, which has ``options`` by which it is known; the one before is kept. Raises UserError."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    try:
+        with atomic_file(path) as file:
+            file.write(content)
+            file.write(MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest())
+            file.flush()
+            if path.is_file():
+                with atomic_file(earlier(path), durable=False) as before:
+                    before.write(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be written: {error.strerror}; free some space, or give a path in a folder you own'
+        ) from error
+
+
+def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the state of a run with the same options, or None where there is none yet.
+
+    Where the last checkpoint is damaged, the one before it is read, with a warning. Raises UserError where both are,
+    or the run had other options.
+    """
+    if not path.exists():
+        return None
+    for file in filter(Path.exists, (path, earlier(path))):
+        try:
+            state = _read(file)
+        except _DAMAGES as error:
+            _log.warning('%s is damaged (%s); it is not used', foreign(file, 300), foreign(repr(error)))
+            continue
+        if file != path:
+            _log.warning('the run goes on from the checkpoint before, %s', foreign(file, 300))
+        _compare(file, state['options'], options)
+        return state
+    raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew')
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a state; raises one of ``_DAMAGES``."""
+    with open_file(path) as file:
+        whole = file.read()
+    content, tail = memoryview(whole)[: -CHECKSUM_BYTES - len(MARK)], whole[-CHECKSUM_BYTES - len(MARK) :]
+    if not tail.startswith(MARK):
+        raise ValueError('cut short, or of another version')
+    if MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest() != tail:
+        raise ValueError('its checksum is wrong')
+    # Onto the CPU: each process brings it to a device of its own, and a GPU's run may go on without one.
+    state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+    return {**state, 'options': dict(state['options'])}
+
+
+def _compare(path: Path, found: dict[str, Any], options: dict[str, Any]) -> None:
+    there, here = dict(flatten(found)), dict(flatten(options))
+    changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if changed:
+        named = ', '.join(f'{name} {shown(there.get(name))} there and {shown(here.get(name))} now'
+                          for name in changed[:NAMED_OPTIONS])  # fmt: skip
+        raise UserError(f'{path} is of a run with other options ({named}); match them, or remove it to start anew')
+
+
+# Log and pictures -----------------------------------------------------------------------------------------------------
+
+LOG = 'log.jsonl'
+
+
+class Journal:
+    """Writes into a run's folder, of stages with these names.
+
+    A resumed run's journal goes on, with a stage of this number and a step, as if it had not been killed: what was
+    logged at or after it is dropped.
+    """
+
+    def __init__(self, folder: Path, stages: Sequence[str], stage: int = 0, step: int = 0) -> None:
+        """Open the files; raises UserError."""
+        self._folder = folder
+        self._stages = tuple(stages)
+        self._at = (stage, step)
+        self._boards: dict[int, SummaryWriter] = {}
+        log = folder / LOG
+        with self._reported('give another --out'):
+            (folder / 'pictures').mkdir(parents=True, exist_ok=True)
+            kept = [line for line in read_log(log) if self._is_kept(line)]
+            with atomic_file(log) as file:
+                file.write(''.join(f'{json.dumps(line)}\n' for line in kept).encode())
+            self._log = log.open('a', encoding='utf-8')
+
+    def __enter__(self) -> Journal:
+        """Close the files at the end."""
+        return self
+
+    def _is_kept(self, line: Mapping[str, Any]) -> bool:
+        """Tell whether a line of the log is from before the step that the run goes on with."""
+        # Another run with other stages may have been here.
+        return line['stage'] in self._stages and (self._stages.index(line['stage']), line['step']) < self._at
+
+    def _board(self, stage: int) -> SummaryWriter | None:
+        """Return TensorBoard's writer of a stage; one for each, since each counts its steps from 0."""
+        if SummaryWriter is not None and stage not in self._boards:
+            # What a killed run wrote at or after this step is not shown.
+            first = self._at[1] if stage == self._at[0] else 0
+            folder = f'{self._folder}/tensorboard/{self._stages[stage]}'
+            self._boards[stage] = SummaryWriter(folder, purge_step=first)
+        return self._boards.get(stage)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        for board in self._boards.values():
+            board.close()
+        # After an error that one is told: what could not be written is dropped by the run that goes on.
+        with suppress(OSError) if error else self._reported():
+            self._log.close()
+
+    def scalars(self, stage: int, step: int, values: Mapping[str, float]) -> None:
+        """Write the values of a step."""
+        name = self._stages[stage]
+        with self._reported():
+            self._log.write(json.dumps({'stage': name, 'step': step, **values}) + '\n')
+            if board := self._board(stage):
+                for key, value in values.items():
+                    board.add_scalar(f'{name}/{key}', value, step)
+
+    def pictures(self, stage: int, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Write pictures (H, W, 3) RGB as PNG and to TensorBoard."""
+        for key, picture in pictures.items():
+            name = f'{self._stages[stage]}-{key}'
+            with self._reported():
+                (self._folder / f'pictures/{name}-{step + 1:06d}.png').write_bytes(encode_png(picture).tobytes())
+                if board := self._board(stage):
+                    board.add_image(name, picture, step, dataformats='HWC')
+
+    def flush(self) -> None:
+        """Bring what was written to the disk; a checkpoint must not be ahead of the log."""
+        with self._reported():
+            self._log.flush()
+            os.fsync(self._log.fileno())
+            for board in self._boards.values():
+                board.flush()
+
+    @contextmanager
+    def _reported(self, remedy: str = 'free some space and start again, which goes on') -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f'{self._folder} cannot be written to: {error.strerror}; {remedy}') from error
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log, less those that are damaged or cut short; none where there is no file."""
+    if not path.exists():
+        return []
+    # A line is whole when its newline is there.
+    *whole, _ = path.read_bytes().split(b'\n')
+    lines = [line for line in map(_parsed, whole) if line is not None]
+    if len(lines) < len(whole):
+        damaged = len(whole) - len(lines)
+        _log.warning('%s: %d damaged lines are left out', foreign(path, 300), damaged)
+    return lines
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+        return found if isinstance(found['stage'], str) and isinstance(found['step'], int) else None
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+
 
 CHECKPOINT: Final = 'checkpoint.pt'
 
 
-def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any], group: Processes) -> None:
+def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any]) -> None:
     """Take each stage through two batches, a picture and a checkpoint, and put everything back.
 
     So what would fail in an hour (no space, a broken file, a wrong shape) fails now, as a UserError.
@@ -33,11 +237,10 @@ def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any], grou
         state = copy.deepcopy(stage.state_dict())
         for step, batch in enumerate(itertools.islice(stage.batches(0), 2)):
             _numbers(stage.name, step, stage.step(step, batch))
-        if group.leads:
-            stage.pictures()
-            trial = folder / 'trial.pt'
-            save_checkpoint(trial, {'options': options, 'state': stage.state_dict()})
-            trial.unlink()
+        stage.pictures()
+        trial = folder / 'trial.pt'
+        save_checkpoint(trial, {'options': options, 'state': stage.state_dict()})
+        trial.unlink()
         stage.load_state_dict(state)
 
 
@@ -72,8 +275,7 @@ def fit(
     folder: Path,
     options: dict[str, Any],
     run: RunConfig,
-    group: Processes | None = None,
-    keep: Keep = lambda name, network: None,
+    keep: Keep | None = None,
     candidates: int = 1,
 ) -> None:
     """Run the stages one after the other, or go on where a killed run of the same options was.
@@ -84,31 +286,32 @@ def fit(
     Raises UserError where a checkpoint is damaged or of other options, a loss is not finite, or a file cannot be
     written.
     """
-    group = group or Processes()
     checkpoint = folder / CHECKPOINT
     state = load_checkpoint(checkpoint, options)
-    # All have read it before the first one may write it anew.
-    group.wait()
     current, first = (state['stage'], state['step']) if state else (0, 0)
     if state:
         for stage, kept in zip(_unfinished(stages, current), state['states'], strict=True):
             stage.load_state_dict(kept)
     else:
-        dry_run(stages, folder, options, group)
-    with Journal(folder if group.leads else None, [stage.name for stage in stages], current, first) as journal:
+        dry_run(stages, folder, options)
+    with Journal(folder, [stage.name for stage in stages], current, first) as journal:
 
         def save(number: int, step: int) -> None:
-            if group.leads:
-                states = [stage.state_dict() for stage in _unfinished(stages, number)]
-                journal.flush()
-                save_checkpoint(checkpoint, {'options': options, 'stage': number, 'step': step, 'states': states})
+            states = [stage.state_dict() for stage in _unfinished(stages, number)]
+            journal.flush()
+            save_checkpoint(checkpoint, {'options': options, 'stage': number, 'step': step, 'states': states})
 
         for number in range(current, len(stages)):
-            start = first if number == current else 0
+            stage, start = stages[number], first if number == current else 0
+            offered = candidate_steps(stage.steps, candidates) if keep and stage.candidate is not None else []
             if not start:
-                stages[number].begin()
-            _run(stages[number], number, start, run, group, journal, save, keep, candidates)
-            stages[number].finish()
+                stage.begin()
+            for done in _steps(stage, number, start, run, journal):
+                if done in offered and keep and stage.candidate is not None:
+                    keep(f'{stage.name}-{done:06d}', stage.candidate)
+                if done % run.checkpoint_every == 0 and start < done < stage.steps:
+                    save(number, done)
+            stage.finish()
             save(number + 1, 0)
 
 
@@ -117,38 +320,25 @@ def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
     return stages[min(number, len(stages) - 1) :]
 
 
-def _run(
-    stage: Stage, number: int, first: int, run: RunConfig, group: Processes, journal: Journal,
-    save: Callable[[int, int], None], keep: Keep, candidates: int,
-) -> None:  # fmt: skip
-    offered = candidate_steps(stage.steps, candidates) if stage.candidate is not None and group.leads else []
-
-    def offer(done: int) -> None:
-        if done in offered and stage.candidate is not None:
-            keep(f'{stage.name}-{done:06d}', stage.candidate)
-
-    shown: dict[str, float] = {}
+def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journal) -> Iterator[int]:
+    """Make the steps of a stage from a first one on; yield how many are done, before the first one and after each."""
     if first >= stage.steps:
         return
-    if not first:
-        offer(0)
+    yield first
+    shown: dict[str, float] = {}
     batches = iter(stage.batches(first))
-    span, silent = range(first, stage.steps), not group.leads
     waited, started = 0.0, time.perf_counter()
-    with tqdm(span, initial=first, total=stage.steps, unit='step', desc=stage.name, disable=silent) as bar:
+    with tqdm(range(first, stage.steps), initial=first, total=stage.steps, unit='step', desc=stage.name) as bar:
         for step in bar:
             begun = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - begun
-            values = group.average(_numbers(stage.name, step, stage.step(step, batch)))
+            values = _numbers(stage.name, step, stage.step(step, batch))
             journal.scalars(number, step, values)
             shown |= values
             done = step + 1
-            offer(done)
             if done % run.picture_every == 0 or done == stage.steps:
-                journal.pictures(number, step, stage.pictures() if group.leads else {})
-            if done % run.checkpoint_every == 0 and done < stage.steps:
-                save(number, done)
+                journal.pictures(number, step, stage.pictures())
+            yield done
             share = waited / (time.perf_counter() - started)
-            told = {**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{share:.0%}'}
-            bar.set_postfix(told)
+            bar.set_postfix({**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{share:.0%}'})

@@ -23,13 +23,8 @@ class Guesses(NamedTuple):
     """phi(chi, u_out, I): under the mask, from outside it."""
     outside: Tensor
     """phi(1 - chi, u_in, I): outside the mask, from under it."""
-    alone: Tensor | None
-    """phi(Omega, 0, I): everywhere, from the image alone; None where the form of the loss has no use for it."""
-
-
-def squared(difference: Tensor) -> Tensor:
-    """Return |d|^2 of each pixel, (B, 2, H, W) to (B, 1, H, W); the norm of the paper."""
-    return difference.square().sum(1, keepdim=True)
+    alone: Tensor
+    """phi(Omega, 0, I): everywhere, from the image alone."""
 
 
 def charbonnier(difference: Tensor) -> Tensor:
@@ -41,39 +36,27 @@ def _mean(values: Tensor) -> Tensor:
     return values.mean((1, 2, 3))
 
 
-def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> tuple[Tensor, Tensor]:
+def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses) -> tuple[Tensor, Tensor]:
     """Return the two terms of equation 9, inside and outside, (B,) each: near 0 where the other side tells the flow.
 
-    The denominator is the flow's own energy (the guess of "no motion") in the ``paper`` form, and the error of the
-    guess from the image alone in the ``code`` form, which needs that guess.
+    As in the released code the denominator is the error of the guess from the image alone, which the paper sets to 0.
     """
-    sides = (mask, 1.0 - mask)
-    if form == 'paper':
-        norm, unknown = squared, squared(flow)
-        # |chi d|^2 is chi^2 |d|^2: the paper's norm takes the mask in.
-        sides = (sides[0].square(), sides[1].square())
-    else:
-        assert guesses.alone is not None
-        norm, unknown = charbonnier, charbonnier(flow - guesses.alone)
+    unknown = charbonnier(flow - guesses.alone)
     inside, outside = (
-        _mean(side * norm(flow - guess)) / (_mean(side * unknown) + EPSILON)
-        for side, guess in zip(sides, (guesses.inside, guesses.outside), strict=True)
+        _mean(side * charbonnier(flow - guess)) / (_mean(side * unknown) + EPSILON)
+        for side, guess in ((mask, guesses.inside), (1.0 - mask, guesses.outside))
     )
     return inside, outside
 
 
-def generator_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> Tensor:
+def generator_loss(flow: Tensor, mask: Tensor, guesses: Guesses) -> Tensor:
     """Return (1 - r_in / d_in) + (1 - r_out / d_out), the mean over the batch: equation 7, 2 - L."""
-    inside, outside = region_errors(flow, mask, guesses, form)
+    inside, outside = region_errors(flow, mask, guesses)
     return (2.0 - inside - outside).mean()
 
 
-def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses, form: str) -> Tensor:
-    """Return what the inpainter minimises: L of equation 9, or in the ``code`` form its errors per pixel."""
-    if form == 'paper':
-        inside, outside = region_errors(flow, mask, guesses, form)
-        return (inside + outside).mean()
-    assert guesses.alone is not None
+def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses) -> Tensor:
+    """Return what the inpainter minimises, its errors per pixel, as in the released code."""
     error = mask * charbonnier(flow - guesses.inside) + (1.0 - mask) * charbonnier(flow - guesses.outside)
     return (error + charbonnier(flow - guesses.alone)).mean()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from moving_object_detector.flow.base import centred, resize_flow, resize_maps
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.training.flow_cache import CachedClip
 
+LEAST_CROP: Final = 0.6
+
 
 class Crop(NamedTuple):
     """A rectangle of an image, pixels."""
@@ -31,7 +33,7 @@ class Crop(NamedTuple):
     width: int
 
 
-def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float) -> Crop:
+def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float = LEAST_CROP) -> Crop:
     """Draw a crop whose sides are the same share, uniform in ``least`` to 1, of an image's; its place is uniform."""
     share = float(rng.uniform(least, 1.0))
     height, width = (max(round(side * share), 1) for side in size)
@@ -55,6 +57,24 @@ def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
     return flip(flow, horizontal=horizontal, vertical=vertical) * sign[:, None, None]
 
 
+class View(NamedTuple):
+    """How an item sees what is kept: a part of it, perhaps mirrored, at the item's size (height, width)."""
+
+    crop: Crop
+    size: tuple[int, int]
+    mirrored: bool
+    upside_down: bool = False
+
+    def maps(self, maps: Tensor) -> Tensor:
+        """Return images or masks (B, C, H, W) so."""
+        return flip(resize_maps(cut(maps, self.crop), self.size), horizontal=self.mirrored, vertical=self.upside_down)
+
+    def flow(self, flow: Tensor) -> Tensor:
+        """Return flow (B, C, H, W) so, in pixels of the item."""
+        resized = resize_flow(cut(flow, self.crop), self.size)
+        return flip_flow(resized, horizontal=self.mirrored, vertical=self.upside_down)
+
+
 @dataclass(frozen=True)
 class CachedOptions:
     """How a pair is made from a clip."""
@@ -63,7 +83,7 @@ class CachedOptions:
     """(height, width) of the item, pixels."""
     largest_gap: int = 5
     """Frames between the two images, uniform among those up to this, of either sign, that the clip has."""
-    least_crop: float = 0.6
+    least_crop: float = LEAST_CROP
     """Least side of a random crop, as a share of the image's; the most is 1."""
     flips: bool = True
     """Whether a pair may be mirrored, left to right and upside down, each half of the time."""
@@ -123,19 +143,16 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         frame = int(rng.choice(self._frames[number]))
         gaps = rng.permutation(self._gaps(clip, frame)).tolist()
         chosen = gaps[:1] if not options.second_gap else (gaps * 2)[:2]
-        pixels = torch.from_numpy(np.ascontiguousarray(clip.image(frame))).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(clip.image(frame))).permute(2, 0, 1)[None].float()
         flows = clip_flow(clip, frame, chosen, evidence=options.evidence)
         crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
-        mirrored, upside_down = (bool(draw < 0.5) and options.flips for draw in rng.random(2))
-        image = flip(resize_maps(cut(pixels.float(), crop), options.size), horizontal=mirrored, vertical=upside_down)
-        flows = flip_flow(resize_flow(cut(flows, crop), options.size), horizontal=mirrored, vertical=upside_down)
+        view = View(crop, options.size, *(bool(draw < 0.5) and options.flips for draw in rng.random(2)))
+        image, flows = centred(view.maps(pixels)[0]), view.flow(flows)
         if self._targets is not None:
-            taught = torch.from_numpy(self._targets[number](frame))[None].float() / 255.0
             # Resizing may leave [0, 1] by rounding.
-            taught = resize_maps(cut(taught, crop), options.size).clamp(0, 1)
-            taught = flip(taught, horizontal=mirrored, vertical=upside_down)
-            return centred(image[0]), flows[0], taught[0, :1], taught[0, 1:]
-        return (centred(image[0]), flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
+            taught = view.maps(torch.from_numpy(self._targets[number](frame))[None].float() / 255.0)[0].clamp(0, 1)
+            return image, flows[0], taught[:1], taught[1:]
+        return (image, flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
 
 
 class MixedPairs(Dataset[tuple[Tensor, ...]]):

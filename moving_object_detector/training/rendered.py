@@ -20,24 +20,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from moving_object_detector.common.files import lock
-from moving_object_detector.flow.base import FlowBackend, centred, resize_flow, resize_maps
+from moving_object_detector.flow.base import FlowBackend, centred
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.chunks import (
+    Chunks,
     check_space,
     chunk_path,
-    disk_errors,
+    done_chunks,
+    fill,
     map_array,
     to_half,
-    write_array,
 )
-from moving_object_detector.training.pairs import cut, flip, flip_flow, random_crop
+from moving_object_detector.training.pairs import View, flip_flow, random_crop
 from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
@@ -45,7 +44,6 @@ KEPT_CHUNK: Final = 32
 KEPT_FORMAT: Final = 1
 """Of the files and of what is rendered; another number, another folder."""
 KINDS: Final = ('images', 'flow', 'masks')
-LEAST_CROP: Final = 0.6
 GAIN: Final = (0.75, 1.25)
 """By which the brightness of a kept pair's image is changed."""
 NEAR: Final = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
@@ -208,25 +206,17 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
             torch.from_numpy(map_array(chunk_path(self._folder, number, kind))[place].astype(np.float32))[None]
             for kind in KINDS
         )
-        pixels, exact = pixels.permute(0, 3, 1, 2), exact[:, None]
-        crop = random_crop(rng, (exact.shape[2], exact.shape[3]), LEAST_CROP)
-        ways = {'horizontal': bool(rng.random() < 0.5), 'vertical': False}
-        pixels = (resize_maps(cut(pixels, crop), self._size) * float(rng.uniform(*GAIN))).clamp(0, 255)
-        image = flip(centred(pixels), **ways)[0]
+        crop = random_crop(rng, (exact.shape[1], exact.shape[2]))
+        view = View(crop, self._size, bool(rng.random() < 0.5))
+        image = centred((view.maps(pixels.permute(0, 3, 1, 2)) * float(rng.uniform(*GAIN))).clamp(0, 255))[0]
         if rng.random() < self._image_dropout:
             image = torch.zeros_like(image)
-        flow = flip_flow(resize_flow(cut(kept, crop), self._size), **ways)[0]
         # Resizing may leave [0, 1] by rounding.
-        mask = flip(resize_maps(cut(exact / 255.0, crop), self._size).clamp(0, 1), **ways)[0]
-        return image, flow, mask
+        return image, view.flow(kept)[0], view.maps(exact[:, None] / 255.0).clamp(0, 1)[0]
 
 
-def keep_pairs(
-    pairs: RenderedPairs, count: int, folder: Path, fingerprint: str, workers: int, *, progress: bool = True
-) -> Path:
+def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str, workers: int) -> Path:
     """Render the first ``count`` pairs into a folder of their own, those that are not there yet; return it.
-
-    A run that was killed goes on where it was; another process that asks for the same waits, and finds them.
 
     Args:
         pairs: What is rendered.
@@ -234,28 +224,24 @@ def keep_pairs(
         folder: Where the folder is made, whose name is a hash of what decides the pairs.
         fingerprint: Says which flow.
         workers: Processes that render; 0: this one.
-        progress: Whether to show a bar on stderr.
 
     Raises:
         UserError: The disk is full or cannot be written.
 
     """
     key = hashlib.blake2b(repr((KEPT_FORMAT, pairs.identity, fingerprint)).encode(), digest_size=8).hexdigest()
-    own = folder / f'rendered-{key}'
-    chunks = range(-(-count // KEPT_CHUNK))
-    with disk_errors(folder):
-        own.mkdir(parents=True, exist_ok=True)
-        with lock(own / 'lock', 'the rendered pairs', wait=True):
-            missing = [
-                number for number in chunks if not all(chunk_path(own, number, kind).is_file() for kind in KINDS)
-            ]
-            channels = 3 + 1 + 2 * (7 if pairs.options.evidence else 2)
-            check_space(folder, len(missing) * KEPT_CHUNK * prod(pairs.options.size) * channels)
-            batches = Setup(workers=workers).batches(_Raw(pairs, missing), 0, len(missing), KEPT_CHUNK)
-            bar = tqdm(missing, desc='rendering', unit=f' x {KEPT_CHUNK} pairs', disable=not progress or not missing)
-            for number, batch in zip(bar, batches, strict=True):
-                for kind, values in zip(KINDS, batch, strict=True):
-                    write_array(chunk_path(own, number, kind), values.numpy())
+    own, chunks = folder / f'rendered-{key}', range(-(-count // KEPT_CHUNK))
+
+    def rendered(done: set[int]) -> Chunks:
+        missing = [number for number in chunks if number not in done]
+        batches = Setup(workers=workers).batches(_Raw(pairs, missing), 0, len(missing), KEPT_CHUNK)
+        for number, batch in zip(missing, batches, strict=True):
+            yield number, [values.numpy() for values in batch]
+
+    if missing := set(chunks) - done_chunks(own, KINDS):
+        channels = 3 + 1 + 2 * (7 if pairs.options.evidence else 2)
+        check_space(folder, len(missing) * KEPT_CHUNK * prod(pairs.options.size) * channels)
+        fill(own, 'the rendered pairs', KINDS, len(chunks), rendered)
     return own
 
 

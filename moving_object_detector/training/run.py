@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,27 +30,28 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network, takes_evidence
 from moving_object_detector.synthetic.random_scene import SceneOptions
-from moving_object_detector.training.cards import as_text, identity, write_card, write_inpainter_card
 from moving_object_detector.training.chunks import repaired
-from moving_object_detector.training.config import DataConfig, TrainConfig
+from moving_object_detector.training.config import DataConfig, FlowTrainConfig, TrainConfig
 from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.loop import candidate_names, fit
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
-from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, spread_frames
+from moving_object_detector.training.selection import InputForm, Judge, Judgement, spread_frames
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import InpainterStage, MaskStage, Stage
 from moving_object_detector.training.teacher import Lesson, Targets, Voter, taught
 
-# Undoes the softmax's divisor, which would make supervised learning ten times slower.
-SUPERVISED_GAIN: Final = 10.0
-JUDGED_FRAMES: Final = 60
-# By the engine of a flow network over footage; the cache hands over more, which it takes in such pieces.
-PAIRS_AT_ONCE: Final = 4
+PATHS: Final = frozenset(
+    {
+        'data.root', 'data.cache', 'rendered.teacher', 'flow.model', 'start.model', 'start.inpainter',
+        'validation.folder', 'teacher.model', 'teacher.flow.model',
+    }
+)  # fmt: skip
+"""Options that say where files are on this machine, which no model or card tells."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a run has left."""
 
@@ -58,11 +61,67 @@ class Outcome:
     """Lines for the user: what was reached, and the next command."""
 
 
+def as_text(config: TrainConfig) -> dict[str, str]:
+    """Return the options as text, for a model file's metadata."""
+    names = (option.name for option in options_of(type(config)) if option.name not in PATHS)
+    return {name: str(value_of(config, name)) for name in names}
+
+
+def changed_options(config: object) -> dict[str, Any]:
+    """Return the options that differ from their defaults, by their dotted names, less paths."""
+    told = [option for option in options_of(type(config)) if option.name not in PATHS]
+    values = {option.name: (value_of(config, option.name), option.default) for option in told}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
+def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = (), targets: Sequence[str] = ()) -> Any:
+    """Return what decides the weights, by which a checkpoint knows its run.
+
+    Footage says by the keys of its ``clips`` what content and flow it is, a teacher by those of its ``targets``,
+    rendered pairs by the ``fingerprint`` of the flow.
+    """
+    plain = dataclasses.asdict(config)
+    data, run = plain['data'], plain['run']
+    plain['data'] = {key: data[key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
+    plain['flow'] = fingerprint if config.rendered.steps else ''
+    plain['run'] = {key: run[key] for key in ('seed', 'precision', 'candidates')}
+    # The keys of the targets say all of the teacher.
+    del plain['teacher']['model'], plain['teacher']['flow'], plain['name']
+    return {**plain, **({'targets': list(targets)} if targets else {})}
+
+
+def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
+    """Return the same of a training of PWC-Net."""
+    plain = dataclasses.asdict(config)
+    plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
+    del plain['name'], plain['validation']
+    return plain
+
+
+def card_of(
+    name: str, config: object, rows: Mapping[str, str], text: Sequence[str], program: str, command: Sequence[str]
+) -> str:
+    """Return a card as Markdown: a table of rows, some lines, the command, the options that were changed."""
+    rows = {**rows, 'made with': f'PyTorch {torch.__version__}, Python {platform.python_version()}'}
+    lines = [f'# {name}.safetensors', '', '| | |', '|---|---|', *(f'| {key} | {rows[key]} |' for key in rows)]
+    lines += ['', *text, '', 'Command:', '', f'    ros2 run moving_object_detector {program} {shlex.join(command)}', '']
+    if changed := [f'    {key}: {value}' for key, value in changed_options(config).items()]:
+        lines += ['Options other than the defaults:', '', *changed, '']
+    return '\n'.join(lines)
+
+
+# Undoes the softmax's divisor, which would make supervised learning ten times slower.
+SUPERVISED_GAIN: Final = 10.0
+JUDGED_FRAMES: Final = 60
+# By the engine of a flow network over footage; the cache hands over more, which it takes in such pieces.
+PAIRS_AT_ONCE: Final = 4
+
+
 @dataclass(frozen=True)
 class Footage:
     """Clips with the robot's flow, and those of them with a teacher's masks."""
 
-    clips: Sequence[CachedClip]
+    clips: Sequence[CachedClip] = ()
     taught: Sequence[CachedClip] = ()
     targets: Sequence[Targets] = ()
     """Of the clips that are taught."""
@@ -79,7 +138,7 @@ def flow_fingerprint(config: FlowConfig) -> str:
 
 def clips_of(data: DataConfig) -> list[ClipFiles]:
     """Return the clips of the footage that the options name."""
-    return find_clips(roots_of(data.root), data.split, data.topic or None)
+    return find_clips(roots_of(data.root), 'train', data.topic or None)
 
 
 def cache_folder(data: DataConfig, out: Path) -> Path:
@@ -102,14 +161,13 @@ def clips_with_flow(
         create_flow(flow, setup.device, engine, PAIRS_AT_ONCE),
         flow_fingerprint(flow) + (f' {engine.name} {engine.precision}' if engine else ''),
         CacheOptions((data.height, data.width), largest_gap or data.largest_gap),
-        progress=setup.group.leads,
     )
 
 
-def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None:
-    """Return the footage of a run with its flow, and what the teacher makes of it; None where there is none."""
+def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
+    """Return the footage of a run with its flow, if there is any, and what the teacher makes of it."""
     if not config.data.root:
-        return None
+        return Footage()
     clips, stage = clips_with_flow(config.data, config.flow, out, setup), config.teacher
     if not stage.steps:
         return Footage(clips)
@@ -121,7 +179,7 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage | None
     # A clip of which one flow has no pair is in one of the lists alone.
     learnt = [clip for clip in clips if clip.name in seen]
     lessons = [Lesson(seen[clip.name], clip, teacher, student) for clip in learnt]
-    return Footage(clips, learnt, taught(lessons, cache_folder(config.data, out), progress=setup.group.leads))
+    return Footage(clips, learnt, taught(lessons, cache_folder(config.data, out)))
 
 
 def _voter(path: Path, setup: Setup) -> Voter:
@@ -177,13 +235,11 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
     return RenderedPairs(config.run.seed, options, partial(create_flow, config.flow, torch.device('cpu')))
 
 
-def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path, setup: Setup) -> KeptPairs:
+def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPairs:
     """Return pairs of the same kind that are kept on disk, rendering those that are missing."""
     data, count = config.data, config.rendered.kept
     pairs = rendered_pairs(config, (data.height, data.width))
-    folder = cache_folder(data, out)
-    flow = flow_fingerprint(config.flow)
-    own = keep_pairs(pairs, count, folder, flow, data.workers, progress=setup.group.leads)
+    own = keep_pairs(pairs, count, cache_folder(data, out), flow_fingerprint(config.flow), config.run.workers)
     return KeptPairs(own, count, config.run.seed, size, pairs.options.image_dropout)
 
 
@@ -199,45 +255,39 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
 
 
 def make_stages(
-    config: TrainConfig, setup: Setup, networks: tuple[Generator, Inpainter], footage: Footage | None, out: Path
+    config: TrainConfig, setup: Setup, networks: tuple[Generator, Inpainter], footage: Footage, out: Path
 ) -> list[Stage]:
     """Return the stages of a run in their order; those on footage only where there is some.
 
-    The inpainter, when it alone is trained, does with rendered scenes. Raises UserError where a batch cannot be shared
-    evenly by the processes: now, and not when its stage begins.
+    The inpainter, when it alone is trained, does with rendered scenes.
     """
-    used: list[Any] = [config.rendered, *([config.inpainter] if footage or config.inpainter_alone else ())]
-    for one in (*used, *((config.game, config.teacher) if footage else ())):
-        if one.steps:
-            setup.group.share(one.batch)
     setup.place(*networks)
     generator, inpainter = networks
-    size, game = (config.network.height, config.network.width), config.game
+    size, seed = (config.network.height, config.network.width), config.run.seed
     flow_input = cast('FlowInput', config.network.flow_input)
-    scenes = rendered_pairs(config, size)
-    share = config.teacher.rendered if footage and footage.targets else 0.0
+    share = config.teacher.rendered if footage.targets else 0.0
     kept = config.rendered.kept and (config.rendered.steps or share)
-    learnt: Dataset[Any] = kept_pairs(config, size, out, setup) if kept else scenes
+    rendered: Dataset[Any] = kept_pairs(config, size, out) if kept else rendered_pairs(config, size)
     teacher = _wide_teacher(config, flow_input, setup)
-    stages: list[Stage] = [MaskStage(setup, generator, learnt, config.rendered, flow_input, teacher)]
-    options = CachedOptions(size, config.data.largest_gap, game.least_crop, evidence=takes_evidence(flow_input))
-    if footage or config.inpainter_alone:
-        boxed = CachedPairs(footage.clips, 2 * config.run.seed, options) if footage else scenes
+    stages: list[Stage] = [MaskStage(setup, generator, rendered, config.rendered, flow_input, teacher)]
+    options = CachedOptions(size, config.data.largest_gap, evidence=takes_evidence(flow_input))
+    if footage.clips or config.inpainter_alone:
+        boxed = CachedPairs(footage.clips, 2 * seed, options) if footage.clips else rendered_pairs(config, size)
         stages.append(InpainterStage(setup, inpainter, boxed, config.inpainter))
-    if footage:
-        played = CachedPairs(footage.clips, 2 * config.run.seed + 1, replace(options, second_gap=game.consistency > 0))
-        stages.append(Game(setup, networks, played, game, flow_input))
-    if footage and footage.targets:
-        options = replace(options, least_crop=config.teacher.least_crop)
-        lessons: Dataset[Any] = CachedPairs(footage.taught, 3 * config.run.seed, options, footage.targets)
+    if footage.clips:
+        second = replace(options, second_gap=config.game.consistency > 0)
+        played = CachedPairs(footage.clips, 2 * seed + 1, second)
+        stages.append(Game(setup, networks, played, config.game, flow_input))
+    if footage.targets:
+        lessons: Dataset[Any] = CachedPairs(footage.taught, 3 * seed, options, footage.targets)
         if share:
-            lessons = MixedPairs(lessons, learnt, share, 3 * config.run.seed)
+            lessons = MixedPairs(lessons, rendered, share, 3 * seed)
         stages.append(MaskStage(setup, generator, lessons, config.teacher, flow_input))
     return stages
 
 
-def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Outcome | None:
-    """Train, or go on with the run that lies in ``out``; return what it has left, None in a process that does not lead.
+def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Outcome:
+    """Train, or go on with the run that lies in ``out``; return what it has left.
 
     ``command`` are the arguments of the program, for the card.
     Raises UserError where options, footage, files or the folder are wrong, or the training diverged.
@@ -246,106 +296,95 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Outc
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps + config.teacher.steps:
         raise UserError('rendered.steps, inpainter.steps, game.steps and teacher.steps are all 0; set one above 0')
-    with session(out, config.run.device, config.run.threads) as (group, device):
-        setup = Setup(group, device, config.data.workers, config.run.precision, config.run.seed)
-        return repaired(lambda: _Run(config, out, setup, command).train(), alone=group.count == 1)
+    with session(out, config.run) as setup:
+        return repaired(lambda: _train(config, out, setup, command))
 
 
-class _Run:
-    """One attempt at a run."""
+def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str]) -> Outcome:
+    generator, inpainter = networks = make_networks(config)
+    footage = open_footage(config, out, setup)
+    stages = make_stages(config, setup, networks, footage, out)
+    size, clips = (config.network.height, config.network.width), footage.clips
+    form = InputForm(size, cast('FlowInput', config.network.flow_input))
+    offers = bool(clips) and config.game.steps + config.teacher.steps > 0
+    judge = Judge(clips, spread_frames(clips, JUDGED_FRAMES), form) if offers else None
+    # What the detector calls it.
+    flow = f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
+    about = {'flow_input': form.flow_input, 'flow_backend': flow, 'height': str(size[0]), 'width': str(size[1])}
 
-    def __init__(self, config: TrainConfig, out: Path, setup: Setup, command: Sequence[str]) -> None:
-        self._config = config
-        self._out = out
-        self._setup = setup
-        self._command = command
-        self._footage = open_footage(config, out, setup)
-        self._judge = self._make_judge()
-        self._generator, self._inpainter = make_networks(config)
-        # What the detector calls it.
-        name = f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
-        self._metadata = {
-            **as_text(config),
-            'flow_input': config.network.flow_input,
-            'flow_backend': name,
-            'height': str(config.network.height),
-            'width': str(config.network.width),
-        }
+    def save(name: str, network: nn.Module) -> Path:
+        path = out / f'{name}.safetensors'
+        save_network(copy.deepcopy(network).cpu(), path, {**as_text(config), **about})
+        return path
 
-    def train(self) -> Outcome | None:
-        """Train; return what the run has left."""
-        config, footage = self._config, self._footage
-        networks = (self._generator, self._inpainter)
-        stages = make_stages(config, self._setup, networks, footage, self._out)
-        clips = footage.clips if footage else ()
-        lengths = {clip.name: clip.frame_count for clip in clips}
-        decides = identity(config, flow_fingerprint(config.flow), [clip.folder.name for clip in clips])
-        if footage and footage.targets:
-            decides['targets'] = [one.folder.name for one in footage.targets]
-        names = candidate_names(stages, config.run.candidates)
-        keep = self._save_candidate if self._judge else lambda name, network: None
-        fit(stages, self._out, decides, config.run, self._setup.group, keep, config.run.candidates)
-        if not self._setup.group.leads:
-            return None
-        if config.inpainter.steps + config.game.steps and (footage or config.inpainter_alone):
-            model = self._save(self._inpainter, f'{config.name}-inpainter')
-        if config.inpainter_alone:
-            card = write_inpainter_card(config, self._command, lengths)
-            return Outcome(model, (self._write(model.with_suffix('.md'), card.encode()),))
-        # By their names: the folder may hold candidates of an earlier run.
-        judged = {name: self._judge.judge(self._candidate(name)) for name in names} if self._judge else {}
-        chosen = choose(judged, config.run.select) if judged else 'last'
-        if judged:
-            self._generator.load_state_dict(self._candidate(chosen).state_dict())
-        told = self._told(judged, chosen)
-        model = self._save(self._generator, config.name)
-        card = write_card(config, self._command, lengths, judged, chosen)
-        written = self._write(model.with_suffix('.md'), card.encode())
-        return Outcome(model, (written, *told, f'next: {next_command(config, model)}'))
+    def candidate(name: str) -> nn.Module:
+        return load_network(out / 'candidates' / f'{name}.safetensors')[0].to(setup.device)
 
-    def _save(self, network: nn.Module, name: str) -> Path:
-        model = self._out / f'{name}.safetensors'
-        save_network(network.cpu(), model, self._metadata)
-        return model
-
-    def _write(self, path: Path, content: bytes) -> str:
-        write_atomically(path, content)
+    def card(model: Path, rows: Mapping[str, str], text: Sequence[str] = ()) -> str:
+        path = model.with_suffix('.md')
+        text = ['No annotated frame was used.', *text]
+        write_atomically(path, card_of(model.stem, config, rows, text, 'train', command).encode())
         return str(path)
 
-    def _make_judge(self) -> Judge | None:
-        """Return the judge of the candidates, if there will be any."""
-        config = self._config
-        if self._footage is None or not config.game.steps + config.teacher.steps:
-            return None
-        clips = self._footage.clips
-        size = (config.network.height, config.network.width)
-        form = InputForm(size, cast('FlowInput', config.network.flow_input))
-        return Judge(clips, spread_frames(clips, JUDGED_FRAMES), form)
+    decides = identity(
+        config,
+        flow_fingerprint(config.flow),
+        [clip.folder.name for clip in clips],
+        [one.folder.name for one in footage.targets],
+    )
+    keep = (lambda name, network: save(f'candidates/{name}', network)) if judge else None
+    fit(stages, out, decides, config.run, keep, config.run.candidates)
+    if any(stage.name == 'inpainter' and stage.steps for stage in stages) or (clips and config.game.steps):
+        model = save(f'{config.name}-inpainter', inpainter)
+    if config.inpainter_alone:
+        network = 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'
+        return Outcome(model, (card(model, {'network': network, **_trained_on(config, clips, stages)}),))
+    # By their names: the folder may hold candidates of an earlier run.
+    names = candidate_names(stages, config.run.candidates) if judge else []
+    judged = {name: judge.judge(candidate(name)) for name in names} if judge else {}
+    told, table = [f'pictures: {out / "pictures"}'], []
+    rows = {'network': f'mask generator of the CVPR 2019 paper, {config.network.channels} channels in its first layer'}
+    rows |= _trained_on(config, clips, stages)
+    if judge:
+        # The first of those that agree best: where the game did not help, what was before it.
+        chosen = max(names, key=lambda name: judged[name].agreement)
+        for picture, name in (('before', names[0]), ('after', chosen)):
+            write_atomically(out / f'{picture}.png', encode_png(judge.draw(candidate(name))).tobytes())
+        told = _told(judged, chosen, out)
+        generator.load_state_dict(candidate(chosen).state_dict())
+        rows['chosen'] = f'candidate {chosen}, by agreement between gaps'
+        table = ['', '| candidate | agreement between gaps | empty masks |', '|---|---|---|']
+        table += [f'| {name} | {one.agreement:.3f} | {one.empty:.3f} |' for name, one in judged.items()]
+    model = save(config.name, generator)
+    return Outcome(model, (card(model, rows, table), *told, f'next: {next_command(config, model)}'))
 
-    def _save_candidate(self, name: str, network: nn.Module) -> None:
-        path = self._out / 'candidates' / f'{name}.safetensors'
-        save_network(copy.deepcopy(network).cpu(), path, self._metadata)
 
-    def _candidate(self, name: str) -> nn.Module:
-        return load_network(self._out / 'candidates' / f'{name}.safetensors')[0].to(self._setup.device)
+def _trained_on(config: TrainConfig, clips: Sequence[CachedClip], stages: Sequence[Stage]) -> dict[str, str]:
+    """Return rows of a card: what the networks saw, and for how long."""
+    network, flow, teacher = config.network, config.flow, config.rendered.teacher
+    seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow.backend}'
+    rows = {'input': f'{seen} at {flow.height}x{flow.width}'}
+    if config.start.model:
+        rows['started from'] = Path(config.start.model).name
+    frames, names = sum(clip.frame_count for clip in clips), ', '.join(clip.name for clip in clips)
+    rows['unlabelled video'] = f'{len(clips)} clips, {frames} frames: {names}' if clips else 'none: rendered scenes'
+    rows |= {f'stage {one.name}': f'{one.steps} steps of {one.batch} pairs' for one in stages if one.steps}
+    if teacher and config.rendered.steps:
+        rows['masks of scenes'] = f'exact ones and, as much, those of `{Path(teacher).name}`'
+    return rows
 
-    def _told(self, judged: Mapping[str, Judgement], chosen: str) -> list[str]:
-        """Return what the run has reached, in lines."""
-        if self._judge is None:
-            return [f'pictures: {self._out / "pictures"}']
-        first = next(iter(judged))
-        before, after = judged[first], judged[chosen]
-        pictures = [
-            self._write(self._out / f'{name}.png', encode_png(self._judge.draw(self._candidate(candidate))).tobytes())
-            for name, candidate in (('before', first), ('after', chosen))
-        ]
-        told = [
-            f'candidate {chosen} of {", ".join(judged)}, by {self._config.run.select}',
-            f'agreement of masks from different gaps: {before.agreement:.3f} before, {after.agreement:.3f} now',
-            f'empty masks: {before.empty:.0%} before, {after.empty:.0%} now',
-            f'masks before and now: {pictures[0]} {pictures[1]}',
-        ]
-        return told + (['the training has not helped: more footage or more steps'] if chosen == first else [])
+
+def _told(judged: Mapping[str, Judgement], chosen: str, out: Path) -> list[str]:
+    """Return what the run has reached, in lines."""
+    first = next(iter(judged))
+    before, after = judged[first], judged[chosen]
+    told = [
+        f'candidate {chosen} of {", ".join(judged)}, by agreement',
+        f'agreement of masks from different gaps: {before.agreement:.3f} before, {after.agreement:.3f} now',
+        f'empty masks: {before.empty:.0%} before, {after.empty:.0%} now',
+        f'masks before and now: {out / "before.png"} {out / "after.png"}',
+    ]
+    return told + (['the training has not helped: more footage or more steps'] if chosen == first else [])
 
 
 def next_command(config: TrainConfig, model: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -104,18 +104,9 @@ class Judge:
         """Draw a generator's masks of some of the frames, averaged over their gaps; (H, W, 3) RGB."""
         places = np.unique(np.linspace(0, len(self.frames) - 1, SHEET[0] * SHEET[1]).round().astype(int))
         some = Judge(self.clips, [self.frames[place] for place in places], self.form)
-        return sheet((clip.image(frame), mask.mean(0)[0].cpu().numpy()) for clip, frame, mask in some.masks(generator))
-
-
-def sheet(frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> NDArray[np.uint8]:
-    """Draw images (H, W, 3) RGB with their masks as overlays, in a grid."""
-    tiles = []
-    for number, (image, mask) in enumerate(frames):
-        fitted = cv2.resize(mask, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        tiles.append((number, draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8))))
-    return draw_sheet(tiles, SHEET[1], tiles[0][1].shape[1])
-
-
-def choose(judged: Mapping[str, Judgement], by: str) -> str:
-    """Return which of the candidates, in their order, is the model, by ``last`` or ``agreement``."""
-    return list(judged)[-1] if by == 'last' else max(judged, key=lambda name: judged[name].agreement)
+        tiles = []
+        for number, (clip, frame, mask) in enumerate(some.masks(generator)):
+            image, mean = clip.image(frame), mask.mean(0)[0].cpu().numpy()
+            fitted = cv2.resize(mean, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+            tiles.append((number, draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8))))
+        return draw_sheet(tiles, SHEET[1], tiles[0][1].shape[1])

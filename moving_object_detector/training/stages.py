@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,13 +17,62 @@ from torch.utils.data import Dataset
 
 from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.media.pictures import flow_colours
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.weights import FlowInput
-from moving_object_detector.training.config import InpainterConfig, RenderedConfig, TeacherConfig
+from moving_object_detector.training.config import (
+    GameConfig,
+    InpainterConfig,
+    RenderedConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from moving_object_detector.training.losses import box_loss, mask_loss
-from moving_object_detector.training.pictures import draw_batch
 from moving_object_detector.training.setup import Setup
+
+ROWS: Final = 4
+OUTLINE_COLOUR: Final = (255, 40, 40)
+
+Picture = NDArray[np.uint8]
+
+
+def draw_batch(batch: Mapping[str, Tensor]) -> Picture:
+    """Draw a column for each tensor (B, C, H, W) of a batch, (H', W', 3) RGB.
+
+    Of three channels is an image, uint8 or in [-0.5, 0.5], drawn with the outline of ``mask``; of two is flow, in
+    colours that are full at the 99th percentile of the first flow's speed; of one is something in [0, 1]. Of two flows
+    the last column is by how much they differ, white at that speed.
+    """
+    rows = range(min(ROWS, len(next(iter(batch.values())))))
+    samples = ({name: values[k].cpu() for name, values in batch.items()} for k in rows)
+    return np.asarray(np.vstack([np.hstack([*_columns(sample)]) for sample in samples]), np.uint8)
+
+
+def _columns(sample: Mapping[str, Tensor]) -> Iterator[Picture]:
+    flows = [value.float() for value in sample.values() if len(value) == 2]
+    full = max(float(flows[0].norm(dim=0).quantile(0.99)), 1e-6)
+    for value in sample.values():
+        if len(value) == 2:
+            yield flow_colours(np.ascontiguousarray(value.float().permute(1, 2, 0).numpy()), full)
+            continue
+        picture = _pixels(value)
+        if len(value) == 3 and 'mask' in sample:
+            found = (sample['mask'][0] > 0.5).numpy().astype(np.uint8)
+            outlines = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+            cv2.drawContours(picture, outlines, -1, OUTLINE_COLOUR, 1)
+        yield picture
+    if len(flows) == 2:
+        yield _pixels((flows[0] - flows[1]).norm(dim=0, keepdim=True) / full)
+
+
+def _pixels(value: Tensor) -> Picture:
+    """Return an image (3, H, W) or grey levels (1, H, W) as (H, W, 3)."""
+    if value.dtype != torch.uint8:
+        darkest = -0.5 if len(value) == 3 else 0.0
+        value = ((value.float() - darkest).clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(value.expand(3, -1, -1).permute(1, 2, 0).numpy())
+
 
 WEIGHT_DECAY: Final = 1e-4
 LARGEST_NORM: Final = 1.0
@@ -30,11 +80,6 @@ LARGEST_NORM: Final = 1.0
 MOST_BOXES: Final = 3
 SIDES: Final = (0.1, 0.6)
 """Least and greatest side of a box, as a share of the image's."""
-
-
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of a network that follows it as a moving average at each ``update_parameters``."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 class Stage(ABC):
@@ -62,8 +107,7 @@ class Stage(ABC):
 
     def batches(self, first_step: int) -> Iterator[Any]:
         """Return an iterator over the batches from a step on."""
-        found: Iterator[Any] = self.setup.batches(self.pairs, first_step, self.steps, self.batch)
-        return found
+        return self.setup.batches(self.pairs, first_step, self.steps, self.batch)
 
     @abstractmethod
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
@@ -92,12 +136,10 @@ class Stage(ABC):
             optimiser.load_state_dict(state['optimisers'][name])
 
     def gradients(self, loss: Tensor, player: str) -> list[nn.Parameter]:
-        """Leave in a network's parameters the loss's gradient, averaged over the processes; return them."""
+        """Leave in a network's parameters the loss's gradient; return them."""
         self.optimisers[player].zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = list(self.networks[player].parameters())
-        self.setup.group.average_gradients(parameters)
-        return parameters
+        return list(self.networks[player].parameters())
 
     def update(self, loss: Tensor, player: str, largest_norm: float) -> Tensor:
         """Apply a loss's gradient, clipped by its norm; return the norm before."""
@@ -115,12 +157,36 @@ def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-class MaskStage(Stage):
+class AveragedStage(Stage):
+    """A stage that trains one network; it has the moving average of its weights when the stage has finished."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        network: nn.Module,
+        pairs: Dataset[Any],
+        config: RenderedConfig | TeacherConfig | GameConfig | TrainingConfig,
+    ) -> None:
+        super().__init__(setup, config.steps, config.batch, pairs)
+        self.network = network
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
+        """Follows the network at each ``update_parameters``."""
+        self.networks = {'network': network, 'averaged': self.average}
+
+    def begin(self) -> None:
+        """Take the network as the stage before has left it."""
+        self.average.module.load_state_dict(self.network.state_dict())
+
+    def finish(self) -> None:
+        """Take the averaged weights over."""
+        self.network.load_state_dict(self.average.module.state_dict())
+
+
+class MaskStage(AveragedStage):
     """The generator on items that go on with a mask, exact or a teacher's, and end with its certainty if it has one.
 
     It is ``rendered``, or ``teacher`` where the options are a student's, which is offered as a candidate. The masks of
     a ``teacher``, a frozen generator that sees the same, count as much as the items'.
-    The generator has the averaged weights when the stage has finished.
     """
 
     picture = 'masks'
@@ -134,44 +200,32 @@ class MaskStage(Stage):
         flow_input: FlowInput,
         teacher: Generator | None = None,
     ) -> None:
-        super().__init__(setup, config.steps, config.batch, pairs)
+        super().__init__(setup, generator, pairs, config)
         self._config = config
-        self._teacher = teacher
         self._flow_input = flow_input
-        self._average = averaged(generator, config.average)
+        self._teacher = teacher
         self.name = 'rendered'
         if isinstance(config, TeacherConfig):
-            self.name, self.candidate = 'teacher', self._average.module
-        self.networks = {'generator': generator, 'averaged': self._average}
-        self.optimisers = {
-            'generator': torch.optim.AdamW(generator.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
-        }
-
-    def begin(self) -> None:
-        """Take the generator as the stage before has left it."""
-        self._average.module.load_state_dict(self.networks['generator'].state_dict())
+            self.name, self.candidate = 'teacher', self.average.module
+        optimiser = torch.optim.AdamW(generator.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
+        self.optimisers = {'network': optimiser}
 
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update the generator."""
         image, flow, truth, *certain = self.setup.sent(batch)
-        for options in self.optimisers['generator'].param_groups:
+        for options in self.optimisers['network'].param_groups:
             options['lr'] = learning_rate(step, self._config)
         prepared = prepare_flow(flow, self._flow_input).flow
-        with self.setup.autocast():
-            mask = self.networks['generator'](image, prepared)
-        loss = mask_loss(mask.float(), truth, *certain)
+        mask = self.setup.run(self.network, image, prepared)
+        loss = mask_loss(mask, truth, *certain)
         if self._teacher is not None:
-            with torch.no_grad(), self.setup.autocast():
-                wise = self._teacher(image, prepared)
-            loss = (loss + mask_loss(mask.float(), wise.float())) / 2
-        self.update(loss, 'generator', LARGEST_NORM)
-        self._average.update_parameters(self.networks['generator'])
+            with torch.no_grad():
+                wise = self.setup.run(self._teacher, image, prepared)
+            loss = (loss + mask_loss(mask, wise)) / 2
+        self.update(loss, 'network', LARGEST_NORM)
+        self.average.update_parameters(self.network)
         self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}
         return {'loss': loss.detach()}
-
-    def finish(self) -> None:
-        """Take the averaged weights over."""
-        self.networks['generator'].load_state_dict(self._average.module.state_dict())
 
 
 def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) -> Tensor:
@@ -196,20 +250,15 @@ class InpainterStage(Stage):
         self.networks = {'inpainter': inpainter}
         self.optimisers = {'inpainter': torch.optim.Adam(inpainter.parameters(), config.learning_rate)}
 
-    def boxes(self, step: int, size: tuple[int, int]) -> Tensor:
-        """Return the boxes of this process's share of a step."""
-        share, seed = self.setup.group.share(self.batch), self.setup.seed
-        return torch.cat([random_boxes(np.random.default_rng((seed, step, place)), 1, size) for place in share])
-
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update the inpainter."""
         image, flow = self.setup.sent(batch[:2])
         target = motion_units(flow[:, :2])
-        mask = self.boxes(step, (flow.shape[2], flow.shape[3])).to(self.setup.device)
-        with self.setup.autocast():
-            guess = self.networks['inpainter'](image, target * (1.0 - mask), mask)
-        loss = box_loss(target, mask, guess.float())
+        rng = np.random.default_rng((self.setup.seed, step))
+        mask = random_boxes(rng, self.batch, (flow.shape[2], flow.shape[3])).to(self.setup.device)
+        guess = self.setup.run(self.networks['inpainter'], image, target * (1.0 - mask), mask)
+        loss = box_loss(target, mask, guess)
         self.update(loss, 'inpainter', LARGEST_NORM)
-        filled = torch.lerp(target, guess.detach().float(), mask)
+        filled = torch.lerp(target, guess.detach(), mask)
         self.seen = {'image': image, 'flow': target, 'mask': mask, 'guessed': filled}
         return {'loss': loss.detach()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -20,15 +20,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
-from moving_object_detector.common.files import lock
 from moving_object_detector.detection.refinement import grid_crf
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import weights_hash
-from moving_object_detector.training.chunks import check_space, chunk_path, disk_errors, map_array, write_array
+from moving_object_detector.training.chunks import Chunks, check_space, chunk_path, done_chunks, fill, map_array
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
@@ -116,32 +114,24 @@ class Targets:
         return np.array(map_array(chunk_path(self.folder, number, KIND))[place], np.uint8)
 
 
-def taught(lessons: Sequence[Lesson], cache: Path, *, progress: bool = True) -> list[Targets]:
+def taught(lessons: Sequence[Lesson], cache: Path) -> list[Targets]:
     """Return the targets of clips, computing what is not in the cache yet; raises UserError: the disk is full."""
     all_targets = []
-    total = sum(one.better.frame_count for one in lessons)
-    with disk_errors(cache), tqdm(total=total, unit='frame', desc="the teacher's masks", disable=not progress) as bar:
-        for one in lessons:
-            better = one.better
-            depends = (
-                f'{TARGET_FORMAT} {one.teacher.key} {one.student.key} {better.folder.name} {one.cheap.folder.name}'
-            )
-            key = hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()
-            folder = cache / f'{better.folder.name.rpartition("-")[0]}-{key}'
-            all_targets.append(Targets(folder))
-            frames = range(better.frame_count)
-            chunks = {
-                chunk_path(folder, first // CHUNK, KIND): frames[first : first + CHUNK] for first in frames[::CHUNK]
-            }
-            missing = sum(len(chunk) for path, chunk in chunks.items() if not path.exists())
-            if not missing:  # it may be read-only
-                bar.update(len(frames))
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            check_space(cache, 2 * missing * prod(better.size))
-            with lock(folder / 'lock', f'the targets of {better.name}', wait=True):
-                for path, chunk in chunks.items():
-                    if not path.exists():
-                        write_array(path, np.stack([one.target(frame) for frame in chunk]))
-                    bar.update(len(chunk))
+    for one in lessons:
+        better = one.better
+        depends = f'{TARGET_FORMAT} {one.teacher.key} {one.student.key} {better.folder.name} {one.cheap.folder.name}'
+        key = hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()
+        folder = cache / f'{better.folder.name.rpartition("-")[0]}-{key}'
+        all_targets.append(Targets(folder))
+        chunks = range(-(-better.frame_count // CHUNK))
+        if missing := set(chunks) - done_chunks(folder, (KIND,)):
+            check_space(cache, len(missing) * 2 * CHUNK * prod(better.size))
+            make = partial(_missing_targets, one, chunks)
+            fill(folder, f'targets of {better.name}', (KIND,), len(chunks), make)
     return all_targets
+
+
+def _missing_targets(lesson: Lesson, chunks: range, done: set[int]) -> Chunks:
+    frames = range(lesson.better.frame_count)
+    for number in sorted({*chunks} - done):
+        yield number, [np.stack([lesson.target(frame) for frame in frames[number * CHUNK : (number + 1) * CHUNK]])]

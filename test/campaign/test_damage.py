@@ -28,7 +28,7 @@ from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import FLOW_CHANNELS, load_network, load_weights, save_network
 from moving_object_detector.training import chunks, flow_cache
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.run_folder import load_checkpoint, save_checkpoint
+from moving_object_detector.training.loop import load_checkpoint, save_checkpoint
 from moving_object_detector.training.selection import InputForm
 from moving_object_detector.training.teacher import Lesson, Voter, taught
 
@@ -105,9 +105,9 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
     def opened():
         monkeypatch.setattr(chunks, '_checked', set())  # as another process
         backend = DisFlow((32, 64), 'ultrafast')
-        return flow_cache.cached_clips(
-            clips, tmp_path / 'cache', backend, 'dis', flow_cache.CacheOptions((16, 32), 1), progress=False
-        )[0]
+        return flow_cache.cached_clips(clips, tmp_path / 'cache', backend, 'dis', flow_cache.CacheOptions((16, 32), 1))[
+            0
+        ]
 
     def read():
         clip = opened()
@@ -143,7 +143,6 @@ def lesson(tmp_path):
     better, cheap = (
         flow_cache.cached_clips(
             clips, tmp_path / 'cache', DisFlow((32, 64), preset), preset, flow_cache.CacheOptions((16, 32), 1),
-            progress=False,
         )[0]
         for preset in ('fast', 'ultrafast')
     )  # fmt: skip
@@ -157,7 +156,7 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
 
     def read():
         monkeypatch.setattr(chunks, '_checked', set())  # as another process
-        targets = taught([lesson], tmp_path / 'cache', progress=False)[0]
+        targets = taught([lesson], tmp_path / 'cache')[0]
         return np.stack([targets(frame) for frame in range(lesson.better.frame_count)])
 
     expected = read()
@@ -180,13 +179,13 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
 
 def test_targets_made_by_several_at_once_and_by_killed_ones(lesson, tmp_path):
     """Processes that are killed at any moment while others wait for them: the same targets, and no part of a file."""
-    expected = taught([lesson], tmp_path / 'alone', progress=False)[0]
+    expected = taught([lesson], tmp_path / 'alone')[0]
     whole = {path.name: path.read_bytes() for path in expected.folder.glob('*.npy')}
     rng, outcomes = np.random.default_rng(TIMES), Counter()
     context = multiprocessing.get_context('fork')
     for number in range(3 * TIMES):
         cache = tmp_path / f'cache {number}'
-        makers = [context.Process(target=taught, args=([lesson], cache), kwargs={'progress': False}) for _ in range(3)]
+        makers = [context.Process(target=taught, args=([lesson], cache)) for _ in range(3)]
         for maker in makers:
             maker.start()
         time.sleep(float(rng.random()))

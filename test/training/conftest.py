@@ -55,7 +55,6 @@ class ExactClip:
     def __init__(self, scene, frames):
         self.frame_count = frames
         self._images = [scene.image(time) for time in range(frames)]
-        self._masks = [scene.mask(time) for time in range(frames)]
         self._flows = {
             (time, gap): scene.flow(time, time + gap).transpose(2, 0, 1).astype(np.float32)
             for time in range(frames)
@@ -71,9 +70,6 @@ class ExactClip:
     def neighbours(self, index):
         return tuple(gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
 
-    def annotation(self, index):
-        return self._masks[index]
-
 
 @pytest.fixture(scope='session')
 def exact_clip(small_scene):
@@ -82,19 +78,18 @@ def exact_clip(small_scene):
 
 @pytest.fixture(scope='session')
 def start_train(footage, tmp_path_factory):
-    """Start the program on the small clip, in one process or under torchrun; all runs share a flow cache."""
+    """Start the program on the small clip; all runs share a flow cache."""
     from training_runs import HERE, SMALL, environment
 
     cache = tmp_path_factory.mktemp('cache')
     started: list[subprocess.Popen[str]] = []
 
-    def start(out: Path, *arguments: str, processes: int = 1, **variables: str) -> subprocess.Popen[str]:
-        torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
-        program = [*(torchrun if processes > 1 else []), str(HERE / 'small_train.py')]
+    def start(out: Path, *arguments: str) -> subprocess.Popen[str]:
+        program = str(HERE / 'small_train.py')
         options = ['--set', *SMALL, f'data.root={footage}', f'data.cache={cache}', *arguments]
         process = subprocess.Popen(
-            [sys.executable, *program, '--out', str(out), *options],
-            env=environment(**variables),
+            [sys.executable, program, '--out', str(out), *options],
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,42 +1,32 @@
 from __future__ import annotations
 
 from moving_object_detector.common.options import with_values
-from moving_object_detector.training.cards import as_text, changed_options, identity, write_card
 from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.run import flow_fingerprint, next_command
-from moving_object_detector.training.selection import Judgement
+from moving_object_detector.training.run import (
+    as_text,
+    card_of,
+    changed_options,
+    flow_fingerprint,
+    identity,
+    next_command,
+)
 
 CONFIG = with_values(
     TrainConfig(),
     {'data.root': '/home/me/films', 'flow.model': '/home/me/raft.pth', 'game.steps': 2000, 'game.consistency': 0.5},
 )
 COMMAND = ['--out', 'my run', 'data.root=/home/me/films', 'game.steps=2000']
-JUDGED = {'000400': Judgement(0.25, 0.125), '002000': Judgement(0.75, 0.0)}
 
 
-def test_what_it_was_trained_on_and_by_which_command():
-    card = write_card(CONFIG, COMMAND, {'car': 40, 'dog': 60}, JUDGED, '002000')
+def test_rows_text_command_and_options():
+    rows = {'network': 'a network', 'stage game': '2000 steps of 16 pairs'}
+    card = card_of('generator', CONFIG, rows, ['No annotated frame was used.'], 'train', COMMAND)
     assert '# generator.safetensors' in card
-    assert '| unlabelled video | 2 clips, 100 frames: car, dog |' in card
-    assert '| adversarial game | 2000 steps of 16 pairs, seed 1 |' in card
-    assert '| rendered scenes | 1100 steps of 10 pairs, exact masks |' in card
+    assert '| network | a network |\n| stage game | 2000 steps of 16 pairs |\n| made with | PyTorch ' in card
+    assert '\nNo annotated frame was used.\n' in card
     assert "    ros2 run moving_object_detector train --out 'my run' data.root=/home/me/films game.steps=2000\n" in card
     assert '    game.steps: 2000\n    game.consistency: 0.5\n' in card
-
-
-def test_candidates_and_the_choice():
-    card = write_card(CONFIG, COMMAND, {'car': 40}, JUDGED, '002000')
-    assert '| chosen | candidate 002000, by agreement |' in card
-    assert '| 000400 | 0.250 | 0.125 |' in card
-    assert '| 002000 | 0.750 | 0.000 |' in card
-    assert 'No annotated frame was used.' in card
-
-
-def test_rendered_scenes_alone():
-    card = write_card(TrainConfig(), [], {}, {}, 'last')
-    assert 'No annotated frame was used.' in card
-    for absent in ('unlabelled video', 'adversarial game', 'chosen', 'candidate', 'Options other than the defaults'):
-        assert absent not in card
+    assert 'Options other than the defaults' not in card_of('generator', TrainConfig(), rows, [], 'train', COMMAND)
 
 
 def test_only_changed_options_are_listed():
@@ -59,13 +49,12 @@ def test_a_run_is_known_by_what_decides_its_weights():
     known = known_as(CONFIG, ['car-0123', 'dog-4567'])
     for shown in (
         {'name': 'other'},
-        {'data.root': '/moved/films', 'data.workers': 7, 'data.cache': '/tmp/cache', 'flow.model': '/moved/raft.pth'},
+        {'data.root': '/moved/films', 'run.workers': 7, 'data.cache': '/tmp/cache', 'flow.model': '/moved/raft.pth'},
         {
             'run.checkpoint_every': 7,
             'run.picture_every': 3,
             'run.threads': 2,
             'run.device': 'cuda',
-            'run.select': 'last',
         },
     ):
         assert known_as(with_values(CONFIG, shown), ['car-0123', 'dog-4567']) == known

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.run_folder import load_checkpoint, save_checkpoint
+from moving_object_detector.training.loop import load_checkpoint, save_checkpoint
 
 OPTIONS = {'steps': 10, 'seed': 1}
 

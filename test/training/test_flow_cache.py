@@ -22,7 +22,7 @@ from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.sources import ImageFiles, read_image
 from moving_object_detector.programs.commands import make_bag, make_video
 from moving_object_detector.training import chunks, flow_cache
-from moving_object_detector.training.chunks import CacheError
+from moving_object_detector.training.chunks import CacheError, done_chunks
 from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
 
 SIZE = (16, 32)
@@ -53,10 +53,10 @@ class NoFlow(DisFlow):
         raise AssertionError('computed again')
 
 
-def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2, progress=False):
+def build(footage, cache, *, backend=None, fingerprint='dis', size=SIZE, largest_gap=2):
     clips = find_clips([str(footage)], 'train')
     backend = backend or DisFlow((32, 64), 'ultrafast')
-    return cached_clips(clips, cache, backend, fingerprint, CacheOptions(size, largest_gap, 4), progress=progress)
+    return cached_clips(clips, cache, backend, fingerprint, CacheOptions(size, largest_gap, 4))
 
 
 def content(folder):
@@ -112,7 +112,7 @@ def test_what_is_outside_the_clip(footage, tmp_path):
     for gap in (0, 3, -3):
         with pytest.raises(IndexError, match='c: '):
             clip.flow(2, gap)
-    for call in (clip.image, clip.neighbours, clip.annotation):
+    for call in (clip.image, clip.neighbours):
         with pytest.raises(IndexError, match='c: frame 5 of 5'):
             call(5)
 
@@ -159,9 +159,7 @@ def test_a_stale_cache_is_not_used(footage, tmp_path):
 def test_a_topic_is_part_of_the_key(footage, tmp_path):
     clip = find_clips([str(footage)], 'train')[0]
     clips = [replace(clip, topic=topic) for topic in 'xy']
-    x, y = cached_clips(
-        clips, tmp_path / 'cache', DisFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1), progress=False
-    )
+    x, y = cached_clips(clips, tmp_path / 'cache', DisFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1))
     assert x.folder != y.folder
 
 
@@ -229,7 +227,7 @@ def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch):
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(flow_cache, 'write_array')
+    watch(chunks, 'write_array')
     watch(files.Path, 'replace')
     whole = build(footage / 'c', cache)[0]
     monkeypatch.undo()
@@ -239,7 +237,7 @@ def test_a_crash_at_any_moment(footage, tmp_path, monkeypatch):
     left = set()
     for moment in moments:
         folder = tmp_path / f'moment{moment}' / whole.folder.name
-        left.add(len(flow_cache._done(folder)))
+        left.add(len(done_chunks(folder, flow_cache.KINDS)))
         assert content(build(footage / 'c', folder.parent)[0].folder) == expected
     assert left == {0, 1, 2, 3}
 
@@ -286,14 +284,14 @@ def test_a_killed_run_goes_on_where_it_was(footage, tmp_path, capfd):
     assert process.returncode == -signal.SIGKILL
     first = tmp_path / 'killed' / whole[0].folder.name
     # Two frames have at most 6 or 8 pairs, in two calls of 4.
-    assert flow_cache._done(first) == {0, 1, 2}
+    assert done_chunks(first, flow_cache.KINDS) == {0, 1, 2}
 
     backend = Counting()
-    resumed = build(footage, tmp_path / 'killed', backend=backend, progress=True)
+    resumed = build(footage, tmp_path / 'killed', backend=backend)
     assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(6)
     assert [content(clip.folder) for clip in resumed] == [content(clip.folder) for clip in whole]
     bar = capfd.readouterr().err
-    assert '10/10' in bar
+    assert '5/5' in bar
     assert 'flow of c' in bar
 
 
@@ -326,8 +324,7 @@ def test_two_processes_on_one_cache(footage, tmp_path):
     assert [content(clip.folder) for clip in clips] == expected
 
 
-def test_waiting_for_a_clip_that_another_process_has(footage, tmp_path, capfd):
-    """While clip a is held elsewhere the others are computed; it comes last, when its holder is gone."""
+def test_waiting_for_a_clip_that_another_process_has(footage, tmp_path):
     clips = build(footage, tmp_path / 'cache')
     (clips[0].folder / 'streams.npy').unlink()
     (clips[1].folder / 'streams.npy').unlink()
@@ -339,10 +336,8 @@ def test_waiting_for_a_clip_that_another_process_has(footage, tmp_path, capfd):
         [sys.executable, '-c', code, str(clips[0].folder / 'lock')], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == 'held\n'
-    assert build(footage, tmp_path / 'cache', progress=True) == clips
+    assert build(footage, tmp_path / 'cache') == clips
     assert holder.wait(timeout=60) == 0
-    bar = capfd.readouterr().err
-    assert bar.index('flow of b') < bar.index('waiting for a')
 
 
 def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_path):
@@ -358,7 +353,7 @@ def test_a_frame_that_cannot_be_used_is_named_and_the_rest_kept(footage, tmp_pat
     clips = find_clips([str(footage)], 'train')
     (footage / 'c' / '2.png').unlink()
     with pytest.raises(UserError, match=r'2\.png: .* No such file'):
-        cached_clips(clips, tmp_path / 'cache', backend, 'dis', CacheOptions(SIZE, 2), progress=False)
+        cached_clips(clips, tmp_path / 'cache', backend, 'dis', CacheOptions(SIZE, 2))
 
 
 def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
@@ -375,8 +370,8 @@ def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
 def test_a_disk_that_is_too_small_is_told_before_the_start(footage, tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=10**5)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: full)
-    with pytest.raises(UserError, match=r'0\.12 GB more, but 0\.00 GB'):
-        build(footage, tmp_path / 'cache', backend=NoFlow(), size=(480, 854))  # 16 frames of 7.79 MB
+    with pytest.raises(UserError, match=r'0\.14 GB more, but 0\.00 GB'):
+        build(footage, tmp_path / 'cache', backend=NoFlow(), size=(480, 854))  # 18 frames of 7.79 MB, whole chunks
     assert build(footage, tmp_path / 'cache', largest_gap=1, size=(8, 8))
 
 
@@ -390,11 +385,11 @@ def test_a_disk_that_becomes_full(footage, tmp_path, monkeypatch):
         written.append(path)
         return original(path, array)
 
-    original = flow_cache.write_array
-    monkeypatch.setattr(flow_cache, 'write_array', write)
+    original = chunks.write_array
+    monkeypatch.setattr(chunks, 'write_array', write)
     with pytest.raises(UserError, match='No space left on device'):
         build(footage, tmp_path / 'cache')
-    monkeypatch.setattr(flow_cache, 'write_array', original)
+    monkeypatch.setattr(chunks, 'write_array', original)
     backend = Counting()
     clips = build(footage, tmp_path / 'cache', backend=backend)
     assert backend.pairs == 2 * (8 + 7 + 1 + 4 + 3) - pairs_before(4)
@@ -405,7 +400,7 @@ def test_a_disk_that_becomes_full(footage, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made(footage, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'flow cache .*Not a directory'):
+    with pytest.raises(UserError, match=r'flow of .*Not a directory'):
         build(footage, tmp_path / 'file' / 'cache')
 
 
@@ -416,15 +411,12 @@ def test_videos_and_bags(tmp_path):
     assert make_video([str(folder), str(tmp_path / 'video.mp4')]) == 0
     roots = [str(tmp_path / name) for name in ('frames', 'bag', 'video.mp4')]
     backend = DisFlow((32, 64), 'ultrafast')
-    clips = cached_clips(
-        find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 2), progress=False
-    )
+    clips = cached_clips(find_clips(roots, 'train'), tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 2))
     assert [clip.frame_count for clip in clips] == [6, 6, 6]
     frames, bag, video = ([clip.flow(index, 1) for index in range(5)] for clip in clips)
     assert np.array_equal(frames, bag)
     assert not np.array_equal(frames, video)
     assert clips[2].flow(2, 1)[0].mean() == pytest.approx(clips[0].flow(2, 1)[0].mean(), abs=0.2)
-    assert clips[0].annotation(0) is None
 
 
 def test_a_video_that_ends_before_its_stated_count(tmp_path, caplog):
@@ -450,34 +442,15 @@ def test_clips_without_a_pair_are_left_out(footage, tmp_path, caplog):
     clips[1] = replace(clips[1], files=clips[1].files[:1], source=partial(ImageFiles, 'b', clips[1].files[:1]))
     settings = (tmp_path / 'c', DisFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1))
     for _ in range(2):
-        found = cached_clips(clips, *settings, progress=False)
+        found = cached_clips(clips, *settings)
         assert [clip.name for clip in found] == ['a', 'c', 'single']
         assert 'b: no pair of frames in its 1' in caplog.text
         caplog.clear()
     with pytest.raises(UserError, match='no clip has two frames'):
-        cached_clips(clips[1:2], *settings, progress=False)
+        cached_clips(clips[1:2], *settings)
 
 
 def test_a_clip_without_files_has_no_key(footage, tmp_path):
     clips = [replace(clip, files=()) for clip in find_clips([str(footage)], 'train')]
     with pytest.raises(UserError, match='a: no file'):
-        cached_clips(clips, tmp_path / 'c', NoFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1), progress=False)
-
-
-def test_annotations_are_read_when_asked_for(footage, tmp_path, caplog):
-    clip = find_clips([str(footage)], 'train')[2]
-
-    class Drawn:
-        def read(self):
-            return np.ones((2, 2), bool)
-
-    backend = DisFlow((32, 64), 'ultrafast')
-    with_truth = replace(clip, annotations=(None, Drawn(), None, None, Drawn()))
-    (cached,) = cached_clips([with_truth], tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 1), progress=False)
-    assert cached.annotation(0) is None
-    assert cached.annotation(4).shape == (2, 2)
-    assert not caplog.records
-    short = replace(clip, annotations=(Drawn(),))
-    (cached,) = cached_clips([short], tmp_path / 'c', backend, 'dis', CacheOptions(SIZE, 1), progress=False)
-    assert cached.annotation(4) is None
-    assert 'c has 5 frames, but 1 annotations' in caplog.text
+        cached_clips(clips, tmp_path / 'c', NoFlow((32, 64), 'ultrafast'), 'dis', CacheOptions(SIZE, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from moving_object_detector.training.flow_errors import end_point_error, multi_scale_error, one_cycle, reduce_truth
+from moving_object_detector.training.flow_training import end_point_error, multi_scale_error, one_cycle, reduce_truth
 
 
 def test_end_point_error_by_hand():

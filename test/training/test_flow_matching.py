@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.training.flow_errors import SHARPNESS, matching_loss
+from moving_object_detector.training.flow_training import SHARPNESS, matching_loss
 
 SIZE = (64, 128)
 

@@ -7,7 +7,8 @@ import torch
 
 from moving_object_detector.networks.pwcnet import warp
 from moving_object_detector.synthetic.random_scene import SceneOptions, random_scene
-from moving_object_detector.training.flow_pairs import FlowPairOptions, RenderedFlowPairs, _move, _seen
+from moving_object_detector.synthetic.scene import moved, visible
+from moving_object_detector.training.flow_pairs import FlowPairOptions, RenderedFlowPairs
 
 SIZE = (64, 128)
 
@@ -34,13 +35,20 @@ def test_an_instant_is_the_image_and_the_layers(scene):
 def test_flow_and_occlusion_are_the_scenes(scene):
     source, target = scene.instant(2.0), scene.instant(4.5)
     ys, xs = np.mgrid[0:96, 0:160].astype(np.float32)
-    then_x, then_y, layer = _move(source, target, xs, ys)
-    assert np.abs(np.stack((then_x - xs, then_y - ys), 2) - scene.flow(2.0, 4.5)).max() < 1e-3
-    seen = _seen(target, then_x, then_y, layer, (0, 0, 96, 160))
-    occluded = scene.occluded(2.0, 4.5)
-    assert 0.02 < occluded.mean() < 0.9
+    then_x, then_y, layer = moved(source, target.poses, xs, ys)
+    exact, hidden = np.empty((96, 160, 2)), np.zeros((96, 160), bool)
+    for y, x in np.ndindex(96, 160):
+        index = source.layer[y, x]
+        px, py, pw = target.poses[index] @ np.linalg.solve(source.poses[index], (x, y, 1.0))
+        exact[y, x] = px / pw - x, py / pw - y
+        column, row = round(px / pw), round(py / pw)
+        hidden[y, x] = not (0 <= column < 160 and 0 <= row < 96) or target.layer[row, column] != index
+    assert np.abs(np.stack((then_x - xs, then_y - ys), 2) - exact).max() < 1e-3
+    assert np.abs(scene.flow(2.0, 4.5) - exact).max() < 1e-3
+    assert 0.02 < hidden.mean() < 0.9
     # Points within rounding of half a pixel may fall either way.
-    assert (seen == ~occluded).mean() > 0.999
+    assert (visible(target, then_x, then_y, layer, (0, 0, 96, 160)) == ~hidden).mean() > 0.999
+    assert (scene.occluded(2.0, 4.5) == hidden).mean() > 0.999
 
 
 def test_what_leaves_the_crop_is_not_seen(scene):
@@ -48,7 +56,7 @@ def test_what_leaves_the_crop_is_not_seen(scene):
     xs = np.array(((9.4, 9.6, 39.4, 39.6),), np.float32)
     ys = np.full_like(xs, 30)
     layer = instant.layer[30, [10, 10, 39, 39]][None]
-    assert _seen(instant, xs, ys, layer, (20, 10, 30, 30)).tolist() == [[False, True, True, False]]
+    assert visible(instant, xs, ys, layer, (20, 10, 30, 30)).tolist() == [[False, True, True, False]]
 
 
 @pytest.mark.parametrize('deformation', [0.0, 1.0])
@@ -102,7 +110,7 @@ def test_pairs_of_a_scene_go_forward_and_backward():
 
 
 def _mean_motion(source, target, xs, ys):
-    x, y, _ = _move(source, target, xs, ys)
+    x, y, _ = moved(source, target.poses, xs, ys)
     return np.array((x.mean() - xs.mean(), y.mean() - ys.mean()))
 
 

@@ -49,9 +49,9 @@ def test_a_resumed_task_goes_on_to_the_bit():
     resumed = make_stage(config, Setup())
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert run(resumed, 2, 3) == expected[2:]
-    model = whole.model()
+    model = whole.network.plain()
     assert type(model) is PWCNet
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.model().parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.network.plain().parameters(), strict=True))
 
 
 def test_it_learns_a_batch():

@@ -9,7 +9,8 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.pictures import write_flow
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.training.flow_errors import (
+from moving_object_detector.training.flow_pairs import FlowPairOptions
+from moving_object_detector.training.flow_training import (
     Errors,
     Sample,
     average,
@@ -19,7 +20,6 @@ from moving_object_detector.training.flow_errors import (
     network_error,
     sample_error,
 )
-from moving_object_detector.training.flow_pairs import FlowPairOptions
 
 
 @pytest.fixture

@@ -56,15 +56,14 @@ def test_one_inpainter_update_then_three_of_the_generator(make_game, players, ba
     assert moved == [of_inpainter, of_generator, of_generator, of_generator, of_inpainter, of_generator]
 
 
-@pytest.mark.parametrize('form', ['code', 'paper'])
-def test_each_player_lowers_its_own_loss(make_game, batch, form):
+def test_each_player_lowers_its_own_loss(make_game, batch):
     """On one batch, the other player standing still."""
-    game = make_game(loss=form, generator_steps=100)
+    game = make_game(generator_steps=100)
     # Steps 0, 101, 202, ... are the inpainter's.
     inpainter = [float(game.step(101 * k, batch)['inpainter']) for k in range(8)]
     generator = [float(game.step(1 + k, batch)['generator']) for k in range(8)]
-    print(f'{form}: inpainter {inpainter[0]:.3f} to {inpainter[-1]:.3f}')
-    print(f'{form}: generator {generator[0]:.3f} to {generator[-1]:.3f}')
+    print(f'inpainter {inpainter[0]:.3f} to {inpainter[-1]:.3f}')
+    print(f'generator {generator[0]:.3f} to {generator[-1]:.3f}')
     assert inpainter[-1] < 0.98 * inpainter[0]
     assert generator[-1] < generator[0]
 
@@ -74,7 +73,6 @@ def test_each_player_lowers_its_own_loss(make_game, batch, form):
     [
         {'consistency': 0.5},
         {'adversarial': 0.0, 'consistency': 1.0},
-        {'loss': 'paper', 'consistency': 0.5},
         {'precision': 'bfloat16'},
     ],
     ids=str,
@@ -93,11 +91,11 @@ def test_every_form_runs(make_game, players, batch, options):
     assert weights(players[0]).dtype == torch.float32
 
 
-def test_mixed_precision_leaves_the_fit_of_the_camera_alone(make_game, players, batch):
+def test_mixed_precision_leaves_the_fit_of_the_camera_alone(players, batch):
     """The mask of mixed precision is that of full precision to within the networks' rounding."""
-    image, flow = batch[:2]
-    masks = [make_game(precision=precision)._mask(players[0], image, flow) for precision in ('float32', 'bfloat16')]
-    exact = players[0](image, prepare_flow(flow, 'residual').flow)
+    image, prepared = batch[0], prepare_flow(batch[1], 'residual').flow
+    masks = [Setup(precision=precision).run(players[0], image, prepared) for precision in ('float32', 'bfloat16')]
+    exact = players[0](image, prepared)
     assert torch.equal(masks[0], exact)
     assert masks[1].dtype == torch.float32
     difference = (masks[1] - exact).abs().max()
@@ -165,16 +163,15 @@ def test_the_inpainter_sees_nothing_of_what_it_guesses(players, batch):
     mask = torch.zeros(2, 1, *SIZE)
     mask[:, :, 8:20, 10:40] = 1
     with torch.no_grad():
-        base = guess(players[1], image, flow, mask, alone=True)
-        under = guess(players[1], image, flow + 3 * mask, mask, alone=True)
-        around = guess(players[1], image, flow + 3 * (1 - mask), mask, alone=True)
+        base = guess(players[1], image, flow, mask)
+        under = guess(players[1], image, flow + 3 * mask, mask)
+        around = guess(players[1], image, flow + 3 * (1 - mask), mask)
     assert torch.equal(base.inside, under.inside)
     assert not torch.equal(base.outside, under.outside)
     assert torch.equal(base.outside, around.outside)
     assert not torch.equal(base.inside, around.inside)
     assert torch.equal(base.alone, under.alone)
     assert torch.equal(base.alone, around.alone)
-    assert guess(players[1], image, flow, mask, alone=False).alone is None
 
 
 def gradients(scale):
@@ -190,7 +187,7 @@ def test_vanished_gradients_are_replaced_by_positive_noise():
     noise = torch.cat([parameter.grad.flatten() for parameter in parameters])
     assert 0 <= noise.min() < noise.max() <= 0.2
     assert noise.mean() == pytest.approx(0.1, abs=0.02)
-    # The same in every process, and another at another step.
+    # The same at the same step, and another at another.
     again, other = gradients(0.0), gradients(0.0)
     assert revive(again, 0.2, (1, 7))
     assert revive(other, 0.2, (1, 8))

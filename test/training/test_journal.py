@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.training.run_folder import Journal, read_log
+from moving_object_detector.training.loop import Journal, read_log
 
 STAGES = ['rendered', 'game']
 
@@ -72,13 +72,6 @@ def test_pictures_are_rgb(tmp_path):
     blue_green_red = cv2.imread(str(tmp_path / 'pictures' / 'game-players-000010.png'))
     assert blue_green_red.shape == (4, 6, 3)
     assert (blue_green_red == (0, 0, 255)).all()
-
-
-def test_a_process_that_does_not_lead_writes_nothing():
-    with Journal(None, STAGES) as journal:
-        journal.scalars(0, 0, {'loss': 1.0})
-        journal.pictures(0, 0, {'grey': np.zeros((2, 2, 3), np.uint8)})
-        journal.flush()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

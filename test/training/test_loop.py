@@ -18,8 +18,8 @@ from moving_object_detector.training.loop import (
     candidate_names,
     candidate_steps,
     fit,
+    read_log,
 )
-from moving_object_detector.training.run_folder import read_log
 
 OPTIONS = {'game': {'steps': 10}, 'seed': 1}
 

@@ -166,7 +166,7 @@ def test_pairs_with_evidence_show_the_same_flow_and_followed_scenes_are_others()
 
 
 def keep(folder, count=40, pairs=None, workers=0):
-    return keep_pairs(pairs or RenderedPairs(7, OPTIONS), count, folder, 'dis', workers, progress=False)
+    return keep_pairs(pairs or RenderedPairs(7, OPTIONS), count, folder, 'dis', workers)
 
 
 def test_kept_pairs_are_cut_and_mirrored_as_a_whole(known_scene, tmp_path):

@@ -1,4 +1,4 @@
-"""Whole runs of the program ``train``: killed and resumed, by several processes, and what they leave."""
+"""Whole runs of the program ``train``: killed and resumed, and what they leave."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import time
 
 import pytest
 import torch
-from training_runs import SMALL
 
 from moving_object_detector.common.options import with_values
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.weights import load_weights
-from moving_object_detector.training.config import TrainConfig
-from moving_object_detector.training.run import make_networks
-from moving_object_detector.training.run_folder import read_log
+from moving_object_detector.training.loop import read_log
 
 pytestmark = pytest.mark.slow
 RESULTS = ('generator.safetensors', 'generator-inpainter.safetensors', 'log.jsonl')
@@ -43,14 +40,14 @@ def test_killed_at_any_moment_a_run_ends_the_same(swept):
 
 def test_a_run_killed_from_outside_goes_on_with_another_number_of_workers(swept, start_train, tmp_path):
     _, whole = swept
-    process = start_train(tmp_path, 'data.workers=1')
+    process = start_train(tmp_path, 'run.workers=1')
     while not (tmp_path / 'checkpoint.pt').exists() and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / 'generator.safetensors').exists()
-    finish(start_train(tmp_path, 'data.workers=0', 'run.checkpoint_every=3', 'run.picture_every=1'))
+    finish(start_train(tmp_path, 'run.workers=0', 'run.checkpoint_every=3', 'run.picture_every=1'))
     log, expected = ((folder / 'log.jsonl').read_bytes() for folder in (tmp_path, whole))
     assert log == expected
     for name in RESULTS[:2]:
@@ -86,7 +83,7 @@ def test_damage_in_the_flow_cache_is_said_and_mended(swept, start_train, tmp_pat
         data = bytearray(chunk.read_bytes())
         data[len(data) // 2] ^= 16
         chunk.write_bytes(data)
-    process = start_train(tmp_path, f'data.cache={tmp_path / "cache"}', f'data.workers={workers}')
+    process = start_train(tmp_path, f'data.cache={tmp_path / "cache"}', f'run.workers={workers}')
     _, err = process.communicate()
     assert process.returncode == 0, err
     assert 'damaged' in err
@@ -108,55 +105,6 @@ def test_a_flow_cache_that_is_removed_during_the_training_is_said_and_made_again
     assert 'gone, a part of the flow cache' in err
     assert 'Traceback' not in err
     assert same_weights(tmp_path, swept[1])
-
-
-def differences(folder, whole, architecture, start):
-    """Return for each tensor how far two runs ended from each other, relative to how far they came."""
-    name = 'generator.safetensors' if architecture == 'generator' else 'generator-inpainter.safetensors'
-    (one, _), (two, _) = (load_weights(path / name, architecture) for path in (folder, whole))
-    return {
-        key: float((one[key] - two[key]).norm() / (two[key] - start[key]).norm())
-        for key in two
-        if not torch.equal(two[key], start[key])
-    }
-
-
-def test_two_processes_make_the_updates_of_one(swept, start_train, tmp_path):
-    """Each computes half of every batch; the losses and the weights are those of one process with whole batches.
-
-    Sums in another order differ in their last digits. Adam divides each gradient by its own size, so where the
-    gradient is nothing but such digits an update may go the other way; those weights are few. Their number decides the
-    criterion: the distance between the ends, as a share of the way from the start, which is far less than 1 where most
-    updates are the same, and 0.5 and more where a process learns from its own half alone.
-    """
-    _, whole = swept
-    out = finish(start_train(tmp_path, 'run.select=last', processes=2))
-    assert out.splitlines()[:2] == [str(tmp_path / 'generator.safetensors'), str(tmp_path / 'generator.md')]
-    log, expected = (read_log(folder / 'log.jsonl') for folder in (tmp_path, whole))
-    assert len(log) == len(expected)
-    for line, exact in zip(log, expected, strict=True):
-        assert [line.pop(key) for key in ('stage', 'step')] == [exact.pop(key) for key in ('stage', 'step')]
-        assert line == pytest.approx(exact, rel=2e-3, abs=2e-4)
-    values = dict(option.split('=') for option in SMALL if option.startswith('network'))
-    config = with_values(TrainConfig(), {name: int(value) for name, value in values.items()})
-    for architecture, start in zip(('generator', 'inpainter'), make_networks(config), strict=True):
-        away = differences(tmp_path, whole, architecture, start.state_dict())
-        worst = max(away, key=away.get)
-        mean = sum(away.values()) / len(away)
-        print(f'{architecture}: mean {mean:.4f}, {worst} {away[worst]:.4f} of the way')
-        assert len(away) > 30
-        assert mean < 1e-3
-        assert away[worst] < 0.02
-
-
-def test_one_process_that_breaks_ends_all(start_train, tmp_path):
-    begun = time.monotonic()
-    process = start_train(tmp_path, processes=2, BREAKS='1')
-    _, err = process.communicate()
-    assert process.returncode != 0
-    assert 'this process broke' in err
-    assert not (tmp_path / 'generator.safetensors').exists()
-    print(f'ended after {time.monotonic() - begun:.0f} s')
 
 
 def test_the_detector_runs_with_what_a_run_leaves(swept, small_scene):

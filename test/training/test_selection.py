@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from moving_object_detector.training.selection import InputForm, Judge, Judgement, choose, spread_frames
+from moving_object_detector.training.selection import InputForm, Judge, Judgement, spread_frames
 
 SIZE = (32, 64)
 
@@ -102,14 +102,6 @@ def test_frames_are_spread_over_clips_and_within_them():
     assert spread_frames([Short()], 1) == [(0, 0)]
     assert spread_frames([Short()], 60) == [(0, 0), (0, 1)]
     assert len(spread_frames([BoxClip()] * 100, 60)) == 100
-
-
-def test_choice_by_each_rule():
-    candidates = {'000100': Judgement(0.5, 0.1), '000200': Judgement(0.9, 0.0), '000300': Judgement(0.7, 0.3)}
-    assert choose(candidates, 'last') == '000300'
-    assert choose(candidates, 'agreement') == '000200'
-    # Of equals the first: what has not helped is left.
-    assert choose({'000000': Judgement(0.5, 0.1), '000100': Judgement(0.5, 0.1)}, 'agreement') == '000000'
 
 
 def test_a_picture_of_masks_shows_images_with_them():

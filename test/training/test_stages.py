@@ -20,8 +20,8 @@ from moving_object_detector.training.config import InpainterConfig, RenderedConf
 from moving_object_detector.training.losses import mask_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
-from moving_object_detector.training.run import Footage, make_networks, make_stages
-from moving_object_detector.training.setup import Processes, Setup
+from moving_object_detector.training.run import make_networks
+from moving_object_detector.training.setup import Setup
 from moving_object_detector.training.stages import InpainterStage, MaskStage, learning_rate
 
 SIZE = (32, 64)
@@ -96,10 +96,10 @@ def test_the_rendered_stage_leaves_the_averaged_weights():
 
 @pytest.fixture
 def make_inpainter_stage(exact_clip):
-    def make(group=None, precision='float32'):
+    def make(precision='float32'):
         torch.manual_seed(2)
         pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2))
-        setup = Setup(group or Processes(), precision=precision)
+        setup = Setup(precision=precision)
         config = InpainterConfig(steps=30, batch=2, learning_rate=1e-3)
         return InpainterStage(setup, Inpainter(), pairs, config)
 
@@ -120,26 +120,8 @@ def test_the_inpainter_runs_in_mixed_precision(make_inpainter_stage):
     assert float(stage.step(0, batch)['loss']) == pytest.approx(float(exact.step(0, batch)['loss']), rel=0.02)
 
 
-def test_boxes_are_a_function_of_the_step_and_shared_by_processes(make_inpainter_stage):
-    alone = make_inpainter_stage()
-    shared = [make_inpainter_stage(group=Processes(rank, 2)) for rank in range(2)]
-    together = torch.cat([stage.boxes(7, SIZE) for stage in shared])
-    assert torch.equal(alone.boxes(7, SIZE), together)
-    assert not torch.equal(alone.boxes(8, SIZE), together)
-    assert not torch.equal(together[0], together[1])
-
-
 def configured(**values):
     return with_values(TrainConfig(), {name.replace('__', '.'): value for name, value in values.items()})
-
-
-@pytest.mark.parametrize('rank', [0, 1, 2])
-@pytest.mark.parametrize('stage', ['rendered', 'inpainter', 'game'])
-def test_a_batch_that_cannot_be_shared_is_told_before_anything_runs(exact_clip, tmp_path, rank, stage):
-    values = {f'{name}__batch': 5 if name == stage else 6 for name in ('rendered', 'inpainter', 'game')}
-    networks = (Generator(), Inpainter())
-    with pytest.raises(UserError, match=r'batch of 5 .* 3 processes'):
-        make_stages(configured(**values), Setup(Processes(rank, 3)), networks, Footage([exact_clip]), tmp_path)
 
 
 def test_networks_are_a_function_of_the_seed():

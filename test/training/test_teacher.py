@@ -133,7 +133,7 @@ def miniature(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(run, 'create_flow', spoilt)
     values = {
         'data.root': str(tmp_path / 'clips'), 'data.cache': str(tmp_path / 'cache'), 'data.height': 48,
-        'data.width': 96, 'data.largest_gap': 2, 'data.workers': 0, 'network.height': SIZE[0],
+        'data.width': 96, 'data.largest_gap': 2, 'run.workers': 0, 'network.height': SIZE[0],
         'network.width': SIZE[1], 'flow.preset': 'fast', 'flow.height': 96, 'flow.width': 192,
         'start.model': str(small),
         'teacher.model': str(small), 'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'teacher.batch': 4,
@@ -166,7 +166,7 @@ def test_the_student_gets_better_and_the_first_of_equals_is_chosen(miniature, sc
     print(f'J of masks of spoilt flow: {before:.3f} before, {after:.3f} after')
     assert after > before + 0.1
     card = outcome.model.with_suffix('.md').read_text()
-    assert '| teacher | 60 steps of 4 pairs, 25% of them rendered; masks by `small.safetensors` of dis' in card
+    assert '| stage teacher | 60 steps of 4 pairs |' in card
     assert '| teacher-000060 |' in card
     assert 'No annotated frame was used.' in card
 
@@ -178,12 +178,12 @@ def test_killed_and_started_again_it_ends_in_the_same_bits(miniature, tmp_path, 
     assert made
     for path in made:
         path.unlink()
-    from moving_object_detector.training import loop, teacher
+    from moving_object_detector.training import chunks, loop
 
     def dies(*_):
         raise KeyboardInterrupt
 
-    kept = teacher.write_array
+    kept = chunks.write_array
     written = []
 
     def one_and_no_more(path: Path, array):
@@ -192,10 +192,10 @@ def test_killed_and_started_again_it_ends_in_the_same_bits(miniature, tmp_path, 
         if len(written) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(teacher, 'write_array', one_and_no_more)
+    monkeypatch.setattr(chunks, 'write_array', one_and_no_more)
     with pytest.raises(KeyboardInterrupt):
         run.run_training(config, tmp_path / 'again', [])
-    monkeypatch.setattr(teacher, 'write_array', kept)
+    monkeypatch.setattr(chunks, 'write_array', kept)
     saved = loop.save_checkpoint
 
     def then_dies(path, state):

@@ -34,7 +34,7 @@ def test_help_and_options_are_instant(arguments):
     if arguments == ['--options']:
         listed = {line.partition('=')[0] for line in text.splitlines() if not line.startswith(' ')}
         assert listed == {option.name for option in options_of(TrainConfig)}
-        assert 'game.loss=code\n' in text
+        assert 'run.precision=float32\n' in text
         assert 'Takes one of code, paper.' in text
         assert (
             'rendered.batch=10\n    Pairs a step, all processes together. Takes a whole number from 1 to 4096.' in text
@@ -62,8 +62,9 @@ def mistake(capsys, *arguments):
         ('game.steps=-1', 'game.steps is -1, but takes a whole number'),
         ('game.learning_rate=0', 'game.learning_rate is 0.0, but takes a number from 1e-08 to 1'),
         ('game.learning_rate=nan', "game.learning_rate is 'nan', but takes a number"),
-        ('game.loss=hinge', "game.loss is 'hinge', but takes one of code, paper"),
-        ('run.select=best', "run.select is 'best', but takes one of agreement, last"),
+        ('run.precision=half', "run.precision is 'half', but takes one of float32, bfloat16"),
+        ('data.workers=2', 'write run.workers'),
+        ('data.split=val', 'PATH@SPLIT'),
         ('run.seed=-1', 'run.seed is -1, but takes a whole number from 0'),
         ('network.height=30', 'network.height is 30, but takes a whole number from 32'),
         ('network.height=34', 'network.height and network.width are 34 and 192, but take multiples of 4'),
@@ -104,11 +105,13 @@ def test_out_cannot_be_made(tmp_path, capsys):
 
 def test_options_from_a_file_and_the_command_line(tmp_path, capsys):
     file = tmp_path / 'train.yaml'
-    file.write_text('game:\n  steps: 7\nrun.select: best\n')
+    file.write_text('game:\n  steps: 7\nrun.precision: half\n')
     # What is wrong in the file is told, what the command line overrides is not.
-    assert "run.select is 'best'" in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
-    error = mistake(capsys, '--config', file, '--out', tmp_path / 'out', 'run.select=last', 'game.loss=hinge')
-    assert "game.loss is 'hinge'" in error
+    assert "run.precision is 'half'" in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
+    error = mistake(capsys, '--config', file, '--out', tmp_path / 'out', 'run.precision=float32', 'run.device=gpu')
+    assert "run.device is 'gpu'" in error
+    file.write_text('data:\n  workers: 7\n')
+    assert 'write run.workers' in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
     assert 'cannot be read' in mistake(capsys, '--config', tmp_path / 'none.yaml')
 
 
