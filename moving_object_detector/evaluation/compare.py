@@ -11,8 +11,7 @@ import numpy as np
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.metrics import mean
-from moving_object_detector.evaluation.results import RunResult, read_results
-from moving_object_detector.evaluation.summary import Table, sequence_scores
+from moving_object_detector.evaluation.results import RunResult, Table, read_results, sequence_scores
 
 EXACT: Final = 14
 """Pairs up to which all signs are tried; above, 20,000 draws."""

@@ -30,8 +30,9 @@ _LIVE: Final = (
     'play a bag through the node with "ros2 launch moving_object_detector evaluate.launch.py live:=true bag:=BAG", or '
     'record its masks yourself and score them with --predicted-topic'
 )
+_VIDEO: Final = 'the report has pictures; "make_video FOLDER OUT.mp4" makes a video of masks that --save-masks keeps'
 _SET: Final = 'options of the detector are written --set name=value'
-_RENAMED: Final = {'--topic': 'write --bag-topic', '--live': _LIVE, '--rate': _LIVE, '-p': _SET}
+_RENAMED: Final = {'--topic': 'write --bag-topic', '--live': _LIVE, '--video': _VIDEO, '--rate': _LIVE, '-p': _SET}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,9 +59,8 @@ def _report(folder: Path, run: RunResult) -> None:
 def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: Sequence[str]) -> None:
     # PyTorch and OpenCV are loaded now, and not for --help.
     from moving_object_detector.evaluation.compare import compare_folders
-    from moving_object_detector.evaluation.results import read_results
+    from moving_object_detector.evaluation.results import last_line, read_results, score_table
     from moving_object_detector.evaluation.run import evaluate
-    from moving_object_detector.evaluation.summary import last_line, score_table
 
     missing = ' and '.join(name for name in ('jinja2', 'matplotlib') if find_spec(name) is None)
     lacking = f'{missing} not installed; python3 -m pip install jinja2 matplotlib' if missing else ''

@@ -34,7 +34,7 @@ ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
     'predicted_topic': ('method', ('masks',)),
 }
 """Options that have an effect only with some values of another one; elsewhere they are refused."""
-_APART: Final = ('out', 'overwrite', 'save_masks', 'video', 'sequences', 'config', 'variants')
+_APART: Final = ('out', 'overwrite', 'save_masks', 'sequences', 'config', 'variants')
 """Options that decide no number of a sequence, or stand in the identity of a run in another form."""
 
 
@@ -60,7 +60,6 @@ class EvaluateOptions:
     out: str = option('evaluation_output', 'Folder of the run; an interrupted run is resumed.')
     overwrite: bool = option(False, 'Begin anew where --out holds a run.')
     save_masks: bool = option(False, 'Keep the masks that count, as PNG in DAVIS layout.')
-    video: bool = option(False, 'Make an MP4 of each sequence.')
     config: str = option('', "The detector's parameters, a file such as config/cpu.yaml.")
 
     def list_of(self, name: str) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 import matplotlib as mpl
 import numpy as np
@@ -19,13 +18,16 @@ from matplotlib.figure import Figure
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.evaluation.compare import flat
-from moving_object_detector.evaluation.results import Column, RunResult, SequenceResult, masks_per_second
-from moving_object_detector.evaluation.summary import (
+from moving_object_detector.evaluation.results import (
+    RULES,
     SCORE_COLUMNS,
+    Column,
+    RunResult,
+    SequenceResult,
     Table,
-    find_rule,
     grouped,
     known,
+    masks_per_second,
     run_scores,
     score_cells,
     score_table,
@@ -173,7 +175,6 @@ def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, An
         'plot': plot,
         'pair': _pictures(folder, item, ('best', 'worst')),
         'strip': _pictures(folder, item, ('spread',)),
-        'video': quote(item.video, errors='surrogateescape'),
     }
 
 
@@ -201,7 +202,7 @@ def write_report(folder: Path, run: RunResult) -> Path:
         under=' · '.join(str(part) for part in (run.identity.get('method'), *made) if part),
         footer=' · '.join(str(run.details[name]) for name in ('started', 'revision') if run.details.get(name)),
         run=run,
-        rule=find_rule(run.protocol),
+        rule=RULES[run.protocol],
         scores=scores,
         frames=sum(item.frame_count for item in run.sequences),
         speed=masks_per_second(run.sequences),

@@ -1,15 +1,17 @@
-"""What an evaluation leaves behind: columns of numbers for each sequence, and what the run was."""
+"""What an evaluation leaves: columns of numbers for each sequence, what they come to by the data sets' rules."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import open_file, write_atomically
+from moving_object_detector.evaluation.metrics import decay, mean, recall
 
 RESULTS_FORMAT: Final = 1
 RESULTS: Final = 'results.json'
@@ -52,10 +54,9 @@ class SequenceResult:
     """All that was measured on one sequence; raises ValueError where a column has not one cell for each frame.
 
     ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` what the masks took, 0 where that is
-    not known; of ``variants`` the last one counts; ``latency`` is in milliseconds, of
-    each frame that has one; ``dropped`` counts frames without a mask; ``video`` and pictures are relative to the run's
-    folder; ``footage`` is a digest of the files of footage, truth and predictions; ``groups`` are kinds of footage to
-    score apart.
+    not known; of ``variants`` the last one counts; ``latency`` is in milliseconds, of each frame that has one;
+    ``dropped`` counts frames without a mask; pictures are relative to the run's folder; ``footage`` is a digest of the
+    files of footage, truth and predictions; ``groups`` are kinds of footage to score apart.
     """
 
     name: str
@@ -68,7 +69,6 @@ class SequenceResult:
     dropped: int = 0
     problems: tuple[str, ...] = ()
     pictures: tuple[KeptFrame, ...] = ()
-    video: str = ''
     masks: bool = False
     footage: str = ''
     groups: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +85,8 @@ class RunResult:
     """A whole evaluation; a run is resumed only if ``identity``, which decides the numbers, is unchanged.
 
     ``details`` are what else is worth knowing (command, versions, machine, engine), ``problems`` sentences about
-    sequences that could not be evaluated. Raises ValueError where a sequence lacks a variant, or of another format.
+    sequences that could not be evaluated. Raises ValueError where a sequence lacks a variant, or of an
+    unknown protocol or another format.
     """
 
     identity: Mapping[str, Any]
@@ -97,6 +98,8 @@ class RunResult:
     def __post_init__(self) -> None:
         if self.format != RESULTS_FORMAT:
             raise ValueError('it is of another version of evaluate')
+        if self.protocol not in RULES:
+            raise ValueError(f'there is no protocol {self.protocol}')
         if not self.variants or any(set(self.variants) - set(item.variants) for item in self.sequences):
             raise ValueError('a sequence lacks a variant')
 
@@ -167,3 +170,231 @@ def read_results(folder: Path) -> RunResult:
         return read_stored(RunResult, path, 'run the evaluation again')
     except FileNotFoundError as error:
         raise UserError(f'{path} is not there; give the folder that evaluate wrote') from error
+
+
+# Scores --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScoringRule:
+    """How a data set is scored: a mean of the sequences' means, or of all frames; with or without a sequence's ends."""
+
+    name: str
+    average: Literal['sequences', 'frames']
+    ends: bool
+    words: str
+
+    def scored(self, index: int, frame_count: int, annotated: bool) -> bool:
+        """Tell whether a frame is scored: its number in the sequence from 0, the sequence's length, and its truth."""
+        return annotated and (self.ends or 0 < index < frame_count - 1)
+
+
+_SEQUENCES: Final = 'mean of the means of the sequences'
+RULES: Final = {
+    rule.name: rule
+    for rule in (
+        ScoringRule(
+            'davis2016', 'sequences', False, f'all frames but the first and last of each sequence; {_SEQUENCES}'
+        ),
+        ScoringRule('segtrackv2', 'frames', True, 'mean over all annotated frames of all sequences'),
+        ScoringRule('fbms59', 'frames', True, 'mean over the annotated frames of all sequences'),
+        ScoringRule('annotated', 'sequences', True, f'all annotated frames; {_SEQUENCES}'),
+    )
+}
+"""By the name of the data set; ``annotated`` is for all others."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one variant on a sequence or a run; None where there is nothing to take them of.
+
+    Of J and F: mean, recall (share of the frames over 0.5) and decay (by how much they fall from a sequence's first
+    quarter to its last). In the frames scored: annotated objects, those that the mask covers, regions of the mask on no
+    object. Of all masks: the share that is empty, the mean share of the image, and by which share of the larger one the
+    areas of two masks in a row differ: the steadier, the better they mostly are. Of footage in which nothing moves: its
+    seconds, and the uninterrupted runs of frames with something in the mask.
+    """
+
+    frames: int
+    j_mean: float | None
+    j_recall: float | None
+    j_decay: float | None
+    f_mean: float | None
+    f_recall: float | None
+    f_decay: float | None
+    objects: int
+    found: int
+    false_regions: int
+    empty: float | None
+    area: float | None
+    change: float | None
+    still_seconds: float
+    false_alarms: int
+
+    @property
+    def false_alarms_per_minute(self) -> float | None:
+        """False alarms in a minute of footage in which nothing moves, None where there is no such footage."""
+        return 60 * self.false_alarms / self.still_seconds if self.still_seconds else None
+
+
+_SUMS: Final = ('frames', 'objects', 'found', 'false_regions', 'still_seconds', 'false_alarms')
+_OVER_FRAMES: Final = {'mean': mean, 'recall': recall, 'decay': decay}
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Return the values that there are."""
+    return [value for value in values if value is not None]
+
+
+def _scored(sequence: SequenceResult, columns: VariantColumns, rule: ScoringRule, name: str) -> list[float]:
+    """Return what a column holds of the frames that are scored."""
+    cells = enumerate(zip(columns.j, getattr(columns, name), strict=True))
+    return known(cell for index, (j, cell) in cells if rule.scored(index, sequence.frame_count, j is not None))
+
+
+def _empty(area: Sequence[float]) -> float | None:
+    """Return the share of empty masks."""
+    return mean([float(not share) for share in area])
+
+
+def area_change(area: Column) -> float | None:
+    """Return by which share of the larger one the mask's areas of two frames in a row differ, on average.
+
+    Frames without a mask, and pairs of empty ones, are passed over; None where nothing is left.
+    """
+    pairs = [(a, b) for a, b in pairwise(area) if a is not None and b is not None and max(a, b) > 0]
+    return mean([abs(a - b) / max(a, b) for a, b in pairs])
+
+
+def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Scores:
+    """Return the scores of one sequence by a rule of :data:`RULES`."""
+    columns, rule = sequence.variants[variant], RULES[protocol]
+    scored = {name: _scored(sequence, columns, rule, name) for name in COLUMNS}
+    area, counts = known(columns.area), known(columns.objects)
+    still = bool(counts) and not any(counts)
+    return Scores(
+        frames=len(scored['j']),
+        **{f'{name}_{what}': of(scored[name]) for name in 'jf' for what, of in _OVER_FRAMES.items()},
+        objects=round(sum(scored['objects'])),
+        found=round(sum(scored['found'])),
+        false_regions=round(sum(scored['false'])),
+        empty=_empty(area),
+        area=mean(area),
+        change=area_change(columns.area),
+        still_seconds=sequence.frame_count / sequence.fps if still else 0.0,
+        false_alarms=sum(something for something, _ in groupby(share > 0 for share in area)) if still else 0,
+    )
+
+
+def run_scores(run: RunResult, variant: str) -> Scores:
+    """Return the scores of a run by its protocol; sequences of which no frame is scored are left out.
+
+    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it; decay and
+    ``change`` are always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all
+    its masks.
+    """
+    rule = RULES[run.protocol]
+    scores = [sequence_scores(sequence, variant, run.protocol) for sequence in run.sequences]
+    names = [f'{name}_{what}' for name in 'jf' for what in _OVER_FRAMES]
+    taken: dict[str, Any] = {name: mean(known(getattr(score, name) for score in scores)) for name in names}
+    taken |= {name: sum(getattr(score, name) for score in scores) for name in _SUMS}
+    if rule.average == 'frames':
+        for name in ('j', 'f'):
+            values = [cell for item in run.sequences for cell in _scored(item, item.variants[variant], rule, name)]
+            taken |= {f'{name}_mean': mean(values), f'{name}_recall': recall(values)}
+    area = [share for item in run.sequences for share in known(item.variants[variant].area)]
+    change = mean(known(score.change for score in scores))
+    return Scores(**taken, empty=_empty(area), area=mean(area), change=change)
+
+
+def grouped(run: RunResult) -> dict[str, RunResult]:
+    """Return the parts of a run by kinds of footage (``motion slow``), each a run of its own."""
+    parts: dict[str, list[SequenceResult]] = {}
+    for item in run.sequences:
+        for kind, value in item.groups.items():
+            parts.setdefault(f'{kind} {value}', []).append(item)
+    return {name: replace(run, sequences=tuple(items)) for name, items in parts.items()}
+
+
+def summarise(run: RunResult) -> dict[str, Any]:
+    """Return the scores of every variant as JSON can hold them: of the run, each sequence, and each kind of footage."""
+
+    def plain(scores: Scores) -> dict[str, Any]:
+        return {**asdict(scores), 'false_alarms_per_minute': scores.false_alarms_per_minute}
+
+    variants = {}
+    for variant in run.variants:
+        sequences = {item.name: plain(sequence_scores(item, variant, run.protocol)) for item in run.sequences}
+        groups = {name: plain(run_scores(part, variant)) for name, part in grouped(run).items()}
+        variants[variant] = {'run': plain(run_scores(run, variant)), 'sequences': sequences, 'groups': groups}
+    return {'protocol': run.protocol, 'variants': variants}
+
+
+# Tables, for the terminal and the report -----------------------------------------------------------------------------
+
+SCORE_COLUMNS: Final = (
+    ('J', '.3f', 'j_mean'),
+    ('recall', '.3f', 'j_recall'),
+    ('decay', '.3f', 'j_decay'),
+    ('F', '.3f', 'f_mean'),
+    ('recall', '.3f', 'f_recall'),
+    ('decay', '.3f', 'f_decay'),
+    ('objects', ',', 'objects'),
+    ('found', ',', 'found'),
+    ('false', ',', 'false_regions'),
+    ('alarms/min', '.1f', 'false_alarms_per_minute'),
+    ('empty', '.3f', 'empty'),
+    ('area', '.4f', 'area'),
+    ('change', '.3f', 'change'),
+)
+"""What is shown of :class:`Scores`: heading, format, name."""
+
+
+def written(value: float | str | None, form: str = '.3f') -> str:
+    """Write a cell by its column's format; None is a dash."""
+    if value is None:
+        return '-'
+    return foreign(value) if isinstance(value, str) else format(value, form)
+
+
+class Table(NamedTuple):
+    """Headings with the format of what is below, and rows of as many values; the first column is names."""
+
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[float | str | None]]
+
+    def filled(self) -> Table:
+        """Leave out columns in which there is no value."""
+        kept = [place for place in range(len(self.heads)) if any(row[place] is not None for row in self.rows)]
+        return Table([self.heads[place] for place in kept], [[row[place] for place in kept] for row in self.rows])
+
+    def lines(self) -> list[str]:
+        """Return the table as text: the first column to the left, the others to the right."""
+        texts = [[written(value, form) for value, (_, form) in zip(row, self.heads, strict=True)] for row in self.rows]
+        texts.insert(0, [head for head, _ in self.heads])
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        return ['  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in texts]
+
+
+def score_cells(scores: Scores) -> list[float | None]:
+    """Return what :data:`SCORE_COLUMNS` names; of footage without truth, only what the masks tell."""
+    return [
+        getattr(scores, name) if scores.frames or name in {'empty', 'area', 'change'} else None
+        for *_, name in SCORE_COLUMNS
+    ]
+
+
+def score_table(run: RunResult) -> Table:
+    """Return the scores of every variant of a run, the one that counts last; then those of its kinds of footage."""
+    named = [(name, run_scores(run, name)) for name in run.variants]
+    named += [(name, run_scores(part, run.counting)) for name, part in grouped(run).items()]
+    heads = [('variant', ''), *((head, form) for head, form, _ in SCORE_COLUMNS)]
+    return Table(heads, [[name, *score_cells(scores)] for name, scores in named]).filled()
+
+
+def last_line(run: RunResult) -> str:
+    """Return the run in one line: J, F, frames, masks per second."""
+    scores = run_scores(run, run.counting)
+    frames = sum(item.frame_count for item in run.sequences)
+    j, f, fps = written(scores.j_mean), written(scores.f_mean), written(masks_per_second(run.sequences), '.2f')
+    return f'J {j} F {f} frames {frames} fps {fps}'

@@ -1,33 +1,310 @@
-"""Evaluating a method on clips: one after another, each kept as soon as it is done."""
+"""Evaluating a method on clips: one after another, frame by frame, each kept as soon as it is done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.common.errors import LONGEST_MESSAGE, ImageError, UserError, foreign
 from moving_object_detector.common.files import lock, make_folder, write_atomically
 from moving_object_detector.common.options import flatten
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.common.program import provenance
-from moving_object_detector.detection.config import DetectorConfig
+from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig
+from moving_object_detector.detection.continuity import Continuity, Step
+from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.evaluation.clips import Clip, fingerprint, open_clips
-from moving_object_detector.evaluation.methods import BASELINES, DetectorMethod, GivenMasks, Method
+from moving_object_detector.evaluation.methods import BASELINES, DetectorMethod, GivenMasks, Method, Prediction
+from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.evaluation.results import (
+    COLUMNS,
+    RULES,
+    KeptFrame,
     RunResult,
+    ScoringRule,
     SequenceResult,
+    VariantColumns,
     masks_per_second,
     read_stored,
+    sequence_scores,
+    summarise,
     write_results,
+    written,
 )
-from moving_object_detector.evaluation.sequence_pass import SequencePass
-from moving_object_detector.evaluation.summary import RULES, sequence_scores, summarise, written
+from moving_object_detector.media.codecs import encode_jpeg, encode_png
+from moving_object_detector.media.frames import SECOND, Frame, resize_image
+from moving_object_detector.media.pictures import evenly_spaced
+
+WAITING: Final = 64
+"""Annotations kept for predictions that come late: above twice the largest window."""
+PROBLEMS: Final = 20
+"""Sentences kept of one clip."""
+_STRETCH: Final = 0.02
+"""By how much the ratio of sides of an annotation may differ from its image's: sides are rounded when resized."""
+
+
+class SequencePass:
+    """One pass of a method over one clip; what it is given is started anew, ``seen`` is called after each frame."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        method: Method,
+        rule: ScoringRule,
+        options: EvaluateOptions,
+        seen: Callable[[], object],
+    ) -> None:
+        self._clip, self._method, self._rule, self._seen = clip, method, rule, seen
+        self._options, self._folder = options, Path(options.out).expanduser()
+        self._problems = list(clip.problems)
+        # The numbers of each variant, by column and frame.
+        self._cells: dict[str, dict[str, dict[int, float]]] = {
+            variant: {name: {} for name in COLUMNS} for variant in method.variants
+        }
+        self._latency: dict[int, float] = {}
+        self._names: list[str] = []
+        self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
+        self._steps: list[Step] = []
+        self._picker = FramePicker(clip.frame_count)
+        self._truth = lru_cache(WAITING)(self._read_truth)
+        self._size = (0, 0)
+        self._stretched = ''
+
+    def run(self) -> SequenceResult:
+        """Evaluate the whole clip; raises UserError where it cannot be opened, or not one frame of it can be scored."""
+        begin = time.monotonic()
+        source = self._clip.open()
+        self._method.start(self._clip, source)
+        counting = self._method.variants[-1]
+        taken = 0
+        for frame, index in self._frames(source):
+            try:
+                self._take(self._method.step(frame, index), counting)
+                taken += 1
+            except ImageError as error:
+                self._problem(f'frame {index} is left out: {error}')
+            self._seen()
+        self._take(self._method.finish(), counting)
+        for step, then in ((Step.GOES_BACK, 'the detector starts anew there'), (Step.REPEATS, 'it is not scored')):
+            if self._steps.count(step):
+                self._problem(f'{self._steps.count(step)} of {len(self._steps)} frames {step.value}; {then}')
+        for problem in (*self._method.problems, self._continuity.trouble):
+            self._problem(problem)
+        if not taken:
+            raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
+        count = len(self._names)
+        self._score_the_silent(count)
+        # The cache refers to this pass and this pass to it: else both stay until the interpreter looks for cycles.
+        self._truth.cache_clear()
+        if self._stretched and not self._cells[counting]['j']:
+            raise UserError(f'{self._clip.name}: {self._stretched}')
+        seconds = self._method.seconds
+        return SequenceResult(
+            name=self._clip.name,
+            frame_count=count,
+            size=self._size,
+            fps=source.fps,
+            seconds=time.monotonic() - begin if seconds is None else seconds,
+            variants={
+                variant: VariantColumns(**{name: tuple(map(cells[name].get, range(count))) for name in COLUMNS})
+                for variant, cells in self._cells.items()
+            },
+            dropped=count - len(self._cells[counting]['area']),
+            latency=tuple(value for _, value in sorted(self._latency.items())),
+            problems=tuple(self._problems),
+            pictures=self._picker.write(self._folder, self._clip.name),
+            masks=self._options.save_masks,
+            footage=fingerprint((*self._clip.files, *self._method.files(self._clip))),
+            groups=self._clip.groups,
+        )
+
+    def _problem(self, text: str) -> None:
+        text = foreign(text, LONGEST_MESSAGE)
+        if text and text not in self._problems and len(self._problems) < PROBLEMS:
+            self._problems.append(text)
+
+    def _frames(self, source: Iterable[Frame]) -> Iterator[tuple[Frame, int]]:
+        """Yield each frame that can be read with its number; a damaged one is a problem, not the end."""
+        frames = iter(source)
+        while True:
+            index = len(self._names)
+            try:
+                frame = next(frames, None)
+            except ImageError as error:
+                self._problem(f'frame {index} is left out: {error}')
+                # A number for its annotation, which counts as missed.
+                self._names.append('')
+                continue
+            except UserError as error:
+                self._problem(f'the clip ends after {index} frames: {error}')
+                return
+            if frame is None:
+                return
+            if not any(self._size):
+                self._size = (frame.image.shape[0], frame.image.shape[1])
+            self._steps.append(self._continuity.follow(frame.stamp, frame.image.shape))
+            self._names.append(frame.name)
+            yield frame, index
+
+    def _read_truth(self, index: int) -> PreparedTruth | None:
+        if self._clip.still:
+            return PreparedTruth(np.zeros(self._size, np.bool_))
+        annotation = self._clip.annotations[index] if index < len(self._clip.annotations) else None
+        if annotation is None:
+            return None
+        try:
+            return PreparedTruth(annotation.read())
+        except UserError as error:
+            self._problem(f'the annotation of frame {index} is left out: {error}')
+            return None
+
+    def _fits(self, truth: PreparedTruth, size: tuple[int, int]) -> bool:
+        """Tell whether an annotation has the shape of an image; one of another size may have, a turned one has not."""
+        (height, width), (rows, columns) = truth.truth.shape, size
+        if abs(width * rows - height * columns) <= _STRETCH * max(width * rows, height * columns):
+            return True
+        self._stretched = (
+            f'an annotation is {width}x{height}, its image {columns}x{rows}: the shapes differ (is one of them turned '
+            'by its EXIF orientation?), so it is not scored; store both alike'
+        )
+        self._problem(self._stretched)
+        return False
+
+    def _take(self, predictions: Iterable[Prediction], counting: str) -> None:
+        for prediction in predictions:
+            truth = self._truth(prediction.index)
+            if truth is not None and not self._fits(truth, (prediction.mask.shape[0], prediction.mask.shape[1])):
+                truth = None
+            cells = self._cells[prediction.variant]
+            cells['area'][prediction.index] = float(np.count_nonzero(prediction.mask)) / prediction.mask.size
+            j = None if truth is None else self._score(prediction.variant, prediction.index, prediction.mask, truth)
+            if prediction.variant == counting:
+                if prediction.latency is not None:
+                    self._latency[prediction.index] = prediction.latency
+                self._keep(prediction, truth, j)
+
+    def _score(self, variant: str, index: int, mask: NDArray[np.uint8], truth: PreparedTruth) -> float:
+        height, width = truth.truth.shape
+        if mask.shape != truth.truth.shape:
+            self._problem(
+                f'annotations are {width}x{height}, masks {mask.shape[1]}x{mask.shape[0]}: masks are resized to score'
+            )
+        prediction = _fitted(mask, (height, width)) > 0
+        j, f = truth.scores(prediction)
+        cells = self._cells[variant]
+        for name, value in zip(COLUMNS, (j, f, *count_objects(prediction, truth.truth)), strict=False):
+            cells[name][index] = value
+        return j
+
+    def _score_the_silent(self, count: int) -> None:
+        """Score frames of which a variant said nothing as empty masks."""
+        for variant, cells in self._cells.items():
+            for index in range(count):
+                truth = None if index in cells['area'] else self._truth(index)
+                if truth is not None and self._fits(truth, self._size):
+                    self._score(variant, index, np.zeros(truth.truth.shape, np.uint8), truth)
+
+    def _keep(self, prediction: Prediction, truth: PreparedTruth | None, j: float | None) -> None:
+        index = prediction.index
+        if self._options.save_masks:
+            path = self._folder / 'masks' / self._clip.name / f'{Path(self._names[index]).stem}.png'
+            write_atomically(path, encode_png(prediction.mask).tobytes())
+
+        def draw() -> NDArray[np.uint8]:
+            return draw_judged(prediction.image, prediction.mask, None if truth is None else truth.truth)
+
+        scored = self._rule.scored(index, self._clip.frame_count, truth is not None)
+        self._picker.take(index, j if scored else None, draw)
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+TRUTH: Final = (64, 196, 255)
+"""Outline of the truth: a blue that the colour-blind, too, tell from the mask's red and white."""
+_CASING: Final = (0, 24, 48)
+"""Dark on both sides of the truth's outline, so that it is seen on a bright sky."""
+WIDTH: Final = 640
+"""Of the best and the worst frame, at most; pixels."""
+SMALL: Final = 320
+"""Of those spread over the sequence."""
+SPREAD_FRAMES: Final = 8
+"""Frames spread over a sequence that are shown."""
+_QUALITY: Final = 82
+"""Of their JPEG, per cent."""
+
+
+def _fitted(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def draw_judged(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Draw a mask on an image (H, W, 3) as the overlay has it, and the truth's outline; both are fitted to it."""
+    size = (image.shape[0], image.shape[1])
+    picture = draw_overlay(image, _fitted(mask, size))
+    if truth is None:
+        return picture
+    contours, _ = cv2.findContours(_fitted(truth.astype(np.uint8), size), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(image.shape[1] / 400))
+    cv2.drawContours(picture, contours, -1, _CASING, 2 * thickness, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, TRUTH, thickness, cv2.LINE_AA)
+    return picture
+
+
+def _jpeg(picture: NDArray[np.uint8], width: int) -> bytes:
+    height, full = picture.shape[:2]
+    if full > width:
+        picture = resize_image(picture, (max(1, round(height * width / full)), width))
+    return encode_jpeg(picture, _QUALITY).tobytes()
+
+
+class FramePicker:
+    """Picks the frames of a sequence of some length that are worth showing, while they pass.
+
+    Frames that are not scored are given without J, and are then neither the best nor the worst.
+    """
+
+    def __init__(self, frame_count: int) -> None:
+        self._extremes: dict[str, tuple[float, int, bytes]] = {}
+        self._spread: list[tuple[int, bytes]] = []
+        # The first ones where nobody knows how many there will be.
+        self._wanted = evenly_spaced(frame_count or SPREAD_FRAMES, SPREAD_FRAMES)
+
+    def take(self, index: int, j: float | None, draw: Callable[[], NDArray[np.uint8]]) -> None:
+        """Look at the next frame: its number, its J (None: not scored), and what draws it if it is kept."""
+        for kind, sign in (('best', 1), ('worst', -1)):
+            if j is not None and (kind not in self._extremes or sign * j > sign * self._extremes[kind][0]):
+                self._extremes[kind] = j, index, _jpeg(draw(), WIDTH)
+        if self._wanted and index >= self._wanted[0]:
+            # That one, or the next with a mask.
+            self._wanted = [number for number in self._wanted if number > index]
+            self._spread.append((index, _jpeg(draw(), SMALL)))
+
+    def write(self, folder: Path, sequence: str) -> tuple[KeptFrame, ...]:
+        """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder."""
+        chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
+        if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
+            chosen.pop()
+        chosen += [('spread', f'spread_{number:02d}', *kept) for number, kept in enumerate(self._spread)]
+        pictures = []
+        for kind, name, index, data in chosen:
+            file = Path('pictures', sequence, f'{name}.jpg')
+            write_atomically(folder / file, data)
+            pictures.append(KeptFrame(file.as_posix(), index, kind))
+        return tuple(pictures)
+
 
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'
@@ -66,8 +343,8 @@ def _kept(clip: Clip, method: Method, options: EvaluateOptions, folder: Path) ->
         return None, f'{path.name} has other variants; scored anew'
     if before.footage != fingerprint((*clip.files, *method.files(clip))):
         return None, 'its frames or masks have changed since it was scored; scored anew'
-    lacks = (options.video and not before.video) or (options.save_masks and not before.masks)
-    return (None, 'scored anew for what is to be kept now') if lacks else (before, '')
+    lacks = options.save_masks and not before.masks
+    return (None, 'scored anew, since its masks are to be kept now') if lacks else (before, '')
 
 
 def _line(result: SequenceResult, variant: str, protocol: str) -> str:

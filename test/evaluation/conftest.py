@@ -189,7 +189,6 @@ def run(run_pictures, odd):
                 variants=car,
                 latency=(10.0, 20.0, 30.0),
                 pictures=run_pictures('car'),
-                video='videos/car.mp4',
                 **common,
             ),
             SequenceResult(

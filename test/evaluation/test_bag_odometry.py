@@ -11,7 +11,7 @@ from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.evaluation.clips import bag_clip
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.messages import encode_image
-from moving_object_detector.synthetic.clip_files import quaternion
+from moving_object_detector.programs.clips import quaternion
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 
 FLOWN = flight(3, FlightOptions((64, 128), still=True, motion='orbit', frames=8))

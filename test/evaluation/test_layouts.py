@@ -14,8 +14,13 @@ from moving_object_detector.datasets.layouts import (
     read_segtrack,
 )
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
-from moving_object_detector.evaluation.results import RunResult, SequenceResult, VariantColumns
-from moving_object_detector.evaluation.summary import run_scores, sequence_scores
+from moving_object_detector.evaluation.results import (
+    RunResult,
+    SequenceResult,
+    VariantColumns,
+    run_scores,
+    sequence_scores,
+)
 from moving_object_detector.media.sources import list_images
 
 HEIGHT, WIDTH = 12, 20

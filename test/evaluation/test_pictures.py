@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.evaluation.sequence_pass import TRUTH, FramePicker, draw_judged
+from moving_object_detector.evaluation.run import TRUTH, FramePicker, draw_judged
 
 GREY = np.full((60, 100, 3), 128, np.uint8)
 
