@@ -35,7 +35,7 @@ _FIND_SECONDS: Final = '60'
 _SETTLED_SECONDS: Final = 6.0
 """After so long without a new result there comes no more: above the detector's own ``input.timeout``."""
 _REPORT_SECONDS: Final = 5.0
-_FLIGHT: Final = ('--scene', 'flight', '--motion', 'forward', '--parallax', '0.3')
+_FLIGHT: Final = ('--motion', 'forward', '--parallax', '0.3')
 """Little stands near the camera: what it passes at close range is told from what moves less well."""
 _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
 

@@ -1,26 +1,30 @@
-"""Turns clips into bags, videos and contact sheets."""
+"""Turns clips into bags, videos and contact sheets; renders flights."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import write_atomically
+from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.common.files import make_folder, write_atomically
 from moving_object_detector.datasets.layouts import read_mask
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
 from moving_object_detector.media.frames import SECOND, Frame, FrameSource, prefetch, ros_stamp_offset
 from moving_object_detector.media.messages import encode_image
-from moving_object_detector.media.pictures import draw_sheet, select_frames
+from moving_object_detector.media.pictures import draw_sheet, select_frames, write_flow
 from moving_object_detector.media.sources import ImageFiles, list_images, source_of
 from moving_object_detector.media.video import VideoWriter
+from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
+from moving_object_detector.synthetic.flight_path import MOTIONS, Matrix
 
 _GAP: Final = 10 * SECOND
 """Between two inputs: a cut that nobody takes for a pause."""
@@ -121,3 +125,91 @@ def write_bag(arguments: argparse.Namespace) -> int:
             mask_count += 1
     print(f'{bag.path}: {written} frames' + (f', {mask_count} masks' if arguments.masks else ''))
     return 0
+
+
+# Flights -------------------------------------------------------------------------------------------------------------
+
+START_STAMP: Final = 1_700_000_000_000_000_000
+"""Of the first frame, nanoseconds."""
+
+
+def write_flight(arguments: argparse.Namespace) -> int:
+    """Render a flight as the command line asks, its truth into a folder each; raises UserError."""
+    if arguments.seed < 0 or min(arguments.height, arguments.width) < 32:
+        raise UserError('--seed takes 0 or more, --height and --width 32 or more')
+    if not 0 <= arguments.parallax <= 10:
+        raise UserError(f'--parallax is {arguments.parallax}, but takes 0 to 10')
+    if arguments.motion and arguments.motion not in MOTIONS:
+        raise UserError(f'--motion is {foreign(arguments.motion)}, but takes {", ".join(MOTIONS)}')
+    # A shorter clip is the beginning of this one.
+    frames, size = max(arguments.frames, FlightOptions.frames), (arguments.height, arguments.width)
+    options = FlightOptions(size, arguments.still, arguments.motion or None, arguments.parallax, frames)
+    flown = flight(arguments.seed, options)
+    names = ('frames', 'masks', 'instances', 'depth', *(('flow', 'occluded') if arguments.flow else ()))
+    for name in names:
+        make_folder(arguments.out / name)
+    for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
+        view = flown.frame(time)
+        pictures = {'frames': cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), 'masks': view.mask.astype(np.uint8) * 255}
+        pictures |= {'instances': view.instances, 'depth': view.depth}
+        if arguments.flow:
+            # What is behind the camera then has no place in the image: unknown, as the format has it.
+            flow = np.nan_to_num(flown.flow(time, time + 1), nan=1e10)
+            write_flow(arguments.out / 'flow' / f'{time:05d}.flo', flow)
+            pictures['occluded'] = flown.occluded(time, time + 1).astype(np.uint8) * 255
+        for name, picture in pictures.items():
+            file = arguments.out / name / f'{time:05d}{".tiff" if name == "depth" else ".png"}'
+            if not cv2.imwrite(str(file), picture):
+                raise UserError(f'{file}: cannot be written')
+    _write_camera(flown, arguments)
+    if arguments.bag:
+        _write_bag(flown, arguments)
+    return 0
+
+
+def _stamp(flown: Flight, index: int) -> int:
+    return START_STAMP + round(index * 1e9 / flown.fps)
+
+
+def _write_camera(flown: Flight, arguments: argparse.Namespace) -> None:
+    lines = ['# stamp tx ty tz qx qy qz qw: the optical frame (x right, y down, z forward) in odom (z up), metres']
+    for index in range(arguments.frames):
+        pose = flown.pose(index)
+        numbers = (*pose[:3, 3], *quaternion(pose[:3, :3]))
+        seconds, nanoseconds = divmod(_stamp(flown, index), 10**9)
+        lines.append(f'{seconds}.{nanoseconds:09d} ' + ' '.join(f'{number:.9f}' for number in numbers))
+    write_atomically(arguments.out / 'trajectory.txt', ('\n'.join(lines) + '\n').encode())
+    camera = {
+        'width': flown.size[1],
+        'height': flown.size[0],
+        'intrinsics': flown.intrinsics.tolist(),
+        'fps': flown.fps,
+        'motion': flown.motion,
+        'seed': arguments.seed,
+        'parallax': arguments.parallax,
+        'still': arguments.still,
+    }
+    write_atomically(arguments.out / 'camera.json', json.dumps(camera, indent=2).encode())
+
+
+def quaternion(rotation: Matrix) -> tuple[float, float, float, float]:
+    """Return x, y, z, w of a rotation matrix (3, 3)."""
+    # Of the symmetric matrix's eigenvectors the one of the largest value (Bar-Itzhack 2000): no case is near zero.
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    k = np.array(
+        ((a - e - i, 0, 0, 0), (b + d, e - a - i, 0, 0), (c + g, f + h, i - a - e, 0), (h - f, c - g, d - b, a + e + i))
+    )
+    x, y, z, w = np.linalg.eigh(k / 3)[1][:, -1]
+    sign = 1.0 if w >= 0 else -1.0
+    return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
+
+
+def _write_bag(flown: Flight, arguments: argparse.Namespace) -> None:
+    frame = 'camera_optical_frame'
+    with BagWriter(arguments.out / 'bag', overwrite=True) as bag:
+        for index in tqdm(range(arguments.frames), unit='frame', desc='bag'):
+            when, view, pose = _stamp(flown, index), flown.frame(index), flown.pose(index)
+            bag.write_transform(when, 'odom', frame, pose[:3, 3].tolist(), quaternion(pose[:3, :3]))
+            bag.write_camera_info('/camera/camera_info', when, flown.size, flown.intrinsics.ravel(), frame)
+            bag.write_image('/camera/image_raw', when, encode_image(view.image, 'rgb8'), frame)
+            bag.write_image('/truth', when, encode_image(view.mask.astype(np.uint8) * np.uint8(255), 'mono8'), frame)

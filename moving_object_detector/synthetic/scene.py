@@ -6,7 +6,7 @@ times is known exactly, and with it what is occluded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Homography = NDArray[np.float64]
+Points = NDArray[np.float32]
+"""One coordinate of points, pixels."""
 
 INSTANTS_KEPT: Final = 2
 
@@ -113,29 +115,44 @@ class Scene:
 
     def flow(self, time: float, target: float) -> NDArray[np.float32]:
         """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels."""
-        height, width = self.size
-        seen = self.instant(time).layer
-        ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
-        flow = np.zeros((height, width, 2), np.float32)
-        for index in np.unique(seen):
-            pose = self.layers[index].pose
-            motion = pose(target) @ np.linalg.inv(pose(time))
-            where = seen == index
-            x, y = xs[where], ys[where]
-            px, py, pw = (row[0] * x + row[1] * y + row[2] for row in motion)
-            flow[where] = np.stack((px / pw - x, py / pw - y), 1)
-        return flow
+        ys, xs = np.mgrid[0 : self.size[0], 0 : self.size[1]].astype(np.float32)
+        x, y, _ = moved(self.instant(time), [layer.pose(target) for layer in self.layers], xs, ys)
+        return np.stack((x - xs, y - ys), 2)
 
     def occluded(self, time: float, target: float) -> NDArray[np.bool_]:
         """Return which pixels of ``time`` are out of view or covered at ``target``, (H, W)."""
-        height, width = self.size
-        flow = self.flow(time, target)
-        ys, xs = np.mgrid[0:height, 0:width]
-        x = np.rint(xs + flow[:, :, 0]).astype(np.intp)
-        y = np.rint(ys + flow[:, :, 1]).astype(np.intp)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        then = self.instant(target).layer[y.clip(0, height - 1), x.clip(0, width - 1)]
-        return np.asarray(~inside | (then != self.instant(time).layer), np.bool_)
+        ys, xs = np.mgrid[0 : self.size[0], 0 : self.size[1]].astype(np.float32)
+        there = self.instant(target)
+        return ~visible(there, *moved(self.instant(time), there.poses, xs, ys), (0, 0, *self.size))
+
+
+def moved(
+    source: Instant, poses: Sequence[Homography], x: Points, y: Points
+) -> tuple[Points, Points, NDArray[np.intp]]:
+    """Return where the points seen at (x, y) of ``source`` are when the layers have ``poses``, and which each is on."""
+    layer = source.layer[np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)]
+    flat, flat_x, flat_y = layer.ravel(), np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel()
+    then_x, then_y = np.empty_like(flat_x), np.empty_like(flat_y)
+    for index in np.flatnonzero(np.bincount(flat)):
+        motion = (poses[index] @ np.linalg.inv(source.poses[index])).astype(np.float32)
+        where = np.flatnonzero(flat == index)
+        px, py = flat_x[where], flat_y[where]
+        weight = motion[2, 0] * px + motion[2, 1] * py + motion[2, 2]
+        then_x[where] = (motion[0, 0] * px + motion[0, 1] * py + motion[0, 2]) / weight
+        then_y[where] = (motion[1, 0] * px + motion[1, 1] * py + motion[1, 2]) / weight
+    return then_x.reshape(x.shape), then_y.reshape(x.shape), layer
+
+
+def visible(
+    target: Instant, x: Points, y: Points, layer: NDArray[np.intp], crop: tuple[int, int, int, int]
+) -> NDArray[np.bool_]:
+    """Return which points of layers at (x, y) of ``target`` lie in the crop (top, left, height, width), uncovered."""
+    top, left, height, width = crop
+    inside = (x > left - 0.5) & (x < left + width - 0.5) & (y > top - 0.5) & (y < top + height - 0.5)
+    # Half a pixel up and cut off is the nearest pixel, since nothing is negative after the clip.
+    column = (x.clip(left, left + width - 1) + np.float32(0.5)).astype(np.intp)
+    row = (y.clip(top, top + height - 1) + np.float32(0.5)).astype(np.intp)
+    return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)
 
 
 def _warp(sheet: NDArray[np.uint8], pose: Homography, extent: tuple[slice, slice]) -> NDArray[np.uint8]:

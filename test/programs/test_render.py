@@ -8,48 +8,19 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.pictures import read_flow
+from moving_object_detector.programs.clips import quaternion
 from moving_object_detector.programs.commands import render as main
-from moving_object_detector.synthetic.clip_files import quaternion
 from moving_object_detector.synthetic.flight import FlightOptions, flight
-from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-
-ARGUMENTS = ['--frames', '4', '--seed', '3', '--height', '48', '--width', '80', '--objects', '1', '1']
-
-
-def test_files_are_those_of_the_scene(tmp_path):
-    out = tmp_path / 'new' / 'clip'
-    assert main([str(out), *ARGUMENTS, '--flow']) == 0
-    scene = clip_scene(3, SceneOptions(size=(48, 80), objects=(1, 1)))
-    assert sorted(path.name for path in out.iterdir()) == ['flow', 'frames', 'masks', 'occluded']
-    for folder, suffix in (('frames', 'png'), ('masks', 'png'), ('flow', 'flo')):
-        assert sorted(path.name for path in (out / folder).iterdir()) == [f'{k:05d}.{suffix}' for k in range(4)]
-    for time in range(4):
-        frame = cv2.imread(str(out / 'frames' / f'{time:05d}.png'))[:, :, ::-1]
-        assert np.array_equal(frame, scene.image(time))
-        mask = cv2.imread(str(out / 'masks' / f'{time:05d}.png'), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(mask, np.where(scene.mask(time), 255, 0))
-        assert mask.dtype == np.uint8
-        assert np.array_equal(read_flow(out / 'flow' / f'{time:05d}.flo'), scene.flow(time, time + 1))
-        occluded = cv2.imread(str(out / 'occluded' / f'{time:05d}.png'), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(occluded, np.where(scene.occluded(time, time + 1), 255, 0))
 
 
 def test_flow_is_written_when_asked_for_only(tmp_path):
     assert main([str(tmp_path), '--frames', '1', '--height', '32', '--width', '32']) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['frames', 'masks']
+    names = ['camera.json', 'depth', 'frames', 'instances', 'masks', 'trajectory.txt']
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert len(list((tmp_path / 'frames').iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    'wrong', [['--seed', '-1'], ['--objects', '2', '1'], ['--objects', '-1', '1'], ['--height', '31'], ['--width', '8']]
-)
-def test_wrong_arguments(tmp_path, capsys, wrong):
-    assert main([str(tmp_path / 'clip'), *ARGUMENTS, *wrong]) == 2
-    assert capsys.readouterr().err.startswith('error: --seed takes 0 or more, --objects LEAST not above MOST')
-    assert not (tmp_path / 'clip').exists()
-
-
-FLIGHT = ['--scene', 'flight', '--motion', 'orbit', '--frames', '3', '--seed', '5', '--height', '60', '--width', '100']
+FLIGHT = ['--motion', 'orbit', '--frames', '3', '--seed', '5', '--height', '60', '--width', '100']
 
 
 @pytest.fixture(scope='module')
@@ -138,19 +109,25 @@ def test_the_bag_of_a_flight_holds_images_camera_truth_and_transforms(flown):
 @pytest.mark.parametrize(
     ('wrong', 'said'),
     [
-        (['--scene', 'flight', '--motion', 'dance'], '--motion is dance, but takes takeoff'),
-        (['--scene', 'flight', '--parallax', '-1'], '--parallax is -1.0'),
-        (['--scene', 'flight', '--parallax', 'nan'], '--parallax is nan'),
-        (['--bag'], '--scene flight'),
-        (['--parallax', '2'], '--scene flight'),
-        (['--scene', 'flight', '--objects', '1', '2'], '--objects'),
-        (['--still', '--objects', '1', '2'], '--objects'),
+        (['--motion', 'dance'], '--motion is dance, but takes takeoff'),
+        (['--parallax', '-1'], '--parallax is -1.0'),
+        (['--parallax', 'nan'], '--parallax is nan'),
+        (['--seed', '-1'], '--seed takes 0 or more'),
+        (['--height', '31'], '--height and --width 32 or more'),
+        (['--width', '8'], '--height and --width 32 or more'),
     ],
 )
 def test_options_of_flights_that_make_no_sense(tmp_path, capsys, wrong, said):
     assert main([str(tmp_path / 'clip'), *wrong]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / 'clip').exists()
+
+
+@pytest.mark.parametrize('gone', [['--scene', 'sheets'], ['--objects', '1', '2']])
+def test_scenes_of_sheets_are_refused(tmp_path, capsys, gone):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / 'clip'), *gone])
+    assert 'every clip is a flight' in capsys.readouterr().err
 
 
 def test_no_frames(tmp_path, capsys):
@@ -162,5 +139,5 @@ def test_no_frames(tmp_path, capsys):
 
 def test_a_file_in_place_of_the_folder(tmp_path, capsys):
     (tmp_path / 'clip').write_text('')
-    assert main([str(tmp_path / 'clip'), *ARGUMENTS]) == 2
+    assert main([str(tmp_path / 'clip'), *FLIGHT]) == 2
     assert 'clip/frames cannot be made a folder' in capsys.readouterr().err
