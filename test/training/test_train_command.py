@@ -35,10 +35,8 @@ def test_help_and_options_are_instant(arguments):
         listed = {line.partition('=')[0] for line in text.splitlines() if not line.startswith(' ')}
         assert listed == {option.name for option in options_of(TrainConfig)}
         assert 'run.precision=float32\n' in text
-        assert 'Takes one of code, paper.' in text
-        assert (
-            'rendered.batch=10\n    Pairs a step, all processes together. Takes a whole number from 1 to 4096.' in text
-        )
+        assert 'Takes one of float32, bfloat16.' in text
+        assert 'rendered.batch=10\n    Pairs a step. Takes a whole number from 1 to 4096.' in text
     else:
         assert ('training.steps=' if '--options' in arguments else '--out OUT') in text
 
