@@ -246,8 +246,13 @@ def test_topics_that_are_not_there_list_those_that_are(tmp_path, pictures):
         bag_clip(path, None, '/gt')
     with pytest.raises(UserError, match=r'/front; .* /image, /truth'):
         bag_clip(path, '/front', '/truth')
-    with pytest.raises(UserError, match=r'--bag-topic.* /image, /truth'):
-        bag_clip(path, None, None)
+    # The truth is told by its name.
+    assert bag_clip(path, None, None).frame_count == bag_clip(path, '/image', None).frame_count > 0
+    with BagWriter(tmp_path / 'two') as bag:
+        for topic in ('/left', '/right'):
+            bag.write_image(topic, STAMPS[0], encode_image(pictures[0], 'rgb8'))
+    with pytest.raises(UserError, match=r'--bag-topic.* /left, /right'):
+        bag_clip(tmp_path / 'two', None, None)
     with pytest.raises(UserError, match='no such file'):
         bag_clip(tmp_path / 'absent', None, None)
 
