@@ -17,10 +17,22 @@ T = TypeVar('T')
 MOST_BYTES: Final = 256 * 1024
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes no aliases: a short file of them can stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem='aliases (*name) are not taken, here as in ROS; write the values out',
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+            )
+        return super().compose_node(parent, index)
+
+
 def _parse_yaml(text: str, where: str) -> Any:
     """Return the content of a YAML document of plain values; raises UserError, which names ``where`` and the line."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f', line {mark.line + 1}' if mark is not None else ''

@@ -136,7 +136,13 @@ def test_what_is_no_yaml(file, text):
         load_plain_config(TrainConfig(), file(text))
 
 
+BOMB = 'a0: &a0 {x: 1, y: 2}\n' + ''.join(
+    f'a{n}: &a{n} {{{", ".join(f"k{k}: *a{n - 1}" for k in range(9))}}}\n' for n in range(1, 10)
+)
 HOSTILE = {
+    'alias bomb': (BOMB, 2),
+    'a merge of an alias': ('a: &size {height: 96}\nb: {<<: *size}\n', 2),
+    'a list that holds itself': ('a: 1\nb: &b [1, *b]\n', 2),
     '5,000 brackets': ('a: 1\nb: ' + '[' * 5000, None),
     '5,000 levels': (''.join(' ' * n + 'a:\n' for n in range(500)), None),
     'a number of 5,000 digits': ('a: 1\n\nb: ' + '9' * 5000 + '\n', None),
