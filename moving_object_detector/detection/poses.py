@@ -34,7 +34,8 @@ JUMP_SPEED: Final = 3.0
 JUMP_TURN: Final = 3.0
 JUMP_RATIO: Final = 5.0
 MOST_FRAMES: Final = 1000
-"""Beyond it all are forgotten: no robot has so many."""
+MOST_POSES: Final = 200_000
+"""Of all frames together. Beyond either the frames go that were silent for longest; of static ones, the newest."""
 LONGEST_NAME: Final = 255
 """Characters: a frame with a longer name is left out."""
 
@@ -89,6 +90,9 @@ class Track:
         self.source, self.parent, self._kept = source, parent, kept
         self._stamps: list[int] = []
         self._poses: dict[int, Pose] = {}
+
+    def __len__(self) -> int:
+        return len(self._stamps)
 
     def add(self, stamp: int, pose: Pose) -> None:
         """Take a pose; time that goes back far starts anew, as where a bag loops."""
@@ -161,22 +165,31 @@ class Frames:
         self._kept = kept
         self._fixed: dict[str, tuple[str, Pose]] = {}
         self._tracks: dict[str, Track] = {}
+        """In the order of their last messages."""
+        self._count = 0
 
     def add(self, child: str, parent: str, pose: Pose, stamp: int | None) -> None:
         """Take a pose of ``child`` in ``parent`` at a time (None: always)."""
         if max(len(child), len(parent)) > LONGEST_NAME:
             return
-        if len(self._fixed) + len(self._tracks) > MOST_FRAMES:
-            self._fixed.clear()
-            self._tracks.clear()
         if stamp is None:
-            self._fixed[child] = parent, pose
+            # Those that a robot has come at its start, and only once.
+            if child in self._fixed or len(self._fixed) < MOST_FRAMES:
+                self._fixed[child] = parent, pose
             return
-        track = self._tracks.get(child)
+        track = self._forget(child)
         if track is None or track.parent != parent:
             track = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
-            self._tracks[child] = track
         track.add(stamp, pose)
+        self._tracks[child] = track
+        self._count += len(track)
+        while len(self._tracks) > MOST_FRAMES or self._count > MOST_POSES:
+            self._forget(next(iter(self._tracks)))
+
+    def _forget(self, frame: str) -> Track | None:
+        track = self._tracks.pop(frame, None)
+        self._count -= 0 if track is None else len(track)
+        return track
 
     def _above(self, frame: str) -> Iterator[str]:
         """Yield a frame and those above it, to the root or to where it comes back to itself."""

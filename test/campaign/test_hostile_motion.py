@@ -9,6 +9,7 @@ from types import SimpleNamespace as Message
 import numpy as np
 import pytest
 
+from moving_object_detector.detection import poses
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.flow.travel import estimate_travel
@@ -133,8 +134,10 @@ def told(odometry, stamp, parent='odom', child='base', place=(0, 0, 1), static=F
     )
 
 
-@pytest.mark.parametrize('flood', ['names', 'names of static frames', 'long names', 'moments', 'parents'])
-def test_a_flood_of_frames_takes_bounded_memory(flood):
+@pytest.mark.parametrize('flood', ['names', 'names of static frames', 'long names', 'moments', 'parents', 'poses'])
+def test_a_flood_of_frames_takes_bounded_memory_and_the_motion_stays_known(flood, monkeypatch):
+    if flood == 'poses':
+        monkeypatch.setattr(poses, 'MOST_POSES', 2000)
     odometry = Odometry(OdometryConfig(frame='odom', camera_frame='optical'))
     odometry.add_camera_info(Liar(0).info())
     odometry.set_camera((480, 640), np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))
@@ -155,13 +158,14 @@ def test_a_flood_of_frames_takes_bounded_memory(flood):
                 told(odometry, now, 'base', f'{number}' * 1000)
             case 'moments':
                 told(odometry, now - rng.randrange(SECOND // 2), 'base', 'gripper')
+            case 'poses':
+                told(odometry, now - rng.randrange(SECOND // 2), 'base', f'frame {number % 300}')
             case 'parents':
                 told(odometry, now, f'frame {number}', 'gripper')
         if number % 2000 == 1999:
             sizes.append(tracemalloc.get_traced_memory()[0] / 1e6)
     tracemalloc.stop()
-    if flood in ('long names', 'moments', 'parents'):
-        assert odometry.motion(now - 2 * IMAGE, now - IMAGE) is not None, odometry.trouble
+    assert odometry.motion(now - 2 * IMAGE, now - IMAGE) is not None, odometry.trouble
     assert max(sizes) < 3, 'MB'
 
 
