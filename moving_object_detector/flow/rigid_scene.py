@@ -89,12 +89,14 @@ def contradiction(region: NDArray[np.bool_], flow: Array, travel: Travel, textur
     change by more than its noise if the flow were another.
 
     Args:
-        region: (h, w).
+        region: (h, w); of an empty one nothing is known.
         flow: (2, h, w), pixels.
         travel: Of this pair.
         texture: Of the image.
 
     """
+    if not region.any():
+        return Contradiction(0.0, 0.0)
     field = travel.field
     height, width = field.size
     grown = cv2.dilate(region.astype(np.uint8), _disc(max(1, round(0.01 * width))))

@@ -184,3 +184,11 @@ def test_what_leads_out_of_view_is_not_known():
     assert found.known == 0
     image = np.random.default_rng(3).integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
     assert contradiction(_region(BALL), flow, travel, Texture.of(image)).known > 0.9
+
+
+@pytest.mark.filterwarnings('error')
+def test_of_a_region_between_the_pixels_of_the_flow_nothing_is_known():
+    flow = np.zeros((2, HEIGHT, WIDTH), np.float32)
+    nowhere = np.zeros((HEIGHT, WIDTH), bool)
+    found = contradiction(nowhere, flow, estimate_travel(flow, EVERYWHERE, CAMERA), TEXTURED)
+    assert (found.share, found.known) == (0, 0)
