@@ -93,6 +93,15 @@ class Detector:
             raise ValueError(f'{window} reaches further than the {self._ring.reach} frames that are kept')
         self._window = window
 
+    @property
+    def _present(self) -> WindowConfig:
+        return self._window.slowed() if self._pace.slow else self._window
+
+    @property
+    def delay(self) -> int:
+        """Frames that a refined result waits for, at present."""
+        return self._present.delay
+
     def reset(self) -> None:
         """Forget all frames; the next one starts a stream."""
         self._ring.clear()
@@ -130,7 +139,7 @@ class Detector:
         with self._stage('prepare'):
             newest = self._enter(image, stamp, infer, tag)
         self._ring.push(newest)
-        window = self._window.slowed() if self._pace.slow else self._window
+        window = self._present
         pairs = self._ring.pairs(newest, window) if infer else []
         masks = self._vote(pairs, window) if pairs else 0
         results, missed = self._finish(newest.index - window.delay)

@@ -57,7 +57,6 @@ class LoadController:
         self.overloaded = False
         """Whether even the smallest window is too much."""
         self._windows = windows(ceiling, zero_lag=zero_lag)
-        self._zero_lag = zero_lag
         self.window = self._windows[0] if target else ceiling
         """What to compute from now on."""
         # The mean, since images that come in bunches have no typical interval; short, to notice a camera that slows.
@@ -134,11 +133,6 @@ class LoadController:
         if now - self._room_since < self._holds.get(larger, HOLD):
             return False
         return self._move(larger, f'there is room: expected to need {self._needs(larger, rate)}', now)
-
-    @property
-    def delay(self) -> int:
-        """Frames that a result waits for, at present."""
-        return 0 if self._zero_lag else self.window.delay
 
     def report(self) -> dict[str, str]:
         """Return setting, reason and figures as texts for a diagnostic status; none without a target."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -89,6 +90,8 @@ class Pace:
     def take(self, motions: Tensor, lengths: Tensor, gaps: Tensor) -> None:
         """Take note of a frame's pairs; the fastest counts, since an estimator that loses something fast finds less.
 
+        Flow that is not finite says nothing.
+
         Args:
             motions: (B,), what moves on its own in each, thousandths of the image width.
             lengths: (B,), mean length of each flow, in the same unit.
@@ -96,6 +99,8 @@ class Pace:
 
         """
         speed = float((motions.maximum(lengths / CAMERA) / gaps).max())
+        if not math.isfinite(speed):
+            return
         self._speed = speed if self._speed is None else self._speed + KEPT * (speed - self._speed)
         self.slow = self._speed < SLOW * (HOLD if self.slow else 1.0)
 

@@ -269,7 +269,7 @@ class DetectNode(LifecycleNodeMixin, Node):
     def _on_status(self) -> None:
         level, message = self._judge()
         config, pipeline, camera = self._settings.config, self._pipeline, self._camera
-        delay = config.window.delay if pipeline is None else pipeline.load.delay
+        delay = config.window.delay if pipeline is None else pipeline.delay
         values = {
             'state': self.state,
             'engine': self._engine,

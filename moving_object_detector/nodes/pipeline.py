@@ -179,6 +179,11 @@ class Pipeline:
         """Images that have come and are not worked off."""
         return self._mailbox.waiting
 
+    @property
+    def delay(self) -> int:
+        """Frames that a result waits for, at present."""
+        return 0 if self._config.estimate == 'zero_lag' else self._detector.delay
+
     def refuse(self, reason: str) -> None:
         """Take note of an image of which nothing can be read."""
         if not self.enabled:

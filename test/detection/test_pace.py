@@ -70,9 +70,13 @@ def overlap(result: Result, x: float) -> float:
 def test_what_is_too_slow_between_neighbours_is_found_between_those_farther_apart(make) -> None:
     speed = 0.16  # half a thousandth of the width a frame; under the gate, 1
     assert all(not result.mask.any() for _, result in refined(make(1), speed))
-    came = refined(make(4), speed, 14)
+    detector = make(4)
+    came = refined(detector, speed, 14)
     late = [(n, result) for n, result in came if result.index >= 5]
     assert [n - result.index for n, result in late] == [4] * len(late)
+    assert (detector.delay, detector.window.delay) == (4, 1)
+    detector.reset()
+    assert detector.delay == 1
     assert all(overlap(result, speed * result.index) > 0.7 for _, result in late)
 
 
@@ -107,6 +111,8 @@ def test_each_frame_has_one_result_in_order_when_speeds_change(make) -> None:
         ([(5.0, 5.0, 1), *[(11.5, 5.0, 1)] * 20], True),  # holds up to a quarter more
         ([(5.0, 5.0, 1), *[(13.0, 5.0, 1)] * 20], False),
         ([(11.5, 5.0, 1)], False),
+        ([(5.0, np.nan, 1), (np.inf, 5.0, 1), (5.0, 5.0, 1)], True),  # flow that is not finite says nothing
+        ([(15.0, 5.0, 1), (np.nan, 5.0, 1)], False),
     ],
 )
 def test_slow_is_under_a_hundredth_of_the_width_a_frame(pairs: list[tuple[float, float, int]], slow: bool) -> None:
