@@ -21,6 +21,7 @@ from moving_object_detector.media.bags import RAW_TYPE, BagWriter
 from moving_object_detector.media.frames import SampleScale, stamp_of
 from moving_object_detector.media.messages import decode_image
 from moving_object_detector.media.video import VideoWriter
+from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.runtime import ros_node
 
 _QUEUE: Final = 100
@@ -99,8 +100,8 @@ class Recorder:
             )
 
         def take(track: Recorded, data: bytes) -> None:
+            header = getattr(read_message(message_type, data), 'header', None)
             if self._arrived(track):
-                header = getattr(bag.typestore.deserialize_cdr(data, message_type), 'header', None)
                 stamp = stamp_of(header) if header is not None else 0
                 bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
 
