@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from moving_object_detector.common.errors import UserError, shown
 
@@ -73,6 +73,13 @@ def option(
     return field(default=default, metadata={_KEY: details})
 
 
+GONE: Final = dict.fromkeys(
+    ('input.black', 'input.white', 'data.black', 'data.white'),
+    'leave it out: the range of the first image tells the levels of 16-bit ones',
+)
+"""Options that there were once, and what to do now."""
+
+
 def options_of(group: type, prefix: str = '') -> Iterator[Option]:
     """Yield the options of a dataclass and of the dataclasses in it, as ``group.name``, in order."""
     hints = get_type_hints(group)
@@ -99,7 +106,8 @@ def with_values(config: T, values: Mapping[str, object]) -> T:
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f'there is no option {shown(name)}; the options are {", ".join(known)}')
+            advice = GONE.get(name, f'the options are {", ".join(known)}')
+            raise UserError(f'there is no option {shown(name)}; {advice}')
         *groups, last = name.split('.')
         branch = tree
         for group in groups:

@@ -22,6 +22,25 @@ from moving_object_detector.common.errors import UserError, foreign
 TOPIC: Final = 'camera/image_raw'
 """Of images, where none is named."""
 
+_LEVELS: Final = 'leave it out: the range of the first image tells the levels of 16-bit ones'
+_END: Final = 'give --frames, or end it with Ctrl-C (timeout -s INT 60 ...)'
+GONE: Final = {
+    '--levels': _LEVELS,
+    '--black': _LEVELS,
+    '--white': _LEVELS,
+    '--start-delay': 'give --wait-for-subscriber',
+    '--best-effort': 'set --ros-args -p qos_overrides./TOPIC.publisher.reliability:=best_effort (play; record: '
+    'subscription in place of publisher)',
+    '--reliable': 'it is the default',
+    '--idle-timeout': _END,
+    '--start-timeout': _END,
+    '--domain-id': 'set ROS_DOMAIN_ID',
+    '--gap': 'inputs are ten seconds apart',
+    '--rounds': 'give --quick for two, --only for fewer cases',
+    '--list': 'give --only with a pattern, such as cpu',
+}
+"""Flags that there were once, and what to do now."""
+
 PACKAGES: Final = ('torch', 'openvino', 'opencv-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
 
@@ -81,11 +100,24 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         type=positive_float,
         help="frames per second in place of the input's own timing (a folder has none: 24)",
     )
+    add_gone(parser, '--levels', *(['--gap'] if several else []))
+
+
+class _Gone(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any, **_: Any) -> None:
+        flag = arguments[-1]
+        parser.error(f'{flag} is not an option any more; {GONE[flag]}')
+
+
+def add_gone(parser: argparse.ArgumentParser, *flags: str) -> None:
+    """Answer some of :data:`GONE` by what to do now, where argparse would say that there are none such."""
+    for flag in flags:
+        parser.add_argument(flag, nargs='*', action=_Gone, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
 
 
 def refuse_old(argv: Sequence[str], what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
     """Refuse flags that are gone (``renamed``: the advice) and options without ``--set`` by a UserError."""
-    last = ''
+    last, renamed = '', {**GONE, **renamed}
     for token in argv:
         name = token.partition('=')[0]
         if name in renamed:

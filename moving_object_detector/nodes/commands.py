@@ -11,7 +11,14 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from moving_object_detector.common.program import TOPIC, add_source_arguments, positive_float, positive_int, seconds
+from moving_object_detector.common.program import (
+    TOPIC,
+    add_gone,
+    add_source_arguments,
+    positive_float,
+    positive_int,
+    seconds,
+)
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
 
 if TYPE_CHECKING:
@@ -95,6 +102,7 @@ def play(argv: Sequence[str] | None = None) -> int:
         metavar='SECONDS',
         help='wait for a subscriber before publishing; give up after this long (0: never)',
     )
+    add_gone(parser, '--start-delay', '--best-effort', '--reliable')
     arguments = parser.parse_args(own)
     if arguments.clock and arguments.stamp == 'now':
         parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
@@ -125,6 +133,7 @@ def record(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
+    add_gone(parser, '--idle-timeout', '--start-timeout', '--best-effort')
     arguments = parser.parse_args(own)
     if not (arguments.video or arguments.bag):
         parser.error('nothing to write: give --video, --bag or both')
@@ -178,6 +187,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
     )
+    add_gone(parser, '--domain-id')
     arguments = parser.parse_args(own)
     if arguments.input and (arguments.frames, arguments.seed) != (None, None):
         parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')

@@ -16,7 +16,7 @@ from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from moving_object_detector.common.errors import UserError, foreign, shown
-from moving_object_detector.common.options import Option, option, options_of, with_values
+from moving_object_detector.common.options import GONE, Option, option, options_of, with_values
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
 from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
 
@@ -100,7 +100,7 @@ class Parameters:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
                 hint = f'did you mean {near[0]}?' if near else 'see docs/parameters.md for those there are'
-                log.warning('there is no parameter %s; %s', foreign(name), hint)
+                log.warning('there is no parameter %s; %s', foreign(name), GONE.get(name, hint))
         for name, declared in self._options.items():
             value: object = declared.default
             if name in given:

@@ -85,6 +85,7 @@ def detect(start_detect):
         'window.past': 'many',
         'windows.future': 3,
         'quux': True,
+        'input.black': 300,
         'input.timeout': 1.0,
     }
     return start_detect(wrong)
@@ -93,6 +94,7 @@ def detect(start_detect):
 def test_wrong_parameters_are_said_and_refused(detect):
     detect.wait_line(r'\[WARN\].*there is no parameter windows\.future; did you mean window\.future\?')
     detect.wait_line(r'\[WARN\].*there is no parameter quux; see docs')
+    detect.wait_line(r'\[WARN\].*there is no parameter input\.black; leave it out')
     detect.wait_line(
         r'\[ERROR\].*configure refused: window\.past is .many., but takes a whole number from 0 to 20; '
         r"refinement\.method is 'gided', but takes one of none, crf, grid_crf; "
