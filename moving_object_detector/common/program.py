@@ -35,6 +35,7 @@ GONE: Final = {
     '--idle-timeout': _END,
     '--start-timeout': _END,
     '--domain-id': 'set ROS_DOMAIN_ID',
+    '--objects': 'every clip is a flight; --still leaves out all that moves',
     '--gap': 'inputs are ten seconds apart',
     '--rounds': 'give --quick for two, --only for fewer cases',
     '--list': 'give --only with a pattern, such as cpu',

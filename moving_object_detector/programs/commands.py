@@ -10,6 +10,7 @@ from pathlib import Path
 from moving_object_detector.common.files import PACKAGE
 from moving_object_detector.common.program import (
     TOPIC,
+    add_gone,
     add_settings,
     add_source_arguments,
     positive_int,
@@ -160,8 +161,8 @@ def render(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--bag', action='store_true', help='write OUT/bag with images, CameraInfo, masks and tf from odom'
     )
-    parser.add_argument('--scene', '--objects', dest='gone', nargs='+', help=argparse.SUPPRESS)
+    # Commands of when there were scenes of sheets as well.
+    parser.add_argument('--scene', choices=('flight',), help=argparse.SUPPRESS)
+    add_gone(parser, '--objects')
     arguments = parser.parse_args(argv)
-    if arguments.gone:
-        parser.error('every clip is a flight now; leave --scene and --objects out')
     return _start('programs.clips', 'write_flight', arguments)

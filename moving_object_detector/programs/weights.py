@@ -7,22 +7,27 @@ import hashlib
 import os
 import re
 import sys
+import time
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ModelError, UserError, foreign
-from moving_object_detector.common.files import fetched_weights
+from moving_object_detector.common.files import fetched_weights, write_atomically
 from moving_object_detector.networks.authors import from_pytorch, from_tensorflow, read_pytorch
 from moving_object_detector.networks.weights import build_network, check_tensors, save_network
 
 FETCH_TIMEOUT: Final = 30.0
 """Seconds without a byte after which a transfer is given up."""
+SLOWEST_FETCH: Final = 1000
+"""Bytes a second that it has to bring on average."""
+WORTH_KEEPING: Final = 1 << 16
+"""Bytes of a broken transfer from which it is worth going on."""
 TENSORFLOW_ENDING: Final = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
@@ -129,35 +134,67 @@ def get_weights(arguments: argparse.Namespace) -> int:
         raise UserError('nobody is there to accept the licence; read it, then give --accept-licence')
     if not arguments.accept_licence and input('Do you accept this licence? [yes/no] ').strip() not in {'y', 'yes'}:
         raise UserError('the licence was not accepted, nothing was fetched')
-    state = from_pytorch(read_pytorch(published.url, _fetch(published)), published.url)
+    part = path.with_suffix('.part')
+    state = from_pytorch(read_pytorch(published.url, _fetch(published, part)), published.url)
     check_tensors(published.url, arguments.network, state)
     network = build_network(arguments.network, state)
     save_network(network, path, {'source': published.url, 'licence': published.licence})
+    part.unlink(missing_ok=True)
     print(f'{path}: ready; flow.backend={arguments.network} uses it')
     return 0
 
 
-def _fetch(published: Publication) -> bytes:
-    """Return what lies at its address; raises UserError where it cannot be had, or is not what was published."""
-    url, most = published.url, int(2e6 * published.megabytes)
+def _receive(url: str, content: bytearray, most: int) -> None:
+    """Add to ``content`` what is missing of it, until it is larger than ``most``; a server that cannot begins anew."""
+    request = Request(url, headers={'Range': f'bytes={len(content)}-'} if content else {})
+    with urlopen(request, timeout=FETCH_TIMEOUT) as response:
+        if urlsplit(response.url).scheme != urlsplit(url).scheme:
+            raise UserError(f'{url}: leads to {foreign(response.url, 100)}, which is not taken')
+        if not response.headers.get('Content-Range', '').startswith(f'bytes {len(content)}-'):
+            content.clear()
+        had, started = len(content), time.monotonic()
+        whole = had + (response.length or 0)
+        while len(content) <= most and (block := response.read1(1 << 16)):
+            content += block
+            if time.monotonic() - started > FETCH_TIMEOUT + (len(content) - had) / SLOWEST_FETCH:
+                raise TimeoutError(f'it sends less than {SLOWEST_FETCH} bytes a second')
+        if len(content) < min(whole, most):
+            raise ConnectionError(f'it broke off after {len(content)} of {whole} bytes')
+
+
+def _fetch(published: Publication, part: Path) -> bytes:
+    """Return what lies at its address, going on where an earlier transfer broke, as ``part`` has it.
+
+    Raises UserError where it cannot be had, or is not what was published.
+    """
+    most = int(2e6 * published.megabytes)
+    content = bytearray(part.read_bytes()[: most + 1] if part.is_file() else b'')
+    part.unlink(missing_ok=True)
+    whole = False
     try:
-        with urlopen(url, timeout=FETCH_TIMEOUT) as response:
-            if urlsplit(response.url).scheme != urlsplit(url).scheme:
-                raise UserError(f'{url}: leads to {foreign(response.url, 100)}, which is not taken')
-            content: bytes = response.read(most + 1)
+        _receive(published.url, content, most)
+        whole = True
+    except UserError:
+        raise
     # What urllib raises is an OSError; ValueErrors are of addresses.
     except (OSError, HTTPException, ValueError) as error:
         reason = foreign(getattr(error, 'reason', error), 200)
-        raise UserError(f'{url}: cannot be fetched ({reason}); run it again') from error
+        raise UserError(
+            f'{published.url}: cannot be fetched ({reason}); run it again, it goes on from there'
+        ) from error
+    finally:
+        # After Ctrl-C too.
+        if not whole and len(content) >= WORTH_KEEPING:
+            write_atomically(part, bytes(content))
     if len(content) > most:
-        raise UserError(f'{url}: is larger than {most / 1e6:.0f} MB, so it is not those weights')
+        raise UserError(f'{published.url}: is larger than {most / 1e6:.0f} MB, so it is not those weights')
     kind, _, wanted = published.digest.partition(':')
     # By SHA-1, as git names contents: for a file of a known commit there is no other.
     git = hashlib.sha1(b'blob %d\0' % len(content) + content, usedforsecurity=False)
     found = git if kind == 'git' else hashlib.sha256(content)
     if not found.hexdigest().startswith(wanted):
         raise UserError(
-            f'{url}: gave {len(content)} bytes that are not what was published there ({published.digest} is expected); '
-            'run it again, and if that does not help, report it'
+            f'{published.url}: is not what was published there ({published.digest} is expected); run it again, and if '
+            'that does not help, report it'
         )
-    return content
+    return bytes(content)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from moving_object_detector.common.files import fetched_weights
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
+from moving_object_detector.programs import weights
 from moving_object_detector.programs.commands import get_weights
 from moving_object_detector.programs.weights import PUBLICATIONS, Publication
 
@@ -53,11 +55,13 @@ class Server:
     def __init__(self, content):
         self.content, self.requests = content, []
         self.breaks_after = self.elsewhere = self.says = None
+        self.goes_on, self.ranges = True, []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.requests.append(self.path)
+                server.ranges.append(self.headers.get('Range'))
                 if server.says:
                     # Whatever it likes, piece by piece.
                     with suppress(OSError):
@@ -71,10 +75,14 @@ class Server:
                     self.send_header('Location', server.elsewhere)
                     self.end_headers()
                     return
-                self.send_response(200)
-                self.send_header('Content-Length', str(len(server.content)))
+                first = int((self.headers.get('Range') or 'bytes=0-')[6:-1]) if server.goes_on else 0
+                self.send_response(206 if first else 200)
+                if first:
+                    size = len(server.content)
+                    self.send_header('Content-Range', f'bytes {first}-{size - 1}/{size}')
+                self.send_header('Content-Length', str(len(server.content) - first))
                 self.end_headers()
-                self.wfile.write(server.content[: server.breaks_after])
+                self.wfile.write(server.content[first : server.breaks_after])
 
             def log_message(self, *_):
                 pass
@@ -150,15 +158,27 @@ def test_nothing_is_fetched_without_the_licence(server, monkeypatch, capsys):
     assert get_weights(['raft_small']) == 0
 
 
-def test_a_broken_transfer_leaves_nothing(server, capsys):
-    server.breaks_after = 1_000_000
+@pytest.mark.parametrize('goes_on', [True, False])
+def test_a_broken_transfer_goes_on_where_it_broke(server, capsys, goes_on):
+    """Or starts anew with a server that cannot."""
+    server.breaks_after, server.goes_on = 1_000_000, goes_on
     assert fetch() == 2
-    assert '1000000' in capsys.readouterr().err
+    assert '1000000 of' in capsys.readouterr().err
     path = fetched_weights('raft_small')
     assert not path.exists()
     server.breaks_after = None
     assert fetch() == 0
+    assert server.ranges == [None, 'bytes=1000000-']
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_part_of_something_else_is_found_by_the_hash_and_gone_the_next_time(server, capsys):
+    path = fetched_weights('raft_small')
+    path.parent.mkdir(parents=True)
+    path.with_suffix('.part').write_bytes(bytes(500_000))
+    assert fetch() == 2
+    assert 'sha256:' in capsys.readouterr().err
+    assert fetch() == 0
 
 
 def test_another_file_is_refused(server, raft, capsys):
@@ -191,7 +211,7 @@ def answer(head, *body):
 
 
 HOSTILE = {
-    'an error': answer('404 Not Found'),
+    'nothing more': answer('416 Range Not Satisfiable'),
     'nothing': list,
     'no HTTP': lambda: [b'\x1b[2J\x00' * 1000],
     'a page': answer('200 OK\r\nContent-Type: text/html', b'<html>\x1b[2J log in here</html>'),
@@ -221,6 +241,22 @@ def test_whatever_a_server_says_it_ends_in_a_sentence_and_leaves_nothing(server,
     assert said.count('\n') == 1
     assert said[:-1].isprintable()
     assert not list(fetched_weights('raft_small').parent.glob('*'))
+
+
+def test_a_server_that_drips_is_given_up(server, monkeypatch, capsys):
+    monkeypatch.setattr(weights, 'FETCH_TIMEOUT', 0.5)
+
+    def drip():
+        yield b'HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n'
+        for _ in range(100):
+            time.sleep(0.1)
+            yield b'x'
+
+    server.says = drip
+    started = time.monotonic()
+    assert fetch() == 2
+    assert time.monotonic() - started < 5
+    assert 'bytes a second' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('place', ['precious', '/dev/zero', 'nowhere/precious'])
