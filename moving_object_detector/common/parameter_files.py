@@ -15,17 +15,22 @@ from moving_object_detector.common.options import flatten, options_of, with_valu
 T = TypeVar('T')
 
 MOST_BYTES: Final = 256 * 1024
+DEEPEST: Final = 20
+"""Levels of nesting."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes no aliases: a short file of them can stand for more than memory holds."""
+    """Takes no aliases, of which a short file can stand for more than memory holds, nor what is nested deep."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        problem = ''
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem='aliases (*name) are not taken, here as in ROS; write the values out',
-                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
-            )
+            problem = 'aliases (*name) are not taken, here as in ROS; write the values out'
+        elif self.flow_level + len(self.indents) > DEEPEST:
+            problem = f'nested deeper than {DEEPEST} levels'
+        if problem:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         return super().compose_node(parent, index)
 
 
