@@ -196,6 +196,19 @@ def test_the_size_of_every_kind_is_held_to(suffix):
             decode_pixels(encoded(suffix, image))
 
 
+def test_opencv_takes_no_memory_for_what_states_too_many_pixels():
+    data = bytearray(encoded('.tiff', PICTURE))
+    start = struct.unpack_from('<I', data, 4)[0]
+    for place in range(start + 2, start + 2 + 12 * struct.unpack_from('<H', data, start)[0], 12):
+        tag, kind = struct.unpack_from('<HH', data, place)
+        if tag in {256, 257}:  # width and height
+            struct.pack_into('<I' if kind == 4 else '<H', data, place + 8, 20_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError):
+        decode_pixels(bytes(data))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
 def test_a_jpeg_of_many_scans():
     data = encoded('.jpg', PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     start = data.rindex(b'\xff\xda')
