@@ -419,7 +419,7 @@ def test_what_has_changed_since_is_scored_anew(davis, tmp_path, capsys):
 def test_what_is_to_be_kept_now_is_made(davis, tmp_path):
     arguments = ['--root', str(davis), '--method', 'everything', '--out', str(tmp_path / 'out')]
     assert main(arguments) == 0
-    assert main([*arguments, '--save-masks', '--video']) == 0
+    assert main([*arguments, '--save-masks']) == 0
     assert len(list((tmp_path / 'out' / 'masks' / 'wander').glob('*.png'))) == 6
     # Masks that an earlier run left are not those of this one.
     nothing = ['--root', str(davis), '--method', 'nothing', '--out', str(tmp_path / 'out')]
