@@ -86,7 +86,8 @@ def test_what_a_run_leaves(whole):
     assert flow.shape == (1, 2, 32, 32)
 
     card = (whole / 'pwcnet.md').read_text()
-    assert '| rendered pairs | 3 steps of 2 at 64x64, seed 1; exact flow, no real image |' in card
+    assert '| trained on | rendered pairs of 64x64 with exact flow, no real image |' in card
+    assert '| steps | 3 of 2 pairs, float32 |' in card
     assert 'train flow --out' in card
     (row,) = [line for line in card.splitlines() if line.startswith('| made up |')]
     network, dis, still = (float(cell) for cell in row.split('|')[2:5])
