@@ -121,7 +121,7 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
         whole = path.read_bytes()
         path.write_bytes(mutated(whole, rng))
         try:
-            found = chunks.repaired(read, alone=True)
+            found = chunks.repaired(read)
         except Exception as error:  # noqa: BLE001 - counted
             outcomes[type(error).__name__] += 1
             path.write_bytes(whole)
@@ -166,7 +166,7 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
         path = files[number % len(files)]
         whole = path.read_bytes()
         path.write_bytes(mutated(whole, rng))
-        same = np.array_equal(chunks.repaired(read, alone=True), expected)
+        same = np.array_equal(chunks.repaired(read), expected)
         outcomes['mended' if same and path.read_bytes() == whole else 'trained on'] += 1
     tell('damage to targets', outcomes)
     assert set(outcomes) == {'mended'}

@@ -50,7 +50,7 @@ def test_the_program_end_to_end(davis, options, tmp_path, capsys):
     assert summary['variants']['refined']['run']['j_mean'] == pytest.approx(np.mean(means))
     assert result.details['engine'] == 'torch float32 on cpu'
     assert result.details['flow'] == 'dis-ultrafast'
-    assert result.identity['configuration']['window'] == {'past': 1, 'future': 1, 'stride': 1}
+    assert result.identity['configuration']['window'] == {'past': 1, 'future': 1, 'stride': 1, 'slow_stride': 1}
     assert 'wander' in (out / 'report.html').read_text()
 
 
