@@ -183,17 +183,16 @@ class Detector:
             self.engine, self._flow_input, images, flows, least, self._stage, evidence
         )
         with self._stage('vote'):
-            for (frame, neighbour), mask, motion, flow in zip(pairs, masks, motions, flows, strict=True):
+            gaps = [abs(neighbour.index - frame.index) for frame, neighbour in pairs]
+            for (frame, neighbour), gap, mask, motion, flow in zip(pairs, gaps, masks, motions, flows, strict=True):
                 frame.vote(mask, motion)
-                gap = abs(neighbour.index - frame.index)
                 if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
-        if window.slow_stride > self._window.stride:
-            gaps = torch.tensor([abs(one.index - other.index) for one, other in pairs])
-            lengths = flows.norm(dim=1).mean((1, 2)) * (1000 / flows.shape[-1])
-            self._pace.take(motions.cpu(), lengths.cpu(), gaps)
+            if window.slow_stride > self._window.stride:
+                lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
+                self._pace.take(motions.cpu(), lengths.cpu(), torch.tensor(gaps))
         return computed
 
     def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:
