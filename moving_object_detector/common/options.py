@@ -73,10 +73,16 @@ def option(
     return field(default=default, metadata={_KEY: details})
 
 
-GONE: Final = dict.fromkeys(
-    ('input.black', 'input.white', 'data.black', 'data.white'),
-    'leave it out: the range of the first image tells the levels of 16-bit ones',
-)
+NO_LEVELS: Final = 'leave it out: the range of the first image tells the levels of 16-bit ones'
+GONE: Final = {
+    **dict.fromkeys(('input.black', 'input.white', 'data.black', 'data.white'), NO_LEVELS),
+    'data.split': 'write data.root=PATH@SPLIT',
+    'data.workers': 'write run.workers',
+    'game.least_crop': 'crops have 0.6 of the sides or more',
+    'teacher.least_crop': 'crops have 0.6 of the sides or more',
+    'game.loss': "the released code's is the only one",
+    'run.select': 'the candidate that agrees best is chosen; all of them lie in candidates/ of the run',
+}
 """Options that there were once, and what to do now."""
 
 
@@ -106,8 +112,9 @@ def with_values(config: T, values: Mapping[str, object]) -> T:
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            advice = GONE.get(name, f'the options are {", ".join(known)}')
-            raise UserError(f'there is no option {shown(name)}; {advice}')
+            if name in GONE:
+                raise UserError(f'{name} is not an option any more; {GONE[name]}')
+            raise UserError(f'there is no option {shown(name)}; the options are {", ".join(known)}')
         *groups, last = name.split('.')
         branch = tree
         for group in groups:

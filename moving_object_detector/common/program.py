@@ -18,16 +18,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.common.options import NO_LEVELS
 
 TOPIC: Final = 'camera/image_raw'
 """Of images, where none is named."""
 
-_LEVELS: Final = 'leave it out: the range of the first image tells the levels of 16-bit ones'
 _END: Final = 'give --frames, or end it with Ctrl-C (timeout -s INT 60 ...)'
 GONE: Final = {
-    '--levels': _LEVELS,
-    '--black': _LEVELS,
-    '--white': _LEVELS,
+    '--levels': NO_LEVELS,
+    '--black': NO_LEVELS,
+    '--white': NO_LEVELS,
     '--start-delay': 'give --wait-for-subscriber',
     '--best-effort': 'set --ros-args -p qos_overrides./TOPIC.publisher.reliability:=best_effort (play; record: '
     'subscription in place of publisher)',

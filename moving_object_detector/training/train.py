@@ -10,7 +10,7 @@ from typing import Final
 
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
 from moving_object_detector.common.options import options_of
-from moving_object_detector.common.parameter_files import load_plain_config, read_plain_file
+from moving_object_detector.common.parameter_files import load_plain_config
 from moving_object_detector.common.program import add_settings, refuse_old, run_program
 from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 
@@ -23,15 +23,6 @@ FLOW: Final = """
 Train PWC-Net on pairs of frames that are rendered on the fly, whose flow is exact and free. It leaves NAME.safetensors,
 which the detector takes as `flow.model`, and its card NAME.md with the end-point errors beside those of OpenCV's DIS.
 """
-GONE: Final = {
-    'data.split': 'write data.root=PATH@SPLIT',
-    'data.workers': 'write run.workers',
-    'game.least_crop': 'crops have 0.6 of the sides or more',
-    'teacher.least_crop': 'crops have 0.6 of the sides or more',
-    'game.loss': "the released code's is the only one",
-    'run.select': 'the candidate that agrees best is chosen; all of them lie in candidates/ of the run',
-}
-"""Options of earlier versions, and what to do in their place."""
 
 
 def _add(parser: argparse.ArgumentParser, config: str, setting: str, out: str) -> None:
@@ -56,21 +47,12 @@ def list_options(config: type) -> str:
     return ''.join(f'{one.name}={one.default}\n    {one.description} Takes {one.takes()}.\n' for one in options)
 
 
-def _load(kind: TrainConfig | FlowTrainConfig, arguments: argparse.Namespace) -> TrainConfig | FlowTrainConfig:
-    """Return the options of a command line; raises UserError, which says what to do in place of those that are gone."""
-    names = [text.partition('=')[0].strip() for text in arguments.set]
-    for name in (*names, *(read_plain_file(arguments.config) if arguments.config else ())):
-        if name in GONE:
-            raise UserError(f'{name} is not an option any more; {GONE[name]}')
-    return load_plain_config(kind, arguments.config, arguments.set)
-
-
 def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     kind: type[FlowTrainConfig | TrainConfig] = FlowTrainConfig if arguments.command == 'flow' else TrainConfig
     if arguments.options:
         sys.stdout.write(list_options(kind))
         return 0
-    config = _load(kind(), arguments)
+    config = load_plain_config(kind(), arguments.config, arguments.set)
     # PyTorch and OpenCV are loaded now, and not for --help.
     from moving_object_detector.training.flow_training import run_flow_training
     from moving_object_detector.training.run import run_training
