@@ -97,7 +97,8 @@ class NaivePipeline:
     def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8], *, later: bool) -> NDArray[np.float32]:
         flow = self._between(image, neighbour)
         if takes_evidence(self._flow_input):
-            there, back = (one[0].cpu().numpy() for one in (flow, self._between(neighbour, image)))
+            reverse = self._between(neighbour, image)
+            there, back = (one[0].cpu().numpy() for one in (flow, reverse))
             here, other = (Texture.of(grey_image(one, self._size)).contrast for one in (image, neighbour))
             camera = self._camera(image)
             # How the camera travelled is said by the later frame's flow.
@@ -106,8 +107,7 @@ class NaivePipeline:
                 if later
                 else estimate_travel(there, here, camera)
             )
-            both = np.concatenate((there, evidence(there, back, travel)))
-            flow = torch.from_numpy(both)[None].to(self._device)
+            flow = torch.cat((flow, evidence(flow, reverse, [travel])), 1)
         prepared = prepare_flow(flow, self._flow_input)
         mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
         moves = float(prepared.motion[0]) >= self._config.gate.min_motion

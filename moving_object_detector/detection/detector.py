@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -18,10 +19,10 @@ from moving_object_detector.detection.pair_masks import Watch, gated_masks, unwa
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
 from moving_object_detector.detection.ring import Pace, Pair, Ring, WindowFrame
-from moving_object_detector.engines.base import MaskEngine
+from moving_object_detector.engines.base import MaskEngine, usable_cores
 from moving_object_detector.flow.base import FlowBackend, grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
-from moving_object_detector.flow.travel import Array, assumed_camera
+from moving_object_detector.flow.travel import Array, Travel, assumed_camera
 from moving_object_detector.media.frames import SMALLEST_SIDE, resize_image
 from moving_object_detector.networks.weights import FlowInput, takes_evidence
 
@@ -39,6 +40,17 @@ class StepOutcome(NamedTuple):
     """How many votes it brought."""
     masks: int = 0
     """How many masks were computed for them: fewer where nothing moves."""
+
+
+class _Flows(NamedTuple):
+    """The flows of pairs, of the reversed ones too."""
+
+    numbers: dict[tuple[int, int], int]
+    """Which is that of the frames of these indices."""
+    all: Tensor
+    """(n, 2, h, w), pixels, where the engine computes."""
+    seen: Array
+    """The same."""
 
 
 class Detector:
@@ -81,6 +93,7 @@ class Detector:
         self._pace = Pace()
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
+        self._several = ThreadPoolExecutor(usable_cores())
 
     @property
     def window(self) -> WindowConfig:
@@ -177,7 +190,6 @@ class Detector:
         travels = self._travels(pairs)
         images = torch.stack([frame.network_image for frame, _ in pairs])
         evidence = None if known is None else partial(self._evidence, pairs, known, travels)
-        flows = flows.to(self.engine.device)
         least = self.config.gate.min_motion
         masks, motions, computed = gated_masks(
             self.engine, self._flow_input, images, flows, least, self._stage, evidence
@@ -203,35 +215,42 @@ class Detector:
         ordered = (sorted(pair, key=lambda frame: frame.index) for pair in pairs)
         return {older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry) for older, newer in ordered}
 
-    def _flows(self, pairs: list[Pair]) -> tuple[Tensor, dict[tuple[int, int], Array] | None]:
-        """Return the flow of each pair, (B, 2, h, w).
-
-        For a generator that takes evidence also these and the reversed pairs' by the frames' indices, each (2, h, w).
-        """
+    def _flows(self, pairs: list[Pair]) -> tuple[Tensor, _Flows | None]:
+        """Return the flow of each pair, (B, 2, h, w); for a generator that takes evidence also the reversed pairs'."""
         ordered = {(frame.index, other.index): (frame, other) for frame, other in pairs}
         if takes_evidence(self._flow_input):
             ordered |= {(other.index, frame.index): (other, frame) for frame, other in pairs}
         sources, targets = zip(*ordered.values(), strict=True)
         flows = self.flow.estimate([one.features for one in sources], [one.features for one in targets], self.size)
-        if not takes_evidence(self._flow_input):
+        seen = flows.cpu().numpy() if takes_evidence(self._flow_input) else None
+        flows = flows.to(self.engine.device)
+        if seen is None:
             return flows, None
-        return flows[: len(pairs)], dict(zip(ordered, flows.cpu().numpy(), strict=True))
+        return flows[: len(pairs)], _Flows({key: number for number, key in enumerate(ordered)}, flows, seen)
 
     def _evidence(
-        self,
-        pairs: list[Pair],
-        flows: dict[tuple[int, int], Array],
-        travels: dict[int, PairTravel],
-        chosen: Sequence[int],
+        self, pairs: list[Pair], flows: _Flows, travels: dict[int, PairTravel], chosen: Sequence[int]
     ) -> Tensor:
         """Return the evidence of some of the pairs, (n, 5, h, w)."""
-        found = []
-        for frame, other in (pairs[number] for number in chosen):
-            flow, reverse = flows[frame.index, other.index], flows[other.index, frame.index]
-            side = 1 if other.index > frame.index else -1
-            travel = travels[min(frame.index, other.index)].toward(side, flow, frame.texture.contrast)
-            found.append(evidence(flow, reverse, travel))
-        return torch.from_numpy(np.stack(found)).to(self.engine.device)
+        keys = [(frame.index, other.index) for frame, other in (pairs[number] for number in chosen)]
+        textures = {frame.index: frame.texture for frame, _ in pairs}
+
+        def seen(older: int) -> dict[tuple[int, int], Travel]:
+            """Return the travels of the pairs with this older frame, the second from the first."""
+            return {
+                key: travels[older].toward(
+                    1 if key[0] == older else -1, flows.seen[flows.numbers[key]], textures[key[0]].contrast
+                )
+                for key in keys
+                if min(key) == older
+            }
+
+        olders = sorted({min(key) for key in keys})
+        # What the robot knows is no work, and is asked in order.
+        several = self._several.map if len(olders) > 1 and self.odometry is None else map
+        found = {key: travel for part in several(seen, olders) for key, travel in part.items()}
+        there, back = ([flows.numbers[key] for key in order] for order in (keys, [(b, a) for a, b in keys]))
+        return evidence(flows.all[there], flows.all[back], [found[key] for key in keys])
 
     def _result(self, frame: WindowFrame, estimate: Estimate) -> Result:
         return Result(frame, estimate, self.config)

@@ -119,11 +119,14 @@ class Positions:
             rows = np.concatenate((*parts, np.stack((np.ones_like(x), -2 * x, -2 * y, x * x + y * y))))
         # In one array, so that some positions are one choice of its columns.
         self._rows = rows
-        self._across, self._along, self._squares = rows[:9], rows[9:18], rows[18:]
+        self.turned_across, self.turned_along = rows[:9], rows[9:18]
+        """(9, n): the moments of the columns of B, by the direction's component and then the column."""
+        self.squares = rows[18:]
+        """(4, n): 1, -2 x, -2 y and x^2 + y^2."""
 
     @cached_property
     def _turning(self) -> Array:
-        return np.concatenate(np.split(self._across, 3), 1)
+        return np.concatenate(np.split(self.turned_across, 3), 1)
 
     def moments(self, flow: NDArray[np.floating]) -> Moments:
         """Return a flow (n, 2) as :meth:`across` and :meth:`split` take it."""
@@ -144,7 +147,7 @@ class Positions:
         products = np.empty((len(directions), 4), np.float32)
         np.multiply(directions, directions[:, 2:], products[:, 1:])
         products[:, 0] = 1 - products[:, 3]
-        squares = products @ self._squares
+        squares = products @ self.squares
         return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2, squares), squares))
 
     def turned(self, directions: Array, lengths: Array) -> Array:
@@ -157,8 +160,8 @@ class Positions:
         """Return flow without rotations (s, 3) off the lines and along them, each (s, n)."""
         turned = (rotations[:, :, None] * directions[:, None]).reshape(-1, 9)
         off, along = directions @ flow.across, directions @ flow.along
-        off -= turned @ self._across
-        along -= turned @ self._along
+        off -= turned @ self.turned_across
+        along -= turned @ self.turned_along
         off /= lengths
         along /= lengths
         return off, along
@@ -168,8 +171,8 @@ class Positions:
         return Positions(self.x[where], self.y[where], self._rows[:, where])
 
 
-class _Field:
-    """What depends on the size and the camera alone."""
+class Field:
+    """What of a flow field depends on its size and camera alone."""
 
     def __init__(self, size: tuple[int, int], camera: Camera) -> None:
         height, width = size
@@ -209,8 +212,8 @@ class _Field:
 
 
 @lru_cache(maxsize=4)
-def _field(size: tuple[int, int], camera: Camera) -> _Field:
-    return _Field(size, camera)
+def _field(size: tuple[int, int], camera: Camera) -> Field:
+    return Field(size, camera)
 
 
 def _rotations(flow: Array, turned: Array, weights: Array) -> Array:
@@ -258,7 +261,7 @@ class Travel:
     """(n,), how far each cell's flow is known."""
     flow: Moments
     """Of the cells, units of the focal length, without the known rotation."""
-    field: _Field
+    field: Field
     motion: KnownMotion | None = None
 
     def weights(self, inside: Array | None = None) -> Array:
@@ -312,7 +315,7 @@ class Travel:
 
 
 def _travel(
-    field: _Field, flow: Moments, seen: Array, directions: Array, rotations: Array, prior: Array, best: int = 1
+    field: Field, flow: Moments, seen: Array, directions: Array, rotations: Array, prior: Array, best: int = 1
 ) -> Travel:
     """Return samples with what they explain of the cells' flow; one of the first ``best`` is the best."""
     errors, _ = field.cells.split(flow, directions, rotations, field.cells.lengths(directions))
@@ -342,7 +345,7 @@ def _around(direction: Array) -> list[Array]:
 
 
 def _refine(
-    field: _Field, flow: Moments, known: Array, directions: Array, rotations: Array, noise: float | Array
+    field: Field, flow: Moments, known: Array, directions: Array, rotations: Array, noise: float | Array
 ) -> tuple[Array, Array]:
     """Improve directions (s, 3) with their rotations by Gauss-Newton on the flow across the lines."""
     x, y = field.cells.x, field.cells.y
@@ -370,7 +373,7 @@ def _refine(
     return directions, rotations
 
 
-def _search(field: _Field, cells: Array, seen: Array) -> tuple[list[int], Array, float]:
+def _search(field: Field, cells: Array, seen: Array) -> tuple[list[int], Array, float]:
     """Rank the directions of the half sphere by some of the cells.
 
     Each direction has the rotation that leaves the least flow across its lines, by reweighted least squares.
@@ -405,7 +408,7 @@ def _search(field: _Field, cells: Array, seen: Array) -> tuple[list[int], Array,
     return best, rotations, least
 
 
-def _settle(field: _Field, flow: Moments, seen: Array, directions: Array, rotations: Array, noise: float) -> Array:
+def _settle(field: Field, flow: Moments, seen: Array, directions: Array, rotations: Array, noise: float) -> Array:
     """Return for each direction the rotation (s, 3) by all cells, improved from one."""
     lengths = field.cells.lengths(directions)
     across, turned = directions @ flow.across / lengths, field.cells.turned(directions, lengths)

@@ -145,10 +145,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         backend = self._flow = self._flow or self._make_flow()
         one, other = backend.features(first), backend.features(second)
         if options.evidence:
-            there, back = backend.estimate([one, other], [other, one], options.size).numpy()
+            there, back = backend.estimate([one, other], [other, one], options.size).cpu().numpy()
             flow = with_evidence(first, there, back)
         else:
-            flow = backend.estimate([one], [other], options.size)[0].numpy()
+            flow = backend.estimate([one], [other], options.size)[0].cpu().numpy()
         image = resize_image(first, options.size)
         return RenderedPair(image, flow, resize_image(mask.astype(np.float32), options.size)), rng
 

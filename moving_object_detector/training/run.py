@@ -24,7 +24,7 @@ from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.engines.cache import EngineCache
-from moving_object_detector.engines.create import create_engine
+from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
@@ -232,7 +232,9 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
         evidence=takes_evidence(config.network.flow_input),
         scene=SceneOptions(size=(config.flow.height, config.flow.width)),
     )
-    return RenderedPairs(config.run.seed, options, partial(create_flow, config.flow, torch.device('cpu')))
+    # Each process that renders has a learned flow of its own on the device.
+    device = choose_device(config.run.device, 'run.device')
+    return RenderedPairs(config.run.seed, options, partial(create_flow, config.flow, device))
 
 
 def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPairs:

@@ -32,7 +32,8 @@ def seen(scene: Flight, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
     k = scene.intrinsics
     camera = Camera(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5)
     grey = np.asarray(cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2GRAY), np.uint8)
-    return there, back, evidence(there, back, estimate_travel(there, Texture.of(grey).contrast, camera))
+    travel = estimate_travel(there, Texture.of(grey).contrast, camera)
+    return there, back, evidence(*(torch.from_numpy(one)[None] for one in (there, back)), [travel])[0].numpy()
 
 
 @pytest.mark.parametrize('seed', [1, 2, 3])
@@ -63,19 +64,19 @@ def test_what_crosses_the_lines_stands_out() -> None:
 
 def test_flow_and_its_reverse_cancel_where_both_frames_see_it() -> None:
     scene = flown(5, still=True)
-    _, back, found = seen(scene, 4.0)
+    *_, found = seen(scene, 4.0)
     hidden = scene.occluded(4.0, 5.0)
     away = cv2.dilate(hidden.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
     assert np.percentile(found[3][away & (found[3] != OUT_OF_VIEW)], 95) < np.arcsinh(1.0)
     inside = hidden & (found[3] != OUT_OF_VIEW)
     assert np.median(found[3][inside]) > 3 * np.median(found[3][away])
-    assert inconsistency(np.full((2, 4, 8), 100.0, np.float32), back[:, :4, :8]).min() == OUT_OF_VIEW
+    assert inconsistency(torch.full((1, 2, 4, 8), 100.0), torch.zeros(1, 2, 4, 8)).min() == OUT_OF_VIEW
 
 
 def test_inconsistency_of_a_shift_by_hand() -> None:
-    flow, reverse = np.zeros((2, 10, 100), np.float32), np.zeros((2, 10, 100), np.float32)
-    flow[0], reverse[0] = 2.0, -1.5
-    found = inconsistency(flow, reverse)
+    flow, reverse = torch.zeros(1, 2, 10, 100), torch.zeros(1, 2, 10, 100)
+    flow[:, 0], reverse[:, 0] = 2.0, -1.5
+    found = inconsistency(flow, reverse)[0].numpy()
     # Half a pixel of a width of a hundred is five thousandths.
     assert found[:, :98] == pytest.approx(np.arcsinh(5.0))
     assert (found[:, 98:] == OUT_OF_VIEW).all()
