@@ -65,13 +65,13 @@ def create_engine(
             'set precision to auto, or engine to openvino and device to cpu'
         )
     if chosen == 'openvino':
-        if find_spec('openvino') is None:
-            raise UserError(
-                'engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch'
-            )
         if device.type != 'cpu':
             raise UserError(
                 f'engine openvino runs on the CPU, but device is {device}; set device to cpu or engine to torch'
+            )
+        if find_spec('openvino') is None:
+            raise UserError(
+                'engine is openvino, but OpenVINO is not installed; pip install openvino, or set engine to torch'
             )
         from moving_object_detector.engines.openvino_engine import OpenVinoEngine
 

@@ -148,7 +148,7 @@ class Positions:
         np.multiply(directions, directions[:, 2:], products[:, 1:])
         products[:, 0] = 1 - products[:, 3]
         squares = products @ self.squares
-        return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2, squares), squares))
+        return np.asarray(np.sqrt(np.maximum(squares, NEAR_EPIPOLE**2, out=squares), out=squares))
 
     def turned(self, directions: Array, lengths: Array) -> Array:
         """Return what of B is across the lines of directions (s, 3), (s, 3, n)."""
