@@ -23,7 +23,7 @@ from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.media.sources import read_image
 from moving_object_detector.networks.authors import load_flow_network
-from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet, cost_volume
+from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
 from moving_object_detector.networks.pwcnet import RADIUS as COST_RADIUS
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.training.config import FlowTrainConfig
@@ -85,6 +85,24 @@ def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
     return torch.stack(errors).sum()
 
 
+def multiplied_cost_volume(a: Tensor, b: Tensor) -> Tensor:
+    """Return :func:`~moving_object_detector.networks.pwcnet.cost_volume` by one matrix product for each row of pixels.
+
+    That is ten times as many products as are needed, and on a GPU a tenth of the time: one pass over memory in place of
+    81 forward and some 400 backward.
+    """
+    batch, channels, height, width = a.shape
+    side = 2 * COST_RADIUS + 1
+    wide = width + side - 1
+    # For each row of ``a`` the nine rows of ``b`` beside it, one behind the other.
+    rows = functional.pad(b, (COST_RADIUS,) * 4).unfold(2, side, 1).permute(0, 2, 1, 4, 3)
+    products = a.permute(0, 2, 3, 1) @ rows.reshape(batch, height, channels, side * wide)
+    # Of each pixel's products those with the nine pixels beside it in each of these rows.
+    steps = (height * width * side * wide, wide, 1, width * side * wide, side * wide + 1)
+    near = products.as_strided((batch, side, side, height, width), steps)
+    return near.reshape(batch, side * side, height, width) / channels
+
+
 def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: Tensor, seen: Tensor) -> Tensor:
     """Return the error of finding each feature of the first frame in the second, among its cost volume's 81, a scalar.
 
@@ -98,7 +116,7 @@ def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: 
         first, second = (functional.normalize(pyramid[level - 1].float()) for pyramid in (pyramid1, pyramid2))
         size = (first.shape[-2], first.shape[-1])
         # The volume is a mean over channels, a cosine their sum.
-        cosines = cost_volume(first, second) * first.shape[1]
+        cosines = multiplied_cost_volume(first, second) * first.shape[1]
         chances = functional.log_softmax(SHARPNESS * cosines, 1)
         target = reduce_truth(flow, size) / 2**level
         counts = (reduce_truth(seen.float(), size) > SEEN_SHARE) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
@@ -231,7 +249,7 @@ LEAST_DEVIATION: Final = 1e-3
 class TrainedPWCNet(PWCNet):
     """PWC-Net as it is trained; under autocast the layers that give flow compute in float32.
 
-    Without autocast it is PWC-Net to the bit; parameters and their names are the same.
+    Without autocast it is PWC-Net but for the order of sums; parameters and their names are the same.
     """
 
     def _apply_layer(self, name: str, x: Tensor) -> Tensor:
@@ -239,6 +257,9 @@ class TrainedPWCNet(PWCNet):
             return super()._apply_layer(name, x)
         with torch.autocast(x.device.type, enabled=False):
             return super()._apply_layer(name, x.float())
+
+    def _cost_volume(self, a: Tensor, b: Tensor) -> Tensor:
+        return multiplied_cost_volume(a, b)
 
     def _dense(self, level: int, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):

@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from moving_object_detector.networks.pwcnet import PWCNet, cost_volume
 from moving_object_detector.training.flow_pairs import FlowPairOptions, RenderedFlowPairs
-from moving_object_detector.training.flow_training import TrainedPWCNet, network_input
+from moving_object_detector.training.flow_training import TrainedPWCNet, multiplied_cost_volume, network_input
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +23,19 @@ def test_in_full_precision_it_is_pwcnet(network, images):
     assert type(plain) is PWCNet
     assert list(plain.state_dict()) == list(network.state_dict())
     with torch.no_grad():
-        assert torch.equal(plain(*images), network(*images))
+        torch.testing.assert_close(plain(*images), network(*images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 7, 6), (1, 8, 3, 12)])
+def test_the_cost_volume_by_products_is_the_cost_volume(shape):
+    a, b = (torch.randn(shape, requires_grad=True) for _ in range(2))
+    plain, multiplied = cost_volume(a, b), multiplied_cost_volume(a, b)
+    torch.testing.assert_close(multiplied, plain)
+    weights = torch.randn_like(plain)
+    for ours, theirs in zip(
+        torch.autograd.grad(multiplied, (a, b), weights), torch.autograd.grad(plain, (a, b), weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_copy_of_the_weights_is_a_copy(network):
