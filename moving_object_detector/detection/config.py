@@ -198,7 +198,7 @@ class DetectorConfig:
     )
     experimental_gpu: bool = option(
         False,
-        'On a GPU with engine torch: compile networks into fused kernels and CUDA graphs, which has not run on one.',
+        'On a GPU with engine torch: compile networks into fused kernels and CUDA graphs, which takes minutes and has not been measured.',
     )
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)

@@ -20,8 +20,8 @@ LEAST_KNOWN: Final = 0.15
 """Share of a region's flow that must be known: in a clear sky it is made up."""
 # Logarithm of the odds that a region moves, by what contradicts a rigid scene and by the mean of the votes inside, for
 # a travel that the images tell and for one that the robot knows; fitted by scripts/fit_score.py.
-SEEN: Final = (-0.34, 2.01, -0.15)
-KNOWN: Final = (0.42, 2.53, -1.5)
+SEEN: Final = (-1.31, 2.3, 1.15)
+KNOWN: Final = (-0.38, 3.49, -0.88)
 
 
 class PairTravel:
