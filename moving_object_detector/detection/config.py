@@ -198,7 +198,8 @@ class DetectorConfig:
     )
     experimental_gpu: bool = option(
         False,
-        'On a GPU with engine torch: compile networks into fused kernels and CUDA graphs, which takes minutes and has not been measured.',
+        'On a GPU with engine torch: compile networks into fused kernels and CUDA graphs, which takes minutes and has '
+        'not been measured.',
     )
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
