@@ -12,7 +12,7 @@ from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Group, Va
 
 PERCENTILES: Final = {'median': 50, 'p95': 95, 'p99': 99}
 QUARTILES: Final = (25, 75)
-TIMES: Final = ('median ms', 'p95', 'p99')
+TIME_COLUMNS: Final = ('median ms', 'p95', 'p99')
 
 
 @dataclass
@@ -110,7 +110,7 @@ def frame_table(groups: Sequence[dict[str, Any]]) -> str:
         for case in group['cases']:
             rate, ratios = f'{case["per second"]:.3g}', (_ratio(case, NAIVE), _ratio(case, REFERENCE))
             rows.append([setting, *_times(group, case), rate, _memory(case), *ratios])
-    return _table(('setting', 'engine', *TIMES, 'frames/s', 'peak MB', 'vs naive', 'vs reference'), rows)
+    return _table(('setting', 'engine', *TIME_COLUMNS, 'frames/s', 'peak MB', 'vs naive', 'vs reference'), rows)
 
 
 def stage_table(group: dict[str, Any]) -> str:

@@ -23,11 +23,11 @@ KEPT: Final = 10 * 10**9
 """Nanoseconds for which poses are remembered."""
 AHEAD: Final = 100_000_000
 """Nanoseconds by which an image may be newer than the newest pose: the last motion goes on for so long."""
-GAP: Final = 500_000_000
+LONGEST_GAP: Final = 500_000_000
 """Nanoseconds between two poses from which what was between them is not known."""
 FINEST: Final = 500_000
 """Nanoseconds: of poses that are closer in time the first is kept."""
-FARTHEST: Final = 1e9
+FARTHEST_POSITION: Final = 1e9
 """Metres: beyond it a place is none."""
 # A step between two poses counts as a jump from this on, and where it is so many times as fast as those before it.
 JUMP_SPEED: Final = 3.0
@@ -68,7 +68,7 @@ def read_pose(position: Any, quaternion: Any) -> Pose:
     place = (float(position.x), float(position.y), float(position.z))
     numbers = (float(quaternion.x), float(quaternion.y), float(quaternion.z), float(quaternion.w))
     length = math.hypot(*numbers)
-    if not (math.hypot(*place) < FARTHEST and abs(length - 1) < 0.1):
+    if not (math.hypot(*place) < FARTHEST_POSITION and abs(length - 1) < 0.1):
         raise UnknownMotionError(
             'a pose is no pose: its quaternion is not of length 1, or its place is not finite or beyond all distance'
         )
@@ -132,7 +132,7 @@ class Track:
             )
         after = min(place, len(stamps) - 1)
         first, second = stamps[after - 1], stamps[after]
-        if second - first > GAP:
+        if second - first > LONGEST_GAP:
             raise UnknownMotionError(
                 f'{self.source} has a hole of {(second - first) / 1e9:.3g} s at the image; are messages lost?'
             )

@@ -27,7 +27,7 @@ EVIDENCE_CHANNELS: Final = 5
 MOST_DIRECTIONS: Final = 6
 # Share of the focal length within which lines through the epipole fade out.
 EPIPOLE: Final = 0.05
-LARGEST: Final = 6.0
+LARGEST_EVIDENCE: Final = 6.0
 """Limit of the first two channels and of the last; that of the third is a third of it."""
 OUT_OF_VIEW: Final = 3.0
 """Inconsistency of pixels that leave the image, of which nothing is known."""
@@ -143,8 +143,8 @@ def evidence(flow: Tensor, reverse: Tensor, travels: Sequence[Travel]) -> Tensor
     maps[:, 2] = (belief @ along)[:, 0].div_(2 * pairs[:, :1])
     channels[:, 3] = inconsistency(flow, reverse)
     channels[:, 4] = pairs[:, 1, None, None]
-    channels.clamp_(-LARGEST, LARGEST)
-    channels[:, 2].clamp_(-LARGEST / 3, LARGEST / 3)
+    channels.clamp_(-LARGEST_EVIDENCE, LARGEST_EVIDENCE)
+    channels[:, 2].clamp_(-LARGEST_EVIDENCE / 3, LARGEST_EVIDENCE / 3)
     return channels
 
 

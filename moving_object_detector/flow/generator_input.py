@@ -17,7 +17,7 @@ SPREAD_FLOOR: Final = 1e-3
 WINSOR: Final = 3.0
 """What is faster than this many times the spread counts as that fast in it: else one fast thing hides slow ones."""
 SPREAD_ROUNDS: Final = 4
-LARGEST: Final = 9.0
+LARGEST_RESIDUAL: Final = 9.0
 """What is faster than this many times the spread is shown as that fast."""
 # Thousandths of the width, added so that the logarithm of no motion stays small.
 LEAST_AMOUNT: Final = 0.1
@@ -128,7 +128,7 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     if flow_input == 'geometric':
         for _ in range(SPREAD_ROUNDS):
             spread = power.minimum((WINSOR * spread).square()).mean((1, 2, 3), keepdim=True).sqrt()
-        residual = residual / power.sqrt().div(LARGEST * spread.clamp_min(SPREAD_FLOOR)).clamp_min(1.0)
+        residual = residual / power.sqrt().div(LARGEST_RESIDUAL * spread.clamp_min(SPREAD_FLOOR)).clamp_min(1.0)
     scaled = residual / spread.clamp_min(SPREAD_FLOOR)
     amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
     return torch.cat((scaled, evidence, amount.expand_as(flow[:, :1])), 1)

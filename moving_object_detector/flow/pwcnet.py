@@ -14,7 +14,7 @@ from moving_object_detector.flow.base import Load, load_eagerly, resize_flow, up
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
 
-LEVELS: Final = len(PYRAMID) - 1
+FLOW_LEVELS: Final = len(PYRAMID) - 1
 """Of the pyramid that the decoder uses: all but the finest, at half the input's size."""
 
 
@@ -27,7 +27,7 @@ class PwcPyramid(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return levels 2 to 6 of the pyramid of an image (B, 3, H, W), **BGR** in [0, 1]."""
-        return tuple(self.network.pyramid(image)[-LEVELS:])
+        return tuple(self.network.pyramid(image)[-FLOW_LEVELS:])
 
 
 class PwcDecoder(nn.Module):
@@ -44,7 +44,7 @@ class PwcDecoder(nn.Module):
             levels: What :class:`PwcPyramid` gave for the images that the flow starts from, then for those it leads to.
 
         """
-        sources, targets = levels[:LEVELS], levels[LEVELS:]
+        sources, targets = levels[:FLOW_LEVELS], levels[FLOW_LEVELS:]
         # The first level is counted, but not looked at.
         return self.network.decode((sources[0], *sources), (targets[0], *targets)) * FLOW_DIVISOR
 
@@ -69,7 +69,7 @@ class PwcFlow:
         self._size = height, width = padded(size)
         load = load or load_eagerly(device)
         self._pyramid = load(PwcPyramid(network), (torch.zeros(1, 3, height, width),), 'PWC-Net pyramid')
-        shapes = [(batch, PYRAMID[level - 1], height >> level, width >> level) for level in range(2, LEVELS + 2)]
+        shapes = [(batch, PYRAMID[level - 1], height >> level, width >> level) for level in range(2, FLOW_LEVELS + 2)]
         examples = tuple(torch.zeros(shape) for shape in (*shapes, *shapes))
         self._decode = load(PwcDecoder(network), examples, 'PWC-Net decoder')
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from moving_object_detector.flow.base import Load, load_eagerly, resize_flow, upload
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.raft_small import (
-    CONTEXT,
+    CONTEXT_CHANNELS,
+    CORRELATION_LEVELS,
     HIDDEN,
-    LEVELS,
+    LOOKUP_RADIUS,
     MATCHING,
-    RADIUS,
-    SMALLEST_SIDE,
+    SMALLEST_INPUT,
     STRIDE,
     RaftSmall,
     correlation_pyramid,
@@ -100,7 +100,7 @@ class RaftSmallFlow:
         self.name = 'raft_small'
         self._device = device
         self._iterations, self._warm_iterations = iterations, warm_iterations
-        height, width = (max(-(-length // STRIDE) * STRIDE, SMALLEST_SIDE) for length in size)
+        height, width = (max(-(-length // STRIDE) * STRIDE, SMALLEST_INPUT) for length in size)
         self._size = (height, width)
         load = load or load_eagerly(device)
         h, w = height // STRIDE, width // STRIDE
@@ -109,7 +109,7 @@ class RaftSmallFlow:
         self._encode = load(Encoders(network), (torch.zeros(1, 3, height, width),), 'RAFT-small encoders')
         maps = torch.zeros(batch, MATCHING, h, w)
         self._correlate = load(Correlations(), (maps, maps), 'RAFT-small correlations')
-        channels = (HIDDEN, CONTEXT, LEVELS * (2 * RADIUS + 1) ** 2, 2)
+        channels = (HIDDEN, CONTEXT_CHANNELS, CORRELATION_LEVELS * (2 * LOOKUP_RADIUS + 1) ** 2, 2)
         examples = tuple(torch.zeros(batch, count, h, w) for count in channels)
         self._update = load(network.update_block, examples, 'RAFT-small update')
 

@@ -34,9 +34,9 @@ GREY_NOISE: Final = 1.5
 # Directions of travel that a region is judged by.
 MOST_DIRECTIONS: Final = 6
 # Shares of the width between which a region's surroundings lie, and percentile of them that counts as the farthest.
-GAP: Final = 0.02
-MARGIN: Final = 0.042
-FARTHEST: Final = 15.0
+BESIDE_GAP: Final = 0.02
+BESIDE_MARGIN: Final = 0.042
+FARTHEST_PERCENTILE: Final = 15.0
 
 
 class Texture:
@@ -141,7 +141,7 @@ def _farthest(
     """Return the parallax of the farthest that surrounds a region, per length of A T, (s, 1)."""
     width = travel.field.size[1]
     small = region.astype(np.uint8)
-    outer, inner = (_disc(max(least, round(share * width))) for least, share in ((2, MARGIN), (1, GAP)))
+    outer, inner = (_disc(max(least, round(share * width))) for least, share in ((2, BESIDE_MARGIN), (1, BESIDE_GAP)))
     beside = np.flatnonzero(cv2.dilate(small, outer) - cv2.dilate(small, inner))
     if not beside.size:
         return np.zeros((len(directions), 1), np.float32)
@@ -151,5 +151,5 @@ def _farthest(
     _, along = positions.split(positions.moments(travel.vectors(flow, beside)), directions, rotations, length)
     along /= length
     # By rank: NumPy's percentile takes ten times as long for so few.
-    rank = round(FARTHEST / 100 * (along.shape[1] - 1))
+    rank = round(FARTHEST_PERCENTILE / 100 * (along.shape[1] - 1))
     return np.asarray(np.partition(along, rank, 1)[:, rank, None], np.float32)

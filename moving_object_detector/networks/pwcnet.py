@@ -16,10 +16,10 @@ from torch.nn import functional
 MULTIPLE: Final = 64  # of pixels, which height and width must be
 FLOW_DIVISOR: Final = 20.0  # the network's output times this is in pixels of its input
 LEAKY_SLOPE: Final = 0.1
-RADIUS: Final = 4  # of the cost volume, in pixels of a level
+COST_RADIUS: Final = 4  # of the cost volume, in pixels of a level
 PYRAMID: Final = (16, 32, 64, 96, 128, 196)
 DECODER: Final = (128, 128, 96, 64, 32)
-CONTEXT: Final = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))  # channels, dilation
+CONTEXT_LAYERS: Final = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))  # channels, dilation
 # Output times 20 is in pixels of the input; a pixel of level l is 2**l of those.
 WARP_SCALE: Final = {level: FLOW_DIVISOR / 2**level for level in (2, 3, 4, 5)}
 VALID: Final = 0.9999
@@ -38,8 +38,8 @@ def cost_volume(a: Tensor, b: Tensor) -> Tensor:
     + c % 9 - 4)``, where ``b`` is zero outside.
     """
     height, width = a.shape[-2], a.shape[-1]
-    padded = functional.pad(b, (RADIUS,) * 4)
-    side = 2 * RADIUS + 1
+    padded = functional.pad(b, (COST_RADIUS,) * 4)
+    side = 2 * COST_RADIUS + 1
     return torch.cat(
         [
             (a * padded[:, :, dy : dy + height, dx : dx + width]).mean(1, keepdim=True)
@@ -102,7 +102,7 @@ class PWCNet(nn.Module):
         dense = 0
         for level in (6, 5, 4, 3, 2):
             # The coarsest level has no features of its own and no coarser flow to go by.
-            dense = (2 * RADIUS + 1) ** 2 + (PYRAMID[level - 1] + 4 if level < len(PYRAMID) else 0)
+            dense = (2 * COST_RADIUS + 1) ** 2 + (PYRAMID[level - 1] + 4 if level < len(PYRAMID) else 0)
             for index, outputs in enumerate(DECODER):
                 self.add_module(f'conv{level}_{index}', _conv(dense, outputs))
                 dense += outputs
@@ -110,7 +110,7 @@ class PWCNet(nn.Module):
             self.add_module(f'deconv{level}', _double(2))  # deconv2 serves nothing but the checkpoint's names
             if level > 2:
                 self.add_module(f'upfeat{level}', _double(dense))
-        for index, (outputs, dilation) in enumerate(CONTEXT, 1):
+        for index, (outputs, dilation) in enumerate(CONTEXT_LAYERS, 1):
             self.add_module(f'dc_conv{index}', _conv(dense, outputs, dilation=dilation))
             dense = outputs
         self.dc_conv7 = nn.Conv2d(dense, 2, 3, padding=1)
@@ -163,7 +163,7 @@ class PWCNet(nn.Module):
             cost = self._correlate(first, second, up_flow * WARP_SCALE[level])
             x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
             flows.append(self._apply_layer(f'predict_flow{level}', x))
-        for index in range(1, len(CONTEXT) + 2):
+        for index in range(1, len(CONTEXT_LAYERS) + 2):
             x = self._apply_layer(f'dc_conv{index}', x)
         flows[-1] = flows[-1] + x
         return flows[::-1]

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STRIDE: Final = 8  # pixels of the input to one of the features
-SMALLEST_SIDE: Final = 64  # pixels: a smaller input has no pixel left on the coarsest level of correlations
-LEVELS: Final = 4  # of the correlation pyramid
-RADIUS: Final = 3  # of a look-up, in pixels of each level
+SMALLEST_INPUT: Final = 64  # pixels: a smaller input has no pixel left on the coarsest level of correlations
+CORRELATION_LEVELS: Final = 4  # of the correlation pyramid
+LOOKUP_RADIUS: Final = 3  # of a look-up, in pixels of each level
 MATCHING: Final = 128  # channels
 HIDDEN: Final = 96  # channels of the GRU's state
-CONTEXT: Final = 64  # channels of its constant input
+CONTEXT_CHANNELS: Final = 64  # channels of its constant input
 
 
 class Features(NamedTuple):
@@ -76,7 +76,7 @@ class MotionEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convc1 = nn.Conv2d(LEVELS * (2 * RADIUS + 1) ** 2, 96, 1)
+        self.convc1 = nn.Conv2d(CORRELATION_LEVELS * (2 * LOOKUP_RADIUS + 1) ** 2, 96, 1)
         self.convf1 = nn.Conv2d(2, 64, 7, padding=3)
         self.convf2 = nn.Conv2d(64, 32, 3, padding=1)
         self.conv = nn.Conv2d(128, 80, 3, padding=1)
@@ -125,7 +125,7 @@ class UpdateBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = MotionEncoder()
-        self.gru = ConvGru(HIDDEN, CONTEXT + 82)
+        self.gru = ConvGru(HIDDEN, CONTEXT_CHANNELS + 82)
         self.flow_head = FlowHead()
 
     def forward(self, h: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def correlation_pyramid(a: Tensor, b: Tensor) -> list[Tensor]:
     """
     queries = a.flatten(2).transpose(1, 2) / math.sqrt(a.shape[1])
     levels = []
-    for level in range(LEVELS):
+    for level in range(CORRELATION_LEVELS):
         # A mean of products is the product with the mean, which is cheaper.
         b = b if level == 0 else functional.avg_pool2d(b, 2)
         products = queries @ b.flatten(2)
@@ -158,7 +158,7 @@ def look_up(pyramid: Sequence[Tensor], coordinates: Tensor) -> Tensor:
     """
     batch, _, height, width = coordinates.shape
     centres = coordinates.permute(0, 2, 3, 1).reshape(-1, 2)
-    steps = torch.arange(-RADIUS, RADIUS + 1, dtype=coordinates.dtype, device=coordinates.device)
+    steps = torch.arange(-LOOKUP_RADIUS, LOOKUP_RADIUS + 1, dtype=coordinates.dtype, device=coordinates.device)
     window = torch.stack(torch.meshgrid(steps, steps, indexing='ij'), -1)
     samples = len(steps) ** 2
     found = coordinates.new_empty(batch, len(pyramid), samples, height * width)
@@ -205,13 +205,13 @@ class RaftSmall(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fnet = Encoder(MATCHING, nn.InstanceNorm2d)
-        self.cnet = Encoder(HIDDEN + CONTEXT, nn.Identity)
+        self.cnet = Encoder(HIDDEN + CONTEXT_CHANNELS, nn.Identity)
         self.update_block = UpdateBlock()
 
     def features(self, image: Tensor) -> Features:
         """Return the features of images (B, 3, H, W), RGB in [-1, 1], sides multiples of 8 from 64 (ValueError)."""
         size = tuple(image.shape[-2:])
-        if any(length % STRIDE or length < SMALLEST_SIDE for length in size):
+        if any(length % STRIDE or length < SMALLEST_INPUT for length in size):
             raise ValueError(f'RAFT-small input is {size}; height and width must be multiples of 8, at least 64')
         return Features(self.fnet(image), self.cnet(image))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
-TIMES = ('processing_time', 'pipeline_latency', 'cyclic_time', 'window_delay')
+TIME_FIELDS = ('processing_time', 'pipeline_latency', 'cyclic_time', 'window_delay')
 LABEL = 'moving'
 MISSING = (
     'vision_msgs is not installed, so ~/detections is not published (~/overlay shows the boxes); '
@@ -56,7 +56,7 @@ class Outputs:
         else:
             kind, build = detections
             self._outputs.append((self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))
-        self._times = {name: self._advertise(Float64, f'debug/{name}_ms') for name in TIMES}
+        self._times = {name: self._advertise(Float64, f'debug/{name}_ms') for name in TIME_FIELDS}
 
     def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
         with checked_overrides(self._node, self._node.resolve_topic_name(f'~/{name}')):
@@ -82,7 +82,7 @@ class Outputs:
         return bool(listened_to)
 
     def publish_times(self, **seconds: float) -> None:
-        """Send times of a frame, given in seconds by their names in :data:`TIMES`, as milliseconds."""
+        """Send times of a frame, given in seconds by their names in :data:`TIME_FIELDS`, as milliseconds."""
         for name, time in seconds.items():
             self._times[name].publish(Float64(data=1000.0 * time))
 

@@ -22,7 +22,7 @@ from moving_object_detector.detection.build import build_detector, choose_flow, 
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.flow.generator_input import prepare_flow
-from moving_object_detector.flow.pwcnet import LEVELS, PwcDecoder, PwcPyramid
+from moving_object_detector.flow.pwcnet import FLOW_LEVELS, PwcDecoder, PwcPyramid
 from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.generator_forms import measure_ranges, ranges_path, save_ranges
@@ -133,7 +133,7 @@ def _exports(config: DetectorConfig) -> list[_Export]:
     with torch.no_grad():
         features = (*pyramid(first), *pyramid(second))
     level, source, target = (
-        tuple(f'{end}{level}' for level in range(2, LEVELS + 2)) for end in ('level', 'source', 'target')
+        tuple(f'{end}{level}' for level in range(2, FLOW_LEVELS + 2)) for end in ('level', 'source', 'target')
     )
     size = {'height': str(height), 'width': str(width)}
     about = {**size, 'architecture': 'pwcnet pyramid', 'image': 'BGR in [0, 1]'}

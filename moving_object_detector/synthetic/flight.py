@@ -14,7 +14,7 @@ from moving_object_detector.synthetic import planes
 from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
 from moving_object_detector.synthetic.materials import material
 from moving_object_detector.synthetic.planes import Canvas, Extent, Face, Triple
-from moving_object_detector.synthetic.things import Builder, Part, Pose
+from moving_object_detector.synthetic.things import Builder, Part, PartPose
 from moving_object_detector.synthetic.tiles import Floats, Picture, Tile
 from moving_object_detector.synthetic.world import World
 
@@ -59,7 +59,7 @@ class View(NamedTuple):
 class _Seen(NamedTuple):
     canvas: Canvas
     camera: Matrix
-    parts: list[Pose]
+    parts: list[PartPose]
 
 
 class _Grade(NamedTuple):
@@ -188,8 +188,8 @@ class Flight:
             np.copyto(nearness[extent], np.nan_to_num(near / w, nan=-1.0), where=inside)
         return flow, nearness
 
-    def _poses(self, time: float) -> list[Pose]:
-        still: Pose = np.eye(3), np.zeros(3)
+    def _poses(self, time: float) -> list[PartPose]:
+        still: PartPose = np.eye(3), np.zeros(3)
         return [still if part is None else part.pose(time / self.fps) for part in self.parts]
 
     def _seen(self, time: float) -> _Seen:

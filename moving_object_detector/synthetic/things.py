@@ -13,7 +13,7 @@ from moving_object_detector.synthetic.materials import OUTLINES, material
 from moving_object_detector.synthetic.planes import Face, Triple
 from moving_object_detector.synthetic.tiles import Material
 
-Pose = tuple[Matrix, Matrix]
+PartPose = tuple[Matrix, Matrix]
 """Rotation (3, 3) and translation (3,) to the world."""
 
 UNTINTED: Final = (1.0, 1.0, 1.0)
@@ -56,7 +56,7 @@ class Course:
     bounce: tuple[float, float] = (0.0, 0.0)
     """Height in metres and times a second."""
 
-    def pose(self, seconds: float) -> Pose:
+    def pose(self, seconds: float) -> PartPose:
         """Return rotation (3, 3) and translation (3,) from the thing to the world."""
         after = seconds - self.since
         turned = self.curve * after
@@ -84,7 +84,7 @@ class Part:
     course: Course
     joint: Joint | None = None
 
-    def pose(self, seconds: float) -> Pose:
+    def pose(self, seconds: float) -> PartPose:
         """Return rotation and translation from the part to the world."""
         rotation, place = self.course.pose(seconds)
         if self.joint is None:

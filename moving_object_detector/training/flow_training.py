@@ -23,8 +23,7 @@ from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.media.pictures import read_flow
 from moving_object_detector.media.sources import read_image
 from moving_object_detector.networks.authors import load_flow_network
-from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PWCNet
-from moving_object_detector.networks.pwcnet import RADIUS as COST_RADIUS
+from moving_object_detector.networks.pwcnet import COST_RADIUS, FLOW_DIVISOR, PWCNet
 from moving_object_detector.networks.weights import save_network
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs

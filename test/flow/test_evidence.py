@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS, LARGEST, OUT_OF_VIEW, evidence, inconsistency
+from moving_object_detector.flow.evidence import (
+    EVIDENCE_CHANNELS,
+    LARGEST_EVIDENCE,
+    OUT_OF_VIEW,
+    evidence,
+    inconsistency,
+)
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import Camera, estimate_travel
@@ -41,7 +47,7 @@ def test_a_still_scene_is_on_the_lines_and_its_depth_is_told(seed: int) -> None:
     scene = flown(seed, still=True)
     *_, found = seen(scene, 4.0)
     assert found.shape == (EVIDENCE_CHANNELS, *SIZE)
-    assert np.abs(found).max() <= LARGEST
+    assert np.abs(found).max() <= LARGEST_EVIDENCE
     assert np.percentile(found[0], 90) < np.arcsinh(0.6)
     depth = scene.frame(4.0).depth
     ground = np.isfinite(depth)
