@@ -27,11 +27,11 @@ from moving_object_detector.detection.rigid import PairTravel, RigidTest
 from moving_object_detector.engines.create import choose_device
 from moving_object_detector.flow.base import grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
-from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.generator_input import prepare_flow, reverse_side, split_flow
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import Camera, assumed_camera, estimate_travel
 from moving_object_detector.media.messages import decode_image, encode_image
-from moving_object_detector.networks.weights import takes_evidence
+from moving_object_detector.networks.weights import sees_both_sides, takes_evidence
 
 FRAME_NANOSECONDS: Final = 33_333_333
 
@@ -72,10 +72,7 @@ class NaivePipeline:
     def mask(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.uint8]:
         """Return the mask of ``images[index]``, uint8 (H, W) of 0 and 255, from those of its neighbours that exist."""
         window = self._config.window
-        offsets = [k * window.stride for k in (*range(-window.past, 0), *range(1, window.future + 1))]
-        neighbours = [index + k for k in offsets if 0 <= index + k < len(images)]
-        votes = [self._vote(images[index], images[other], later=other > index) for other in neighbours]
-        average = np.mean(votes, axis=0)
+        average = np.mean(self._votes(images, index), axis=0)
         probability = refine(average, images[index], self._config.refinement)
         nearest = {
             side: self._between(images[index], images[index + side * window.stride])[0].cpu().numpy()
@@ -94,24 +91,46 @@ class NaivePipeline:
         source, target = self._flow.features(image), self._flow.features(neighbour)
         return self._flow.estimate([source], [target], self._size).to(self._device)
 
-    def _vote(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8], *, later: bool) -> NDArray[np.float32]:
+    def _side(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8], *, later: bool) -> torch.Tensor:
+        """Return a neighbour's flow as ``prepare_flow`` takes it, (1, 2, h, w) or with evidence (1, 7, h, w)."""
         flow = self._between(image, neighbour)
-        if takes_evidence(self._flow_input):
-            reverse = self._between(neighbour, image)
-            there, back = (one[0].cpu().numpy() for one in (flow, reverse))
-            here, other = (Texture.of(grey_image(one, self._size)).contrast for one in (image, neighbour))
-            camera = self._camera(image)
-            # How the camera travelled is said by the later frame's flow.
-            travel = (
-                estimate_travel(back, other, camera).reverse(there, here)
-                if later
-                else estimate_travel(there, here, camera)
-            )
-            flow = torch.cat((flow, evidence(flow, reverse, [travel])), 1)
-        prepared = prepare_flow(flow, self._flow_input)
-        mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
-        moves = float(prepared.motion[0]) >= self._config.gate.min_motion
-        return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
+        if not takes_evidence(self._flow_input):
+            return flow
+        reverse = self._between(neighbour, image)
+        there, back = (one[0].cpu().numpy() for one in (flow, reverse))
+        here, other = (Texture.of(grey_image(one, self._size)).contrast for one in (image, neighbour))
+        camera = self._camera(image)
+        # How the camera travelled is said by the later frame's flow.
+        travel = (
+            estimate_travel(back, other, camera).reverse(there, here) if later else estimate_travel(there, here, camera)
+        )
+        return torch.cat((flow, evidence(flow, reverse, [travel])), 1)
+
+    def _votes(self, images: Sequence[NDArray[np.uint8]], index: int) -> list[NDArray[np.float32]]:
+        window = self._config.window
+        offsets = [k * window.stride for k in (*range(-window.past, 0), *range(1, window.future + 1))]
+        sides = {
+            offset: self._side(images[index], images[index + offset], later=offset > 0)
+            for offset in offsets
+            if 0 <= index + offset < len(images)
+        }
+        if not sees_both_sides(self._flow_input):
+            return [self._mask(images[index], side) for side in sides.values()]
+        moving = {offset: side for offset, side in sides.items() if self._moves(side)}
+        # Of two neighbours as far away the later one decides whether anything moves.
+        latest = {abs(offset): offset for offset in sorted(sides)}
+        return [
+            self._mask(images[index], torch.cat((side, moving.get(-offset, reverse_side(side))), 1))
+            for offset, side in ((offset, sides[offset]) for offset in latest.values())
+        ]
+
+    def _moves(self, side: torch.Tensor) -> bool:
+        return float(split_flow(side[:, :2]).motion[0]) >= self._config.gate.min_motion
+
+    def _mask(self, image: NDArray[np.uint8], flow: torch.Tensor) -> NDArray[np.float32]:
+        prepared = prepare_flow(flow, self._flow_input).flow
+        mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared))
+        return np.asarray(mask[0, 0].cpu().numpy() * self._moves(flow), np.float32)
 
 
 class FrameTask:

@@ -22,9 +22,10 @@ from moving_object_detector.detection.ring import Pace, Pair, Ring, WindowFrame
 from moving_object_detector.engines.base import MaskEngine, usable_cores
 from moving_object_detector.flow.base import FlowBackend, grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
+from moving_object_detector.flow.generator_input import join_sides
 from moving_object_detector.flow.travel import Array, Travel, assumed_camera
 from moving_object_detector.media.frames import SMALLEST_SIDE, resize_image
-from moving_object_detector.networks.weights import FlowInput, takes_evidence
+from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 
 
 class StepOutcome(NamedTuple):
@@ -40,6 +41,16 @@ class StepOutcome(NamedTuple):
     """How many votes it brought."""
     masks: int = 0
     """How many masks were computed for them: fewer where nothing moves."""
+
+
+def _join(pairs: Sequence[Pair], numbers: Sequence[int], sides: Tensor) -> Tensor:
+    """Return what a generator of both sides sees of some pairs, whose frames keep what is seen of this neighbour."""
+    joined = []
+    for (frame, neighbour), side in zip((pairs[number] for number in numbers), sides, strict=True):
+        gap = neighbour.index - frame.index
+        frame.sides[gap] = side
+        joined.append(join_sides(side, frame.sides.get(-gap)))
+    return torch.stack(joined)
 
 
 class _Flows(NamedTuple):
@@ -191,13 +202,15 @@ class Detector:
         images = torch.stack([frame.network_image for frame, _ in pairs])
         evidence = None if known is None else partial(self._evidence, pairs, known, travels)
         least = self.config.gate.min_motion
+        join = partial(_join, pairs) if sees_both_sides(self._flow_input) else None
         masks, motions, computed = gated_masks(
-            self.engine, self._flow_input, images, flows, least, self._stage, evidence
+            self.engine, self._flow_input, images, flows, least, self._stage, evidence, join
         )
         with self._stage('vote'):
             gaps = [abs(neighbour.index - frame.index) for frame, neighbour in pairs]
             for (frame, neighbour), gap, mask, motion, flow in zip(pairs, gaps, masks, motions, flows, strict=True):
-                frame.vote(mask, motion)
+                # Of both sides there is one mask for each distance, better once both are there.
+                frame.vote(gap if join else neighbour.index - frame.index, mask, motion)
                 if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap

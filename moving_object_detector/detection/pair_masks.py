@@ -17,6 +17,8 @@ Watch = Callable[[str], AbstractContextManager[None]]
 """Gives the context in which a stage of that name runs; for measuring."""
 Evidence = Callable[[Sequence[int]], Tensor]
 """Computes the evidence (n, 5, h, w) of some of a batch's pairs, by their numbers."""
+Join = Callable[[Sequence[int], Tensor], Tensor]
+"""Makes of what is seen of some pairs' neighbours, (n, 8, h, w), what a generator of both sides sees."""
 
 # The released code's values, kept: they were never tuned on what we score.
 BORDER_WIDTH: Final = 2
@@ -61,13 +63,14 @@ def gated_masks(
     least: float,
     stage: Watch = unwatched,
     evidence: Evidence | None = None,
+    join: Join | None = None,
 ) -> GatedMasks:
     """Compute the masks of a batch of pairs; on a CPU without those in which nothing moves, on a GPU without waiting.
 
     ``images`` (B, 3, h, w), RGB in [-0.5, 0.5], are of the frames that are voted on, ``flows`` (B, 2, h, w), pixels,
     from these to their neighbours; ``least`` is the motion below which nothing moves. ``stage`` is called around
-    ``generator input`` and ``generator``, ``evidence`` for a generator that takes it, on a CPU for the pairs alone that
-    reach it.
+    ``generator input`` and ``generator``, ``evidence`` and ``join`` for a generator that takes them, on a CPU for the
+    pairs alone that reach it.
     """
     masks = images.new_zeros(len(images), *images.shape[2:])
     with stage('generator input'):
@@ -78,8 +81,11 @@ def gated_masks(
         chosen = torch.arange(len(flows), device=flows.device)[moving if on_cpu else slice(None)]
         if not len(chosen):
             return GatedMasks(masks, split.motion, 0)
-        known = None if evidence is None else evidence(chosen.tolist())
+        numbers = chosen.tolist()
+        known = None if evidence is None else evidence(numbers)
         prepared = generator_flow(split.of(chosen), flow_input, known)
+        if join is not None:
+            prepared = join(numbers, prepared)
     with stage('generator'):
         masks[chosen] = resolve_polarity(engine(images[chosen], prepared))[:, 0]
     return GatedMasks(masks * moving[:, None, None], split.motion, len(chosen))

@@ -33,7 +33,7 @@ class Result:
     """An estimate of what moves on its own in one frame; all at the image's size is computed when first asked for."""
 
     def __init__(self, frame: WindowFrame, estimate: Estimate, config: DetectorConfig) -> None:
-        if frame.total is None:
+        if not frame.votes:
             raise ValueError(f'frame {frame.index} has no votes')
         self.index = frame.index
         """Position in the stream, counted from the last reset."""
@@ -47,7 +47,7 @@ class Result:
         """``zero_lag``: from earlier neighbours only, at once; ``refined``: from the whole window."""
         self.votes = frame.votes
         """How many neighbours voted."""
-        self._average = frame.total / frame.votes
+        self._average = frame.average
         self._motions = tuple(frame.motions)
         self._flows = dict(frame.flows)
         self._gaps = dict(frame.gaps)

@@ -27,7 +27,7 @@ KEPT: Final = 0.3
 
 @dataclass
 class WindowFrame:
-    """One frame: what was computed from it once, and the running average of its masks."""
+    """One frame: what was computed from it once, and its masks."""
 
     index: int
     stamp: int
@@ -45,8 +45,11 @@ class WindowFrame:
     tag: object = None
     """The caller's own, given back with the results."""
     votes: int = 0
-    total: Tensor | None = None
-    """(h, w), sum of the masks so far."""
+    """Neighbours that voted."""
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    """(h, w), by frames to the neighbour; of a generator that sees both sides, by frames to both."""
+    sides: dict[int, Tensor] = field(default_factory=dict)
+    """What of each neighbour such a generator sees, (8, h, w), by frames to it."""
     finished: bool = False
     """Whether its refined result is out, so that nobody votes on it any more."""
     motions: list[Tensor] = field(default_factory=list)
@@ -68,11 +71,20 @@ class WindowFrame:
         """Width of the image to its height."""
         return self.image.shape[1] / self.image.shape[0]
 
-    def vote(self, mask: Tensor, motion: Tensor) -> None:
-        """Add one mask (h, w) to the running average."""
-        self.total = mask if self.total is None else self.total + mask
+    def vote(self, key: int, mask: Tensor, motion: Tensor) -> None:
+        """Count one neighbour's vote, a mask (h, w); it takes the place of one with the same key."""
+        self.masks[key] = mask
         self.votes += 1
         self.motions.append(motion)
+
+    @property
+    def average(self) -> Tensor:
+        """P_t of equation 14, the mean of the masks so far, (h, w)."""
+        masks = iter(self.masks.values())
+        total = next(masks)
+        for mask in masks:
+            total = total + mask
+        return total / len(self.masks)
 
 
 class Pace:

@@ -106,11 +106,22 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size, mode='bilinear', align_corners=False)
 
 
+SIDE_CHANNELS: Final = 7
+"""Of a flow with its evidence; where there are more, they are of another neighbour."""
+
+
+def scale_vectors(flow: Tensor, u: float, v: float) -> Tensor:
+    """Return flow (B, C, H, W) with its vectors scaled; C is 2, or of each neighbour 7, of which the first two are."""
+    scale = flow.new_ones(flow.shape[1])
+    scale[::SIDE_CHANNELS], scale[1::SIDE_CHANNELS] = u, v
+    return flow * scale[:, None, None]
+
+
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize flow as :func:`resize_maps`, u with the width and v with the height.
 
     Args:
-        flow: (B, C, h, w), u right and v down in pixels of its own size; channels behind them are no lengths in pixels.
+        flow: (B, C, h, w), u right and v down in pixels of its own size, as :func:`scale_vectors` takes it.
         size: Target (height, width).
 
     Returns:
@@ -118,9 +129,7 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
     """
     height, width = flow.shape[-2:]
-    scale = flow.new_ones(flow.shape[1])
-    scale[0], scale[1] = size[1] / width, size[0] / height
-    return resize_maps(flow, size) * scale[:, None, None]
+    return scale_vectors(resize_maps(flow, size), size[1] / width, size[0] / height)
 
 
 def resize_field(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moving_object_detector.flow.base import SIDE_CHANNELS
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
 from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput
@@ -44,9 +45,9 @@ class PreparedFlow(NamedTuple):
     """A batch of flow fields, ready for the generator."""
 
     flow: Tensor
-    """(B, 2, H, W), about unit variance; (B, 8, H, W) where it is ``geometric``."""
+    """(B, 2, H, W), about unit variance; (B, 8, H, W) where it is ``geometric``, (B, 16, H, W) for both sides."""
     motion: Tensor
-    """(B,), see :func:`coherent_motion`."""
+    """(B,), see :func:`coherent_motion`; of the first side."""
 
 
 def stays_in_view(flow: Tensor) -> Tensor:
@@ -96,6 +97,7 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else
     the pair says of each pixel, and the logarithm of that root mean square.
     ``geometric_rms`` is the same by the plain root mean square, as ``generator-raft.safetensors`` was trained.
+    ``both_sides`` is ``geometric``, of which :func:`join_sides` then makes one of two neighbours.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
@@ -125,7 +127,7 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
         raise ValueError(f'unknown flow input {flow_input!r}; choose one of {", ".join(FLOW_INPUTS)}')
     if evidence is None or evidence.shape[1] != EVIDENCE_CHANNELS:
         raise ValueError('the geometric flow input needs evidence')
-    if flow_input == 'geometric':
+    if flow_input != 'geometric_rms':
         for _ in range(SPREAD_ROUNDS):
             spread = power.minimum((WINSOR * spread).square()).mean((1, 2, 3), keepdim=True).sqrt()
         residual = residual / power.sqrt().div(LARGEST_RESIDUAL * spread.clamp_min(SPREAD_FLOOR)).clamp_min(1.0)
@@ -134,13 +136,39 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     return torch.cat((scaled, evidence, amount.expand_as(flow[:, :1])), 1)
 
 
+def reverse_side(side: Tensor) -> Tensor:
+    """Return what is seen of a neighbour (..., C, H, W), flow first, as if it were as far away on the other side."""
+    return torch.cat((-side[..., :2, :, :], side[..., 2:, :, :]), -3)
+
+
+def join_sides(side: Tensor, other: Tensor | None = None) -> Tensor:
+    """Return what a generator of ``both_sides`` sees, (..., 16, H, W).
+
+    What moves evenly is the same on both sides once one is reversed, as both are shown; errors of flow at occlusions
+    are on one alone.
+
+    Args:
+        side: (..., 8, H, W), of a neighbour, see :func:`generator_flow`.
+        other: The same of the neighbour as far away on the other side; None: there is none, and the first stands for
+            it too.
+
+    """
+    return torch.cat((side, side if other is None else reverse_side(other)), -3)
+
+
 def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
     """Bring flow to the form that the generator's weights were trained on, as :func:`generator_flow` says.
 
     Args:
-        flow: (B, 2, H, W), pixels of the field itself; for ``geometric`` (B, 7, H, W), with the evidence behind it.
+        flow: (B, 2, H, W), pixels of the field itself; for ``geometric`` (B, 7, H, W), with the evidence behind it; for
+            ``both_sides`` (B, 14, H, W), the same of two neighbours.
         flow_input: Which of the forms.
 
     """
     split = split_flow(flow[:, :2])
-    return PreparedFlow(generator_flow(split, flow_input, flow[:, 2:]), split.motion)
+    evidence = flow[:, 2:SIDE_CHANNELS]
+    prepared = generator_flow(split, flow_input, evidence)
+    if flow_input == 'both_sides':
+        other = flow[:, SIDE_CHANNELS:]
+        prepared = join_sides(prepared, generator_flow(split_flow(other[:, :2]), flow_input, other[:, 2:]))
+    return PreparedFlow(prepared, split.motion)

@@ -118,6 +118,15 @@ class Generator(nn.Module):
         wider.load_state_dict(state)
         return wider
 
+    def doubled(self) -> Generator:
+        """Return a copy that takes the flow of two neighbours, each for half; of two alike it gives the same mask."""
+        double = Generator(2 * self.flow_channels, self.channels)
+        state = self.state_dict()
+        image, flow = state['conv1.conv.weight'].split((IMAGE_CHANNELS, self.flow_channels), 1)
+        state['conv1.conv.weight'] = torch.cat((image, flow / 2, flow / 2), 1)
+        double.load_state_dict(state)
+        return double
+
     def logits(self, image: Tensor, flow: Tensor) -> Tensor:
         """Return the two channels before the softmax, already divided by ten, (B, 2, H, W); 0 is "moves on its own".
 

@@ -37,10 +37,16 @@ ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'raft_small': RaftSmall,
 }
 FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
-FlowInput = Literal['normalised', 'residual', 'geometric', 'geometric_rms']
+FlowInput = Literal['normalised', 'residual', 'geometric', 'geometric_rms', 'both_sides']
 """See ``generator_flow`` in flow/generator_input.py."""
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
-FLOW_CHANNELS: Final[Mapping[str, int]] = {'normalised': 2, 'residual': 2, 'geometric': 8, 'geometric_rms': 8}
+FLOW_CHANNELS: Final[Mapping[str, int]] = {
+    'normalised': 2,
+    'residual': 2,
+    'geometric': 8,
+    'geometric_rms': 8,
+    'both_sides': 16,
+}
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
 PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
@@ -56,6 +62,11 @@ _NAMED_TENSORS: Final = 3
 def takes_evidence(flow_input: str) -> bool:
     """Return whether a generator of this input sees evidence beside its flow."""
     return FLOW_CHANNELS[flow_input] > 2
+
+
+def sees_both_sides(flow_input: str) -> bool:
+    """Return whether a generator of this input sees an earlier and a later neighbour at once."""
+    return flow_input == 'both_sides'
 
 
 def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

@@ -27,7 +27,7 @@ from moving_object_detector.networks.authors import load_flow_network
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.generator_forms import measure_ranges, ranges_path, save_ranges
 from moving_object_detector.networks.pwcnet import PWCNet, padded
-from moving_object_detector.networks.weights import FlowInput, load_network, takes_evidence
+from moving_object_detector.networks.weights import FlowInput, load_network
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 
 RANGE_SIZES: Final = ((96, 192), (192, 384))
@@ -70,7 +70,7 @@ def build_engines(arguments: argparse.Namespace) -> int:
 def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and prepared flows of rendered scenes as the detector gives them, ``count`` at each size."""
     for size in RANGE_SIZES:
-        options = RenderedOptions(size=size, image_dropout=0.0, evidence=takes_evidence(flow_input))
+        options = RenderedOptions(size=size, image_dropout=0.0, flow_input=flow_input)
         pairs = RenderedPairs(RANGE_SEED, options)
         for start in range(0, count, RANGE_BATCH):
             items = [pairs[index] for index in range(start, min(start + RANGE_BATCH, count))]

@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.base import centred, resize_flow, resize_maps
+from moving_object_detector.flow.base import centred, resize_flow, resize_maps, scale_vectors
 from moving_object_detector.flow.evidence import with_evidence
+from moving_object_detector.flow.generator_input import reverse_side
+from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 from moving_object_detector.training.flow_cache import CachedClip
 
 LEAST_CROP: Final = 0.6
@@ -52,9 +54,8 @@ def flip(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
 
 def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
     """Mirror flow (B, C, H, W) as :func:`flip` does images: u changes sign with left and right, v with up and down."""
-    sign = flow.new_ones(flow.shape[1])
-    sign[:2] = sign.new_tensor((-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0))
-    return flip(flow, horizontal=horizontal, vertical=vertical) * sign[:, None, None]
+    mirrored = flip(flow, horizontal=horizontal, vertical=vertical)
+    return scale_vectors(mirrored, -1.0 if horizontal else 1.0, -1.0 if vertical else 1.0)
 
 
 class View(NamedTuple):
@@ -89,8 +90,8 @@ class CachedOptions:
     """Whether a pair may be mirrored, left to right and upside down, each half of the time."""
     second_gap: bool = False
     """Whether an item has a second flow, of the same frame and view to another neighbour."""
-    evidence: bool = False
-    """Whether flow has evidence behind it, (7, H, W)."""
+    flow_input: FlowInput = 'residual'
+    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W)."""
 
 
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
@@ -144,7 +145,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         gaps = rng.permutation(self._gaps(clip, frame)).tolist()
         chosen = gaps[:1] if not options.second_gap else (gaps * 2)[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(clip.image(frame))).permute(2, 0, 1)[None].float()
-        flows = clip_flow(clip, frame, chosen, evidence=options.evidence)
+        flows = clip_flow(clip, frame, chosen, options.flow_input)
         crop = random_crop(rng, (pixels.shape[2], pixels.shape[3]), options.least_crop)
         view = View(crop, options.size, *(bool(draw < 0.5) and options.flips for draw in rng.random(2)))
         image, flows = centred(view.maps(pixels)[0]), view.flow(flows)
@@ -169,12 +170,22 @@ class MixedPairs(Dataset[tuple[Tensor, ...]]):
         return image, flow, mask, torch.ones_like(mask)
 
 
-def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], *, evidence: bool) -> Tensor:
-    """Return the flows of a frame to its neighbours, (n, 2, h, w); with evidence behind them (n, 7, h, w)."""
-    flows = [clip.flow(frame, gap) for gap in gaps]
-    if evidence:
-        image = clip.image(frame)
-        flows = [
-            with_evidence(image, flow, clip.flow(frame + gap, -gap)) for flow, gap in zip(flows, gaps, strict=True)
-        ]
-    return torch.from_numpy(np.stack(flows)).float()
+def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], flow_input: FlowInput) -> Tensor:
+    """Return the flows of a frame to its neighbours, as ``prepare_flow`` takes them.
+
+    That is (n, 2, h, w), with evidence behind it (n, 7, h, w), and with that to the neighbour on the other side
+    (n, 14, h, w), where the clip has none the same flow reversed.
+    """
+
+    def side(gap: int) -> Tensor:
+        flow = clip.flow(frame, gap)
+        if takes_evidence(flow_input):
+            flow = with_evidence(clip.image(frame), flow, clip.flow(frame + gap, -gap))
+        return torch.from_numpy(flow).float()
+
+    flows = torch.stack([side(gap) for gap in gaps])
+    if not sees_both_sides(flow_input):
+        return flows
+    there = clip.neighbours(frame)
+    others = [side(-gap) if -gap in there else reverse_side(flow) for flow, gap in zip(flows, gaps, strict=True)]
+    return torch.cat((flows, torch.stack(others)), 1)

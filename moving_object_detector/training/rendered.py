@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from moving_object_detector.flow.base import FlowBackend, centred
+from moving_object_detector.flow.base import SIDE_CHANNELS, FlowBackend, centred
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
+from moving_object_detector.flow.generator_input import reverse_side
 from moving_object_detector.media.frames import resize_image
+from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
 from moving_object_detector.training.chunks import (
@@ -69,8 +71,10 @@ class RenderedOptions:
     """Share of flights in which nothing moves on its own."""
     followed: float = 0.0
     """Share of what moves whose camera follows it, past things that stand up to as far again as near."""
-    evidence: bool = False
-    """Whether flow has evidence behind it, (7, H, W)."""
+    flow_input: FlowInput = 'residual'
+    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W)."""
+    one_side: float = 0.35
+    """Share of items of both sides that have only one, as a stream's newest frame has."""
 
 
 def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -81,8 +85,8 @@ def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     return np.asarray(np.clip(image * float(rng.uniform(0.95, 1.05)) + noise, 0, 255), np.uint8)
 
 
-_Rendered = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
-"""Two images, and the mask of the first."""
+_Rendered = tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]
+"""Images of a frame and its neighbours, and the frame's mask."""
 
 
 class RenderedPair(NamedTuple):
@@ -91,9 +95,17 @@ class RenderedPair(NamedTuple):
     image: NDArray[np.uint8]
     """(H, W, 3) RGB, that the flow starts from."""
     flow: NDArray[np.float32]
-    """(2, H, W) pixels, or with evidence (7, H, W); as the detector would estimate it."""
+    """(2, H, W) pixels, with evidence (7, H, W), to both sides (14, H, W); as the detector would estimate it."""
     mask: NDArray[np.float32]
     """(H, W) in [0, 1], exact."""
+
+
+def some_one_sided(flow: Tensor, rng: np.random.Generator, options: RenderedOptions) -> Tensor:
+    """Return an item's flow (C, H, W), where it is of two neighbours sometimes with the first in both places."""
+    if not sees_both_sides(options.flow_input) or rng.random() >= options.one_side:
+        return flow
+    first = flow[:SIDE_CHANNELS]
+    return torch.cat((first, reverse_side(first)))
 
 
 class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -116,6 +128,12 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """What decides them beside the flow."""
         return f'{self._seed} {self.options}'
 
+    @property
+    def channels(self) -> int:
+        """Of the flow of a pair."""
+        flow_input = self.options.flow_input
+        return SIDE_CHANNELS * (1 + sees_both_sides(flow_input)) if takes_evidence(flow_input) else 2
+
     def __getstate__(self) -> dict[str, Any]:
         # An estimator, once made, cannot be sent to another process.
         return {**self.__dict__, '_flow': None}
@@ -127,6 +145,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         pair, rng = self._made(index)
         image, flow = centred(torch.from_numpy(pair.image).permute(2, 0, 1)), torch.from_numpy(pair.flow)
+        flow = some_one_sided(flow, rng, self.options)
         if rng.random() < self.options.image_dropout:
             image = torch.zeros_like(image)
         item = image, flow, torch.from_numpy(pair.mask)[None]
@@ -140,38 +159,42 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         key = (self._seed, index)
         rng = np.random.default_rng((*key, 1))
         draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
-        first, second, mask = draws(key, rng)
+        images, mask = draws(key, rng)
         # Made where it is used: a network is not sent to the processes that render.
         backend = self._flow = self._flow or self._make_flow()
-        one, other = backend.features(first), backend.features(second)
-        if options.evidence:
-            there, back = backend.estimate([one, other], [other, one], options.size).cpu().numpy()
-            flow = with_evidence(first, there, back)
+        one, *others = (backend.features(image) for image in images)
+        if takes_evidence(options.flow_input):
+            sources, targets = [one] * len(others) + others, others + [one] * len(others)
+            flows = backend.estimate(sources, targets, options.size).cpu().numpy()
+            both = zip(flows[: len(others)], flows[len(others) :], strict=True)
+            flow = np.concatenate([with_evidence(images[0], there, back) for there, back in both])
         else:
-            flow = backend.estimate([one], [other], options.size)[0].cpu().numpy()
-        image = resize_image(first, options.size)
+            flow = backend.estimate([one], others, options.size)[0].cpu().numpy()
+        image = resize_image(images[0], options.size)
         return RenderedPair(image, flow, resize_image(mask.astype(np.float32), options.size)), rng
 
-    def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, float]:
+    def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, ...]:
+        """Draw the times of a frame, of its neighbour and, where they are seen, of the one on the other side."""
         time = float(rng.uniform(0, latest))
-        return time, time + int(rng.integers(1, self.options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+        gap = int(rng.integers(1, self.options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
+        return (time, time + gap, time - gap)[: 3 if sees_both_sides(self.options.flow_input) else 2]
 
     def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
         options = self.options
         if options.followed and rng.random() < options.followed:
             near = float(rng.choice((0.15, 0.5, 1.0)))
             scene = followed_scene(key, replace(options.scene, standing=(0, 4), parallax=near, objects=(1, 2)))
-            time, target = self._times(rng, 4)
+            times = self._times(rng, 4)
         else:
             empty = rng.random() < options.empty_share
             near = float(rng.choice(NEAR))
             stands = replace(options.scene, standing=(1, 5), parallax=near) if near > NEAR[0] else options.scene
             scene = random_scene(key, replace(stands, objects=(0, 0)) if empty else stands)
-            time, target = self._times(rng, 20)
+            times = self._times(rng, 20)
         noise_seed = int(rng.integers(2**31))
-        first = spoil(scene.image(time), np.random.default_rng((noise_seed, 0)))
-        second = spoil(scene.image(target), np.random.default_rng((noise_seed, 1)))
-        return first, second, scene.mask(time)
+        noises = (np.random.default_rng((noise_seed, number)) for number in range(len(times)))
+        images = [spoil(scene.image(time), noise) for time, noise in zip(times, noises, strict=False)]
+        return images, scene.mask(times[0])
 
     def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
         options = self.options
@@ -179,8 +202,8 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         # So short that what moves is in view.
         follow = not still and bool(options.followed) and rng.random() < options.followed
         scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12, follow=follow))
-        time, target = self._times(rng, 12)
-        return scene.image(time), scene.image(target), scene.mask(time)
+        times = self._times(rng, 12)
+        return [scene.image(time) for time in times], scene.mask(times[0])
 
 
 class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -191,13 +214,13 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         count: How many are drawn from.
         seed: Decides which pair is drawn, and how it is changed.
         size: (height, width) of an item, pixels.
-        image_dropout: Share of items whose image is blanked.
+        options: How they were rendered, and what is blanked.
 
     """
 
-    def __init__(self, folder: Path, count: int, seed: int, size: tuple[int, int], image_dropout: float) -> None:
+    def __init__(self, folder: Path, count: int, seed: int, size: tuple[int, int], options: RenderedOptions) -> None:
         self._folder, self._count, self._seed = folder, count, seed
-        self._size, self._image_dropout = size, image_dropout
+        self._size, self._options = size, options
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self._seed, index))
@@ -209,10 +232,11 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         crop = random_crop(rng, (exact.shape[1], exact.shape[2]))
         view = View(crop, self._size, bool(rng.random() < 0.5))
         image = centred((view.maps(pixels.permute(0, 3, 1, 2)) * float(rng.uniform(*GAIN))).clamp(0, 255))[0]
-        if rng.random() < self._image_dropout:
+        if rng.random() < self._options.image_dropout:
             image = torch.zeros_like(image)
+        flow = some_one_sided(view.flow(kept)[0], rng, self._options)
         # Resizing may leave [0, 1] by rounding.
-        return image, view.flow(kept)[0], view.maps(exact[:, None] / 255.0).clamp(0, 1)[0]
+        return image, flow, view.maps(exact[:, None] / 255.0).clamp(0, 1)[0]
 
 
 def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str, workers: int) -> Path:
@@ -239,7 +263,7 @@ def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str,
             yield number, [values.numpy() for values in batch]
 
     if missing := set(chunks) - done_chunks(own, KINDS):
-        channels = 3 + 1 + 2 * (7 if pairs.options.evidence else 2)
+        channels = 3 + 1 + 2 * pairs.channels
         check_space(folder, len(missing) * KEPT_CHUNK * prod(pairs.options.size) * channels)
         fill(own, 'the rendered pairs', KINDS, len(chunks), rendered)
     return own

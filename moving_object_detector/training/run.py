@@ -28,7 +28,13 @@ from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput, load_network, save_network, takes_evidence
+from moving_object_detector.networks.weights import (
+    FLOW_CHANNELS,
+    FlowInput,
+    load_network,
+    save_network,
+    sees_both_sides,
+)
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.chunks import repaired
 from moving_object_detector.training.config import DataConfig, FlowTrainConfig, TrainConfig
@@ -204,12 +210,15 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         path = generator_file(config.start.model)
         start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
-            raise UserError(f'{path} takes evidence beside the flow: set network.flow_input to geometric')
+            wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
+            raise UserError(f'{path} takes more than the flow that is given: set network.flow_input to {wanted}')
         if start.channels != generator.channels:
             raise UserError(
                 f'{path} has {start.channels} channels in its first layer and network.channels is '
                 f'{generator.channels}: make them equal, or leave start.model empty'
             )
+        if sees_both_sides(config.network.flow_input) and start.flow_channels < generator.flow_channels:
+            start = start.widened(generator.flow_channels // 2).doubled()
         generator.load_state_dict(start.widened(generator.flow_channels).state_dict())
     elif config.rendered.steps:
         with torch.no_grad():
@@ -229,7 +238,7 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
         flights=config.rendered.flights,
         still_flights=config.rendered.still_flights,
         followed=config.rendered.followed,
-        evidence=takes_evidence(config.network.flow_input),
+        flow_input=cast('FlowInput', config.network.flow_input),
         scene=SceneOptions(size=(config.flow.height, config.flow.width)),
     )
     # Each process that renders has a learned flow of its own on the device.
@@ -242,7 +251,7 @@ def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPai
     data, count = config.data, config.rendered.kept
     pairs = rendered_pairs(config, (data.height, data.width))
     own = keep_pairs(pairs, count, cache_folder(data, out), flow_fingerprint(config.flow), config.run.workers)
-    return KeptPairs(own, count, config.run.seed, size, pairs.options.image_dropout)
+    return KeptPairs(own, count, config.run.seed, size, pairs.options)
 
 
 def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> Generator | None:
@@ -272,7 +281,7 @@ def make_stages(
     rendered: Dataset[Any] = kept_pairs(config, size, out) if kept else rendered_pairs(config, size)
     teacher = _wide_teacher(config, flow_input, setup)
     stages: list[Stage] = [MaskStage(setup, generator, rendered, config.rendered, flow_input, teacher)]
-    options = CachedOptions(size, config.data.largest_gap, evidence=takes_evidence(flow_input))
+    options = CachedOptions(size, config.data.largest_gap, flow_input=flow_input)
     if footage.clips or config.inpainter_alone:
         boxed = CachedPairs(footage.clips, 2 * seed, options) if footage.clips else rendered_pairs(config, size)
         stages.append(InpainterStage(setup, inpainter, boxed, config.inpainter))

@@ -18,7 +18,7 @@ from moving_object_detector.detection.regions import draw_overlay
 from moving_object_detector.flow.base import network_image, resize_flow
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.media.pictures import draw_sheet
-from moving_object_detector.networks.weights import FlowInput, takes_evidence
+from moving_object_detector.networks.weights import FlowInput
 from moving_object_detector.training.flow_cache import CachedClip
 from moving_object_detector.training.pairs import clip_flow
 
@@ -52,7 +52,7 @@ class InputForm:
         """Return a frame's masks by its flows, (gaps, 1, H, W), empty where nothing moves, and flow (gaps, 2, H, W)."""
         device = next(generator.parameters()).device
         image = network_image(clip.image(frame), self.size, device)[None]
-        fields = clip_flow(clip, frame, gaps, evidence=takes_evidence(self.flow_input)).to(device)
+        fields = clip_flow(clip, frame, gaps, self.flow_input).to(device)
         flow = resize_flow(fields, self.size)
         prepared = prepare_flow(flow, self.flow_input)
         mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
