@@ -16,21 +16,23 @@ CRF_POSITION: Final = 25.0
 CRF_COLOUR: Final = 5.0
 CRF_COMPATIBILITY: Final = 5.0
 CRF_REFERENCE_WIDTH: Final = 384
+LEAST_PEAK: Final = 0.8
+"""The released code scales any mask to maximum 1; from less than this up to 1 it would make a mask of mere doubt."""
 
 
 def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
     """Run mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011).
 
-    Unary -log of the probability (H, W) scaled to maximum 1, one bilateral term over the image (H, W, 3), as in the
-    paper's released code. Raises UserError where pydensecrf2 is not installed.
+    Unary -log of the probability (H, W), one bilateral term over the image (H, W, 3), as in the paper's released code;
+    scaled to maximum 1 from :data:`LEAST_PEAK` on. Raises UserError where pydensecrf2 is not installed.
     """
     check_refinement('crf')
     from pydensecrf import densecrf
 
     height, width = probability.shape
-    peak = float(probability.max())
-    if peak <= 0.0:
+    if not probability.any():
         return probability
+    peak = max(float(probability.max()), LEAST_PEAK)
     inside = np.clip(probability / peak, 1e-6, 1 - 1e-6)
     unary = -np.log(np.stack((1 - inside, inside)).reshape(2, -1))
     crf = densecrf.DenseCRF2D(width, height, 2)
@@ -85,9 +87,9 @@ def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterati
 
     A cell is two standard deviations of the kernel long; neighbouring cells count half.
     """
-    peak = float(probability.max())
-    if peak <= 0.0:
+    if not probability.any():
         return probability
+    peak = max(float(probability.max()), LEAST_PEAK)
     cells = _Cells(image, 2 * CRF_POSITION * image.shape[1] / CRF_REFERENCE_WIDTH, 2 * CRF_COLOUR)
     inside = np.clip(probability.ravel() / peak, 1e-6, 1 - 1e-6)
     against = np.log((1 - inside) / inside)

@@ -129,11 +129,11 @@ def evidence(flow: Tensor, reverse: Tensor, travels: Sequence[Travel]) -> Tensor
     # Equations of ``Positions.lengths`` and ``Positions.split``, for all pairs and directions at once.
     length = (likely[..., 4:8] @ squares).clamp_min_(NEAR_EPIPOLE**2).sqrt_()
     u, v = _vectors(flow, travels).unbind(1)
+    moments = torch.stack((-v, u, x * v - y * u, -u, -v, x * u + y * v), 1)
+    turns, scale = likely[..., 8:], length.reciprocal()
     off, along = (
-        torch.baddbmm(
-            directions @ torch.stack(moments, 1), likely[..., 8:], turned.expand(len(flow), -1, -1), alpha=-1
-        ).div_(length)
-        for moments, turned in (((-v, u, x * v - y * u), turned_across), ((-u, -v, x * u + y * v), turned_along))
+        (directions @ part).baddbmm_(turns, turned.expand(len(flow), -1, -1), alpha=-1).mul_(scale)
+        for part, turned in ((moments[:, :3], turned_across), (moments[:, 3:], turned_along))
     )
     channels = flow.new_empty(len(flow), EVIDENCE_CHANNELS, *field.size)
     maps = channels.flatten(2)

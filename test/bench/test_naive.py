@@ -12,7 +12,7 @@ from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.pwcnet import PWCNet
-from moving_object_detector.networks.weights import save_network
+from moving_object_detector.networks.weights import FLOW_CHANNELS, save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
 SMALL = ['engine=torch', 'device=cpu', 'height=48', 'width=96', 'flow.height=96', 'flow.width=192', 'flow.preset=fast']
@@ -98,13 +98,14 @@ def test_with_pwcnet(images, tmp_path):
     assert any(0.01 < (mask > 0).mean() < 0.99 for mask in masks)
 
 
-@pytest.mark.parametrize('window', [(2, 1, 1), (1, 0, 2), (1, 1, 1)])
-def test_with_evidence_behind_the_flow(images, tmp_path, window):
+@pytest.mark.parametrize('flow_input', ['geometric', 'both_sides'])
+@pytest.mark.parametrize('window', [(2, 1, 1), (1, 0, 2), (1, 1, 1), (2, 2, 1)])
+def test_with_evidence_behind_the_flow(images, tmp_path, window, flow_input):
     torch.manual_seed(5)
-    generator = Generator(8)
+    generator = Generator(FLOW_CHANNELS[flow_input])
     with torch.no_grad():
         generator.conv17.gamma.fill_(30.0)
-    about = {'flow_input': 'geometric', 'flow_backend': 'dis-fast', 'height': '48', 'width': '96'}
+    about = {'flow_input': flow_input, 'flow_backend': 'dis-fast', 'height': '48', 'width': '96'}
     save_network(generator, tmp_path / 'generator.safetensors', about)
     past, future, stride = window
     values = f'window.past={past}', f'window.future={future}', f'window.stride={stride}', 'gate.min_motion=0.0'

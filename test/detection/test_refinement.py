@@ -44,6 +44,15 @@ def test_an_empty_mask_stays_empty(method: str) -> None:
     assert not refine(np.zeros((48, 96), np.float32), image, RefinementConfig(method=method)).any()
 
 
+@pytest.mark.parametrize('method', ['crf', 'grid_crf'])
+def test_of_mere_doubt_no_mask_is_made(method: str) -> None:
+    image, truth = picture_and_truth()
+    sure = truth.reshape(48, 4, 96, 4).mean((1, 3)).astype(np.float32)
+    doubted, believed = (refine(share * sure, image, RefinementConfig(method=method)) for share in (0.3, 0.9))
+    assert not (doubted > 0.5).any()
+    assert overlap(believed > 0.5, truth) > 0.9
+
+
 def test_the_result_has_the_size_of_the_image() -> None:
     image, truth = picture_and_truth()
     assert refine(blurred(truth), image[:101, :333], RefinementConfig()).shape == (101, 333)

@@ -14,7 +14,7 @@ from moving_object_detector.flow.evidence import (
     evidence,
     inconsistency,
 )
-from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.generator_input import join_sides, prepare_flow, reverse_side
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import Camera, estimate_travel
 from moving_object_detector.networks.generator import Generator
@@ -129,3 +129,21 @@ def test_a_wider_generator_starts_as_the_narrow_one() -> None:
     wide = narrow.widened(2 + EVIDENCE_CHANNELS + 1)
     image, flow = torch.rand(1, 3, 24, 48) - 0.5, torch.randn(1, 8, 24, 48)
     assert torch.allclose(wide(image, flow), narrow(image, flow[:, :2]), atol=1e-6)
+
+
+def test_both_sides_are_two_neighbours_of_which_one_is_reversed() -> None:
+    rng = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(2, 2 + EVIDENCE_CHANNELS, 24, 48, generator=rng) for _ in range(2))
+    found = prepare_flow(torch.cat((one, other), 1), 'both_sides').flow
+    sides = [prepare_flow(flow, 'geometric').flow for flow in (one, other)]
+    torch.testing.assert_close(found, torch.cat((sides[0], -sides[1][:, :2], sides[1][:, 2:]), 1))
+    # What moves evenly looks the same to both sides.
+    even = prepare_flow(torch.cat((one, reverse_side(one)), 1), 'both_sides').flow
+    torch.testing.assert_close(even, join_sides(sides[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_generator_for_both_sides_starts_as_that_of_one() -> None:
+    torch.manual_seed(0)
+    one = Generator(8, 4)
+    image, flow = torch.rand(1, 3, 24, 48) - 0.5, torch.randn(1, 8, 24, 48)
+    torch.testing.assert_close(one.doubled()(image, join_sides(flow)), one(image, flow))

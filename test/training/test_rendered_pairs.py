@@ -155,7 +155,7 @@ def test_pairs_that_were_used_can_be_sent_to_another_process():
 
 
 def test_pairs_with_evidence_show_the_same_flow_and_followed_scenes_are_others():
-    plain, more = RenderedPairs(3, OPTIONS), RenderedPairs(3, replace(OPTIONS, evidence=True))
+    plain, more = RenderedPairs(3, OPTIONS), RenderedPairs(3, replace(OPTIONS, flow_input='geometric'))
     for k in range(3):
         assert more[k][1].shape == (7, *OPTIONS.size)
         assert torch.equal(plain[k][0], more[k][0])
@@ -163,6 +163,26 @@ def test_pairs_with_evidence_show_the_same_flow_and_followed_scenes_are_others()
     followed = RenderedPairs(3, replace(OPTIONS, followed=1.0))
     assert not torch.equal(plain[0][0], followed[0][0])
     assert followed[0][2].any()
+
+
+def test_both_sides_are_of_a_neighbour_before_and_one_as_long_after(known_scene, tmp_path):
+    options = replace(OPTIONS, flow_input='both_sides', empty_share=0.0, one_side=0.0, largest_gap=2)
+    pairs = RenderedPairs(3, options)
+    for k in range(6):
+        flow = pairs[k][1]
+        assert flow.shape == (14, *OPTIONS.size)
+        # The ground of the scene moves evenly, by 2 pixels a frame or by 1.
+        first, second = (flow[side : side + 2, 4:12, 20:44].flatten(1).median(1).values for side in (0, 7))
+        assert float(first[1].abs()) > 0.8
+        assert torch.allclose(second, -first, atol=0.3)
+    kept = KeptPairs(keep(tmp_path, 32, pairs), 32, 5, OPTIONS.size, options)
+    for k in range(6):
+        flow = kept[k][1]
+        first, second = (flow[side : side + 2].flatten(1).median(1).values for side in (0, 7))
+        assert torch.allclose(second, -first, atol=0.6)
+    alone = RenderedPairs(3, replace(options, one_side=1.0))[1][1]
+    assert torch.equal(alone[7:9], -alone[:2])
+    assert torch.equal(alone[9:], alone[2:7])
 
 
 def keep(folder, count=40, pairs=None, workers=0):
@@ -173,7 +193,7 @@ def test_kept_pairs_are_cut_and_mirrored_as_a_whole(known_scene, tmp_path):
     """However a pair is cut, the ground moves by the same share of the object's width; mirrored, the other way."""
     options = replace(OPTIONS, empty_share=0.0, largest_gap=1)
     folder = keep(tmp_path, 32, RenderedPairs(1, options))
-    pairs = KeptPairs(folder, 32, 5, OPTIONS.size, image_dropout=0.0)
+    pairs = KeptPairs(folder, 32, 5, OPTIONS.size, replace(OPTIONS, image_dropout=0.0))
     widths, ways = set(), set()
     for k in range(32):
         image, flow, mask = pairs[k]
@@ -197,8 +217,9 @@ def test_kept_pairs_are_cut_and_mirrored_as_a_whole(known_scene, tmp_path):
 def test_kept_pairs_are_the_rendered_ones_and_the_same_in_any_process(tmp_path):
     pairs = RenderedPairs(7, OPTIONS)
     folder = keep(tmp_path, pairs=pairs, workers=1)
-    kept = KeptPairs(folder, 40, 3, OPTIONS.size, image_dropout=0.5)
-    assert same(kept[5], KeptPairs(keep(tmp_path / 'other'), 40, 3, OPTIONS.size, image_dropout=0.5)[5])
+    blanked = replace(OPTIONS, image_dropout=0.5)
+    kept = KeptPairs(folder, 40, 3, OPTIONS.size, blanked)
+    assert same(kept[5], KeptPairs(keep(tmp_path / 'other'), 40, 3, OPTIONS.size, blanked)[5])
     assert not same(kept[5], kept[6])
     assert 4 < sum(not kept[k][0].any() for k in range(20)) < 16
     raw = pairs.pair(33)
@@ -214,7 +235,7 @@ def test_what_is_missing_or_damaged_of_kept_pairs_is_rendered_again_and_nothing_
     kept, damaged = folder / '00000-flow.npy', folder / '00001-images.npy'
     when = kept.stat().st_mtime_ns
     damaged.write_bytes(files[damaged.name][:-40] + b'x' + files[damaged.name][-39:])
-    kept_pairs = KeptPairs(folder, 64, 1, OPTIONS.size, 0.0)
+    kept_pairs = KeptPairs(folder, 64, 1, OPTIONS.size, OPTIONS)
     with pytest.raises(CacheError):
         [kept_pairs[k] for k in range(40)]
     assert keep(tmp_path) == folder
