@@ -160,6 +160,8 @@ class FrameTask:
     def prepare(self, config: DetectorConfig) -> None:
         """Load what computes the masks."""
         self._detector = build_detector(config, self.watch)
+        # As the node with its default, estimate: refined.
+        self._detector.refined_only = True
         self._stamp = 0
         self._publisher = ThreadPoolExecutor(1)
         self._publishing: Future[None] | None = None

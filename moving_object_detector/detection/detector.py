@@ -15,10 +15,10 @@ from torch import Tensor
 from moving_object_detector.detection.config import DetectorConfig, WindowConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.detection.pair_masks import Watch, gated_masks, unwatched
+from moving_object_detector.detection.pair_masks import Watch, gated_masks, resolve_polarity, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
-from moving_object_detector.detection.ring import Pace, Pair, Ring, WindowFrame
+from moving_object_detector.detection.ring import Pace, Pair, Ring, Side, WindowFrame
 from moving_object_detector.engines.base import MaskEngine, usable_cores
 from moving_object_detector.flow.base import FlowBackend, grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
@@ -43,14 +43,10 @@ class StepOutcome(NamedTuple):
     """How many masks were computed for them: fewer where nothing moves."""
 
 
-def _join(pairs: Sequence[Pair], numbers: Sequence[int], sides: Tensor) -> Tensor:
-    """Return what a generator of both sides sees of some pairs, whose frames keep what is seen of this neighbour."""
-    joined = []
-    for (frame, neighbour), side in zip((pairs[number] for number in numbers), sides, strict=True):
-        gap = neighbour.index - frame.index
-        frame.sides[gap] = side
-        joined.append(join_sides(side, frame.sides.get(-gap)))
-    return torch.stack(joined)
+def _both(side: Side, other: Side | None) -> Tensor:
+    """Return what is seen of two neighbours, (16, h, w); where the other one shows nothing, of the first twice."""
+    alone = join_sides(side.seen)
+    return alone if other is None else torch.where(other.moves, join_sides(side.seen, other.seen), alone)
 
 
 class _Flows(NamedTuple):
@@ -97,6 +93,8 @@ class Detector:
         self.config = config
         self.odometry: Odometry | None = None
         """What knows the camera and its motion; may be set at any time."""
+        self.refined_only = False
+        """Whether zero-lag results are left out, and with a generator that sees both sides their masks too."""
         self._flow_input = flow_input
         self._stage: Watch = stage or unwatched
         self._window = config.window
@@ -167,13 +165,14 @@ class Detector:
         pairs = self._ring.pairs(newest, window) if infer else []
         masks = self._vote(pairs, window) if pairs else 0
         results, missed = self._finish(newest.index - window.delay)
-        if newest.votes:
+        if newest.votes and not self.refined_only:
             results.append(self._result(newest, 'zero_lag'))
         return StepOutcome(before.results + results, before.missed + missed, relation, len(pairs), masks)
 
     def _finish(self, last: int) -> tuple[list[Result], int]:
         """Return the refined results of the frames up to index ``last`` that still waited, and how many have none."""
         complete = [frame for frame in self._ring.finish(last) if frame.inferred]
+        self._complete(complete)
         results = [self._result(frame, 'refined') for frame in complete if frame.votes]
         return results, len(complete) - len(results)
 
@@ -202,15 +201,18 @@ class Detector:
         images = torch.stack([frame.network_image for frame, _ in pairs])
         evidence = None if known is None else partial(self._evidence, pairs, known, travels)
         least = self.config.gate.min_motion
-        join = partial(_join, pairs) if sees_both_sides(self._flow_input) else None
+        join = partial(self._join, pairs) if sees_both_sides(self._flow_input) else None
         masks, motions, computed = gated_masks(
             self.engine, self._flow_input, images, flows, least, self._stage, evidence, join
         )
         with self._stage('vote'):
             gaps = [abs(neighbour.index - frame.index) for frame, neighbour in pairs]
             for (frame, neighbour), gap, mask, motion, flow in zip(pairs, gaps, masks, motions, flows, strict=True):
-                # Of both sides there is one mask for each distance, better once both are there.
-                frame.vote(gap if join else neighbour.index - frame.index, mask, motion)
+                if join is None:
+                    frame.vote(neighbour.index - frame.index, mask, motion)
+                else:
+                    # Of both sides there is one mask for each distance, better once both are there.
+                    frame.vote(gap, mask if self._is_wanted(frame, neighbour) else None, motion)
                 if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
@@ -219,6 +221,38 @@ class Detector:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
                 self._pace.take(motions.cpu(), lengths.cpu(), torch.tensor(gaps))
         return computed
+
+    def _is_wanted(self, frame: WindowFrame, neighbour: WindowFrame) -> bool:
+        """Tell whether a mask is wanted of a pair now: not of a newest frame whose other side is still to come."""
+        return not self.refined_only or neighbour.index > frame.index
+
+    def _join(
+        self, pairs: Sequence[Pair], numbers: Sequence[int], sides: Tensor, moving: Tensor
+    ) -> tuple[list[int], Tensor]:
+        """Let the pairs' frames keep what is seen of these neighbours; return both sides of those that are wanted."""
+        for frame, neighbour in pairs:
+            frame.sides[neighbour.index - frame.index] = None
+        wanted, joined = [], []
+        for place, number in enumerate(numbers):
+            frame, neighbour = pairs[number]
+            gap = neighbour.index - frame.index
+            frame.sides[gap] = side = Side(sides[place], moving[place])
+            if self._is_wanted(frame, neighbour):
+                wanted.append(place)
+                joined.append(_both(side, frame.sides.get(-gap)))
+        return wanted, torch.stack(joined) if joined else sides[:0]
+
+    def _complete(self, frames: Sequence[WindowFrame]) -> None:
+        """Compute the masks of frames for which the other side never came."""
+        for frame in frames:
+            for gap, side in frame.sides.items():
+                if abs(gap) in frame.masks:
+                    continue
+                mask = frame.network_image.new_zeros(self.size)
+                if side is not None:
+                    image, both = frame.network_image[None], _both(side, None)[None]
+                    mask = resolve_polarity(self.engine(image, both))[0, 0] * side.moves
+                frame.masks[abs(gap)] = mask
 
     def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:
         """Return what will know how the camera travelled, by the index of the older frame: the newer is the newest."""

@@ -17,8 +17,11 @@ Watch = Callable[[str], AbstractContextManager[None]]
 """Gives the context in which a stage of that name runs; for measuring."""
 Evidence = Callable[[Sequence[int]], Tensor]
 """Computes the evidence (n, 5, h, w) of some of a batch's pairs, by their numbers."""
-Join = Callable[[Sequence[int], Tensor], Tensor]
-"""Makes of what is seen of some pairs' neighbours, (n, 8, h, w), what a generator of both sides sees."""
+Join = Callable[[Sequence[int], Tensor, Tensor], tuple[list[int], Tensor]]
+"""Takes some pairs, by their numbers, what is seen of their neighbours, (n, 8, h, w), and whether anything moves, (n,).
+
+Returns of which of these a mask is wanted, by their places, and what a generator of both sides sees, (m, 16, h, w).
+"""
 
 # The released code's values, kept: they were never tuned on what we score.
 BORDER_WIDTH: Final = 2
@@ -52,7 +55,7 @@ class GatedMasks(NamedTuple):
     motion: Tensor
     """(B,), how much moves on its own, thousandths of the image width."""
     computed: int
-    """How many of them the generator computed."""
+    """How many of the pairs came to the generator."""
 
 
 def gated_masks(
@@ -84,8 +87,11 @@ def gated_masks(
         numbers = chosen.tolist()
         known = None if evidence is None else evidence(numbers)
         prepared = generator_flow(split.of(chosen), flow_input, known)
+        wanted = chosen
         if join is not None:
-            prepared = join(numbers, prepared)
+            places, prepared = join(numbers, prepared, moving[chosen])
+            wanted = chosen[places]
     with stage('generator'):
-        masks[chosen] = resolve_polarity(engine(images[chosen], prepared))[:, 0]
+        if len(wanted):
+            masks[wanted] = resolve_polarity(engine(images[wanted], prepared))[:, 0]
     return GatedMasks(masks * moving[:, None, None], split.motion, len(chosen))

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ HOLD: Final = 1.25
 CAMERA: Final = 4.0
 KEPT: Final = 0.3
 """Weight of a new pair in the moving average."""
+
+
+class Side(NamedTuple):
+    """What a generator of both sides sees of one neighbour."""
+
+    seen: Tensor
+    """(8, h, w), see ``generator_flow``."""
+    moves: Tensor
+    """Scalar, whether anything moves on its own in it."""
 
 
 @dataclass
@@ -48,8 +57,8 @@ class WindowFrame:
     """Neighbours that voted."""
     masks: dict[int, Tensor] = field(default_factory=dict)
     """(h, w), by frames to the neighbour; of a generator that sees both sides, by frames to both."""
-    sides: dict[int, Tensor] = field(default_factory=dict)
-    """What of each neighbour such a generator sees, (8, h, w), by frames to it."""
+    sides: dict[int, Side | None] = field(default_factory=dict)
+    """What such a generator sees of each neighbour, by frames to it; None where nothing moves."""
     finished: bool = False
     """Whether its refined result is out, so that nobody votes on it any more."""
     motions: list[Tensor] = field(default_factory=list)
@@ -71,9 +80,10 @@ class WindowFrame:
         """Width of the image to its height."""
         return self.image.shape[1] / self.image.shape[0]
 
-    def vote(self, key: int, mask: Tensor, motion: Tensor) -> None:
-        """Count one neighbour's vote, a mask (h, w); it takes the place of one with the same key."""
-        self.masks[key] = mask
+    def vote(self, key: int, mask: Tensor | None, motion: Tensor) -> None:
+        """Count one neighbour's vote, a mask (h, w), in place of one with the same key; None: it is made later."""
+        if mask is not None:
+            self.masks[key] = mask
         self.votes += 1
         self.motions.append(motion)
 

@@ -150,6 +150,7 @@ class Pipeline:
         self._newest = 0
         self.load = self._new_load()
         """Keeps up with the target rate, if there is one."""
+        detector.refined_only = config.estimate == 'refined'
         self._publisher = ThreadPoolExecutor(1, 'publisher')
         self._publishing: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
@@ -238,6 +239,7 @@ class Pipeline:
         if config.estimate != self._config.estimate:
             # Else a frame in the window would come out twice.
             self._publish(self._detector.flush())
+        self._detector.refined_only = config.estimate == 'refined'
         same_estimate = config.estimate == self._config.estimate
         self._config = self._detector.config = config
         if same_estimate and bool(config.load.target_rate) == bool(self.load.target):

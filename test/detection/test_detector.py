@@ -269,3 +269,35 @@ def test_masks_that_are_not_finite_are_an_error(generator, clip):
         with pytest.raises(NotFiniteError):
             getattr(result, name)
     assert np.isfinite(result.flow).all()
+
+
+@pytest.mark.parametrize(('past', 'future', 'stride'), [(1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 0, 1), (1, 1, 2)])
+def test_of_both_sides_refined_results_alone_are_the_same_for_fewer_masks(
+    clip: Images, past: int, future: int, stride: int
+) -> None:
+    torch.manual_seed(5)
+    generator = Generator(16).eval()
+    with torch.no_grad():
+        generator.conv17.gamma.fill_(30.0)
+    size, counts, found = (32, 64), [], []
+    for alone in (False, True):
+        masks = MaskEngine(TorchEngine(torch.device('cpu')), generator, size)
+        rows: list[int] = []
+        counts.append(rows)
+
+        class Counted:
+            device = masks.device
+            name = masks.name
+
+            def __call__(self, image, flow, masks=masks, rows=rows):
+                rows.append(len(image))
+                return masks(image, flow)
+
+        detector = Detector(DisFlow((64, 128), 'fast'), Counted(), size, 'both_sides', config_of(past, future, stride))
+        detector.refined_only = alone
+        found.append([(r.index, r.votes, r.average) for r in run(detector, clip[:7]) if r.estimate == 'refined'])
+    whole, alone = found
+    assert [one[:2] for one in whole] == [one[:2] for one in alone]
+    for one, other in zip(whole, alone, strict=True):
+        np.testing.assert_allclose(one[2], other[2], atol=2e-5)
+    assert sum(counts[1]) < sum(counts[0]) or not future
