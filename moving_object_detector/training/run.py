@@ -259,7 +259,8 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
         return None
     path = generator_file(config.rendered.teacher)
     teacher = cast('Generator', load_network(path)[0])
-    if teacher.flow_channels != FLOW_CHANNELS[flow_input]:
+    sides = 2 if sees_both_sides(flow_input) else 1
+    if FLOW_CHANNELS[flow_input] not in (teacher.flow_channels, sides * teacher.flow_channels):
         raise UserError(f'{path}, rendered.teacher, takes another network.flow_input than {flow_input}')
     setup.place(teacher)
     return teacher

@@ -220,7 +220,9 @@ class MaskStage(AveragedStage):
         loss = mask_loss(mask, truth, *certain)
         if self._teacher is not None:
             with torch.no_grad():
-                wise = self.setup.run(self._teacher, image, prepared)
+                # One that sees one side says the mean of what it sees on both.
+                seen = torch.split(prepared, self._teacher.flow_channels, 1)
+                wise = torch.stack([self.setup.run(self._teacher, image, side) for side in seen]).mean(0)
             loss = (loss + mask_loss(mask, wise)) / 2
         self.update(loss, 'network', LARGEST_NORM)
         self.average.update_parameters(self.network)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from moving_object_detector.common.parameter_files import load_plain_config
+from moving_object_detector.common.parameter_files import load_config, load_plain_config
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.flow.base import motion_units
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import load_network
@@ -71,3 +73,25 @@ def test_both_players_learn(tmp_path, capsys):
         assert word in told
     assert (out / 'before.png').is_file()
     assert (out / 'after.png').is_file()
+
+
+def test_a_generator_of_both_sides_goes_through_every_stage(footage, tmp_path):
+    """From the package's of one side, which teaches it too; what comes out is one that the detector runs."""
+    values = [
+        *OPTIONS, f'data.root={footage.parent}', f'data.cache={tmp_path / "cache"}', 'flow.preset=fast',
+        'network.flow_input=both_sides', 'start.model=default', 'rendered.teacher=default', 'rendered.steps=2',
+        'rendered.kept=32', 'inpainter.steps=1', 'game.steps=4', 'game.consistency=0', 'teacher.steps=2',
+        'teacher.batch=2', 'teacher.flow.backend=dis', 'run.threads=1', 'run.workers=0',
+    ]  # fmt: skip
+    assert main(['--out', str(tmp_path / 'out'), '--set', *values]) == 0
+    model = tmp_path / 'out' / 'generator.safetensors'
+    network, about = load_network(model)
+    assert (network.flow_channels, about['flow_input']) == (16, 'both_sides')
+    stages = [line['stage'] for line in read_log(tmp_path / 'out' / 'log.jsonl')]
+    assert list(dict.fromkeys(stages)) == ['rendered', 'inpainter', 'game', 'teacher']
+    options = ['device=cpu', 'engine=torch', f'model={model}', 'window.past=1', 'window.future=1']
+    detector = build_detector(load_config(DetectorConfig(), None, options))
+    scene = clip_scene(5, SceneOptions(size=(64, 128), textures=4))
+    results = [result for k in range(3) for result in detector.step(scene.image(k), k * 40_000_000).results]
+    assert {result.estimate for result in results} == {'zero_lag', 'refined'}
+    assert all(result.mask.shape == (64, 128) for result in results)

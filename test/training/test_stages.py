@@ -58,26 +58,29 @@ def test_the_generator_learns_from_rendered_scenes():
     assert loss < min(constants)
 
 
-def test_a_teacher_pulls_the_rendered_stage_toward_its_own_masks():
+@pytest.mark.parametrize('flow_input', ['residual', 'both_sides'])
+def test_a_teacher_pulls_the_rendered_stage_toward_its_own_masks(flow_input):
     """A teacher that finds nothing anywhere leaves a generator with smaller masks than the exact ones alone."""
-    options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4))
+    options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4), flow_input=flow_input)
     rendered = RenderedPairs(1, options)
     pairs = [rendered[k] for k in range(48)]
-    blind = Generator()
+    # Of both sides it sees one at a time.
+    blind = Generator(2 if flow_input == 'residual' else 8)
     with torch.no_grad():
         blind.conv17.gamma.zero_()
         blind.conv17.beta.copy_(torch.tensor((-50.0, 50.0)))
     areas = []
     for teacher in (None, blind):
         torch.manual_seed(1)
-        generator = make_networks(configured(network__height=SIZE[0], network__width=SIZE[1]))[0]
+        sizes = {'network__height': SIZE[0], 'network__width': SIZE[1]}
+        generator = make_networks(configured(**sizes, network__flow_input=flow_input))[0]
         config = RenderedConfig(steps=12, batch=4)
-        stage = MaskStage(Setup(), generator, pairs, config, 'residual', teacher)
+        stage = MaskStage(Setup(), generator, pairs, config, flow_input, teacher)
         for step, batch in enumerate(stage.batches(0)):
             stage.step(step, batch)
         image, flow, _ = default_collate(pairs[:8])
         with torch.no_grad():
-            areas.append(float(generator(image, prepare_flow(flow, 'residual').flow).mean()))
+            areas.append(float(generator(image, prepare_flow(flow, flow_input).flow).mean()))
     assert areas[1] < 0.9 * areas[0]
 
 
