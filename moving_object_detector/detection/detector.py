@@ -64,8 +64,9 @@ class Detector:
     """Says which pixels move on their own, frame by frame.
 
     When frame n arrives, only the pairs between n and its neighbours in the window are new: their flows are one batch,
-    their masks another, and each mask goes into the running average of its own frame (equation 14 of the paper). A
-    frame whose neighbours have all come is complete and leaves.
+    their masks another, and each mask goes into the average of its own frame (equation 14 of the paper). A frame whose
+    neighbours have all come is complete and leaves. A generator that sees both sides gives one mask for each distance,
+    of the first neighbour alone until the second has come.
 
     The window can change between two frames. Whether two frames make a pair is then said by the window at the arrival
     of the later one, and a frame is complete when the newest window reaches no further than the frames that have come
