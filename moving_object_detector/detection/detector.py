@@ -45,8 +45,11 @@ class StepOutcome(NamedTuple):
 
 def _both(side: Side, other: Side | None) -> Tensor:
     """Return what is seen of two neighbours, (16, h, w); where the other one shows nothing, of the first twice."""
-    alone = join_sides(side.seen)
-    return alone if other is None else torch.where(other.moves, join_sides(side.seen, other.seen), alone)
+    if other is None:
+        return join_sides(side.seen)
+    both = join_sides(side.seen, other.seen)
+    # On a CPU there is no side of a neighbour that shows nothing; a GPU would have to be asked.
+    return both if both.device.type == 'cpu' else torch.where(other.moves, both, join_sides(side.seen))
 
 
 class _Flows(NamedTuple):
