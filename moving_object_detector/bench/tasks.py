@@ -120,17 +120,18 @@ class NaivePipeline:
         # Of two neighbours as far away the later one decides whether anything moves.
         latest = {abs(offset): offset for offset in sorted(sides)}
         return [
-            self._mask(images[index], torch.cat((side, moving.get(-offset, reverse_side(side))), 1))
-            for offset, side in ((offset, sides[offset]) for offset in latest.values())
+            self._mask(images[index], torch.cat((sides[offset], moving.get(-offset, reverse_side(sides[offset]))), 1))
+            for offset in latest.values()
         ]
 
     def _moves(self, side: torch.Tensor) -> bool:
         return float(split_flow(side[:, :2]).motion[0]) >= self._config.gate.min_motion
 
     def _mask(self, image: NDArray[np.uint8], flow: torch.Tensor) -> NDArray[np.float32]:
-        prepared = prepare_flow(flow, self._flow_input).flow
-        mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared))
-        return np.asarray(mask[0, 0].cpu().numpy() * self._moves(flow), np.float32)
+        prepared = prepare_flow(flow, self._flow_input)
+        mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
+        moves = float(prepared.motion[0]) >= self._config.gate.min_motion
+        return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
 
 class FrameTask:

@@ -40,7 +40,7 @@ class StepOutcome(NamedTuple):
     pairs: int = 0
     """How many votes it brought."""
     masks: int = 0
-    """How many masks were computed for them: fewer where nothing moves."""
+    """How many of them came to the generator: fewer where nothing moves."""
 
 
 def _both(side: Side, other: Side | None) -> Tensor:
@@ -283,8 +283,9 @@ class Detector:
         self, pairs: list[Pair], flows: _Flows, travels: dict[int, PairTravel], chosen: Sequence[int]
     ) -> Tensor:
         """Return the evidence of some of the pairs, (n, 5, h, w)."""
-        keys = [(frame.index, other.index) for frame, other in (pairs[number] for number in chosen)]
-        textures = {frame.index: frame.texture for frame, _ in pairs}
+        few = [pairs[number] for number in chosen]
+        keys = [(frame.index, other.index) for frame, other in few]
+        textures = {frame.index: frame.texture for frame, _ in few}
 
         def seen(older: int) -> dict[tuple[int, int], Travel]:
             """Return the travels of the pairs with this older frame, the second from the first."""

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from moving_object_detector.flow.base import grey_image
+from moving_object_detector.flow.base import SIDE_CHANNELS, grey_image
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import NEAR_EPIPOLE, Array, Field, Travel, assumed_camera, estimate_travel
 
-EVIDENCE_CHANNELS: Final = 5
+EVIDENCE_CHANNELS: Final = SIDE_CHANNELS - 2
 # Directions of travel that are averaged over, by their likelihood.
 MOST_DIRECTIONS: Final = 6
 # Share of the focal length within which lines through the epipole fade out.

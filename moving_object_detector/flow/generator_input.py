@@ -11,7 +11,7 @@ from torch.nn import functional
 from moving_object_detector.flow.base import SIDE_CHANNELS
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
-from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput
+from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput, sees_both_sides
 
 # Pixels: a flow field flatter than this is divided by this instead of by its own spread.
 SPREAD_FLOOR: Final = 1e-3
@@ -168,7 +168,7 @@ def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
     split = split_flow(flow[:, :2])
     evidence = flow[:, 2:SIDE_CHANNELS]
     prepared = generator_flow(split, flow_input, evidence)
-    if flow_input == 'both_sides':
+    if sees_both_sides(flow_input):
         other = flow[:, SIDE_CHANNELS:]
         prepared = join_sides(prepared, generator_flow(split_flow(other[:, :2]), flow_input, other[:, 2:]))
     return PreparedFlow(prepared, split.motion)
