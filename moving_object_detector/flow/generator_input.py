@@ -156,6 +156,12 @@ def join_sides(side: Tensor, other: Tensor | None = None) -> Tensor:
     return torch.cat((side, side if other is None else reverse_side(other)), -3)
 
 
+def one_sided(flow: Tensor) -> Tensor:
+    """Return of which items (B, 14, H, W) the first side stands for the other too, bool (B,)."""
+    side, other = flow.split(SIDE_CHANNELS, 1)
+    return (other == reverse_side(side)).flatten(1).all(1)
+
+
 def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
     """Bring flow to the form that the generator's weights were trained on, as :func:`generator_flow` says.
 

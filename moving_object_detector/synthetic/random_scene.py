@@ -216,6 +216,14 @@ def _draw(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
     return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
+def _uneven(rng: np.random.Generator, pace: float, share: float) -> Drift:
+    """Return a shift of ``pace * share`` a frame that now and then hastens, slows down or turns back."""
+    # From a generator of its own, so that everything else of the scene stays as it is.
+    own = rng.spawn(1)[0]
+    strength, rhythm = max(float(own.uniform(-1, 1.5)), 0.0), float(own.uniform(0.15, 0.8))
+    return Drift(pace * share, strength * pace / rhythm, rhythm, float(own.uniform(0, 2 * np.pi)))
+
+
 def random_scene(seed: int | tuple[int, ...], options: SceneOptions | None = None) -> Scene:
     """Make a scene from a seed, non-negative; the same seed and options always give the same pixels."""
     options = options or SceneOptions()
@@ -234,7 +242,7 @@ def random_scene(seed: int | tuple[int, ...], options: SceneOptions | None = Non
     def make_object() -> list[Layer]:
         pace = unit * float(np.exp(rng.uniform(*np.log(OBJECT_SPEED))))
         heading = float(rng.uniform(0, 2 * np.pi))
-        x, y = Drift(pace * np.cos(heading)), Drift(pace * np.sin(heading))
+        x, y = (_uneven(rng, pace, share) for share in (np.cos(heading), np.sin(heading)))
         own = Trajectory(x, y, Drift.random(rng, 0.012, 0.02), Drift.random(rng, 0.006, 0.0))
         return _object(rng, options, camera, own)
 
@@ -288,7 +296,7 @@ def followed_scene(seed: int | tuple[int, ...], options: SceneOptions | None = N
     def make_object() -> list[Layer]:
         heading = float(rng.uniform(0, 2 * np.pi)) if rng.random() < 0.5 else course
         left, up = (float(rng.uniform(-0.25, 0.25)) * pace for _ in range(2))
-        shift = Drift(left * np.cos(heading)), Drift(up * np.sin(heading))
+        shift = (_uneven(rng, side, share) for side, share in ((left, np.cos(heading)), (up, np.sin(heading))))
         own = Trajectory(*shift, Drift.random(rng, 0.004, 0.01), Drift.random(rng, 0.004, 0.0))
         return _object(rng, options, SheetCamera((width / 2, height / 2)), own, margin=(0.2, 0.2))
 

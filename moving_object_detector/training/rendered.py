@@ -43,7 +43,7 @@ from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
 """Pairs that are written, and lost by a kill, together."""
-KEPT_FORMAT: Final = 1
+KEPT_FORMAT: Final = 2
 """Of the files and of what is rendered; another number, another folder."""
 KINDS: Final = ('images', 'flow', 'masks')
 GAIN: Final = (0.75, 1.25)
@@ -177,7 +177,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """Draw the times of a frame, of its neighbour and, where they are seen, of the one on the other side."""
         time = float(rng.uniform(0, latest))
         gap = int(rng.integers(1, self.options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
-        return (time, time + gap, time - gap)[: 3 if sees_both_sides(self.options.flow_input) else 2]
+        if not sees_both_sides(self.options.flow_input):
+            return time, time + gap
+        # As if what moves, and the camera, were faster on one side than on the other.
+        return time, time + gap, time - gap * float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
 
     def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
         options = self.options

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from moving_object_detector.flow.base import motion_units
-from moving_object_detector.flow.generator_input import prepare_flow
+from moving_object_detector.flow.generator_input import one_sided, prepare_flow
 from moving_object_detector.media.pictures import flow_colours
 from moving_object_detector.networks.generator import Generator
 from moving_object_detector.networks.inpainter import Inpainter
@@ -186,7 +186,7 @@ class MaskStage(AveragedStage):
     """The generator on items that go on with a mask, exact or a teacher's, and end with its certainty if it has one.
 
     It is ``rendered``, or ``teacher`` where the options are a student's, which is offered as a candidate. The masks of
-    a ``teacher``, a frozen generator that sees the same, count as much as the items'.
+    a ``teacher``, a frozen generator, count as much as the items' where it sees what the pupil sees.
     """
 
     picture = 'masks'
@@ -219,11 +219,14 @@ class MaskStage(AveragedStage):
         mask = self.setup.run(self.network, image, prepared)
         loss = mask_loss(mask, truth, *certain)
         if self._teacher is not None:
-            with torch.no_grad():
-                # One that sees one side says the mean of what it sees on both.
-                seen = torch.split(prepared, self._teacher.flow_channels, 1)
-                wise = torch.stack([self.setup.run(self._teacher, image, side) for side in seen]).mean(0)
-            loss = (loss + mask_loss(mask, wise)) / 2
+            # One that sees one side knows less than the pupil where that sees two.
+            channels = self._teacher.flow_channels
+            taught = one_sided(flow) if channels < prepared.shape[1] else torch.ones_like(flow[:, 0, 0, 0]) > 0
+            if taught.any():
+                with torch.no_grad():
+                    wise = self.setup.run(self._teacher, image[taught], prepared[taught, :channels])
+                share = taught.float().mean()
+                loss = (loss + share * mask_loss(mask[taught], wise)) / (1 + share)
         self.update(loss, 'network', LARGEST_NORM)
         self.average.update_parameters(self.network)
         self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -82,6 +83,20 @@ def test_a_teacher_pulls_the_rendered_stage_toward_its_own_masks(flow_input):
         with torch.no_grad():
             areas.append(float(generator(image, prepare_flow(flow, flow_input).flow).mean()))
     assert areas[1] < 0.9 * areas[0]
+
+
+def test_a_teacher_of_one_side_says_nothing_where_its_pupil_sees_both():
+    options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4), flow_input='both_sides')
+    losses = []
+    for one_side, teacher in ((0.0, None), (0.0, Generator(8)), (1.0, Generator(8))):
+        torch.manual_seed(1)
+        sizes = {'network__height': SIZE[0], 'network__width': SIZE[1]}
+        generator = make_networks(configured(**sizes, network__flow_input='both_sides'))[0]
+        pairs = RenderedPairs(1, replace(options, one_side=one_side))
+        stage = MaskStage(Setup(), generator, pairs, RenderedConfig(steps=1, batch=2), 'both_sides', teacher)
+        losses.append(stage.step(0, default_collate([pairs[k] for k in range(2)]))['loss'])
+    assert losses[0] == losses[1]
+    assert losses[2] != losses[0]
 
 
 def test_the_rendered_stage_leaves_the_averaged_weights():
