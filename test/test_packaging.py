@@ -16,7 +16,7 @@ import moving_object_detector
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'moving_object_detector'
 PROGRAMS = [
-    'bench', 'build_engine', 'contact_sheet', 'convert_weights', 'demo', 'detect', 'evaluate', 'export_onnx',
+    'bench', 'contact_sheet', 'convert_weights', 'demo', 'detect', 'evaluate', 'export_onnx',
     'get_weights', 'make_bag', 'make_video', 'play', 'quantise', 'record', 'render', 'train', 'view',
 ]  # fmt: skip
 SLOW_TO_IMPORT = ('cv2', 'matplotlib', 'numpy', 'openvino', 'rclpy', 'rosbags', 'torch', 'tqdm')

@@ -16,7 +16,6 @@ from moving_object_detector.detection.config import DetectorConfig, FlowConfig, 
 from moving_object_detector.detection.detector import Detector
 from moving_object_detector.detection.pair_masks import Watch
 from moving_object_detector.engines.base import Engine, MaskEngine, load_checked, usable_cores
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine, mask_precision
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.flow.dis import DisFlow
@@ -126,11 +125,11 @@ def generator_for(engine: Engine, loaded: LoadedGenerator, precision: str) -> Ge
     return merge_upsampling(loaded.network) if engine.name == 'openvino' else loaded.network
 
 
-def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache: EngineCache | None = None) -> Detector:
+def build_detector(config: DetectorConfig, stage: Watch | None = None) -> Detector:
     """Load the weights and make the detector that the options describe; UserError where one of them is wrong.
 
-    ``stage`` is called with a stage's name around each stage, for measuring; built engines are kept in ``cache``, else
-    in the user's cache folder. Where OpenVINO runs the networks, PyTorch is set to one thread in this process.
+    ``stage`` is called with a stage's name around each stage, for measuring. Where OpenVINO runs the networks, PyTorch
+    is set to one thread in this process.
     """
     if config.window.past + config.window.future == 0:
         raise UserError(
@@ -145,7 +144,6 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None, *, cache:
         config.engine,
         device,
         threads=config.threads,
-        cache=cache or EngineCache(),
         experimental_gpu=config.experimental_gpu,
     )
     precision = mask_precision(config.engine, device) if config.precision == 'auto' else config.precision

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from moving_object_detector.common.errors import UserError, shown
+from moving_object_detector.common.files import user_folder
 from moving_object_detector.engines.base import Engine
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.torch_engine import TorchEngine
 
 
@@ -51,12 +51,11 @@ def create_engine(
     *,
     precision: str = 'auto',
     threads: int = 0,
-    cache: EngineCache | None = None,
     experimental_gpu: bool = False,
 ) -> Engine:
     """Make the engine that the options of these names say; UserError where it is not here, or not for the device.
 
-    ``auto`` precision is float32. Engines that take long to build are kept in ``cache``, if any.
+    ``auto`` precision is float32.
     """
     chosen = choose_engine(name, device)
     if precision == 'int8' and chosen != 'openvino':
@@ -75,9 +74,9 @@ def create_engine(
             )
         from moving_object_detector.engines.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(precision, threads, cache)
+        return OpenVinoEngine(precision, threads)
     if chosen == 'torch_tensorrt':
-        return TorchEngine(device, precision, chosen, _tensorrt(device, cache))
+        return TorchEngine(device, precision, chosen, _tensorrt(device))
     if chosen != 'torch':
         raise UserError(f'engine is {shown(name)}, which there is not; set engine to auto')
     if threads and device.type == 'cpu':
@@ -86,7 +85,7 @@ def create_engine(
     return TorchEngine(device, precision, compiler=compiler)
 
 
-def _tensorrt(device: torch.device, cache: EngineCache | None) -> dict[str, Any]:
+def _tensorrt(device: torch.device) -> dict[str, Any]:
     """Return what makes ``torch.compile`` build TensorRT engines (torch_tensorrt 2.13), which has not run on a GPU.
 
     Explicit typing: what a layer computes in is the type of its weights, so precision is chosen by converting the
@@ -103,10 +102,14 @@ def _tensorrt(device: torch.device, cache: EngineCache | None) -> dict[str, Any]
         )
     import torch_tensorrt  # noqa: F401 - makes itself known to torch.compile
 
-    options: dict[str, Any] = {'use_explicit_typing': True}
-    if cache:
-        folder = cache.folder / 'tensorrt'
-        options |= {'cache_built_engines': True, 'reuse_cached_engines': True, 'engine_cache_dir': str(folder)}
+    folder = user_folder('cache') / 'tensorrt'
+    options = {
+        'use_explicit_typing': True,
+        'cache_built_engines': True,
+        'reuse_cached_engines': True,
+        'engine_cache_dir': str(folder),
+        'timing_cache_path': str(folder / 'timing_cache.bin'),
         # What is kept can be filled with other weights.
-        options |= {'immutable_weights': False, 'timing_cache_path': str(folder / 'timing_cache.bin')}
+        'immutable_weights': False,
+    }
     return {'backend': 'torch_tensorrt', 'options': options}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +15,6 @@ from torch.jit._trace import TracerWarning
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import Runner, usable_cores
-from moving_object_detector.engines.cache import EngineCache, building, code_hash
-from moving_object_detector.networks.weights import weights_hash
 
 # Else OpenVINO numbers the user in a file in the home folder and tells Google Analytics of each import and conversion;
 # without this package it does not, by its own design. No other module imports OpenVINO.
@@ -29,9 +24,6 @@ import openvino  # noqa: E402 - after that line
 T = TypeVar('T')
 HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
 """What OpenVINO calls the floating precisions."""
-WORTH_KEEPING: Final = 1.0
-"""Seconds of building from which an engine is cached: loading one takes a tenth of a second."""
-_log = logging.getLogger(__name__)
 
 
 class OpenVinoEngine:
@@ -44,14 +36,13 @@ class OpenVinoEngine:
 
     name = 'openvino'
 
-    def __init__(self, precision: str = 'auto', threads: int = 0, cache: EngineCache | None = None) -> None:
+    def __init__(self, precision: str = 'auto', threads: int = 0) -> None:
         self.device = torch.device('cpu')
         self.precision = 'float32' if precision == 'auto' else precision
         # What is int8 is so in the network itself.
         self._floating = mask_precision() if precision == 'int8' else self.precision
-        self._cache = cache
-        # Precision is always asked for: OpenVINO chooses bfloat16 by itself where the CPU has it, also for a network
-        # that it imports. Threads are not pinned: what else runs on a pinned core would hold all the others up.
+        # Precision is always asked for: OpenVINO chooses bfloat16 by itself where the CPU has it. Threads are not
+        # pinned: what else runs on a pinned core would hold all the others up.
         self._properties: dict[str, object] = {
             'PERFORMANCE_HINT': 'LATENCY',
             'INFERENCE_PRECISION_HINT': HINTS[self._floating],
@@ -62,40 +53,13 @@ class OpenVinoEngine:
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
         """Make a network ready, as every engine; UserError where the CPU does not compute in the precision."""
         module = module.eval().cpu()
-        compiled = _aside(lambda: self._compiled(module, examples, label))
+        compiled = _aside(lambda: openvino.Core().compile_model(_converted(module, examples), 'CPU', self._properties))
         real = _ours(compiled.get_property('INFERENCE_PRECISION_HINT'))
         if real != self._floating:
             raise UserError(
                 f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
             )
         return _Request(compiled)
-
-    def _compiled(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Any:
-        core = openvino.Core()
-        key = {
-            'label': label,
-            'engine': self.name,
-            'device': _cpu_name(core),
-            'precision': self.precision,
-            'shapes': ' '.join('x'.join(map(str, ('n', *each.shape[1:]))) for each in examples),
-            'weights': weights_hash(module.state_dict()),
-            'openvino': openvino.get_version(),
-            'torch': torch.__version__,
-            'code': code_hash(),
-        }
-        kept = self._cache.load(key) if self._cache else None
-        if kept is not None:
-            try:
-                return core.import_model(io.BytesIO(kept), 'CPU', self._properties)
-            except RuntimeError as error:
-                _log.warning('the cached engine of the %s cannot be loaded and is built anew: %s', label, error)
-        started = time.monotonic()
-        with building(label, 'OpenVINO'):
-            compiled = core.compile_model(_converted(module, examples), 'CPU', self._properties)
-        if self._cache and time.monotonic() - started >= WORTH_KEEPING:
-            exported = compiled.export_model()
-            self._cache.store(key, exported if isinstance(exported, bytes) else exported.getvalue())
-        return compiled
 
 
 class _Request:
@@ -149,8 +113,3 @@ def _ours(precision: Any) -> str:
     """Return our name of one of OpenVINO's precisions, or its own where we have none."""
     name = str(precision.to_string())
     return {theirs: ours for ours, theirs in HINTS.items()}.get(name, name)
-
-
-def _cpu_name(core: Any) -> str:
-    capabilities = ' '.join(sorted(core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')))
-    return f'{core.get_property("CPU", "FULL_DEVICE_NAME")} ({capabilities})'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
-from moving_object_detector.engines.cache import building
+
+_log = logging.getLogger(__name__)
 
 
 class TorchEngine:
@@ -51,8 +54,10 @@ class TorchEngine:
             return plain
         run = runner(torch.compile(module, dynamic=False, **self._compiler), self.device, self._dtype, copied=True)
         try:
-            with building(label, self.name):
-                run(*examples)
+            _log.info('%s: %s builds an engine, which may take minutes', label, self.name)
+            started = time.monotonic()
+            run(*examples)
+            _log.info('%s: built in %.0f s', label, time.monotonic() - started)
         except Exception as error:  # whatever the many parts of a compiler raise
             raise UserError(
                 f'{label} cannot be compiled for engine {self.name} ({type(error).__name__}: {foreign(error, 200)}); '

@@ -158,8 +158,8 @@ def join_sides(side: Tensor, other: Tensor | None = None) -> Tensor:
 
 def one_sided(flow: Tensor) -> Tensor:
     """Return of which items (B, 14, H, W) the first side stands for the other too, bool (B,)."""
-    side, other = flow.split(SIDE_CHANNELS, 1)
-    return (other == reverse_side(side)).flatten(1).all(1)
+    same: Tensor = flow[:, SIDE_CHANNELS:] == reverse_side(flow[:, :SIDE_CHANNELS])
+    return same.flatten(1).all(1)
 
 
 def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:

@@ -13,7 +13,6 @@ PROGRAMS = {
     'make_video': ('programs.commands:make_video', 'a folder or bag to a video'),
     'contact_sheet': ('programs.commands:contact_sheet', 'evenly spaced frames in one picture'),
     'bench': ('bench.__main__:main', 'times stages, frames and engines side by side'),
-    'build_engine': ('programs.commands:build_engine', 'builds the engines of a configuration before the first start'),
     'quantise': ('programs.commands:quantise', 'measures the ranges that `precision: int8` needs'),
     'export_onnx': ('programs.commands:export_onnx', 'writes generator and PWC-Net as ONNX, checked against PyTorch'),
     'get_weights': ('programs.commands:get_weights', 'fetches weights of RAFT-small or PWC-Net'),

@@ -76,20 +76,6 @@ def _add_configuration(parser: argparse.ArgumentParser, example: str) -> None:
     add_settings(parser, f'options, such as {example}')
 
 
-def build_engine(argv: Sequence[str] | None = None) -> int:
-    """Build the engines that a configuration needs and keep them, so that the node starts at once."""
-    parser = argparse.ArgumentParser(
-        prog='build_engine',
-        description=f'{build_engine.__doc__} For a TensorRT engine that takes minutes. To be run by the user and on '
-        'the machine that the node runs on, with its parameters.',
-    )
-    _add_configuration(parser, 'window.past=3')
-    parser.add_argument(
-        '--folder', type=Path, help="where to keep them in place of the user's cache folder, where the node looks"
-    )
-    return _start('programs.models', 'build_engines', parser.parse_args(argv))
-
-
 def quantise(argv: Sequence[str] | None = None) -> int:
     """Measure the ranges that precision int8 needs, on rendered scenes; writes NAME-int8.safetensors by the model."""
     parser = argparse.ArgumentParser(prog='quantise', description=quantise.__doc__)

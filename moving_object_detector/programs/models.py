@@ -1,10 +1,9 @@
-"""What is done with the models of a configuration: engines built, ranges for int8 measured, ONNX written."""
+"""What is done with the models of a configuration: ranges for int8 measured, ONNX written."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -18,9 +17,8 @@ from moving_object_detector import __version__
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import default_model, write_atomically
 from moving_object_detector.common.parameter_files import load_config
-from moving_object_detector.detection.build import build_detector, choose_flow, load_generator
+from moving_object_detector.detection.build import choose_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.flow.pwcnet import FLOW_LEVELS, PwcDecoder, PwcPyramid
 from moving_object_detector.networks.authors import load_flow_network
@@ -37,31 +35,6 @@ RANGE_SEED: Final = 2_000_000
 OPSET: Final = 18
 ONNX_TOLERANCE: Final = 1e-3
 """Largest difference to PyTorch, of masks in [0, 1] and of flow in pixels."""
-
-
-# Engines -------------------------------------------------------------------------------------------------------------
-
-
-def build_engines(arguments: argparse.Namespace) -> int:
-    """Build the engines and say where they are."""
-    config = load_config(DetectorConfig(), arguments.config, arguments.set)
-    cache = EngineCache(arguments.folder)
-    progress = logging.StreamHandler(sys.stderr)
-    progress.setFormatter(logging.Formatter('%(message)s'))
-    engines = logging.getLogger('moving_object_detector.engines')
-    level = engines.level
-    engines.addHandler(progress)
-    engines.setLevel(logging.INFO)
-    try:
-        detector = build_detector(config, cache=cache)
-    finally:
-        engines.removeHandler(progress)
-        engines.setLevel(level)
-    height, width = detector.size
-    kept = sorted(cache.folder.glob('*.engine'))
-    print(f'ready: {detector.engine.name}, {width}x{height}, {detector.flow.name} flow')
-    print(f'{cache.folder} holds {len(kept)} engines, {sum(file.stat().st_size for file in kept) / 1e6:.1f} MB')
-    return 0
 
 
 # Ranges for int8 -----------------------------------------------------------------------------------------------------

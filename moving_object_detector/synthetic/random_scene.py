@@ -296,8 +296,8 @@ def followed_scene(seed: int | tuple[int, ...], options: SceneOptions | None = N
     def make_object() -> list[Layer]:
         heading = float(rng.uniform(0, 2 * np.pi)) if rng.random() < 0.5 else course
         left, up = (float(rng.uniform(-0.25, 0.25)) * pace for _ in range(2))
-        shift = (_uneven(rng, side, share) for side, share in ((left, np.cos(heading)), (up, np.sin(heading))))
-        own = Trajectory(*shift, Drift.random(rng, 0.004, 0.01), Drift.random(rng, 0.004, 0.0))
+        x, y = _uneven(rng, left, np.cos(heading)), _uneven(rng, up, np.sin(heading))
+        own = Trajectory(x, y, Drift.random(rng, 0.004, 0.01), Drift.random(rng, 0.004, 0.0))
         return _object(rng, options, SheetCamera((width / 2, height / 2)), own, margin=(0.2, 0.2))
 
     return _assemble(rng, options, SheetCamera((width / 2, height / 2), path), make_object)

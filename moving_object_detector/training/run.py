@@ -23,7 +23,6 @@ from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
 from moving_object_detector.detection.config import FlowConfig
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import choose_device, create_engine
 from moving_object_detector.media.codecs import encode_png
 from moving_object_detector.networks.generator import Generator
@@ -160,7 +159,7 @@ def clips_with_flow(
     if flow.backend != 'dis':
         # The detector's engine, several times as fast as eager PyTorch.
         precision = flow_precision(flow, 'auto', 'auto', setup.device)
-        engine = create_engine('auto', setup.device, precision=precision, cache=EngineCache())
+        engine = create_engine('auto', setup.device, precision=precision)
     return cached_clips(
         clips_of(data),
         cache_folder(data, out),

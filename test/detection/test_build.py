@@ -16,7 +16,6 @@ from moving_object_detector.common.files import fetched_weights, generator_path
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import build_detector, create_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
 from moving_object_detector.networks.pwcnet import PWCNet
@@ -51,8 +50,8 @@ def test_the_generator_is_the_one_for_the_flow_that_auto_stands_for(
     assert generator_path('small', 'dis') not in (generator_path('', 'dis'), generator_path('', 'raft_small'))
 
 
-def test_the_small_generator_runs_in_a_third_of_the_parameters(tmp_path: Path) -> None:
-    detectors = [build_detector(DetectorConfig(model=name), cache=EngineCache(tmp_path)) for name in ('', 'small')]
+def test_the_small_generator_runs_in_a_third_of_the_parameters() -> None:
+    detectors = [build_detector(DetectorConfig(model=name)) for name in ('', 'small')]
     full, small = (load_generator(detector.config).network for detector in detectors)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in full.parameters()) / 3
     for index, picture in enumerate(PICTURES):
@@ -108,10 +107,10 @@ def test_learned_flow_where_its_weights_are(data_folder: Path, caplog: pytest.Lo
         create_flow(FlowConfig(backend='auto', model='pwc.pth'), CPU)
 
 
-def test_the_profile_for_gpus_starts_without_one(data_folder: Path, tmp_path: Path) -> None:
+def test_the_profile_for_gpus_starts_without_one(data_folder: Path) -> None:
     for override in ([], ['device=cpu']):
         config = load_config(DetectorConfig(), Path('config/gpu.yaml'), [*override, 'flow.height=64', 'flow.width=128'])
-        assert build_detector(config, cache=EngineCache(tmp_path / 'engines')).flow.name == 'dis-medium'
+        assert build_detector(config).flow.name == 'dis-medium'
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='OpenVINO is not installed here')
@@ -127,7 +126,7 @@ def test_where_masks_are_computed_in_less_flow_is_in_float32(tmp_path: Path, pre
         width=64,
         flow=FlowConfig(backend='pwcnet', height=64, width=128, model=str(path)),
     )
-    detector = build_detector(config, cache=EngineCache(tmp_path / 'engines'))
+    detector = build_detector(config)
     cpu = Path('/proc/cpuinfo')
     if not cpu.is_file() or platform.machine() != 'x86_64':
         pytest.skip('only x86-64 Linux says in /proc/cpuinfo whether there are bfloat16 instructions')

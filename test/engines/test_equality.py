@@ -20,7 +20,6 @@ from moving_object_detector.detection.config import (
     RefinementConfig,
     RigidConfig,
 )
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.flow.pwcnet import PwcFlow
 from moving_object_detector.flow.raft_small import RaftSmallFlow
@@ -45,9 +44,8 @@ def real(shared, sequence):
 
 
 @pytest.fixture(scope='module')
-def detectors(tmp_path_factory):
+def detectors():
     """Return the package's own model, by each engine."""
-    cache = EngineCache(tmp_path_factory.mktemp('engines'))
     config = DetectorConfig(
         device='cpu',
         flow=FlowConfig(height=128, width=256),
@@ -59,7 +57,7 @@ def detectors(tmp_path_factory):
     made = {}
     for engine, precision in (('torch', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16')):
         try:
-            detector = build_detector(replace(config, engine=engine, precision=precision), cache=cache)
+            detector = build_detector(replace(config, engine=engine, precision=precision))
         except UserError as error:  # of half precision on a CPU that has none
             assert precision == 'bfloat16'
             made[engine, precision] = str(error)

@@ -16,7 +16,6 @@ from moving_object_detector.common.errors import ModelError, UserError
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, FlowConfig
 from moving_object_detector.engines.base import MaskEngine
-from moving_object_detector.engines.cache import EngineCache
 from moving_object_detector.engines.create import create_engine
 from moving_object_detector.networks.generator import Generator, ScaledConv
 from moving_object_detector.networks.generator_forms import (
@@ -274,11 +273,11 @@ def test_from_program_to_detector(tmp_path, monkeypatch, generator, capsys):
         model=str(model), device='cpu', engine='openvino', precision='int8', flow=FlowConfig(height=64, width=128)
     )
     with pytest.raises(UserError, match='run quantise on the model'):
-        build_detector(config, cache=EngineCache(tmp_path))
+        build_detector(config)
     monkeypatch.setattr(models, 'RANGE_SIZES', (SIZE,))
     assert quantise_program([str(model), '--samples', '3']) == 0
     assert capsys.readouterr().out == f'{tmp_path / "mine-int8.safetensors"}: ranges of 14 layers\n'
-    assert build_detector(config, cache=EngineCache(tmp_path)).engine.name == 'openvino int8 on cpu'
+    assert build_detector(config).engine.name == 'openvino int8 on cpu'
 
 
 def test_program_without_model(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from moving_object_detector.nodes.runtime import Bridge, bridged
 
-LOGGER = logging.getLogger('moving_object_detector.engines.cache')
+LOGGER = logging.getLogger('moving_object_detector.engines.torch_engine')
 
 
 class Lines:
