@@ -15,7 +15,7 @@ from torch import Tensor
 from moving_object_detector.detection.config import DetectorConfig, WindowConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.detection.pair_masks import Watch, gated_masks, resolve_polarity, unwatched
+from moving_object_detector.detection.pair_masks import Watch, gated_masks, object_masks, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
 from moving_object_detector.detection.ring import Pace, Pair, Ring, Side, WindowFrame
@@ -252,11 +252,12 @@ class Detector:
             for gap, side in frame.sides.items():
                 if abs(gap) in frame.masks:
                     continue
-                mask = frame.network_image.new_zeros(self.size)
-                if side is not None:
-                    image, both = frame.network_image[None], _both(side, None)[None]
-                    mask = resolve_polarity(self.engine(image, both))[0, 0] * side.moves
-                frame.masks[abs(gap)] = mask
+                image = frame.network_image[None]
+                frame.masks[abs(gap)] = (
+                    image.new_zeros(self.size)
+                    if side is None
+                    else object_masks(self.engine, image, _both(side, None)[None], side.moves[None])[0]
+                )
 
     def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:
         """Return what will know how the camera travelled, by the index of the older frame: the newer is the newest."""

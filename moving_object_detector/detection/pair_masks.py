@@ -47,6 +47,11 @@ def resolve_polarity(masks: Tensor) -> Tensor:
     return torch.where((covered > BORDER_SHARE)[:, None, None, None], 1 - masks, masks)
 
 
+def object_masks(engine: MaskEngine, images: Tensor, prepared: Tensor, moving: Tensor) -> Tensor:
+    """Return masks (B, h, w) in [0, 1] with the object inside; zeros where nothing is ``moving``, bool (B,)."""
+    return resolve_polarity(engine(images, prepared))[:, 0] * moving[:, None, None]
+
+
 class GatedMasks(NamedTuple):
     """The masks of a batch of pairs."""
 
@@ -93,5 +98,5 @@ def gated_masks(
             wanted = chosen[places]
     with stage('generator'):
         if len(wanted):
-            masks[wanted] = resolve_polarity(engine(images[wanted], prepared))[:, 0]
-    return GatedMasks(masks * moving[:, None, None], split.motion, len(chosen))
+            masks[wanted] = object_masks(engine, images[wanted], prepared, moving[wanted])
+    return GatedMasks(masks, split.motion, len(chosen))
