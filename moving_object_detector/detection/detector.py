@@ -205,7 +205,11 @@ class Detector:
         images = torch.stack([frame.network_image for frame, _ in pairs])
         evidence = None if known is None else partial(self._evidence, pairs, known, travels)
         least = self.config.gate.min_motion
-        join = partial(self._join, pairs) if sees_both_sides(self._flow_input) else None
+        join = None
+        if sees_both_sides(self._flow_input):
+            join = partial(self._join, pairs)
+            for frame, neighbour in pairs:
+                frame.sides[neighbour.index - frame.index] = None
         masks, motions, computed = gated_masks(
             self.engine, self._flow_input, images, flows, least, self._stage, evidence, join
         )
@@ -234,8 +238,6 @@ class Detector:
         self, pairs: Sequence[Pair], numbers: Sequence[int], sides: Tensor, moving: Tensor
     ) -> tuple[list[int], Tensor]:
         """Let the pairs' frames keep what is seen of these neighbours; return both sides of those that are wanted."""
-        for frame, neighbour in pairs:
-            frame.sides[neighbour.index - frame.index] = None
         wanted, joined = [], []
         for place, number in enumerate(numbers):
             frame, neighbour = pairs[number]

@@ -301,3 +301,14 @@ def test_of_both_sides_refined_results_alone_are_the_same_for_fewer_masks(
     for one, other in zip(whole, alone, strict=True):
         np.testing.assert_allclose(one[2], other[2], atol=2e-5)
     assert sum(counts[1]) < sum(counts[0]) or not future
+
+
+def test_of_both_sides_the_last_frame_of_a_still_scene_has_an_empty_mask(clip: Images) -> None:
+    """Its other side never comes, and in the one that came nothing moves."""
+    config = DetectorConfig(window=WindowConfig(1, 1))
+    masks = MaskEngine(TorchEngine(torch.device('cpu')), Generator(16).eval(), (32, 64))
+    detector = Detector(DisFlow((64, 128), 'fast'), masks, (32, 64), 'both_sides', config)
+    detector.refined_only = True
+    results = [result for result in run(detector, [clip[0]] * 4) if result.estimate == 'refined']
+    assert [result.index for result in results] == [0, 1, 2, 3]
+    assert not any(result.average.any() for result in results)
