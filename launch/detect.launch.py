@@ -39,49 +39,31 @@ OVERRIDES = (
 
 def declared_arguments() -> list[DeclareLaunchArgument]:
     """Return every argument, all of them visible to ``ros2 launch --show-args``."""
-    overrides = [
-        DeclareLaunchArgument(
-            argument,
-            default_value='',
-            choices=choices,
-            description=f'{meaning} (parameter {parameter}; empty: as in the parameters file)',
-        )
-        for argument, parameter, meaning, choices in OVERRIDES
-    ]
+    profiles = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', profile()])
+    levels = ['debug', 'info', 'warn', 'error', 'fatal']
+    params = 'YAML file with the parameters; gpu.yaml where there is an NVIDIA GPU, else cpu.yaml'
+    dds = (
+        "XML file for Fast DDS, such as config/fastdds.xml of this package, which the camera's process needs too; "
+        'empty: as the environment says'
+    )
+    table = (
+        ('image_topic', '/camera/image_raw', None, 'topic of the camera, without /compressed'),
+        *(
+            (argument, '', choices, f'{meaning} (parameter {parameter}; empty: as in the parameters file)')
+            for argument, parameter, meaning, choices in OVERRIDES
+        ),
+        ('params_file', profiles, None, params),
+        ('dds_profile', '', None, dds),
+        ('namespace', '', None, 'namespace of the node, one for each camera'),
+        ('name', 'detect', None, 'name of the node'),
+        ('view', 'false', ['true', 'false'], 'show results on a page for a browser'),
+        ('view_host', '127.0.0.1', None, 'address the view listens on; 0.0.0.0: for everybody'),
+        ('view_port', '8766', None, 'port of the page'),
+        ('log_level', 'info', levels, 'least severity that is logged'),
+    )  # fmt: skip
     return [
-        DeclareLaunchArgument(
-            'image_topic', default_value='/camera/image_raw', description='topic of the camera, without /compressed'
-        ),
-        *overrides,
-        DeclareLaunchArgument(
-            'params_file',
-            default_value=PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', profile()]),
-            description='YAML file with the parameters; gpu.yaml where there is an NVIDIA GPU, else cpu.yaml',
-        ),
-        DeclareLaunchArgument(
-            'dds_profile',
-            default_value='',
-            description="XML file for Fast DDS, such as config/fastdds.xml of this package, which the camera's process "
-            'needs too; empty: as the environment says',
-        ),
-        DeclareLaunchArgument('namespace', default_value='', description='namespace of the node, one for each camera'),
-        DeclareLaunchArgument('name', default_value='detect', description='name of the node'),
-        DeclareLaunchArgument(
-            'view',
-            default_value='false',
-            choices=['true', 'false'],
-            description='show results on a page for a browser',
-        ),
-        DeclareLaunchArgument(
-            'view_host', default_value='127.0.0.1', description='address the view listens on; 0.0.0.0: for everybody'
-        ),
-        DeclareLaunchArgument('view_port', default_value='8766', description='port of the page'),
-        DeclareLaunchArgument(
-            'log_level',
-            default_value='info',
-            choices=['debug', 'info', 'warn', 'error', 'fatal'],
-            description='least severity that is logged',
-        ),
+        DeclareLaunchArgument(argument, default_value=default, choices=choices, description=description)
+        for argument, default, choices, description in table
     ]
 
 

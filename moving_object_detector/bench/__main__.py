@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moving_object_detector.common.program import add_gone, add_settings, positive_int, run_program
+from moving_object_detector.common.program import add_settings, positive_int, run_program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +27,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--quick', action='store_true', help='the smallest settings, two rounds: a check, not a figure')
     parser.add_argument('--json', type=Path, metavar='FILE', help='the same figures as JSON')
-    add_gone(parser, '--levels', '--list', '--rounds')
     return parser
 
 

@@ -15,24 +15,18 @@ def foreign(text: object, longest: int = LONGEST_FOREIGN) -> str:
     Control and format characters (escape sequences, newlines, changes of direction) and what is not UTF-8 become
     ``\x1b`` and the like; what is longer than ``longest`` characters ends in ``...``.
     """
-    whole = text if isinstance(text, str) else _text(text)
-    escaped = whole[: longest + 1]
-    if not (escaped.isascii() and escaped.isprintable()):
-        escaped = ''.join(map(_escaped, escaped))
+    try:
+        whole = text.decode(errors='backslashreplace') if isinstance(text, bytes) else str(text)
+    except (ValueError, RecursionError):
+        # Python refuses to write a number of more than 4,300 digits.
+        whole = f'a {type(text).__name__} too long to write'
+    escaped = ''.join(map(_escaped, whole[: longest + 1]))
     return escaped if len(whole) <= longest and len(escaped) <= longest else f'{escaped[: longest - 3]}...'
 
 
 def shown(value: object) -> str:
     """Return a value from outside for a message: texts in quotes, all else as Python writes it, as :func:`foreign`."""
     return f"'{foreign(value)}'" if isinstance(value, str) else foreign(value)
-
-
-def _text(value: object) -> str:
-    try:
-        return value.decode(errors='backslashreplace') if isinstance(value, bytes) else str(value)
-    except (ValueError, RecursionError):
-        # Python refuses to write a number of more than 4,300 digits.
-        return f'a {type(value).__name__} too long to write'
 
 
 def _escaped(character: str) -> str:
@@ -46,10 +40,6 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(foreign(message, LONGEST_MESSAGE))
-
-
-class InUseError(UserError):
-    """Another process works in the same place."""
 
 
 class ModelError(UserError):

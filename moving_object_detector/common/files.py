@@ -17,13 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-from moving_object_detector.common.errors import InUseError, ModelError, UserError, foreign
+from moving_object_detector.common.errors import ModelError, UserError, foreign
 
 PACKAGE: Final = 'moving_object_detector'
-DEFAULT_MODEL: Final = 'generator.safetensors'
-RAFT_MODEL: Final = 'generator-raft.safetensors'
-SMALL_MODEL: Final = 'generator-small.safetensors'
-DEFAULT_INPAINTER: Final = 'inpainter.safetensors'
 LEFTOVER_SECONDS: Final = 60.0
 """Age from which a temporary file that nobody has open is what a killed process left."""
 
@@ -89,11 +85,11 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
     """Hold ``thing`` against other processes (and this one) while the context lasts, by a file that stays.
 
     The kernel frees the lock when its process ends, also by a kill. ``wait`` waits for the other process, with a line
-    in the log; else raises InUseError, which says who holds it since when. UserError where it cannot be opened.
+    in the log; else raises UserError, which says who holds it since when; also where it cannot be opened.
     """
     key = path.absolute()
     if _held.get(key) == os.getpid():
-        raise InUseError(f'{thing} is in use by this process already')
+        raise UserError(f'{thing} is in use by this process already')
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -123,7 +119,7 @@ def _acquire(descriptor: int, path: Path, thing: str, *, wait: bool) -> None:
             return
         holder = foreign(os.pread(descriptor, 200, 0).decode(errors='replace')) or 'another process'
         if not wait:
-            raise InUseError(f'{thing} is in use by {holder}; wait for it or stop it, or give another one') from error
+            raise UserError(f'{thing} is in use by {holder}; wait for it or stop it, or give another one') from error
         logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
 
@@ -140,10 +136,9 @@ def open_file(path: Path) -> BinaryIO:
 def read_file(path: Path, most_bytes: int) -> bytes:
     """Return the content of a regular file; raises OSError as :func:`open_file`, or where it is larger than allowed."""
     with open_file(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f'it is larger than {most_bytes} bytes')
-    return content
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f'it is larger than {most_bytes} bytes')
+        return file.read(most_bytes)
 
 
 def file_hash(path: Path) -> str:
@@ -188,18 +183,14 @@ def fetched_weights(network: str) -> Path:
     return user_folder('data') / 'weights' / f'{network}.safetensors'
 
 
-def generator_path(model: str, flow: str = 'dis') -> Path:
+def generator_path(model: str = '', flow: str = 'dis') -> Path:
     """Return the file that ``model`` names; empty: the package's for a flow backend, small: its narrow one for DIS."""
-    if model == 'small' and flow == 'dis':
-        return share_folder() / 'models' / SMALL_MODEL
-    return default_model(flow) if model in ('', 'small') else Path(model).expanduser()
+    if model not in ('', 'small'):
+        return Path(model).expanduser()
+    width = '-small' if model == 'small' and flow == 'dis' else ''
+    return share_folder() / 'models' / f'generator{"-raft" if flow == "raft_small" else width}.safetensors'
 
 
 def default_inpainter() -> Path:
     """Return the inpainter that comes with the package."""
-    return share_folder() / 'models' / DEFAULT_INPAINTER
-
-
-def default_model(flow: str = 'dis') -> Path:
-    """Return the generator that comes with the package for a flow backend."""
-    return share_folder() / 'models' / (RAFT_MODEL if flow == 'raft_small' else DEFAULT_MODEL)
+    return share_folder() / 'models' / 'inpainter.safetensors'

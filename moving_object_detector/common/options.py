@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Final, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from moving_object_detector.common.errors import UserError, shown
 
@@ -39,12 +39,10 @@ class Option:
         if self.kind is float and isinstance(value, str) and re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+', value):
             # YAML 1.1 takes 2e-4 for a text.
             value = float(value)
-        if not isinstance(value, self.kind) or (self.kind is not bool and isinstance(value, bool)):
-            raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
-        # A NaN is in no range, but in the open one.
-        fits = not isinstance(value, (int, float)) or (
-            (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-        )
+        fits = isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool))
+        if fits and isinstance(value, (int, float)):
+            # A NaN is in no range, but in the open one.
+            fits = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         if not fits or (self.choices and value not in self.choices):
             raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
         return cast('bool | int | float | str', value)
@@ -73,19 +71,6 @@ def option(
     return field(default=default, metadata={_KEY: details})
 
 
-NO_LEVELS: Final = 'leave it out: the range of the first image tells the levels of 16-bit ones'
-GONE: Final = {
-    **dict.fromkeys(('input.black', 'input.white', 'data.black', 'data.white'), NO_LEVELS),
-    'data.split': 'write data.root=PATH@SPLIT',
-    'data.workers': 'write run.workers',
-    'game.least_crop': 'crops have 0.6 of the sides or more',
-    'teacher.least_crop': 'crops have 0.6 of the sides or more',
-    'game.loss': "the released code's is the only one",
-    'run.select': 'the candidate that agrees best is chosen; all of them lie in candidates/ of the run',
-}
-"""Options that there were once, and what to do now."""
-
-
 def options_of(group: type, prefix: str = '') -> Iterator[Option]:
     """Yield the options of a dataclass and of the dataclasses in it, as ``group.name``, in order."""
     hints = get_type_hints(group)
@@ -112,8 +97,6 @@ def with_values(config: T, values: Mapping[str, object]) -> T:
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            if name in GONE:
-                raise UserError(f'{name} is not an option any more; {GONE[name]}')
             raise UserError(f'there is no option {shown(name)}; the options are {", ".join(known)}')
         *groups, last = name.split('.')
         branch = tree
@@ -129,10 +112,3 @@ def _replaced(config: Any, tree: Mapping[str, Any]) -> Any:
         name: _replaced(getattr(config, name), new) if isinstance(new, dict) else new for name, new in tree.items()
     }
     return replace(config, **changes)
-
-
-def value_of(config: object, name: str) -> Any:
-    """Return the value of the option with the dotted ``name``."""
-    for part in name.split('.'):
-        config = getattr(config, part)
-    return config

@@ -83,9 +83,7 @@ def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
 def read_parameter_file(path: Path) -> dict[str, object]:
     """Return the parameters of a ROS parameter file by dotted names, of all its nodes; UserError where it is none."""
     tree, path = _read_yaml(path)
-    values: dict[str, object] = {}
-    for section in _sections(tree, str(path)):
-        values.update(flatten(section))
+    values = {name: value for section in _sections(tree, str(path)) for name, value in flatten(section)}
     if not values:
         raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
     return values

@@ -9,38 +9,17 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from io import TextIOWrapper
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
-from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.common.options import NO_LEVELS
+from moving_object_detector.common.errors import UserError
 
 TOPIC: Final = 'camera/image_raw'
 """Of images, where none is named."""
-
-_END: Final = 'give --frames, or end it with Ctrl-C (timeout -s INT 60 ...)'
-GONE: Final = {
-    '--levels': NO_LEVELS,
-    '--black': NO_LEVELS,
-    '--white': NO_LEVELS,
-    '--start-delay': 'give --wait-for-subscriber',
-    '--best-effort': 'set --ros-args -p qos_overrides./TOPIC.publisher.reliability:=best_effort (play; record: '
-    'subscription in place of publisher)',
-    '--reliable': 'it is the default',
-    '--idle-timeout': _END,
-    '--start-timeout': _END,
-    '--domain-id': 'set ROS_DOMAIN_ID',
-    '--objects': 'every clip is a flight; --still leaves out all that moves',
-    '--gap': 'inputs are ten seconds apart',
-    '--rounds': 'give --quick for two, --only for fewer cases',
-    '--list': 'give --only with a pattern, such as cpu',
-}
-"""Flags that there were once, and what to do now."""
 
 PACKAGES: Final = ('torch', 'openvino', 'opencv-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
@@ -101,31 +80,6 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = Fal
         type=positive_float,
         help="frames per second in place of the input's own timing (a folder has none: 24)",
     )
-    add_gone(parser, '--levels', *(['--gap'] if several else []))
-
-
-class _Gone(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any, **_: Any) -> None:
-        flag = arguments[-1]
-        parser.error(f'{flag} is not an option any more; {GONE[flag]}')
-
-
-def add_gone(parser: argparse.ArgumentParser, *flags: str) -> None:
-    """Answer some of :data:`GONE` by what to do now, where argparse would say that there are none such."""
-    for flag in flags:
-        parser.add_argument(flag, nargs='*', action=_Gone, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
-
-
-def refuse_old(argv: Sequence[str], what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Refuse flags that are gone (``renamed``: the advice) and options without ``--set`` by a UserError."""
-    last, renamed = '', {**GONE, **renamed}
-    for token in argv:
-        name = token.partition('=')[0]
-        if name in renamed:
-            raise UserError(f'{name} is not an option any more; {renamed[name]}')
-        if '=' in token and not token.startswith('-') and not last.startswith('-'):
-            raise UserError(f'{foreign(token)}: {what} options are written --set {foreign(token)}')
-        last = '--set' if last == '--set' and not token.startswith('-') else token
 
 
 def _revision() -> str:
@@ -133,20 +87,15 @@ def _revision() -> str:
     folder = Path(__file__).resolve().parents[2]
     if not (folder / '.git').exists():
         return ''
-    git = ['git', '-C', str(folder)]
+    describe = ['git', '-C', str(folder), 'describe', '--always', '--abbrev=12', '--exclude=*', '--dirty=+']
     try:
-        commit = subprocess.run([*git, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, check=True, text=True)
-        changes = subprocess.run([*git, 'status', '--porcelain', '-uno'], capture_output=True, check=True, text=True)
+        return subprocess.run(describe, capture_output=True, check=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ''
-    return commit.stdout.strip() + ('+' if changes.stdout.strip() else '')
 
 
 def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
-    except OSError:
-        lines = []
+    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
     models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return models[0] if models else platform.machine()
 

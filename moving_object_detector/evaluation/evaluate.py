@@ -17,22 +17,14 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
-from moving_object_detector.common.program import refuse_old, run_program
+from moving_object_detector.common.program import run_program
 from moving_object_detector.evaluation.options import EvaluateOptions, add_flags, flag_of, given_options, read_flags
 
 if TYPE_CHECKING:
     from moving_object_detector.evaluation.results import RunResult
-
-_LIVE: Final = (
-    'play a bag through the node with "ros2 launch moving_object_detector evaluate.launch.py live:=true bag:=BAG", or '
-    'record its masks yourself and score them with --predicted-topic'
-)
-_VIDEO: Final = 'the report has pictures; "make_video FOLDER OUT.mp4" makes a video of masks that --save-masks keeps'
-_SET: Final = 'options of the detector are written --set name=value'
-_RENAMED: Final = {'--topic': 'write --bag-topic', '--live': _LIVE, '--video': _VIDEO, '--rate': _LIVE, '-p': _SET}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        refuse_old(given, "the detector's", _RENAMED)
         arguments = _parser().parse_args(given)
         idle = list(map(flag_of, given_options(arguments)))
         if arguments.command and idle:

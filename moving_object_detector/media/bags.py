@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import count, islice, repeat
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -37,6 +36,7 @@ BAG_SUFFIXES = frozenset({'.bag', '.db3', '.mcap'})
 _COMPRESSED = frozenset({'.zst', '.zstd'})
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+_IMAGES: Final = (RAW_TYPE, COMPRESSED_TYPE)
 
 _REPAIR = {
     '.bag': 'repair it with: rosbag reindex FILE',
@@ -57,13 +57,11 @@ def is_bag_file(path: Path) -> bool:
     return name.suffix.lower() in BAG_SUFFIXES
 
 
-def _storage_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if is_bag_file(file) and '.bag' not in file.suffixes)
-
-
 def bag_files(path: Path) -> list[Path]:
     """Return the files in which a bag's messages are; ``path`` is a rosbag2 folder or a single file."""
-    return _storage_files(path) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if is_bag_file(file) and '.bag' not in file.suffixes)
 
 
 def is_bag_folder(path: Path) -> bool:
@@ -75,7 +73,7 @@ def is_bag_folder(path: Path) -> bool:
         return False
     if (path / 'metadata.yaml').exists():
         return True
-    files = _storage_files(path)
+    files = bag_files(path)
     # SQLite leaves its journals beside a bag whose recorder died.
     others = [
         entry for entry in path.iterdir() if entry not in files and not entry.name.startswith('.')
@@ -98,8 +96,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 @contextmanager
 def _reader(path: Path) -> Iterator[AnyReader]:
-    whole = path.is_file() or (path / 'metadata.yaml').exists()
-    paths = [path] if whole else _storage_files(path)
+    paths = [path] if (path / 'metadata.yaml').exists() else bag_files(path)
     for file in paths:
         if file.suffix.lower() in _COMPRESSED:
             raise UserError(f'{file}: give its folder, with metadata.yaml, or decompress it: zstd -d {file.name}')
@@ -113,27 +110,16 @@ def _reader(path: Path) -> Iterator[AnyReader]:
         yield reader
 
 
-def _messages(path: Path, wanted: Callable[[Connection], bool]) -> Generator[tuple[Any, int], None, None]:
-    """Yield the messages of the connections that are wanted, and when the bag received them, nanoseconds."""
+def messages_on(path: Path, topic: str, *kinds: str) -> Generator[tuple[Any, int], None, None]:
+    """Yield the messages of a topic with types such as ``tf2_msgs/msg/TFMessage``, and when the bag received them."""
     with _reader(path) as reader:
-        # Of no connections the reader would give all.
-        connections = [connection for connection in reader.connections if wanted(connection)]
-        messages = reader.messages(connections=connections) if connections else iter(())
-        while True:
-            try:
-                found = next(messages, None)
-                if found is None:
-                    return
-                connection, received, raw = found
-                message: Any = reader.deserialize(raw, connection.msgtype)
-            except Exception as error:  # as at opening
-                raise _unreadable(path, error) from error
-            yield message, received
-
-
-def messages_on(path: Path, topic: str, kind: str) -> Generator[tuple[Any, int], None, None]:
-    """Yield the messages of a topic with a type such as ``tf2_msgs/msg/TFMessage``, and when the bag received them."""
-    yield from _messages(path, lambda connection: connection.topic == topic and connection.msgtype == kind)
+        connections = [one for one in reader.connections if one.topic == topic and one.msgtype in kinds]
+        try:
+            # Of no connections the reader would give all.
+            for connection, received, raw in reader.messages(connections=connections) if connections else ():
+                yield reader.deserialize(raw, connection.msgtype), received
+        except Exception as error:  # as at opening
+            raise _unreadable(path, error) from error
 
 
 class BagTopic:
@@ -147,35 +133,25 @@ class BagTopic:
         self.path = path
         with _reader(path) as reader:
             self.topic = self._choose(reader.connections, topic, set(map(_full_name, besides)))
-            self.message_count = sum(
-                connection.msgcount for connection in reader.connections if self._is_meant(connection)
-            )
+            topics = [one for one in reader.connections if one.topic == self.topic and one.msgtype in _IMAGES]
+            self.message_count = sum(one.msgcount for one in topics)
 
     def _choose(self, connections: list[Connection], topic: str | None, besides: set[str]) -> str:
-        images = sorted({c.topic for c in connections if c.msgtype in {RAW_TYPE, COMPRESSED_TYPE}})
-        listed = ', '.join(images) or 'none'
-        if topic is None:
-            meant = [image for image in images if image not in besides]
-            if len(meant) > 1:
-                meant = [image for image in meant if not image.endswith(_RESULTS)] or meant
-            if len(meant) == 1:
-                return meant[0]
-            if meant:
-                raise UserError(
-                    f'{self.path}: several image topics, name one of them (--bag-topic; in training '
-                    f'data.topic): {", ".join(meant)}'
-                )
-            others = ', '.join(sorted({f'{c.topic} ({c.msgtype})' for c in connections})) or 'nothing'
-            raise UserError(f'{self.path}: no image topic in this bag; it holds {others}')
-        full = _full_name(topic)
-        if full in images:
-            return full
-        other = next((c.msgtype for c in connections if c.topic == full), None)
-        what = f'{full} is {other}, not an image' if other else f'no topic {full}'
-        raise UserError(f'{self.path}: {what}; image topics: {listed}')
-
-    def _is_meant(self, connection: Connection) -> bool:
-        return connection.topic == self.topic and connection.msgtype in {RAW_TYPE, COMPRESSED_TYPE}
+        images = sorted({c.topic for c in connections if c.msgtype in _IMAGES})
+        held = ', '.join(sorted({f'{c.topic} ({c.msgtype})' for c in connections})) or 'nothing'
+        if topic is not None:
+            if _full_name(topic) not in images:
+                raise UserError(f'{self.path}: no image topic {_full_name(topic)}; the bag holds {held}')
+            return _full_name(topic)
+        meant = [image for image in images if image not in besides]
+        if not meant:
+            raise UserError(f'{self.path}: no image topic in this bag; it holds {held}')
+        if len(meant) > 1:
+            meant = [image for image in meant if not image.endswith(_RESULTS)] or meant
+        if len(meant) > 1:
+            named = 'name one of them (--bag-topic; in training data.topic)'
+            raise UserError(f'{self.path}: several image topics, {named}: {", ".join(meant)}')
+        return meant[0]
 
     def messages(self) -> Generator[tuple[Any, int], None, None]:
         """Yield each message, in the order in which the bag received them, with its stamp in nanoseconds.
@@ -184,29 +160,24 @@ class BagTopic:
         a single header without one goes on from the last. Raises UserError where the bag is damaged, after what is
         before.
         """
-        yield from _stamped(_messages(self.path, self._is_meant))
-
-
-def _stamped(messages: Iterable[tuple[Any, int]]) -> Generator[tuple[Any, int], None, None]:
-    """Yield messages with their stamps, from one clock: the headers' where they have one, else the bag's."""
-    waiting: list[tuple[Any, int]] = []
-    offset: int | None = None
-    headers = True
-    for message, received in messages:
-        stamp = stamp_of(message.header)
-        # A time before 1970 is none.
-        if headers and 0 < stamp <= LATEST:
-            offset = stamp - received
-        waiting.append((message, received))
-        if offset is None:
-            if len(waiting) < _CLOCK:
-                continue
-            headers, offset = False, 0
+        waiting: list[tuple[Any, int]] = []
+        offset: int | None = None
+        headers = True
+        for message, received in messages_on(self.path, self.topic, *_IMAGES):
+            stamp = stamp_of(message.header)
+            # A time before 1970 is none.
+            if headers and 0 < stamp <= LATEST:
+                offset = stamp - received
+            waiting.append((message, received))
+            if offset is None:
+                if len(waiting) < _CLOCK:
+                    continue
+                headers, offset = False, 0
+            for waited, arrived in waiting:
+                yield waited, min(max(arrived + offset, 1), LATEST)
+            waiting.clear()
         for waited, arrived in waiting:
-            yield waited, min(max(arrived + offset, 1), LATEST)
-        waiting.clear()
-    for waited, arrived in waiting:
-        yield waited, min(max(arrived, 1), LATEST)
+            yield waited, min(max(arrived, 1), LATEST)
 
 
 def _full_name(topic: str) -> str:
@@ -279,45 +250,39 @@ class BagWriter(AbstractContextManager['BagWriter']):
                     raise UserError(f'{self.path}: exists already; give another name or --overwrite')
                 _clear(self.path)
             plugin = StoragePlugin.MCAP if storage == 'mcap' else StoragePlugin.SQLITE3
-            self._writer: Writer | None = Writer(self.path, version=_METADATA_VERSION, storage_plugin=plugin)
+            self._writer = Writer(self.path, version=_METADATA_VERSION, storage_plugin=plugin)
             self._writer.open()
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write_raw(self, topic: str, message_type: str, stamp: int, data: bytes) -> None:
         """Append a message in CDR, of a type that :attr:`typestore` knows, at the bag's ``stamp`` (nanoseconds)."""
-        if self._writer is None:
-            raise ValueError('the bag is closed')
         try:
-            connection = self._connections.get(topic)
-            if connection is None:
-                connection = self._writer.add_connection(topic, message_type, typestore=self.typestore)
-                self._connections[topic] = connection
-            self._writer.write(connection, stamp, data)
+            if topic not in self._connections:
+                self._connections[topic] = self._writer.add_connection(topic, message_type, typestore=self.typestore)
+            self._writer.write(self._connections[topic], stamp, data)
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
         self.message_count += 1
 
-    def _header(self, stamp: int, frame_id: str) -> Any:
+    def _stamped(self, kind: str, stamp: int, frame_id: str, **fields: Any) -> Any:
         types = self.typestore.types
         time = types['builtin_interfaces/msg/Time'](sec=stamp // SECOND, nanosec=stamp % SECOND)
-        return types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
+        return types[kind](header=types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id), **fields)
 
-    def _write_message(self, topic: str, message_type: str, stamp: int, **fields: Any) -> None:
-        message = self.typestore.types[message_type](**fields)
-        self.write_raw(topic, message_type, stamp, bytes(self.typestore.serialize_cdr(message, message_type)))
+    def _write(self, topic: str, stamp: int, message: Any) -> None:
+        kind = message.__msgtype__
+        self.write_raw(topic, kind, stamp, bytes(self.typestore.serialize_cdr(message, kind)))
 
     def write_image(self, topic: str, stamp: int, image: EncodedImage, frame_id: str = 'camera') -> None:
         """Append a sensor_msgs/Image whose header and bag time are both ``stamp`` (nanoseconds)."""
-        header = self._header(stamp, frame_id)
-        self._write_message(topic, 'sensor_msgs/msg/Image', stamp, header=header, is_bigendian=0, **image._asdict())
+        self._write(topic, stamp, self._stamped(RAW_TYPE, stamp, frame_id, is_bigendian=0, **image._asdict()))
 
     def write_compressed(
         self, topic: str, stamp: int, data: Any, frame_id: str = 'camera', *, kind: str = 'jpeg'
     ) -> None:
         """Append a sensor_msgs/CompressedImage with a file (flat uint8) of this kind, stamped as above."""
-        header = self._header(stamp, frame_id)
-        self._write_message(topic, 'sensor_msgs/msg/CompressedImage', stamp, header=header, format=kind, data=data)
+        self._write(topic, stamp, self._stamped(COMPRESSED_TYPE, stamp, frame_id, format=kind, data=data))
 
     def write_camera_info(
         self, topic: str, stamp: int, size: tuple[int, int], intrinsics: NDArray[np.float64], frame_id: str
@@ -325,11 +290,12 @@ class BagWriter(AbstractContextManager['BagWriter']):
         """Append a sensor_msgs/CameraInfo without distortion: size (height, width), K as nine numbers by rows."""
         types = self.typestore.types
         region = types['sensor_msgs/msg/RegionOfInterest'](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self._write_message(
-            topic, 'sensor_msgs/msg/CameraInfo', stamp, header=self._header(stamp, frame_id), height=size[0],
-            width=size[1], distortion_model='plumb_bob', d=np.zeros(5), k=intrinsics, r=np.eye(3).ravel(),
+        message = self._stamped(
+            'sensor_msgs/msg/CameraInfo', stamp, frame_id, height=size[0], width=size[1],
+            distortion_model='plumb_bob', d=np.zeros(5), k=intrinsics, r=np.eye(3).ravel(),
             p=np.hstack((intrinsics.reshape(3, 3), np.zeros((3, 1)))).ravel(), binning_x=0, binning_y=0, roi=region,
         )  # fmt: skip
+        self._write(topic, stamp, message)
 
     def write_transform(
         self, stamp: int, parent: str, child: str, translation: Sequence[float], rotation: Sequence[float]
@@ -340,22 +306,12 @@ class BagWriter(AbstractContextManager['BagWriter']):
             translation=types['geometry_msgs/msg/Vector3'](*translation),
             rotation=types['geometry_msgs/msg/Quaternion'](*rotation),
         )
-        stamped = types['geometry_msgs/msg/TransformStamped'](
-            header=self._header(stamp, parent), child_frame_id=child, transform=pose
-        )
-        self._write_message('/tf', 'tf2_msgs/msg/TFMessage', stamp, transforms=[stamped])
+        kind = 'geometry_msgs/msg/TransformStamped'
+        stamped = self._stamped(kind, stamp, parent, child_frame_id=child, transform=pose)
+        self._write('/tf', stamp, types['tf2_msgs/msg/TFMessage'](transforms=[stamped]))
 
-    def close(self) -> None:
-        """Write the index and metadata.yaml; a bag without messages is removed. Further calls do nothing."""
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        writer.close()
+    def __exit__(self, *_: object) -> None:
+        """Write the index and metadata.yaml; a bag without messages is removed."""
+        self._writer.close()
         if self.message_count == 0:
             shutil.rmtree(self.path)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Complete the bag."""
-        self.close()

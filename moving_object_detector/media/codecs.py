@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,12 +24,10 @@ _MOST_SCANS: Final = 100
 """Of a progressive JPEG; a camera's has about ten, and each is a pass over the whole image."""
 _PADDING: Final = 8
 """Bytes that a camera may leave between the last pixel and the end marker; damage leaves more."""
-_BEGINNINGS: Final = (
-    (b'\xff\xd8\xff', 'jpeg'),
-    (b'\x89PNG\r\n\x1a\n', 'png'),
-    (b'BM', 'bmp'),
-    (b'II*\0', 'tiff'),
-    (b'MM\0*', 'tiff'),
+_KINDS: Final = re.compile(
+    rb'(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<bmp>BM)|(?P<pnm>P[1-6]\s)|(?P<tiff>II\*\0|MM\0\*)'
+    rb'|(?P<webp>RIFF.{4}WEBP)',
+    re.DOTALL,
 )
 _CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png'}
 _OTHERS: Final = frozenset(
@@ -47,12 +44,8 @@ with suppress(AttributeError):  # a distribution's OpenCV may be older than this
 
 def kind_of(data: bytes) -> str:
     """Return jpeg, png, bmp, pnm, tiff or webp by the first bytes; empty for anything else."""
-    for beginning, kind in _BEGINNINGS:
-        if data.startswith(beginning):
-            return kind
-    if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
-        return 'webp'
-    return 'pnm' if re.match(rb'P[1-6]\s', data) else ''
+    found = _KINDS.match(data)
+    return found.lastgroup or '' if found else ''
 
 
 def stated_kinds(stated: str) -> frozenset[str]:
@@ -87,33 +80,22 @@ def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
     return kind, _png_essence(data) if kind == 'png' else data
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield name and whole of each chunk up to the last (RFC 2083, section 3.2)."""
-    place, name = 8, b''
-    while name != b'IEND':
-        if place + 12 > len(data):
-            raise ImageError('a PNG that is cut short')
-        length, name = struct.unpack_from('>I4s', data, place)
-        end = place + 12 + length
-        if end > len(data):
-            raise ImageError('a PNG that is cut short')
-        yield name, data[place:end]
-        place = end
-
-
 def _png_essence(data: bytes) -> bytes:
     """Return a PNG of the same pixels without the chunks that are none, of which libpng would complain on stderr."""
-    kept = [data[:8]]
-    for name, chunk in _png_chunks(data):
+    kept, place, name = [data[:8]], 8, b''
+    while name != b'IEND':
+        # RFC 2083, section 3.2: length, name, data, checksum of name and data.
+        whole = place + 12 <= len(data)
+        length, name = struct.unpack_from('>I4s', data, place) if whole else (len(data), b'')
+        chunk = data[place : place + 12 + length]
+        place += 12 + length
+        if place > len(data):
+            raise ImageError('a PNG that is cut short')
         if name in {b'IHDR', b'PLTE', b'IDAT', b'IEND'}:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], 'big'):
                 raise ImageError(f'a PNG with a wrong checksum in {foreign(name)}: its data is damaged')
             kept.append(chunk)
     return b''.join(kept)
-
-
-def _colours(data: bytes) -> str:
-    return 'CMYK' if simplejpeg.decode_jpeg_header(data, strict=False)[2] in {'CMYK', 'YCCK'} else 'RGB'
 
 
 def _opencv(data: bytes, flags: int, largest: int, smallest: int) -> NDArray[Any]:
@@ -129,7 +111,9 @@ def _opencv(data: bytes, flags: int, largest: int, smallest: int) -> NDArray[Any
     return np.asarray(image)
 
 
-def _turbojpeg(data: bytes, colours: str) -> NDArray[np.uint8]:
+def _turbojpeg(data: bytes) -> NDArray[np.uint8]:
+    stored = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    colours = 'CMYK' if stored in {'CMYK', 'YCCK'} else 'RGB'
     try:
         return np.asarray(simplejpeg.decode_jpeg(data, colours))
     except ValueError as error:
@@ -147,7 +131,7 @@ def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = 
     """
     kind, data = _sound(data, largest, SMALLEST_SIDE)
     if kind == 'jpeg':
-        image = _turbojpeg(data, _colours(data))
+        image = _turbojpeg(data)
         if image.shape[2] == 3 and not (oriented and b'Exif\0\0' in data[:65536]):
             return image
         # What OpenCV alone does: CMYK and turning. The pixels are the same, since both use libjpeg-turbo.
@@ -159,7 +143,7 @@ def decode_labels(data: bytes) -> NDArray[Any]:
     """Decode values as they are stored, (H, W) or (H, W, C) in BGR, 8 or 16 bits; not turned, a palette as colours."""
     kind, data = _sound(data, LARGEST_SIDE, smallest=1)
     if kind == 'jpeg':
-        _turbojpeg(data, _colours(data))
+        _turbojpeg(data)
     return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, LARGEST_SIDE, smallest=1)
 
 

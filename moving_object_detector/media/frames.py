@@ -154,11 +154,6 @@ class SampleScale:
         self._look(samples)
         return np.asarray(self._table[samples], np.uint8)
 
-    def _set(self, black: float, white: float) -> None:
-        self.range = black, white
-        scaled = (np.arange(65536) - black) * 255 / (white - black)
-        self._table = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-
     def _look(self, samples: NDArray[Any]) -> None:
         # Every fourth row and column tells the range well enough.
         some = samples[::4, ::4] if min(samples.shape[:2]) >= 64 else samples
@@ -170,7 +165,9 @@ class SampleScale:
         if self.range is not None:
             low, high = min(low, self.range[0]), max(high, self.range[1])
         margin = max(_MARGIN * (high - low), (_LEAST_RANGE - (high - low)) / 2)
-        self._set(max(low - margin, 0.0), min(high + margin, 65535.0))
+        self.range = black, white = max(low - margin, 0.0), min(high + margin, 65535.0)
+        scaled = (np.arange(65536) - black) * 255 / (white - black)
+        self._table = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

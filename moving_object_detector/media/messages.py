@@ -85,15 +85,8 @@ _LAYOUTS: Final[dict[str, _Layout]] = {
 SUPPORTED_ENCODINGS = tuple(name for name, layout in _LAYOUTS.items() if layout.colour)
 
 
-def _flat_bytes(data: Any) -> NDArray[np.uint8]:
-    """View bytes, array.array or numpy data as flat uint8 without copying."""
-    if isinstance(data, np.ndarray):
-        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return np.frombuffer(data, np.uint8)
-
-
-def _checked_rows(message: Any, layout: _Layout) -> NDArray[np.uint8]:
-    """Return the pixels as (rows, bytes of a row) without the padding, still without copying."""
+def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
+    """Return (H, W, channels), or (H, W) where there is one, in the samples' own type; bytes are not copied."""
     height, width, step, encoding = int(message.height), int(message.width), int(message.step), message.encoding
     if height < 1 or width < 1:
         raise ImageError(f'image of size zero ({width}x{height}, {encoding}); check the camera driver')
@@ -107,7 +100,7 @@ def _checked_rows(message: Any, layout: _Layout) -> NDArray[np.uint8]:
             f'the publisher must set step to {row} or more'
         )
     rows = height * 3 // 2 if layout.chroma_plane else height
-    data = _flat_bytes(message.data)
+    data = np.frombuffer(message.data, np.uint8)
     # The last row's padding may be missing: some drivers leave it out, and no pixel is in it.
     needed = step * (rows - 1) + row
     if data.size < needed:
@@ -115,16 +108,11 @@ def _checked_rows(message: Any, layout: _Layout) -> NDArray[np.uint8]:
             f'data has {data.size} bytes, but {width}x{height} {encoding} with step {step} takes {step * rows}; '
             f'the image is cut short'
         )
-    return np.lib.stride_tricks.as_strided(data, (rows, row), (step, 1), writeable=False)
-
-
-def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
-    """Return (H, W, channels), or (H, W) where there is one, in the samples' own type; bytes are not copied."""
-    rows = _checked_rows(message, layout)
+    pixels = np.lib.stride_tricks.as_strided(data, (rows, row), (step, 1), writeable=False)
     sample = np.dtype(layout.sample).newbyteorder('>' if message.is_bigendian else '<')
     if sample.itemsize > 1:
-        rows = np.ascontiguousarray(rows).view(sample)
-    return rows.reshape(rows.shape[0], -1, layout.channels) if layout.channels > 1 else rows
+        pixels = np.ascontiguousarray(pixels).view(sample)
+    return pixels.reshape(rows, -1, layout.channels) if layout.channels > 1 else pixels
 
 
 def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
@@ -167,7 +155,7 @@ def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.u
 
 def _decompressed(message: Any, decode: Callable[[bytes], Decoded]) -> Decoded:
     """Decode the data of a CompressedImage, if its format field does not name another codec."""
-    data = _flat_bytes(message.data).tobytes()
+    data = bytes(message.data)
     stated = f'compressed image (format {shown(message.format)}, {len(data)} bytes)'
     if not data:
         raise ImageError(f'{stated} is empty; check the camera driver')

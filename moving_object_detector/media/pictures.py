@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,10 +31,6 @@ def read_flow(path: Path) -> NDArray[np.float32]:
     return np.asarray(flow, np.float32)
 
 
-FULL: Final = 99.0
-"""Percentile of a field's speeds at which colours are full where the caller gives no speed."""
-
-
 def flow_colours(flow: NDArray[np.float32], full: float | None = None) -> NDArray[np.uint8]:
     """Paint flow (H, W, 2), pixels: hue is the direction, white is no motion, darker than full is faster than ``full``.
 
@@ -46,7 +42,7 @@ def flow_colours(flow: NDArray[np.float32], full: float | None = None) -> NDArra
     field = np.where(known[:, :, None], flow, 0)
     speed = np.linalg.norm(field, axis=2)
     if full is None:
-        full = float(np.percentile(speed[known], FULL)) if known.any() else 0.0
+        full = float(np.percentile(speed[known], 99)) if known.any() else 0.0
     share = speed / max(full, 1e-6)
     hue = np.degrees(np.arctan2(field[:, :, 1], field[:, :, 0])) % 360
     colours = np.dstack((hue, np.minimum(share, 1), np.where(share <= 1, 1.0, 0.75) * known))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.common.files import read_file
 from moving_object_detector.media.bags import BagSource, is_bag
 from moving_object_detector.media.codecs import decode_pixels
 from moving_object_detector.media.frames import (
@@ -37,9 +38,7 @@ def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8
     Raises ImageError where the file cannot be read, is damaged, or the image is too large or too small.
     """
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ImageError(f'{path}: larger than any image that is taken ({path.stat().st_size / 1e6:.0f} MB)')
-        data = path.read_bytes()
+        data = read_file(path, _LARGEST_FILE)
     except OSError as error:
         raise ImageError(f'{path}: cannot be read: {error.strerror}') from error
     try:
@@ -65,18 +64,15 @@ class ImageFiles(FrameSource):
         self.name = name
         self.fps = fps or DEFAULT_FPS
         self.frame_count = len(self.files)
-        height, width = self._first_image().shape[:2]
-        self.size = (height, width)
-
-    def _first_image(self) -> NDArray[np.uint8]:
-        failure: ImageError | None = None
+        failures: list[ImageError] = []
         for file in self.files:
             try:
-                return read_image(file)
+                height, width = read_image(file).shape[:2]
+                self.size = (height, width)
+                return
             except ImageError as error:  # noqa: PERF203 (the next one may do)
-                failure = failure or error
-        assert failure is not None
-        raise failure
+                failures.append(error)
+        raise failures[0]
 
     def __iter__(self) -> Iterator[Frame]:
         """Return the files in order; sizes may differ from frame to frame."""
@@ -88,16 +84,6 @@ class ImageFiles(FrameSource):
 
         # Not a generator, which ends with the first error: after a file that cannot be read comes the next one.
         return map(frame, enumerate(self.files))
-
-
-def _images_of(path: Path) -> list[Path]:
-    files = list_images(path)
-    if not files:
-        kinds = ' '.join(sorted(IMAGE_SUFFIXES))
-        folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
-        hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
-        raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
-    return files
 
 
 def open_source(path: str | Path, *, topic: str | None = None, fps: float | None = None) -> FrameSource:
@@ -118,7 +104,13 @@ def open_source(path: str | Path, *, topic: str | None = None, fps: float | None
     if topic is not None:
         raise UserError(f'{path}: a topic ({topic}) was given, but this is not a bag; leave the topic out')
     if path.is_dir():
-        return ImageFiles(str(path), _images_of(path), fps=fps)
+        files = list_images(path)
+        if not files:
+            kinds = ' '.join(sorted(IMAGE_SUFFIXES))
+            folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+            hint = f'; it has the folders {", ".join(folders[:8])}: give one of them' if folders else ''
+            raise UserError(f'{path}: no image in this folder (looked for {kinds}){hint}')
+        return ImageFiles(str(path), files, fps=fps)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f'{path}: a single image; give the folder that holds the frames')
     return VideoSource(path, fps=fps)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import cv2
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.files import make_folder
 from moving_object_detector.media.frames import (
     DEFAULT_FPS,
     LATEST,
@@ -133,23 +133,18 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
 
     The first frame fixes the size; an odd side is padded by one pixel, a later frame of another size is resized.
     Nothing is written before the first frame. Without ``fps`` the stamps of the first frames tell the rate, and they
-    wait for that. Raises UserError where path or rate cannot be used, or there is no ffmpeg.
+    wait for that. Raises UserError where the path cannot be used, or there is no ffmpeg.
     """
 
     def __init__(self, path: str | Path, fps: float | None) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != '.mp4':
             raise UserError(f'{self.path}: give a file name that ends in .mp4')
-        if fps is not None and not (math.isfinite(fps) and fps > 0):
-            raise UserError(f'{fps} frames per second: give a rate above 0')
         try:
             self._ffmpeg = str(imageio_ffmpeg.get_ffmpeg_exe())
         except RuntimeError as error:
             raise UserError(f'{self.path}: there is no ffmpeg to write it with ({error})') from error
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'{self.path.parent}: cannot be made: {error.strerror}') from error
+        make_folder(self.path.parent)
         self.fps = fps or DEFAULT_FPS
         self.frame_count = 0
         self._waiting: list[tuple[NDArray[np.uint8], int]] | None = None if fps else []
@@ -202,23 +197,13 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
                 raise UserError(f'{self.path}: the video encoder ended early; is the disk full?') from error
         self.frame_count += 1
 
-    def close(self) -> None:
-        """Complete the file; further calls do nothing. Raises UserError where the encoder failed."""
+    def __exit__(self, *_: object) -> None:
+        """Complete the file; raises UserError where the encoder failed."""
         try:
             self._start()
         finally:
-            self._complete()
-
-    def _complete(self) -> None:
-        encoder, self._encoder = self._encoder, None
-        if encoder is not None:
-            with suppress(BrokenPipeError):  # it ended early; its status is looked at below
-                encoder.communicate()
-            if encoder.wait() != 0:
-                raise UserError(f'{self.path}: the video encoder failed with status {encoder.returncode}')
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Complete the file."""
-        self.close()
+            if self._encoder is not None:
+                with suppress(BrokenPipeError):  # it ended early; its status is looked at below
+                    self._encoder.communicate()
+                if self._encoder.wait() != 0:
+                    raise UserError(f'{self.path}: the video encoder failed with status {self._encoder.returncode}')

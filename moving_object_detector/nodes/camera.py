@@ -164,15 +164,13 @@ class ImageInput:
     def _wanted(self) -> Source:
         for topic, kind in candidates(self._base, self._config.transport):
             offers = [one for one in self._node.get_publishers_info_by_topic(topic) if one.topic_type == kind]
+            if offers and (self._config.input.reliability != 'auto' or self._overridden(topic)):
+                # An override of the topic has the last word when the subscription is made.
+                return Source(topic, kind, self._source.reliable)
             if offers:
-                return Source(topic, kind, self._reliable(topic, offers))
+                reliable = all(one.qos_profile.reliability == ReliabilityPolicy.RELIABLE for one in offers)
+                return Source(topic, kind, reliable)
         return self._source
-
-    def _reliable(self, topic: str, offers: list[TopicEndpointInfo]) -> bool:
-        if self._config.input.reliability != 'auto' or self._overridden(topic):
-            # An override of the topic has the last word when the subscription is made.
-            return self._source.reliable
-        return all(one.qos_profile.reliability == ReliabilityPolicy.RELIABLE for one in offers)
 
     def _subscribe(self, source: Source) -> None:
         policy = ReliabilityPolicy.RELIABLE if source.reliable else ReliabilityPolicy.BEST_EFFORT
@@ -206,9 +204,8 @@ class ImageInput:
 
     # What comes
 
-    # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
-
     def _on_message(self, kind: str, data: bytes) -> None:
+        # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
         with self._lock:
             if self._pipeline is not None:
                 self._take(self._pipeline, kind, data)
@@ -289,12 +286,11 @@ class ImageInput:
         source = self._source
         publishers = self._node.get_publishers_info_by_topic(source.topic)
         if not publishers:
-            return f'nobody publishes {source.topic}; {_suggestion(self._node, self._base, self._config.transport)}'
+            return f'nobody publishes {source.topic}; {self._suggestion()}'
         for publisher in publishers:
             if publisher.topic_type != source.kind:
                 wrong = f'{_full_name(publisher)} publishes {source.topic} as {foreign(publisher.topic_type)}'
-                remedy = _suggestion(self._node, self._base, self._config.transport)
-                return f'{wrong}, but {source.kind} is needed; {remedy}'
+                return f'{wrong}, but {source.kind} is needed; {self._suggestion()}'
             mismatch = _mismatch(publisher, source.topic, self._subscription.qos_profile)
             if mismatch:
                 return mismatch
@@ -305,6 +301,24 @@ class ImageInput:
             f'nothing is sent (is the camera running? ros2 topic hz {source.topic}), or messages are lost on the way, '
             f'as large ones are: {LOSS_REMEDY}'
         )
+
+    def _suggestion(self) -> str:
+        """Say with which topic images would come, results of detectors left out; the nearest name first."""
+        found = []
+        for name, kinds in self._node.get_topic_names_and_types():
+            # The types are those of the subscriptions too, such as of the one that waits in vain.
+            publishers = self._node.get_publishers_info_by_topic(name) if _CLASSES.keys() & set(kinds) else []
+            results = [f'{_full_name(one)}/{result}' for one in publishers for result in IMAGE_RESULTS]
+            if name not in results and any(one.topic_type in _CLASSES for one in publishers):
+                found.append(name)
+        if not found:
+            return 'no image topic is published; start the camera, and check ROS_DOMAIN_ID'
+        found.sort(key=lambda name: (not name.startswith(self._base.removesuffix('/compressed')), name))
+        launch, run = f'image_topic:={found[0]}', f'-r image:={found[0]}'
+        if self._config.transport != 'auto':
+            launch, run = f'{launch} transport:=auto', f'{run} -p transport:=auto'
+        listed = ', '.join(found)
+        return f'image topics that are published: {listed}; start again with {launch} (ros2 launch) or {run} (ros2 run)'
 
 
 def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
@@ -320,58 +334,29 @@ def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
     return f'the QoS of {_full_name(publisher)} on {topic} does not match: {reason.strip(" ;")}; {remedy}'
 
 
-def _suggestion(node: Node, topic: str, transport: str) -> str:
-    """Say with which topic images would come, results of detectors left out; the nearest name first."""
-    found = []
-    for name, kinds in node.get_topic_names_and_types():
-        # The types are those of the subscriptions too, such as of the one that waits in vain.
-        publishers = node.get_publishers_info_by_topic(name) if _CLASSES.keys() & set(kinds) else []
-        results = [f'{_full_name(one)}/{result}' for one in publishers for result in IMAGE_RESULTS]
-        if name not in results and any(one.topic_type in _CLASSES for one in publishers):
-            found.append(name)
-    if not found:
-        return 'no image topic is published; start the camera, and check ROS_DOMAIN_ID'
-    found.sort(key=lambda name: (not name.startswith(topic.removesuffix('/compressed')), name))
-    launch, run = f'image_topic:={found[0]}', f'-r image:={found[0]}'
-    if transport != 'auto':
-        launch, run = f'{launch} transport:=auto', f'{run} -p transport:=auto'
-    listed = ', '.join(found)
-    return f'image topics that are published: {listed}; start again with {launch} (ros2 launch) or {run} (ros2 run)'
-
-
 def _full_name(endpoint: TopicEndpointInfo) -> str:
     if 'UNKNOWN' in endpoint.node_name:
         return 'a node whose name is not known yet'
     return foreign(f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}')
 
 
-class OdometryInput:
-    """Subscribes to the topics and frames that the parameters name, and tells ``odometry`` what comes."""
-
-    def __init__(self, node: Node, config: OdometryConfig, odometry: Odometry) -> None:
-        self._node = node
-        self._subscriptions: list[Any] = []
-        image = str(node.resolve_topic_name('image'))
-        odometry.rectified = 'rect' in image.removesuffix('/compressed').rpartition('/')[2]
-        if config.camera_info != 'none':
-            name = info_topic(image) if config.camera_info == 'auto' else config.camera_info
-            self._subscribe(CameraInfo, name, odometry.add_camera_info, _STREAM)
-        if config.topic:
-            self._subscribe(OdometryMessage, config.topic, odometry.add_odometry, _STREAM)
-        if config.frame or (config.topic and not config.extrinsics):
-            try:
-                from tf2_msgs.msg import TFMessage
-            except ImportError:
-                odometry.deaf(NO_TF)
-                log.warning('%s', NO_TF)
-                return
-            self._subscribe(TFMessage, '/tf', odometry.add_transforms, _STREAM)
-            self._subscribe(TFMessage, '/tf_static', partial(odometry.add_transforms, static=True), _LATCHED)
-
-    def _subscribe(self, kind: type, topic: str, receive: Callable[[Any], None], qos: QoSProfile) -> None:
-        self._subscriptions.append(self._node.create_subscription(kind, topic, receive, qos))
-
-    def destroy(self) -> None:
-        """Unsubscribe."""
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+def hear_motion(node: Node, config: OdometryConfig, odometry: Odometry) -> list[Subscription]:
+    """Subscribe to the topics and frames that the parameters name, and tell ``odometry`` what comes."""
+    image = str(node.resolve_topic_name('image'))
+    odometry.rectified = 'rect' in image.removesuffix('/compressed').rpartition('/')[2]
+    wanted: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = []
+    if config.camera_info != 'none':
+        name = info_topic(image) if config.camera_info == 'auto' else config.camera_info
+        wanted.append((CameraInfo, name, odometry.add_camera_info, _STREAM))
+    if config.topic:
+        wanted.append((OdometryMessage, config.topic, odometry.add_odometry, _STREAM))
+    if config.frame or (config.topic and not config.extrinsics):
+        try:
+            from tf2_msgs.msg import TFMessage
+        except ImportError:
+            odometry.deaf(NO_TF)
+            log.warning('%s', NO_TF)
+        else:
+            wanted.append((TFMessage, '/tf', odometry.add_transforms, _STREAM))
+            wanted.append((TFMessage, '/tf_static', partial(odometry.add_transforms, static=True), _LATCHED))
+    return [node.create_subscription(*subscription) for subscription in wanted]

@@ -6,14 +6,13 @@ import argparse
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from moving_object_detector.common.program import (
     TOPIC,
-    add_gone,
     add_source_arguments,
     positive_float,
     positive_int,
@@ -29,15 +28,13 @@ _ROS_ARGUMENTS: Final = 'ROS arguments (remapping, parameters) follow --ros-args
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
 
 
+def _parser(program: Callable[..., int], epilog: str = _ROS_ARGUMENTS) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=program.__name__, description=program.__doc__, epilog=epilog)
+
+
 def _start(program: str, arguments: argparse.Namespace, ros: Sequence[str]) -> int:
     """Run the module of this room that is called as the program."""
     return run_node(lambda: int(import_module(f'{__package__}.{program}').run(arguments, ros)))
-
-
-def _detect_node(name: str) -> Node:
-    from moving_object_detector.nodes.detect_node import DetectNode  # after Ctrl-C is caught
-
-    return DetectNode(name)
 
 
 def _keep_memory() -> None:
@@ -51,19 +48,23 @@ def _keep_memory() -> None:
 def detect(argv: Sequence[str] | None = None) -> int:
     """Detect what moves on its own in the images of a moving camera."""
     own, ros = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        prog='detect',
-        description=detect.__doc__,
-        epilog='Topics and services: README.md; parameters: docs/parameters.md. Example: '
-        'ros2 run moving_object_detector detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml',
+    example = (
+        'ros2 run moving_object_detector detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml'
     )
-    parser.parse_args(own)
+    _parser(detect, f'Topics and services: README.md; parameters: docs/parameters.md. Example: {example}').parse_args(
+        own
+    )
 
     def body() -> int:
+        def make(name: str) -> Node:
+            from moving_object_detector.nodes.detect_node import DetectNode  # after Ctrl-C is caught
+
+            return DetectNode(name)
+
         _keep_memory()
         # Two threads, so that services and diagnostics answer while a model loads.
         with (
-            ros_node('detect', ros, _detect_node, remap=['image:=camera/image_raw']) as (node, stop),
+            ros_node('detect', ros, make, remap=['image:=camera/image_raw']) as (node, stop),
             spinning(node, threads=2),
         ):
             stop.wait()
@@ -80,7 +81,7 @@ def detect(argv: Sequence[str] | None = None) -> int:
 def play(argv: Sequence[str] | None = None) -> int:
     """Publish a folder of frames, a video or a bag as camera images at their own pace."""
     own, ros = split_arguments(argv)
-    parser = argparse.ArgumentParser(prog='play', description=play.__doc__, epilog=_ROS_ARGUMENTS)
+    parser = _parser(play)
     add_source_arguments(parser)
     parser.add_argument('--topic', default=TOPIC, help='topic of the images (default: %(default)s)')
     parser.add_argument('--rate', type=positive_float, default=1.0, help='times faster than recorded (default: 1)')
@@ -102,7 +103,6 @@ def play(argv: Sequence[str] | None = None) -> int:
         metavar='SECONDS',
         help='wait for a subscriber before publishing; give up after this long (0: never)',
     )
-    add_gone(parser, '--start-delay', '--best-effort', '--reliable')
     arguments = parser.parse_args(own)
     if arguments.clock and arguments.stamp == 'now':
         parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
@@ -113,10 +113,8 @@ def play(argv: Sequence[str] | None = None) -> int:
 def record(argv: Sequence[str] | None = None) -> int:
     """Record the detector's results: the overlay as a video, masks and whatever else as a bag."""
     own, ros = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        prog='record',
-        description=record.__doc__,
-        epilog=f'Ends after --frames or with Ctrl-C; the files are complete in each case. {_ROS_ARGUMENTS}',
+    parser = _parser(
+        record, f'Ends after --frames or with Ctrl-C; the files are complete in each case. {_ROS_ARGUMENTS}'
     )
     parser.add_argument('--video', metavar='OUT.mp4', help='video to write; an older one is replaced')
     parser.add_argument('--overlay', metavar='TOPIC', help='its topic (default: detect/overlay)')
@@ -133,7 +131,6 @@ def record(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
-    add_gone(parser, '--idle-timeout', '--start-timeout', '--best-effort')
     arguments = parser.parse_args(own)
     if not (arguments.video or arguments.bag):
         parser.error('nothing to write: give --video, --bag or both')
@@ -149,11 +146,7 @@ def record(argv: Sequence[str] | None = None) -> int:
 def view(argv: Sequence[str] | None = None) -> int:
     """Show the detector's results live on a page for any browser."""
     own, ros = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        prog='view',
-        description=view.__doc__,
-        epilog=f'Subscribes only to what is looked at. Ends with Ctrl-C. {_ROS_ARGUMENTS}',
-    )
+    parser = _parser(view, f'Subscribes only to what is looked at. Ends with Ctrl-C. {_ROS_ARGUMENTS}')
     parser.add_argument('--detector', metavar='NODE', default='detect', help='name of the node (default: %(default)s)')
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: whoever reaches it (default: %(default)s)'
@@ -166,11 +159,7 @@ def view(argv: Sequence[str] | None = None) -> int:
 def demo(argv: Sequence[str] | None = None) -> int:
     """Play a clip through the detector: one process plays, one detects, one records, ROS 2 between them."""
     own, ros = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        prog='demo',
-        description=demo.__doc__,
-        epilog='Parameters of the detector follow --ros-args: -p window.past:=3',
-    )
+    parser = _parser(demo, 'Parameters of the detector follow --ros-args: -p window.past:=3')
     parser.add_argument(
         'input', metavar='INPUT', nargs='?', help='folder of frames, video or bag; else a rendered flight'
     )
@@ -187,7 +176,6 @@ def demo(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
     )
-    add_gone(parser, '--domain-id')
     arguments = parser.parse_args(own)
     if arguments.input and (arguments.frames, arguments.seed) != (None, None):
         parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')

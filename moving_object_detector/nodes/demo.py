@@ -34,7 +34,6 @@ _FIND_SECONDS: Final = '60'
 """For processes to find each other."""
 _SETTLED_SECONDS: Final = 6.0
 """After so long without a new result there comes no more: above the detector's own ``input.timeout``."""
-_REPORT_SECONDS: Final = 5.0
 _FLIGHT: Final = ('--motion', 'forward', '--parallax', '0.3')
 """Little stands near the camera: what it passes at close range is told from what moves less well."""
 _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
@@ -119,18 +118,15 @@ class Watcher:
                 raise KeyboardInterrupt
 
     def wait_settled(self, play: Child, children: Sequence[Child]) -> None:
-        """Wait until ``play`` has ended and no result has come for long enough since; say how far it is."""
-        published, changed, reported = -1, time.monotonic(), time.monotonic()
+        """Wait until ``play`` has ended and no result has come for long enough since."""
+        published, changed = -1, time.monotonic()
 
         def settled() -> bool:
-            nonlocal published, changed, reported
-            now, count = time.monotonic(), self.count('published')
+            nonlocal published, changed
+            count = self.count('published')
             if not play.finished() or count != published:
-                published, changed = count, now
-            if now - reported > _REPORT_SECONDS:
-                reported = now
-                print(f'  {self.count("received")} frames received, {count} masks published', flush=True)
-            return now - changed > _SETTLED_SECONDS
+                published, changed = count, time.monotonic()
+            return time.monotonic() - changed > _SETTLED_SECONDS
 
         self.wait(settled, 'the end', children, float('inf'))
 
@@ -141,17 +137,16 @@ class Watcher:
         each = float(values['processing median ms'])
         could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
         dropped = self.count('dropped') + max(played - received, 0)
-        text = (
+        slower = (
+            f'\n{dropped + skipped} frames got no mask of their own, since they came too fast for this machine; '
+            f'for all of them: --rate {rate / 2:g} (make demo RATE={rate / 2:g})'
+        )
+        return (
             f'frames {played}, masks {self.count("published")}, dropped {dropped}, skipped {skipped}, '
             f'latency median {values["latency median ms"]} ms, p95 {values["latency p95 ms"]} ms, '
             f'window delay {values["window delay frames"]} frames\nthis machine: {could}'
+            f'{slower if dropped + skipped else ""}'
         )
-        if dropped + skipped:
-            text += (
-                f'\n{dropped + skipped} frames got no mask of their own, since they came too fast for this machine; '
-                f'for all of them: --rate {rate / 2:g} (make demo RATE={rate / 2:g})'
-            )
-        return text
 
 
 def isolated_environment() -> dict[str, str]:

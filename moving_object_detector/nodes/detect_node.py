@@ -6,22 +6,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.subscription import Subscription
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.detection.odometry import Odometry
-from moving_object_detector.nodes.camera import ImageInput, OdometryInput
-from moving_object_detector.nodes.messages import Statistics, diagnostics
+from moving_object_detector.nodes.camera import ImageInput, hear_motion
+from moving_object_detector.nodes.messages import Statistics
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import (
     NodeConfig,
@@ -56,10 +57,9 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._resources = threading.RLock()
         self._guard_requests()
         self._pipeline: Pipeline | None = None
-        self._outputs: Outputs | None = None
         self._camera: ImageInput | None = None
         self._odometry: Odometry | None = None
-        self._heard: OdometryInput | None = None
+        self._heard: list[Subscription] = []
         self._statistics = Statistics()
         self._engine = ''
         self._enabled = True
@@ -152,9 +152,8 @@ class DetectNode(LifecycleNodeMixin, Node):
             self._engine = engine
             self._odometry = detector.odometry = Odometry(config.odometry)
             self._statistics = Statistics()
-            self._outputs = Outputs(self)
             self._pipeline = Pipeline(
-                detector, self._outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
+                detector, Outputs(self), self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
             )
             self._pipeline.enabled = self._enabled
             # What was set while it loaded.
@@ -164,7 +163,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         assert self._pipeline is not None
         assert self._odometry is not None
         self._camera = ImageInput(self, self._settings.config, self._pipeline)
-        self._heard = OdometryInput(self, self._settings.config.odometry, self._odometry)
+        self._heard = hear_motion(self, self._settings.config.odometry, self._odometry)
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
             log.warning('%s is for no topic of this node; its topics are %s', foreign(name), ', '.join(topics))
@@ -174,9 +173,8 @@ class DetectNode(LifecycleNodeMixin, Node):
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.destroy()
-        heard, self._heard = self._heard, None
-        if heard is not None:
-            heard.destroy()
+        while self._heard:
+            self.destroy_subscription(self._heard.pop())
         if self._pipeline is not None:
             self._pipeline.reset()
 
@@ -189,12 +187,10 @@ class DetectNode(LifecycleNodeMixin, Node):
                 import torch
 
                 pipeline.close()
+                pipeline.outputs.destroy()
                 del pipeline
                 # Else PyTorch would keep a GPU's memory for what it may need later.
                 torch.cuda.empty_cache()
-            outputs, self._outputs = self._outputs, None
-            if outputs is not None:
-                outputs.destroy()
             self._engine = ''
             self._settings.thaw()
 
@@ -233,11 +229,22 @@ class DetectNode(LifecycleNodeMixin, Node):
             else:
                 response.result = refusal
 
-        change = self._service_change_state
-        change.callback = partial(_guarded, change.callback, refuse_change)
+        def guard(service: Any, refuse: Callable[[Any, Any, Exception], None]) -> None:
+            answer = service.callback
+
+            def guarded(request: Any, response: Any) -> Any:
+                try:
+                    return answer(request, response)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a refusal
+                    refuse(request, response, error)
+                    return response
+
+            service.callback = guarded
+
+        guard(self._service_change_state, refuse_change)
         for service in self.services:
             if service.srv_type in (SetParameters, SetParametersAtomically):
-                service.callback = partial(_guarded, service.callback, refuse_values)
+                guard(service, refuse_values)
 
     def _reconfigure(self, config: NodeConfig) -> None:
         pipeline = self._pipeline
@@ -279,17 +286,20 @@ class DetectNode(LifecycleNodeMixin, Node):
             'window delay frames': str(delay),
             **(pipeline.load.report() if pipeline is not None else {}),
             **self._statistics.report(time.monotonic()),
-            'frames waiting': str(0 if pipeline is None else pipeline.waiting),
+            'frames waiting': str(0 if pipeline is None else pipeline.mailbox.waiting),
         }
+        name = self.get_fully_qualified_name()
+        status = DiagnosticStatus(name=f'{name}: detection', hardware_id=name, level=level, message=message)
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(diagnostics(self.get_fully_qualified_name(), level, message, values, stamp))
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
 
     def _judge(self) -> tuple[bytes, str]:
         """Return level and message of the node's state, and speak up when no image comes."""
-        camera, pipeline, outputs = self._camera, self._pipeline, self._outputs
+        camera, pipeline = self._camera, self._pipeline
         if self._refusal:
             return DiagnosticStatus.ERROR, f'{self.state}: {self._refusal}'
-        if camera is None or pipeline is None or outputs is None:
+        if camera is None or pipeline is None:
             return DiagnosticStatus.OK, self.state
         if not self._enabled:
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
@@ -304,14 +314,4 @@ class DetectNode(LifecycleNodeMixin, Node):
         if trouble:
             return DiagnosticStatus.WARN, trouble
         nobody = 'nobody subscribes to a result, so none is computed'
-        return DiagnosticStatus.OK, 'detecting' if outputs.wanted() else nobody
-
-
-def _guarded(
-    answer: Callable[[Any, Any], Any], refuse: Callable[[Any, Any, Exception], None], request: Any, response: Any
-) -> Any:
-    try:
-        return answer(request, response)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a refusal
-        refuse(request, response, error)
-        return response
+        return DiagnosticStatus.OK, 'detecting' if pipeline.outputs.wanted() else nobody

@@ -1,16 +1,13 @@
-"""Images and ROS messages into each other; what the node counts and times, and its state on /diagnostics."""
+"""Images and ROS messages into each other; what the node counts and times."""
 
 from __future__ import annotations
 
 import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
@@ -109,10 +106,3 @@ class Statistics:
             for what, seconds in zip(('median', 'p95', 'p99'), shares, strict=True):
                 values[f'{name} {what} ms'] = f'{1000 * seconds:.1f}'
         return values
-
-
-def diagnostics(name: str, level: bytes, message: str, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
-    """Build the message about the node of this full name: level and state in one line, and values."""
-    status = DiagnosticStatus(name=f'{name}: detection', hardware_id=name, level=level, message=message)
-    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-    return DiagnosticArray(header=Header(stamp=stamp), status=[status])

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
-TIME_FIELDS = ('processing_time', 'pipeline_latency', 'cyclic_time', 'window_delay')
-LABEL = 'moving'
 MISSING = (
     'vision_msgs is not installed, so ~/detections is not published (~/overlay shows the boxes); '
     'to have it: apt install ros-$ROS_DISTRO-vision-msgs'
@@ -35,60 +33,55 @@ class Outputs:
 
     def __init__(self, node: LifecycleNodeMixin) -> None:
         self._node = node
-        self._publishers: list[LifecyclePublisher] = []
-        try:
-            self._advertise_all()
-        except UserError:
-            self.destroy()
-            raise
-
-    def _advertise_all(self) -> None:
-        make: dict[str, Callable[[Result, Header], Any]] = {
+        self._make: dict[str, Callable[[Result, Header], Any]] = {
             'mask': lambda r, h: image_message(r.mask, 'mono8', h),
             'probability': lambda r, h: image_message(r.probability, '32FC1', h),
             'overlay': lambda r, h: image_message(draw_overlay(r.image, r.mask, r.regions), 'bgr8', h),
             'flow': lambda r, h: image_message(r.flow, '32FC2', h),
         }
-        self._outputs = [(self._advertise(Image, name), make[name]) for name in IMAGE_RESULTS]
+        kinds: dict[str, type] = dict.fromkeys(IMAGE_RESULTS, Image)
         detections = detection_format()
         if detections is None:
             log.info(MISSING)
         else:
-            kind, build = detections
-            self._outputs.append((self._advertise(kind, 'detections'), lambda r, h: build(r.regions, h)))
-        self._times = {name: self._advertise(Float64, f'debug/{name}_ms') for name in TIME_FIELDS}
-
-    def _advertise(self, kind: type, name: str) -> LifecyclePublisher:
-        with checked_overrides(self._node, self._node.resolve_topic_name(f'~/{name}')):
-            publisher = self._node.create_lifecycle_publisher(
-                kind, f'~/{name}', 10, qos_overriding_options=overridable()
-            )
-        self._publishers.append(publisher)
-        return publisher
+            kinds['detections'], build = detections
+            self._make['detections'] = lambda r, h: build(r.regions, h)
+        times = ('processing_time', 'pipeline_latency', 'cyclic_time', 'window_delay')
+        kinds |= {f'debug/{name}_ms': Float64 for name in times}
+        self._publishers: dict[str, LifecyclePublisher] = {}
+        try:
+            for name, kind in kinds.items():
+                with checked_overrides(node, node.resolve_topic_name(f'~/{name}')):
+                    self._publishers[name] = node.create_lifecycle_publisher(
+                        kind, f'~/{name}', 10, qos_overriding_options=overridable()
+                    )
+        except UserError:
+            self.destroy()
+            raise
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to a result."""
-        return any(publisher.get_subscription_count() for publisher, _ in self._outputs)
+        return any(self._publishers[name].get_subscription_count() for name in self._make)
 
     def publish(self, result: Result, header: Any) -> bool:
         """Send one result to whoever subscribes, under the header of its own image; return whether anybody does."""
-        listened_to = [output for output in self._outputs if output[0].get_subscription_count()]
         stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
         own = Header(stamp=stamp, frame_id=header.frame_id)
+        listened_to = [name for name in self._make if self._publishers[name].get_subscription_count()]
         # All of them before the first goes out: one that cannot be made leaves none half said.
-        messages = [(publisher, make(result, own)) for publisher, make in listened_to]
-        for publisher, message in messages:
-            publisher.publish(message)
+        messages = [(name, self._make[name](result, own)) for name in listened_to]
+        for name, message in messages:
+            self._publishers[name].publish(message)
         return bool(listened_to)
 
     def publish_times(self, **seconds: float) -> None:
-        """Send times of a frame, given in seconds by their names in :data:`TIME_FIELDS`, as milliseconds."""
+        """Send times of a frame, given in seconds by the names of their topics ``~/debug/NAME_ms``."""
         for name, time in seconds.items():
-            self._times[name].publish(Float64(data=1000.0 * time))
+            self._publishers[f'debug/{name}_ms'].publish(Float64(data=1000.0 * time))
 
     def destroy(self) -> None:
         """Take the topics back."""
-        for publisher in self._publishers:
+        for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
 
@@ -109,7 +102,7 @@ def detection_format() -> tuple[type, Callable[[Sequence[Region], Header], Any]]
             detection.bbox.size_x = float(region.width)
             detection.bbox.size_y = float(region.height)
             hypothesis = ObjectHypothesisWithPose()
-            hypothesis.hypothesis.class_id = LABEL
+            hypothesis.hypothesis.class_id = 'moving'
             hypothesis.hypothesis.score = region.score
             detection.results.append(hypothesis)
             message.detections.append(detection)

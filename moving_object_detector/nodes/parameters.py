@@ -16,7 +16,7 @@ from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from moving_object_detector.common.errors import UserError, foreign, shown
-from moving_object_detector.common.options import GONE, Option, option, options_of, with_values
+from moving_object_detector.common.options import Option, option, options_of, with_values
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
 from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
 
@@ -72,12 +72,11 @@ def descriptor(declared: Option) -> ParameterDescriptor:
     description = ParameterDescriptor(name=declared.name, description=f'{declared.description} {when}')
     description.additional_constraints = declared.takes()
     if declared.low is not None and declared.high is not None:
+        bounds = {'from_value': declared.kind(declared.low), 'to_value': declared.kind(declared.high)}
         if declared.kind is int:
-            bounds = IntegerRange(from_value=int(declared.low), to_value=int(declared.high), step=0)
-            description.integer_range = [bounds]
+            description.integer_range = [IntegerRange(**bounds)]
         else:
-            span = FloatingPointRange(from_value=float(declared.low), to_value=float(declared.high), step=0.0)
-            description.floating_point_range = [span]
+            description.floating_point_range = [FloatingPointRange(**bounds)]
     return description
 
 
@@ -100,7 +99,7 @@ class Parameters:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
                 hint = f'did you mean {near[0]}?' if near else 'see docs/parameters.md for those there are'
-                log.warning('there is no parameter %s; %s', foreign(name), GONE.get(name, hint))
+                log.warning('there is no parameter %s; %s', foreign(name), hint)
         for name, declared in self._options.items():
             value: object = declared.default
             if name in given:

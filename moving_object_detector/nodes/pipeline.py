@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from moving_object_detector.common.errors import ImageError, NotFiniteError, foreign
@@ -78,11 +79,10 @@ class Mailbox:
             if self.closed:
                 return 0
             self._items.append(image)
-            room, dropped = self._max_bytes, set()
-            for place, one in enumerate(reversed(self._images())):
-                room -= len(one.message.data)
-                if place and (place >= self._capacity or room < 0):
-                    dropped.add(id(one))
+            images = self._images()
+            sizes = accumulate(len(one.message.data) for one in reversed(images))
+            kept = sum(size <= self._max_bytes for size in islice(sizes, self._capacity))
+            dropped = {id(one) for one in images[: -max(kept, 1)]}
             if dropped:
                 self._items = deque(item for item in self._items if id(item) not in dropped)
             self._condition.notify()
@@ -138,10 +138,10 @@ class Pipeline:
         """Whether images are taken."""
         self.trouble = ''
         """What was wrong with the last image; empty when it was in order."""
-        self._mailbox = Mailbox(config.input.queue)
+        self.mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
-        self._outputs = outputs
+        self.outputs = outputs
         self._statistics = statistics
         self._now = now
         self._encoding: str | None = None
@@ -165,7 +165,7 @@ class Pipeline:
         self._statistics.count('received')
         moment = time.monotonic()
         self.load.arrived(moment)
-        dropped = self._mailbox.put(Arrival(message, moment, self._now()))
+        dropped = self.mailbox.put(Arrival(message, moment, self._now()))
         if dropped:
             self._statistics.count('dropped', dropped)
             log.warning(
@@ -174,11 +174,6 @@ class Pipeline:
                 self.topic,
                 extra={'kind': 'dropped'},
             )
-
-    @property
-    def waiting(self) -> int:
-        """Images that have come and are not worked off."""
-        return self._mailbox.waiting
 
     @property
     def delay(self) -> int:
@@ -194,26 +189,26 @@ class Pipeline:
 
     def configure(self, config: NodeConfig) -> None:
         """Use the options of ``config`` that can change at run time, from the next image on."""
-        self._mailbox.command(partial(self._configure, config))
+        self.mailbox.command(partial(self._configure, config))
 
     def flush(self) -> None:
         """Publish the frames that still wait for later ones."""
-        self._mailbox.command(self._finish)
+        self.mailbox.command(self._finish)
 
     def reset(self) -> None:
         """Forget all frames, also those that have not been looked at."""
-        self._mailbox.command(self._reset, discard=True)
+        self.mailbox.command(self._reset, discard=True)
 
     def close(self) -> None:
         """End the threads after the frames they are at."""
-        self._mailbox.close()
+        self.mailbox.close()
         self._thread.join()
         self._publisher.shutdown()
 
     # The computing thread
 
     def _run(self) -> None:
-        while (work := self._mailbox.take()) is not None:
+        while (work := self.mailbox.take()) is not None:
             images, command = work
             self._attempt(partial(self._process, images), self._reset)
             if command is not None:
@@ -267,8 +262,8 @@ class Pipeline:
 
     def _process(self, images: deque[Arrival]) -> None:
         """Enter all images into the window and compute masks of the newest."""
-        wanted = self._outputs.wanted()
-        while images and not self._mailbox.closed:
+        wanted = self.outputs.wanted()
+        while images and not self.mailbox.closed:
             # Taken out, so that its memory is free when the next one is decoded.
             image = images.popleft()
             started = time.monotonic()
@@ -292,7 +287,7 @@ class Pipeline:
         finished = time.monotonic()
         self._statistics.count('processed')
         cycle = self._statistics.time(finished - started, finished - arrived, finished)
-        self._outputs.publish_times(
+        self.outputs.publish_times(
             processing_time=finished - started, pipeline_latency=finished - arrived, cyclic_time=cycle
         )
 
@@ -372,17 +367,17 @@ class Pipeline:
                     self._statistics.count('published')
                     if adapts:
                         # How much older than the newest image the result's image is.
-                        self._outputs.publish_times(window_delay=(newest - result.stamp) / SECOND)
+                        self.outputs.publish_times(window_delay=(newest - result.stamp) / SECOND)
             afterwards()
 
         self._settle()
-        reset = partial(self._mailbox.command, self._reset)
+        reset = partial(self.mailbox.command, self._reset)
         self._publishing = self._publisher.submit(self._attempt, publish, reset)
 
     def _send(self, result: Result) -> bool:
         """Publish a result; return whether anybody listens."""
         try:
-            return self._outputs.publish(result, result.tag)
+            return self.outputs.publish(result, result.tag)
         except NotFiniteError as error:
             self._statistics.count('failed')
             self.trouble = f'no result is published: {error}'

@@ -79,13 +79,9 @@ class _Playback:
         self._publisher = publisher
         self._arguments = arguments
         self._clock = node.create_publisher(Clock, '/clock', 10) if arguments.clock else None
-        self._first = self._last = 0.0
         self.count = 0
-
-    @property
-    def measured_rate(self) -> float:
-        """Frames per second from the first frame to the last, 0 before the second."""
-        return (self.count - 1) / (self._last - self._first) if self.count > 1 else 0.0
+        self.seconds = 0.0
+        """From the first frame to the last."""
 
     def _frames(self, source: FrameSource) -> Iterator[Frame]:
         frames = iter(source)
@@ -125,7 +121,7 @@ class _Playback:
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
         """Publish every frame, or until ``stop`` is set; raises UserError where a frame cannot be read."""
-        pacer = Pacer(self._arguments.rate, 1 / source.fps)
+        pacer, first = Pacer(self._arguments.rate, 1 / source.fps), 0.0
         total = None if self._arguments.loop else source.frame_count
         with prefetch(self._messages(source)) as messages, tqdm(total=total, unit='frame', disable=None) as bar:
             for message, stamp in messages:
@@ -137,8 +133,8 @@ class _Playback:
                 moment = Time(nanoseconds=stamp) if recorded else self._node.get_clock().now()
                 message.header.stamp = moment.to_msg()
                 self._publisher.publish(message)
-                self._last = time.monotonic()
-                self._first = self._first if self.count else self._last
+                first = first or time.monotonic()
+                self.seconds = time.monotonic() - first
                 self.count += 1
                 bar.update()
 
@@ -173,8 +169,9 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         try:
             playback.run(source, stop)
         finally:
+            rate = (playback.count - 1) / playback.seconds if playback.count > 1 else 0.0
             print(
-                f'{publisher.topic_name}: {playback.count} frames published at {playback.measured_rate:.2f} frames/s '
+                f'{publisher.topic_name}: {playback.count} frames published at {rate:.2f} frames/s '
                 f'(asked: {source.fps * arguments.rate:.2f})',
                 flush=True,
             )

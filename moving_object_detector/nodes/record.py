@@ -33,10 +33,10 @@ _NOTHING: Final = 'nothing came, so nothing was written'
 
 @dataclass
 class Recorded:
-    """One recorded topic: its full name, how many messages are recorded, and how many at most."""
+    """One recorded topic: its full name, how many messages are recorded at most, and how many are."""
 
     topic: str
-    limit: int = sys.maxsize
+    limit: int
     count: int = 0
 
 
@@ -47,65 +47,54 @@ class Recorder:
         self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
     ) -> None:
         self._node = node
-        self._arguments = arguments
         self._bag = bag
         self._told = time.monotonic()
         self._looked = 0.0
+        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also} if bag else set()
+        limit = arguments.frames or sys.maxsize
         self.tracks: list[Recorded] = []
         """Overlay and mask, or one of them, which alone end the recording."""
         self.extras: list[Recorded] = []
-        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also} if bag else set()
-        limit = arguments.frames or sys.maxsize
         if video:
-            self.tracks.append(self._record_video(video, limit))
+            scale = SampleScale()
+
+            def write(_: str, message: Image) -> None:
+                video.write(decode_image(message, scale), stamp_of(message.header))
+
+            self.tracks.append(self._subscribe(Image, arguments.overlay, limit, write))
         if bag:
-            self.tracks.append(self._record_bag(arguments.mask, RAW_TYPE, bag, limit))
+            self.tracks.append(self._record(bag, arguments.mask, RAW_TYPE, limit))
 
     def _subscribe(
-        self, kind: type, topic: str, limit: int, take: Callable[[Recorded, Any], None], *, raw: bool
+        self, kind: type, topic: str, limit: int, write: Callable[[str, Any], None], *, raw: bool = False
     ) -> Recorded:
         track = Recorded(str(self._node.resolve_topic_name(topic)), limit)
 
         def receive(message: Any) -> None:
-            try:
-                take(track, message)
-            except ImageError as error:
-                self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
+            if track.count < track.limit:
+                try:
+                    write(track.topic, message)
+                    track.count += 1
+                except ImageError as error:
+                    self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
 
         policies = QoSOverridingOptions.with_default_policies()
         self._node.create_subscription(kind, track.topic, receive, _QUEUE, raw=raw, qos_overriding_options=policies)
         return track
 
-    def _arrived(self, track: Recorded) -> bool:
-        """Note an arrival; return whether the message is to be recorded."""
-        wanted = track.count < track.limit
-        track.count += wanted
-        return wanted
-
-    def _record_video(self, video: VideoWriter, limit: int) -> Recorded:
-        scale = SampleScale()
-
-        def take(track: Recorded, message: Image) -> None:
-            image = decode_image(message, scale)
-            if self._arrived(track):
-                video.write(image, stamp_of(message.header))
-
-        return self._subscribe(Image, self._arguments.overlay, limit, take, raw=False)
-
-    def _record_bag(self, topic: str, message_type: str, bag: BagWriter, limit: int = sys.maxsize) -> Recorded:
+    def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
         """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
         if message_type not in bag.typestore.fielddefs:
             raise UserError(
                 f'{topic} is {message_type}, which is none of ROS 2 itself; record it with: ros2 bag record'
             )
 
-        def take(track: Recorded, data: bytes) -> None:
+        def write(name: str, data: bytes) -> None:
             header = getattr(read_message(message_type, data), 'header', None)
-            if self._arrived(track):
-                stamp = stamp_of(header) if header is not None else 0
-                bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
+            stamp = stamp_of(header) if header is not None else 0
+            bag.write_raw(name, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
 
-        return self._subscribe(message_class(message_type), topic, limit, take, raw=True)
+        return self._subscribe(message_class(message_type), topic, limit, write, raw=True)
 
     def follow(self) -> None:
         """Subscribe to topics of the bag whose type is known only now that somebody publishes them."""
@@ -114,21 +103,19 @@ class Recorder:
         self._looked = time.monotonic()
         found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self._missing]
         self._missing -= {name for name, _ in found}
-        self.extras += [self._record_bag(name, kind, self._bag) for name, kind in found]
+        self.extras += [self._record(self._bag, name, kind) for name, kind in found]
 
     def ended(self) -> bool:
         """Tell whether the recording is complete; say now and then that nothing has come."""
         if not any(track.count for track in self.tracks) and time.monotonic() - self._told > _REPORT_SECONDS:
             self._told = time.monotonic()
-            self._node.get_logger().info(f'waiting: {self._why_nothing()}')
+            counts = {track.topic: self._node.count_publishers(track.topic) for track in self.tracks}
+            why = '; '.join(
+                f'{topic} has {count} publisher(s) but brought no message' if count else f'nobody publishes {topic}'
+                for topic, count in counts.items()
+            )
+            self._node.get_logger().info(f'waiting: {why}')
         return all(track.count >= track.limit for track in self.tracks)
-
-    def _why_nothing(self) -> str:
-        def state(topic: str) -> str:
-            count = self._node.count_publishers(topic)
-            return f'{topic} has {count} publisher(s) but brought no message' if count else f'nobody publishes {topic}'
-
-        return '; '.join(state(topic) for topic in dict.fromkeys(track.topic for track in self.tracks))
 
 
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
@@ -162,10 +149,10 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
 
 def message_class(name: str) -> Any:
     """Return the class of a message type such as ``sensor_msgs/msg/Image``; raises UserError where it is not here."""
-    package, _, short = name.replace('/msg/', '/').partition('/')
+    package, _, short = name.split('/')
     try:
         return getattr(importlib.import_module(f'{package}.msg'), short)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError) as error:
         raise UserError(
             f'message type {name} is not installed here; install and source the package {package}'
         ) from error

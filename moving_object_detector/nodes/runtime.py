@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from moving_object_detector.common.errors import UserError, foreign
@@ -70,36 +70,28 @@ def ros_node(
     try:
         import rclpy
         from rclpy.logging import get_logger
+        from rclpy.signals import SignalHandlerOptions
 
         # After the user's own rules, of which the first that fits counts.
         rules = [argument for rule in remap for argument in ('--ros-args', '-r', rule)]
-        with bridged(get_logger(name)) as bridge:
-            node = _made(name, ros_arguments, rules, make or rclpy.create_node)
-            bridge.logger = node.get_logger()
+        with bridged(get_logger(name)) as bridge, ExitStack() as ending:
+            ending.callback(rclpy.try_shutdown)
             try:
-                yield node, stop
-            finally:
-                node.destroy_node()
-                rclpy.try_shutdown()
+                rclpy.init(args=[name, *ros_arguments, *rules], signal_handler_options=SignalHandlerOptions.NO)
+                node = (make or rclpy.create_node)(name)
+            except (RuntimeError, ValueError) as error:
+                reason = foreign(error, 300)
+                if 'log directory' in reason:
+                    remedy = 'set ROS_LOG_DIR to another folder'
+                    raise UserError(f'ROS cannot write its log; {remedy} ({reason})') from error
+                raise UserError(f"ROS does not accept '{foreign(' '.join(ros_arguments), 200)}': {reason}") from error
+            ending.callback(node.destroy_node)
+            bridge.logger = node.get_logger()
+            yield node, stop
     finally:
         for number, handler in previous.items():
             # Ctrl-C comes twice, from the terminal and from ros2 launch; the end must not be interrupted by itself.
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
-
-
-def _made(name: str, given: Sequence[str], rules: Sequence[str], make: Callable[[str], Node]) -> Node:
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
-    try:
-        rclpy.init(args=[name, *given, *rules], signal_handler_options=SignalHandlerOptions.NO)
-        return make(name)
-    except (RuntimeError, ValueError) as error:
-        rclpy.try_shutdown()
-        reason = foreign(error, 300)
-        if 'log directory' in reason:
-            raise UserError(f'ROS cannot write its log; set ROS_LOG_DIR to another folder ({reason})') from error
-        raise UserError(f"ROS does not accept '{foreign(' '.join(given), 200)}': {reason}") from error
 
 
 @contextmanager
@@ -120,19 +112,16 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
     executor.add_node(node)
     ended = threading.Event()
 
-    def spin() -> None:
-        try:
-            executor.spin_once()
-        except implementation.InvalidHandle:
-            # Something was destroyed by one thread while another was about to wait for it: rclpy's own race.
-            return
-        except Exception:
-            if not ended.is_set():
-                log.exception('a callback failed; please report this')
-
     def serve() -> None:
         while node.context.ok() and not ended.is_set():
-            spin()
+            try:
+                executor.spin_once()
+            except implementation.InvalidHandle:  # noqa: PERF203 (the next callback may do)
+                # Something was destroyed by one thread while another was about to wait for it: rclpy's own race.
+                continue
+            except Exception:
+                if not ended.is_set():
+                    log.exception('a callback failed; please report this')
 
     thread = threading.Thread(target=serve, name='spin', daemon=True)
     thread.start()

@@ -10,7 +10,6 @@ from pathlib import Path
 from moving_object_detector.common.files import PACKAGE
 from moving_object_detector.common.program import (
     TOPIC,
-    add_gone,
     add_settings,
     add_source_arguments,
     positive_int,
@@ -149,6 +148,5 @@ def render(argv: Sequence[str] | None = None) -> int:
     )
     # Commands of when there were scenes of sheets as well.
     parser.add_argument('--scene', choices=('flight',), help=argparse.SUPPRESS)
-    add_gone(parser, '--objects')
     arguments = parser.parse_args(argv)
     return _start('programs.clips', 'write_flight', arguments)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from moving_object_detector import __version__
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import default_model, write_atomically
+from moving_object_detector.common.files import generator_path, write_atomically
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import choose_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
@@ -53,7 +53,7 @@ def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor
 
 def write_ranges(arguments: argparse.Namespace) -> int:
     """Measure the ranges and say what was written."""
-    model: Path = arguments.model or default_model()
+    model: Path = arguments.model or generator_path()
     if not model.is_file():
         raise UserError(f'{model}: no such model file; give a generator, .safetensors')
     network, metadata = load_network(model, expect='generator')

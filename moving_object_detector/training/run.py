@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,8 +18,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import default_inpainter, default_model, file_hash, write_atomically
-from moving_object_detector.common.options import options_of, value_of
+from moving_object_detector.common.files import default_inpainter, file_hash, generator_path, write_atomically
+from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
@@ -69,13 +70,13 @@ class Outcome:
 def as_text(config: TrainConfig) -> dict[str, str]:
     """Return the options as text, for a model file's metadata."""
     names = (option.name for option in options_of(type(config)) if option.name not in PATHS)
-    return {name: str(value_of(config, name)) for name in names}
+    return {name: str(attrgetter(name)(config)) for name in names}
 
 
 def changed_options(config: object) -> dict[str, Any]:
     """Return the options that differ from their defaults, by their dotted names, less paths."""
     told = [option for option in options_of(type(config)) if option.name not in PATHS]
-    values = {option.name: (value_of(config, option.name), option.default) for option in told}
+    values = {option.name: (attrgetter(option.name)(config), option.default) for option in told}
     return {name: value for name, (value, default) in values.items() if value != default}
 
 
@@ -195,7 +196,7 @@ def _voter(path: Path, setup: Setup) -> Voter:
 
 def generator_file(name: str) -> Path:
     """Return the file of a generator, of the package's for ``default``."""
-    return default_model() if name == 'default' else Path(name).expanduser()
+    return generator_path() if name == 'default' else Path(name).expanduser()
 
 
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
@@ -400,7 +401,7 @@ def _told(judged: Mapping[str, Judgement], chosen: str, out: Path) -> list[str]:
 
 def next_command(config: TrainConfig, model: Path) -> str:
     """Return the command that runs the detector with a model, on the flow that it was trained on."""
-    flow = [(option, value_of(config.flow, option.name)) for option in options_of(FlowConfig)]
+    flow = [(option, attrgetter(option.name)(config.flow)) for option in options_of(FlowConfig)]
     given = {'model': str(model.resolve())}
     given |= {f'flow.{option.name}': str(value) for option, value in flow if value != option.default}
     options = ' '.join(f'-p {name}:={shlex.quote(value)}' for name, value in given.items())

@@ -11,7 +11,7 @@ from typing import Final
 from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign
 from moving_object_detector.common.options import options_of
 from moving_object_detector.common.parameter_files import load_plain_config
-from moving_object_detector.common.program import add_settings, refuse_old, run_program
+from moving_object_detector.common.program import add_settings, run_program
 from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 
 DESCRIPTION: Final = """
@@ -70,7 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        refuse_old(given, "the training's")
         arguments = _parser().parse_args(given)
         if arguments.command and given[0] != arguments.command:
             raise UserError(f'write "train {arguments.command}" before the options')

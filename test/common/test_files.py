@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from moving_object_detector.common.errors import InUseError, UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import atomic_file, file_hash, lock, read_file, write_atomically
 
 SIZE = 200_000
@@ -129,13 +129,13 @@ def holder(tmp_path):
 def test_a_lock_names_who_holds_it_and_is_taken_over_after_a_kill(holder):
     process, path = holder
     holder = rf'the folder x is in use by process {process.pid} \(.*since 20'
-    with pytest.raises(InUseError, match=holder), lock(path, 'the folder x'):
+    with pytest.raises(UserError, match=holder), lock(path, 'the folder x'):
         pass
     process.kill()
     process.wait()
     with lock(path, 'the folder x'):
         assert str(os.getpid()) in path.read_text()
-        with pytest.raises(InUseError, match='this process'), lock(path, 'it'):
+        with pytest.raises(UserError, match='this process'), lock(path, 'it'):
             pass
     with lock(path, 'the folder x'):
         pass

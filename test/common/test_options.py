@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.options import Option, option, options_of, value_of, with_values
+from moving_object_detector.common.options import Option, option, options_of, with_values
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def test_names_are_dotted_and_in_order():
 )
 def test_what_fits_is_taken(name, value, taken):
     config = with_values(Camera(), {name: value})
-    assert value_of(config, name) == taken
-    assert type(value_of(config, name)) is type(taken)
+    assert attrgetter(name)(config) == taken
+    assert type(attrgetter(name)(config)) is type(taken)
 
 
 @pytest.mark.parametrize(

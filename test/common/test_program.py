@@ -3,13 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib import import_module
 
 import pytest
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.program import run_program
-from moving_object_detector.programs import PROGRAMS
 
 
 def raising(error):
@@ -29,32 +27,6 @@ def test_exit_statuses(capsys):
     assert capsys.readouterr().err == 'error: a.mp4: no such file\nerror: frame 3\n'
     with pytest.raises(ZeroDivisionError):
         run_program(raising(ZeroDivisionError()))
-
-
-@pytest.mark.parametrize(
-    ('program', 'arguments', 'advice'),
-    [
-        ('play', ['--levels', '0', '4000', 'clip'], 'the first image'),
-        ('play', ['clip', '--start-delay', '2'], '--wait-for-subscriber'),
-        ('play', ['clip', '--best-effort'], 'qos_overrides'),
-        ('record', ['--bag', 'out', '--idle-timeout=5'], '--frames'),
-        ('record', ['--best-effort', '--bag', 'out'], 'qos_overrides'),
-        ('make_bag', ['clip', 'out', '--gap', '3'], 'ten seconds'),
-        ('demo', ['--domain-id', '7'], 'ROS_DOMAIN_ID'),
-        ('bench', ['--list'], '--only'),
-        ('evaluate', ['--black', '0', '--white', '4000'], 'the first image'),
-        ('train', ['--set', 'data.root=clips', 'data.black=300'], 'the first image'),
-    ],
-)
-def test_what_is_gone_is_answered_by_what_to_do_now(program, arguments, advice, capsys):
-    module, _, function = PROGRAMS[program][0].partition(':')
-    try:
-        status = getattr(import_module(f'moving_object_detector.{module}'), function)(arguments)
-    except SystemExit as end:
-        status = end.code
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert (status, advice in said) == (2, True), said
-    assert any(word.partition('=')[0] in said for word in arguments)
 
 
 def test_numpy_starts_no_threads_of_its_own():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import moving_object_detector
-from moving_object_detector.common.files import default_model, share_folder
+from moving_object_detector.common.files import generator_path, share_folder
 from moving_object_detector.networks.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +22,8 @@ def test_the_source_tree():
 
 
 def test_the_model_that_comes_with_the_package():
-    assert default_model() == share_folder() / 'models' / 'generator.safetensors'
-    assert load_weights(default_model(), 'generator')[1]['architecture'] == 'generator'
+    assert generator_path() == share_folder() / 'models' / 'generator.safetensors'
+    assert load_weights(generator_path(), 'generator')[1]['architecture'] == 'generator'
 
 
 @pytest.fixture(params=['lib/python3.12/site-packages', 'local/lib/python3.10/dist-packages', 'Lib/site-packages'])

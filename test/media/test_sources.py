@@ -138,7 +138,7 @@ def test_what_is_no_file_and_what_is_too_large(tmp_path):
             open_source(path)
     (tmp_path / 'sparse.png').touch()
     os.truncate(tmp_path / 'sparse.png', 10**12)
-    with pytest.raises(ImageError, match='larger than any image'):
+    with pytest.raises(ImageError, match='larger than'):
         read_image(tmp_path / 'sparse.png')
 
 

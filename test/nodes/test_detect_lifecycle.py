@@ -22,7 +22,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from moving_object_detector.common.files import default_model
+from moving_object_detector.common.files import generator_path
 from moving_object_detector.common.options import options_of
 from moving_object_detector.nodes.messages import image_message
 from moving_object_detector.nodes.parameters import NodeConfig
@@ -42,14 +42,14 @@ class Trap:
 def models(tmp_path_factory):
     """Model files that must not be loaded, by what is wrong with them, and what the node says."""
     folder = tmp_path_factory.mktemp('models')
-    good = default_model().read_bytes()
+    good = generator_path().read_bytes()
     (folder / 'truncated.safetensors').write_bytes(good[: len(good) // 2])
     (folder / 'garbage.safetensors').write_bytes(b'garbage' * 1000)
     (folder / 'empty.safetensors').write_bytes(b'')
-    tensors = load_file(default_model())
+    tensors = load_file(generator_path())
     name = next(iter(tensors))
     # As a version wrote it that knew no checksums.
-    earlier = {key: value for key, value in metadata_of(default_model()).items() if key != 'sha256'} | {'format': '1'}
+    earlier = {key: value for key, value in metadata_of(generator_path()).items() if key != 'sha256'} | {'format': '1'}
     save_file({**tensors, name: torch.zeros(3)}, folder / 'shape.safetensors', earlier)
     with (folder / 'pickle.safetensors').open('wb') as file:
         pickle.dump(Trap(folder / 'executed'), file)
@@ -85,7 +85,6 @@ def detect(start_detect):
         'window.past': 'many',
         'windows.future': 3,
         'quux': True,
-        'input.black': 300,
         'input.timeout': 1.0,
     }
     return start_detect(wrong)
@@ -94,7 +93,6 @@ def detect(start_detect):
 def test_wrong_parameters_are_said_and_refused(detect):
     detect.wait_line(r'\[WARN\].*there is no parameter windows\.future; did you mean window\.future\?')
     detect.wait_line(r'\[WARN\].*there is no parameter quux; see docs')
-    detect.wait_line(r'\[WARN\].*there is no parameter input\.black; leave it out')
     detect.wait_line(
         r'\[ERROR\].*configure refused: window\.past is .many., but takes a whole number from 0 to 20; '
         r"refinement\.method is 'gided', but takes one of none, crf, grid_crf; "

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import default_model
+from moving_object_detector.common.files import generator_path
 from moving_object_detector.common.options import with_values
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.base import network_image
@@ -121,7 +121,7 @@ def miniature(scenes, tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         for time in range(FRAMES):
             cv2.imwrite(str(folder / f'{time:05d}.png'), cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR))
-    network, about = load_network(default_model().with_name('generator-davis.safetensors'))
+    network, about = load_network(generator_path().with_name('generator-davis.safetensors'))
     small = tmp_path / 'small.safetensors'
     save_network(network, small, {**about, 'height': str(SIZE[0]), 'width': str(SIZE[1])})
     create_flow = run.create_flow

@@ -61,8 +61,7 @@ def mistake(capsys, *arguments):
         ('game.learning_rate=0', 'game.learning_rate is 0.0, but takes a number from 1e-08 to 1'),
         ('game.learning_rate=nan', "game.learning_rate is 'nan', but takes a number"),
         ('run.precision=half', "run.precision is 'half', but takes one of float32, bfloat16"),
-        ('data.workers=2', 'write run.workers'),
-        ('data.split=val', 'PATH@SPLIT'),
+        ('data.workers=2', 'run.workers'),
         ('run.seed=-1', 'run.seed is -1, but takes a whole number from 0'),
         ('network.height=30', 'network.height is 30, but takes a whole number from 32'),
         ('network.height=34', 'network.height and network.width are 34 and 192, but take multiples of 4'),
@@ -109,14 +108,11 @@ def test_options_from_a_file_and_the_command_line(tmp_path, capsys):
     error = mistake(capsys, '--config', file, '--out', tmp_path / 'out', 'run.precision=float32', 'run.device=gpu')
     assert "run.device is 'gpu'" in error
     file.write_text('data:\n  workers: 7\n')
-    assert 'write run.workers' in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
+    assert "no option 'data.workers'" in mistake(capsys, '--config', file, '--out', tmp_path / 'out')
     assert 'cannot be read' in mistake(capsys, '--config', tmp_path / 'none.yaml')
 
 
-def test_the_old_spelling_is_refused_with_the_new_one(capsys):
-    for words in (['game.steps=5'], ['--config', 'config/train.yaml', 'game.steps=5'], ['flow', 'training.steps=5']):
-        assert main(words) == 2
-        assert f'--set {words[-1]}' in capsys.readouterr().err
+def test_options_before_the_command_are_refused(capsys):
     assert main(['--out', 'x', 'flow', '--options']) == 2
     assert 'train flow' in capsys.readouterr().err
 
