@@ -58,7 +58,7 @@ test-fast: check  ## The same without the tests that take long or talk over DDS.
 	@OMP_NUM_THREADS=1 $(PROGRAM) pytest -n 2 --dist loadfile -m 'not live and not slow'
 
 bench: packages  ## Time every engine, stage and whole frames, side by side; writes bench.json.
-	@$(PROGRAM) moving_object_detector.bench --json bench.json
+	@$(PROGRAM) moving_object_detector.programs bench --json bench.json
 
 eval: packages  ## Score masks, with a report: make eval DATASET=davis2016 ROOT=FOLDER SPLIT=val OUT=DIR.
 	@case " $$ARGS" in *\ --method*|*\ --predict*) PARAMS= ;; esac; \

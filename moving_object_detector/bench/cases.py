@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -30,40 +29,20 @@ NAIVE: Final = Variant('naive', 'float32')
 """The detector without its ring, pair by pair; see ``tasks.py``."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """A setting of the detector, in which several variants compute the same masks in turns."""
+class Case(NamedTuple):
+    """A setting of the detector, run in one way; the cases of a group compute the same masks in turns."""
 
-    name: str
-    config: DetectorConfig
-    seconds: float
-    """After how long no more rounds are begun."""
-    naive: bool = False
-    """Whether the naive pipeline takes part."""
-
-    def cases(self) -> list[Case]:
-        """Return what is compared, the naive pipeline first."""
-        return [Case(self, variant) for variant in (*([NAIVE] if self.naive else []), *all_variants())]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A group's setting, run in one way."""
-
-    group: Group
+    group: str
     variant: Variant
+    config: DetectorConfig
+    """With the variant's engine and precision."""
+    seconds: float
+    """After how long no more rounds of the group are begun."""
 
     @property
     def name(self) -> str:
         """Return for example ``paper/openvino-float32``; what ``--only`` chooses by."""
-        return f'{self.group.name}/{self.variant.engine}-{self.variant.precision}'
-
-    @property
-    def config(self) -> DetectorConfig:
-        """The group's configuration with this engine and precision."""
-        if self.variant == NAIVE:
-            return self.group.config
-        return with_values(self.group.config, self.variant._asdict())
+        return f'{self.group}/{self.variant.engine}-{self.variant.precision}'
 
 
 def all_variants() -> list[Variant]:
@@ -73,33 +52,33 @@ def all_variants() -> list[Variant]:
     return [variant for variant in pairs if 'auto' not in variant]
 
 
-def groups(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick: bool) -> list[Group]:
+def all_cases(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick: bool) -> list[Case]:
     """Return what is measured: the built-in settings, or those of a parameter file; raises UserError.
 
     ``assignments`` (``name=value``) are put into every setting; ``quick`` is a few seconds of the smallest.
     """
 
-    def setting(path: Path | None, *values: str) -> DetectorConfig:
-        return load_config(DetectorConfig(), path, [*values, *assignments])
+    def group(name: str, seconds: float, path: Path | None, *values: str, naive: bool = False) -> list[Case]:
+        setting = load_config(DetectorConfig(), path, [*values, *assignments])
+        found = [Case(name, one, with_values(setting, one._asdict()), seconds) for one in all_variants()]
+        return [Case(name, NAIVE, setting, seconds), *found] if naive else found
 
     if config:
-        return [Group(config.stem, setting(config), 60, naive=True)]
+        return group(config.stem, 60, config, naive=True)
     cpu, gpus = (share_folder() / 'config' / f'{name}.yaml' for name in ('cpu', 'gpu'))
     if quick:
-        return [Group('cpu', setting(cpu), 0, naive=True)]
+        return group('cpu', 0, cpu, naive=True)
     five, one = (tuple(f'window.{side}={length}' for side in ('past', 'future')) for length in (5, 1))
     paper = ('height=192', 'width=384', 'refinement.method=crf')
     found = [
-        Group('cpu', setting(cpu), 20, naive=True),
-        Group('cpu-window-5', setting(cpu, *five), 10),
-        Group('paper-window-1', setting(None, *paper, *one), 10),
-        Group('paper', setting(None, *paper, *five), 40, naive=True),
+        *group('cpu', 20, cpu, naive=True),
+        *group('cpu-window-5', 10, cpu, *five),
+        *group('paper-window-1', 10, None, *paper, *one),
+        *group('paper', 40, None, *paper, *five, naive=True),
     ]
     if gpu:
-        found += [
-            Group('gpu-window-1', setting(gpus, 'device=cuda', *paper, *one), 10),
-            Group('gpu', setting(gpus, 'device=cuda', *paper), 30, naive=True),
-        ]
+        found += group('gpu-window-1', 10, gpus, 'device=cuda', *paper, *one)
+        found += group('gpu', 30, gpus, 'device=cuda', *paper, naive=True)
     return found
 
 
@@ -107,7 +86,7 @@ def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
     """Return the cases whose name or group's name matches a shell pattern; UserError where one matches nothing."""
 
     def matches(case: Case, pattern: str) -> bool:
-        return fnmatchcase(case.name, pattern) or fnmatchcase(case.group.name, pattern)
+        return fnmatchcase(case.name, pattern) or fnmatchcase(case.group, pattern)
 
     for pattern in patterns:
         if not any(matches(case, pattern) for case in cases):

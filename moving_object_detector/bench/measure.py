@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from functools import partial
 from itertools import groupby, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moving_object_detector.bench.cases import NAIVE, Case, chosen, groups
+from moving_object_detector.bench.cases import NAIVE, Case, all_cases, chosen
 from moving_object_detector.bench.report import Measured, group_report, markdown
-from moving_object_detector.bench.tasks import FrameTask, make_task
+from moving_object_detector.bench.tasks import FrameTask, NaiveTask
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.common.program import provenance
@@ -50,8 +49,9 @@ class Effort(NamedTuple):
 
 
 def prepare(case: Case, images: Path) -> dict[str, Any]:
-    """Make this process's task and the calls that do not count; return what the task is."""
-    task = make_task(case, images)
+    """Make this process's task, on frames in a NumPy file, and the calls that do not count; return what it is."""
+    kind = NaiveTask if case.variant == NAIVE else FrameTask
+    task = kind(case.config, np.load(images, mmap_mode='r'))
     _task[:] = [task]
     for _ in range(task.fill + task.warm_up):
         task.call()
@@ -99,11 +99,11 @@ def _ask(one: Measured, pool: ProcessPoolExecutor, action: Callable[..., Any], *
 
 
 def measure_group(
-    cases: Sequence[Case], images: Path, effort: Effort, seen: Callable[[int], object] = lambda _: None
+    cases: Sequence[Case], images: Path, effort: Effort, seen: Callable[[str], object] = lambda _: None
 ) -> list[Measured]:
     """Measure the cases of a group on a file of frames, one at a time: A B C A B C ...
 
-    One that fails says so and is left out, the others go on; ``seen`` is told the number of each round before it.
+    One that fails says so and is left out, the others go on; ``seen`` is told of each round before it.
     """
     measured = [Measured(case) for case in cases]
     with ExitStack() as stack:
@@ -115,9 +115,9 @@ def measure_group(
         started = time.monotonic()
         for count in range(effort.most):
             running = [(one, pool) for one, pool in zip(measured, pools, strict=True) if not one.failure]
-            if not running or (count >= effort.least and time.monotonic() - started >= cases[0].group.seconds):
+            if not running or (count >= effort.least and time.monotonic() - started >= cases[0].seconds):
                 break
-            seen(count + 1)
+            seen(f'{cases[0].group} round {count + 1}')
             for one, pool in running:
                 one.add(_ask(one, pool, take_turn, effort.turn))
         for one, pool in zip(measured, pools, strict=True):
@@ -136,10 +136,6 @@ def _refusal(case: Case) -> str:
     return ''
 
 
-def _show_round(bar: tqdm[Any], name: str, number: int) -> None:
-    bar.set_description(f'{name} round {number}')
-
-
 def _clip(source: str, count: int) -> NDArray[np.uint8]:
     """Return the first frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
     if source:
@@ -148,11 +144,11 @@ def _clip(source: str, count: int) -> NDArray[np.uint8]:
     return np.stack([scene.image(moment) for moment in range(count)])
 
 
-def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
-    """Measure, print and write; return the exit status. ``words`` is the command line, for the report."""
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print and write; return the exit status. ``arguments.words`` is the command line, for the report."""
     effort = Effort(least=2, most=2, turn=0.05) if arguments.quick else Effort()
-    found = groups(arguments.config, arguments.set, gpu=torch.cuda.is_available(), quick=arguments.quick)
-    cases = chosen([case for group in found for case in group.cases()], arguments.only)
+    found = all_cases(arguments.config, arguments.set, gpu=torch.cuda.is_available(), quick=arguments.quick)
+    cases = chosen(found, arguments.only)
     started, load = time.monotonic(), os.getloadavg()[0]
     images = _clip(arguments.input, arguments.frames)
     refused = {case: reason for case in cases if (reason := _refusal(case))}
@@ -166,18 +162,17 @@ def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         path = Path(folder, 'images.npy')
         np.save(path, images)
         for own in bar:
-            name = own[0].group.name
-            bar.set_description(f'{name}: loading')
-            measured = measure_group(own, path, effort, partial(_show_round, bar, name))
+            bar.set_description(f'{own[0].group}: loading')
+            measured = measure_group(own, path, effort, bar.set_description)
             skipped |= {one.case.name: one.failure for one in measured if one.failure}
             if done := [one for one in measured if not one.failure]:
-                reports.append(group_report(own[0].group, done))
+                reports.append(group_report(done))
     if not reports:
         raise UserError(
             f'nothing could be measured: {"; ".join(f"{one}: {reason}" for one, reason in skipped.items())}'
         )
     report = {
-        **provenance('bench', words),
+        **provenance('bench', arguments.words),
         'image': f'{images.shape[2]}x{images.shape[1]}',
         'load average': [load, os.getloadavg()[0]],
         'seconds': round(time.monotonic() - started, 1),

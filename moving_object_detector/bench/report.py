@@ -8,11 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Group, Variant
+from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Variant
 
 PERCENTILES: Final = {'median': 50, 'p95': 95, 'p99': 99}
-QUARTILES: Final = (25, 75)
-TIME_COLUMNS: Final = ('median ms', 'p95', 'p99')
 
 
 @dataclass
@@ -68,20 +66,15 @@ def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> d
     """
     whole = np.median(np.concatenate(slow)) / np.median(np.concatenate(fast))
     own = [np.median(a) / np.median(b) for a, b in zip(slow, fast, strict=True)]
-    low, high = np.percentile(own, QUARTILES)
+    low, high = np.percentile(own, (25, 75))
     return {'ratio': round(float(whole), 2), 'low': round(float(low), 2), 'high': round(float(high), 2)}
 
 
-def group_report(group: Group, measured: Sequence[Measured]) -> dict[str, Any]:
+def group_report(measured: Sequence[Measured]) -> dict[str, Any]:
     """Return the figures of a group, of which at least one case was measured, as JSON has them."""
     first = next((one.facts for one in measured if 'size' in one.facts), measured[0].facts)
     about: dict[str, Any] = {name: first[name] for name in ('size', 'window', 'flow') if name in first}
-    return {'name': group.name, **about, 'cases': [one.figures(measured) for one in measured]}
-
-
-def fastest(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the case of a group's report that has the least median."""
-    return min(group['cases'], key=lambda case: case['milliseconds']['median'])
+    return {'name': measured[0].case.group, **about, 'cases': [one.figures(measured) for one in measured]}
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -101,16 +94,23 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def frame_table(groups: Sequence[dict[str, Any]]) -> str:
-    """Return end-to-end figures of several settings."""
+    """Return end-to-end figures of several settings, in each the engine with the least median in bold."""
+    titles = ('setting', 'engine', 'median ms', 'p95', 'p99', 'frames/s', 'peak MB', 'vs naive', 'vs reference')
     rows = []
     for group in groups:
         height, width = group.get('size', ('?', '?'))
         flow = f', {group["flow"]}' if 'flow' in group else ''
         setting = f'{group["name"]}: {width}x{height}, {group["window"]}{flow}'
+        fastest = min(group['cases'], key=lambda case: case['milliseconds']['median'])
         for case in group['cases']:
-            rate, ratios = f'{case["per second"]:.3g}', (_ratio(case, NAIVE), _ratio(case, REFERENCE))
-            rows.append([setting, *_times(group, case), rate, _memory(case), *ratios])
-    return _table(('setting', 'engine', *TIME_COLUMNS, 'frames/s', 'peak MB', 'vs naive', 'vs reference'), rows)
+            engine = f'**{case["engine"]}**' if case is fastest else case['engine']
+            times = (f'{case["milliseconds"][name]:.4g}' for name in PERCENTILES)
+            memory = f'{case["memory"]["resident"]:.0f}'
+            if 'gpu' in case['memory']:
+                memory += f', GPU {case["memory"]["gpu"]:.0f}'
+            ratios = (_ratio(case, NAIVE), _ratio(case, REFERENCE))
+            rows.append([setting, engine, *times, f'{case["per second"]:.3g}', memory, *ratios])
+    return _table(titles, rows)
 
 
 def stage_table(group: dict[str, Any]) -> str:
@@ -124,16 +124,6 @@ def stage_table(group: dict[str, Any]) -> str:
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join(f'| {" | ".join(cells)} |' for cells in (titles, ['---'] * len(titles), *rows))
-
-
-def _times(group: dict[str, Any], case: dict[str, Any]) -> list[str]:
-    engine = f'**{case["engine"]}**' if case is fastest(group) else case['engine']
-    return [engine, *(f'{case["milliseconds"][name]:.4g}' for name in PERCENTILES)]
-
-
-def _memory(case: dict[str, Any]) -> str:
-    memory = case['memory']
-    return f'{memory["resident"]:.0f}' + (f', GPU {memory["gpu"]:.0f}' if 'gpu' in memory else '')
 
 
 def _ratio(case: dict[str, Any], slow: Variant) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moving_object_detector.bench.cases import NAIVE, Case
 from moving_object_detector.detection.build import build_detector, create_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.pair_masks import resolve_polarity
@@ -116,16 +114,14 @@ class NaivePipeline:
         }
         if not sees_both_sides(self._flow_input):
             return [self._mask(images[index], side) for side in sides.values()]
-        moving = {offset: side for offset, side in sides.items() if self._moves(side)}
+        least = self._config.gate.min_motion
+        moving = {offset: side for offset, side in sides.items() if float(split_flow(side[:, :2]).motion[0]) >= least}
         # Of two neighbours as far away the later one decides whether anything moves.
         latest = {abs(offset): offset for offset in sorted(sides)}
         return [
             self._mask(images[index], torch.cat((sides[offset], moving.get(-offset, reverse_side(sides[offset]))), 1))
             for offset in latest.values()
         ]
-
-    def _moves(self, side: torch.Tensor) -> bool:
-        return float(split_flow(side[:, :2]).motion[0]) >= self._config.gate.min_motion
 
     def _mask(self, image: NDArray[np.uint8], flow: torch.Tensor) -> NDArray[np.float32]:
         prepared = prepare_flow(flow, self._flow_input)
@@ -215,9 +211,3 @@ class NaiveTask(FrameTask):
         self._images.append(decode_image(next(self.incoming)))
         self.mask = self._pipeline.mask(self._images, len(self._images) - 1 - self._ahead)
         self.message(self.mask, 'mono8')
-
-
-def make_task(case: Case, images: Path) -> FrameTask:
-    """Prepare a case, on the frames in a NumPy file; raises UserError where it cannot run here."""
-    kind = NaiveTask if case.variant == NAIVE else FrameTask
-    return kind(case.config, np.load(images, mmap_mode='r'))

@@ -33,12 +33,8 @@ def _complete(clips: Iterable[ClipFiles]) -> list[ClipFiles]:
         if len(clip.files) > 1:
             kept.append(clip)
         else:
-            _leave_out(clip.name)
+            _log.warning('%s: one frame only, and flow takes a pair of frames; it is left out', clip.name)
     return kept
-
-
-def _leave_out(name: str) -> None:
-    _log.warning('%s: one frame only, and flow takes a pair of frames; it is left out', name)
 
 
 def _clip_name(name: str) -> str:
@@ -48,9 +44,7 @@ def _clip_name(name: str) -> str:
 
 def _of_recording(path: Path, topic: str | None) -> ClipFiles:
     """Return the clip of a bag or a video; the topic is for bags alone."""
-    name = _clip_name(path.name if path.is_dir() else path.stem)
-    if not is_bag(path):
-        return ClipFiles(name, partial(open_source, path), (path,))
+    name, topic = _clip_name(path.name if path.is_dir() else path.stem), topic if is_bag(path) else None
     return ClipFiles(name, partial(open_source, path, topic=topic), tuple(bag_files(path)), topic=topic)
 
 
@@ -59,19 +53,15 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     images = list_images(root)
     if len(images) > 1:
         return [clip_of_images(_clip_name(root.resolve().name), images)]
-    clips, lonely = [], []
+    clips, alone = [], len(images) == 1
     for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
         if is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
             clips.append(_of_recording(entry, topic))
         elif entry.is_dir() and (frames := list_images(entry)):
-            if len(frames) > 1:
-                clips.append(clip_of_images(_clip_name(entry.name), frames))
-            else:
-                lonely.append(entry)
-    for entry in lonely if clips else ():
-        _leave_out(str(entry))
-    if not clips and (images or lonely):
-        raise UserError(f'{lonely[0] if lonely else root}: one frame only; flow takes a pair of frames')
+            alone |= len(frames) == 1
+            clips += _complete([clip_of_images(_clip_name(entry.name), frames)])
+    if not clips and alone:
+        raise UserError(f'{root}: one frame only; flow takes a pair of frames')
     if not clips:
         there = sorted(entry.name for entry in root.iterdir())[:8]
         holds = f'it holds {", ".join(there)}' if there else 'it is empty'
@@ -79,17 +69,12 @@ def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     return clips
 
 
-def _split_root(root: str, split: str) -> tuple[Path, str, bool]:
-    """Return path, split, and whether the root names its split itself."""
-    path = Path(root).expanduser()
-    if '@' in path.name and not path.exists():
-        name, _, own = root.rpartition('@')
-        return Path(name).expanduser(), own, True
-    return path, split, False
-
-
 def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
-    path, split, own = _split_root(root, split)
+    path = Path(root).expanduser()
+    own = '@' in path.name and not path.exists()
+    if own:
+        name, _, split = root.rpartition('@')
+        path = Path(name).expanduser()
     if not path.exists():
         raise UserError(f'{path}: no such file or folder')
     if path.is_dir() and not is_bag_folder(path):

@@ -103,11 +103,8 @@ def _some(names: Sequence[str]) -> str:
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
 
 
-def masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
-    """Return the mask of each frame: the file of the same name, whatever its suffix; None where there is none.
-
-    Masks of no frame are passed over. Raises UserError where no mask is a frame's, or two are masks of the same frame.
-    """
+def _masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
+    """Return the mask of each frame: the file of the same name, whatever its suffix; None where there is none."""
     masks: dict[str, Path] = {}
     for mask in list_images(folder):
         other = masks.setdefault(mask.stem, mask)
@@ -123,22 +120,12 @@ def masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
     return found
 
 
-def folder_annotations(images: Sequence[Path], masks: Path) -> tuple[Annotation | None, ...]:
-    """Return the annotation of each frame of a clip from a folder of masks called as the frames, None where none is.
-
-    Raises UserError where there is no such folder, or no mask of a frame in it.
-    """
-    if not masks.is_dir() or not list_images(masks):
-        reason = 'there is no image in this folder' if masks.is_dir() else 'there is no such folder'
-        raise UserError(f'{masks}: {reason}; give the folder of the masks, each called as its frame')
-    return tuple(MaskFiles((mask,)) if mask else None for mask in masks_by_name(images, masks))
-
-
 def clip_annotations(clips: Mapping[str, Sequence[Path]], masks: Path) -> dict[str, tuple[Annotation | None, ...]]:
-    """Return the annotations of clips by name, given the frames of each, as :func:`folder_annotations` does.
+    """Return the annotations of clips by name, given the frames of each, from masks called as these.
 
     ``masks`` holds a folder for each clip, called as the clip; a clip without one has no annotations. Of one clip alone
-    it may hold the masks themselves. Raises UserError as there, or where no clip has a folder.
+    it may hold the masks themselves. Masks of no frame are passed over. Raises UserError where no clip has a folder, no
+    mask in one is a frame's, or two are masks of the same frame.
     """
     folders = {name: masks / name for name in clips if (masks / name).is_dir()}
     if not folders and len(clips) == 1:
@@ -147,10 +134,12 @@ def clip_annotations(clips: Mapping[str, Sequence[Path]], masks: Path) -> dict[s
         there = sorted(entry.name for entry in masks.iterdir()) if masks.is_dir() else []
         holds = f'it holds {_some(there)}' if there else 'there is nothing'
         raise UserError(f'{masks}: no folder is called as a clip ({_some(list(clips))}); {holds}')
-    return {
-        name: folder_annotations(images, folders[name]) if name in folders else (None,) * len(images)
-        for name, images in clips.items()
-    }
+    found: dict[str, tuple[Annotation | None, ...]] = {name: (None,) * len(images) for name, images in clips.items()}
+    for name, folder in folders.items():
+        if not folder.is_dir() or not list_images(folder):
+            raise UserError(f'{folder}: there is no image here; give the folder of the masks, each called as its frame')
+        found[name] = tuple(MaskFiles((mask,)) if mask else None for mask in _masks_by_name(clips[name], folder))
+    return found
 
 
 # Layouts
@@ -235,7 +224,7 @@ def _segtrack_masks(images: list[Path], folder: Path) -> list[Path | None]:
     """Return the mask of each frame, None where there is none: by name, or by order where none has a frame's name."""
     masks = list_images(folder)
     named = {mask.stem for mask in masks} & {image.stem for image in images}
-    return list(masks) if not named and len(masks) == len(images) else masks_by_name(images, folder)
+    return list(masks) if not named and len(masks) == len(images) else _masks_by_name(images, folder)
 
 
 def _segtrack_annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.options import flatten
 from moving_object_detector.evaluation.metrics import mean
-from moving_object_detector.evaluation.results import RunResult, Table, read_results, sequence_scores
+from moving_object_detector.evaluation.results import RunResult, Table, known, read_results, scores_of
 
 EXACT: Final = 14
 """Pairs up to which all signs are tried; above, 20,000 draws."""
@@ -72,32 +72,30 @@ def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')
         rules = f'{left} was scored by the rule of {a.protocol}, {right} by that of {b.protocol}'
         raise UserError(f'{rules}; compare runs of one data set')
     scores, others = (
-        {item.name: sequence_scores(item, run.counting, run.protocol) for item in run.sequences} for run in (a, b)
+        {item.name: scores_of([item], run.counting, run.protocol) for item in run.sequences} for run in (a, b)
     )
     heads = [('sequence', ''), ('frames', ',')]
     for score in 'JF':
         heads += [*((f'{score} {name}', '.3f') for name in names), (f'difference of {score}', '+.3f')]
     rows: list[list[float | str | None]] = []
-    notes, differences, means = [], {}, []
-    for name, one in scores.items():
-        other = others.get(name)
-        if other is None:
-            continue
+    notes, differences = [], {}
+    for name in [name for name in scores if name in others]:
+        one, other = scores[name], others[name]
         apart = _minus(other.j_mean, one.j_mean)
-        rows.append([name, one.frames, one.j_mean, other.j_mean, apart])
-        rows[-1] += [one.f_mean, other.f_mean, _minus(other.f_mean, one.f_mean)]
+        row = [one.frames, one.j_mean, other.j_mean, apart]
+        rows.append([name, *row, one.f_mean, other.f_mean, _minus(other.f_mean, one.f_mean)])
         if one.frames != other.frames:
             notes.append(f'{foreign(name)}: {one.frames} frames were scored in {left}, {other.frames} in {right}')
         if apart is not None:
             differences[name] = apart
-            means.append((one.j_mean, other.j_mean))
     if not differences:
         raise UserError(f'{left} and {right} have no sequence in common that was scored; compare runs of one split')
     for name, alone in ((left, scores.keys() - others.keys()), (right, others.keys() - scores.keys())):
         notes += [f'only in {name}: {", ".join(map(foreign, sorted(alone)))}'] if alone else []
-    last = [*np.mean(np.array(means, np.float64), 0).tolist(), mean(list(differences.values()))]
-    table = Table(heads, [*rows, ['mean', None, *last, None, None, None]])
-    return Comparison(names, table, differences, sign_flip_p([*differences.values()]), _options(a, b), tuple(notes))
+    last = [mean(known(run[name].j_mean for name in differences)) for run in (scores, others)]
+    rows.append(['mean', None, *last, mean([*differences.values()]), None, None, None])
+    p = sign_flip_p([*differences.values()])
+    return Comparison(names, Table(heads, rows), differences, p, _options(a, b), tuple(notes))
 
 
 def compare_folders(a: Path, b: Path) -> Comparison:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.common.errors import ImageError, UserError
+from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.layouts import MaskFiles
@@ -24,7 +26,7 @@ from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, read_masks
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, messages_on
-from moving_object_detector.media.frames import SECOND, SMALLEST_SIDE, Frame, FrameSource, ros_stamp_offset
+from moving_object_detector.media.frames import SECOND, Frame, FrameSource, ros_stamp_offset
 from moving_object_detector.media.sources import list_images
 
 REFINEMENT_METHODS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
@@ -71,7 +73,7 @@ class Method(ABC):
 
     @abstractmethod
     def step(self, frame: Frame, index: int) -> Iterable[Prediction]:
-        """Take the next frame; return what is known now, of this or earlier ones. Raises ImageError: no such image."""
+        """Take the next frame; return what is known now, of this or earlier ones."""
 
     def finish(self) -> Iterable[Prediction]:
         """Return what was waiting for frames that do not come."""
@@ -118,9 +120,6 @@ class DetectorMethod(Method):
 
     def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
         """Take the next frame; yield what became known by it."""
-        height, width = frame.image.shape[:2]
-        if min(height, width) < SMALLEST_SIDE:
-            raise ImageError(f'it is {width}x{height} pixels, but the detector takes {SMALLEST_SIDE} or more a side')
         begin = time.perf_counter()
         outcome = self._detector.step(frame.image, frame.stamp, tag=index)
         yield from self._read(outcome.results, time.perf_counter() - begin)
@@ -136,17 +135,10 @@ class DetectorMethod(Method):
             for variant, (estimate, refinement) in self._reading.items():
                 if result.estimate != estimate:
                     continue
-                read = result.refined_by(refinement)
                 begin = time.perf_counter()
-                mask = read.mask
-                reading = time.perf_counter() - begin
-                yield Prediction(
-                    index=result.tag,  # type: ignore[arg-type]
-                    variant=variant,
-                    image=result.image,
-                    mask=mask,
-                    latency=None if computing is None else 1e3 * (computing + reading),
-                )
+                mask = result.refined_by(refinement).mask
+                latency = None if computing is None else 1e3 * (computing + time.perf_counter() - begin)
+                yield Prediction(result.tag, variant, result.image, mask, latency)  # type: ignore[arg-type]
 
 
 class GivenMasks(Method):
@@ -183,7 +175,6 @@ class GivenMasks(Method):
         place = self._place(clip)
         self._masks: dict[Any, Any]
         self._latencies: list[float] = []
-        self._offset: int | None = None
         self._last: int | None = None
         self._seen = self._found = 0
         self._period = 0.0
@@ -202,7 +193,7 @@ class GivenMasks(Method):
 
     def step(self, frame: Frame, index: int) -> list[Prediction]:
         """Return the mask of a frame, if there is one."""
-        if self._offset is None:
+        if self._last is None:
             self._offset = ros_stamp_offset(frame.stamp)
         repeats, self._last = frame.stamp == self._last, frame.stamp
         self._seen += not repeats
@@ -242,6 +233,12 @@ VARIANCE_THRESHOLD: Final = 16.0
 """With HISTORY the defaults of OpenCV's MOG2: frames it learns over, squared Mahalanobis distance to the background."""
 
 
+Painter = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Gives the mask (H, W) of an image (H, W, 3)."""
+Held = tuple[int, NDArray[np.uint8], NDArray[np.uint8]]
+"""A frame's number, image and features."""
+
+
 def residual_magnitude(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return how far flow (H, W, 2) is from a RANSAC homography fitted to a grid of it, (H, W) pixels."""
     height, width = flow.shape[:2]
@@ -264,15 +261,7 @@ def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(levels > threshold, np.uint8(255), np.uint8(0))
 
 
-class _Held(NamedTuple):
-    """A frame whose flow to the next one is not known yet."""
-
-    frame: Frame
-    number: int
-    features: NDArray[np.uint8]
-
-
-class HomographyResidual(Method):
+class _HomographyResidual(Method):
     """What DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
 
     The last frame before the stream starts anew (by the detector's rule) has no next one and takes the one before it;
@@ -286,75 +275,68 @@ class HomographyResidual(Method):
         super().__init__(('homography',), {'baseline': 'homography', **constants}, details)
 
     def start(self, clip: Clip, source: FrameSource) -> None:
-        """Begin a clip."""
         super().start(clip, source)
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
-        self._before: _Held | None = None
-        self._held: _Held | None = None
+        self._last: deque[Held] = deque(maxlen=2)
 
     def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
-        """Take a frame; yield the mask of the one before."""
         step = self._continuity.follow(frame.stamp, frame.image.shape)
         if step is Step.REPEATS:
             return
         if step.starts_anew:
             yield from self.finish()
-            self._held = None
-        self._before, self._held = self._held, _Held(frame, index, self._flow.features(frame.image))
-        if self._before is not None:
-            yield self._predict(self._before, self._held)
+            self._last.clear()
+        self._last.append((index, frame.image, self._flow.features(frame.image)))
+        if len(self._last) == 2:
+            yield self._predict(*self._last)
 
     def finish(self) -> Iterator[Prediction]:
-        """Yield the mask of the last frame."""
-        if self._held is not None and self._before is not None:
-            yield self._predict(self._held, self._before)
+        if len(self._last) == 2:
+            yield self._predict(*reversed(self._last))
 
-    def _predict(self, source: _Held, target: _Held) -> Prediction:
+    def _predict(self, source: Held, target: Held) -> Prediction:
         """Return the mask of a frame by its flow to another one."""
-        flow = self._flow.estimate([source.features], [target.features], BASELINE_SIZE)[0].permute(1, 2, 0).numpy()
-        image = source.frame.image
+        number, image, features = source
+        flow = self._flow.estimate([features], [target[2]], BASELINE_SIZE)[0].permute(1, 2, 0).numpy()
         mask = cv2.resize(otsu(residual_magnitude(flow)), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        return Prediction(source.number, self.variants[0], image, np.asarray(mask, np.uint8))
+        return Prediction(number, self.variants[0], image, np.asarray(mask, np.uint8))
 
 
-class BackgroundSubtraction(Method):
-    """OpenCV's MOG2 (Zivkovic 2004) with its defaults, anew for each clip; what it takes for a shadow is no object.
+class _AtOnce(Method):
+    """A baseline that gives each frame's mask at once, by a function of images that is made anew for each clip."""
 
-    It models each pixel, so the camera must stand still.
-    """
-
-    def __init__(self) -> None:
-        constants = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
-        super().__init__(('mog2',), {'baseline': 'mog2', **constants}, {'opencv': cv2.__version__})
+    def __init__(self, name: str, make: Callable[[], Painter], **identity: Any) -> None:
+        super().__init__((name,), {'baseline': name, **identity}, {'opencv': cv2.__version__} if identity else {})
+        self._make = make
 
     def start(self, clip: Clip, source: FrameSource) -> None:
-        """Begin a clip."""
         super().start(clip, source)
-        self._subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
+        self._paint = self._make()
 
     def step(self, frame: Frame, index: int) -> tuple[Prediction]:
-        """Take a frame; return its mask."""
-        labels = np.asarray(self._subtractor.apply(frame.image))
-        mask = np.where(labels == 255, np.uint8(255), np.uint8(0))  # 127 is shadow
-        return (Prediction(index, self.variants[0], frame.image, mask),)
+        return (Prediction(index, self.variants[0], frame.image, self._paint(frame.image)),)
 
 
-class Constant(Method):
-    """The same answer for every pixel: what a score is worth that looks at nothing."""
+def _mog2() -> Method:
+    """Return OpenCV's MOG2 (Zivkovic 2004) with its defaults; it models each pixel, so the camera must stand still."""
 
-    def __init__(self, name: str, value: int) -> None:
-        super().__init__((name,), {'baseline': name}, {})
-        self._value = value
+    def make() -> Painter:
+        subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
+        # What it takes for a shadow is 127.
+        return lambda image: np.where(np.asarray(subtractor.apply(image)) == 255, np.uint8(255), np.uint8(0))
 
-    def step(self, frame: Frame, index: int) -> tuple[Prediction]:
-        """Take a frame; return its mask."""
-        mask = np.full(frame.image.shape[:2], self._value, np.uint8)
-        return (Prediction(index, self.variants[0], frame.image, mask),)
+    constants = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
+    return _AtOnce('mog2', make, **constants)
+
+
+def _constant(name: str, value: int) -> Method:
+    """Return what gives the same answer for every pixel: what a score is worth that looks at nothing."""
+    return _AtOnce(name, lambda: lambda image: np.full(image.shape[:2], value, np.uint8))
 
 
 BASELINES: Final[Mapping[str, Callable[[], Method]]] = {
-    'homography': HomographyResidual,
-    'mog2': BackgroundSubtraction,
-    'everything': lambda: Constant('everything', 255),
-    'nothing': lambda: Constant('nothing', 0),
+    'homography': _HomographyResidual,
+    'mog2': _mog2,
+    'everything': partial(_constant, 'everything', 255),
+    'nothing': partial(_constant, 'nothing', 0),
 }

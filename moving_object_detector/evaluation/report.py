@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moving_object_detector.common.errors import ImageError, foreign
+from moving_object_detector.common.errors import foreign
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.evaluation.compare import flat
 from moving_object_detector.evaluation.results import (
@@ -28,13 +27,11 @@ from moving_object_detector.evaluation.results import (
     grouped,
     known,
     masks_per_second,
-    run_scores,
     score_cells,
     score_table,
-    sequence_scores,
+    scores_of,
     written,
 )
-from moving_object_detector.media.codecs import decode_pixels
 
 REPORT: Final = 'report.html'
 LEAST_BARS: Final = 20
@@ -60,38 +57,27 @@ _STYLE: Final[dict[str, Any]] = {
 _DATASETS: Final = {'davis2016': 'DAVIS2016', 'segtrackv2': 'SegTrackV2', 'fbms59': 'FBMS59'}
 
 
-class Embedded(NamedTuple):
-    """A picture or drawing in the page: a data URI, and what it shows."""
-
-    source: str
-    caption: str
+def _embedded(kind: str, data: bytes, caption: str) -> dict[str, str]:
+    """Return a picture or drawing in the page: a data URI, and what it shows."""
+    return {'source': f'data:image/{kind};base64,{base64.b64encode(data).decode()}', 'caption': caption}
 
 
-def _embedded(kind: str, data: bytes, caption: str) -> Embedded:
-    return Embedded(f'data:image/{kind};base64,{base64.b64encode(data).decode()}', caption)
-
-
-def _pictures(folder: Path, sequence: SequenceResult, kinds: Sequence[str]) -> list[Embedded]:
+def _pictures(folder: Path, sequence: SequenceResult, *kinds: str) -> list[dict[str, str]]:
     """Return the pictures of some kinds that are still in the run's folder, with what frame they show and its J."""
     column = tuple(sequence.variants.values())[-1].j
     found = []
-    for picture in sorted(sequence.pictures, key=lambda picture: picture.kind != kinds[0]):
+    for picture in sequence.pictures:
         path = (folder / picture.file).resolve()
         if picture.kind not in kinds or not path.is_relative_to(folder.resolve()) or not path.is_file():
             continue
-        data = path.read_bytes()
-        try:
-            decode_pixels(data)
-        except ImageError:
-            continue
         j = column[picture.frame] if picture.frame < len(column) else None
         frame = f'{picture.kind.replace("spread", "")} frame {picture.frame}'.strip()
-        words = [frame] if j is None else [frame, f'J {written(j)}']
-        found.append(_embedded('jpeg', data, ' · '.join(words)))
+        caption = frame if j is None else f'{frame} · J {written(j)}'
+        found.append(_embedded('jpeg', path.read_bytes(), caption))
     return found
 
 
-def _drawing(width: float, height: float, caption: str, paint: Callable[[Axes], None]) -> Embedded:
+def _drawing(width: float, height: float, caption: str, paint: Callable[[Axes], None]) -> dict[str, str]:
     file = io.BytesIO()
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width / 72, height / 72))
@@ -101,7 +87,9 @@ def _drawing(width: float, height: float, caption: str, paint: Callable[[Axes], 
     return _embedded('svg+xml', file.getvalue(), caption)
 
 
-def _bars(values: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, caption: str) -> Embedded:
+def _bars(
+    values: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, caption: str
+) -> dict[str, str]:
     """Draw a bar for each name from the highest to the lowest, marks for other values, and a line for the mean."""
     names = sorted(values, key=lambda name: (-values[name], name))
     places = max(LEAST_BARS, len(names))
@@ -121,7 +109,7 @@ def _bars(values: Mapping[str, float], others: Mapping[str, Sequence[float]], li
     return _drawing(max(760, 13 * places + 60), 230, caption, paint)
 
 
-def _curves(columns: Mapping[str, Column], caption: str, top: float | None = None) -> Embedded:
+def _curves(columns: Mapping[str, Column], caption: str, top: float | None = None) -> dict[str, str]:
     """Draw values over the frames; the last column counts, and few values get a dot each."""
 
     def paint(axes: Axes) -> None:
@@ -154,7 +142,7 @@ def _sequences(run: RunResult) -> Table:
     heads = [('sequence', ''), ('frames', ','), *((head, form) for head, form, _ in SCORE_COLUMNS)]
     rows = []
     for item in run.sequences:
-        cells = score_cells(sequence_scores(item, run.counting, run.protocol))
+        cells = score_cells(scores_of([item], run.counting, run.protocol))
         others = masks_per_second([item]), item.dropped or None, len(item.problems) or None
         rows.append([item.name, item.frame_count, *cells, *others])
     return Table([*heads, ('masks/s', '.2f'), ('no mask', ','), ('problems', ',')], rows).filled()
@@ -162,7 +150,7 @@ def _sequences(run: RunResult) -> Table:
 
 def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, Any]:
     """Return what is shown of one sequence."""
-    s, name = sequence_scores(item, run.counting, run.protocol), foreign(item.name)
+    s, name = scores_of([item], run.counting, run.protocol), foreign(item.name)
     facts = [f'J {written(s.j_mean)}', f'F {written(s.f_mean)}'] if s.frames else []
     columns = {variant: item.variants[variant].j for variant in run.variants}
     if s.frames:
@@ -173,20 +161,22 @@ def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, An
         'name': name,
         'facts': ' · '.join([*facts, f'{item.frame_count:,} frames', f'{item.size[1]}x{item.size[0]}']),
         'plot': plot,
-        'pair': _pictures(folder, item, ('best', 'worst')),
-        'strip': _pictures(folder, item, ('spread',)),
+        'pair': _pictures(folder, item, 'best', 'worst'),
+        'strip': _pictures(folder, item, 'spread'),
     }
 
 
 def write_report(folder: Path, run: RunResult) -> Path:
     """Write ``report.html`` into the run's folder, from which the pictures are taken; raises UserError."""
-    scores = run_scores(run, run.counting)
+    scores = scores_of(run.sequences, run.counting, run.protocol)
     latency = [value for item in run.sequences for value in item.latency]
-    quantiles = np.percentile(latency, (50, 95)).tolist() if latency else ()
-    marks = dict(zip(('median', 'p95'), quantiles, strict=False))
+    marks = dict(zip(('median', 'p95'), np.percentile(latency, (50, 95)).tolist(), strict=True)) if latency else None
     # Kinds of footage where there are such, else each sequence.
-    parts = grouped(run) or {item.name: replace(run, sequences=(item,)) for item in run.sequences}
-    j = {name: [run_scores(part, variant).j_mean for variant in run.variants] for name, part in parts.items()}
+    parts = grouped(run) or {item.name: [item] for item in run.sequences}
+    j = {
+        name: [scores_of(part, variant, run.protocol).j_mean for variant in run.variants]
+        for name, part in parts.items()
+    }
     counted = {name: values[-1] for name, values in j.items() if values[-1] is not None}
     chart = None
     if len(counted) > 1 and scores.j_mean is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -146,12 +146,10 @@ def _restored(kind: Any, value: Any) -> Any:
 
 
 def read_stored(kind: type[Stored], path: Path, remedy: str) -> Stored:
-    """Return what a JSON file holds; raises FileNotFoundError, or UserError with the remedy."""
+    """Return what a JSON file holds; raises UserError with the remedy."""
     try:
         with open_file(path) as file:
             return cast('Stored', _restored(kind, json.load(file)))
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}; {remedy}') from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -166,20 +164,17 @@ def write_results(folder: Path, run: RunResult, summary: Mapping[str, Any]) -> N
 def read_results(folder: Path) -> RunResult:
     """Read what :func:`write_results` wrote; raises UserError where nothing is there or it is damaged."""
     path = folder / RESULTS if folder.is_dir() else folder
-    try:
-        return read_stored(RunResult, path, 'run the evaluation again')
-    except FileNotFoundError as error:
-        raise UserError(f'{path} is not there; give the folder that evaluate wrote') from error
+    if not path.exists():
+        raise UserError(f'{path} is not there; give the folder that evaluate wrote')
+    return read_stored(RunResult, path, 'run the evaluation again')
 
 
 # Scores --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ScoringRule:
+class ScoringRule(NamedTuple):
     """How a data set is scored: a mean of the sequences' means, or of all frames; with or without a sequence's ends."""
 
-    name: str
     average: Literal['sequences', 'frames']
     ends: bool
     words: str
@@ -191,22 +186,17 @@ class ScoringRule:
 
 _SEQUENCES: Final = 'mean of the means of the sequences'
 RULES: Final = {
-    rule.name: rule
-    for rule in (
-        ScoringRule(
-            'davis2016', 'sequences', False, f'all frames but the first and last of each sequence; {_SEQUENCES}'
-        ),
-        ScoringRule('segtrackv2', 'frames', True, 'mean over all annotated frames of all sequences'),
-        ScoringRule('fbms59', 'frames', True, 'mean over the annotated frames of all sequences'),
-        ScoringRule('annotated', 'sequences', True, f'all annotated frames; {_SEQUENCES}'),
-    )
+    'davis2016': ScoringRule('sequences', False, f'all frames but the first and last of each sequence; {_SEQUENCES}'),
+    'segtrackv2': ScoringRule('frames', True, 'mean over all annotated frames of all sequences'),
+    'fbms59': ScoringRule('frames', True, 'mean over the annotated frames of all sequences'),
+    'annotated': ScoringRule('sequences', True, f'all annotated frames; {_SEQUENCES}'),
 }
 """By the name of the data set; ``annotated`` is for all others."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one variant on a sequence or a run; None where there is nothing to take them of.
+    """Scores of one variant on some sequences; None where there is nothing to take them of.
 
     Of J and F: mean, recall (share of the frames over 0.5) and decay (by how much they fall from a sequence's first
     quarter to its last). In the frames scored: annotated objects, those that the mask covers, regions of the mask on no
@@ -237,24 +227,9 @@ class Scores:
         return 60 * self.false_alarms / self.still_seconds if self.still_seconds else None
 
 
-_SUMS: Final = ('frames', 'objects', 'found', 'false_regions', 'still_seconds', 'false_alarms')
-_OVER_FRAMES: Final = {'mean': mean, 'recall': recall, 'decay': decay}
-
-
 def known(values: Iterable[float | None]) -> list[float]:
     """Return the values that there are."""
     return [value for value in values if value is not None]
-
-
-def _scored(sequence: SequenceResult, columns: VariantColumns, rule: ScoringRule, name: str) -> list[float]:
-    """Return what a column holds of the frames that are scored."""
-    cells = enumerate(zip(columns.j, getattr(columns, name), strict=True))
-    return known(cell for index, (j, cell) in cells if rule.scored(index, sequence.frame_count, j is not None))
-
-
-def _empty(area: Sequence[float]) -> float | None:
-    """Return the share of empty masks."""
-    return mean([float(not share) for share in area])
 
 
 def area_change(area: Column) -> float | None:
@@ -266,67 +241,74 @@ def area_change(area: Column) -> float | None:
     return mean([abs(a - b) / max(a, b) for a, b in pairs])
 
 
-def sequence_scores(sequence: SequenceResult, variant: str, protocol: str) -> Scores:
-    """Return the scores of one sequence by a rule of :data:`RULES`."""
-    columns, rule = sequence.variants[variant], RULES[protocol]
-    scored = {name: _scored(sequence, columns, rule, name) for name in COLUMNS}
-    area, counts = known(columns.area), known(columns.objects)
-    still = bool(counts) and not any(counts)
+def scores_of(sequences: Sequence[SequenceResult], variant: str, protocol: str) -> Scores:
+    """Return the scores of a sequence or of several by a rule of :data:`RULES`.
+
+    Means and recalls of J and F are taken over sequences or over all frames scored, as the rule has it; decay and
+    ``change`` are always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all
+    masks. Sequences of which no frame is scored are left out.
+    """
+    rule = RULES[protocol]
+    each = [(item, item.variants[variant]) for item in sequences]
+    # By column, for each sequence, what the frames scored have.
+    scored: dict[str, list[list[float]]] = {name: [] for name in COLUMNS}
+    still_seconds, false_alarms = 0.0, 0
+    for item, columns in each:
+        frames = [index for index, j in enumerate(columns.j) if rule.scored(index, item.frame_count, j is not None)]
+        for name, parts in scored.items():
+            cells = getattr(columns, name)
+            parts.append(known(cells[index] for index in frames))
+        objects = known(columns.objects)
+        if objects and not any(objects):
+            still_seconds += item.frame_count / item.fps
+            false_alarms += sum(something for something, _ in groupby(share > 0 for share in known(columns.area)))
+    pooled = {name: [cell for part in parts for cell in part] for name, parts in scored.items()}
+
+    def averaged(name: str, of: Callable[[Sequence[float]], float | None]) -> float | None:
+        if rule.average == 'frames' and of is not decay:
+            return of(pooled[name])
+        return mean(known(map(of, scored[name])))
+
+    area = [share for _, columns in each for share in known(columns.area)]
+    means = {'mean': mean, 'recall': recall, 'decay': decay}
     return Scores(
-        frames=len(scored['j']),
-        **{f'{name}_{what}': of(scored[name]) for name in 'jf' for what, of in _OVER_FRAMES.items()},
-        objects=round(sum(scored['objects'])),
-        found=round(sum(scored['found'])),
-        false_regions=round(sum(scored['false'])),
-        empty=_empty(area),
+        frames=len(pooled['j']),
+        **{f'{name}_{what}': averaged(name, of) for name in 'jf' for what, of in means.items()},
+        objects=round(sum(pooled['objects'])),
+        found=round(sum(pooled['found'])),
+        false_regions=round(sum(pooled['false'])),
+        empty=mean([float(not share) for share in area]),
         area=mean(area),
-        change=area_change(columns.area),
-        still_seconds=sequence.frame_count / sequence.fps if still else 0.0,
-        false_alarms=sum(something for something, _ in groupby(share > 0 for share in area)) if still else 0,
+        change=mean(known(area_change(columns.area) for _, columns in each)),
+        still_seconds=still_seconds,
+        false_alarms=false_alarms,
     )
 
 
-def run_scores(run: RunResult, variant: str) -> Scores:
-    """Return the scores of a run by its protocol; sequences of which no frame is scored are left out.
-
-    Means and recalls of J and F are taken over sequences or over all frames scored, as the protocol has it; decay and
-    ``change`` are always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all
-    its masks.
-    """
-    rule = RULES[run.protocol]
-    scores = [sequence_scores(sequence, variant, run.protocol) for sequence in run.sequences]
-    names = [f'{name}_{what}' for name in 'jf' for what in _OVER_FRAMES]
-    taken: dict[str, Any] = {name: mean(known(getattr(score, name) for score in scores)) for name in names}
-    taken |= {name: sum(getattr(score, name) for score in scores) for name in _SUMS}
-    if rule.average == 'frames':
-        for name in ('j', 'f'):
-            values = [cell for item in run.sequences for cell in _scored(item, item.variants[variant], rule, name)]
-            taken |= {f'{name}_mean': mean(values), f'{name}_recall': recall(values)}
-    area = [share for item in run.sequences for share in known(item.variants[variant].area)]
-    change = mean(known(score.change for score in scores))
-    return Scores(**taken, empty=_empty(area), area=mean(area), change=change)
-
-
-def grouped(run: RunResult) -> dict[str, RunResult]:
-    """Return the parts of a run by kinds of footage (``motion slow``), each a run of its own."""
+def grouped(run: RunResult) -> dict[str, list[SequenceResult]]:
+    """Return the sequences of a run by kinds of footage (``motion slow``)."""
     parts: dict[str, list[SequenceResult]] = {}
     for item in run.sequences:
         for kind, value in item.groups.items():
             parts.setdefault(f'{kind} {value}', []).append(item)
-    return {name: replace(run, sequences=tuple(items)) for name, items in parts.items()}
+    return parts
 
 
 def summarise(run: RunResult) -> dict[str, Any]:
     """Return the scores of every variant as JSON can hold them: of the run, each sequence, and each kind of footage."""
 
-    def plain(scores: Scores) -> dict[str, Any]:
+    def plain(sequences: Sequence[SequenceResult], variant: str) -> dict[str, Any]:
+        scores = scores_of(sequences, variant, run.protocol)
         return {**asdict(scores), 'false_alarms_per_minute': scores.false_alarms_per_minute}
 
-    variants = {}
-    for variant in run.variants:
-        sequences = {item.name: plain(sequence_scores(item, variant, run.protocol)) for item in run.sequences}
-        groups = {name: plain(run_scores(part, variant)) for name, part in grouped(run).items()}
-        variants[variant] = {'run': plain(run_scores(run, variant)), 'sequences': sequences, 'groups': groups}
+    variants = {
+        variant: {
+            'run': plain(run.sequences, variant),
+            'sequences': {item.name: plain([item], variant) for item in run.sequences},
+            'groups': {name: plain(part, variant) for name, part in grouped(run).items()},
+        }
+        for variant in run.variants
+    }
     return {'protocol': run.protocol, 'variants': variants}
 
 
@@ -386,15 +368,14 @@ def score_cells(scores: Scores) -> list[float | None]:
 
 def score_table(run: RunResult) -> Table:
     """Return the scores of every variant of a run, the one that counts last; then those of its kinds of footage."""
-    named = [(name, run_scores(run, name)) for name in run.variants]
-    named += [(name, run_scores(part, run.counting)) for name, part in grouped(run).items()]
-    heads = [('variant', ''), *((head, form) for head, form, _ in SCORE_COLUMNS)]
-    return Table(heads, [[name, *score_cells(scores)] for name, scores in named]).filled()
+    rows = [[name, *score_cells(scores_of(run.sequences, name, run.protocol))] for name in run.variants]
+    rows += [[name, *score_cells(scores_of(part, run.counting, run.protocol))] for name, part in grouped(run).items()]
+    return Table([('variant', ''), *((head, form) for head, form, _ in SCORE_COLUMNS)], rows).filled()
 
 
 def last_line(run: RunResult) -> str:
     """Return the run in one line: J, F, frames, masks per second."""
-    scores = run_scores(run, run.counting)
+    scores = scores_of(run.sequences, run.counting, run.protocol)
     frames = sum(item.frame_count for item in run.sequences)
     j, f, fps = written(scores.j_mean), written(scores.f_mean), written(masks_per_second(run.sequences), '.2f')
     return f'J {j} F {f} frames {frames} fps {fps}'

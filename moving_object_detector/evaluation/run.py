@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ from moving_object_detector.evaluation.results import (
     VariantColumns,
     masks_per_second,
     read_stored,
-    sequence_scores,
+    scores_of,
     summarise,
     write_results,
     written,
@@ -58,12 +58,7 @@ class SequencePass:
     """One pass of a method over one clip; what it is given is started anew, ``seen`` is called after each frame."""
 
     def __init__(
-        self,
-        clip: Clip,
-        method: Method,
-        rule: ScoringRule,
-        options: EvaluateOptions,
-        seen: Callable[[], object],
+        self, clip: Clip, method: Method, rule: ScoringRule, options: EvaluateOptions, seen: Callable[[], object]
     ) -> None:
         self._clip, self._method, self._rule, self._seen = clip, method, rule, seen
         self._options, self._folder = options, Path(options.out).expanduser()
@@ -72,6 +67,7 @@ class SequencePass:
         self._cells: dict[str, dict[str, dict[int, float]]] = {
             variant: {name: {} for name in COLUMNS} for variant in method.variants
         }
+        self._counting = method.variants[-1]
         self._latency: dict[int, float] = {}
         self._names: list[str] = []
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
@@ -86,28 +82,23 @@ class SequencePass:
         begin = time.monotonic()
         source = self._clip.open()
         self._method.start(self._clip, source)
-        counting = self._method.variants[-1]
-        taken = 0
-        for frame, index in self._frames(source):
-            try:
-                self._take(self._method.step(frame, index), counting)
-                taken += 1
-            except ImageError as error:
-                self._problem(f'frame {index} is left out: {error}')
-            self._seen()
-        self._take(self._method.finish(), counting)
+        for index, frame in enumerate(self._frames(source)):
+            if frame is not None:
+                self._take(self._method.step(frame, index))
+                self._seen()
+        self._take(self._method.finish())
         for step, then in ((Step.GOES_BACK, 'the detector starts anew there'), (Step.REPEATS, 'it is not scored')):
             if self._steps.count(step):
                 self._problem(f'{self._steps.count(step)} of {len(self._steps)} frames {step.value}; {then}')
         for problem in (*self._method.problems, self._continuity.trouble):
             self._problem(problem)
-        if not taken:
+        if not self._steps:
             raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
         count = len(self._names)
         self._score_the_silent(count)
         # The cache refers to this pass and this pass to it: else both stay until the interpreter looks for cycles.
         self._truth.cache_clear()
-        if self._stretched and not self._cells[counting]['j']:
+        if self._stretched and not self._cells[self._counting]['j']:
             raise UserError(f'{self._clip.name}: {self._stretched}')
         seconds = self._method.seconds
         return SequenceResult(
@@ -120,7 +111,7 @@ class SequencePass:
                 variant: VariantColumns(**{name: tuple(map(cells[name].get, range(count))) for name in COLUMNS})
                 for variant, cells in self._cells.items()
             },
-            dropped=count - len(self._cells[counting]['area']),
+            dropped=count - len(self._cells[self._counting]['area']),
             latency=tuple(value for _, value in sorted(self._latency.items())),
             problems=tuple(self._problems),
             pictures=self._picker.write(self._folder, self._clip.name),
@@ -134,8 +125,8 @@ class SequencePass:
         if text and text not in self._problems and len(self._problems) < PROBLEMS:
             self._problems.append(text)
 
-    def _frames(self, source: Iterable[Frame]) -> Iterator[tuple[Frame, int]]:
-        """Yield each frame that can be read with its number; a damaged one is a problem, not the end."""
+    def _frames(self, source: Iterable[Frame]) -> Iterator[Frame | None]:
+        """Yield each frame, None for a damaged one, which is a problem and not the end."""
         frames = iter(source)
         while True:
             index = len(self._names)
@@ -145,6 +136,7 @@ class SequencePass:
                 self._problem(f'frame {index} is left out: {error}')
                 # A number for its annotation, which counts as missed.
                 self._names.append('')
+                yield None
                 continue
             except UserError as error:
                 self._problem(f'the clip ends after {index} frames: {error}')
@@ -155,44 +147,49 @@ class SequencePass:
                 self._size = (frame.image.shape[0], frame.image.shape[1])
             self._steps.append(self._continuity.follow(frame.stamp, frame.image.shape))
             self._names.append(frame.name)
-            yield frame, index
+            yield frame
 
     def _read_truth(self, index: int) -> PreparedTruth | None:
         if self._clip.still:
             return PreparedTruth(np.zeros(self._size, np.bool_))
         annotation = self._clip.annotations[index] if index < len(self._clip.annotations) else None
-        if annotation is None:
-            return None
         try:
-            return PreparedTruth(annotation.read())
+            return None if annotation is None else PreparedTruth(annotation.read())
         except UserError as error:
             self._problem(f'the annotation of frame {index} is left out: {error}')
             return None
 
-    def _fits(self, truth: PreparedTruth, size: tuple[int, int]) -> bool:
-        """Tell whether an annotation has the shape of an image; one of another size may have, a turned one has not."""
+    def _truth_for(self, index: int, size: tuple[int, ...]) -> PreparedTruth | None:
+        """Return a frame's annotation; None where there is none or its image has another shape, as a turned one has."""
+        truth = self._truth(index)
+        if truth is None:
+            return None
         (height, width), (rows, columns) = truth.truth.shape, size
         if abs(width * rows - height * columns) <= _STRETCH * max(width * rows, height * columns):
-            return True
+            return truth
         self._stretched = (
             f'an annotation is {width}x{height}, its image {columns}x{rows}: the shapes differ (is one of them turned '
             'by its EXIF orientation?), so it is not scored; store both alike'
         )
         self._problem(self._stretched)
-        return False
+        return None
 
-    def _take(self, predictions: Iterable[Prediction], counting: str) -> None:
+    def _take(self, predictions: Iterable[Prediction]) -> None:
         for prediction in predictions:
-            truth = self._truth(prediction.index)
-            if truth is not None and not self._fits(truth, (prediction.mask.shape[0], prediction.mask.shape[1])):
-                truth = None
-            cells = self._cells[prediction.variant]
-            cells['area'][prediction.index] = float(np.count_nonzero(prediction.mask)) / prediction.mask.size
-            j = None if truth is None else self._score(prediction.variant, prediction.index, prediction.mask, truth)
-            if prediction.variant == counting:
-                if prediction.latency is not None:
-                    self._latency[prediction.index] = prediction.latency
-                self._keep(prediction, truth, j)
+            index, variant, mask = prediction.index, prediction.variant, prediction.mask
+            truth = self._truth_for(index, mask.shape)
+            self._cells[variant]['area'][index] = float(np.count_nonzero(mask)) / mask.size
+            j = None if truth is None else self._score(variant, index, mask, truth)
+            if variant != self._counting:
+                continue
+            if prediction.latency is not None:
+                self._latency[index] = prediction.latency
+            if self._options.save_masks:
+                path = self._folder / 'masks' / self._clip.name / f'{Path(self._names[index]).stem}.png'
+                write_atomically(path, encode_png(mask).tobytes())
+            scored = self._rule.scored(index, self._clip.frame_count, truth is not None)
+            draw = partial(draw_judged, prediction.image, mask, None if truth is None else truth.truth)
+            self._picker.take(index, j if scored else None, draw)
 
     def _score(self, variant: str, index: int, mask: NDArray[np.uint8], truth: PreparedTruth) -> float:
         height, width = truth.truth.shape
@@ -211,21 +208,9 @@ class SequencePass:
         """Score frames of which a variant said nothing as empty masks."""
         for variant, cells in self._cells.items():
             for index in range(count):
-                truth = None if index in cells['area'] else self._truth(index)
-                if truth is not None and self._fits(truth, self._size):
+                truth = None if index in cells['area'] else self._truth_for(index, self._size)
+                if truth is not None:
                     self._score(variant, index, np.zeros(truth.truth.shape, np.uint8), truth)
-
-    def _keep(self, prediction: Prediction, truth: PreparedTruth | None, j: float | None) -> None:
-        index = prediction.index
-        if self._options.save_masks:
-            path = self._folder / 'masks' / self._clip.name / f'{Path(self._names[index]).stem}.png'
-            write_atomically(path, encode_png(prediction.mask).tobytes())
-
-        def draw() -> NDArray[np.uint8]:
-            return draw_judged(prediction.image, prediction.mask, None if truth is None else truth.truth)
-
-        scored = self._rule.scored(index, self._clip.frame_count, truth is not None)
-        self._picker.take(index, j if scored else None, draw)
 
 
 # Pictures ------------------------------------------------------------------------------------------------------------
@@ -339,8 +324,6 @@ def _kept(clip: Clip, method: Method, options: EvaluateOptions, folder: Path) ->
         before = read_stored(SequenceResult, path, _ANEW)
     except UserError as error:
         return None, f'{path.name} is damaged ({error}); scored anew'
-    if set(before.variants) != set(method.variants):
-        return None, f'{path.name} has other variants; scored anew'
     if before.footage != fingerprint((*clip.files, *method.files(clip))):
         return None, 'its frames or masks have changed since it was scored; scored anew'
     lacks = options.save_masks and not before.masks
@@ -348,7 +331,7 @@ def _kept(clip: Clip, method: Method, options: EvaluateOptions, folder: Path) ->
 
 
 def _line(result: SequenceResult, variant: str, protocol: str) -> str:
-    scores, rate = sequence_scores(result, variant, protocol), masks_per_second([result])
+    scores, rate = scores_of([result], variant, protocol), masks_per_second([result])
     return f'{foreign(result.name):20s} J {written(scores.j_mean)}  F {written(scores.f_mean)}' + (
         '' if rate is None else f'  {rate:5.1f} frames/s'
     )

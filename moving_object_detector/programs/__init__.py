@@ -12,7 +12,7 @@ PROGRAMS = {
     'make_bag': ('programs.commands:make_bag', 'folders and videos to a bag, with masks as truth'),
     'make_video': ('programs.commands:make_video', 'a folder or bag to a video'),
     'contact_sheet': ('programs.commands:contact_sheet', 'evenly spaced frames in one picture'),
-    'bench': ('bench.__main__:main', 'times stages, frames and engines side by side'),
+    'bench': ('programs.commands:bench', 'times stages, frames and engines side by side'),
     'quantise': ('programs.commands:quantise', 'measures the ranges that `precision: int8` needs'),
     'export_onnx': ('programs.commands:export_onnx', 'writes generator and PWC-Net as ONNX, checked against PyTorch'),
     'get_weights': ('programs.commands:get_weights', 'fetches weights of RAFT-small or PWC-Net'),

@@ -58,12 +58,13 @@ def _masks_of(source: FrameSource, folder: Path) -> dict[str, Path]:
     # The frames of other sources are known by number, and how many there are only at their end.
     frames = {file.stem for file in source.files} if isinstance(source, ImageFiles) else set(masks)
     strays = sorted(masks.keys() - frames)
-    if not masks or len(strays) == len(masks):
-        what = f'such as {strays[0]}' if strays else 'none'
-        raise UserError(f'{folder}: no mask is named as a frame of {source.name}; masks here: {what}')
+    if len(strays) == len(masks):
+        raise UserError(
+            f'{folder}: no mask is named as a frame of {source.name}; masks here: {", ".join(strays[:3]) or "none"}'
+        )
     if strays:
         sys.stderr.write(f'{folder}: {len(strays)} masks are named as no frame, such as {strays[0]}\n')
-    return {name: path for name, path in masks.items() if name in frames}
+    return masks
 
 
 def _one_after_another(
@@ -101,29 +102,25 @@ def write_bag(arguments: argparse.Namespace) -> int:
     compressed, frame_id = arguments.compressed or arguments.png, arguments.frame_id
     topics = (arguments.topic, arguments.mask_topic or '/truth')
     images, truth = (f'/{topic.strip("/")}{"/compressed" if compressed else ""}' for topic in topics)
-    written = mask_count = 0
+    mask_count = 0
     with (
         BagWriter(arguments.output, storage=arguments.storage, overwrite=arguments.overwrite) as bag,
         prefetch(_one_after_another(sources, masks)) as frames,
     ):
         for frame, stamp, path in tqdm(frames, total=total, unit='frame', disable=None):
-            if arguments.compressed:
-                bag.write_compressed(images, stamp, encode_jpeg(frame.image), frame_id, kind='jpeg')
-            elif arguments.png:
-                bag.write_compressed(images, stamp, encode_png(frame.image), frame_id, kind='png')
-            else:
-                bag.write_image(images, stamp, encode_image(frame.image, 'bgr8'), frame_id)
-            written += 1
-            if path is None:
-                continue
-            mask = _read_mask_of(frame, path)
-            if compressed:
+            written = [(images, frame.image, 'jpeg' if arguments.compressed else 'png')]
+            if path is not None:
                 # A JPEG would blur outlines.
-                bag.write_compressed(truth, stamp, encode_png(mask), frame_id, kind='png')
-            else:
-                bag.write_image(truth, stamp, encode_image(mask, 'mono8'), frame_id)
-            mask_count += 1
-    print(f'{bag.path}: {written} frames' + (f', {mask_count} masks' if arguments.masks else ''))
+                written.append((truth, _read_mask_of(frame, path), 'png'))
+                mask_count += 1
+            for topic, pixels, kind in written:
+                if compressed:
+                    data = encode_jpeg(pixels) if kind == 'jpeg' else encode_png(pixels)
+                    bag.write_compressed(topic, stamp, data, frame_id, kind=kind)
+                else:
+                    encoding = 'bgr8' if pixels.ndim == 3 else 'mono8'
+                    bag.write_image(topic, stamp, encode_image(pixels, encoding), frame_id)
+    print(f'{bag.path}: {bag.message_count - mask_count} frames' + (f', {mask_count} masks' if arguments.masks else ''))
     return 0
 
 

@@ -1,8 +1,9 @@
-"""The command lines of the programs of this room. What they run is loaded afterwards, so that ``--help`` is instant."""
+"""The command lines of this room's programs and of ``bench``. What they run is loaded later: ``--help`` is instant."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -73,6 +74,29 @@ def contact_sheet(argv: Sequence[str] | None = None) -> int:
 def _add_configuration(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/gpu.yaml")
     add_settings(parser, f'options, such as {example}')
+
+
+def bench(argv: Sequence[str] | None = None) -> int:
+    """Time the detector and its stages by every engine that runs here, beside the naive pipeline; a table and JSON."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(
+        prog='bench',
+        description=bench.__doc__,
+        epilog='Each case has a process of its own; those that are compared take turns.',
+    )
+    parser.add_argument('--config', type=Path, help='measure this parameter file in place of the built-in settings')
+    add_settings(parser, 'options, in every setting')
+    parser.add_argument(
+        '--only', nargs='+', default=[], metavar='CASE', help="settings or cases, such as cpu 'paper/openvino*'"
+    )
+    parser.add_argument('--input', default='', help='folder, video or bag; a rendered 640x480 clip unless given')
+    parser.add_argument(
+        '--frames', type=positive_int, default=24, help='of the input, played there and back (%(default)s)'
+    )
+    parser.add_argument('--quick', action='store_true', help='the smallest settings, two rounds: a check, not a figure')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='the same figures as JSON')
+    add_gone(parser, '--levels', '--list', '--rounds')
+    return _start('bench.measure', 'run', parser.parse_args(words, argparse.Namespace(words=words)))
 
 
 def quantise(argv: Sequence[str] | None = None) -> int:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from moving_object_detector.bench.__main__ import main
 from moving_object_detector.bench.report import markdown
+from moving_object_detector.programs.commands import bench as main
 
 SMALL = ['height=32', 'width=64', 'flow.height=48', 'flow.width=96', 'flow.preset=ultrafast', 'refinement.method=none']
 
@@ -74,7 +74,7 @@ def test_mistakes_are_told(tmp_path, capsys):
 def test_ctrl_c_ends_it(picture_folder):
     """Sent when the first rounds show on the progress bar."""
     only = ['--only', 'cpu/naive*', '--set', *SMALL]
-    command = [sys.executable, '-m', 'moving_object_detector.bench', '--input', str(picture_folder), *only]
+    command = [sys.executable, '-m', 'moving_object_detector.programs', 'bench', '--input', str(picture_folder), *only]
     # A group of its own, as in a terminal: the signal goes to the children too.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, bufsize=1

@@ -5,12 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from moving_object_detector.bench.cases import NAIVE, REFERENCE, Case, Variant, groups
+from moving_object_detector.bench.cases import NAIVE, REFERENCE, Variant, all_cases
 from moving_object_detector.bench.measure import Effort, measure_group
 
 pytestmark = pytest.mark.slow
@@ -18,9 +17,9 @@ SMALL = ['height=16', 'width=32', 'flow.height=32', 'flow.width=64', 'flow.prese
 
 
 @pytest.fixture(scope='module')
-def group():
-    found = {group.name: group for group in groups(None, SMALL, gpu=False, quick=True)}
-    return replace(found['cpu'], seconds=0.0)
+def cases():
+    """By their variants."""
+    return {case.variant: case for case in all_cases(None, SMALL, gpu=False, quick=True)}
 
 
 @pytest.fixture(scope='module')
@@ -30,14 +29,14 @@ def images(tmp_path_factory):
     return path
 
 
-def test_a_group_in_processes(group, images):
+def test_a_group_in_processes(cases, images):
     rounds = []
-    cases = [Case(group, variant) for variant in (NAIVE, REFERENCE, Variant('torch', 'bfloat16'))]
+    chosen = [cases[variant] for variant in (NAIVE, REFERENCE, Variant('torch', 'bfloat16'))]
     effort = Effort(least=2, most=2, turn=0.02)
-    naive, reference, failed = measure_group(cases, images, effort, rounds.append)
+    naive, reference, failed = measure_group(chosen, images, effort, rounds.append)
     assert failed.rounds == []
     assert 'precision' in failed.failure
-    assert rounds == [1, 2]
+    assert rounds == ['cpu round 1', 'cpu round 2']
     for one in (naive, reference):
         assert not one.failure
         assert len(one.rounds) == 2
@@ -53,15 +52,15 @@ def test_a_group_in_processes(group, images):
     assert 0.4 * sum(map(sum, reference.rounds)) < inside < 1.3 * sum(map(sum, reference.rounds))
 
 
-def test_one_that_dies_leaves_and_the_others_go_on(group, images):
+def test_one_that_dies_leaves_and_the_others_go_on(cases, images):
     """The process that was started last, the second case's, is killed after its first turn."""
 
-    def kill(number):
-        if number == 2:
+    def kill(text):
+        if text == 'cpu round 2':
             max(multiprocessing.active_children(), key=lambda process: process.pid).kill()
 
-    cases = [Case(group, variant) for variant in (NAIVE, REFERENCE)]
-    naive, reference = measure_group(cases, images, Effort(least=3, most=3, turn=0.01), kill)
+    chosen = [cases[variant] for variant in (NAIVE, REFERENCE)]
+    naive, reference = measure_group(chosen, images, Effort(least=3, most=3, turn=0.01), kill)
     assert (naive.failure, len(naive.rounds)) == ('', 3)
     assert len(reference.rounds) == 1
     assert 'its process' in reference.failure

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from moving_object_detector.bench.report import (
-    fastest,
-    frame_table,
-    markdown,
-    stage_table,
-)
+from moving_object_detector.bench.report import frame_table, markdown, stage_table
 
 
 def test_frames(frame_group):
@@ -52,7 +47,3 @@ def test_a_whole_report(frame_group):
         stage_table(frame_group),
         '- torch float16 on cpu left out: it cannot',
     ]
-
-
-def test_the_fastest(frame_group):
-    assert fastest(frame_group)['variant'] == 'openvino float32'

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.datasets.layouts import clip_annotations, folder_annotations
+from moving_object_detector.datasets.layouts import clip_annotations
 
 
 def mask(path, column):
@@ -17,6 +17,11 @@ def mask(path, column):
 
 def columns(annotations):
     return [None if item is None else np.flatnonzero(item.read().all(0)).tolist() for item in annotations]
+
+
+def folder_annotations(images, masks):
+    """Those of one clip, whose masks lie in the folder itself."""
+    return clip_annotations({'clip': images}, masks)['clip']
 
 
 def frames(folder, count=3):

@@ -15,11 +15,9 @@ from moving_object_detector.datasets.layouts import (
 )
 from moving_object_detector.evaluation.metrics import PreparedTruth, count_objects
 from moving_object_detector.evaluation.results import (
-    RunResult,
     SequenceResult,
     VariantColumns,
-    run_scores,
-    sequence_scores,
+    scores_of,
 )
 from moving_object_detector.media.sources import list_images
 
@@ -52,8 +50,7 @@ def scored(protocol, sequences, prediction):
         columns = VariantColumns(*zip(*rows, strict=True), area=(float((prediction > 0).mean()),) * len(rows))
         size = (HEIGHT, WIDTH)
         results.append(SequenceResult(sequence.name, len(rows), size, 24.0, 1.0, {'mask': columns}))
-    run = RunResult({'protocol': protocol, 'variants': ['mask']}, {}, tuple(results))
-    return run_scores(run, 'mask'), {item.name: sequence_scores(item, 'mask', protocol) for item in results}
+    return scores_of(results, 'mask', protocol), {item.name: scores_of([item], 'mask', protocol) for item in results}
 
 
 PREDICTION = box(0, 8)

@@ -10,8 +10,7 @@ from moving_object_detector.evaluation.results import (
     SequenceResult,
     VariantColumns,
     area_change,
-    run_scores,
-    sequence_scores,
+    scores_of,
     summarise,
 )
 
@@ -40,6 +39,14 @@ def sequence(name, *, fps=24.0, **variants):
 def run(protocol, *sequences):
     variants = list(sequences[0].variants) if sequences else ['mask']
     return RunResult({'protocol': protocol, 'variants': variants}, {}, tuple(sequences))
+
+
+def sequence_scores(item, variant, protocol):
+    return scores_of([item], variant, protocol)
+
+
+def run_scores(found, variant):
+    return scores_of(found.sequences, variant, found.protocol)
 
 
 CAT = sequence(
