@@ -95,7 +95,6 @@ def bench(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--quick', action='store_true', help='the smallest settings, two rounds: a check, not a figure')
     parser.add_argument('--json', type=Path, metavar='FILE', help='the same figures as JSON')
-    add_gone(parser, '--levels', '--list', '--rounds')
     return _start('bench.measure', 'run', parser.parse_args(words, argparse.Namespace(words=words)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Final, NamedTuple
 
@@ -95,6 +95,7 @@ class Flight:
     haze_colour: Triple
     grade: _Grade
     seed: int | tuple[int, ...]
+    _kept: dict[float, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def _stacks(self) -> tuple[Matrix, Matrix, Matrix, list[tuple[float, float]]]:
@@ -203,10 +204,6 @@ class Flight:
             while len(self._kept) > VIEWS_KEPT:
                 del self._kept[next(iter(self._kept))]
         return self._kept[time]
-
-    @cached_property
-    def _kept(self) -> dict[float, _Seen]:
-        return {}
 
     def _draw_sky(self, seen: _Seen) -> None:
         """Draw clouds on a plane so high that only turning moves them."""

@@ -7,8 +7,7 @@ times is known exactly, and with it what is occluded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -54,6 +53,7 @@ class Scene:
 
     layers: tuple[Layer, ...]
     size: tuple[int, int]
+    _kept: dict[float, Instant] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.layers or self.layers[0].alpha is not None:
@@ -66,10 +66,6 @@ class Scene:
             while len(self._kept) > INSTANTS_KEPT:
                 del self._kept[next(iter(self._kept))]
         return self._kept[time]
-
-    @cached_property
-    def _kept(self) -> dict[float, Instant]:
-        return {}
 
     def _render(self, time: float) -> Instant:
         poses = tuple(layer.pose(time) for layer in self.layers)

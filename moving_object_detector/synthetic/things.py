@@ -321,11 +321,17 @@ class Builder:
             wide, part = along * width * scale, self._part(course, joint)
             self.face(limb, corner, wide, up(-height * scale), colour, part=part, flat=True)
 
+        def lying(x: float, z: float, length: float, thick: float, colour: Triple) -> None:
+            """Lay a card along the walk, its middle at (x, z)."""
+            middle = along * x * scale + up(z * scale)
+            s, t = np.array((0, 0, thick * scale)), along * length * scale
+            self.face(limb, middle - s / 2 - t / 2, s, t, colour, part=self._part(course), flat=True)
+
         if animal:
             for x, phase in ((0.55, 1.0), (0.45, -1.0), (-0.45, 1.0), (-0.55, -1.0)):
                 piece(x, 0.6, 0.14, 0.6, cloth[0], -1, phase)
-            self._lying(limb, course, along, (0.0, 0.75), 1.5, 0.45, cloth[0], scale)
-            self._lying(limb, course, along, (0.85, 1.0), 0.5, 0.3, skin, scale)
+            lying(0.0, 0.75, 1.5, 0.45, cloth[0])
+            lying(0.85, 1.0, 0.5, 0.3, skin)
             return
         piece(0.03, 0.8, 0.1, 0.42, cloth[0], -3, -1.2)  # far arm
         piece(0.0, 0.5, 0.14, 0.5, cloth[1], -2, -1.0)
@@ -333,12 +339,6 @@ class Builder:
         piece(0.0, 0.86, 0.25, 0.42, cloth[0], 0)
         piece(0.0, 1.0, 0.13, 0.16, skin, 1)
         piece(0.0, 0.82, 0.1, 0.42, cloth[0], 2, 1.2)
-
-    def _lying(self, what: Material, course: Course, along: Matrix, place: tuple[float, float], length: float,
-               thick: float, colour: Triple, scale: float) -> None:  # fmt: skip
-        middle = along * place[0] * scale + up(place[1] * scale)
-        s, t = np.array((0, 0, thick * scale)), along * length * scale
-        self.face(what, middle - s / 2 - t / 2, s, t, colour, part=self._part(course), flat=True)
 
     def bird(self, course: Course, span: float) -> None:
         """Add a bird with beating wings; it flies along its x."""

@@ -204,10 +204,6 @@ def _asphalt_noise(rng: np.random.Generator, side: int) -> Floats:
     return np.asarray(image, np.float32)
 
 
-def _asphalt(rng: np.random.Generator) -> Tile:
-    return _tile((_asphalt_noise(rng, 1024)), float(rng.uniform(7, 12)))
-
-
 def _road(rng: np.random.Generator) -> Tile:
     # Across it is one repetition, along it repeats.
     side = 512
@@ -379,7 +375,8 @@ def _sky(rng: np.random.Generator) -> Tile:
 
 TILES: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile]]]] = {
     'grass': (6, _grass), 'soil': (5, _soil), 'wheat': (2, _wheat), 'gravel': (3, _gravel), 'litter': (2, _litter),
-    'asphalt': (3, _asphalt), 'road': (6, _road), 'paving': (4, _paving), 'brick': (3, _brick),
+    'asphalt': (3, lambda rng: _tile(_asphalt_noise(rng, 1024), float(rng.uniform(7, 12)))),
+    'road': (6, _road), 'paving': (4, _paving), 'brick': (3, _brick),
     'concrete': (3, _concrete), 'wood': (3, _wood), 'roof': (5, _roof), 'facade': (10, _facade),
     'leafage': (3, _leafage),
     'bark': (2, lambda rng: _tile(_ramp(noise(rng, 256, 0.9, (3.0, 0.5)), BARK), (0.8, 1.6))),

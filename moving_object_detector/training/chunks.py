@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -77,19 +76,20 @@ def map_array(path: Path) -> NDArray[Any]:
 
 
 def _is_whole(path: Path) -> bool:
-    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    tail = b''
     with open_file(path) as file:
-        while block := file.read(1 << 20):
-            block = tail + block
-            total.update(block[:-DIGEST_BYTES])
-            tail = block[-DIGEST_BYTES:]
-    return total.digest() == tail
+        whole = memoryview(file.read())
+    return hashlib.blake2b(whole[:-DIGEST_BYTES], digest_size=DIGEST_BYTES).digest() == whole[-DIGEST_BYTES:]
 
 
 def chunk_path(folder: Path, number: int, kind: str) -> Path:
     """Return where one kind of array of a chunk lies."""
     return folder / f'{number:05d}-{kind}.npy'
+
+
+def read_item(folder: Path, index: int, chunk: int, kind: str) -> NDArray[Any]:
+    """Map one of the items of a folder, of which ``chunk`` are in each file; raises CacheError."""
+    number, place = divmod(index, chunk)
+    return np.asarray(map_array(chunk_path(folder, number, kind))[place])
 
 
 def done_chunks(folder: Path, kinds: Sequence[str]) -> set[int]:
@@ -98,33 +98,13 @@ def done_chunks(folder: Path, kinds: Sequence[str]) -> set[int]:
     return {int(number) for number, count in found.items() if number.isdecimal() and count == len(kinds)}
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Raise UserError where the disk of a folder, which need not be there, has less than the ``needed`` bytes left."""
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise UserError(
-            f'{folder}: the flow cache takes {needed / 1e9:.2f} GB more, but {free / 1e9:.2f} GB are free there; '
-            'free some space, give a folder on another disk, or keep less (size, largest gap, rendered.kept)'
-        )
-
-
 def fill(folder: Path, thing: str, kinds: Sequence[str], total: int, make: Callable[[set[int]], Chunks]) -> None:
     """Compute the chunks that a folder lacks; a run that was killed goes on with the next one.
 
     Another process that asks for the same waits, and finds them. Of a folder that has all, which may be read-only,
-    nobody need ask.
-
-    Args:
-        folder: Where they lie, one folder for all that depends on the same.
-        thing: What they are, for the progress bar and messages.
-        kinds: Of each chunk the names of its arrays.
-        total: About how many chunks there will be.
-        make: Takes the chunks that are there; yields number and arrays of the others.
-
-    Raises:
-        UserError: The disk is full or cannot be written.
-
+    nobody need ask. ``thing`` says what they are, ``total`` about how many there will be; ``make`` takes the chunks
+    that are there, and yields number and arrays, one of each of the ``kinds``, of the others. Raises UserError where
+    the disk is full or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

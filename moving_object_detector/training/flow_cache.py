@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,17 +28,8 @@ from moving_object_detector.detection.config import ContinuityConfig
 from moving_object_detector.detection.continuity import Continuity, Step
 from moving_object_detector.flow.base import FlowBackend
 from moving_object_detector.media.frames import Frame, prefetch, resize_image
-from moving_object_detector.training.chunks import (
-    CacheError,
-    Chunks,
-    check_space,
-    chunk_path,
-    done_chunks,
-    fill,
-    map_array,
-    to_half,
-    write_array,
-)
+from moving_object_detector.training import chunks
+from moving_object_detector.training.chunks import CacheError, Chunks, done_chunks
 
 CHUNK: Final = 8
 """Frames that are computed, and lost by a kill, together."""
@@ -85,7 +75,7 @@ def _chunk(
         rows, columns, sources, targets = zip(*pairs[first : first + options.batch], strict=True)
         ends = ([features[index] for index in end] for end in (sources, targets))
         found = backend.estimate(next(ends), next(ends), options.size)
-        flows[list(rows), list(columns)] = to_half(found.cpu().numpy(), name)
+        flows[list(rows), list(columns)] = chunks.to_half(found.cpu().numpy(), name)
     return np.stack([images[index] for index in frames]), flows
 
 
@@ -138,7 +128,7 @@ def _streams(folder: Path) -> tuple[int, ...] | None:
     if not (folder / STREAMS).is_file():
         return None
     try:
-        streams = tuple(np.array(map_array(folder / STREAMS)).tolist())
+        streams = tuple(np.array(chunks.map_array(folder / STREAMS)).tolist())
     except CacheError as error:
         _log.warning('%s', error)
         return None
@@ -167,7 +157,7 @@ class CachedClip:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return a frame, uint8 (height, width, 3) RGB; raises IndexError and CacheError."""
-        return np.array(self._read('images', self._checked(index)), np.uint8)
+        return np.array(chunks.read_item(self.folder, self._checked(index), CHUNK, 'images'), np.uint8)
 
     def flow(self, index: int, gap: int) -> NDArray[np.float32]:
         """Return the flow from a frame to its neighbour, (2, height, width): u right, v down, in pixels.
@@ -177,7 +167,7 @@ class CachedClip:
         self._checked(index + gap)
         if gap not in self.neighbours(index):
             raise IndexError(f'{self.name}: frames {index} and {index + gap} are not of one continuous stream')
-        return np.array(self._read('flow', index)[self.gaps.index(gap)], np.float32)
+        return np.array(chunks.read_item(self.folder, index, CHUNK, 'flow')[self.gaps.index(gap)], np.float32)
 
     def neighbours(self, index: int) -> tuple[int, ...]:
         """Return the gaps to frames of the same stream; none where the detector would start anew; raises IndexError."""
@@ -189,10 +179,6 @@ class CachedClip:
         if not 0 <= index < self.frame_count:
             raise IndexError(f'{self.name}: frame {index} of {self.frame_count}')
         return index
-
-    def _read(self, kind: str, index: int) -> NDArray[Any]:
-        number, place = divmod(index, CHUNK)
-        return np.asarray(map_array(chunk_path(self.folder, number, kind))[place])
 
 
 def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
@@ -227,18 +213,13 @@ def cached_clips(
     for clip in tqdm(clips, desc='reading', unit='clip', delay=1, leave=False):
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
-    # Chunks there will be; 0 where only reading all of a clip tells.
-    lacking = {
-        one: (-(-(clip.source().frame_count or 0) // CHUNK), clip)
-        for clip, one in zip(clips, folders, strict=True)
-        if _streams(one) is None
-    }
-    chunks = sum(max(total - len(done_chunks(one, KINDS)), 0) for one, (total, _) in lacking.items())
-    check_space(folder, chunks * CHUNK * prod(options.size) * (3 + 2 * 2 * len(options.gaps)))
-    for one, (total, clip) in lacking.items():
-        fill(one, f'flow of {clip.name}', KINDS, total, partial(_missing_chunks, clip, one, backend, options))
     cached = []
     for clip, one in zip(clips, folders, strict=True):
+        if _streams(one) is None:
+            # 0 where only reading all of a clip tells.
+            total = -(-(clip.source().frame_count or 0) // CHUNK)
+            missing = partial(_missing_chunks, clip, one, backend, options)
+            chunks.fill(one, f'flow of {clip.name}', KINDS, total, missing)
         found = _streams(one)
         if found is None:
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
@@ -263,4 +244,4 @@ def _missing_chunks(
     streams: list[int] = []
     with prefetch(clip.source(), depth=4) as frames:
         yield from clip_flows(clip.name, frames, backend, options, streams, done)
-    write_array(folder / STREAMS, np.array(streams, np.int32))
+    chunks.write_array(folder / STREAMS, np.array(streams, np.int32))

@@ -16,7 +16,6 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import write_atomically
 from moving_object_detector.flow.base import FlowBackend, resize_flow
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.pwcnet import PwcFlow
@@ -28,7 +27,7 @@ from moving_object_detector.networks.weights import save_network
 from moving_object_detector.training.config import FlowTrainConfig
 from moving_object_detector.training.flow_pairs import FlowPair, FlowPairOptions, RenderedFlowPairs
 from moving_object_detector.training.loop import fit
-from moving_object_detector.training.run import Outcome, card_of, flow_identity
+from moving_object_detector.training.run import Outcome, flow_identity, write_card
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import AveragedStage
 
@@ -65,22 +64,16 @@ def end_point_error(flow: Tensor, truth: Tensor) -> Tensor:
     return ((flow - truth).square().sum(1, keepdim=True) + 1e-12).sqrt()
 
 
-def reduce_truth(truth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average flow (B, 2, H, W) over the cells of a grid of ``size``; vectors stay in pixels of (H, W)."""
-    return functional.adaptive_avg_pool2d(truth, size)
-
-
 def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
     """Return the training loss of PWC-Net (section 3 of the paper), a scalar, for exact flow.
 
     It is the weighted sum over levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), of the mean end-point error, in
     units of the network's output: pixels of the truth, (B, 2, H, W), divided by 20.
     """
-    target = truth / FLOW_DIVISOR
-    errors = [
-        weight * end_point_error(level.float(), reduce_truth(target, (level.shape[-2], level.shape[-1]))).mean()
-        for weight, level in zip(LEVEL_WEIGHTS, levels, strict=True)
-    ]
+    errors = []
+    for weight, level in zip(LEVEL_WEIGHTS, levels, strict=True):
+        target = functional.adaptive_avg_pool2d(truth / FLOW_DIVISOR, (level.shape[-2], level.shape[-1]))
+        errors.append(weight * end_point_error(level.float(), target).mean())
     return torch.stack(errors).sum()
 
 
@@ -113,12 +106,13 @@ def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: 
     terms = []
     for level in MATCHED_LEVELS:
         first, second = (functional.normalize(pyramid[level - 1].float()) for pyramid in (pyramid1, pyramid2))
-        size = (first.shape[-2], first.shape[-1])
         # The volume is a mean over channels, a cosine their sum.
         cosines = multiplied_cost_volume(first, second) * first.shape[1]
         chances = functional.log_softmax(SHARPNESS * cosines, 1)
-        target = reduce_truth(flow, size) / 2**level
-        counts = (reduce_truth(seen.float(), size) > SEEN_SHARE) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
+        size = (first.shape[-2], first.shape[-1])
+        target, share = (functional.adaptive_avg_pool2d(one, size) for one in (flow, seen.float()))
+        target = target / 2**level
+        counts = (share > SEEN_SHARE) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
         entropy = -_at(chances, target)
         # The mean of each pair counts alike, however much of it is seen.
         terms.append(((entropy * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp_min(1)).mean())
@@ -210,11 +204,8 @@ def _error(flow: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
 
 
 def network_error(network: nn.Module, sample: Sample, device: torch.device) -> float:
-    """Return PWC-Net's end-point error, pixels; the network stays in its mode."""
-    training = network.training
-    error = sample_error(PwcFlow(cast('PWCNet', network), sample.size, device), sample)
-    network.train(training)
-    return error
+    """Return PWC-Net's end-point error, pixels."""
+    return sample_error(PwcFlow(cast('PWCNet', network), sample.size, device), sample)
 
 
 def compare(network: nn.Module, samples: Iterable[Sample], device: torch.device) -> list[Errors]:
@@ -283,12 +274,6 @@ class TrainedPWCNet(PWCNet):
             if name.startswith(('predict_flow', 'dc_conv7')):
                 parameter.mul_(STILL)
 
-    def plain(self) -> PWCNet:
-        """Return a PWC-Net with copies of these weights, on the CPU."""
-        network = PWCNet()
-        network.load_state_dict({name: tensor.detach().cpu() for name, tensor in self.state_dict().items()})
-        return network
-
 
 def _standardise(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """Normalise a layer, and what it gave, by its output statistics."""
@@ -311,6 +296,7 @@ class FlowStage(AveragedStage):
 
     name = 'flow'
     picture = 'pairs'
+    network: TrainedPWCNet
 
     def __init__(
         self,
@@ -326,7 +312,6 @@ class FlowStage(AveragedStage):
         self.held_out = held_out
         """Rendered pairs that training never sees."""
         self._config = config
-        self._network = network
         optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
         self.optimisers = {'network': optimiser}
 
@@ -336,15 +321,15 @@ class FlowStage(AveragedStage):
         for options in self.optimisers['network'].param_groups:
             options['lr'] = one_cycle(step, self.steps, training.learning_rate)
         with self.setup.autocast():
-            pyramids = [self._network.pyramid(network_input(frames)) for frames in pair[:2]]
-            levels = self._network.decode_levels(*pyramids)
+            pyramids = [self.network.pyramid(network_input(frames)) for frames in pair[:2]]
+            levels = self.network.decode_levels(*pyramids)
         loss, terms = multi_scale_error(levels, pair.flow), {}
         weight = training.matching * (1 - step / self.steps)
         if weight > 0:
             terms['matching'] = matching_loss(pyramids[0], pyramids[1], pair.flow, pair.seen)
             loss = loss + weight * terms['matching']
         norm = self.update(loss, 'network', training.clip)
-        self.average.update_parameters(self._network)
+        self.average.update_parameters(self.network)
         flow = resize_flow(levels[0].detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
         self.seen = {'first': pair.first, 'second': pair.second, 'truth': pair.flow, 'flow': flow}
         values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
@@ -385,10 +370,11 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
         torch.backends.cudnn.benchmark = setup.device.type == 'cuda'
         stage = make_stage(config, setup)
         fit([stage], out, flow_identity(config), run)
-        network = cast('TrainedPWCNet', stage.network).plain()
+        network = PWCNet()
+        network.load_state_dict(stage.network.state_dict())
         scenes = compare(network, stage.held_out, setup.device)
         measured = [average(scenes, f'{len(scenes)} rendered pairs, held out'), *compare(network, pairs, setup.device)]
-    model, card = out / f'{config.name}.safetensors', out / f'{config.name}.md'
+    model = out / f'{config.name}.safetensors'
     about = {name: str(getattr(training, name)) for name in ('steps', 'batch', 'height', 'width')}
     save_network(network.cpu(), model, {'training': 'rendered scenes', **about, 'seed': str(run.seed)})
     rows = {
@@ -399,6 +385,6 @@ def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]
     }
     errors = ['| end-point error, pixels | this network | DIS medium | nothing moves |', '|---|---|---|---|']
     errors += [f'| {row.name} | {row.network:.2f} | {row.dis:.2f} | {row.still:.2f} |' for row in measured]
-    write_atomically(card, card_of(config.name, config, rows, errors, 'train flow', command).encode())
+    card = write_card(model, config, rows, errors, 'train flow', command)
     told = [f'{row.name}: {row.network:.2f} px, DIS {row.dis:.2f}, nothing moves {row.still:.2f}' for row in measured]
-    return Outcome(model, (str(card), *told))
+    return Outcome(model, card, told)

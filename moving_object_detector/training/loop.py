@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -135,7 +134,9 @@ class Journal:
         log = folder / LOG
         with self._reported('give another --out'):
             (folder / 'pictures').mkdir(parents=True, exist_ok=True)
-            kept = [line for line in read_log(log) if self._is_kept(line)]
+            # Another run with other stages may have been here.
+            lines = [line for line in read_log(log) if line['stage'] in self._stages]
+            kept = [line for line in lines if (self._stages.index(line['stage']), line['step']) < self._at]
             with atomic_file(log) as file:
                 file.write(''.join(f'{json.dumps(line)}\n' for line in kept).encode())
             self._log = log.open('a', encoding='utf-8')
@@ -143,11 +144,6 @@ class Journal:
     def __enter__(self) -> Journal:
         """Close the files at the end."""
         return self
-
-    def _is_kept(self, line: Mapping[str, Any]) -> bool:
-        """Tell whether a line of the log is from before the step that the run goes on with."""
-        # Another run with other stages may have been here.
-        return line['stage'] in self._stages and (self._stages.index(line['stage']), line['step']) < self._at
 
     def _board(self, stage: int) -> SummaryWriter | None:
         """Return TensorBoard's writer of a stage; one for each, since each counts its steps from 0."""
@@ -158,9 +154,7 @@ class Journal:
             self._boards[stage] = SummaryWriter(folder, purge_step=first)
         return self._boards.get(stage)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Close the files."""
         for board in self._boards.values():
             board.close()
@@ -168,23 +162,22 @@ class Journal:
         with suppress(OSError) if error else self._reported():
             self._log.close()
 
-    def scalars(self, stage: int, step: int, values: Mapping[str, float]) -> None:
-        """Write the values of a step."""
+    def write(
+        self, stage: int, step: int, values: Mapping[str, float], pictures: Mapping[str, NDArray[np.uint8]]
+    ) -> None:
+        """Write the values of a step and pictures of it, (H, W, 3) RGB, as PNG, and both to TensorBoard."""
         name = self._stages[stage]
         with self._reported():
+            board = self._board(stage)
             self._log.write(json.dumps({'stage': name, 'step': step, **values}) + '\n')
-            if board := self._board(stage):
+            if board:
                 for key, value in values.items():
                     board.add_scalar(f'{name}/{key}', value, step)
-
-    def pictures(self, stage: int, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Write pictures (H, W, 3) RGB as PNG and to TensorBoard."""
-        for key, picture in pictures.items():
-            name = f'{self._stages[stage]}-{key}'
-            with self._reported():
-                (self._folder / f'pictures/{name}-{step + 1:06d}.png').write_bytes(encode_png(picture).tobytes())
-                if board := self._board(stage):
-                    board.add_image(name, picture, step, dataformats='HWC')
+            for key, picture in pictures.items():
+                path = self._folder / f'pictures/{name}-{key}-{step + 1:06d}.png'
+                path.write_bytes(encode_png(picture).tobytes())
+                if board:
+                    board.add_image(f'{name}-{key}', picture, step, dataformats='HWC')
 
     def flush(self) -> None:
         """Bring what was written to the disk; a checkpoint must not be ahead of the log."""
@@ -208,19 +201,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     # A line is whole when its newline is there.
     *whole, _ = path.read_bytes().split(b'\n')
-    lines = [line for line in map(_parsed, whole) if line is not None]
-    if len(lines) < len(whole):
-        damaged = len(whole) - len(lines)
+    lines = []
+    for line in whole:
+        with suppress(ValueError, RecursionError, KeyError, TypeError):
+            found = json.loads(line)
+            if isinstance(found['stage'], str) and isinstance(found['step'], int):
+                lines.append(found)
+    if damaged := len(whole) - len(lines):
         _log.warning('%s: %d damaged lines are left out', foreign(path, 300), damaged)
     return lines
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-        return found if isinstance(found['stage'], str) and isinstance(found['step'], int) else None
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
 
 
 CHECKPOINT: Final = 'checkpoint.pt'
@@ -334,11 +323,10 @@ def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journ
             batch = next(batches)
             waited += time.perf_counter() - begun
             values = _numbers(stage.name, step, stage.step(step, batch))
-            journal.scalars(number, step, values)
             shown |= values
             done = step + 1
-            if done % run.picture_every == 0 or done == stage.steps:
-                journal.pictures(number, step, stage.pictures())
+            drawn = done % run.picture_every == 0 or done == stage.steps
+            journal.write(number, step, values, stage.pictures() if drawn else {})
             yield done
             share = waited / (time.perf_counter() - started)
             bar.set_postfix({**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{share:.0%}'})

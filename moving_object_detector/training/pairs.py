@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.base import centred, resize_flow, resize_maps, scale_vectors
+from moving_object_detector.flow.base import centred, resize_maps, scale_vectors
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import reverse_side
 from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
@@ -42,22 +42,6 @@ def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float = 
     return Crop(int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width)
 
 
-def cut(maps: Tensor, crop: Crop) -> Tensor:
-    """Cut maps (B, C, H, W)."""
-    return maps[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-
-
-def flip(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
-    """Mirror an image (B, C, H, W) left to right, upside down or both, which is a turn by 180 degrees."""
-    return image.flip([axis for axis, wanted in ((-1, horizontal), (-2, vertical)) if wanted])
-
-
-def flip_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
-    """Mirror flow (B, C, H, W) as :func:`flip` does images: u changes sign with left and right, v with up and down."""
-    mirrored = flip(flow, horizontal=horizontal, vertical=vertical)
-    return scale_vectors(mirrored, -1.0 if horizontal else 1.0, -1.0 if vertical else 1.0)
-
-
 class View(NamedTuple):
     """How an item sees what is kept: a part of it, perhaps mirrored, at the item's size (height, width)."""
 
@@ -68,12 +52,14 @@ class View(NamedTuple):
 
     def maps(self, maps: Tensor) -> Tensor:
         """Return images or masks (B, C, H, W) so."""
-        return flip(resize_maps(cut(maps, self.crop), self.size), horizontal=self.mirrored, vertical=self.upside_down)
+        top, left, height, width = self.crop
+        part = resize_maps(maps[..., top : top + height, left : left + width], self.size)
+        return part.flip([axis for axis, wanted in ((-1, self.mirrored), (-2, self.upside_down)) if wanted])
 
     def flow(self, flow: Tensor) -> Tensor:
         """Return flow (B, C, H, W) so, in pixels of the item."""
-        resized = resize_flow(cut(flow, self.crop), self.size)
-        return flip_flow(resized, horizontal=self.mirrored, vertical=self.upside_down)
+        u, v = self.size[1] / self.crop.width, self.size[0] / self.crop.height
+        return scale_vectors(self.maps(flow), -u if self.mirrored else u, -v if self.upside_down else v)
 
 
 @dataclass(frozen=True)

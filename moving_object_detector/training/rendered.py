@@ -7,10 +7,9 @@ Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from moving_object_detector.flow.base import SIDE_CHANNELS, FlowBackend, centred
+from moving_object_detector.flow.base import SIDE_CHANNELS, FlowBackend, centred, scale_vectors
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import reverse_side
@@ -29,16 +28,8 @@ from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
-from moving_object_detector.training.chunks import (
-    Chunks,
-    check_space,
-    chunk_path,
-    done_chunks,
-    fill,
-    map_array,
-    to_half,
-)
-from moving_object_detector.training.pairs import View, flip_flow, random_crop
+from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item, to_half
+from moving_object_detector.training.pairs import View, random_crop
 from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
@@ -128,12 +119,6 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """What decides them beside the flow."""
         return f'{self._seed} {self.options}'
 
-    @property
-    def channels(self) -> int:
-        """Of the flow of a pair."""
-        flow_input = self.options.flow_input
-        return SIDE_CHANNELS * (1 + sees_both_sides(flow_input)) if takes_evidence(flow_input) else 2
-
     def __getstate__(self) -> dict[str, Any]:
         # An estimator, once made, cannot be sent to another process.
         return {**self.__dict__, '_flow': None}
@@ -150,8 +135,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
             image = torch.zeros_like(image)
         item = image, flow, torch.from_numpy(pair.mask)[None]
         if rng.random() < 0.5:
-            flow = flip_flow(flow[None], horizontal=True, vertical=False)[0]
-            item = item[0].flip(2), flow, item[2].flip(2)
+            return image.flip(2), scale_vectors(flow[None], -1, 1)[0].flip(2), item[2].flip(2)
         return item
 
     def _made(self, index: int) -> tuple[RenderedPair, np.random.Generator]:
@@ -212,13 +196,8 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Pairs that were rendered once by :func:`keep_pairs`, each time cut, mirrored and brightened anew.
 
-    Args:
-        folder: Of the pairs.
-        count: How many are drawn from.
-        seed: Decides which pair is drawn, and how it is changed.
-        size: (height, width) of an item, pixels.
-        options: How they were rendered, and what is blanked.
-
+    ``count`` of a ``folder`` are drawn from; items have ``size`` (height, width), pixels, and the ``options`` say what
+    is blanked.
     """
 
     def __init__(self, folder: Path, count: int, seed: int, size: tuple[int, int], options: RenderedOptions) -> None:
@@ -227,9 +206,9 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self._seed, index))
-        number, place = divmod(int(rng.integers(self._count)), KEPT_CHUNK)
+        number = int(rng.integers(self._count))
         pixels, kept, exact = (
-            torch.from_numpy(map_array(chunk_path(self._folder, number, kind))[place].astype(np.float32))[None]
+            torch.from_numpy(read_item(self._folder, number, KEPT_CHUNK, kind).astype(np.float32))[None]
             for kind in KINDS
         )
         crop = random_crop(rng, (exact.shape[1], exact.shape[2]))
@@ -243,47 +222,32 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str, workers: int) -> Path:
-    """Render the first ``count`` pairs into a folder of their own, those that are not there yet; return it.
+    """Render the first ``count`` pairs, in whole chunks, into a folder of their own, where not there yet; return it.
 
-    Args:
-        pairs: What is rendered.
-        count: How many; rounded up to whole chunks.
-        folder: Where the folder is made, whose name is a hash of what decides the pairs.
-        fingerprint: Says which flow.
-        workers: Processes that render; 0: this one.
-
-    Raises:
-        UserError: The disk is full or cannot be written.
-
+    Its name, in ``folder``, is a hash of what decides the pairs; ``fingerprint`` says which flow. ``workers`` are the
+    processes that render, 0: this one. Raises UserError where the disk is full or cannot be written.
     """
     key = hashlib.blake2b(repr((KEPT_FORMAT, pairs.identity, fingerprint)).encode(), digest_size=8).hexdigest()
     own, chunks = folder / f'rendered-{key}', range(-(-count // KEPT_CHUNK))
 
     def rendered(done: set[int]) -> Chunks:
         missing = [number for number in chunks if number not in done]
-        batches = Setup(workers=workers).batches(_Raw(pairs, missing), 0, len(missing), KEPT_CHUNK)
+        batches = Setup(workers=workers).batches(_Raw(pairs), missing, KEPT_CHUNK)
         for number, batch in zip(missing, batches, strict=True):
             yield number, [values.numpy() for values in batch]
 
-    if missing := set(chunks) - done_chunks(own, KINDS):
-        channels = 3 + 1 + 2 * pairs.channels
-        check_space(folder, len(missing) * KEPT_CHUNK * prod(pairs.options.size) * channels)
+    if set(chunks) - done_chunks(own, KINDS):
         fill(own, 'the rendered pairs', KINDS, len(chunks), rendered)
     return own
 
 
-class _Raw(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """The pairs of some chunks, one after the other, as they are kept."""
+class _Raw(Dataset[tuple[Tensor, ...]]):
+    """Pairs as they are kept."""
 
-    def __init__(self, pairs: RenderedPairs, chunks: Sequence[int]) -> None:
-        self._pairs, self._chunks = pairs, chunks
+    def __init__(self, pairs: RenderedPairs) -> None:
+        self._pairs = pairs
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        chunk, place = divmod(index, KEPT_CHUNK)
-        pair = self._pairs.pair(self._chunks[chunk] * KEPT_CHUNK + place)
-        flow = to_half(pair.flow, 'a rendered pair')
-        return (
-            torch.from_numpy(pair.image),
-            torch.from_numpy(flow),
-            torch.from_numpy((pair.mask * 255).round().astype(np.uint8)),
-        )
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        image, flow, mask = self._pairs.pair(index)
+        parts = image, to_half(flow, 'a rendered pair'), (mask * 255).round().astype(np.uint8)
+        return tuple(map(torch.from_numpy, parts))

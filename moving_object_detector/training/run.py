@@ -6,12 +6,12 @@ import copy
 import dataclasses
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,6 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import default_inpainter, file_hash, generator_path, write_atomically
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
-from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.engines.create import choose_device, create_engine
@@ -57,27 +56,19 @@ PATHS: Final = frozenset(
 """Options that say where files are on this machine, which no model or card tells."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a run has left."""
+class Outcome(NamedTuple):
+    """What a run has left: a model file, its card, and lines for the user: what was reached, and the next command."""
 
     model: Path
-    """The model file, the inpainter's where nothing else is trained."""
-    told: tuple[str, ...] = ()
-    """Lines for the user: what was reached, and the next command."""
+    card: Path
+    told: Sequence[str] = ()
 
 
-def as_text(config: TrainConfig) -> dict[str, str]:
-    """Return the options as text, for a model file's metadata."""
-    names = (option.name for option in options_of(type(config)) if option.name not in PATHS)
-    return {name: str(attrgetter(name)(config)) for name in names}
-
-
-def changed_options(config: object) -> dict[str, Any]:
-    """Return the options that differ from their defaults, by their dotted names, less paths."""
+def options_told(config: object, *, changed: bool = False) -> dict[str, Any]:
+    """Return the options less paths by their dotted names, all or those that differ from their defaults."""
     told = [option for option in options_of(type(config)) if option.name not in PATHS]
-    values = {option.name: (attrgetter(option.name)(config), option.default) for option in told}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    values = [(option, attrgetter(option.name)(config)) for option in told]
+    return {option.name: value for option, value in values if not changed or value != option.default}
 
 
 def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = (), targets: Sequence[str] = ()) -> Any:
@@ -104,16 +95,18 @@ def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
     return plain
 
 
-def card_of(
-    name: str, config: object, rows: Mapping[str, str], text: Sequence[str], program: str, command: Sequence[str]
-) -> str:
-    """Return a card as Markdown: a table of rows, some lines, the command, the options that were changed."""
+def write_card(
+    model: Path, config: object, rows: Mapping[str, str], text: Sequence[str], program: str, command: Sequence[str]
+) -> Path:
+    """Write a card beside a model: a table of rows, some lines, the command, the options that were changed."""
     rows = {**rows, 'made with': f'PyTorch {torch.__version__}, Python {platform.python_version()}'}
-    lines = [f'# {name}.safetensors', '', '| | |', '|---|---|', *(f'| {key} | {rows[key]} |' for key in rows)]
+    lines = [f'# {model.name}', '', '| | |', '|---|---|', *(f'| {key} | {rows[key]} |' for key in rows)]
     lines += ['', *text, '', 'Command:', '', f'    ros2 run moving_object_detector {program} {shlex.join(command)}', '']
-    if changed := [f'    {key}: {value}' for key, value in changed_options(config).items()]:
+    if changed := [f'    {key}: {value}' for key, value in options_told(config, changed=True).items()]:
         lines += ['Options other than the defaults:', '', *changed, '']
-    return '\n'.join(lines)
+    card = model.with_suffix('.md')
+    write_atomically(card, '\n'.join(lines).encode())
+    return card
 
 
 # Undoes the softmax's divisor, which would make supervised learning ten times slower.
@@ -142,11 +135,6 @@ def flow_fingerprint(config: FlowConfig) -> str:
     return ' '.join([*parts, str(config.iterations), file_hash(weights) if weights.is_file() else ''])
 
 
-def clips_of(data: DataConfig) -> list[ClipFiles]:
-    """Return the clips of the footage that the options name."""
-    return find_clips(roots_of(data.root), 'train', data.topic or None)
-
-
 def cache_folder(data: DataConfig, out: Path) -> Path:
     """Return where flow of footage is kept."""
     return Path(data.cache).expanduser() if data.cache else out / 'flow_cache'
@@ -162,7 +150,7 @@ def clips_with_flow(
         precision = flow_precision(flow, 'auto', 'auto', setup.device)
         engine = create_engine('auto', setup.device, precision=precision)
     return cached_clips(
-        clips_of(data),
+        find_clips(roots_of(data.root), 'train', data.topic or None),
         cache_folder(data, out),
         create_flow(flow, setup.device, engine, PAIRS_AT_ONCE),
         flow_fingerprint(flow) + (f' {engine.name} {engine.precision}' if engine else ''),
@@ -177,9 +165,9 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
     clips, stage = clips_with_flow(config.data, config.flow, out, setup), config.teacher
     if not stage.steps:
         return Footage(clips)
-    teacher = student = _voter(generator_file(stage.model), setup)
+    teacher = student = _voter(model_file(stage.model), setup)
     if config.start.model:  # random weights would have nothing to say
-        student = _voter(generator_file(config.start.model), setup)
+        student = _voter(model_file(config.start.model), setup)
         student = replace(student, form=replace(student.form, size=(config.network.height, config.network.width)))
     seen = {clip.name: clip for clip in clips_with_flow(config.data, stage.flow, out, setup, stage.largest_gap)}
     # A clip of which one flow has no pair is in one of the lists alone.
@@ -194,9 +182,9 @@ def _voter(path: Path, setup: Setup) -> Voter:
     return Voter(network.to(setup.device), InputForm(size, cast('FlowInput', about['flow_input'])))
 
 
-def generator_file(name: str) -> Path:
-    """Return the file of a generator, of the package's for ``default``."""
-    return generator_path() if name == 'default' else Path(name).expanduser()
+def model_file(name: str, default: Callable[[], Path] = generator_path) -> Path:
+    """Return the file of a model, the package's for ``default``."""
+    return default() if name == 'default' else Path(name).expanduser()
 
 
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
@@ -207,7 +195,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
     generator = Generator(FLOW_CHANNELS[config.network.flow_input], config.network.channels)
     inpainter = Inpainter()
     if config.start.model:
-        path = generator_file(config.start.model)
+        path = model_file(config.start.model)
         start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
             wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
@@ -224,8 +212,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         with torch.no_grad():
             generator.conv17.gamma.fill_(SUPERVISED_GAIN)
     if config.start.inpainter:
-        named = config.start.inpainter
-        path = default_inpainter() if named == 'default' else Path(named).expanduser()
+        path = model_file(config.start.inpainter, default_inpainter)
         inpainter.load_state_dict(load_network(path, 'inpainter')[0].state_dict())
     return generator, inpainter
 
@@ -257,7 +244,7 @@ def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPai
 def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> Generator | None:
     if not config.rendered.teacher or not config.rendered.steps:
         return None
-    path = generator_file(config.rendered.teacher)
+    path = model_file(config.rendered.teacher)
     teacher = cast('Generator', load_network(path)[0])
     sides = 2 if sees_both_sides(flow_input) else 1
     if FLOW_CHANNELS[flow_input] not in (teacher.flow_channels, sides * teacher.flow_channels):
@@ -326,17 +313,12 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
 
     def save(name: str, network: nn.Module) -> Path:
         path = out / f'{name}.safetensors'
-        save_network(copy.deepcopy(network).cpu(), path, {**as_text(config), **about})
+        options = {name: str(value) for name, value in options_told(config).items()}
+        save_network(copy.deepcopy(network).cpu(), path, {**options, **about})
         return path
 
     def candidate(name: str) -> nn.Module:
         return load_network(out / 'candidates' / f'{name}.safetensors')[0].to(setup.device)
-
-    def card(model: Path, rows: Mapping[str, str], text: Sequence[str] = ()) -> str:
-        path = model.with_suffix('.md')
-        text = ['No annotated frame was used.', *text]
-        write_atomically(path, card_of(model.stem, config, rows, text, 'train', command).encode())
-        return str(path)
 
     decides = identity(
         config,
@@ -348,13 +330,15 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     fit(stages, out, decides, config.run, keep, config.run.candidates)
     if any(stage.name == 'inpainter' and stage.steps for stage in stages) or (clips and config.game.steps):
         model = save(f'{config.name}-inpainter', inpainter)
+    text = ['No annotated frame was used.']
     if config.inpainter_alone:
-        network = 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'
-        return Outcome(model, (card(model, {'network': network, **_trained_on(config, clips, stages)}),))
+        rows = {'network': 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'}
+        rows |= _trained_on(config, clips, stages)
+        return Outcome(model, write_card(model, config, rows, text, 'train', command))
     # By their names: the folder may hold candidates of an earlier run.
     names = candidate_names(stages, config.run.candidates) if judge else []
     judged = {name: judge.judge(candidate(name)) for name in names} if judge else {}
-    told, table = [f'pictures: {out / "pictures"}'], []
+    told = [f'pictures: {out / "pictures"}']
     rows = {'network': f'mask generator of the CVPR 2019 paper, {config.network.channels} channels in its first layer'}
     rows |= _trained_on(config, clips, stages)
     if judge:
@@ -365,10 +349,11 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
         told = _told(judged, chosen, out)
         generator.load_state_dict(candidate(chosen).state_dict())
         rows['chosen'] = f'candidate {chosen}, by agreement between gaps'
-        table = ['', '| candidate | agreement between gaps | empty masks |', '|---|---|---|']
-        table += [f'| {name} | {one.agreement:.3f} | {one.empty:.3f} |' for name, one in judged.items()]
+        text += ['', '| candidate | agreement between gaps | empty masks |', '|---|---|---|']
+        text += [f'| {name} | {one.agreement:.3f} | {one.empty:.3f} |' for name, one in judged.items()]
     model = save(config.name, generator)
-    return Outcome(model, (card(model, rows, table), *told, f'next: {next_command(config, model)}'))
+    card = write_card(model, config, rows, text, 'train', command)
+    return Outcome(model, card, [*told, f'next: {next_command(config, model)}'])
 
 
 def _trained_on(config: TrainConfig, clips: Sequence[CachedClip], stages: Sequence[Stage]) -> dict[str, str]:

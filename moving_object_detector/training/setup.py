@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,22 +55,25 @@ class Setup:
             for item in items
         ]
 
-    def batches(self, items: Dataset[Any], first: int, steps: int, batch: int) -> Iterator[Any]:
-        """Return an iterator over the batches of steps ``first`` to ``steps`` - 1; that of step s depends on s alone.
+    def batches(self, items: Dataset[Any], steps: Sequence[int], batch: int) -> Iterator[Any]:
+        """Yield the batches of some steps, each items ``batch * step`` to ``batch * (step + 1) - 1``.
 
-        Item k is a function of k alone, for any k. Raises while iterating what an item raises.
+        Item k is a function of k alone, for any k. Raises what an item raises.
         """
         loader: DataLoader[Any] = DataLoader(
             _Batches(items, batch),
             batch_size=None,
-            sampler=range(first, steps),
+            sampler=steps,
             num_workers=self.workers,
             worker_init_fn=_one_thread,
             # A forked worker would hang in OpenCV, whose threads do not survive the fork.
             multiprocessing_context='spawn' if self.workers else None,
             pin_memory=self.device.type == 'cuda',
         )
-        return _raised(loader)
+        for found in loader:
+            if isinstance(found, UserError):
+                raise found
+            yield found
 
 
 @contextmanager
@@ -99,13 +102,6 @@ class _Batches(Dataset[Any]):
             return default_collate([self._items[step * self._batch + place] for place in range(self._batch)])
         except UserError as error:
             return error
-
-
-def _raised(loader: Iterable[Any]) -> Iterator[Any]:
-    for found in loader:
-        if isinstance(found, UserError):
-            raise found
-        yield found
 
 
 def _one_thread(worker: int) -> None:

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +25,7 @@ from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import weights_hash
-from moving_object_detector.training.chunks import Chunks, check_space, chunk_path, done_chunks, fill, map_array
+from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip
 from moving_object_detector.training.selection import THRESHOLD, InputForm
 
@@ -110,8 +109,7 @@ class Targets:
 
     def __call__(self, frame: int) -> NDArray[np.uint8]:
         """Return target and certainty of a frame, uint8 (2, H, W); raises CacheError."""
-        number, place = divmod(frame, CHUNK)
-        return np.array(map_array(chunk_path(self.folder, number, KIND))[place], np.uint8)
+        return np.array(read_item(self.folder, frame, CHUNK, KIND), np.uint8)
 
 
 def taught(lessons: Sequence[Lesson], cache: Path) -> list[Targets]:
@@ -124,8 +122,7 @@ def taught(lessons: Sequence[Lesson], cache: Path) -> list[Targets]:
         folder = cache / f'{better.folder.name.rpartition("-")[0]}-{key}'
         all_targets.append(Targets(folder))
         chunks = range(-(-better.frame_count // CHUNK))
-        if missing := set(chunks) - done_chunks(folder, (KIND,)):
-            check_space(cache, len(missing) * 2 * CHUNK * prod(better.size))
+        if set(chunks) - done_chunks(folder, (KIND,)):
             make = partial(_missing_targets, one, chunks)
             fill(folder, f'targets of {better.name}', (KIND,), len(chunks), make)
     return all_targets

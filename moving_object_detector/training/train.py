@@ -41,16 +41,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def list_options(config: type) -> str:
-    """Return all options of a kind of training with default and meaning, one a line."""
-    options = options_of(config)
-    return ''.join(f'{one.name}={one.default}\n    {one.description} Takes {one.takes()}.\n' for one in options)
-
-
-def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
+def _train(given: Sequence[str]) -> int:
+    arguments = _parser().parse_args(given)
+    if arguments.command and given[0] != arguments.command:
+        raise UserError(f'write "train {arguments.command}" before the options')
     kind: type[FlowTrainConfig | TrainConfig] = FlowTrainConfig if arguments.command == 'flow' else TrainConfig
     if arguments.options:
-        sys.stdout.write(list_options(kind))
+        for one in options_of(kind):
+            print(f'{one.name}={one.default}\n    {one.description} Takes {one.takes()}.')
         return 0
     config = load_plain_config(kind(), arguments.config, arguments.set)
     # PyTorch and OpenCV are loaded now, and not for --help.
@@ -61,21 +59,15 @@ def _train(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         outcome = run_flow_training(config, arguments.out, given[1:])
     else:
         outcome = run_training(config, arguments.out, given)
-    sys.stdout.write(''.join(f'{foreign(line, LONGEST_MESSAGE)}\n' for line in (outcome.model, *outcome.told)))
+    for line in (outcome.model, outcome.card, *outcome.told):
+        print(foreign(line, LONGEST_MESSAGE))
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program."""
     given = list(sys.argv[1:] if argv is None else argv)
-
-    def body() -> int:
-        arguments = _parser().parse_args(given)
-        if arguments.command and given[0] != arguments.command:
-            raise UserError(f'write "train {arguments.command}" before the options')
-        return _train(arguments, given)
-
-    return run_program(body)
+    return run_program(lambda: _train(given))
 
 
 if __name__ == '__main__':

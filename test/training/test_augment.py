@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.flow.base import resize_flow, resize_maps
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
-from moving_object_detector.training.pairs import (
-    Crop,
-    cut,
-    flip,
-    flip_flow,
-    random_crop,
-)
+from moving_object_detector.training.pairs import Crop, View, random_crop
 from moving_object_detector.training.stages import random_boxes
 
 SIZE = (128, 256)
@@ -48,31 +41,29 @@ def misfit(first, second, flow, seen):
 
 
 VIEWS = [
-    (Crop(0, 0, 128, 256), (128, 256), False, False),
-    (Crop(0, 0, 128, 256), (96, 192), False, False),
-    (Crop(20, 31, 77, 154), (96, 192), False, False),  # grows
-    (Crop(13, 40, 110, 201), (64, 160), True, False),  # not the same scale on both sides
-    (Crop(10, 3, 100, 200), (96, 192), False, True),
-    (Crop(10, 40, 100, 200), (96, 192), True, True),
+    View(Crop(0, 0, 128, 256), (128, 256), False, False),
+    View(Crop(0, 0, 128, 256), (96, 192), False, False),
+    View(Crop(20, 31, 77, 154), (96, 192), False, False),  # grows
+    View(Crop(13, 40, 110, 201), (64, 160), True, False),  # not the same scale on both sides
+    View(Crop(10, 3, 100, 200), (96, 192), False, True),
+    View(Crop(10, 40, 100, 200), (96, 192), True, True),
 ]
 
 
-@pytest.mark.parametrize(('crop', 'size', 'horizontal', 'vertical'), VIEWS)
-def test_the_flow_of_a_view_still_leads_to_the_second_frame(rendered, crop, size, horizontal, vertical):
-    first, second, flow, seen = rendered
-    views = [
-        flip(resize_maps(cut(x, crop), size), horizontal=horizontal, vertical=vertical) for x in (first, second, seen)
-    ]
-    moved = flip_flow(resize_flow(cut(flow, crop), size), horizontal=horizontal, vertical=vertical)
-    assert all(view.shape[-2:] == size for view in (*views, moved))
-    right = misfit(views[0], views[1], moved, views[2])
+@pytest.mark.parametrize('view', VIEWS)
+def test_the_flow_of_a_view_still_leads_to_the_second_frame(rendered, view):
+    *frames, flow, seen = rendered
+    first, second, seen = (view.maps(one) for one in (*frames, seen))
+    moved = view.flow(flow)
+    assert all(one.shape[-2:] == view.size for one in (first, second, seen, moved))
+    right = misfit(first, second, moved, seen)
     assert right < 4
     # The same with flow that was treated like a picture, with none, and with the one backwards.
-    untouched = resize_maps(cut(flow, crop), size)
+    untouched = view._replace(mirrored=False, upside_down=False).maps(flow)
     if not torch.equal(untouched, moved):
-        assert misfit(views[0], views[1], untouched, views[2]) > 1.2 * right
-    assert misfit(views[0], views[1], 0 * moved, views[2]) > 2 * right
-    assert misfit(views[0], views[1], -moved, views[2]) > 3 * right
+        assert misfit(first, second, untouched, seen) > 1.2 * right
+    assert misfit(first, second, 0 * moved, seen) > 2 * right
+    assert misfit(first, second, -moved, seen) > 3 * right
 
 
 def test_a_crop_by_hand():
@@ -80,28 +71,34 @@ def test_a_crop_by_hand():
     flow = torch.zeros(1, 2, 8, 16)
     flow[0, 0, 2:6, 4:8] = 5
     flow[0, 1, 2:6, 4:8] = -3
-    view = resize_flow(cut(flow, Crop(2, 4, 4, 4)), (8, 12))
+    view = View(Crop(2, 4, 4, 4), (8, 12), mirrored=False).flow(flow)
     assert torch.equal(view[0, 0], torch.full((8, 12), 15.0))
     assert torch.equal(view[0, 1], torch.full((8, 12), -6.0))
+
+
+def mirrored(maps, *, horizontal, vertical, flow=False):
+    size = maps.shape[-2:]
+    view = View(Crop(0, 0, *size), size, horizontal, vertical)
+    return view.flow(maps) if flow else view.maps(maps)
 
 
 def test_flips_by_hand():
     flow = torch.zeros(1, 2, 2, 3)
     flow[0, :, 0, 2] = torch.tensor((4.0, -7.0))  # upper right corner
-    right = flip_flow(flow, horizontal=True, vertical=False)
+    right = mirrored(flow, horizontal=True, vertical=False, flow=True)
     assert right[0, :, 0, 0].tolist() == [-4, -7]
     assert right.abs().sum() == 11
-    down = flip_flow(flow, horizontal=False, vertical=True)
+    down = mirrored(flow, horizontal=False, vertical=True, flow=True)
     assert down[0, :, 1, 2].tolist() == [4, 7]
     assert down.abs().sum() == 11
-    both = flip_flow(flow, horizontal=True, vertical=True)
+    both = mirrored(flow, horizontal=True, vertical=True, flow=True)
     assert both[0, :, 1, 0].tolist() == [-4, 7]
     assert torch.equal(both, -torch.rot90(flow, 2, (2, 3)))
-    assert torch.equal(flip_flow(flow, horizontal=False, vertical=False), flow)
+    assert torch.equal(mirrored(flow, horizontal=False, vertical=False, flow=True), flow)
     image = torch.arange(6.0).reshape(1, 1, 2, 3)
-    assert flip(image, horizontal=True, vertical=False).flatten().tolist() == [2, 1, 0, 5, 4, 3]
-    assert flip(image, horizontal=False, vertical=True).flatten().tolist() == [3, 4, 5, 0, 1, 2]
-    assert flip(image, horizontal=True, vertical=True).flatten().tolist() == [5, 4, 3, 2, 1, 0]
+    assert mirrored(image, horizontal=True, vertical=False).flatten().tolist() == [2, 1, 0, 5, 4, 3]
+    assert mirrored(image, horizontal=False, vertical=True).flatten().tolist() == [3, 4, 5, 0, 1, 2]
+    assert mirrored(image, horizontal=True, vertical=True).flatten().tolist() == [5, 4, 3, 2, 1, 0]
 
 
 def test_crops_are_within_the_image_and_cover_their_range():

@@ -3,12 +3,11 @@ from __future__ import annotations
 from moving_object_detector.common.options import with_values
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.run import (
-    as_text,
-    card_of,
-    changed_options,
     flow_fingerprint,
     identity,
     next_command,
+    options_told,
+    write_card,
 )
 
 CONFIG = with_values(
@@ -18,27 +17,31 @@ CONFIG = with_values(
 COMMAND = ['--out', 'my run', 'data.root=/home/me/films', 'game.steps=2000']
 
 
-def test_rows_text_command_and_options():
+def test_rows_text_command_and_options(tmp_path):
     rows = {'network': 'a network', 'stage game': '2000 steps of 16 pairs'}
-    card = card_of('generator', CONFIG, rows, ['No annotated frame was used.'], 'train', COMMAND)
+    model = tmp_path / 'generator.safetensors'
+    path = write_card(model, CONFIG, rows, ['No annotated frame was used.'], 'train', COMMAND)
+    assert path == tmp_path / 'generator.md'
+    card = path.read_text()
     assert '# generator.safetensors' in card
     assert '| network | a network |\n| stage game | 2000 steps of 16 pairs |\n| made with | PyTorch ' in card
     assert '\nNo annotated frame was used.\n' in card
     assert "    ros2 run moving_object_detector train --out 'my run' data.root=/home/me/films game.steps=2000\n" in card
     assert '    game.steps: 2000\n    game.consistency: 0.5\n' in card
-    assert 'Options other than the defaults' not in card_of('generator', TrainConfig(), rows, [], 'train', COMMAND)
+    card = write_card(model, TrainConfig(), rows, [], 'train', COMMAND).read_text()
+    assert 'Options other than the defaults' not in card
 
 
 def test_only_changed_options_are_listed():
-    assert changed_options(TrainConfig()) == {}
-    assert changed_options(CONFIG) == {'game.steps': 2000, 'game.consistency': 0.5}  # no path
+    assert options_told(TrainConfig(), changed=True) == {}
+    assert options_told(CONFIG, changed=True) == {'game.steps': 2000, 'game.consistency': 0.5}  # no path
 
 
 def test_a_model_file_says_all_options_but_where_things_lay():
-    text = as_text(CONFIG)
-    assert text['game.steps'] == '2000'
-    assert text['game.learning_rate'] == '0.0001'
-    assert not any('/home/me' in value for value in text.values())
+    told = options_told(CONFIG)
+    assert told['game.steps'] == 2000
+    assert told['game.learning_rate'] == 0.0001
+    assert not any('/home/me' in str(value) for value in told.values())
 
 
 def known_as(config, clips):

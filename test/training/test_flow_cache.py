@@ -367,14 +367,6 @@ def test_frames_on_both_sides_of_a_gap_are_no_pair(tmp_path):
         clip.flow(3, 1)
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_start(footage, tmp_path, monkeypatch):
-    full = shutil.disk_usage(tmp_path)._replace(free=10**5)
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: full)
-    with pytest.raises(UserError, match=r'0\.14 GB more, but 0\.00 GB'):
-        build(footage, tmp_path / 'cache', backend=NoFlow(), size=(480, 854))  # 18 frames of 7.79 MB, whole chunks
-    assert build(footage, tmp_path / 'cache', largest_gap=1, size=(8, 8))
-
-
 def test_a_disk_that_becomes_full(footage, tmp_path, monkeypatch):
     """What was finished is kept, and the rest comes later."""
     written = []

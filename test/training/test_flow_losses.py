@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from moving_object_detector.training.flow_training import end_point_error, multi_scale_error, one_cycle, reduce_truth
+from moving_object_detector.training.flow_training import end_point_error, multi_scale_error, one_cycle
 
 
 def test_end_point_error_by_hand():
@@ -16,11 +16,6 @@ def test_end_point_error_by_hand():
     # Also where the error is 0 there is a gradient, which is 0.
     assert flow.grad[0, :, 0, 0].tolist() == pytest.approx([-0.6, -0.8])
     assert flow.grad[0, :, 0, 1].tolist() == [0.0, 0.0]
-
-
-def test_truth_is_averaged_over_cells():
-    truth = torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 2, 4, 4)
-    assert reduce_truth(truth, (2, 2))[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
 
 
 def test_multi_scale_error_by_hand():

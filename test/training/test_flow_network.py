@@ -19,9 +19,8 @@ def images():
 
 
 def test_in_full_precision_it_is_pwcnet(network, images):
-    plain = network.plain()
-    assert type(plain) is PWCNet
-    assert list(plain.state_dict()) == list(network.state_dict())
+    plain = PWCNet()
+    plain.load_state_dict(network.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(plain(*images), network(*images), atol=1e-5, rtol=1e-4)
 
@@ -36,13 +35,6 @@ def test_the_cost_volume_by_products_is_the_cost_volume(shape):
         torch.autograd.grad(multiplied, (a, b), weights), torch.autograd.grad(plain, (a, b), weights), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
-
-
-def test_a_copy_of_the_weights_is_a_copy(network):
-    plain = network.plain()
-    with torch.no_grad():
-        plain.dc_conv7.weight.add_(1)
-    assert not torch.equal(plain.dc_conv7.weight, network.dc_conv7.weight)
 
 
 def test_in_mixed_precision_only_the_flow_is_in_full(network, images):

@@ -16,7 +16,7 @@ STAGES = ['rendered', 'game']
 def write(folder, steps, stage=0, step=0, stages=STAGES):
     with Journal(folder, stages, stage, step) as journal:
         for number, value in steps:
-            journal.scalars(number, value, {'loss': value / 2})
+            journal.write(number, value, {'loss': value / 2}, {})
 
 
 def steps(folder):
@@ -59,7 +59,7 @@ def test_the_log_of_a_run_with_other_stages_is_no_hindrance(tmp_path):
 
 def test_what_is_flushed_is_on_the_disk(tmp_path):
     with Journal(tmp_path, STAGES) as journal:
-        journal.scalars(0, 0, {'loss': 1.0})
+        journal.write(0, 0, {'loss': 1.0}, {})
         journal.flush()
         assert steps(tmp_path) == [('rendered', 0)]
 
@@ -68,7 +68,7 @@ def test_pictures_are_rgb(tmp_path):
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[..., 0] = 255
     with Journal(tmp_path, STAGES) as journal:
-        journal.pictures(1, 9, {'players': picture})
+        journal.write(1, 9, {}, {'players': picture})
     blue_green_red = cv2.imread(str(tmp_path / 'pictures' / 'game-players-000010.png'))
     assert blue_green_red.shape == (4, 6, 3)
     assert (blue_green_red == (0, 0, 255)).all()

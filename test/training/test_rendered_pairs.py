@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from moving_object_detector.common.errors import UserError
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.synthetic.scene import Layer, Scene, translation
@@ -249,15 +247,3 @@ def test_what_is_missing_or_damaged_of_kept_pairs_is_rendered_again_and_nothing_
     assert more == folder
     assert len(list(folder.glob('*-masks.npy'))) == 3
     assert keep(tmp_path, pairs=RenderedPairs(8, OPTIONS)) != folder
-
-
-def test_kept_pairs_for_which_the_disk_is_too_small_are_not_begun(tmp_path, monkeypatch):
-    """32 pairs of an image, a mask and flow in half precision take 8 bytes a pixel."""
-    needed = 32 * 8 * OPTIONS.size[0] * OPTIONS.size[1]
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=needed - 1))
-    with pytest.raises(UserError, match=r'rendered\.kept'):
-        keep(tmp_path, 32)
-    assert not list(tmp_path.rglob('*.npy'))
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=needed))
-    keep(tmp_path, 32)
