@@ -29,9 +29,10 @@ _PATIENCE: Final = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.
 """Signals that end a program, in order, and the seconds that each is given."""
 _LAST_LINES: Final = 20
 _START_SECONDS: Final = 300.0
-"""For the model to load, on a busy machine and where an engine is built first; for the page to be opened."""
+"""For the model to load, on a busy machine; for the page to be opened."""
 _FIND_SECONDS: Final = '60'
 """For processes to find each other."""
+_REPORT_SECONDS: Final = 5.0
 _SETTLED_SECONDS: Final = 6.0
 """After so long without a new result there comes no more: above the detector's own ``input.timeout``."""
 _FLIGHT: Final = ('--motion', 'forward', '--parallax', '0.3')
@@ -118,15 +119,18 @@ class Watcher:
                 raise KeyboardInterrupt
 
     def wait_settled(self, play: Child, children: Sequence[Child]) -> None:
-        """Wait until ``play`` has ended and no result has come for long enough since."""
-        published, changed = -1, time.monotonic()
+        """Wait until ``play`` has ended and no result has come for long enough since; say how far it is."""
+        published, changed, reported = -1, time.monotonic(), time.monotonic()
 
         def settled() -> bool:
-            nonlocal published, changed
-            count = self.count('published')
+            nonlocal published, changed, reported
+            now, count = time.monotonic(), self.count('published')
             if not play.finished() or count != published:
-                published, changed = count, time.monotonic()
-            return time.monotonic() - changed > _SETTLED_SECONDS
+                published, changed = count, now
+            if now - reported > _REPORT_SECONDS:
+                reported = now
+                print(f'  {self.count("received")} frames received, {count} masks published', flush=True)
+            return now - changed > _SETTLED_SECONDS
 
         self.wait(settled, 'the end', children, float('inf'))
 
