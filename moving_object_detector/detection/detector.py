@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -50,10 +50,6 @@ def _both(side: Side, other: Side | None) -> Tensor:
     both = join_sides(side.seen, other.seen)
     # On a CPU there is no side of a neighbour that shows nothing; a GPU would have to be asked.
     return both if both.device.type == 'cpu' else torch.where(other.moves, both, join_sides(side.seen))
-
-
-_Travels = dict[tuple[int, int], Travel]
-"""Of pairs, by the indices of their frames."""
 
 
 class _Flows(NamedTuple):
@@ -110,7 +106,6 @@ class Detector:
         self._pace = Pace()
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
-        self._moved = False
         self._several = ThreadPoolExecutor(usable_cores())
 
     @property
@@ -139,7 +134,6 @@ class Detector:
         self._pace = Pace()
         self._continuity.forget()
         self._next_index = 0
-        self._moved = False
 
     def flush(self) -> StepOutcome:
         """Finish the frames that still wait for later neighbours, with those that exist, and reset."""
@@ -209,12 +203,7 @@ class Detector:
             flows, known = self._flows(pairs)
         travels = self._travels(pairs)
         images = torch.stack([frame.network_image for frame, _ in pairs])
-        evidence = None
-        if known is not None:
-            seek = partial(self._seek, pairs, known, travels)
-            # Beside the camera fit, which tells whether they are needed: where something moved, they mostly are.
-            ahead = seek(range(len(pairs))) if self._moved else None
-            evidence = partial(self._evidence, pairs, known, seek, ahead)
+        evidence = None if known is None else partial(self._evidence, pairs, known, travels)
         least = self.config.gate.min_motion
         join = None
         if sees_both_sides(self._flow_input):
@@ -224,7 +213,6 @@ class Detector:
         masks, motions, computed = gated_masks(
             self.engine, self._flow_input, images, flows, least, self._stage, evidence, join
         )
-        self._moved = computed > 0
         with self._stage('vote'):
             gaps = [abs(neighbour.index - frame.index) for frame, neighbour in pairs]
             for (frame, neighbour), gap, mask, motion, flow in zip(pairs, gaps, masks, motions, flows, strict=True):
@@ -294,40 +282,28 @@ class Detector:
             return flows, None
         return flows[: len(pairs)], _Flows({key: number for number, key in enumerate(ordered)}, flows, seen)
 
-    def _seek(
+    def _evidence(
         self, pairs: list[Pair], flows: _Flows, travels: dict[int, PairTravel], chosen: Sequence[int]
-    ) -> list[Callable[[], _Travels]]:
-        """Begin to estimate the travels of some of the pairs, and of those the other way round; return what waits."""
-        keys = [(frame.index, other.index) for frame, other in pairs]
-        contrasts = {frame.index: frame.texture.contrast for frame, _ in pairs}
+    ) -> Tensor:
+        """Return the evidence of some of the pairs, (n, 5, h, w)."""
+        few = [pairs[number] for number in chosen]
+        keys = [(frame.index, other.index) for frame, other in few]
+        textures = {frame.index: frame.texture for frame, _ in few}
 
-        def seen(older: int) -> _Travels:
+        def seen(older: int) -> dict[tuple[int, int], Travel]:
             """Return the travels of the pairs with this older frame, the second from the first."""
             return {
                 key: travels[older].toward(
-                    1 if key[0] == older else -1, flows.seen[flows.numbers[key]], contrasts[key[0]]
+                    1 if key[0] == older else -1, flows.seen[flows.numbers[key]], textures[key[0]].contrast
                 )
                 for key in keys
                 if min(key) == older
             }
 
-        olders = sorted({min(keys[number]) for number in chosen})
+        olders = sorted({min(key) for key in keys})
         # What the robot knows is no work, and is asked in order.
-        if self.odometry is not None:
-            return [partial(seen, older) for older in olders]
-        return [self._several.submit(seen, older).result for older in olders]
-
-    def _evidence(
-        self,
-        pairs: list[Pair],
-        flows: _Flows,
-        seek: Callable[[Sequence[int]], list[Callable[[], _Travels]]],
-        ahead: list[Callable[[], _Travels]] | None,
-        chosen: Sequence[int],
-    ) -> Tensor:
-        """Return the evidence of some of the pairs, (n, 5, h, w)."""
-        found = {key: travel for wait in ahead or seek(chosen) for key, travel in wait().items()}
-        keys = [(frame.index, other.index) for frame, other in (pairs[number] for number in chosen)]
+        several = self._several.map if len(olders) > 1 and self.odometry is None else map
+        found = {key: travel for part in several(seen, olders) for key, travel in part.items()}
         there, back = ([flows.numbers[key] for key in order] for order in (keys, [(b, a) for a, b in keys]))
         return evidence(flows.all[there], flows.all[back], [found[key] for key in keys])
 
