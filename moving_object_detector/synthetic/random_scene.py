@@ -217,7 +217,7 @@ def _draw(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
 
 
 def _uneven(rng: np.random.Generator, pace: float, share: float) -> Drift:
-    """Return a shift of ``pace * share`` a frame that now and then hastens, slows down or turns back."""
+    """Return a shift of ``pace * share`` a frame that also sways by up to 1.5 paces: it hastens or turns back."""
     # From a generator of its own, so that everything else of the scene stays as it is.
     own = rng.spawn(1)[0]
     strength, rhythm = max(float(own.uniform(-1, 1.5)), 0.0), float(own.uniform(0.15, 0.8))

@@ -60,7 +60,10 @@ class RenderedConfig:
         low=0,
         high=10**7,
     )
-    teacher: str = option('', 'Generator whose masks count as much as the exact ones, .safetensors or "default".')
+    teacher: str = option(
+        '',
+        'Generator whose masks count as the exact ones do, where it sees as many sides; .safetensors or "default".',
+    )
 
 
 @dataclass(frozen=True)

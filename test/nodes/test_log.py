@@ -29,13 +29,13 @@ def test_what_the_package_says_reaches_the_nodes_log():
     lines = Lines()
     with bridged(lines):
         LOGGER.debug('nobody wants this')
-        LOGGER.info('%s: OpenVINO builds an engine', 'generator')
-        LOGGER.warning('the cached engine is not used')
+        LOGGER.info('%s: %s builds an engine', 'generator', 'torch_tensorrt')
+        LOGGER.warning('this may take minutes')
         LOGGER.error('no')
     LOGGER.warning('later')
     assert lines.said == [
-        ('info', 'generator: OpenVINO builds an engine'),
-        ('warning', 'the cached engine is not used'),
+        ('info', 'generator: torch_tensorrt builds an engine'),
+        ('warning', 'this may take minutes'),
         ('error', 'no'),
     ]
 
