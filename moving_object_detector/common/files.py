@@ -136,9 +136,12 @@ def open_file(path: Path) -> BinaryIO:
 def read_file(path: Path, most_bytes: int) -> bytes:
     """Return the content of a regular file; raises OSError as :func:`open_file`, or where it is larger than allowed."""
     with open_file(path) as file:
-        if os.fstat(file.fileno()).st_size > most_bytes:
-            raise OSError(errno.EFBIG, f'it is larger than {most_bytes} bytes')
-        return file.read(most_bytes)
+        # What is too large is not read; what has no size, or grows, is by one byte more than allowed.
+        stated = os.fstat(file.fileno()).st_size
+        content = file.read(most_bytes + 1) if stated <= most_bytes else b''
+    if max(stated, len(content)) > most_bytes:
+        raise OSError(errno.EFBIG, f'it is larger than {most_bytes} bytes')
+    return content
 
 
 def file_hash(path: Path) -> str:

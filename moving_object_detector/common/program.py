@@ -95,7 +95,10 @@ def _revision() -> str:
 
 
 def _processor() -> str:
-    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        lines = []
     models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return models[0] if models else platform.machine()
 

@@ -221,7 +221,8 @@ class MaskStage(AveragedStage):
         if self._teacher is not None:
             # One that sees one side knows less than the pupil where that sees two.
             channels = self._teacher.flow_channels
-            taught = one_sided(flow) if channels < prepared.shape[1] else torch.ones_like(flow[:, 0, 0, 0]) > 0
+            both = channels < prepared.shape[1]
+            taught = one_sided(flow) if both else torch.ones(len(flow), dtype=torch.bool, device=flow.device)
             if taught.any():
                 with torch.no_grad():
                     wise = self.setup.run(self._teacher, image[taught], prepared[taught, :channels])

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -178,6 +179,9 @@ def test_reading_is_bounded_and_of_files_only(tmp_path):
     assert file_hash(tmp_path / 'file') == hashlib.sha256(b'12345').hexdigest()
     with pytest.raises(OSError, match='larger than 4 bytes'):
         read_file(tmp_path / 'file', 4)
+    # It states no size, as a file that grows states too small a one.
+    with pytest.raises(OSError, match='larger than 4 bytes'):
+        read_file(Path('/proc/self/status'), 4)
     os.mkfifo(tmp_path / 'pipe')
     for path in (tmp_path / 'pipe', tmp_path):
         with pytest.raises(OSError, match='not a file'):
