@@ -249,12 +249,12 @@ def random_scene(seed: int | tuple[int, ...], options: SceneOptions | None = Non
     return _assemble(rng, options, camera, make_object)
 
 
-def clip_scene(seed: int, options: SceneOptions) -> Scene:
+def clip_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
     """Make a scene fit for a clip of any length: a camera in steady flight that keeps the objects in view.
 
     The objects' paths are given in the image, and return; over the ground they move on their own.
     """
-    rng = np.random.default_rng((seed, 1))
+    rng = np.random.default_rng((seed, 1) if isinstance(seed, int) else (*seed, 1))
     height, width = options.size
     centre = (width / 2, height / 2)
     pan = float(rng.uniform(0.003, 0.005)) * width * float(rng.choice((-1, 1)))

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -140,6 +141,12 @@ class Journal:
             with atomic_file(log) as file:
                 file.write(''.join(f'{json.dumps(line)}\n' for line in kept).encode())
             self._log = log.open('a', encoding='utf-8')
+        self._kept = kept
+
+    def losses(self, stage: int) -> list[float]:
+        """Return the losses of a stage that were logged before this run went on."""
+        found = [line.get('loss') for line in self._kept if line['stage'] == self._stages[stage]]
+        return [loss for loss in found if isinstance(loss, float)]
 
     def __enter__(self) -> Journal:
         """Close the files at the end."""
@@ -156,10 +163,10 @@ class Journal:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Close the files."""
-        for board in self._boards.values():
-            board.close()
         # After an error that one is told: what could not be written is dropped by the run that goes on.
         with suppress(OSError) if error else self._reported():
+            for board in self._boards.values():
+                board.close()
             self._log.close()
 
     def write(
@@ -245,6 +252,44 @@ def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict
     return numbers
 
 
+SETTLED: Final = 200
+"""Steps over which a loss is averaged to tell whether it still falls."""
+RISEN: Final = 2.0
+"""Multiple of its least average at which a training counts as diverged."""
+
+
+class LossWatch:
+    """Says when the loss of a stage has risen for good, as it does at too high a rate without ever being infinite.
+
+    ``before`` are the losses of the steps that a resumed run has behind it.
+    """
+
+    def __init__(self, name: str, before: Sequence[float] = ()) -> None:
+        self._name = name
+        self._recent: deque[float] = deque(maxlen=SETTLED)
+        self._first: float | None = None
+        self._least = float('inf')
+        for loss in before:
+            self._risen(loss)
+
+    def _risen(self, loss: float) -> bool:
+        self._recent.append(loss)
+        if len(self._recent) < SETTLED:
+            return False
+        mean = sum(self._recent) / SETTLED
+        self._first, self._least = self._first or mean, min(self._least, mean)
+        # A loss that is nearly none may double and be nearly none.
+        return mean > max(RISEN * self._least, self._first / RISEN)
+
+    def take(self, step: int, loss: float) -> None:
+        """Take a step's loss; raises UserError where the mean of the last :data:`SETTLED` is twice what it once was."""
+        if self._risen(loss):
+            raise UserError(
+                f'{self._name}, step {step}: the loss has doubled since it was least: the training diverged. '
+                'Start again with a lower learning rate and another --out'
+            )
+
+
 Keep = Callable[[str, nn.Module], object]
 
 
@@ -272,8 +317,8 @@ def fit(
     The folder gets checkpoint, log and pictures. ``options`` are all that decides what is computed: a checkpoint of
     others is refused. ``keep`` is called with the name of each of the ``candidates`` after a stage's beginning (see
     :func:`candidate_names`) and the network.
-    Raises UserError where a checkpoint is damaged or of other options, a loss is not finite, or a file cannot be
-    written.
+    Raises UserError where a checkpoint is damaged or of other options, a loss is not finite or has risen for good, or
+    a file cannot be written.
     """
     checkpoint = folder / CHECKPOINT
     state = load_checkpoint(checkpoint, options)
@@ -315,6 +360,7 @@ def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journ
         return
     yield first
     shown: dict[str, float] = {}
+    watch = LossWatch(stage.name, journal.losses(number))
     batches = iter(stage.batches(first))
     waited, started = 0.0, time.perf_counter()
     with tqdm(range(first, stage.steps), initial=first, total=stage.steps, unit='step', desc=stage.name) as bar:
@@ -327,6 +373,8 @@ def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journ
             done = step + 1
             drawn = done % run.picture_every == 0 or done == stage.steps
             journal.write(number, step, values, stage.pictures() if drawn else {})
+            if 'loss' in values:
+                watch.take(step, values['loss'])
             yield done
             share = waited / (time.perf_counter() - started)
             bar.set_postfix({**{key: f'{value:.3f}' for key, value in shown.items()}, 'wait': f'{share:.0%}'})

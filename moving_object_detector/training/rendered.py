@@ -27,14 +27,14 @@ from moving_object_detector.flow.generator_input import reverse_side
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 from moving_object_detector.synthetic.flight import FlightOptions, flight
-from moving_object_detector.synthetic.random_scene import SceneOptions, followed_scene, random_scene
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene, followed_scene, random_scene
 from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item, to_half
 from moving_object_detector.training.pairs import View, random_crop
 from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
 """Pairs that are written, and lost by a kill, together."""
-KEPT_FORMAT: Final = 2
+KEPT_FORMAT: Final = 3
 """Of the files and of what is rendered; another number, another folder."""
 KINDS: Final = ('images', 'flow', 'masks')
 GAIN: Final = (0.75, 1.25)
@@ -51,8 +51,8 @@ class RenderedOptions:
     """(height, width) of the generator's input, pixels."""
     largest_gap: int = 5
     """Frames between the two images, uniform in 1..largest_gap, of either sign."""
-    empty_share: float = 0.1
-    """Share of scenes in which nothing moves on its own."""
+    empty_share: float = 0.2
+    """Share of scenes in which nothing moves on its own; past half of them the camera flies steadily."""
     image_dropout: float = 0.2
     """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
     scene: SceneOptions = field(default_factory=SceneOptions)
@@ -176,7 +176,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
             empty = rng.random() < options.empty_share
             near = float(rng.choice(NEAR))
             stands = replace(options.scene, standing=(1, 5), parallax=near) if near > NEAR[0] else options.scene
-            scene = random_scene(key, replace(stands, objects=(0, 0)) if empty else stands)
+            if empty and rng.random() < 0.5:
+                scene = clip_scene((*key, 2), replace(stands, objects=(0, 0)))
+            else:
+                scene = random_scene(key, replace(stands, objects=(0, 0)) if empty else stands)
             times = self._times(rng, 20)
         noise_seed = int(rng.integers(2**31))
         noises = (np.random.default_rng((noise_seed, number)) for number in range(len(times)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 
@@ -140,6 +141,38 @@ def test_divergence_is_told_and_the_checkpoint_before_it_kept(tmp_path):
     assert (state['stage'], state['step']) == (0, 6)
     assert all(tensor.isfinite().all() for tensor in state['states'][0]['parameters'])
     assert [line['step'] for line in read_log(tmp_path / 'log.jsonl')] == list(range(7))
+
+
+class Rising(toys.Toy):
+    """Its loss falls from 3 to 1 in 300 steps, and rises from step 500 on, to 3 and more."""
+
+    def step(self, step, batch):
+        super().step(step, batch)
+        return {'loss': max(3 - step / 150, 1.0) + max(step - 500, 0) / 50}
+
+
+@pytest.mark.parametrize('cut', [None, 450, 560])
+def test_a_loss_that_rises_for_good_stops_the_run_also_one_that_was_resumed(cut, tmp_path):
+    task = Rising('game', 900, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])
+    if cut is not None:
+        killed = Broken(
+            'game', 900, [nn.Parameter(torch.zeros(3, dtype=torch.float64))], fails=cut, error=KeyError('cut')
+        )
+        killed.step = lambda step, batch: Broken.step(killed, step, batch) and Rising.step(task, step, batch)
+        with pytest.raises(KeyError):
+            fit([killed], tmp_path, OPTIONS, RunConfig())
+    with pytest.raises(UserError, match=r'game, step (\d+): the loss has doubled .* lower learning rate') as caught:
+        fit([task], tmp_path, OPTIONS, RunConfig())
+    # The mean of the last 200 is 1 + x * x / (2 * 50 * 200) at x steps after 500, so it is 2 at x = 141.4.
+    assert int(re.search(r'step (\d+)', str(caught.value))[1]) == pytest.approx(641, abs=2)
+
+
+def test_a_loss_that_swings_or_is_nearly_none_goes_on(tmp_path):
+    task = toys.Toy('game', 900, [nn.Parameter(torch.zeros(3, dtype=torch.float64))])
+    losses = [1.0 + (step // 40 % 2) if step < 400 else 1e-6 * (1 + step % 300) for step in range(900)]
+    task.step = lambda step, batch: {'loss': losses[step]}
+    fit([task], tmp_path, OPTIONS, RunConfig())
+    assert len(read_log(tmp_path / 'log.jsonl')) == 900
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):

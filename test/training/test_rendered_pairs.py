@@ -81,7 +81,8 @@ def known_scene(monkeypatch):
     solid = np.full((20, 20), 255, np.uint8)
     spot = Layer(texture[:20, :20], solid, lambda _: translation(12, 30), moves=True)
     scene = Scene((ground, spot), size)
-    monkeypatch.setattr('moving_object_detector.training.rendered.random_scene', lambda *_: scene)
+    for maker in ('random_scene', 'clip_scene'):
+        monkeypatch.setattr(f'moving_object_detector.training.rendered.{maker}', lambda *_: scene)
     return scene
 
 
