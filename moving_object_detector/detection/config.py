@@ -121,6 +121,12 @@ class MaskConfig:
     min_area: float = option(
         0.0005, 'Regions smaller than this share of the image are dropped.', low=0.0, high=1.0, runtime=True
     )
+    hysteresis: bool = option(
+        True,
+        'What was found in the frame before, carried along by the flow, holds a mask together; what was not found '
+        "there counts for less. False: each frame's mask by itself, as in the paper.",
+        runtime=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moving_object_detector.common.errors import NotFiniteError
 from moving_object_detector.detection.config import DetectorConfig, WindowConfig
 from moving_object_detector.detection.continuity import Continuity, Step
+from moving_object_detector.detection.hysteresis import Carried
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.pair_masks import Watch, gated_masks, object_masks, unwatched
 from moving_object_detector.detection.result import Estimate, Result
@@ -104,6 +107,7 @@ class Detector:
         self._window = config.window
         self._ring = Ring(config.window)
         self._pace = Pace()
+        self._before: dict[Estimate, Carried] = {}
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
         self._several = ThreadPoolExecutor(usable_cores())
@@ -132,6 +136,7 @@ class Detector:
         """Forget all frames; the next one starts a stream."""
         self._ring.clear()
         self._pace = Pace()
+        self._before.clear()
         self._continuity.forget()
         self._next_index = 0
 
@@ -224,6 +229,8 @@ class Detector:
                 if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
+                    if side < 0 and known is not None:
+                        frame.back = known.seen[known.numbers[neighbour.index, frame.index]]
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
             if window.slow_stride > self._window.stride:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
@@ -308,4 +315,8 @@ class Detector:
         return evidence(flows.all[there], flows.all[back], [found[key] for key in keys])
 
     def _result(self, frame: WindowFrame, estimate: Estimate) -> Result:
-        return Result(frame, estimate, self.config)
+        result = Result(frame, estimate, self.config, self._before.pop(estimate, None))
+        # Told to whom reads the result.
+        with suppress(NotFiniteError):
+            self._before[estimate] = Carried(result.index, result.steadied)
+        return result

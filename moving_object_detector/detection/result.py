@@ -13,6 +13,7 @@ from torch import Tensor
 
 from moving_object_detector.common.errors import NotFiniteError
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
+from moving_object_detector.detection.hysteresis import Carried, steadied
 from moving_object_detector.detection.refinement import refine
 from moving_object_detector.detection.regions import Region, find_regions
 from moving_object_detector.detection.rigid import RigidTest
@@ -32,7 +33,9 @@ def _finite(tensor: Tensor, name: str) -> NDArray[np.float32]:
 class Result:
     """An estimate of what moves on its own in one frame; all at the image's size is computed when first asked for."""
 
-    def __init__(self, frame: WindowFrame, estimate: Estimate, config: DetectorConfig) -> None:
+    def __init__(
+        self, frame: WindowFrame, estimate: Estimate, config: DetectorConfig, before: Carried | None = None
+    ) -> None:
         if not frame.votes:
             raise ValueError(f'frame {frame.index} has no votes')
         self.index = frame.index
@@ -54,6 +57,8 @@ class Result:
         self._travels = dict(frame.travels)
         self._frame = frame
         self._config = config
+        self._back = frame.back
+        self._before = before
 
     @cached_property
     def average(self) -> NDArray[np.float32]:
@@ -66,9 +71,17 @@ class Result:
         return max(float(motion) for motion in self._motions)
 
     @cached_property
+    def steadied(self) -> NDArray[np.float32]:
+        """The average with what was found in the frame before, float32 (h, w); raises NotFiniteError for a NaN."""
+        before = None
+        if self._before is not None and -1 in self._flows:
+            before = self._before.to(self.index, self._flows[-1].cpu().numpy(), self._gaps[-1], self._back)
+        return steadied(self.average, before, self._config.mask)
+
+    @cached_property
     def probability(self) -> NDArray[np.float32]:
         """Refined probability of moving on its own, float32 (H, W) in [0, 1]."""
-        return refine(self.average, self.image, self._config.refinement)
+        return refine(self.steadied, self.image, self._config.refinement)
 
     @cached_property
     def _mask_and_regions(self) -> tuple[NDArray[np.uint8], list[Region]]:
@@ -81,7 +94,7 @@ class Result:
     def test(self) -> RigidTest:
         """What tells of a region how surely it moves on its own."""
         flows = {side: _finite(flow, 'flow') for side, flow in self._flows.items()}
-        return RigidTest(self._frame.texture, flows, self._travels, self.average)
+        return RigidTest(self._frame.texture, flows, self._travels, self.steadied)
 
     @property
     def mask(self) -> NDArray[np.uint8]:

@@ -65,6 +65,8 @@ class WindowFrame:
     """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
     flows: dict[int, Tensor] = field(default_factory=dict)
     """(2, h, w), flow to the nearest earlier (-1) and later (1) neighbour that voted."""
+    back: NDArray[np.float32] | None = None
+    """(2, h, w), flow from the nearest earlier neighbour that voted to this frame; None: not known."""
     gaps: dict[int, int] = field(default_factory=dict)
     """Frames to these neighbours."""
     travels: dict[int, PairTravel] = field(default_factory=dict)

@@ -96,7 +96,6 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     ``residual`` is the residual divided by its root mean square.
     ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else
     the pair says of each pixel, and the logarithm of that root mean square.
-    ``geometric_rms`` is the same by the plain root mean square, as ``generator-raft.safetensors`` was trained.
     ``both_sides`` is ``geometric``, of which :func:`join_sides` then makes one of two neighbours.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
@@ -127,10 +126,9 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
         raise ValueError(f'unknown flow input {flow_input!r}; choose one of {", ".join(FLOW_INPUTS)}')
     if evidence is None or evidence.shape[1] != EVIDENCE_CHANNELS:
         raise ValueError('the geometric flow input needs evidence')
-    if flow_input != 'geometric_rms':
-        for _ in range(SPREAD_ROUNDS):
-            spread = power.minimum((WINSOR * spread).square()).mean((1, 2, 3), keepdim=True).sqrt()
-        residual = residual / power.sqrt().div(LARGEST_RESIDUAL * spread.clamp_min(SPREAD_FLOOR)).clamp_min(1.0)
+    for _ in range(SPREAD_ROUNDS):
+        spread = power.minimum((WINSOR * spread).square()).mean((1, 2, 3), keepdim=True).sqrt()
+    residual = residual / power.sqrt().div(LARGEST_RESIDUAL * spread.clamp_min(SPREAD_FLOOR)).clamp_min(1.0)
     scaled = residual / spread.clamp_min(SPREAD_FLOOR)
     amount = torch.log(spread * (1000.0 / flow.shape[-1]) + LEAST_AMOUNT) / 2
     return torch.cat((scaled, evidence, amount.expand_as(flow[:, :1])), 1)

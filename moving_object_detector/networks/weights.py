@@ -37,14 +37,13 @@ ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'raft_small': RaftSmall,
 }
 FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
-FlowInput = Literal['normalised', 'residual', 'geometric', 'geometric_rms', 'both_sides']
+FlowInput = Literal['normalised', 'residual', 'geometric', 'both_sides']
 """See ``generator_flow`` in flow/generator_input.py."""
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 FLOW_CHANNELS: Final[Mapping[str, int]] = {
     'normalised': 2,
     'residual': 2,
     'geometric': 8,
-    'geometric_rms': 8,
     'both_sides': 16,
 }
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'

@@ -106,7 +106,7 @@ class TeacherConfig:
     batch: int = option(8, 'Pairs a step.', low=1, high=4096)
     learning_rate: float = option(3e-4, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
     average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
-    model: str = option('default', "The teacher's generator, .safetensors, or default for the one of the package.")
+    model: str = option('default', "The teacher's generator, .safetensors, or default for the package's for that flow.")
     largest_gap: int = option(2, "Frames between the two images of a teacher's pair, at most.", low=1, high=20)
     rendered: float = option(
         0.5,
@@ -141,7 +141,9 @@ class GameRunConfig(RunConfig):
 class StartConfig:
     """What a run starts from."""
 
-    model: str = option('', 'Generator to start from, .safetensors, or "default"; empty: random weights.')
+    model: str = option(
+        '', 'Generator to start from, .safetensors, or the package\'s "default" or "small"; empty: random weights.'
+    )
     inpainter: str = option('', 'Inpainter to start from, .safetensors, or "default"; empty: random weights.')
 
 

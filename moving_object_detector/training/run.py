@@ -165,7 +165,8 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
     clips, stage = clips_with_flow(config.data, config.flow, out, setup), config.teacher
     if not stage.steps:
         return Footage(clips)
-    teacher = student = _voter(model_file(stage.model), setup)
+    by_flow = partial(generator_path, flow=choose_flow(stage.flow).backend)
+    teacher = student = _voter(model_file(stage.model, by_flow), setup)
     if config.start.model:  # random weights would have nothing to say
         student = _voter(model_file(config.start.model), setup)
         student = replace(student, form=replace(student.form, size=(config.network.height, config.network.width)))
@@ -183,8 +184,8 @@ def _voter(path: Path, setup: Setup) -> Voter:
 
 
 def model_file(name: str, default: Callable[[], Path] = generator_path) -> Path:
-    """Return the file of a model, the package's for ``default``."""
-    return default() if name == 'default' else Path(name).expanduser()
+    """Return the file of a model; the package's for ``default``, its narrow generator for ``small``."""
+    return default() if name == 'default' else generator_path(name) if name == 'small' else Path(name).expanduser()
 
 
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:

@@ -113,8 +113,7 @@ def test_one_fast_thing_does_not_hide_a_slow_one() -> None:
     both = slow.clone()
     both[0, 1, 60:75, 120:140] += 30
     shown, beside = (prepare_flow(torch.cat((flow, extra), 1), 'geometric').flow[0, :2] for flow in (slow, both))
-    hidden = prepare_flow(torch.cat((both, extra), 1), 'geometric_rms').flow[0, :2]
-    assert torch.equal(hidden, prepare_flow(both, 'residual').flow[0])
+    hidden = prepare_flow(both, 'residual').flow[0]
     alone, near, lost = (float(one[0, 10:20, 20:40].mean()) for one in (shown, beside, hidden))
     assert lost < alone / 5
     assert near > alone / 2
