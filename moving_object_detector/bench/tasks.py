@@ -57,7 +57,10 @@ class Stopwatch:
 
 
 class NaivePipeline:
-    """Equation 14 of the paper as it stands: each frame anew with each neighbour, pair by pair, by eager PyTorch."""
+    """Equation 14 of the paper as it stands: each frame anew with each neighbour, pair by pair, by eager PyTorch.
+
+    So nothing is known of the frame before, whatever ``mask.hysteresis`` says.
+    """
 
     def __init__(self, config: DetectorConfig) -> None:
         self._device = choose_device(config.device)
