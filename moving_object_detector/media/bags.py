@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import count, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -163,21 +163,28 @@ class BagTopic:
         waiting: list[tuple[Any, int]] = []
         offset: int | None = None
         headers = True
-        for message, received in messages_on(self.path, self.topic, *_IMAGES):
-            stamp = stamp_of(message.header)
-            # A time before 1970 is none.
-            if headers and 0 < stamp <= LATEST:
-                offset = stamp - received
-            waiting.append((message, received))
-            if offset is None:
-                if len(waiting) < _CLOCK:
-                    continue
-                headers, offset = False, 0
-            for waited, arrived in waiting:
-                yield waited, min(max(arrived + offset, 1), LATEST)
-            waiting.clear()
-        for waited, arrived in waiting:
-            yield waited, min(max(arrived, 1), LATEST)
+        try:
+            for message, received in messages_on(self.path, self.topic, *_IMAGES):
+                stamp = stamp_of(message.header)
+                # A time before 1970 is none.
+                if headers and 0 < stamp <= LATEST:
+                    offset = stamp - received
+                waiting.append((message, received))
+                if offset is None:
+                    if len(waiting) < _CLOCK:
+                        continue
+                    headers, offset = False, 0
+                for waited, arrived in waiting:
+                    yield waited, min(max(arrived + offset, 1), LATEST)
+                waiting.clear()
+        except UserError:
+            yield from _as_received(waiting)
+            raise
+        yield from _as_received(waiting)
+
+
+def _as_received(messages: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    return ((message, min(max(arrived, 1), LATEST)) for message, arrived in messages)
 
 
 def _full_name(topic: str) -> str:
@@ -197,7 +204,10 @@ class BagSource(FrameSource):
             first = next(messages, None)
             if first is None:
                 raise UserError(f'{self.name}: no message on {self.topic}')
-            stamps = [first[1], *(stamp for _, stamp in islice(messages, _LOOKED_AT - 1))]
+            stamps = [first[1]]
+            # What is damaged further on is told by who reads so far.
+            with suppress(UserError):
+                stamps.extend(stamp for _, stamp in islice(messages, _LOOKED_AT - 1))
         self._first_stamp = stamps[0]
         self.fps = fps or rate_of(stamps) or DEFAULT_FPS
         height, width = self._frame(0, first, SampleScale()).image.shape[:2]

@@ -278,6 +278,23 @@ def test_bags_compressed_as_files(tmp_path, pictures, plugin):
         open_source(path)
 
 
+@pytest.mark.parametrize('stamped', [True, False])
+@pytest.mark.parametrize('place', [1, 4, 9])
+def test_what_lies_before_damage_is_read_with_and_without_stamps(tmp_path, pictures, place, stamped):
+    path = tmp_path / 'bag'
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/camera/image', IMAGE, typestore=ROS2)
+        for number in range(12):
+            message = raw_image(ROS2.types, 10**9 + number * 10**8 if stamped else 0, pictures[number])
+            packed = ROS2.serialize_cdr(message, IMAGE)
+            writer.write(connection, 5 * 10**9 + number * 10**8, packed[:20] if number == place else packed)
+    found = []
+    with pytest.raises(UserError, match='damaged or cut short'):
+        found.extend(open_source(path))
+    assert [frame.stamp for frame in found] == [(1 if stamped else 5) * 10**9 + n * 10**8 for n in range(place)]
+    assert all(np.array_equal(frame.image, pictures[n]) for n, frame in enumerate(found))
+
+
 def test_a_folder_of_other_things_is_no_bag(tmp_path, picture_folder):
     """One damaged bag beside folders of frames."""
     shutil.copytree(picture_folder, tmp_path / 'data' / 'first')
