@@ -29,11 +29,6 @@ DOUBT: Final = 2.5
 DOUBT_PAIRS: Final = 20
 
 
-def info_topic(image: str) -> str:
-    """Return the topic of the CameraInfo that belongs to an image topic, as image_transport has it."""
-    return f'{image.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
-
-
 def parse_extrinsics(text: str) -> Pose:
     """Return the pose that ``x y z qx qy qz qw`` (metres, quaternion) tells; UserError for all else."""
     try:
@@ -78,6 +73,13 @@ class Odometry:
     def trouble(self) -> str:
         """Why the last motion was not known, or CameraInfo is not used, a sentence; else empty."""
         return self._unknown or self._fault
+
+    def see(self, topic: str) -> str:
+        """Take note of the images' topic; return that of their CameraInfo, as image_transport has it; empty: none."""
+        folder, _, name = topic.removesuffix('/compressed').rpartition('/')
+        self.rectified = 'rect' in name
+        asked = self._config.camera_info
+        return {'auto': f'{folder}/camera_info', 'none': ''}.get(asked, asked)
 
     def deaf(self, reason: str) -> None:
         """Take note of why something cannot be heard."""

@@ -23,7 +23,7 @@ from moving_object_detector.datasets.layouts import (
     read_segtrack,
 )
 from moving_object_detector.detection.config import OdometryConfig
-from moving_object_detector.detection.odometry import Odometry, info_topic
+from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.evaluation.options import EvaluateOptions
 from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder, messages_on
 from moving_object_detector.media.codecs import decode_objects, encode_png
@@ -170,10 +170,8 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
 def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
     """Read what the options name out of a bag."""
     odometry = Odometry(config, kept=LATEST)
-    odometry.rectified = 'rect' in images.removesuffix('/compressed').rpartition('/')[2]
-    if config.camera_info != 'none':
-        name = info_topic(images) if config.camera_info == 'auto' else config.camera_info
-        for message, _ in messages_on(path, name, 'sensor_msgs/msg/CameraInfo'):
+    if info := odometry.see(images):
+        for message, _ in messages_on(path, info, 'sensor_msgs/msg/CameraInfo'):
             odometry.add_camera_info(message)
     if config.topic:
         for message, _ in messages_on(path, config.topic, 'nav_msgs/msg/Odometry'):

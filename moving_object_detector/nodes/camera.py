@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.config import OdometryConfig
-from moving_object_detector.detection.odometry import Odometry, info_topic
+from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.media.frames import SECOND, stamp_of
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
@@ -342,12 +342,9 @@ def _full_name(endpoint: TopicEndpointInfo) -> str:
 
 def hear_motion(node: Node, config: OdometryConfig, odometry: Odometry) -> list[Subscription]:
     """Subscribe to the topics and frames that the parameters name, and tell ``odometry`` what comes."""
-    image = str(node.resolve_topic_name('image'))
-    odometry.rectified = 'rect' in image.removesuffix('/compressed').rpartition('/')[2]
     wanted: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = []
-    if config.camera_info != 'none':
-        name = info_topic(image) if config.camera_info == 'auto' else config.camera_info
-        wanted.append((CameraInfo, name, odometry.add_camera_info, _STREAM))
+    if info := odometry.see(str(node.resolve_topic_name('image'))):
+        wanted.append((CameraInfo, info, odometry.add_camera_info, _STREAM))
     if config.topic:
         wanted.append((OdometryMessage, config.topic, odometry.add_odometry, _STREAM))
     if config.frame or (config.topic and not config.extrinsics):

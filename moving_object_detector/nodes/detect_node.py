@@ -196,7 +196,7 @@ class DetectNode(LifecycleNodeMixin, Node):
                 del pipeline
                 # Else PyTorch would keep a GPU's memory for what it may need later.
                 torch.cuda.empty_cache()
-            self._engine = ''
+            self._engine, self._odometry = '', None
             self._settings.thaw()
 
     def _attempt(self, transition: str, action: Callable[[], None]) -> TransitionCallbackReturn:
@@ -280,13 +280,13 @@ class DetectNode(LifecycleNodeMixin, Node):
 
     def _on_status(self) -> None:
         level, message = self._judge()
-        config, pipeline, camera = self._settings.config, self._pipeline, self._camera
+        config, pipeline, camera, odometry = self._settings.config, self._pipeline, self._camera, self._odometry
         delay = config.window.delay if pipeline is None else pipeline.delay
         values = {
             'state': self.state,
             'engine': self._engine,
             **(camera.report() if camera is not None else {'image topic': str(self.resolve_topic_name('image'))}),
-            **(self._odometry.report() if self._odometry is not None else {}),
+            **(odometry.report() if odometry is not None else {}),
             'estimate': config.estimate,
             'window delay frames': str(delay),
             **(pipeline.load.report() if pipeline is not None else {}),
@@ -301,7 +301,7 @@ class DetectNode(LifecycleNodeMixin, Node):
 
     def _judge(self) -> tuple[bytes, str]:
         """Return level and message of the node's state, and speak up when no image comes."""
-        camera, pipeline = self._camera, self._pipeline
+        camera, pipeline, odometry = self._camera, self._pipeline, self._odometry
         if self._refusal:
             return DiagnosticStatus.ERROR, f'{self.state}: {self._refusal}'
         if camera is None or pipeline is None:
@@ -312,7 +312,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         if trouble:
             log.warning('%s', trouble, extra={'kind': 'silence' if camera.overdue else 'publishers'})
         trouble = trouble or pipeline.trouble or pipeline.load.trouble
-        doubt = self._odometry.trouble if self._odometry is not None else ''
+        doubt = odometry.trouble if odometry is not None else ''
         if doubt and not trouble:
             trouble = f'the images alone tell how the camera moves: {doubt}'
             log.warning('%s', trouble, extra={'kind': 'odometry'})

@@ -9,7 +9,7 @@ import pytest
 
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.config import OdometryConfig
-from moving_object_detector.detection.odometry import Odometry, info_topic
+from moving_object_detector.detection.odometry import Odometry
 
 SECOND = 10**9
 # The optical frame of a camera that looks along x of its body: z forward, x to the right, y down.
@@ -195,5 +195,10 @@ def test_flow_that_the_motion_does_not_explain_casts_doubt_on_it() -> None:
 
 
 def test_camera_info_is_beside_its_images() -> None:
-    assert info_topic('/front/image_raw') == '/front/camera_info'
-    assert info_topic('/front/image_raw/compressed') == '/front/camera_info'
+    odometry = Odometry(OdometryConfig())
+    assert odometry.see('/front/image_raw') == odometry.see('/front/image_raw/compressed') == '/front/camera_info'
+    assert not odometry.rectified
+    assert odometry.see('/front/image_rect_color/compressed') == '/front/camera_info'
+    assert odometry.rectified
+    assert Odometry(OdometryConfig(camera_info='none')).see('/front/image_raw') == ''
+    assert Odometry(OdometryConfig(camera_info='/k')).see('/front/image_raw') == '/k'
