@@ -42,7 +42,7 @@ def clip(number: int) -> Flight:
 
 
 def collect(detector: Detector, number: int, *, known: bool) -> list[tuple[float, float, float]]:
-    """Return of each region of a clip what contradicts a rigid scene, the mean vote, and whether it moves."""
+    """Return of each region of a clip what contradicts a rigid scene, its mean probability, and whether it moves."""
     flown, found = clip(number), []
     detector.reset()
     detector.odometry = Odometry(OdometryConfig(frame='odom')) if known else None

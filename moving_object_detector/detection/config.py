@@ -90,7 +90,7 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """How the averaged mask is fitted to the image."""
+    """How the mask is fitted to the image."""
 
     method: str = option(
         'grid_crf',
@@ -124,7 +124,8 @@ class MaskConfig:
     hysteresis: bool = option(
         True,
         'What was found in the frame before, carried along by the flow, holds a mask together; what was not found '
-        "there counts for less. False: each frame's mask by itself, as in the paper.",
+        'there counts for less. It needs an earlier neighbour (window.past), and masks of no more than 3 frames apart. '
+        "False: each frame's mask by itself, as in the paper.",
         runtime=True,
     )
 

@@ -230,7 +230,7 @@ class Detector:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
                     if side < 0 and known is not None:
-                        frame.back = known.seen[known.numbers[neighbour.index, frame.index]]
+                        frame.back = known.seen[known.numbers[neighbour.index, frame.index]].copy()
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
             if window.slow_stride > self._window.stride:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
@@ -316,7 +316,8 @@ class Detector:
 
     def _result(self, frame: WindowFrame, estimate: Estimate) -> Result:
         result = Result(frame, estimate, self.config, self._before.pop(estimate, None))
-        # Told to whom reads the result.
-        with suppress(NotFiniteError):
-            self._before[estimate] = Carried(result.index, result.steadied)
+        if self.config.mask.hysteresis:
+            # Now, since the next frame's needs it; what is not finite is told to whom reads the result.
+            with self._stage('hysteresis'), suppress(NotFiniteError):
+                self._before[estimate] = Carried(result.index, result.steadied)
         return result

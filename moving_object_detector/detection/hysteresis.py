@@ -8,8 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moving_object_detector.detection.config import MaskConfig
-
 Array = NDArray[np.float32]
 
 SURE: Final = 0.5
@@ -45,29 +43,27 @@ class Carried(NamedTuple):
             return None
         there = _looked_up(self.probability, flow * (frames / gap))
         if reverse is not None:
-            back = np.stack([_looked_up(part, flow) for part in reverse])
-            there[np.hypot(*(flow + back)) > LARGEST_ERROR * flow.shape[2]] = 0
+            off = flow + _looked_up(reverse.transpose(1, 2, 0), flow).transpose(2, 0, 1)
+            there[np.hypot(*off) > LARGEST_ERROR * flow.shape[2]] = 0
         return there
 
 
 def _looked_up(values: Array, flow: Array) -> Array:
-    """Return (h, w) where flow (2, h, w), pixels, leads to, bilinearly, 0 outside."""
-    height, width = values.shape
+    """Return values (h, w) or (h, w, 2) where flow (2, h, w), pixels, leads to, bilinearly, 0 outside."""
+    height, width = values.shape[:2]
     x, y = flow[0] + np.arange(width, dtype=np.float32), flow[1] + np.arange(height, dtype=np.float32)[:, None]
     return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
 
 
-def steadied(own: Array, before: Array | None, config: MaskConfig) -> Array:
+def steadied(own: Array, before: Array) -> Array:
     """Return a frame's probability (h, w) with that of the frame before, carried along, taken into account.
 
     Hysteresis in time (Canny 1986 has it in space): where a region that both frames have found hangs together by faint
-    probability, the frame before may only add to it; elsewhere it is averaged in, so that what one frame alone has
-    found is doubted. A frame that has found nothing stays as it is: what was wrong once does not stay for good.
+    probability, the frame before may only add to it. Elsewhere it may only take away, so that what one frame alone has
+    found is doubted, and what was wrong once does not stay.
     """
-    if before is None or not config.hysteresis or not (own >= SURE).any():
-        return own
     count, labels = cv2.connectedComponents(np.asarray(np.maximum(own, before) > FAINT, np.uint8), connectivity=8)
     both = np.zeros(count, np.bool_)
     both[np.intersect1d(labels[own >= SURE], labels[before >= SURE])] = True
-    added = np.maximum(own, own + KEPT * (before - own))
-    return np.where(both[labels], added, own + DOUBT * (before - own))
+    more = before - own
+    return np.asarray(own + np.where(both[labels], KEPT * np.maximum(more, 0), DOUBT * np.minimum(more, 0)), np.float32)

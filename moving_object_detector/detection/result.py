@@ -73,10 +73,12 @@ class Result:
     @cached_property
     def steadied(self) -> NDArray[np.float32]:
         """The average with what was found in the frame before, float32 (h, w); raises NotFiniteError for a NaN."""
-        before = None
-        if self._before is not None and -1 in self._flows:
+        own, before = self.average, None
+        if self._before is not None and -1 in self._flows and own.any():
             before = self._before.to(self.index, self._flows[-1].cpu().numpy(), self._gaps[-1], self._back)
-        return steadied(self.average, before, self._config.mask)
+        # Nothing else needs them.
+        self._before = self._back = None
+        return own if before is None else steadied(own, before)
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAST_KNOWN: Final = 0.15
 """Share of a region's flow that must be known: in a clear sky it is made up."""
-# Logarithm of the odds that a region moves, by what contradicts a rigid scene and by the mean of the votes inside, for
+# Logarithm of the odds that a region moves, by what contradicts a rigid scene and by the mean probability inside, for
 # a travel that the images tell and for one that the robot knows; fitted by scripts/fit_score.py.
 SEEN: Final = (0.02, 1.92, 0.27)
 KNOWN: Final = (0.48, 1.86, -0.37)
@@ -60,7 +60,7 @@ class RigidTest:
     """Tests the regions of one frame, of which ``texture`` is, at the size of the flows.
 
     ``flows`` (2, h, w), pixels, and ``travels`` are to the nearest earlier (-1) and later (1) neighbour, where there is
-    one; ``average`` (h, w) in [0, 1] is the mean of the votes.
+    one; ``probability`` (h, w) in [0, 1] is that of :func:`~moving_object_detector.detection.hysteresis.steadied`.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class RigidTest:
         texture: Texture,
         flows: Mapping[int, Array],
         travels: Mapping[int, PairTravel],
-        average: Array,
+        probability: Array,
     ) -> None:
-        self._texture, self._flows, self._travels, self._average = texture, flows, travels, average
+        self._texture, self._flows, self._travels, self._probability = texture, flows, travels, probability
 
     def evidence(self, region: NDArray[np.bool_]) -> tuple[float, float, bool]:
-        """Return what of a region (H, W) contradicts a rigid scene, the mean vote in it, and if the motion is known.
+        """Return what of a region (H, W) contradicts a rigid scene, its mean probability, and if the motion is known.
 
         What stands still contradicts it in neither direction in time; NaN where the region's flow is not known.
         """
-        height, width = self._average.shape
+        height, width = self._probability.shape
         small = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0
         if not small.any():
             # Between the pixels of the flow.
@@ -89,7 +89,7 @@ class RigidTest:
             robot |= travel.motion is not None
             if found.known >= LEAST_KNOWN:
                 shares.append(found.share)
-        vote = float(self._average[small].mean()) if small.any() else 0.0
+        vote = float(self._probability[small].mean()) if small.any() else 0.0
         return min(shares, default=float('nan')), vote, robot
 
     def score(self, region: NDArray[np.bool_]) -> float:

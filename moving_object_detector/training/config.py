@@ -62,7 +62,8 @@ class RenderedConfig:
     )
     teacher: str = option(
         '',
-        'Generator whose masks count as the exact ones do, where it sees as many sides; .safetensors or "default".',
+        'Generator whose masks count as the exact ones do, where it sees as many sides; .safetensors, or the '
+        'package\'s "default" or "small".',
     )
 
 

@@ -165,9 +165,9 @@ class Journal:
         """Close the files."""
         # After an error that one is told: what could not be written is dropped by the run that goes on.
         with suppress(OSError) if error else self._reported():
+            self._log.close()
             for board in self._boards.values():
                 board.close()
-            self._log.close()
 
     def write(
         self, stage: int, step: int, values: Mapping[str, float], pictures: Mapping[str, NDArray[np.uint8]]
@@ -253,9 +253,9 @@ def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict
 
 
 SETTLED: Final = 200
-"""Steps over which a loss is averaged to tell whether it still falls."""
+"""Steps over which a loss is averaged to tell whether it still falls, and for which it must stay risen."""
 RISEN: Final = 2.0
-"""Multiple of its least average at which a training counts as diverged."""
+"""Multiple of its least average at which a loss counts as risen."""
 
 
 class LossWatch:
@@ -269,21 +269,23 @@ class LossWatch:
         self._recent: deque[float] = deque(maxlen=SETTLED)
         self._first: float | None = None
         self._least = float('inf')
+        self._risen = 0
         for loss in before:
-            self._risen(loss)
+            self._add(loss)
 
-    def _risen(self, loss: float) -> bool:
+    def _add(self, loss: float) -> None:
         self._recent.append(loss)
         if len(self._recent) < SETTLED:
-            return False
+            return
         mean = sum(self._recent) / SETTLED
-        self._first, self._least = self._first or mean, min(self._least, mean)
+        self._first, self._least = mean if self._first is None else self._first, min(self._least, mean)
         # A loss that is nearly none may double and be nearly none.
-        return mean > max(RISEN * self._least, self._first / RISEN)
+        self._risen = self._risen + 1 if mean > max(RISEN * self._least, self._first / RISEN) else 0
 
     def take(self, step: int, loss: float) -> None:
-        """Take a step's loss; raises UserError where the mean of the last :data:`SETTLED` is twice what it once was."""
-        if self._risen(loss):
+        """Take a step's loss; raises UserError where averages have been twice what they once were for long."""
+        self._add(loss)
+        if self._risen >= SETTLED:
             raise UserError(
                 f'{self._name}, step {step}: the loss has doubled since it was least: the training diverged. '
                 'Start again with a lower learning rate and another --out'

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -165,10 +165,10 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
     clips, stage = clips_with_flow(config.data, config.flow, out, setup), config.teacher
     if not stage.steps:
         return Footage(clips)
-    by_flow = partial(generator_path, flow=choose_flow(stage.flow).backend)
-    teacher = student = _voter(model_file(stage.model, by_flow), setup)
-    if config.start.model:  # random weights would have nothing to say
-        student = _voter(model_file(config.start.model), setup)
+    teacher = _voter(model_file(stage.model, stage.flow), setup)
+    # Random weights would have nothing to say.
+    student = _voter(model_file(config.start.model or 'default', config.flow), setup)
+    if config.start.model:
         student = replace(student, form=replace(student.form, size=(config.network.height, config.network.width)))
     seen = {clip.name: clip for clip in clips_with_flow(config.data, stage.flow, out, setup, stage.largest_gap)}
     # A clip of which one flow has no pair is in one of the lists alone.
@@ -183,9 +183,10 @@ def _voter(path: Path, setup: Setup) -> Voter:
     return Voter(network.to(setup.device), InputForm(size, cast('FlowInput', about['flow_input'])))
 
 
-def model_file(name: str, default: Callable[[], Path] = generator_path) -> Path:
-    """Return the file of a model; the package's for ``default``, its narrow generator for ``small``."""
-    return default() if name == 'default' else generator_path(name) if name == 'small' else Path(name).expanduser()
+def model_file(name: str, flow: FlowConfig) -> Path:
+    """Return the file of a generator; for ``default`` the package's for that flow, for ``small`` its narrow one."""
+    named = '' if name == 'default' else name
+    return generator_path(named, choose_flow(flow).backend)
 
 
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
@@ -196,7 +197,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
     generator = Generator(FLOW_CHANNELS[config.network.flow_input], config.network.channels)
     inpainter = Inpainter()
     if config.start.model:
-        path = model_file(config.start.model)
+        path = model_file(config.start.model, config.flow)
         start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
             wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
@@ -213,7 +214,8 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         with torch.no_grad():
             generator.conv17.gamma.fill_(SUPERVISED_GAIN)
     if config.start.inpainter:
-        path = model_file(config.start.inpainter, default_inpainter)
+        named = config.start.inpainter
+        path = default_inpainter() if named == 'default' else Path(named).expanduser()
         inpainter.load_state_dict(load_network(path, 'inpainter')[0].state_dict())
     return generator, inpainter
 
@@ -245,7 +247,7 @@ def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPai
 def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> Generator | None:
     if not config.rendered.teacher or not config.rendered.steps:
         return None
-    path = model_file(config.rendered.teacher)
+    path = model_file(config.rendered.teacher, config.flow)
     teacher = cast('Generator', load_network(path)[0])
     sides = 2 if sees_both_sides(flow_input) else 1
     if FLOW_CHANNELS[flow_input] not in (teacher.flow_channels, sides * teacher.flow_channels):

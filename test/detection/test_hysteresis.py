@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from moving_object_detector.common.parameter_files import load_config
+from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, GateConfig, MaskConfig, WindowConfig
 from moving_object_detector.detection.hysteresis import FARTHEST, Carried, steadied
 from moving_object_detector.flow.base import resize_field
@@ -12,6 +16,7 @@ from moving_object_detector.synthetic.flight import FlightOptions, flight
 
 ON = MaskConfig()
 STEP = 40_000_000
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def config_of(past, future, mask=ON):
@@ -73,14 +78,21 @@ def test_numbers_by_hand():
     own = np.array([[0.9, 0.3, 0.1, 0.0, 0.0, 0.8, 0.0, 0.0, 0.4]], np.float32)
     before = np.array([[0.7, 0.8, 0.6, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0]], np.float32)
     # The first three hang together, and both have found them: 0.3 + 0.7 * 0.5, 0.1 + 0.7 * 0.5; 0.9 is the more.
-    # Elsewhere three quarters of the frame's own and one of the one before.
-    wanted = np.array([[0.9, 0.65, 0.45, 0.0, 0.0, 0.6, 0.0, 0.15, 0.3]], np.float32)
-    assert np.allclose(steadied(own, before, ON), wanted)
-    assert np.array_equal(steadied(own, None, ON), own)
-    assert np.array_equal(steadied(own, before, MaskConfig(hysteresis=False)), own)
-    # A frame that has found nothing stays as it is, whatever was before.
+    # Elsewhere a quarter of what the frame before has less is taken away.
+    wanted = np.array([[0.9, 0.65, 0.45, 0.0, 0.0, 0.6, 0.0, 0.0, 0.3]], np.float32)
+    assert np.allclose(steadied(own, before), wanted)
+    # To a frame that has found nothing, nothing is added, whatever was before.
     faint = np.minimum(own, 0.49)
-    assert np.array_equal(steadied(faint, np.ones_like(own), ON), faint)
+    assert np.array_equal(steadied(faint, np.ones_like(own)), faint)
+
+
+def test_more_of_its_own_is_never_less():
+    """With nothing before, or with the same place found: no threshold at which a surer frame has a fainter mask."""
+    place = np.zeros((20, 40), np.float32)
+    place[5:10, 10:15] = 1
+    for before in (np.zeros_like(place), 0.8 * place, np.roll(place, 20, 1)):
+        found = [float(steadied(level * place, before)[7, 12]) for level in np.linspace(0, 1, 101, dtype=np.float32)]
+        assert np.all(np.diff(found) > 0)
 
 
 def test_a_stream_of_masks_is_steadied_in_order_each_kind_by_itself(make_detector, clip):
@@ -90,14 +102,13 @@ def test_a_stream_of_masks_is_steadied_in_order_each_kind_by_itself(make_detecto
         assert len(of_kind) >= 13
         before, changed = None, 0
         for result in of_kind:
-            carried = None
-            if before is not None:
+            wanted = result.average
+            if before is not None and result.average.any():
                 flow, gap = result._flows[-1].numpy(), result._gaps[-1]
                 if kind == 'zero_lag':  # whose flow to the frame before the result tells, at the image's size
                     told = resize_field(result.flow, result.average.shape).transpose(2, 0, 1)
                     assert np.abs(told - flow / gap).mean() < 0.1
-                carried = Carried(*before).to(result.index, flow, gap)
-            wanted = steadied(result.average, carried, ON)
+                wanted = steadied(wanted, Carried(*before).to(result.index, flow, gap))
             assert np.array_equal(result.steadied, wanted)
             changed += not np.array_equal(wanted, result.average)
             before = result.index, wanted
@@ -105,6 +116,23 @@ def test_a_stream_of_masks_is_steadied_in_order_each_kind_by_itself(make_detecto
     plain = run(make_detector(config_of(2, 2, MaskConfig(hysteresis=False))), clip)
     for result, other in zip(results, plain, strict=True):
         assert np.array_equal(other.steadied, result.average)
+
+
+def test_with_evidence_the_flow_back_is_known():
+    """By the default detector on a flight, against the flow of the reversed pair estimated by itself."""
+    detector = build_detector(load_config(DetectorConfig(), ROOT / 'config' / 'cpu.yaml', ['precision=float32']))
+    scene = flight((5, 3), FlightOptions(size=(120, 160), still=False, frames=8))
+    images = [scene.image(time) for time in range(8)]
+    features = [detector.flow.features(image) for image in images]
+    compared = 0
+    for result in run(detector, images):
+        gap, back = result._gaps.get(-1), result._frame.back
+        assert (gap is None) == (back is None)
+        if gap is not None:
+            there, here = features[result.index - gap], features[result.index]
+            assert np.allclose(back, detector.flow.estimate([there], [here], detector.size)[0], atol=1e-4)
+            compared += 1
+    assert compared >= 7
 
 
 def test_nothing_is_carried_over_a_reset_or_a_long_time_without_masks(make_detector, clip):
