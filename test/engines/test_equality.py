@@ -17,6 +17,7 @@ from moving_object_detector.detection.config import (
     DetectorConfig,
     FlowConfig,
     GateConfig,
+    MaskConfig,
     RefinementConfig,
     RigidConfig,
 )
@@ -49,7 +50,9 @@ def detectors():
     config = DetectorConfig(
         device='cpu',
         flow=FlowConfig(height=128, width=256),
-        # Neither gate nor test of regions, which would hide a difference behind an empty mask.
+        # Neither gate nor test of regions, which would hide a difference behind an empty mask, nor hysteresis, whose
+        # threshold may make a large one of a small one.
+        mask=MaskConfig(hysteresis=False),
         gate=GateConfig(min_motion=0.0),
         rigid=RigidConfig(min_score=0.0),
         refinement=RefinementConfig(method='none'),

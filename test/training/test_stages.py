@@ -63,7 +63,8 @@ def test_the_generator_learns_from_rendered_scenes():
 def test_a_teacher_pulls_the_rendered_stage_toward_its_own_masks(flow_input):
     """A teacher that finds nothing anywhere leaves a generator with smaller masks than the exact ones alone."""
     options = RenderedOptions(size=SIZE, scene=SceneOptions(size=(64, 128), textures=4), flow_input=flow_input)
-    rendered = RenderedPairs(1, options)
+    # Of both sides it teaches what shows one alone.
+    rendered = RenderedPairs(1, replace(options, one_side=1.0))
     pairs = [rendered[k] for k in range(48)]
     # Of both sides it sees one at a time.
     blind = Generator(2 if flow_input == 'residual' else 8)
