@@ -6,9 +6,8 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from moving_object_detector.flow.travel import Array
 
 SURE: Final = 0.5
 """Probability from which something is found in a frame."""
