@@ -37,7 +37,7 @@ class NetworkConfig:
         "residual: flow without a robust fit of the camera's motion; geometric: with what a rigid scene and the "
         'reversed flow say of each pixel; both_sides: that of an earlier and a later neighbour at once; normalised: '
         "the paper's.",
-        choices=('residual', 'geometric', 'both_sides', 'normalised'),
+        choices=('residual', 'geometric', 'both_sides', 'chained', 'normalised'),
     )
     channels: int = option(32, 'Of the first layer, even; 16 take a third of the time.', low=4, high=128)
 
@@ -91,31 +91,22 @@ class GameConfig:
 
 
 @dataclass(frozen=True)
-class TeacherFlowConfig(FlowConfig):
-    """Flow that one can afford offline."""
-
-    backend: str = option('raft_small', 'As flow.backend.', choices=('dis', 'pwcnet', 'raft_small'))
-    height: int = option(256, 'Height at which it is computed, pixels.', low=32, high=2048)
-    width: int = option(512, 'Width at which it is computed, pixels.', low=32, high=4096)
-
-
-@dataclass(frozen=True)
 class TeacherConfig:
-    """Last stage: the generator learns, from flow.*, the masks that a teacher makes of better flow, teacher.flow.*."""
+    """Last stage: the generator learns, from flow.*, the masks of a better detector, one that is affordable offline."""
 
     steps: int = option(0, 'Steps; 0: none.', low=0, high=10**9)
     batch: int = option(8, 'Pairs a step.', low=1, high=4096)
     learning_rate: float = option(3e-4, 'Of AdamW, after a rise, before a half cosine.', low=1e-8, high=1)
     average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
-    model: str = option('default', "The teacher's generator, .safetensors, or default for the package's for that flow.")
-    largest_gap: int = option(2, "Frames between the two images of a teacher's pair, at most.", low=1, high=20)
+    detector: str = option(
+        'config/accurate.yaml', "The detector that teaches: a parameter file, the package's own or another."
+    )
     rendered: float = option(
         0.5,
         'Share of pairs that are rendered, as rendered.* says; footage alone makes it forget what stands still.',
         low=0,
         high=1,
     )
-    flow: TeacherFlowConfig = field(default_factory=TeacherFlowConfig)
 
 
 @dataclass(frozen=True)

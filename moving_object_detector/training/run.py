@@ -21,6 +21,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import default_inpainter, file_hash, generator_path, write_atomically
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
+from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.engines.create import choose_device, create_engine
@@ -33,6 +34,7 @@ from moving_object_detector.networks.weights import (
     load_network,
     save_network,
     sees_both_sides,
+    sees_chain,
 )
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.chunks import repaired
@@ -45,12 +47,12 @@ from moving_object_detector.training.rendered import KeptPairs, RenderedOptions,
 from moving_object_detector.training.selection import InputForm, Judge, Judgement, spread_frames
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import InpainterStage, MaskStage, Stage
-from moving_object_detector.training.teacher import Lesson, Targets, Voter, taught
+from moving_object_detector.training.teacher import Targets, Teacher
 
 PATHS: Final = frozenset(
     {
         'data.root', 'data.cache', 'rendered.teacher', 'flow.model', 'start.model', 'start.inpainter',
-        'validation.folder', 'teacher.model', 'teacher.flow.model',
+        'validation.folder', 'teacher.detector',
     }
 )  # fmt: skip
 """Options that say where files are on this machine, which no model or card tells."""
@@ -83,7 +85,7 @@ def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = (), t
     plain['flow'] = fingerprint if config.rendered.steps else ''
     plain['run'] = {key: run[key] for key in ('seed', 'precision', 'candidates')}
     # The keys of the targets say all of the teacher.
-    del plain['teacher']['model'], plain['teacher']['flow'], plain['name']
+    del plain['teacher']['detector'], plain['name']
     return {**plain, **({'targets': list(targets)} if targets else {})}
 
 
@@ -118,12 +120,10 @@ PAIRS_AT_ONCE: Final = 4
 
 @dataclass(frozen=True)
 class Footage:
-    """Clips with the robot's flow, and those of them with a teacher's masks."""
+    """Clips with the robot's flow, and a teacher's masks of them, if there is one."""
 
     clips: Sequence[CachedClip] = ()
-    taught: Sequence[CachedClip] = ()
     targets: Sequence[Targets] = ()
-    """Of the clips that are taught."""
 
 
 def flow_fingerprint(config: FlowConfig) -> str:
@@ -141,20 +141,20 @@ def cache_folder(data: DataConfig, out: Path) -> Path:
 
 
 def clips_with_flow(
-    data: DataConfig, flow: FlowConfig, out: Path, setup: Setup, largest_gap: int = 0
+    clips: Sequence[ClipFiles], data: DataConfig, flow: FlowConfig, out: Path, setup: Setup
 ) -> list[CachedClip]:
-    """Find footage and compute its flow, or what is missing of it."""
+    """Compute the flow of footage, or what is missing of it."""
     flow, engine = choose_flow(flow), None
     if flow.backend != 'dis':
         # The detector's engine, several times as fast as eager PyTorch.
         precision = flow_precision(flow, 'auto', 'auto', setup.device)
         engine = create_engine('auto', setup.device, precision=precision)
     return cached_clips(
-        find_clips(roots_of(data.root), 'train', data.topic or None),
+        clips,
         cache_folder(data, out),
         create_flow(flow, setup.device, engine, PAIRS_AT_ONCE),
         flow_fingerprint(flow) + (f' {engine.name} {engine.precision}' if engine else ''),
-        CacheOptions((data.height, data.width), largest_gap or data.largest_gap),
+        CacheOptions((data.height, data.width), data.largest_gap),
     )
 
 
@@ -162,25 +162,14 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
     """Return the footage of a run with its flow, if there is any, and what the teacher makes of it."""
     if not config.data.root:
         return Footage()
-    clips, stage = clips_with_flow(config.data, config.flow, out, setup), config.teacher
-    if not stage.steps:
+    # Before what takes long: its weights may not be here.
+    teacher = Teacher(Path(config.teacher.detector), setup.device) if config.teacher.steps else None
+    found = find_clips(roots_of(config.data.root), 'train', config.data.topic or None)
+    clips = clips_with_flow(found, config.data, config.flow, out, setup)
+    if teacher is None:
         return Footage(clips)
-    teacher = _voter(model_file(stage.model, stage.flow), setup)
-    # Random weights would have nothing to say.
-    student = _voter(model_file(config.start.model or 'default', config.flow), setup)
-    if config.start.model:
-        student = replace(student, form=replace(student.form, size=(config.network.height, config.network.width)))
-    seen = {clip.name: clip for clip in clips_with_flow(config.data, stage.flow, out, setup, stage.largest_gap)}
-    # A clip of which one flow has no pair is in one of the lists alone.
-    learnt = [clip for clip in clips if clip.name in seen]
-    lessons = [Lesson(seen[clip.name], clip, teacher, student) for clip in learnt]
-    return Footage(clips, learnt, taught(lessons, cache_folder(config.data, out)))
-
-
-def _voter(path: Path, setup: Setup) -> Voter:
-    network, about = load_network(path)
-    size = int(about['height']), int(about['width'])
-    return Voter(network.to(setup.device), InputForm(size, cast('FlowInput', about['flow_input'])))
+    files = {clip.name: clip for clip in found}
+    return Footage(clips, teacher.targets([(files[clip.name], clip) for clip in clips], cache_folder(config.data, out)))
 
 
 def model_file(name: str, flow: FlowConfig) -> Path:
@@ -200,15 +189,17 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         path = model_file(config.start.model, config.flow)
         start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
-            wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
+            wanted = next(name for name, channels in FLOW_CHANNELS.items() if channels == start.flow_channels)
             raise UserError(f'{path} takes more than the flow that is given: set network.flow_input to {wanted}')
         if start.channels != generator.channels:
             raise UserError(
                 f'{path} has {start.channels} channels in its first layer and network.channels is '
                 f'{generator.channels}: make them equal, or leave start.model empty'
             )
-        if sees_both_sides(config.network.flow_input) and start.flow_channels < generator.flow_channels:
-            start = start.widened(generator.flow_channels // 2).doubled()
+        if sees_both_sides(config.network.flow_input) and start.flow_channels < FLOW_CHANNELS['both_sides']:
+            start = start.widened(FLOW_CHANNELS['geometric']).doubled()
+        if sees_chain(config.network.flow_input) and start.flow_channels < generator.flow_channels:
+            start = start.with_chain()
         generator.load_state_dict(start.widened(generator.flow_channels).state_dict())
     elif config.rendered.steps:
         with torch.no_grad():
@@ -281,7 +272,7 @@ def make_stages(
         played = CachedPairs(footage.clips, 2 * seed + 1, second)
         stages.append(Game(setup, networks, played, config.game, flow_input))
     if footage.targets:
-        lessons: Dataset[Any] = CachedPairs(footage.taught, 3 * seed, options, footage.targets)
+        lessons: Dataset[Any] = CachedPairs(footage.clips, 3 * seed, options, footage.targets)
         if share:
             lessons = MixedPairs(lessons, rendered, share, 3 * seed)
         stages.append(MaskStage(setup, generator, lessons, config.teacher, flow_input))

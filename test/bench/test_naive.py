@@ -100,7 +100,7 @@ def test_with_pwcnet(images, tmp_path):
     assert any(0.01 < (mask > 0).mean() < 0.99 for mask in masks)
 
 
-@pytest.mark.parametrize('flow_input', ['geometric', 'both_sides'])
+@pytest.mark.parametrize('flow_input', ['geometric', 'both_sides', 'chained'])
 @pytest.mark.parametrize('window', [(2, 1, 1), (1, 0, 2), (1, 1, 1), (2, 2, 1)])
 def test_with_evidence_behind_the_flow(images, tmp_path, window, flow_input):
     torch.manual_seed(5)

@@ -29,8 +29,7 @@ from moving_object_detector.networks.weights import FLOW_CHANNELS, load_network,
 from moving_object_detector.training import chunks, flow_cache
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.loop import load_checkpoint, save_checkpoint
-from moving_object_detector.training.selection import InputForm
-from moving_object_detector.training.teacher import Lesson, Voter, taught
+from moving_object_detector.training.teacher import Teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = (b'[', b'{', b'&a ', b'*a', b'\n', b'"', b'9' * 300, b'!!', b'\x1b', b'\xff')
@@ -134,21 +133,29 @@ def test_damaged_flow_caches(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lesson(tmp_path):
-    """A clip by two flows and two small generators that vote; and its targets as they are."""
+    """A clip with its flow, and the parameters of a small detector that teaches."""
     rng = np.random.default_rng(TIMES)
     (tmp_path / 'clip').mkdir()
     for k in range(11):
         cv2.imwrite(str(tmp_path / 'clip' / f'{k:02d}.png'), rng.integers(0, 256, (32, 64, 3), np.uint8))
-    clips = find_clips([str(tmp_path / 'clip')], 'train')
-    better, cheap = (
-        flow_cache.cached_clips(
-            clips, tmp_path / 'cache', DisFlow((32, 64), preset), preset, flow_cache.CacheOptions((16, 32), 1),
-        )[0]
-        for preset in ('fast', 'ultrafast')
-    )  # fmt: skip
+    found = find_clips([str(tmp_path / 'clip')], 'train')
+    options = flow_cache.CacheOptions((16, 32), 1)
+    cached = flow_cache.cached_clips(found, tmp_path / 'cache', DisFlow((32, 64), 'fast'), 'fast', options)
     torch.manual_seed(1)
-    voters = [Voter(Generator(2, 4).eval(), InputForm((16, 32), 'residual')) for _ in range(2)]
-    return Lesson(better, cheap, *voters)
+    about = {'flow_input': 'residual', 'flow_backend': 'dis', 'height': '16', 'width': '32'}
+    save_network(Generator(2, 4).eval(), tmp_path / 'teacher.safetensors', about)
+    parameters = tmp_path / 'teacher.yaml'
+    parameters.write_text(
+        f'/**: {{ros__parameters: {{model: {tmp_path / "teacher.safetensors"}, engine: torch, flow.preset: fast, '
+        'flow.height: 32, flow.width: 64, window.past: 1, window.future: 1, gate.min_motion: 0.0}}'
+    )
+    return parameters, [(found[0], cached[0])]
+
+
+def taught(lesson, cache):
+    """Return the targets, made where they are not there yet."""
+    parameters, clips = lesson
+    return Teacher(parameters, torch.device('cpu')).targets(clips, cache)[0]
 
 
 def test_damaged_targets(lesson, tmp_path, monkeypatch):
@@ -156,12 +163,13 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
 
     def read():
         monkeypatch.setattr(chunks, '_checked', set())  # as another process
-        targets = taught([lesson], tmp_path / 'cache')[0]
-        return np.stack([targets(frame) for frame in range(lesson.better.frame_count)])
+        targets = taught(lesson, tmp_path / 'cache')
+        return np.stack([targets(frame) for frame in range(11)])
 
     expected = read()
     files = sorted((tmp_path / 'cache').rglob('*-target.npy'))
     assert len(files) == 2
+    assert expected[:, 1].any()
     for number in range(20 * TIMES):
         path = files[number % len(files)]
         whole = path.read_bytes()
@@ -179,13 +187,13 @@ def test_damaged_targets(lesson, tmp_path, monkeypatch):
 
 def test_targets_made_by_several_at_once_and_by_killed_ones(lesson, tmp_path):
     """Processes that are killed at any moment while others wait for them: the same targets, and no part of a file."""
-    expected = taught([lesson], tmp_path / 'alone')[0]
+    expected = taught(lesson, tmp_path / 'alone')
     whole = {path.name: path.read_bytes() for path in expected.folder.glob('*.npy')}
     rng, outcomes = np.random.default_rng(TIMES), Counter()
     context = multiprocessing.get_context('fork')
     for number in range(3 * TIMES):
         cache = tmp_path / f'cache {number}'
-        makers = [context.Process(target=taught, args=([lesson], cache)) for _ in range(3)]
+        makers = [context.Process(target=taught, args=(lesson, cache)) for _ in range(3)]
         for maker in makers:
             maker.start()
         time.sleep(float(rng.random()))

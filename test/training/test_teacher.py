@@ -13,6 +13,9 @@ import torch
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import generator_path
 from moving_object_detector.common.options import with_values
+from moving_object_detector.common.parameter_files import load_config
+from moving_object_detector.detection.build import build_detector
+from moving_object_detector.detection.config import DetectorConfig, RigidConfig
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.dis import DisFlow
@@ -23,7 +26,7 @@ from moving_object_detector.training import run
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.losses import mask_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
-from moving_object_detector.training.teacher import fast, make_target
+from moving_object_detector.training.teacher import make_target
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 SIZE = (48, 96)
@@ -40,35 +43,33 @@ class SpoiltFlow(DisFlow):
         return flow + noise.to(flow.dtype)
 
 
-def test_targets_by_hand():
-    image = np.full((8, 16, 3), 128, np.uint8)
-    image[:, 8:] = 20
-    left, all_of = np.zeros((8, 16), np.float32), np.ones((8, 16), np.float32)
-    left[:, :8] = 1
-    target, certain = make_target(image, [left, left, left])
-    assert (target[:, :8] > 200).all()
-    assert (target[:, 8:] < 50).all()
-    assert (certain == 255).all()
-    # Two of three: the majority is learnt, with a third of the weight.
-    target, certain = make_target(image, [left, left, all_of])
-    assert (certain[:, :8] == 255).all()
-    assert (certain[:, 8:] == 85).all()
-    # A frame whose votes have nothing in common teaches nothing, one without any mask that there is none.
-    assert not make_target(image, [left, 1 - left])[1].any()
-    nothing = make_target(image, [np.zeros((8, 16), np.float32)] * 3)
-    assert not nothing[0].any()
-    assert (nothing[1] == 255).all()
+def results_of(clip, **options):
+    """Return refined results of the shipped generator on a clip."""
+    config = replace(load_config(DetectorConfig(), Path('config/cpu.yaml')), **options)
+    detector = build_detector(replace(config, engine='torch', device='cpu', precision='float32'))
+    steps = [detector.step(image, 50_000_000 * number, tag=number) for number, image in enumerate(clip)]
+    return [one for step in [*steps, detector.flush()] for one in step.results if one.estimate == 'refined']
 
 
-def test_fast_is_what_moves_however_fast():
-    residual = np.random.default_rng(1).normal(0, 0.05, (2, 20, 40)).astype(np.float32)
-    residual[0, 5:12, 8:20] += 2
-    for scale in (0.1, 1, 30):
-        found = fast(scale * residual)
-        assert (found[5:12, 8:20] > 0.8).all()
-        found[5:12, 8:20] = 0
-        assert not (found > 0.5).any()
-    assert np.isfinite(fast(np.zeros((2, 4, 4), np.float32))).all()
+def test_a_target_is_the_mask_where_the_detector_is_sure(scenes):
+    images = [scenes[0].image(time) for time in range(5)]
+    for result in results_of(images):
+        target, certain = make_target(result, SIZE) / 255
+        truth = cv2.resize(scenes[0].mask(int(result.tag)).astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
+        sure = certain > 0.8
+        assert sure.mean() > 0.8
+        assert np.abs(target - truth)[sure].mean() < 0.03
+        # Its outline, where a mask is half of both, counts for less.
+        outline = (truth > 0.2) & (truth < 0.8)
+        assert certain[outline].mean() < certain.mean() - 0.1
+
+
+def test_what_was_dropped_or_not_found_teaches_nothing(scenes):
+    images = [scenes[0].image(time) for time in range(5)]
+    for result in results_of(images, rigid=RigidConfig(min_score=1.0)):
+        assert not make_target(result, SIZE)[1].any()
+    for result in results_of([images[0]] * 3):
+        assert not make_target(result, SIZE).any()
 
 
 def test_a_share_of_the_pairs_is_exact():
@@ -103,7 +104,7 @@ def test_pairs_show_targets_as_they_show_the_image(exact_clip):
         assert flow.shape == (2, 32, 64)
         assert torch.allclose(certain, torch.ones(1), atol=1e-6)
         assert certain.max() <= 1
-    with pytest.raises(UserError, match=r'teacher\.flow'):
+    with pytest.raises(UserError, match=r'teacher\.detector'):
         CachedPairs([exact_clip], 1, CachedOptions((32, 64), 2), [lambda frame: np.zeros((2, 64, 128), np.uint8)])
 
 
@@ -124,21 +125,23 @@ def miniature(scenes, tmp_path, monkeypatch):
     network, about = load_network(generator_path().with_name('generator-davis.safetensors'))
     small = tmp_path / 'small.safetensors'
     save_network(network, small, {**about, 'height': str(SIZE[0]), 'width': str(SIZE[1])})
-    create_flow = run.create_flow
 
-    def spoilt(config, *rest):
-        better = config.preset == 'medium'
-        return create_flow(config, *rest) if better else SpoiltFlow((config.height, config.width), config.preset)
+    def spoilt(config, *_):
+        return SpoiltFlow((config.height, config.width), config.preset)
 
     monkeypatch.setattr(run, 'create_flow', spoilt)
+    teacher = tmp_path / 'teacher.yaml'
+    teacher.write_text(
+        f'/**: {{ros__parameters: {{model: {small}, engine: torch, flow.preset: medium, flow.height: 96, '
+        'flow.width: 192, window.past: 1, window.future: 1, rigid.min_score: 0.0}}'
+    )
     values = {
         'data.root': str(tmp_path / 'clips'), 'data.cache': str(tmp_path / 'cache'), 'data.height': 48,
         'data.width': 96, 'data.largest_gap': 2, 'run.workers': 0, 'network.height': SIZE[0],
         'network.width': SIZE[1], 'flow.preset': 'fast', 'flow.height': 96, 'flow.width': 192,
         'start.model': str(small),
-        'teacher.model': str(small), 'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'teacher.batch': 4,
-        'teacher.rendered': 0.25, 'teacher.flow.backend': 'dis', 'teacher.flow.height': 96, 'teacher.flow.width': 192,
-        'run.device': 'cpu',
+        'teacher.detector': str(teacher), 'teacher.batch': 4, 'teacher.rendered': 0.25,
+        'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'run.device': 'cpu',
         'run.threads': 1, 'run.candidates': 2, 'run.checkpoint_every': 2,
     }  # fmt: skip
     return with_values(TrainConfig(), values)
