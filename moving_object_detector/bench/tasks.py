@@ -68,6 +68,8 @@ class NaivePipeline:
         self._generator = generator.eval().to(self._device)
         self._flow = create_flow(config.flow, self._device)
         self._config = config
+        self.chained = CHAINED if sees_chain(self._flow_input) else 0
+        """Pairs over which it chains flow."""
 
     @torch.inference_mode()
     def mask(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.uint8]:
@@ -152,11 +154,13 @@ class NaivePipeline:
         # What the flow reaches farther away may move where one pair does not show it.
         chain = far is not None and past is not None and (self._moves(past) or self._moves(far))
         moves = self._moves(decides) or chain
-        past, later = (one if one is not None and (chain or self._moves(one)) else None for one in (past, later))
-        first = decides if past is None else past
-        second = reverse_side(first) if past is None or later is None else later
-        behind = () if not sees_chain(self._flow_input) else (far if chain and far is not None else first,)
-        return self._mask(images[index], torch.cat((first, second, *behind), 1), moves)
+        chained = sees_chain(self._flow_input)
+        sides = (past, later) if chained else (later, past)
+        shown = [side for side in sides if side is not None and (chain or self._moves(side))] or [decides]
+        behind = [far if chain and far is not None else shown[0]] if chained else []
+        if len(shown) == 1:
+            shown.append(reverse_side(shown[0]))
+        return self._mask(images[index], torch.cat((*shown, *behind), 1), moves)
 
     def _moves(self, side: torch.Tensor) -> bool:
         return float(split_flow(side[:, :2]).motion[0]) >= self._config.gate.min_motion
@@ -238,8 +242,7 @@ class NaiveTask(FrameTask):
         self.fill, self.warm_up, self._publishing = 0, 1, None
         self._pipeline = NaivePipeline(config)
         self._ahead = config.window.future * config.window.stride
-        # Flow is chained over as many pairs, whether or not the generator sees that.
-        kept = max(config.window.past, CHAINED) * config.window.stride + 1 + self._ahead
+        kept = max(config.window.past, self._pipeline.chained) * config.window.stride + 1 + self._ahead
         first = [decode_image(next(self.incoming)) for _ in range(kept - 1)]
         self._images: deque[NDArray[np.uint8]] = deque(first, maxlen=kept)
         self.facts |= {'engine': f'naive, eager float32 on {self.device}'}

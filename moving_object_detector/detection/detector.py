@@ -25,7 +25,7 @@ from moving_object_detector.detection.ring import Flowing, Pace, Pair, Reach, Ri
 from moving_object_detector.engines.base import MaskEngine, usable_cores
 from moving_object_detector.flow.base import CHAINED, FlowBackend, chain_flow, grey_image, network_image, upload
 from moving_object_detector.flow.evidence import evidence
-from moving_object_detector.flow.generator_input import join_sides
+from moving_object_detector.flow.generator_input import join_sides, reverse_side
 from moving_object_detector.flow.travel import Array, Travel, assumed_camera
 from moving_object_detector.media.frames import SMALLEST_SIDE, resize_image
 from moving_object_detector.networks.weights import FlowInput, sees_both_sides, sees_chain, takes_evidence
@@ -69,12 +69,21 @@ class _Flows(NamedTuple):
         return _Flows(numbers, torch.cat((self.all, uploaded)), np.concatenate((self.seen, more)))
 
 
+def _shown(side: Side, moves: Tensor, instead: Tensor) -> Tensor:
+    """Return what is seen of a neighbour where ``moves``, else something else; a CPU keeps only what moves."""
+    return side.seen if side.seen.device.type == 'cpu' else torch.where(moves, side.seen, instead)
+
+
 def _alike(pairs: Sequence[Flowing], moving: Tensor) -> Tensor:
-    """Return in which of the pairs anything moves, or does in what the frame's flow is chained to; bool (B,)."""
-    far = {id(frame): moves for (frame, other), moves in zip(pairs, moving, strict=True) if isinstance(other, Reach)}
-    known = {id(frame): frame.far.moves for frame, _ in pairs if frame.far is not None}
-    too = [moves | (far | known).get(id(frame), moves) for (frame, _), moves in zip(pairs, moving, strict=True)]
-    return torch.stack(too)
+    """Return in which pairs anything moves, or does in what the frame's flow is chained to, bool (B,)."""
+    moving = moving.clone()
+    newest, far = pairs[-1]
+    for place, (frame, other) in enumerate(pairs[:-1] if isinstance(far, Reach) else pairs):
+        if frame is newest and isinstance(far, Reach) and other.index == frame.chain[0].index:
+            moving[place] = moving[-1] = moving[place] | moving[-1]
+        elif frame.far is not None and other.index - frame.index == frame.chain_stride:
+            moving[place] |= frame.far.moves
+    return moving
 
 
 class Detector:
@@ -253,21 +262,24 @@ class Detector:
             if window.slow_stride > self._window.stride:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
                 self._pace.take(motions.cpu(), lengths.cpu(), torch.tensor(gaps))
-        return min(computed, len(pairs))
+        return computed - sum(frame.far is not None for frame, _ in seen[len(pairs) :])
 
     def _chain(self, pairs: Sequence[Pair], stride: int, flows: _Flows) -> tuple[_Flows, list[Flowing]]:
         """Let the newest frame's flow reach what its neighbour's does; return all flows, and the farthest as a pair."""
-        for frame, other in pairs:
-            if frame.index - other.index == stride:
-                there, back = flows.between(frame.index, other.index), flows.between(other.index, frame.index)
-                frame.chain = [Reach(other.index, other.stamp, there, back)] + [
-                    Reach(one.index, one.stamp, chain_flow(there, one.there), chain_flow(one.back, back))
-                    for one in other.chain[: CHAINED - 1]
-                ]
-                # Where the window reaches as far by itself, there is a mask of that.
-                if (frame.index, frame.chain[-1].index) not in flows.numbers:
-                    return flows.and_far(frame.index, frame.chain[-1]), [(frame, frame.chain[-1])]
-        return flows, []
+        earlier = {other.index: (frame, other) for frame, other in pairs if other.index < frame.index}
+        if not earlier or max(earlier) != (newest := earlier[max(earlier)][0]).index - stride:
+            return flows, []
+        other = earlier[newest.index - stride][1]
+        # They outlive the batch.
+        there = flows.between(newest.index, other.index).copy()
+        back = flows.between(other.index, newest.index).copy()
+        further = other.chain[: CHAINED - 1] if other.chain_stride == stride else []
+        newest.chain = [Reach(other.index, other.stamp, there, back)] + [
+            Reach(one.index, one.stamp, chain_flow(there, one.there), chain_flow(one.back, back)) for one in further
+        ]
+        far = newest.chain[-1]
+        # Where the window reaches as far by itself, there is a mask of that.
+        return (flows, []) if far.index in earlier else (flows.and_far(newest.index, far), [(newest, far)])
 
     def _is_wanted(self, frame: WindowFrame, neighbour: WindowFrame | Reach) -> bool:
         """Tell whether a mask is wanted of a pair now: not of a newest frame whose other side is still to come."""
@@ -276,13 +288,18 @@ class Detector:
         return not self.refined_only or neighbour.index > frame.index
 
     def _seen(self, frame: WindowFrame, gap: int) -> Tensor:
-        """Return what the generator sees of the neighbours so far away, where one is not there of the other twice."""
-        past, later = frame.sides.get(-gap), frame.sides.get(gap)
-        first = past or later
-        assert first is not None
-        far = frame.far if past and frame.chain and frame.index - frame.chain[0].index == gap else None
-        chained = ((far or first).seen,) if sees_chain(self._flow_input) else ()
-        return join_sides(first.seen, later.seen if past and later else None, *chained)
+        """Return what the generator sees of the neighbours so far away; of one alone twice, which on a CPU has moved.
+
+        The later one is first; where flow is chained, to the past, the earlier one.
+        """
+        chained = sees_chain(self._flow_input)
+        sides = [frame.sides.get(-gap), frame.sides.get(gap)][:: 1 if chained else -1]
+        first, *other = [side for side in sides if side]
+        seen = _shown(first, first.moves, other[0].seen) if other else first.seen
+        both = [_shown(side, first.moves & side.moves, reverse_side(seen)) for side in other]
+        far = frame.far if first is frame.sides.get(-frame.chain_stride) else None
+        behind = [_shown(far, first.moves & far.moves, seen) if far else seen] if chained else []
+        return join_sides(seen, both[0] if both else None, *behind)
 
     def _join(
         self, pairs: Sequence[Flowing], numbers: Sequence[int], sides: Tensor, moving: Tensor

@@ -88,6 +88,11 @@ class WindowFrame:
     travels: dict[int, PairTravel] = field(default_factory=dict)
     """How the camera travelled to these neighbours."""
 
+    @property
+    def chain_stride(self) -> int:
+        """Frames from one link of the chain to the next; 0: there is none."""
+        return self.index - self.chain[0].index if self.chain else 0
+
     @cached_property
     def texture(self) -> Texture:
         """Where flow is known, at the generator's size."""

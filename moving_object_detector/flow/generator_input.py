@@ -11,7 +11,7 @@ from torch.nn import functional
 from moving_object_detector.flow.base import SIDE_CHANNELS
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
-from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput, sees_both_sides
+from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput, sees_both_sides, sees_chain
 
 # Pixels: a flow field flatter than this is divided by this instead of by its own spread.
 SPREAD_FLOOR: Final = 1e-3
@@ -47,7 +47,7 @@ class PreparedFlow(NamedTuple):
     flow: Tensor
     """(B, 2, H, W), about unit variance; for each neighbour (B, 8, H, W) where evidence is behind it."""
     motion: Tensor
-    """(B,), see :func:`coherent_motion`; of the first side."""
+    """(B,), see :func:`coherent_motion`; of the first side, of ``chained`` the most there is."""
 
 
 def stays_in_view(flow: Tensor) -> Tensor:
@@ -170,8 +170,10 @@ def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
         flow_input: Which of the forms.
 
     """
-    sides = torch.split(flow, SIDE_CHANNELS, 1)
+    # Planes are summed up several times as fast where they are not interleaved.
+    sides = torch.split(flow.contiguous(), SIDE_CHANNELS, 1)
     splits = [split_flow(side[:, :2]) for side in sides]
     prepared = [generator_flow(split, flow_input, side[:, 2:]) for split, side in zip(splits, sides, strict=True)]
     joined = join_sides(*prepared) if sees_both_sides(flow_input) else prepared[0]
-    return PreparedFlow(joined, splits[0].motion)
+    seen = splits if sees_chain(flow_input) else splits[:1]
+    return PreparedFlow(joined, torch.stack([split.motion for split in seen]).amax(0))

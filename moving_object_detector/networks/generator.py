@@ -155,6 +155,11 @@ class Generator(nn.Module):
         c15 = elu(self.conv15.upsampled(c14)) + c1
         return self.conv17(elu(self.conv16(c15))) / LOGIT_DIVISOR  # type: ignore[no-any-return]
 
+    def mask_logits(self, image: Tensor, flow: Tensor) -> Tensor:
+        """Return the logits of what :meth:`forward` gives, (B, 1, H, W), for losses."""
+        logits = self.logits(image, flow).float()
+        return logits[:, :1] - logits[:, 1:]
+
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
         """Return the mask chi, (B, 1, H, W) in [0, 1], the probability of moving on its own.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -129,7 +129,8 @@ class Game(AveragedStage):
     ) -> tuple[dict[str, float | Tensor], list[nn.Parameter]]:
         """Return what to log, and the generator's parameters with their gradients."""
         config, terms = self._config, dict[str, Tensor]()
-        mask = self.setup.run(self.network, image, prepared)
+        logits = self.setup.run(cast('Generator', self.network).mask_logits, image, prepared)
+        mask = logits.sigmoid()
         total = mask.new_zeros(())
         if config.adversarial:
             self._inpainter.requires_grad_(False)
@@ -142,7 +143,7 @@ class Game(AveragedStage):
         if self._teacher is not None and len(others) > 1:
             seen = (prepared, prepare_flow(others[-1], self._flow_input).flow)
             views = [resolve_polarity(self.setup.run(self._teacher, image, one)) for one in seen]
-            terms['consistency'] = losses.mask_loss(mask, agreed_masks(image, views))
+            terms['consistency'] = losses.mask_loss(logits, agreed_masks(image, views))
             total = total + config.consistency * terms['consistency']
         area = (mask.detach() > 0.5).float().mean()
         values: dict[str, float | Tensor] = {**{key: value.detach() for key, value in terms.items()}, 'area': area}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHARBONNIER: Final = 0.001
 # The released code's 75, a sum over its 192 x 384 pixels.
@@ -66,13 +66,17 @@ def box_loss(flow: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
     return (_mean(mask * charbonnier(flow - guess)) / _mean(mask).clamp_min(1e-6)).mean()
 
 
-def mask_loss(probability: Tensor, mask: Tensor, certain: Tensor | None = None) -> Tensor:
-    """Return binary cross-entropy plus soft Dice loss, a scalar; each pixel counts as much as it is ``certain``."""
-    clamped = probability.clamp(1e-6, 1 - 1e-6)
+def mask_loss(logits: Tensor, mask: Tensor, certain: Tensor | None = None) -> Tensor:
+    """Return binary cross-entropy plus soft Dice loss, a scalar; each pixel counts as much as it is ``certain``.
+
+    Of the logits of the mask, (B, 1, H, W), not of its probabilities: where these round to 0 or 1, as in bfloat16 from
+    0.998 on, what is surely wrong would have no gradient, and a training of thousands of steps diverges.
+    """
+    probability = logits.sigmoid()
     if certain is None:
-        entropy = torch.nn.functional.binary_cross_entropy(clamped, mask)
+        entropy = functional.binary_cross_entropy_with_logits(logits, mask)
     else:
-        entropy = torch.nn.functional.binary_cross_entropy(clamped, mask, certain, reduction='sum')
+        entropy = functional.binary_cross_entropy_with_logits(logits, mask, certain, reduction='sum')
         entropy = entropy / certain.sum().clamp_min(1.0)
         probability, mask = probability * certain, mask * certain
     overlap = (probability * mask).sum((1, 2, 3))

@@ -124,6 +124,8 @@ class Footage:
 
     clips: Sequence[CachedClip] = ()
     targets: Sequence[Targets] = ()
+    taught_by: str = ''
+    """Parameter file of the detector that teaches, and the key of what its masks depend on."""
 
 
 def flow_fingerprint(config: FlowConfig) -> str:
@@ -169,7 +171,8 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
     if teacher is None:
         return Footage(clips)
     files = {clip.name: clip for clip in found}
-    return Footage(clips, teacher.targets([(files[clip.name], clip) for clip in clips], cache_folder(config.data, out)))
+    targets = teacher.targets([(files[clip.name], clip) for clip in clips], cache_folder(config.data, out))
+    return Footage(clips, targets, f'{Path(config.teacher.detector).name} ({teacher.key})')
 
 
 def model_file(name: str, flow: FlowConfig) -> Path:
@@ -242,7 +245,7 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
     teacher = cast('Generator', load_network(path)[0])
     sides = 2 if sees_both_sides(flow_input) else 1
     if FLOW_CHANNELS[flow_input] not in (teacher.flow_channels, sides * teacher.flow_channels):
-        raise UserError(f'{path}, rendered.teacher, takes another network.flow_input than {flow_input}')
+        raise UserError(f'{path}, rendered.teacher, takes another network.flow_input than {flow_input}; leave it empty')
     setup.place(teacher)
     return teacher
 
@@ -327,14 +330,14 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     text = ['No annotated frame was used.']
     if config.inpainter_alone:
         rows = {'network': 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'}
-        rows |= _trained_on(config, clips, stages)
+        rows |= _trained_on(config, footage, stages)
         return Outcome(model, write_card(model, config, rows, text, 'train', command))
     # By their names: the folder may hold candidates of an earlier run.
     names = candidate_names(stages, config.run.candidates) if judge else []
     judged = {name: judge.judge(candidate(name)) for name in names} if judge else {}
     told = [f'pictures: {out / "pictures"}']
     rows = {'network': f'mask generator of the CVPR 2019 paper, {config.network.channels} channels in its first layer'}
-    rows |= _trained_on(config, clips, stages)
+    rows |= _trained_on(config, footage, stages)
     if judge:
         # The first of those that agree best: where the game did not help, what was before it.
         chosen = max(names, key=lambda name: judged[name].agreement)
@@ -350,16 +353,19 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     return Outcome(model, card, [*told, f'next: {next_command(config, model)}'])
 
 
-def _trained_on(config: TrainConfig, clips: Sequence[CachedClip], stages: Sequence[Stage]) -> dict[str, str]:
+def _trained_on(config: TrainConfig, footage: Footage, stages: Sequence[Stage]) -> dict[str, str]:
     """Return rows of a card: what the networks saw, and for how long."""
     network, flow, teacher = config.network, config.flow, config.rendered.teacher
     seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow.backend}'
     rows = {'input': f'{seen} at {flow.height}x{flow.width}'}
     if config.start.model:
         rows['started from'] = Path(config.start.model).name
+    clips = footage.clips
     frames, names = sum(clip.frame_count for clip in clips), ', '.join(clip.name for clip in clips)
     rows['unlabelled video'] = f'{len(clips)} clips, {frames} frames: {names}' if clips else 'none: rendered scenes'
     rows |= {f'stage {one.name}': f'{one.steps} steps of {one.batch} pairs' for one in stages if one.steps}
+    if footage.taught_by:
+        rows['teacher'] = f'masks of the detector of {footage.taught_by}'
     if teacher and config.rendered.steps:
         rows['masks of scenes'] = f'exact ones and, as much, those of `{Path(teacher).name}`'
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ class Setup:
         """Return the context in which networks run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bfloat16')
 
-    def run(self, network: nn.Module, *inputs: Tensor) -> Tensor:
+    def run(self, network: Callable[..., Any], *inputs: Tensor) -> Tensor:
         """Return what a network makes of its inputs in this precision, as float32."""
         with self.autocast():
             return cast('Tensor', network(*inputs)).float()

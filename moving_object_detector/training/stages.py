@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cv2
 import numpy as np
@@ -216,8 +216,8 @@ class MaskStage(AveragedStage):
         for options in self.optimisers['network'].param_groups:
             options['lr'] = learning_rate(step, self._config)
         prepared = prepare_flow(flow, self._flow_input).flow
-        mask = self.setup.run(self.network, image, prepared)
-        loss = mask_loss(mask, truth, *certain)
+        logits = self.setup.run(cast('Generator', self.network).mask_logits, image, prepared)
+        loss = mask_loss(logits, truth, *certain)
         if self._teacher is not None:
             # One that sees one side knows less than the pupil where that sees two.
             channels = self._teacher.flow_channels
@@ -227,10 +227,10 @@ class MaskStage(AveragedStage):
                 with torch.no_grad():
                     wise = self.setup.run(self._teacher, image[taught], prepared[taught, :channels])
                 share = taught.float().mean()
-                loss = (loss + share * mask_loss(mask[taught], wise)) / (1 + share)
+                loss = (loss + share * mask_loss(logits[taught], wise)) / (1 + share)
         self.update(loss, 'network', LARGEST_NORM)
         self.average.update_parameters(self.network)
-        self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': mask.detach(), 'truth': truth}
+        self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': logits.detach().sigmoid(), 'truth': truth}
         return {'loss': loss.detach()}
 
 

@@ -20,38 +20,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moving_object_detector.common.errors import NotFiniteError, UserError
 from moving_object_detector.common.files import file_hash
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import build_detector, choose_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
-from moving_object_detector.detection.detector import Detector
+from moving_object_detector.detection.detector import StepOutcome
 from moving_object_detector.detection.result import Result
+from moving_object_detector.engines.create import choose_device, mask_precision
 from moving_object_detector.media.frames import prefetch, resize_image
+from moving_object_detector.networks.generator_forms import ranges_path
 from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip
-from moving_object_detector.training.selection import THRESHOLD
 
 TARGET_FORMAT: Final = 3
 """Of the files and of how targets are made; another number, another key."""
 KIND: Final = 'target'
-SEGMENT: Final = 16 * CHUNK
-"""Frames after which the detector starts anew: what a kill loses at most."""
+SEGMENT: Final = 16
+"""Chunks after which the detector starts anew: what a kill loses at most."""
+HALF: Final = 0.5
 
 
 def make_target(result: Result, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a result as target and certainty at ``size`` (height, width), uint8 (2, h, w), 255 for 1.
 
-    The detector is certain where the generator's masks are near 0 or 1. Of a region that it has dropped nothing is
-    certain, and nothing in a frame in which it finds nothing: it may have missed it.
+    The detector is certain where the generator's masks are near 0 or 1 and the mask that came of them is on the same
+    side: of what refinement has wiped away, or the score dropped, nothing is certain. Nor is anything in a frame in
+    which it finds nothing, since it may have missed it. Raises NotFiniteError.
     """
-    found = resize_image(result.probability, size).clip(0, 1)
-    certain = np.abs(2 * resize_image(result.steadied, size) - 1).clip(0, 1)
-    kept = resize_image(result.mask, size) > 0
-    certain[(found > THRESHOLD) & ~kept] = 0
-    if not kept.any():
-        certain[:] = 0
-    return np.asarray(np.rint(np.stack((found, certain)) * 255), np.uint8)
+    target = (resize_image(result.mask, size) / 255).clip(0, 1)
+    votes = resize_image(result.steadied, size).clip(0, 1)
+    certain = np.abs(2 * votes - 1) * ((votes > HALF) == (target > HALF)) * target.any()
+    return np.asarray(np.rint(np.stack((target, certain)) * 255), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -66,65 +67,82 @@ class Targets:
 
 
 class Teacher:
-    """A detector by its parameters, a file of ``ros__parameters`` or plain options; made when it is first needed.
+    """The detector of a parameter file, on ``device`` where the file names none.
 
     Raises UserError where the file, the weights or an option is wrong.
     """
 
     def __init__(self, parameters: Path, device: torch.device) -> None:
-        config = load_config(DetectorConfig(), parameters)
-        self._config = dataclasses.replace(config, device=str(device), flow=choose_flow(config.flow))
-        files = [str(load_generator(self._config).path), self._config.flow.model]
-        depends = [TARGET_FORMAT, dataclasses.asdict(self._config), *(file_hash(Path(one)) for one in files if one)]
-        self.key = hashlib.blake2b(json.dumps(depends, sort_keys=True).encode(), digest_size=8).hexdigest()
-        """What the masks depend on beside the footage."""
-        self._detector: Detector | None = None
-
-    @property
-    def detector(self) -> Detector:
-        """The detector."""
-        if self._detector is None:
-            threads = torch.get_num_threads()
-            self._detector = build_detector(self._config)
-            self._detector.refined_only = True
+        threads = torch.get_num_threads()
+        try:
+            config = load_config(DetectorConfig(), parameters)
+            device = device if config.device == 'auto' else choose_device(config.device)
+            config = dataclasses.replace(config, device=str(device), flow=choose_flow(config.flow))
+            self._detector = build_detector(config)
+        except UserError as error:
+            raise UserError(f'teacher.detector {parameters}: {error}') from error
+        finally:
             # An engine of its own sets them to one; a training needs all.
             torch.set_num_threads(threads)
-        return self._detector
+        self._name, self._detector.refined_only = str(parameters), True
+        # What the weights are, not where.
+        files = [load_generator(config).path, ranges_path(load_generator(config).path), Path(config.flow.model)]
+        of_weights = [file_hash(path.expanduser()) for path in files if path.expanduser().is_file()]
+        plain = dataclasses.asdict(config)
+        del plain['model'], plain['flow']['model'], plain['threads'], plain['odometry']
+        engine = self._detector.engine
+        depends = [TARGET_FORMAT, plain, of_weights, engine.name, mask_precision(config.engine, device)]
+        self.key = hashlib.blake2b(json.dumps(depends, sort_keys=True).encode(), digest_size=8).hexdigest()
+        """What the masks depend on beside the footage."""
 
     def targets(self, clips: Sequence[tuple[ClipFiles, CachedClip]], cache: Path) -> list[Targets]:
-        """Return the targets of clips, computing what is not in the cache yet; raises UserError: the disk is full."""
+        """Return the targets of clips, computing what is not in the cache yet.
+
+        Raises UserError where the disk is full, a mask is not finite, or a clip is no longer what it was.
+        """
         all_targets = []
+        threads = torch.get_num_threads()
         for clip, kept in clips:
             folder = cache / f'{kept.folder.name}-{self.key}'
             all_targets.append(Targets(folder))
             chunks = range(-(-kept.frame_count // CHUNK))
             if set(chunks) - done_chunks(folder, (KIND,)):
                 make: Callable[[set[int]], Chunks] = partial(self._missing, clip, kept)
-                fill(folder, f'targets of {kept.name}', (KIND,), len(chunks), make)
+                try:
+                    torch.set_num_threads(1 if self._detector.engine.name == 'openvino' else threads)
+                    fill(folder, f'targets of {kept.name}', (KIND,), len(chunks), make)
+                except NotFiniteError as error:
+                    raise UserError(f'teacher.detector {self._name}: {error}') from error
+                finally:
+                    torch.set_num_threads(threads)
         return all_targets
 
     def _missing(self, clip: ClipFiles, kept: CachedClip, done: set[int]) -> Chunks:
+        chunks = range(-(-kept.frame_count // CHUNK))
+        segments = [
+            (first, [number for number in chunks[first : first + SEGMENT] if number not in done])
+            for first in chunks[::SEGMENT]
+        ]
         found: dict[int, NDArray[np.uint8]] = {}
-
-        def take(results: Sequence[Result]) -> None:
-            for result in results:
-                number = int(str(result.tag))
-                found[number] = make_target(result, kept.size)
-
         nothing = np.zeros((2, *kept.size), np.uint8)
-        self.detector.reset()
+        self._detector.reset()
         with torch.inference_mode(), prefetch(clip.source(), depth=4) as frames:
-            for index, frame in enumerate(frames):
-                first = index - index % SEGMENT
-                last = min(first + SEGMENT, kept.frame_count)
-                missing = sorted({*range(first // CHUNK, -(-last // CHUNK))} - done)
-                if not missing:
-                    continue
-                take(self.detector.step(frame.image, frame.stamp, tag=index).results)
-                if index != last - 1:
-                    continue
-                take(self.detector.flush().results)
+            numbered = enumerate(frames)
+            for first, missing in segments:
+                last = min((first + SEGMENT) * CHUNK, kept.frame_count) - 1
+                for index, frame in numbered:
+                    if missing:
+                        found |= _targets(self._detector.step(frame.image, frame.stamp, tag=index), kept.size)
+                    if index == last:
+                        break
+                else:
+                    raise UserError(f'{clip.name}: it has fewer frames than before; leave the footage as it is')
+                found |= _targets(self._detector.flush(), kept.size)
                 for number in missing:
-                    places = range(number * CHUNK, min((number + 1) * CHUNK, last))
+                    places = range(number * CHUNK, min((number + 1) * CHUNK, kept.frame_count))
                     yield number, [np.stack([found.get(place, nothing) for place in places])]
                 found.clear()
+
+
+def _targets(outcome: StepOutcome, size: tuple[int, int]) -> dict[int, NDArray[np.uint8]]:
+    return {int(str(result.tag)): make_target(result, size) for result in outcome.results}

@@ -190,11 +190,22 @@ def test_boxes_by_hand():
 
 def test_mask_loss_by_hand():
     """Entropy log 2; Dice 1 - (2 x 1 + 1) / (2 + 2 + 1)."""
-    half, mask = weights(0.5, 0.5, 0.5, 0.5), weights(1, 1, 0, 0)
+    half, mask = weights(0.0, 0.0, 0.0, 0.0), weights(1, 1, 0, 0)
+    sure = 30 * (2 * mask - 1)
     assert losses.mask_loss(half, mask).item() == pytest.approx(math.log(2) + 1 - 3 / 5)
-    assert losses.mask_loss(mask, mask).item() == pytest.approx(0, abs=1e-4)
-    assert losses.mask_loss(0 * mask, 0 * mask).item() == pytest.approx(0, abs=1e-4)
-    assert losses.mask_loss(1 - mask, mask).item() > 10
+    assert losses.mask_loss(sure, mask).item() == pytest.approx(0, abs=1e-4)
+    assert losses.mask_loss(0 * mask - 30, 0 * mask).item() == pytest.approx(0, abs=1e-4)
+    assert losses.mask_loss(-sure, mask).item() > 10
+
+
+def test_what_is_surely_wrong_is_pulled_back_with_full_weight():
+    """However sure a mask is, and however probabilities are rounded, the gradient is 1 for each wrong pixel."""
+    mask = weights(1, 1, 0, 0)
+    for size in (5.0, 20.0, 500.0):
+        wrong = (size * (1 - 2 * mask)).requires_grad_()
+        losses.mask_loss(wrong, mask).backward()
+        entropy = 4 * wrong.grad.flatten()
+        assert torch.allclose(entropy, torch.tensor([-1.0, -1.0, 1.0, 1.0]), atol=0.05)
 
 
 @pytest.fixture(scope='module')

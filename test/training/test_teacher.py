@@ -86,9 +86,10 @@ def test_the_loss_looks_at_what_is_certain_alone():
     probability = torch.tensor([[[[0.2, 0.9, 0.4]]]])
     mask, certain = torch.tensor([[[[0.0, 1.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0]]]])
     by_hand = -(np.log(0.8) + np.log(0.9)) / 2 + 1 - (2 * 0.9 + 1) / (0.2 + 0.9 + 1 + 1)
-    assert float(mask_loss(probability, mask, certain)) == pytest.approx(by_hand, abs=1e-6)
-    assert torch.equal(mask_loss(probability, mask, torch.ones_like(mask)), mask_loss(probability, mask))
-    assert float(mask_loss(probability, mask, torch.zeros_like(mask))) == 0
+    logits = probability.logit()
+    assert float(mask_loss(logits, mask, certain)) == pytest.approx(by_hand, abs=1e-6)
+    assert torch.equal(mask_loss(logits, mask, torch.ones_like(mask)), mask_loss(logits, mask))
+    assert float(mask_loss(logits, mask, torch.zeros_like(mask))) == 0
 
 
 def test_pairs_show_targets_as_they_show_the_image(exact_clip):
