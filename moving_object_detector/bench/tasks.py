@@ -23,13 +23,13 @@ from moving_object_detector.detection.regions import find_regions
 from moving_object_detector.detection.result import Result
 from moving_object_detector.detection.rigid import PairTravel, RigidTest
 from moving_object_detector.engines.create import choose_device
-from moving_object_detector.flow.base import CHAINED, chain_flow, grey_image, network_image
+from moving_object_detector.flow.base import grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
 from moving_object_detector.flow.generator_input import prepare_flow, reverse_side, split_flow
 from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import Camera, assumed_camera, estimate_travel
 from moving_object_detector.media.messages import decode_image, encode_image
-from moving_object_detector.networks.weights import sees_both_sides, sees_chain, takes_evidence
+from moving_object_detector.networks.weights import sees_both_sides, takes_evidence
 
 FRAME_NANOSECONDS: Final = 33_333_333
 
@@ -68,8 +68,6 @@ class NaivePipeline:
         self._generator = generator.eval().to(self._device)
         self._flow = create_flow(config.flow, self._device)
         self._config = config
-        self.chained = CHAINED if sees_chain(self._flow_input) else 0
-        """Pairs over which it chains flow."""
 
     @torch.inference_mode()
     def mask(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.uint8]:
@@ -90,28 +88,17 @@ class NaivePipeline:
     def _camera(self, image: NDArray[np.uint8]) -> Camera:
         return assumed_camera(self._size, image.shape[1] / image.shape[0], self._config.rigid.focal_length)
 
-    def _over(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-        flow = self._between(*images[-2:])
-        for pair in zip(images[-3::-1], images[-2:0:-1], strict=True):
-            nearer = self._between(*pair)[0].cpu().numpy()
-            flow = torch.from_numpy(chain_flow(nearer, flow[0].cpu().numpy()))[None].to(self._device)
-        return flow
-
     def _between(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> torch.Tensor:
         source, target = self._flow.features(image), self._flow.features(neighbour)
         return self._flow.estimate([source], [target], self._size).to(self._device)
 
-    def _side(self, images: Sequence[NDArray[np.uint8]], *, later: bool = False) -> torch.Tensor:
-        """Return flow from the first image over those between to the last one, as ``prepare_flow`` takes it.
-
-        That is (1, 2, h, w) or with evidence (1, 7, h, w).
-        """
-        flow = self._over(images)
+    def _side(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8], *, later: bool) -> torch.Tensor:
+        """Return a neighbour's flow as ``prepare_flow`` takes it, (1, 2, h, w) or with evidence (1, 7, h, w)."""
+        flow = self._between(image, neighbour)
         if not takes_evidence(self._flow_input):
             return flow
-        reverse = self._over(images[::-1])
+        reverse = self._between(neighbour, image)
         there, back = (one[0].cpu().numpy() for one in (flow, reverse))
-        image, neighbour = images[0], images[-1]
         here, other = (Texture.of(grey_image(one, self._size)).contrast for one in (image, neighbour))
         camera = self._camera(image)
         # How the camera travelled is said by the later frame's flow.
@@ -124,50 +111,25 @@ class NaivePipeline:
         window = self._config.window
         offsets = [k * window.stride for k in (*range(-window.past, 0), *range(1, window.future + 1))]
         sides = {
-            offset: self._side((images[index], images[index + offset]), later=offset > 0)
+            offset: self._side(images[index], images[index + offset], later=offset > 0)
             for offset in offsets
             if 0 <= index + offset < len(images)
         }
         if not sees_both_sides(self._flow_input):
-            return [self._mask(images[index], side, self._moves(side)) for side in sides.values()]
+            return [self._mask(images[index], side) for side in sides.values()]
+        least = self._config.gate.min_motion
+        moving = {offset: side for offset, side in sides.items() if float(split_flow(side[:, :2]).motion[0]) >= least}
         # Of two neighbours as far away the later one decides whether anything moves.
         latest = {abs(offset): offset for offset in sorted(sides)}
-        return [self._both(images, index, sides.get(-gap), sides.get(gap), gap) for gap in latest]
+        return [
+            self._mask(images[index], torch.cat((sides[offset], moving.get(-offset, reverse_side(sides[offset]))), 1))
+            for offset in latest.values()
+        ]
 
-    def _both(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        index: int,
-        past: torch.Tensor | None,
-        later: torch.Tensor | None,
-        gap: int,
-    ) -> NDArray[np.float32]:
-        """Return the mask of two neighbours at once, (h, w), and of what lies behind the earlier one."""
-        decides = past if later is None else later
-        assert decides is not None
-        earlier = [images[place] for place in range(index, max(index - CHAINED * gap, 0) - 1, -gap)]
-        far = None
-        window = self._config.window
-        farther = gap == window.stride and past is not None and len(earlier) > window.past + 1
-        if farther and sees_chain(self._flow_input):
-            far = self._side(earlier)
-        # What the flow reaches farther away may move where one pair does not show it.
-        chain = far is not None and past is not None and (self._moves(past) or self._moves(far))
-        moves = self._moves(decides) or chain
-        chained = sees_chain(self._flow_input)
-        sides = (past, later) if chained else (later, past)
-        shown = [side for side in sides if side is not None and (chain or self._moves(side))] or [decides]
-        behind = [far if chain and far is not None else shown[0]] if chained else []
-        if len(shown) == 1:
-            shown.append(reverse_side(shown[0]))
-        return self._mask(images[index], torch.cat((*shown, *behind), 1), moves)
-
-    def _moves(self, side: torch.Tensor) -> bool:
-        return float(split_flow(side[:, :2]).motion[0]) >= self._config.gate.min_motion
-
-    def _mask(self, image: NDArray[np.uint8], flow: torch.Tensor, moves: bool) -> NDArray[np.float32]:
+    def _mask(self, image: NDArray[np.uint8], flow: torch.Tensor) -> NDArray[np.float32]:
         prepared = prepare_flow(flow, self._flow_input)
         mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
+        moves = float(prepared.motion[0]) >= self._config.gate.min_motion
         return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
 
@@ -242,7 +204,7 @@ class NaiveTask(FrameTask):
         self.fill, self.warm_up, self._publishing = 0, 1, None
         self._pipeline = NaivePipeline(config)
         self._ahead = config.window.future * config.window.stride
-        kept = max(config.window.past, self._pipeline.chained) * config.window.stride + 1 + self._ahead
+        kept = config.window.past * config.window.stride + 1 + self._ahead
         first = [decode_image(next(self.incoming)) for _ in range(kept - 1)]
         self._images: deque[NDArray[np.uint8]] = deque(first, maxlen=kept)
         self.facts |= {'engine': f'naive, eager float32 on {self.device}'}

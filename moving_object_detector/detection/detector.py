@@ -21,14 +21,14 @@ from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.pair_masks import Watch, gated_masks, object_masks, unwatched
 from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.detection.rigid import PairTravel
-from moving_object_detector.detection.ring import Flowing, Pace, Pair, Reach, Ring, Side, WindowFrame
+from moving_object_detector.detection.ring import Pace, Pair, Ring, Side, WindowFrame
 from moving_object_detector.engines.base import MaskEngine, usable_cores
-from moving_object_detector.flow.base import CHAINED, FlowBackend, chain_flow, grey_image, network_image, upload
+from moving_object_detector.flow.base import FlowBackend, grey_image, network_image
 from moving_object_detector.flow.evidence import evidence
-from moving_object_detector.flow.generator_input import join_sides, reverse_side
+from moving_object_detector.flow.generator_input import join_sides
 from moving_object_detector.flow.travel import Array, Travel, assumed_camera
 from moving_object_detector.media.frames import SMALLEST_SIDE, resize_image
-from moving_object_detector.networks.weights import FlowInput, sees_both_sides, sees_chain, takes_evidence
+from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 
 
 class StepOutcome(NamedTuple):
@@ -46,6 +46,15 @@ class StepOutcome(NamedTuple):
     """How many of them came to the generator: fewer where nothing moves."""
 
 
+def _both(side: Side, other: Side | None) -> Tensor:
+    """Return what is seen of two neighbours, (16, h, w); where the other one shows nothing, of the first twice."""
+    if other is None:
+        return join_sides(side.seen)
+    both = join_sides(side.seen, other.seen)
+    # On a CPU there is no side of a neighbour that shows nothing; a GPU would have to be asked.
+    return both if both.device.type == 'cpu' else torch.where(other.moves, both, join_sides(side.seen))
+
+
 class _Flows(NamedTuple):
     """The flows of pairs, of the reversed ones too."""
 
@@ -56,35 +65,6 @@ class _Flows(NamedTuple):
     seen: Array
     """The same."""
 
-    def between(self, source: int, target: int) -> Array:
-        """Return the flow (2, h, w) between the frames of these indices."""
-        flow: Array = self.seen[self.numbers[source, target]]
-        return flow
-
-    def and_far(self, newest: int, far: Reach) -> _Flows:
-        """Return these and those between a frame and what its flow is chained to."""
-        count, more = len(self.seen), np.stack((far.there, far.back))
-        numbers = {**self.numbers, (newest, far.index): count, (far.index, newest): count + 1}
-        uploaded = upload(more, self.all.device)
-        return _Flows(numbers, torch.cat((self.all, uploaded)), np.concatenate((self.seen, more)))
-
-
-def _shown(side: Side, moves: Tensor, instead: Tensor) -> Tensor:
-    """Return what is seen of a neighbour where ``moves``, else something else; a CPU keeps only what moves."""
-    return side.seen if side.seen.device.type == 'cpu' else torch.where(moves, side.seen, instead)
-
-
-def _alike(pairs: Sequence[Flowing], moving: Tensor) -> Tensor:
-    """Return in which pairs anything moves, or does in what the frame's flow is chained to, bool (B,)."""
-    moving = moving.clone()
-    newest, far = pairs[-1]
-    for place, (frame, other) in enumerate(pairs[:-1] if isinstance(far, Reach) else pairs):
-        if frame is newest and isinstance(far, Reach) and other.index == frame.chain[0].index:
-            moving[place] = moving[-1] = moving[place] | moving[-1]
-        elif frame.far is not None and other.index - frame.index == frame.chain_stride:
-            moving[place] |= frame.far.moves
-    return moving
-
 
 class Detector:
     """Says which pixels move on their own, frame by frame.
@@ -92,8 +72,7 @@ class Detector:
     When frame n arrives, only the pairs between n and its neighbours in the window are new: their flows are one batch,
     their masks another, and each mask goes into the average of its own frame (equation 14 of the paper). A frame whose
     neighbours have all come is complete and leaves. A generator that sees both sides gives one mask for each distance,
-    of the first neighbour alone until the second has come. One that sees chained flow is given that to an earlier frame
-    too, put together from neighbour to neighbour, so that it costs no estimate.
+    of the first neighbour alone until the second has come.
 
     The window can change between two frames. Whether two frames make a pair is then said by the window at the arrival
     of the later one, and a frame is complete when the newest window reaches no further than the frames that have come
@@ -225,27 +204,21 @@ class Detector:
 
     def _vote(self, pairs: list[Pair], window: WindowConfig) -> int:
         """Add the mask of each pair (frame, neighbour) to the frame's average; return how many had to be computed."""
-        seen: list[Flowing] = [*pairs]
         with self._stage('flow'):
             flows, known = self._flows(pairs)
-            if known is not None and sees_chain(self._flow_input):
-                known, far = self._chain(pairs, window.stride, known)
-                seen += far
-                flows = known.all[[known.numbers[frame.index, other.index] for frame, other in seen]]
-        travels = self._travels(seen)
-        images = torch.stack([frame.network_image for frame, _ in seen])
-        evidence = None if known is None else partial(self._evidence, seen, known, travels)
+        travels = self._travels(pairs)
+        images = torch.stack([frame.network_image for frame, _ in pairs])
+        evidence = None if known is None else partial(self._evidence, pairs, known, travels)
         least = self.config.gate.min_motion
-        join = alike = None
+        join = None
         if sees_both_sides(self._flow_input):
-            join, alike = partial(self._join, seen), partial(_alike, seen)
+            join = partial(self._join, pairs)
             for frame, neighbour in pairs:
                 frame.sides[neighbour.index - frame.index] = None
         masks, motions, computed = gated_masks(
-            self.engine, self._flow_input, images, flows, least, self._stage, evidence, join, alike
+            self.engine, self._flow_input, images, flows, least, self._stage, evidence, join
         )
         with self._stage('vote'):
-            masks, motions, flows = (values[: len(pairs)] for values in (masks, motions, flows))
             gaps = [abs(neighbour.index - frame.index) for frame, neighbour in pairs]
             for (frame, neighbour), gap, mask, motion, flow in zip(pairs, gaps, masks, motions, flows, strict=True):
                 if join is None:
@@ -257,62 +230,29 @@ class Detector:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
                     if side < 0 and known is not None:
-                        frame.back = known.between(neighbour.index, frame.index).copy()
+                        frame.back = known.seen[known.numbers[neighbour.index, frame.index]].copy()
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
             if window.slow_stride > self._window.stride:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
                 self._pace.take(motions.cpu(), lengths.cpu(), torch.tensor(gaps))
-        return computed - sum(frame.far is not None for frame, _ in seen[len(pairs) :])
+        return computed
 
-    def _chain(self, pairs: Sequence[Pair], stride: int, flows: _Flows) -> tuple[_Flows, list[Flowing]]:
-        """Let the newest frame's flow reach what its neighbour's does; return all flows, and the farthest as a pair."""
-        earlier = {other.index: (frame, other) for frame, other in pairs if other.index < frame.index}
-        if not earlier or max(earlier) != (newest := earlier[max(earlier)][0]).index - stride:
-            return flows, []
-        other = earlier[newest.index - stride][1]
-        # They outlive the batch.
-        there = flows.between(newest.index, other.index).copy()
-        back = flows.between(other.index, newest.index).copy()
-        further = other.chain[: CHAINED - 1] if other.chain_stride == stride else []
-        newest.chain = [Reach(other.index, other.stamp, there, back)] + [
-            Reach(one.index, one.stamp, chain_flow(there, one.there), chain_flow(one.back, back)) for one in further
-        ]
-        far = newest.chain[-1]
-        # Where the window reaches as far by itself, there is a mask of that.
-        return (flows, []) if far.index in earlier else (flows.and_far(newest.index, far), [(newest, far)])
-
-    def _is_wanted(self, frame: WindowFrame, neighbour: WindowFrame | Reach) -> bool:
+    def _is_wanted(self, frame: WindowFrame, neighbour: WindowFrame) -> bool:
         """Tell whether a mask is wanted of a pair now: not of a newest frame whose other side is still to come."""
-        if isinstance(neighbour, Reach):
-            return False
         return not self.refined_only or neighbour.index > frame.index
 
-    def _seen(self, frame: WindowFrame, gap: int) -> Tensor:
-        """Return what the generator sees of the neighbours so far away; of one alone twice, which on a CPU has moved.
-
-        The later one is first; where flow is chained, to the past, the earlier one.
-        """
-        chained = sees_chain(self._flow_input)
-        sides = [frame.sides.get(-gap), frame.sides.get(gap)][:: 1 if chained else -1]
-        first, *other = [side for side in sides if side]
-        seen = _shown(first, first.moves, other[0].seen) if other else first.seen
-        both = [_shown(side, first.moves & side.moves, reverse_side(seen)) for side in other]
-        far = frame.far if first is frame.sides.get(-frame.chain_stride) else None
-        behind = [_shown(far, first.moves & far.moves, seen) if far else seen] if chained else []
-        return join_sides(seen, both[0] if both else None, *behind)
-
     def _join(
-        self, pairs: Sequence[Flowing], numbers: Sequence[int], sides: Tensor, moving: Tensor
+        self, pairs: Sequence[Pair], numbers: Sequence[int], sides: Tensor, moving: Tensor
     ) -> tuple[list[int], Tensor]:
         """Let the pairs' frames keep what is seen of these neighbours; return both sides of those that are wanted."""
-        few = [pairs[number] for number in numbers]
-        for (frame, neighbour), seen, moves in zip(few, sides, moving, strict=True):
-            if isinstance(neighbour, Reach):
-                frame.far = Side(seen, moves)
-            else:
-                frame.sides[neighbour.index - frame.index] = Side(seen, moves)
-        wanted = [place for place, pair in enumerate(few) if self._is_wanted(*pair)]
-        joined = [self._seen(frame, abs(other.index - frame.index)) for frame, other in (few[k] for k in wanted)]
+        wanted, joined = [], []
+        for place, number in enumerate(numbers):
+            frame, neighbour = pairs[number]
+            gap = neighbour.index - frame.index
+            frame.sides[gap] = side = Side(sides[place], moving[place])
+            if self._is_wanted(frame, neighbour):
+                wanted.append(place)
+                joined.append(_both(side, frame.sides.get(-gap)))
         return wanted, torch.stack(joined) if joined else sides[:0]
 
     def _complete(self, frames: Sequence[WindowFrame]) -> None:
@@ -325,10 +265,10 @@ class Detector:
                 frame.masks[abs(gap)] = (
                     image.new_zeros(self.size)
                     if side is None
-                    else object_masks(self.engine, image, self._seen(frame, abs(gap))[None], side.moves[None])[0]
+                    else object_masks(self.engine, image, _both(side, None)[None], side.moves[None])[0]
                 )
 
-    def _travels(self, pairs: Sequence[Flowing]) -> dict[int, PairTravel]:
+    def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:
         """Return what will know how the camera travelled, by the index of the older frame: the newer is the newest."""
         shape = pairs[0][0].image.shape
         camera = None if self.odometry is None else self.odometry.camera((shape[0], shape[1]), self.size)
@@ -350,7 +290,7 @@ class Detector:
         return flows[: len(pairs)], _Flows({key: number for number, key in enumerate(ordered)}, flows, seen)
 
     def _evidence(
-        self, pairs: Sequence[Flowing], flows: _Flows, travels: dict[int, PairTravel], chosen: Sequence[int]
+        self, pairs: list[Pair], flows: _Flows, travels: dict[int, PairTravel], chosen: Sequence[int]
     ) -> Tensor:
         """Return the evidence of some of the pairs, (n, 5, h, w)."""
         few = [pairs[number] for number in chosen]
@@ -360,7 +300,9 @@ class Detector:
         def seen(older: int) -> dict[tuple[int, int], Travel]:
             """Return the travels of the pairs with this older frame, the second from the first."""
             return {
-                key: travels[older].toward(1 if key[0] == older else -1, flows.between(*key), textures[key[0]].contrast)
+                key: travels[older].toward(
+                    1 if key[0] == older else -1, flows.seen[flows.numbers[key]], textures[key[0]].contrast
+                )
                 for key in keys
                 if min(key) == older
             }

@@ -20,10 +20,8 @@ Evidence = Callable[[Sequence[int]], Tensor]
 Join = Callable[[Sequence[int], Tensor, Tensor], tuple[list[int], Tensor]]
 """Takes some pairs, by their numbers, what is seen of their neighbours, (n, 8, h, w), and whether anything moves, (n,).
 
-Returns of which of these a mask is wanted, by their places, and what a generator of both sides sees, (m, C, h, w).
+Returns of which of these a mask is wanted, by their places, and what a generator of both sides sees, (m, 16, h, w).
 """
-Alike = Callable[[Tensor], Tensor]
-"""Takes in which pairs anything moves, bool (B,), and returns the same with those that move because others do."""
 
 # The released code's values, kept: they were never tuned on what we score.
 BORDER_WIDTH: Final = 2
@@ -74,22 +72,19 @@ def gated_masks(
     stage: Watch = unwatched,
     evidence: Evidence | None = None,
     join: Join | None = None,
-    alike: Alike | None = None,
 ) -> GatedMasks:
     """Compute the masks of a batch of pairs; on a CPU without those in which nothing moves, on a GPU without waiting.
 
     ``images`` (B, 3, h, w), RGB in [-0.5, 0.5], are of the frames that are voted on, ``flows`` (B, 2, h, w), pixels,
     from these to their neighbours; ``least`` is the motion below which nothing moves. ``stage`` is called around
-    ``generator input`` and ``generator``; ``evidence``, ``join`` and ``alike`` are for a generator that takes them, on
-    a CPU for the pairs alone that reach it.
+    ``generator input`` and ``generator``, ``evidence`` and ``join`` for a generator that takes them, on a CPU for the
+    pairs alone that reach it.
     """
     masks = images.new_zeros(len(images), *images.shape[2:])
     with stage('generator input'):
         split = split_flow(flows)
         # Not >=: motion that is not a number must not pass for none.
         moving = ~(split.motion < least)
-        if alike is not None:
-            moving = alike(moving)
         on_cpu = engine.device.type == 'cpu'
         chosen = torch.arange(len(flows), device=flows.device)[moving if on_cpu else slice(None)]
         if not len(chosen):

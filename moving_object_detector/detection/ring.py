@@ -34,18 +34,6 @@ class Side(NamedTuple):
     """Scalar, whether anything moves on its own in it."""
 
 
-@dataclass(frozen=True)
-class Reach:
-    """An earlier frame to which flow is chained, from neighbour to neighbour."""
-
-    index: int
-    stamp: int
-    there: NDArray[np.float32]
-    """(2, h, w), flow to it, pixels."""
-    back: NDArray[np.float32]
-    """(2, h, w), flow from it."""
-
-
 @dataclass
 class WindowFrame:
     """One frame: what was computed from it once, and its masks."""
@@ -71,10 +59,6 @@ class WindowFrame:
     """(h, w), by frames to the neighbour; of a generator that sees both sides, by frames to both."""
     sides: dict[int, Side | None] = field(default_factory=dict)
     """What such a generator sees of each neighbour, by frames to it; None where nothing moves."""
-    chain: list[Reach] = field(default_factory=list)
-    """What flow reaches, the nearest first, for a generator that sees the farthest of them."""
-    far: Side | None = None
-    """What such a generator sees of that."""
     finished: bool = False
     """Whether its refined result is out, so that nobody votes on it any more."""
     motions: list[Tensor] = field(default_factory=list)
@@ -87,11 +71,6 @@ class WindowFrame:
     """Frames to these neighbours."""
     travels: dict[int, PairTravel] = field(default_factory=dict)
     """How the camera travelled to these neighbours."""
-
-    @property
-    def chain_stride(self) -> int:
-        """Frames from one link of the chain to the next; 0: there is none."""
-        return self.index - self.chain[0].index if self.chain else 0
 
     @cached_property
     def texture(self) -> Texture:
@@ -152,8 +131,6 @@ class Pace:
 
 Pair = tuple[WindowFrame, WindowFrame]
 """A frame that is voted on, and its neighbour."""
-Flowing = tuple[WindowFrame, WindowFrame | Reach]
-"""The same, or a frame and what its flow is chained to."""
 
 
 class Ring:

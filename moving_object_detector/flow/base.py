@@ -140,23 +140,6 @@ def resize_field(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
     return np.asarray(resize_image(flow, size) * np.array((size[1] / width, size[0] / height), np.float32), np.float32)
 
 
-CHAINED: Final = 4
-"""Pairs of neighbours over which flow is chained."""
-
-
-def chain_flow(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the flow from a first frame to a third, (2, h, w), of those from the first to a second and from there.
-
-    Beyond the border the second one goes on as it is there. What moves slowly adds up over the frames, and what is fast
-    is followed from frame to frame, where one pair of frames so far apart would lose it.
-    """
-    height, width = first.shape[1:]
-    x = first[0] + np.arange(width, dtype=np.float32)
-    y = first[1] + np.arange(height, dtype=np.float32)[:, None]
-    further = [cv2.remap(part, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for part in second]
-    return np.asarray(first + np.stack(further), np.float32)
-
-
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """Return an array as a tensor on a device.
 

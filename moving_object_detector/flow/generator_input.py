@@ -11,7 +11,7 @@ from torch.nn import functional
 from moving_object_detector.flow.base import SIDE_CHANNELS
 from moving_object_detector.flow.egomotion import fit_camera_motion
 from moving_object_detector.flow.evidence import EVIDENCE_CHANNELS
-from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput, sees_both_sides, sees_chain
+from moving_object_detector.networks.weights import FLOW_INPUTS, FlowInput, sees_both_sides
 
 # Pixels: a flow field flatter than this is divided by this instead of by its own spread.
 SPREAD_FLOOR: Final = 1e-3
@@ -45,9 +45,9 @@ class PreparedFlow(NamedTuple):
     """A batch of flow fields, ready for the generator."""
 
     flow: Tensor
-    """(B, 2, H, W), about unit variance; for each neighbour (B, 8, H, W) where evidence is behind it."""
+    """(B, 2, H, W), about unit variance; (B, 8, H, W) where it is ``geometric``, (B, 16, H, W) for both sides."""
     motion: Tensor
-    """(B,), see :func:`coherent_motion`; of the first side, of ``chained`` the most there is."""
+    """(B,), see :func:`coherent_motion`; of the first side."""
 
 
 def stays_in_view(flow: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def generator_flow(split: SplitFlow, flow_input: FlowInput, evidence: Tensor | N
     ``residual`` is the residual divided by its root mean square.
     ``geometric`` is the residual divided by a Winsorised root mean square (Huber, Robust Statistics, 1981), what else
     the pair says of each pixel, and the logarithm of that root mean square.
-    ``both_sides`` and ``chained`` are ``geometric``, of which :func:`join_sides` then makes one of all neighbours.
+    ``both_sides`` is ``geometric``, of which :func:`join_sides` then makes one of two neighbours.
     A field without spread (a still camera on a still scene) gives zeros, where the released code
     divides by zero.
 
@@ -139,8 +139,8 @@ def reverse_side(side: Tensor) -> Tensor:
     return torch.cat((-side[..., :2, :, :], side[..., 2:, :, :]), -3)
 
 
-def join_sides(side: Tensor, other: Tensor | None = None, *chained: Tensor) -> Tensor:
-    """Return what a generator of ``both_sides`` sees, (..., 16, H, W), or one of ``chained``, (..., 24, H, W).
+def join_sides(side: Tensor, other: Tensor | None = None) -> Tensor:
+    """Return what a generator of ``both_sides`` sees, (..., 16, H, W).
 
     What moves evenly is the same on both sides once one is reversed, as both are shown; errors of flow at occlusions
     are on one alone.
@@ -149,15 +149,14 @@ def join_sides(side: Tensor, other: Tensor | None = None, *chained: Tensor) -> T
         side: (..., 8, H, W), of a neighbour, see :func:`generator_flow`.
         other: The same of the neighbour as far away on the other side; None: there is none, and the first stands for
             it too.
-        chained: The same of a neighbour farther away on the first side, for ``chained``.
 
     """
-    return torch.cat((side, side if other is None else reverse_side(other), *chained), -3)
+    return torch.cat((side, side if other is None else reverse_side(other)), -3)
 
 
 def one_sided(flow: Tensor) -> Tensor:
-    """Return of which items (B, 14 or 21, H, W) the first side stands for the other too, bool (B,)."""
-    same: Tensor = flow[:, SIDE_CHANNELS : 2 * SIDE_CHANNELS] == reverse_side(flow[:, :SIDE_CHANNELS])
+    """Return of which items (B, 14, H, W) the first side stands for the other too, bool (B,)."""
+    same: Tensor = flow[:, SIDE_CHANNELS:] == reverse_side(flow[:, :SIDE_CHANNELS])
     return same.flatten(1).all(1)
 
 
@@ -166,14 +165,16 @@ def prepare_flow(flow: Tensor, flow_input: FlowInput) -> PreparedFlow:
 
     Args:
         flow: (B, 2, H, W), pixels of the field itself; for ``geometric`` (B, 7, H, W), with the evidence behind it; for
-            ``both_sides`` (B, 14, H, W), the same of two neighbours, for ``chained`` (B, 21, H, W), of three.
+            ``both_sides`` (B, 14, H, W), the same of two neighbours.
         flow_input: Which of the forms.
 
     """
     # Planes are summed up several times as fast where they are not interleaved.
-    sides = torch.split(flow.contiguous(), SIDE_CHANNELS, 1)
-    splits = [split_flow(side[:, :2]) for side in sides]
-    prepared = [generator_flow(split, flow_input, side[:, 2:]) for split, side in zip(splits, sides, strict=True)]
-    joined = join_sides(*prepared) if sees_both_sides(flow_input) else prepared[0]
-    seen = splits if sees_chain(flow_input) else splits[:1]
-    return PreparedFlow(joined, torch.stack([split.motion for split in seen]).amax(0))
+    flow = flow.contiguous()
+    split = split_flow(flow[:, :2])
+    evidence = flow[:, 2:SIDE_CHANNELS]
+    prepared = generator_flow(split, flow_input, evidence)
+    if sees_both_sides(flow_input):
+        other = flow[:, SIDE_CHANNELS:]
+        prepared = join_sides(prepared, generator_flow(split_flow(other[:, :2]), flow_input, other[:, 2:]))
+    return PreparedFlow(prepared, split.motion)

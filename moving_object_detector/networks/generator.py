@@ -127,16 +127,6 @@ class Generator(nn.Module):
         double.load_state_dict(state)
         return double
 
-    def with_chain(self) -> Generator:
-        """Return a copy of a generator of both sides that sees a third flow too, each for a third; see ``doubled``."""
-        triple = Generator(3 * self.flow_channels // 2, self.channels)
-        state = self.state_dict()
-        image, *sides = state['conv1.conv.weight'].split((IMAGE_CHANNELS, *2 * (self.flow_channels // 2,)), 1)
-        mean = torch.stack(sides).mean(0)
-        state['conv1.conv.weight'] = torch.cat((image, *(side * (2 / 3) for side in sides), mean * (2 / 3)), 1)
-        triple.load_state_dict(state)
-        return triple
-
     def logits(self, image: Tensor, flow: Tensor) -> Tensor:
         """Return the two channels before the softmax, already divided by ten, (B, 2, H, W); 0 is "moves on its own".
 

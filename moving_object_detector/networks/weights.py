@@ -37,7 +37,7 @@ ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'raft_small': RaftSmall,
 }
 FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
-FlowInput = Literal['normalised', 'residual', 'geometric', 'both_sides', 'chained']
+FlowInput = Literal['normalised', 'residual', 'geometric', 'both_sides']
 """See ``generator_flow`` in flow/generator_input.py."""
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 FLOW_CHANNELS: Final[Mapping[str, int]] = {
@@ -45,7 +45,6 @@ FLOW_CHANNELS: Final[Mapping[str, int]] = {
     'residual': 2,
     'geometric': 8,
     'both_sides': 16,
-    'chained': 24,
 }
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
@@ -66,12 +65,7 @@ def takes_evidence(flow_input: str) -> bool:
 
 def sees_both_sides(flow_input: str) -> bool:
     """Return whether a generator of this input sees an earlier and a later neighbour at once."""
-    return flow_input in ('both_sides', 'chained')
-
-
-def sees_chain(flow_input: str) -> bool:
-    """Return whether it also sees flow that is chained over several frames."""
-    return flow_input == 'chained'
+    return flow_input == 'both_sides'
 
 
 def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

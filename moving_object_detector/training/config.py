@@ -35,9 +35,9 @@ class NetworkConfig:
     flow_input: str = option(
         'residual',
         "residual: flow without a robust fit of the camera's motion; geometric: with what a rigid scene and the "
-        'reversed flow say of each pixel; both_sides: that of an earlier and a later neighbour at once; chained: that '
-        "and of a frame up to four pairs away, to which flow is chained; normalised: the paper's.",
-        choices=('residual', 'geometric', 'both_sides', 'chained', 'normalised'),
+        'reversed flow say of each pixel; both_sides: that of an earlier and a later neighbour at once; normalised: '
+        "the paper's.",
+        choices=('residual', 'geometric', 'both_sides', 'normalised'),
     )
     channels: int = option(32, 'Of the first layer, even; 16 take a third of the time.', low=4, high=128)
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.flow.base import CHAINED, centred, chain_flow, resize_maps, scale_vectors
+from moving_object_detector.flow.base import centred, resize_maps, scale_vectors
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import reverse_side
-from moving_object_detector.networks.weights import FlowInput, sees_both_sides, sees_chain, takes_evidence
+from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 from moving_object_detector.training.flow_cache import CachedClip
 
 LEAST_CROP: Final = 0.6
@@ -77,7 +77,7 @@ class CachedOptions:
     second_gap: bool = False
     """Whether an item has a second flow, of the same frame and view to another neighbour."""
     flow_input: FlowInput = 'residual'
-    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W), chained (21, H, W)."""
+    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W)."""
 
 
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
@@ -159,19 +159,14 @@ class MixedPairs(Dataset[tuple[Tensor, ...]]):
 def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], flow_input: FlowInput) -> Tensor:
     """Return the flows of a frame to its neighbours, as ``prepare_flow`` takes them.
 
-    That is (n, 2, h, w), with evidence behind it (n, 7, h, w), with that to the neighbour on the other side
-    (n, 14, h, w), where the clip has none the same flow reversed, and with that chained on as far as the clip goes
-    (n, 21, h, w).
+    That is (n, 2, h, w), with evidence behind it (n, 7, h, w), and with that to the neighbour on the other side
+    (n, 14, h, w), where the clip has none the same flow reversed.
     """
 
-    def side(gap: int, count: int = 1) -> Tensor:
+    def side(gap: int) -> Tensor:
         flow = clip.flow(frame, gap)
         if takes_evidence(flow_input):
-            last, back = frame + gap, clip.flow(frame + gap, -gap)
-            while count > 1 and gap in clip.neighbours(last):
-                flow, back = chain_flow(flow, clip.flow(last, gap)), chain_flow(clip.flow(last + gap, -gap), back)
-                last, count = last + gap, count - 1
-            flow = with_evidence(clip.image(frame), flow, back)
+            flow = with_evidence(clip.image(frame), flow, clip.flow(frame + gap, -gap))
         return torch.from_numpy(flow).float()
 
     flows = torch.stack([side(gap) for gap in gaps])
@@ -179,5 +174,4 @@ def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], flow_input: Flo
         return flows
     there = clip.neighbours(frame)
     others = [side(-gap) if -gap in there else reverse_side(flow) for flow, gap in zip(flows, gaps, strict=True)]
-    chained = [torch.stack([side(gap, CHAINED) for gap in gaps])] if sees_chain(flow_input) else []
-    return torch.cat((flows, torch.stack(others), *chained), 1)
+    return torch.cat((flows, torch.stack(others)), 1)

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from moving_object_detector.flow.base import SIDE_CHANNELS, FlowBackend, centred, chain_flow, scale_vectors
+from moving_object_detector.flow.base import SIDE_CHANNELS, FlowBackend, centred, scale_vectors
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import reverse_side
 from moving_object_detector.media.frames import resize_image
-from moving_object_detector.networks.weights import FlowInput, sees_both_sides, sees_chain, takes_evidence
+from moving_object_detector.networks.weights import FlowInput, sees_both_sides, takes_evidence
 from moving_object_detector.synthetic.flight import FlightOptions, flight
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene, followed_scene, random_scene
 from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item, to_half
@@ -63,11 +63,9 @@ class RenderedOptions:
     followed: float = 0.0
     """Share of what moves whose camera follows it, past things that stand up to as far again as near."""
     flow_input: FlowInput = 'residual'
-    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W), chained (21, H, W)."""
+    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W)."""
     one_side: float = 0.35
     """Share of items of both sides that have only one, as a stream's newest frame has."""
-    chain: tuple[int, ...] = (1, 2, 3, 4, 4, 4, 4, 4)
-    """Pairs that flow is chained over, drawn evenly; after a stream's beginning they are 4."""
 
 
 def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -88,7 +86,7 @@ class RenderedPair(NamedTuple):
     image: NDArray[np.uint8]
     """(H, W, 3) RGB, that the flow starts from."""
     flow: NDArray[np.float32]
-    """(2, H, W) pixels, with evidence (7, H, W) for each neighbour; as the detector would estimate it."""
+    """(2, H, W) pixels, with evidence (7, H, W), to both sides (14, H, W); as the detector would estimate it."""
     mask: NDArray[np.float32]
     """(H, W) in [0, 1], exact."""
 
@@ -98,7 +96,7 @@ def some_one_sided(flow: Tensor, rng: np.random.Generator, options: RenderedOpti
     if not sees_both_sides(options.flow_input) or rng.random() >= options.one_side:
         return flow
     first = flow[:SIDE_CHANNELS]
-    return torch.cat((first, reverse_side(first), flow[2 * SIDE_CHANNELS :]))
+    return torch.cat((first, reverse_side(first)))
 
 
 class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -150,37 +148,23 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         backend = self._flow = self._flow or self._make_flow()
         one, *others = (backend.features(image) for image in images)
         if takes_evidence(options.flow_input):
-            # The third image and those after it follow the second.
-            from_ = [one, one, *others[:1], *others[2:]][: len(others)]
-            flows = backend.estimate(from_ + others, others + from_, options.size).cpu().numpy()
-            ways = list(zip(flows[: len(others)], flows[len(others) :], strict=True))
-            if sees_chain(options.flow_input):
-                there, back = ways[0]
-                for further, nearer in ways[2:]:
-                    there, back = chain_flow(there, further), chain_flow(nearer, back)
-                ways[2:] = [(there, back)]
-            flow = np.concatenate([with_evidence(images[0], there, back) for there, back in ways])
+            sources, targets = [one] * len(others) + others, others + [one] * len(others)
+            flows = backend.estimate(sources, targets, options.size).cpu().numpy()
+            both = zip(flows[: len(others)], flows[len(others) :], strict=True)
+            flow = np.concatenate([with_evidence(images[0], there, back) for there, back in both])
         else:
             flow = backend.estimate([one], others, options.size)[0].cpu().numpy()
         image = resize_image(images[0], options.size)
         return RenderedPair(image, flow, resize_image(mask.astype(np.float32), options.size)), rng
 
     def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, ...]:
-        """Draw the times of a frame, of its neighbour and, where they are seen, of the others.
-
-        That is the one on the other side, then the ones behind the first, over which flow is chained.
-        """
+        """Draw the times of a frame, of its neighbour and, where they are seen, of the one on the other side."""
         time = float(rng.uniform(0, latest))
         gap = int(rng.integers(1, self.options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
         if not sees_both_sides(self.options.flow_input):
             return time, time + gap
         # As if what moves, and the camera, were faster on one side than on the other.
-        times = time, time + gap, time - gap * float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
-        if not sees_chain(self.options.flow_input):
-            return times
-        count = int(rng.choice(self.options.chain))
-        steps = np.clip(rng.normal(1, 0.1, count - 1), 0.5, 1.5)
-        return (*times, *(time + gap * (1 + steps.cumsum())).tolist())
+        return time, time + gap, time - gap * float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
 
     def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
         options = self.options

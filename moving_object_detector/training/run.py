@@ -34,7 +34,6 @@ from moving_object_detector.networks.weights import (
     load_network,
     save_network,
     sees_both_sides,
-    sees_chain,
 )
 from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.chunks import repaired
@@ -192,17 +191,15 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         path = model_file(config.start.model, config.flow)
         start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
-            wanted = next(name for name, channels in FLOW_CHANNELS.items() if channels == start.flow_channels)
+            wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
             raise UserError(f'{path} takes more than the flow that is given: set network.flow_input to {wanted}')
         if start.channels != generator.channels:
             raise UserError(
                 f'{path} has {start.channels} channels in its first layer and network.channels is '
                 f'{generator.channels}: make them equal, or leave start.model empty'
             )
-        if sees_both_sides(config.network.flow_input) and start.flow_channels < FLOW_CHANNELS['both_sides']:
-            start = start.widened(FLOW_CHANNELS['geometric']).doubled()
-        if sees_chain(config.network.flow_input) and start.flow_channels < generator.flow_channels:
-            start = start.with_chain()
+        if sees_both_sides(config.network.flow_input) and start.flow_channels < generator.flow_channels:
+            start = start.widened(generator.flow_channels // 2).doubled()
         generator.load_state_dict(start.widened(generator.flow_channels).state_dict())
     elif config.rendered.steps:
         with torch.no_grad():

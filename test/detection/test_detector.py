@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,7 +21,6 @@ from moving_object_detector.engines.torch_engine import TorchEngine
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
-from moving_object_detector.networks.weights import FLOW_CHANNELS, FlowInput
 
 Images = list[NDArray[np.uint8]]
 Make = Callable[..., Detector]
@@ -273,13 +271,12 @@ def test_masks_that_are_not_finite_are_an_error(generator, clip):
     assert np.isfinite(result.flow).all()
 
 
-@pytest.mark.parametrize('flow_input', ['both_sides', 'chained'])
 @pytest.mark.parametrize(('past', 'future', 'stride'), [(1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 0, 1), (1, 1, 2)])
 def test_of_both_sides_refined_results_alone_are_the_same_for_fewer_masks(
-    clip: Images, past: int, future: int, stride: int, flow_input: FlowInput
+    clip: Images, past: int, future: int, stride: int
 ) -> None:
     torch.manual_seed(5)
-    generator = Generator(FLOW_CHANNELS[flow_input]).eval()
+    generator = Generator(16).eval()
     with torch.no_grad():
         generator.conv17.gamma.fill_(30.0)
     size, counts, found = (32, 64), [], []
@@ -296,7 +293,7 @@ def test_of_both_sides_refined_results_alone_are_the_same_for_fewer_masks(
                 rows.append(len(image))
                 return masks(image, flow)
 
-        detector = Detector(DisFlow((64, 128), 'fast'), Counted(), size, flow_input, config_of(past, future, stride))
+        detector = Detector(DisFlow((64, 128), 'fast'), Counted(), size, 'both_sides', config_of(past, future, stride))
         detector.refined_only = alone
         found.append([(r.index, r.votes, r.average) for r in run(detector, clip[:7]) if r.estimate == 'refined'])
     whole, alone = found
@@ -306,69 +303,12 @@ def test_of_both_sides_refined_results_alone_are_the_same_for_fewer_masks(
     assert sum(counts[1]) < sum(counts[0]) or not future
 
 
-@pytest.mark.parametrize('flow_input', ['both_sides', 'chained'])
-def test_of_both_sides_the_last_frame_of_a_still_scene_has_an_empty_mask(clip: Images, flow_input: FlowInput) -> None:
+def test_of_both_sides_the_last_frame_of_a_still_scene_has_an_empty_mask(clip: Images) -> None:
     """Its other side never comes, and in the one that came nothing moves."""
     config = DetectorConfig(window=WindowConfig(1, 1))
-    generator = Generator(FLOW_CHANNELS[flow_input]).eval()
-    masks = MaskEngine(TorchEngine(torch.device('cpu')), generator, (32, 64))
-    detector = Detector(DisFlow((64, 128), 'fast'), masks, (32, 64), flow_input, config)
+    masks = MaskEngine(TorchEngine(torch.device('cpu')), Generator(16).eval(), (32, 64))
+    detector = Detector(DisFlow((64, 128), 'fast'), masks, (32, 64), 'both_sides', config)
     detector.refined_only = True
     results = [result for result in run(detector, [clip[0]] * 4) if result.estimate == 'refined']
     assert [result.index for result in results] == [0, 1, 2, 3]
     assert not any(result.average.any() for result in results)
-
-
-class _Seen:
-    """A generator's engine that keeps what it is given."""
-
-    device, name = torch.device('cpu'), 'seen'
-
-    def __init__(self) -> None:
-        self.flows: list[torch.Tensor] = []
-
-    def __call__(self, image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-        self.flows += list(flow)
-        return torch.zeros(len(image), 1, *image.shape[2:])
-
-
-def test_what_is_too_slow_for_one_pair_is_seen_by_chained_flow() -> None:
-    """A square moves by 0.4 pixels a frame, less than the gate lets through, before a ground that stands still."""
-    rng = np.random.default_rng(3)
-    ground, square = (cv2.GaussianBlur(rng.integers(0, 256, (96, 192, 3), np.uint8), (0, 0), 2) for _ in range(2))
-
-    def image(time: int) -> np.ndarray:
-        picture = ground.copy()
-        shift = np.array([[1, 0, 60 + 0.4 * time], [0, 1, 30]], np.float32)
-        moved = cv2.warpAffine(square[:40, :40], shift, (192, 96))
-        inside = cv2.warpAffine(np.full((40, 40), 255, np.uint8), shift, (192, 96))[..., None] / 255
-        return np.asarray(moved * inside + picture * (1 - inside), np.uint8)
-
-    engine = _Seen()
-    config = DetectorConfig(window=WindowConfig(1, 1), gate=GateConfig(min_motion=4.0))
-    detector = Detector(DisFlow((96, 192), 'medium'), engine, (96, 192), 'chained', config)
-    detector.refined_only = True
-    counts = []
-    for time in range(8):
-        detector.step(image(time), time * 40_000_000)
-        counts.append(len(engine.flows))
-    # 0.4 pixels are 2 thousandths of the width: over two pairs they come to 4, and a later neighbour is needed.
-    assert counts[:3] == [0, 0, 0]
-    assert counts[-1] >= 3
-    # Along the first side, the other one and what the flow is chained to, all shown as to the past.
-    near, other, far = (side[0, 40:60, 75:90].mean() for side in engine.flows[-1].split(8))
-    assert near < 0
-    assert other < 0
-    assert far < 0
-
-
-def test_flow_is_chained_over_four_pairs_and_anew_after_a_frame_without_votes(clip: Images) -> None:
-    size, config = (32, 64), DetectorConfig(window=WindowConfig(1, 1), gate=GateConfig(min_motion=0.0))
-    detector = Detector(DisFlow((64, 128), 'fast'), _Seen(), size, 'chained', config)
-    lengths = []
-    for number, image in enumerate([*clip[:7], *clip[:4]]):
-        detector.step(image, number * 40_000_000, infer=number != 7)
-        newest = detector._ring.at(number)
-        lengths.append([number - one.index for one in newest.chain])
-    assert lengths[:7] == [[], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]
-    assert lengths[7:] == [[], [1], [1, 2], [1, 2, 3]]

@@ -141,22 +141,6 @@ def test_both_sides_are_two_neighbours_of_which_one_is_reversed() -> None:
     torch.testing.assert_close(even, join_sides(sides[0]), atol=1e-4, rtol=1e-4)
 
 
-def test_chained_flow_is_a_third_neighbour_on_the_first_side() -> None:
-    rng = torch.Generator().manual_seed(0)
-    one, other, far = (torch.randn(2, 2 + EVIDENCE_CHANNELS, 24, 48, generator=rng) for _ in range(3))
-    found = prepare_flow(torch.cat((one, other, far), 1), 'chained').flow
-    both = prepare_flow(torch.cat((one, other), 1), 'both_sides').flow
-    torch.testing.assert_close(found, torch.cat((both, prepare_flow(far, 'geometric').flow), 1))
-
-
-def test_a_generator_of_chained_flow_starts_as_that_of_both_sides() -> None:
-    torch.manual_seed(0)
-    both = Generator(16, 4)
-    image, flow = torch.rand(1, 3, 24, 48) - 0.5, torch.randn(1, 8, 24, 48)
-    alike = join_sides(flow, reverse_side(flow), flow)
-    torch.testing.assert_close(both.with_chain()(image, alike), both(image, join_sides(flow)))
-
-
 def test_a_generator_for_both_sides_starts_as_that_of_one() -> None:
     torch.manual_seed(0)
     one = Generator(8, 4)

@@ -188,18 +188,6 @@ def test_both_sides_are_of_a_neighbour_before_and_one_about_as_long_after(known_
     assert torch.equal(alone[9:], alone[2:7])
 
 
-def test_chained_flow_is_that_to_a_frame_some_pairs_farther_on_the_first_side(known_scene):
-    for count in (1, 2, 4):
-        options = replace(OPTIONS, flow_input='chained', empty_share=0.0, largest_gap=1, chain=(count,), one_side=0.5)
-        pairs = RenderedPairs(3, options)
-        for k in range(4):
-            flow = pairs[k][1]
-            assert flow.shape == (21, *OPTIONS.size)
-            # As above; on its way the ground leaves the picture on one side.
-            first, far = (flow[side : side + 2, 4:12, 20:44].flatten(1).median(1).values for side in (0, 14))
-            assert float(far[1] / first[1]) == pytest.approx(count, rel=0.25)
-
-
 def keep(folder, count=40, pairs=None, workers=0):
     return keep_pairs(pairs or RenderedPairs(7, OPTIONS), count, folder, 'dis', workers)
 
