@@ -14,6 +14,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import generator_path
 from moving_object_detector.common.options import with_values
 from moving_object_detector.common.parameter_files import load_config
+from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RigidConfig
 from moving_object_detector.evaluation.metrics import jaccard
@@ -24,9 +25,10 @@ from moving_object_detector.networks.weights import load_network, save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 from moving_object_detector.training import run
 from moving_object_detector.training.config import TrainConfig
+from moving_object_detector.training.flow_cache import CacheOptions, cached_clips
 from moving_object_detector.training.losses import mask_loss
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
-from moving_object_detector.training.teacher import make_target
+from moving_object_detector.training.teacher import Teacher, make_target
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 SIZE = (48, 96)
@@ -70,6 +72,51 @@ def test_what_was_dropped_or_not_found_teaches_nothing(scenes):
         assert not make_target(result, SIZE)[1].any()
     for result in results_of([images[0]] * 3):
         assert not make_target(result, SIZE).any()
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'named'),
+    [
+        (None, 'none.yaml'),
+        ('engine: torch, flow.backend: raft_small, flow.model: ~/no/such.pth', r'such\.pth'),
+        ('engine: torch, window.past: 0, window.future: 0', r'window\.past'),
+        ('engine: torch, model: no_such.safetensors', 'no_such'),
+    ],
+)
+def test_a_teacher_that_cannot_be_made_is_named_before_anything_is_computed(tmp_path, parameters, named):
+    path = tmp_path / 'none.yaml'
+    if parameters is not None:
+        path = tmp_path / 'teacher.yaml'
+        path.write_text(f'/**: {{ros__parameters: {{{parameters}}}}}')
+    with pytest.raises(UserError, match=rf'teacher\.detector .*{named}'):
+        Teacher(path, torch.device('cpu'))
+
+
+def test_the_key_of_a_teacher_is_of_its_weights_and_options_not_of_where_they_are(tmp_path):
+    keys = []
+    for name, options in (('a', 'threads: 1'), ('b', 'threads: 2'), ('c', 'rigid.min_score: 0.1')):
+        weights = tmp_path / f'{name}.safetensors'
+        weights.write_bytes(generator_path('small').read_bytes())
+        parameters = tmp_path / f'{name}.yaml'
+        parameters.write_text(f'/**: {{ros__parameters: {{engine: torch, model: {weights}, {options}}}}}')
+        keys.append(Teacher(parameters, torch.device('cpu')).key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_clip_that_has_lost_frames_since_is_named(tmp_path):
+    (tmp_path / 'clip').mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 128, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / 'clip' / f'{number}.png'), pixels)
+    (clip,) = find_clips([str(tmp_path / 'clip')], 'train')
+    options = CacheOptions((32, 64), 1)
+    (kept,) = cached_clips([clip], tmp_path / 'cache', DisFlow((32, 64), 'fast'), 'fast', options)
+    (tmp_path / 'clip' / '3.png').unlink()
+    (shorter,) = find_clips([str(tmp_path / 'clip')], 'train')
+    parameters = tmp_path / 'teacher.yaml'
+    parameters.write_text('/**: {ros__parameters: {engine: torch, window.past: 1, window.future: 1}}')
+    with pytest.raises(UserError, match='fewer frames'):
+        Teacher(parameters, torch.device('cpu')).targets([(shorter, kept)], tmp_path / 'cache')
 
 
 def test_a_share_of_the_pairs_is_exact():
