@@ -70,7 +70,7 @@ def mask_loss(logits: Tensor, mask: Tensor, certain: Tensor | None = None) -> Te
     """Return binary cross-entropy plus soft Dice loss, a scalar; each pixel counts as much as it is ``certain``.
 
     Of the logits of the mask, (B, 1, H, W), not of its probabilities: where these round to 0 or 1, as in bfloat16 from
-    0.998 on, what is surely wrong would have no gradient, and a training of thousands of steps diverges.
+    0.998 on, what is surely wrong would have no gradient.
     """
     probability = logits.sigmoid()
     if certain is None:
