@@ -10,21 +10,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import NotFiniteError, UserError
-from moving_object_detector.common.files import file_hash
+from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.datasets.layouts import ClipFiles
-from moving_object_detector.detection.build import build_detector, choose_flow, load_generator
+from moving_object_detector.detection.build import build_detector, choose_flow
 from moving_object_detector.detection.config import DetectorConfig
 from moving_object_detector.detection.detector import StepOutcome
 from moving_object_detector.detection.result import Result
@@ -33,13 +34,13 @@ from moving_object_detector.media.frames import prefetch, resize_image
 from moving_object_detector.networks.generator_forms import ranges_path
 from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip
+from moving_object_detector.training.selection import THRESHOLD
 
 TARGET_FORMAT: Final = 3
 """Of the files and of how targets are made; another number, another key."""
 KIND: Final = 'target'
 SEGMENT: Final = 16
 """Chunks after which the detector starts anew: what a kill loses at most."""
-HALF: Final = 0.5
 
 
 def make_target(result: Result, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -51,7 +52,7 @@ def make_target(result: Result, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     target = (resize_image(result.mask, size) / 255).clip(0, 1)
     votes = resize_image(result.steadied, size).clip(0, 1)
-    certain = np.abs(2 * votes - 1) * ((votes > HALF) == (target > HALF)) * target.any()
+    certain = np.abs(2 * votes - 1) * ((votes > THRESHOLD) == (target > THRESHOLD)) * target.any()
     return np.asarray(np.rint(np.stack((target, certain)) * 255), np.uint8)
 
 
@@ -66,6 +67,16 @@ class Targets:
         return np.array(read_item(self.folder, frame, CHUNK, KIND), np.uint8)
 
 
+@contextmanager
+def _threads_given_back() -> Iterator[None]:
+    """Restore PyTorch's threads: beside an engine of its own the detector wants one, and a training all."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Teacher:
     """The detector of a parameter file, on ``device`` where the file names none.
 
@@ -73,21 +84,20 @@ class Teacher:
     """
 
     def __init__(self, parameters: Path, device: torch.device) -> None:
-        threads = torch.get_num_threads()
         try:
             config = load_config(DetectorConfig(), parameters)
             device = device if config.device == 'auto' else choose_device(config.device)
             config = dataclasses.replace(config, device=str(device), flow=choose_flow(config.flow))
-            self._detector = build_detector(config)
+            with _threads_given_back():
+                self._detector = build_detector(config)
+                self._threads = torch.get_num_threads()
         except UserError as error:
             raise UserError(f'teacher.detector {parameters}: {error}') from error
-        finally:
-            # An engine of its own sets them to one; a training needs all.
-            torch.set_num_threads(threads)
         self._name, self._detector.refined_only = str(parameters), True
         # What the weights are, not where.
-        files = [load_generator(config).path, ranges_path(load_generator(config).path), Path(config.flow.model)]
-        of_weights = [file_hash(path.expanduser()) for path in files if path.expanduser().is_file()]
+        model = generator_path(config.model, config.flow.backend)
+        files = [path.expanduser() for path in (model, ranges_path(model), Path(config.flow.model))]
+        of_weights = [file_hash(path) for path in files if path.is_file()]
         plain = dataclasses.asdict(config)
         del plain['model'], plain['flow']['model'], plain['threads'], plain['odometry']
         engine = self._detector.engine
@@ -101,24 +111,21 @@ class Teacher:
         Raises UserError where the disk is full, a mask is not finite, or a clip is no longer what it was.
         """
         all_targets = []
-        threads = torch.get_num_threads()
-        for clip, kept in clips:
-            folder = cache / f'{kept.folder.name}-{self.key}'
-            all_targets.append(Targets(folder))
-            chunks = range(-(-kept.frame_count // CHUNK))
-            if set(chunks) - done_chunks(folder, (KIND,)):
-                make: Callable[[set[int]], Chunks] = partial(self._missing, clip, kept)
-                try:
-                    torch.set_num_threads(1 if self._detector.engine.name == 'openvino' else threads)
-                    fill(folder, f'targets of {kept.name}', (KIND,), len(chunks), make)
-                except NotFiniteError as error:
-                    raise UserError(f'teacher.detector {self._name}: {error}') from error
-                finally:
-                    torch.set_num_threads(threads)
+        with _threads_given_back():
+            torch.set_num_threads(self._threads)
+            for clip, kept in clips:
+                folder = cache / f'{kept.folder.name}-{self.key}'
+                all_targets.append(Targets(folder))
+                chunks = range(-(-kept.frame_count // CHUNK))
+                if set(chunks) - done_chunks(folder, (KIND,)):
+                    make = partial(self._missing, clip, kept, chunks)
+                    try:
+                        fill(folder, f'targets of {kept.name}', (KIND,), len(chunks), make)
+                    except NotFiniteError as error:
+                        raise UserError(f'teacher.detector {self._name}: {error}') from error
         return all_targets
 
-    def _missing(self, clip: ClipFiles, kept: CachedClip, done: set[int]) -> Chunks:
-        chunks = range(-(-kept.frame_count // CHUNK))
+    def _missing(self, clip: ClipFiles, kept: CachedClip, chunks: range, done: set[int]) -> Chunks:
         segments = [
             (first, [number for number in chunks[first : first + SEGMENT] if number not in done])
             for first in chunks[::SEGMENT]
@@ -145,4 +152,4 @@ class Teacher:
 
 
 def _targets(outcome: StepOutcome, size: tuple[int, int]) -> dict[int, NDArray[np.uint8]]:
-    return {int(str(result.tag)): make_target(result, size) for result in outcome.results}
+    return {cast('int', result.tag): make_target(result, size) for result in outcome.results}
