@@ -20,6 +20,7 @@ from moving_object_detector.detection.config import DetectorConfig, RigidConfig
 from moving_object_detector.evaluation.metrics import jaccard
 from moving_object_detector.flow.base import network_image
 from moving_object_detector.flow.dis import DisFlow
+from moving_object_detector.flow.evidence import with_evidence
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.weights import load_network, save_network
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
@@ -170,7 +171,7 @@ def miniature(scenes, tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         for time in range(FRAMES):
             cv2.imwrite(str(folder / f'{time:05d}.png'), cv2.cvtColor(scene.image(time), cv2.COLOR_RGB2BGR))
-    network, about = load_network(generator_path().with_name('generator-davis.safetensors'))
+    network, about = load_network(generator_path())
     small = tmp_path / 'small.safetensors'
     save_network(network, small, {**about, 'height': str(SIZE[0]), 'width': str(SIZE[1])})
 
@@ -187,7 +188,7 @@ def miniature(scenes, tmp_path, monkeypatch):
         'data.root': str(tmp_path / 'clips'), 'data.cache': str(tmp_path / 'cache'), 'data.height': 48,
         'data.width': 96, 'data.largest_gap': 2, 'run.workers': 0, 'network.height': SIZE[0],
         'network.width': SIZE[1], 'flow.preset': 'fast', 'flow.height': 96, 'flow.width': 192,
-        'start.model': str(small),
+        'network.flow_input': 'geometric', 'start.model': str(small),
         'teacher.detector': str(teacher), 'teacher.batch': 4, 'teacher.rendered': 0.25,
         'rendered.steps': 0, 'inpainter.steps': 0, 'game.steps': 0, 'run.device': 'cpu',
         'run.threads': 1, 'run.candidates': 2, 'run.checkpoint_every': 2,
@@ -202,7 +203,9 @@ def overlap(scenes, model):
         for time in range(FRAMES - 1):
             first, second = (backend.features(scene.image(one)) for one in (time, time + 1))
             with torch.inference_mode():
-                flow = prepare_flow(backend.estimate([first], [second], SIZE), 'residual').flow
+                there, back = backend.estimate([first, second], [second, first], SIZE).numpy()
+                seen = torch.from_numpy(with_evidence(scene.image(time), there, back))[None]
+                flow = prepare_flow(seen, 'geometric').flow
                 mask = network(network_image(scene.image(time), SIZE)[None], flow)[0, 0].numpy()
             found.append(jaccard(cv2.resize(mask, (192, 96)) > 0.5, scene.mask(time)))
     return float(np.mean(found))
