@@ -15,7 +15,16 @@ import numpy as np
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.detection.config import OdometryConfig
-from moving_object_detector.detection.poses import KEPT, Frames, Matrix, Pose, Track, UnknownMotionError, read_pose
+from moving_object_detector.detection.poses import (
+    KEPT,
+    MOST_FRAMES,
+    Frames,
+    Matrix,
+    Pose,
+    Track,
+    UnknownMotionError,
+    read_pose,
+)
 from moving_object_detector.flow.travel import Camera, KnownMotion, Travel
 
 # More than that between two images is no motion that flow could follow: radians, metres.
@@ -27,6 +36,8 @@ STRONG_DISTORTION: Final = 0.02
 # images tell, on average over about so many pairs.
 DOUBT: Final = 2.5
 DOUBT_PAIRS: Final = 20
+SAID: Final = 40
+"""Pairs for which trouble is told after it has passed, so that who looks once a second sees it."""
 
 
 def parse_extrinsics(text: str) -> Pose:
@@ -62,7 +73,14 @@ class Odometry:
         """The camera's optical frame; where no parameter says it, whoever reads images does."""
         self.rectified = False
         """Whether the images are rectified, so that P of CameraInfo holds and not K."""
-        self._unknown = self._fault = ''
+        self._info_topic = 'its topic'
+        self._deaf = self._fault = self._unknown = ''
+        """Why tf cannot be heard, CameraInfo is not used, the last pair's motion was not known."""
+        self._bad: dict[str, str] = {}
+        """What is wrong with the last pose of a frame, by its name; of the odometry by none."""
+        self._last, self._since = '', SAID
+        """Why a motion was not known last, and the pairs since whose motion was."""
+        self._asked = False
 
     @property
     def wanted(self) -> bool:
@@ -71,7 +89,9 @@ class Odometry:
 
     @property
     def trouble(self) -> str:
-        """Why the last motion was not known, or CameraInfo is not used, a sentence; else empty."""
+        """Why the last motion was not known, or one not long before it, or CameraInfo is not used; else empty."""
+        if not self._unknown and self._since < SAID:
+            return f'for some pairs of images, since {self._last}'
         return self._unknown or self._fault
 
     def see(self, topic: str) -> str:
@@ -79,11 +99,12 @@ class Odometry:
         folder, _, name = topic.removesuffix('/compressed').rpartition('/')
         self.rectified = 'rect' in name
         asked = self._config.camera_info
-        return {'auto': f'{folder}/camera_info', 'none': ''}.get(asked, asked)
+        self._info_topic = {'auto': f'{folder}/camera_info', 'none': ''}.get(asked, asked)
+        return self._info_topic
 
     def deaf(self, reason: str) -> None:
         """Take note of why something cannot be heard."""
-        self._unknown = reason
+        self._deaf = reason
 
     # What it is told
 
@@ -102,8 +123,9 @@ class Odometry:
             try:
                 pose = read_pose(message.pose.pose.position, message.pose.pose.orientation)
             except UnknownMotionError as error:
-                self._unknown = f'odometry: {error}'
+                self._bad[''] = f'odometry on {self._config.topic}: {error}'
                 return
+            self._bad.pop('', None)
             self._child = _bare(message.child_frame_id)
             self._body = self._body or Track(self._name(), '', self._kept)
             self._body.add(_stamp(message), pose)
@@ -116,8 +138,10 @@ class Odometry:
                 try:
                     pose = read_pose(one.transform.translation, one.transform.rotation)
                 except UnknownMotionError as error:
-                    self._unknown = f'tf from {foreign(parent)} to {foreign(child)}: {error}'
+                    if len(self._bad) < MOST_FRAMES:
+                        self._bad[child] = f'tf from {foreign(parent)} to {foreign(child)}: {error}'
                     continue
+                self._bad.pop(child, None)
                 self._frames.add(child, parent, pose, None if static else _stamp(one))
 
     def add_camera_info(self, message: Any) -> None:
@@ -146,24 +170,32 @@ class Odometry:
         if not self.wanted:
             return None
         with self._lock:
+            self._asked = True
             try:
                 if self._info is None or self._fault:
-                    raise UnknownMotionError(self._fault or 'camera_info has not come, so the motion has no use')
-                if self._doubt > DOUBT:
                     raise UnknownMotionError(
-                        f'the flow is {self._doubt:.1f} times as far off the motion by {self._name()} as off that '
-                        'by the images; check odometry.camera_frame (optical: x right, y down, z forward), the '
-                        'stamps of both, and camera_info'
+                        self._fault
+                        or f'camera_info has not come on {self._info_topic or "any topic"} (odometry.camera_info), so '
+                        'the motion has no use'
                     )
                 (first, moving), (second, _) = (self._camera_at(stamp) for stamp in (here, there))
                 for track in moving:
                     track.check_steady(min(here, there), max(here, there))
                 motion = self._motion(first, second)
             except UnknownMotionError as error:
-                self._unknown = str(error)
+                self._say(self._deaf or self._bad_pose() or str(error))
                 return None
-            self._unknown = ''
+            self._say('')
         return motion
+
+    def _say(self, reason: str) -> None:
+        self._unknown, self._last = reason, reason or self._last
+        self._since = 0 if reason else min(self._since + 1, SAID)
+
+    def _bad_pose(self) -> str:
+        """Return what is wrong with the poses that lead to the camera, if anything is."""
+        asked = (*self._frames.above(self.camera_frame), *(('',) if self._config.topic else ()))
+        return next((self._bad[frame] for frame in asked if frame in self._bad), '')
 
     def _motion(self, first: Pose, second: Pose) -> KnownMotion:
         axes = first.rotation.T
@@ -181,18 +213,31 @@ class Odometry:
         self._pairs += 1
         return self._pairs % 10 == 1 or self._doubt > DOUBT / 2
 
-    def compare(self, known: Travel, seen: Travel) -> None:
-        """Learn how well a known motion explains the flow of a pair, beside what the images themselves tell."""
+    def compare(self, known: Travel, seen: Travel) -> bool:
+        """Learn how well a known motion explains a pair's flow, beside what the images tell; return if it is believed.
+
+        One that is not is compared on, so that it is believed again once it is right.
+        """
         with self._lock:
             ratio = known.noise / seen.noise
             if math.isfinite(ratio):
                 self._doubt += (min(ratio, 4 * DOUBT) - self._doubt) / DOUBT_PAIRS
+            if self._doubt <= DOUBT:
+                return True
+            self._say(
+                f'the flow is {self._doubt:.1f} times as far off the motion by {self._name()} as off that by the '
+                'images; check odometry.camera_frame (optical: x right, y down, z forward), the stamps of both, and '
+                'camera_info'
+            )
+            return False
 
     def report(self) -> dict[str, str]:
         """Return where the motion comes from as texts for a diagnostic status."""
         camera = 'assumed' if self._info is None or self._fault else 'camera_info'
         if not self.wanted:
             return {'intrinsics': camera, 'motion': 'the images alone'}
+        if not self._asked:
+            return {'intrinsics': camera, 'motion': f'{self._name()}, once images come'}
         return {'intrinsics': camera, 'motion': f'the images alone: {self._unknown}' if self._unknown else self._name()}
 
     def _name(self) -> str:

@@ -36,6 +36,9 @@ JUMP_RATIO: Final = 5.0
 MOST_FRAMES: Final = 1000
 MOST_POSES: Final = 200_000
 """Of all frames together. Beyond either the frames go that were silent for longest; of static ones, the newest."""
+LOST: Final = (
+    'beside large images its messages get lost too: config/fastdds.xml (docs/robot.md, "Images that get lost")'
+)
 LONGEST_NAME: Final = 255
 """Characters: a frame with a longer name is left out."""
 
@@ -127,15 +130,13 @@ class Track:
             raise UnknownMotionError(f'{self.source} begins after the image')
         if late * 1e9 > AHEAD or (late > 0 and len(stamps) < 2):
             raise UnknownMotionError(
-                f'{self.source} lags: its newest pose is {late:.3g} s older than the image; publish it faster, or take '
-                'estimate refined, which waits'
+                f'{self.source} lags: its newest pose is {late:.3g} s older than the image; publish it faster, and '
+                f'before the image; {LOST}'
             )
         after = min(place, len(stamps) - 1)
         first, second = stamps[after - 1], stamps[after]
         if second - first > LONGEST_GAP:
-            raise UnknownMotionError(
-                f'{self.source} has a hole of {(second - first) / 1e9:.3g} s at the image; are messages lost?'
-            )
+            raise UnknownMotionError(f'{self.source} has a hole of {(second - first) / 1e9:.3g} s at the image; {LOST}')
         return self._poses[first].between(self._poses[second], (stamp - first) / (second - first))
 
     def check_steady(self, first: int, last: int) -> None:
@@ -191,7 +192,7 @@ class Frames:
         self._count -= 0 if track is None else len(track)
         return track
 
-    def _above(self, frame: str) -> Iterator[str]:
+    def above(self, frame: str) -> Iterator[str]:
         """Yield a frame and those above it, to the root or to where it comes back to itself."""
         seen = set[str]()
         while frame not in seen:
@@ -207,7 +208,7 @@ class Frames:
     def at(self, frame: str, root: str, stamp: int) -> tuple[Pose, list[Track]]:
         """Return the pose of a frame in one above it, and what moves on the way; raises UnknownMotionError."""
         found, moving, last = Pose(np.eye(3), np.zeros(3)), list[Track](), ''
-        for last in self._above(frame):
+        for last in self.above(frame):
             if last == root:
                 return found, moving
             if last in self._fixed:

@@ -52,7 +52,9 @@ class PairTravel:
         motion = self._odometry.motion(here, there) if self._odometry is not None else None
         travel = estimate_travel(flow, contrast, self._camera, motion)
         if motion is not None and self._odometry is not None and self._odometry.compares():
-            self._odometry.compare(travel, estimate_travel(flow, contrast, self._camera))
+            seen = estimate_travel(flow, contrast, self._camera)
+            if not self._odometry.compare(travel, seen):
+                return seen
         return travel
 
 

@@ -102,10 +102,7 @@ class ImageInput:
         """Images that the middleware says were lost on the way."""
         self.mismatches = 0
         """Publishers whose QoS does not match the present subscription."""
-        self._bytes = 0
         self._suspected: int | None = None
-        self._steps: deque[int] = deque(maxlen=_REMEMBERED)
-        self._stamp = 0
         self._lock = threading.Lock()
         self._subscription: Subscription | None = None
         reliable = config.input.reliability != 'best_effort'
@@ -174,7 +171,9 @@ class ImageInput:
 
     def _subscribe(self, source: Source) -> None:
         policy = ReliabilityPolicy.RELIABLE if source.reliable else ReliabilityPolicy.BEST_EFFORT
-        self._source, self.mismatches = source, 0
+        self._source, self.mismatches, self.lost, self._bytes = source, 0, 0, 0
+        self._steps: deque[int] = deque(maxlen=_REMEMBERED)
+        self._stamp = 0
         # Else the first subscription's reliability, which becomes a parameter, would override every later one.
         options = overridable(reliability=self._overridden(source.topic))
         events = SubscriptionEventCallbacks(message_lost=self._on_lost, incompatible_qos=self._on_mismatch)
@@ -220,8 +219,11 @@ class ImageInput:
             return
         self._bytes = len(message.data)
         stamp = stamp_of(message.header)
-        if self._stamp and 0 < stamp - self._stamp < _CUT:
-            self._steps.append(stamp - self._stamp)
+        step = stamp - self._stamp
+        if self._stamp and 0 < step < _CUT:
+            self._steps.append(step)
+        elif step:
+            self._steps.clear()
         self._stamp = stamp
         if self.silent:
             self.silent = False
@@ -246,7 +248,7 @@ class ImageInput:
         publishers = self._node.count_publishers(self.topic)
         if publishers > 1:
             return (
-                f'{publishers} publishers on {self.topic}: their images mix, and detection starts anew at each change; '
+                f'{publishers} publishers on {self.topic}: their images mix, and masks come of pairs of both; '
                 'give each camera a topic and a node of its own'
             )
         return self._holes()
@@ -258,11 +260,13 @@ class ImageInput:
             if believed and not self.silent and self._pipeline is not None:
                 self.silent = True
                 self._steps.clear()
+                self._stamp = 0
                 self._pipeline.flush()
 
     def _holes(self) -> str:
         """Judge by the stamps whether images are missing: the middleware does not know of all that get lost."""
-        steps = sorted(self._steps)
+        # Without the longest: one pause of the camera is no loss.
+        steps = sorted(self._steps)[:-1]
         if len(steps) < _FEWEST_STEPS:
             return ''
         period = steps[len(steps) // 4]

@@ -204,6 +204,8 @@ class DetectNode(LifecycleNodeMixin, Node):
         remedy = (
             f'. When it is put right (ros2 param set {name} ...), try again: ros2 lifecycle set {name} {transition}'
         )
+        # What was refused before is no reason any more.
+        self._refusal = ''
         try:
             action()
         except QosError as error:
@@ -214,7 +216,6 @@ class DetectNode(LifecycleNodeMixin, Node):
             log.exception('please report this')
             self._refusal = f'{type(error).__name__}: {foreign(error)}'
         else:
-            self._refusal = ''
             return TransitionCallbackReturn.SUCCESS
         log.error('%s refused: %s%s', transition, self._refusal, remedy)
         return TransitionCallbackReturn.FAILURE
@@ -311,7 +312,10 @@ class DetectNode(LifecycleNodeMixin, Node):
         trouble = camera.trouble()
         if trouble:
             log.warning('%s', trouble, extra={'kind': 'silence' if camera.overdue else 'publishers'})
-        trouble = trouble or pipeline.trouble or pipeline.load.trouble
+        if not camera.overdue:
+            # Why those that come are of no use matters more than how they come.
+            trouble = pipeline.trouble or trouble
+        trouble = trouble or pipeline.load.trouble
         doubt = odometry.trouble if odometry is not None else ''
         if doubt and not trouble:
             trouble = f'the images alone tell how the camera moves: {doubt}'

@@ -233,6 +233,43 @@ def test_another_recording_is_no_loss(graph):
     assert 'holes' not in camera.trouble()
 
 
+def test_one_pause_of_the_camera_is_no_loss(graph):
+    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
+    publisher = graph.publish(*TOPICS['raw'])
+    assert graph.arrives(publisher)
+    message, numbers = Image(data=bytes(1000)), itertools.count(1)
+
+    def send():
+        number = next(numbers)
+        # Five seconds, of which the node saw no silence.
+        moment = number * 10**8 + (5 * 10**9 if number > 20 else 0)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
+        publisher.publish(message)
+
+    assert graph.spin(lambda: len(graph.got) > 35, meanwhile=send)
+    assert camera.trouble() == ''
+
+
+def test_another_topic_begins_with_no_holes(graph):
+    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
+    raw = graph.publish(*TOPICS['raw'])
+    assert graph.arrives(raw)
+    message, numbers = Image(data=bytes(1000)), itertools.count(1)
+
+    def send(publisher, message, step):
+        moment = next(numbers) * step
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
+        publisher.publish(message)
+
+    assert graph.spin(lambda: len(graph.got) > 20, meanwhile=lambda: send(raw, message, 10**8))
+    graph.source.destroy_publisher(raw)
+    compressed, picture = graph.publish(*TOPICS['compressed']), CompressedImage(data=bytes(100))
+    # Ten times as slow as the topic before.
+    before = len(graph.got)
+    assert graph.spin(lambda: len(graph.got) > before + 12, meanwhile=lambda: send(compressed, picture, 10**9))
+    assert camera.trouble() == ''
+
+
 def test_images_in_time_are_no_trouble(graph):
     camera = graph.camera('/cam/image_raw', input__timeout=100.0)
     publisher = graph.publish(*TOPICS['raw'])
