@@ -4,8 +4,9 @@
 
 Prints the constants of detection/rigid.py, for motion that the images tell and for motion that the robot knows.
 A region is right where at least 40 % of its pixels move. The flights are those of seeds from 400,000, which neither
-training nor evaluation has: a third of them still, all motions and parallaxes, four results of each. Half of the clips
-tell the constants that the plot shows on the other half.
+training nor evaluation has: a third of them still, all motions and parallaxes, four results of each. Where the images
+tell the motion every third clip is a scene of sheets instead, half of them still, with things that stand: it leaves
+two or three things at all to tell the travel by. Half of the clips tell the constants that the plot shows on the other.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.detection.regions import find_regions
 from moving_object_detector.synthetic.flight import Flight, FlightOptions, flight
 from moving_object_detector.synthetic.flight_path import MOTIONS
+from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
+from moving_object_detector.synthetic.scene import Scene
 
 FIRST_SEED = 400_000
 RESULTS = 4
 RIGHT = 0.4
 SIZE = (360, 640)
+SHEETS_RATE = 24.0
 
 
 def clip(number: int) -> Flight:
@@ -41,15 +45,24 @@ def clip(number: int) -> Flight:
     return flight(FIRST_SEED + number, options)
 
 
+def sheets(number: int) -> Scene:
+    """Return a scene of sheets past which a camera travels: each parallax still and with movers."""
+    objects = ((0, 0), (1, 2))[number % 2]
+    options = SceneOptions(size=SIZE, objects=objects, standing=(2, 5), parallax=(0.5, 1.0, 2.0)[number // 2 % 3])
+    return clip_scene(FIRST_SEED + number, options)
+
+
 def collect(detector: Detector, number: int, *, known: bool) -> list[tuple[float, float, float]]:
     """Return of each region of a clip what contradicts a rigid scene, its mean probability, and whether it moves."""
-    flown, found = clip(number), []
+    found: list[tuple[float, float, float]] = []
+    flown: Flight | Scene = clip(number) if known or number % 3 != 1 else sheets(number // 3)
+    rate = flown.fps if isinstance(flown, Flight) else SHEETS_RATE
     detector.reset()
     detector.odometry = Odometry(OdometryConfig(frame='odom')) if known else None
     first = int(np.random.default_rng(number).integers(2, 30))
     for time in range(first, first + RESULTS + 2):
-        stamp = round(time * 1e9 / flown.fps)
-        if detector.odometry is not None:
+        stamp = round(time * 1e9 / rate)
+        if detector.odometry is not None and isinstance(flown, Flight):
             detector.odometry.set_camera(flown.size, flown.intrinsics)
             detector.odometry.add_pose(stamp, flown.pose(time))
         for result in detector.step(flown.image(time), stamp, tag=time).results:

@@ -135,7 +135,7 @@ class RigidConfig:
     """When a region is taken for a part of the scene that is merely near."""
 
     min_score: float = option(
-        0.6,
+        0.5,
         'Regions are dropped that move on their own less surely than this, by what of their flow a rigid scene, seen '
         'by the travelling camera, does not explain; 0: none is dropped.',
         low=0.0,

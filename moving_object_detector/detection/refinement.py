@@ -18,6 +18,10 @@ CRF_COMPATIBILITY: Final = 5.0
 CRF_REFERENCE_WIDTH: Final = 384
 LEAST_PEAK: Final = 0.8
 """The released code scales any mask to maximum 1; from less than this up to 1 it would make a mask of mere doubt."""
+SLOPE: Final = 0.7
+"""Of the generator's log-odds in those that ``grid_crf`` starts from (Platt 1999): its masks are surer than right."""
+PRIOR: Final = 0.5
+"""What is added to them: the CRF wears small things away. Both were chosen on rendered flights (docs/results.md)."""
 
 
 def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
@@ -106,11 +110,19 @@ def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterati
     return inside.reshape(probability.shape)
 
 
+def calibrated(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return probabilities by log-odds that are :data:`SLOPE` times the given ones, and :data:`PRIOR` more."""
+    inside = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.asarray(1 / (1 + np.exp(-PRIOR) * (1 / inside - 1) ** SLOPE), np.float32)
+
+
 def refine(probability: NDArray[np.float32], image: NDArray[np.uint8], config: RefinementConfig) -> NDArray[np.float32]:
     """Refine a probability (h, w) as configured, at most at the size of the image (H, W, 3), and return it at that."""
     height, width = image.shape[:2]
     if config.method != 'none' and probability.any():
         size = (min(config.width, width), min(config.height, height))
+        # The paper's CRF stays the paper's.
+        probability = calibrated(probability) if config.method == 'grid_crf' else probability
         probability = np.asarray(cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR), np.float32)
         small = resize_image(image, (size[1], size[0]))
         crf = grid_crf if config.method == 'grid_crf' else dense_crf

@@ -20,8 +20,8 @@ LEAST_KNOWN: Final = 0.15
 """Share of a region's flow that must be known: in a clear sky it is made up."""
 # Logarithm of the odds that a region moves, by what contradicts a rigid scene and by the mean probability inside, for
 # a travel that the images tell and for one that the robot knows; fitted by scripts/fit_score.py.
-SEEN: Final = (0.02, 1.92, 0.27)
-KNOWN: Final = (0.48, 1.86, -0.37)
+SEEN: Final = (-1.57, 2.95, 1.6)
+KNOWN: Final = (-1.7, 1.64, 2.48)
 
 
 class PairTravel:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.build import build_detector
 from moving_object_detector.detection.config import DetectorConfig, RefinementConfig
-from moving_object_detector.detection.refinement import grid_crf, refine
+from moving_object_detector.detection.refinement import calibrated, grid_crf, refine
 
 
 def picture_and_truth() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -44,13 +44,20 @@ def test_an_empty_mask_stays_empty(method: str) -> None:
     assert not refine(np.zeros((48, 96), np.float32), image, RefinementConfig(method=method)).any()
 
 
-@pytest.mark.parametrize('method', ['crf', 'grid_crf'])
-def test_of_mere_doubt_no_mask_is_made(method: str) -> None:
+@pytest.mark.parametrize(('method', 'doubt'), [('crf', 0.3), ('grid_crf', 0.2)])
+def test_of_mere_doubt_no_mask_is_made(method: str, doubt: float) -> None:
     image, truth = picture_and_truth()
     sure = truth.reshape(48, 4, 96, 4).mean((1, 3)).astype(np.float32)
-    doubted, believed = (refine(share * sure, image, RefinementConfig(method=method)) for share in (0.3, 0.9))
+    doubted, believed = (refine(share * sure, image, RefinementConfig(method=method)) for share in (doubt, 0.9))
     assert not (doubted > 0.5).any()
     assert overlap(believed > 0.5, truth) > 0.9
+
+
+def test_what_the_generator_doubts_a_little_counts_for_more_than_what_it_doubts_much() -> None:
+    odds = np.array([-8.0, -1.0, 0.0, 3.0])
+    found = calibrated((1 / (1 + np.exp(-odds))).astype(np.float32))
+    np.testing.assert_allclose(np.log(found / (1 - found)), 0.7 * odds + 0.5, atol=1e-3)
+    assert np.isfinite(calibrated(np.array([0, 1], np.float32))).all()
 
 
 def test_the_result_has_the_size_of_the_image() -> None:
