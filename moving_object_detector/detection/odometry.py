@@ -17,6 +17,7 @@ from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.poses import (
     KEPT,
+    LONGEST_NAME,
     MOST_FRAMES,
     Frames,
     Matrix,
@@ -138,7 +139,7 @@ class Odometry:
                 try:
                     pose = read_pose(one.transform.translation, one.transform.rotation)
                 except UnknownMotionError as error:
-                    if len(self._bad) < MOST_FRAMES:
+                    if len(self._bad) < MOST_FRAMES and len(child) <= LONGEST_NAME:
                         self._bad[child] = f'tf from {foreign(parent)} to {foreign(child)}: {error}'
                     continue
                 self._bad.pop(child, None)

@@ -21,7 +21,7 @@ LEAST_PEAK: Final = 0.8
 SLOPE: Final = 0.7
 """Of the generator's log-odds in those that ``grid_crf`` starts from (Platt 1999): its masks are surer than right."""
 PRIOR: Final = 0.5
-"""What is added to them: the CRF wears small things away. Both were chosen on rendered flights (docs/results.md)."""
+"""What is added to them: the CRF wears small things away. How both were chosen: docs/results.md."""
 
 
 def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:

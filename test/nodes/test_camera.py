@@ -196,20 +196,27 @@ def test_a_silent_publisher_is_asserted_no_more_of_than_is_known(graph):
     assert 'fastdds.xml' in trouble
 
 
-def test_holes_in_the_stamps_are_said_with_size_and_quality(graph):
+def watched(graph, qos=10):
+    """Return what subscribes to raw images, which is not to complain of silence, and their publisher."""
     camera = graph.camera('/cam/image_raw', input__timeout=100.0)
-    publisher = graph.publish(*TOPICS['raw'], BEST_EFFORT)
+    publisher = graph.publish(*TOPICS['raw'], qos)
     assert graph.arrives(publisher)
+    return camera, publisher
+
+
+def send(publisher, message, moment):
+    """Publish with a stamp, nanoseconds."""
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
+    publisher.publish(message)
+
+
+def test_holes_in_the_stamps_are_said_with_size_and_quality(graph):
+    camera, publisher = watched(graph, BEST_EFFORT)
     message = Image(data=bytes(500_000))
     # Of the images at 10 Hz every third is missing.
     kept = (index for index in itertools.count(1) if index % 3)
 
-    def send():
-        index = next(kept)
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(index * 10**8, 10**9)
-        publisher.publish(message)
-
-    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=send)
+    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=lambda: send(publisher, message, next(kept) * 10**8))
     trouble = camera.trouble()
     assert '0.5 MB each, best effort' in trouble
     assert 'fastdds.xml' in trouble
@@ -218,70 +225,58 @@ def test_holes_in_the_stamps_are_said_with_size_and_quality(graph):
 
 def test_another_recording_is_no_loss(graph):
     """Stamps that leap by a minute, as between the clips of a bag, are not thousands of lost images."""
-    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
-    publisher = graph.publish(*TOPICS['raw'])
-    assert graph.arrives(publisher)
+    camera, publisher = watched(graph)
     message, numbers = Image(data=bytes(1000)), itertools.count(1)
 
-    def send():
+    def publish():
         number = next(numbers)
         moment = number * 10**8 + number // 10 * 60 * 10**9
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
-        publisher.publish(message)
+        send(publisher, message, moment)
 
-    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=send)
+    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=publish)
     assert 'holes' not in camera.trouble()
 
 
 def test_one_pause_of_the_camera_is_no_loss(graph):
-    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
-    publisher = graph.publish(*TOPICS['raw'])
-    assert graph.arrives(publisher)
+    camera, publisher = watched(graph)
     message, numbers = Image(data=bytes(1000)), itertools.count(1)
 
-    def send():
+    def publish():
         number = next(numbers)
         # Five seconds, of which the node saw no silence.
         moment = number * 10**8 + (5 * 10**9 if number > 20 else 0)
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
-        publisher.publish(message)
+        send(publisher, message, moment)
 
-    assert graph.spin(lambda: len(graph.got) > 35, meanwhile=send)
+    assert graph.spin(lambda: len(graph.got) > 35, meanwhile=publish)
     assert camera.trouble() == ''
 
 
 def test_another_topic_begins_with_no_holes(graph):
-    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
-    raw = graph.publish(*TOPICS['raw'])
-    assert graph.arrives(raw)
+    camera, raw = watched(graph)
     message, numbers = Image(data=bytes(1000)), itertools.count(1)
 
-    def send(publisher, message, step):
-        moment = next(numbers) * step
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
-        publisher.publish(message)
-
-    assert graph.spin(lambda: len(graph.got) > 20, meanwhile=lambda: send(raw, message, 10**8))
+    assert graph.spin(lambda: len(graph.got) > 20, meanwhile=lambda: send(raw, message, next(numbers) * 10**8))
     graph.source.destroy_publisher(raw)
     compressed, picture = graph.publish(*TOPICS['compressed']), CompressedImage(data=bytes(100))
     # Ten times as slow as the topic before.
     before = len(graph.got)
-    assert graph.spin(lambda: len(graph.got) > before + 12, meanwhile=lambda: send(compressed, picture, 10**9))
+
+    def slow():
+        send(compressed, picture, next(numbers) * 10**9)
+
+    assert graph.spin(lambda: len(graph.got) > before + 12, meanwhile=slow)
     assert camera.trouble() == ''
 
 
 def test_images_in_time_are_no_trouble(graph):
-    camera = graph.camera('/cam/image_raw', input__timeout=100.0)
-    publisher = graph.publish(*TOPICS['raw'])
-    assert graph.arrives(publisher)
+    camera, publisher = watched(graph)
     message, stamps = Image(data=bytes(1000)), itertools.count(1)
 
-    def send():
+    def publish():
         # A camera's clock trembles.
         moment = next(stamps) * 10**8 + 10**6 * (next(stamps) % 7)
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(moment, 10**9)
-        publisher.publish(message)
+        send(publisher, message, moment)
 
-    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=send)
+    assert graph.spin(lambda: len(graph.got) > 30, meanwhile=publish)
     assert camera.trouble() == ''
     assert camera.lost == 0
