@@ -239,19 +239,19 @@ class ImageInput:
     # What is wrong
 
     def trouble(self) -> str:
-        """Say why no image comes, or what is wrong with how they come; empty when all is well."""
+        """Say why no image comes, or that those of several cameras do; empty when all is well."""
         silence = time.monotonic() - self._last
         self.overdue = silence > self._config.input.timeout
         if self.overdue:
             self._fall_silent()
             return f'no image for {silence:.0f} s: {self._explain()}'
         publishers = self._node.count_publishers(self.topic)
-        if publishers > 1:
-            return (
-                f'{publishers} publishers on {self.topic}: their images mix, and masks come of pairs of both; '
-                'give each camera a topic and a node of its own'
-            )
-        return self._holes()
+        if publishers <= 1:
+            return ''
+        return (
+            f'{publishers} publishers on {self.topic}: their images mix, and masks come of pairs of both; '
+            'give each camera a topic and a node of its own'
+        )
 
     def _fall_silent(self) -> None:
         with self._lock:
@@ -263,8 +263,8 @@ class ImageInput:
                 self._stamp = 0
                 self._pipeline.flush()
 
-    def _holes(self) -> str:
-        """Judge by the stamps whether images are missing: the middleware does not know of all that get lost."""
+    def holes(self) -> str:
+        """Say by the stamps whether images are missing: the middleware does not know of all that get lost."""
         # Without the longest: one pause of the camera is no loss.
         steps = sorted(self._steps)[:-1]
         if len(steps) < _FEWEST_STEPS:

@@ -310,11 +310,12 @@ class DetectNode(LifecycleNodeMixin, Node):
         if not self._enabled:
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
         trouble = camera.trouble()
-        if trouble:
-            log.warning('%s', trouble, extra={'kind': 'silence' if camera.overdue else 'publishers'})
+        holes = '' if trouble else camera.holes()
+        if trouble or holes:
+            log.warning('%s', trouble or holes, extra={'kind': 'silence' if camera.overdue else 'publishers'})
         if not camera.overdue:
-            # Why those that come are of no use matters more than how they come.
-            trouble = pipeline.trouble or trouble
+            # Why images are of no use follows from whose they are, and matters more than how many come.
+            trouble = '; '.join(filter(None, (trouble, pipeline.trouble))) or holes
         trouble = trouble or pipeline.load.trouble
         doubt = odometry.trouble if odometry is not None else ''
         if doubt and not trouble:
