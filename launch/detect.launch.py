@@ -23,12 +23,7 @@ OVERRIDES = (
     ('transport', 'transport', 'how the images come', ['', 'auto', 'raw', 'compressed']),
     ('reliability', 'input.reliability', 'QoS of the images', ['', 'auto', 'reliable', 'best_effort']),
     ('estimate', 'estimate', 'masks late and best, or at once', ['', 'refined', 'zero_lag']),
-    (
-        'target_rate',
-        'load.target_rate',
-        'masks a second to keep up, by smaller windows, with a point; 0.0: no such rate',
-        None,
-    ),
+    ('target_rate', 'load.target_rate', 'masks a second to keep up, by smaller windows; 0.0: no such rate', None),
     ('model', 'model', "weights of the generator; empty in the file too: the package's own", None),
     ('device', 'device', 'where the networks run, such as cpu or cuda:0', None),
     ('engine', 'engine', 'what runs the networks', ['', 'auto', 'torch', 'openvino', 'torch_tensorrt']),
@@ -40,9 +35,6 @@ OVERRIDES = (
     ('autostart', 'autostart', 'whether the node configures and activates itself', None),
     ('use_sim_time', 'use_sim_time', 'take the time from /clock', ['', 'true', 'false']),
 )
-
-# A number of another kind than the parameters file has would be left out by rcl without a word.
-COUNTS = {'window_past': range(21), 'window_future': range(21), 'window_stride': range(1, 11)}
 
 
 def declared_arguments() -> list[DeclareLaunchArgument]:
@@ -57,10 +49,7 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
     table = (
         ('image_topic', '/camera/image_raw', None, 'topic of the camera, without /compressed'),
         *(
-            (
-                *(argument, '', choices or counts(argument)),
-                f'{meaning} (parameter {parameter}; empty: as in the parameters file)',
-            )
+            (argument, '', choices, f'{meaning} (parameter {parameter}; empty: as in the parameters file)')
             for argument, parameter, meaning, choices in OVERRIDES
         ),
         ('params_file', profiles, None, params),
@@ -76,11 +65,6 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(argument, default_value=default, choices=choices, description=description)
         for argument, default, choices, description in table
     ]
-
-
-def counts(argument: str) -> list[str] | None:
-    """Return what an argument that counts frames takes; None for others."""
-    return ['', *map(str, COUNTS[argument])] if argument in COUNTS else None
 
 
 def profile() -> PythonExpression:

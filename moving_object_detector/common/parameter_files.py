@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     """Return the content of a YAML document of plain values; raises UserError, which names ``where`` and the line."""
     try:
         return yaml.load(text, _Loader)
@@ -63,30 +63,39 @@ def _read_yaml(path: Path) -> tuple[Any, Path]:
     except (OSError, UnicodeDecodeError) as error:
         reason = 'it is not UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UserError(f'{path} cannot be read: {reason}; give a YAML file') from error
-    return _parse_yaml(text, str(path)), path
+    return parse_yaml(text, str(path)), path
 
 
-def _sections(tree: object, where: str) -> Iterator[dict[str, Any]]:
-    """Yield the ros__parameters of each node, also of nodes under namespaces."""
+def _sections(tree: object, where: str, space: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each node's name, with its namespaces, and ros__parameters."""
     for name, section in tree.items() if isinstance(tree, dict) else ():
+        full = f'{space}/{str(name).strip("/")}'
         if isinstance(section, dict) and 'ros__parameters' not in section:
-            yield from _sections(section, where)
+            yield from _sections(section, where, full)
             continue
         parameters = section['ros__parameters'] if isinstance(section, dict) else None
         if not isinstance(parameters, dict):
             raise UserError(
                 f'{where}: {shown(name)} has no ros__parameters; write "/**:" and under it "ros__parameters:"'
             )
-        yield parameters
+        yield full, parameters
+
+
+def parameters_of_nodes(path: Path) -> list[tuple[str, str, object]]:
+    """Return node, dotted name and value of all in a ROS parameter file, in order; UserError where it is none.
+
+    Nodes are as the file has them, with a slash before: ``/detect``, ``/**``.
+    """
+    tree, path = _read_yaml(path)
+    found = [(node, *item) for node, section in _sections(tree, str(path)) for item in flatten(section)]
+    if not found:
+        raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
+    return found
 
 
 def read_parameter_file(path: Path) -> dict[str, object]:
     """Return the parameters of a ROS parameter file by dotted names, of all its nodes; UserError where it is none."""
-    tree, path = _read_yaml(path)
-    values = {name: value for section in _sections(tree, str(path)) for name, value in flatten(section)}
-    if not values:
-        raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
-    return values
+    return {name: value for _, name, value in parameters_of_nodes(path)}
 
 
 def read_plain_file(path: Path) -> dict[str, object]:
@@ -122,7 +131,7 @@ def _assigned(assignments: Sequence[str]) -> dict[str, object]:
         if not equals:
             raise UserError(f'{shown(assignment)} is not of the form name=value')
         try:
-            values[name.strip()] = _parse_yaml(text, f'the value of {foreign(name.strip())}') if text else ''
+            values[name.strip()] = parse_yaml(text, f'the value of {foreign(name.strip())}') if text else ''
         except UserError as error:
             raise UserError(f'{error}; put a text in quotes') from error
     return values

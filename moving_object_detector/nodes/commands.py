@@ -59,7 +59,7 @@ def detect(argv: Sequence[str] | None = None) -> int:
         def make(name: str) -> Node:
             from moving_object_detector.nodes.detect_node import DetectNode  # after Ctrl-C is caught
 
-            return DetectNode(name)
+            return DetectNode(name, ros)
 
         _keep_memory()
         # Two threads, so that services and diagnostics answer while a model loads.

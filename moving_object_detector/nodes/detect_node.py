@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -47,7 +47,7 @@ class DetectNode(LifecycleNodeMixin, Node):
     does not have: its issue 1209) is logged and refused. The node can be destroyed while it loads.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, arguments: Sequence[str] = ()) -> None:
         Node.__init__(self, name, automatically_declare_parameters_from_overrides=True)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.loading = False
@@ -63,7 +63,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._statistics = Statistics()
         self._engine = ''
         self._enabled = True
-        self._settings = Parameters(self, self._reconfigure)
+        self._settings = Parameters(self, self._reconfigure, arguments)
         with checked_overrides(self, '/diagnostics'):
             self._diagnostics = self.create_publisher(
                 DiagnosticArray, '/diagnostics', 10, qos_overriding_options=overridable()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from fnmatch import fnmatch
+from itertools import pairwise
+from pathlib import Path
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
@@ -17,6 +20,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from moving_object_detector.common.errors import UserError, foreign, shown
 from moving_object_detector.common.options import Option, option, options_of, with_values
+from moving_object_detector.common.parameter_files import parameters_of_nodes, parse_yaml
 from moving_object_detector.detection.config import DetectorConfig, LoadConfig, check_refinement
 from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
 
@@ -80,14 +84,52 @@ def descriptor(declared: Option) -> ParameterDescriptor:
     return description
 
 
+def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, object]]:
+    """Yield names and values of the parameters that ROS arguments set for a node ``/namespace/name``, in order."""
+    for flag, text in pairwise(arguments):
+        if flag in {'-p', '--param'}:
+            rule, _, value = text.partition(':=')
+            whose, _, name = rule.rpartition(':')
+            if whose in {'', node, node.rpartition('/')[2]}:
+                yield name, parse_yaml(value, name)
+        elif flag == '--params-file':
+            for pattern, parameter, given in parameters_of_nodes(Path(text)):
+                if fnmatch(node, pattern.replace('**', '*')):
+                    yield parameter, given
+
+
+def _in_two_types(declared: Option, values: Sequence[object]) -> str:
+    """Say that a parameter was given different values of several types; empty where it was not.
+
+    rcl keeps one value for each type, and takes a whole number before one with a point before a text, whichever came
+    last.
+    """
+    read: list[object] = []
+    for value in values:
+        read.append(value)
+        if isinstance(value, str):
+            # 2e-4 is a text in YAML 1.1, a number in rcl.
+            with suppress(UserError):
+                read[-1] = declared.check(value)
+    if len({type(value) for value in read}) < 2 or all(value == read[0] for value in read):
+        return ''
+    listed = ' and as '.join(dict.fromkeys(map(shown, read)))
+    kind = 'a number with a point, such as 5.0' if declared.kind is float else declared.takes()
+    return (
+        f'{declared.name} is given as {listed}: of several types ROS 2 takes one by its type, not the last; '
+        f'write each as {kind}'
+    )
+
+
 class Parameters:
     """Keeps a node's ROS parameters and a :class:`NodeConfig` equal; ``changed`` hears of changes while frozen.
 
-    The node must declare its overrides by itself. A wrong value given at the start does not end the node: the parameter
-    keeps its default, and :meth:`freeze` refuses until it is set.
+    The node must declare its overrides by itself; ``arguments`` are ROS's, which it was started with. A wrong value
+    given at the start does not end the node: the parameter keeps its default, and :meth:`freeze` refuses until it is
+    set.
     """
 
-    def __init__(self, node: Node, changed: Callable[[NodeConfig], None]) -> None:
+    def __init__(self, node: Node, changed: Callable[[NodeConfig], None], arguments: Sequence[str] = ()) -> None:
         self.config = NodeConfig()
         self._options = {declared.name: declared for declared in options_of(NodeConfig)}
         self._problems: dict[str, str] = {}
@@ -95,6 +137,7 @@ class Parameters:
         self._frozen = False
         self._lock = threading.Lock()
         given = node.get_parameters_by_prefix('')
+        self._find_lost(arguments, node.get_fully_qualified_name())
         for name in given:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
@@ -111,6 +154,16 @@ class Parameters:
             node.declare_parameter(name, value, descriptor(declared), ignore_override=True)
             self.config = with_values(self.config, {name: value})
         node.add_on_set_parameters_callback(self._on_set)
+
+    def _find_lost(self, arguments: Sequence[str], node: str) -> None:
+        values: dict[str, list[object]] = {}
+        # What ROS has taken and we do not read, such as an alias, is not ours to refuse.
+        with suppress(UserError):
+            for name, value in values_given(arguments, node):
+                values.setdefault(name, []).append(value)
+        for name in values.keys() & self._options.keys():
+            if problem := _in_two_types(self._options[name], values[name]):
+                self._problems[name] = problem
 
     def freeze(self) -> NodeConfig:
         """Let only parameters of run time change from now on; return them all; UserError where one is still wrong."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.errors import UserError, foreign
+from moving_object_detector.common.errors import UserError, foreign, shown
 from moving_object_detector.common.files import PACKAGE
 from moving_object_detector.common.program import run_program
 
@@ -62,8 +64,15 @@ def ros_node(
 
     Yields it, and an event that Ctrl-C and SIGTERM set, so that nothing is interrupted in the middle of a write. Rules
     such as ``from:=to`` in ``remap`` hold where the arguments have none. UserError where ROS refuses these or cannot
-    log.
+    log, or a profile for Fast DDS does not exist.
     """
+    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        profile = os.environ.get(variable)
+        if profile and not Path(profile).is_file():
+            raise UserError(
+                f'{variable} is {shown(profile)}, which is no file: Fast DDS would use its defaults; give '
+                'dds_profile:= (ros2 launch) or the variable the full path of a profile'
+            )
     stop = threading.Event()
     # First of all: Ctrl-C in the middle of an import would leave it half done.
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -9,7 +9,7 @@ import pytest
 
 from moving_object_detector.common.options import options_of, with_values
 from moving_object_detector.common.parameter_files import read_parameter_file
-from moving_object_detector.nodes.parameters import NodeConfig
+from moving_object_detector.nodes.parameters import NodeConfig, values_given
 
 ROOT = Path(__file__).resolve().parents[2]
 parameter_table = run_path(str(ROOT / 'scripts' / 'make_docs.py'))['parameter_table']
@@ -48,3 +48,20 @@ def test_the_files_hold_only_parameters_and_values_that_there_are(path):
 
 def test_there_are_files():
     assert {path.name for path in (ROOT / 'config').glob('*.yaml')} >= {'cpu.yaml', 'gpu.yaml'}
+
+
+def test_values_that_ros_arguments_give_a_node(tmp_path):
+    file = tmp_path / 'a.yaml'
+    file.write_text(
+        '/**:\n  ros__parameters:\n    load: {target_rate: 10}\n'
+        'front:\n  detect:\n    ros__parameters: {load.target_rate: 5.5}\n'
+        'rear/detect:\n  ros__parameters: {threads: 1}\n'
+        'detect:\n  ros__parameters: {threads: 2}\n'
+    )
+    arguments = ['--ros-args', '-r', 'a:=b', '--params-file', str(file), '-p', 'model:=x:=y', '--param', 'threads:=3']
+    arguments += ['-p', 'other:threads:=4', '-p', 'detect:threads:=5', '--log-level', 'info']
+    ours = [('model', 'x:=y'), ('threads', 3), ('threads', 5)]
+    front = [('load.target_rate', 10), ('load.target_rate', 5.5), *ours]
+    assert list(values_given(arguments, '/front/detect')) == front
+    assert list(values_given(arguments, '/rear/detect')) == [('load.target_rate', 10), ('threads', 1), *ours]
+    assert list(values_given(arguments, '/detect')) == [('load.target_rate', 10), ('threads', 2), *ours]

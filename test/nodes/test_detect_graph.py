@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -151,3 +152,12 @@ def test_arguments_that_ros_does_not_take(ros_environment):
         assert done.returncode == 2
         assert 'error: ROS does not accept' in done.stderr
         assert 'Traceback' not in done.stderr
+
+
+def test_a_profile_for_dds_that_does_not_exist(ros_environment):
+    command = [sys.executable, '-m', 'moving_object_detector.programs', 'detect']
+    environment = ros_environment | {'FASTDDS_DEFAULT_PROFILES_FILE': '/no/such/fastdds.xml'}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert re.search(r'FASTDDS_DEFAULT_PROFILES_FILE .*/no/such/fastdds\.xml', done.stderr)
+    assert 'Traceback' not in done.stderr

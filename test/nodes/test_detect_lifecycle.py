@@ -326,6 +326,23 @@ def test_without_autostart_it_waits(start_detect):
     detect.wait(lambda: masks, 'mask', meanwhile=detect.send)
 
 
+def test_a_value_that_ros_would_leave_out_is_refused(start_detect, tmp_path):
+    # rcl keeps one value for each type, and takes the whole number, though the other one came last.
+    file = tmp_path / 'params.yaml'
+    file.write_text(
+        '/**:\n  ros__parameters:\n    load.target_rate: 10\n    mask.threshold: 0.25\n    gate.min_motion: 1\n'
+    )
+    given = {'load.target_rate': 5.5, 'mask.threshold': '4e-1', 'gate.min_motion': 1.0}
+    detect = start_detect(given, ['-r', '__node:=twice', '--params-file', str(file)], node='/twice')
+    line = detect.wait_line(r'configure refused: ')
+    assert re.search(r'load\.target_rate is given as 10 and as 5\.5', line)
+    assert 'mask.threshold' not in line
+    assert 'gate.min_motion' not in line
+    assert detect.set(load__target_rate=5.5)[0].successful
+    assert detect.change('configure')
+    assert detect.get('load.target_rate', 'mask.threshold', 'gate.min_motion') == [5.5, 0.4, 1.0]
+
+
 @pytest.mark.parametrize('kind', [SetParameters, SetParametersAtomically])
 def test_a_parameter_of_an_unknown_type_is_refused(start_detect, kind):
     detect = start_detect({'autostart': False}, ['-r', '__node:=typed'], node='/typed')
