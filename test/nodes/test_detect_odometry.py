@@ -21,8 +21,13 @@ def test_motion_is_known_once_camera_info_and_odometry_come_and_not_when_they_go
     detect.wait_line('active: waiting for images on /camera/image_raw')
     detect.watch_masks()
     detect.wait_status(lambda message, _: 'camera_info has not come' in message, 'no camera_info', detect.send)
-    detect.publisher(CameraInfo, '/camera/camera_info').publish(camera_info())
-    detect.wait_status(lambda message, _: '/odom has not come' in message, 'no odometry', detect.send)
+    info = detect.publisher(CameraInfo, '/camera/camera_info')
+
+    def send_with_info():
+        info.publish(camera_info())
+        detect.send()
+
+    detect.wait_status(lambda message, _: '/odom has not come' in message, 'no odometry', send_with_info)
 
     odometry = detect.publisher(Odometry, '/odom')
 
@@ -36,6 +41,10 @@ def test_motion_is_known_once_camera_info_and_odometry_come_and_not_when_they_go
     assert detect.values['intrinsics'] == 'camera_info'
     detect.wait_status(lambda message, values: 'lags' in message and 'alone' in values['motion'], 'a lag', detect.send)
     detect.wait_status(lambda _, values: values['motion'] == 'odometry on /odom', 'known motion again', send_both)
-    detect.publisher(CameraInfo, '/camera/camera_info').publish(camera_info(640, 480))
-    detect.wait_status(lambda message, _: '640x480' in message, 'a wrong camera_info', send_both)
+
+    def send_with_wrong_info():
+        info.publish(camera_info(640, 480))
+        send_both()
+
+    detect.wait_status(lambda message, _: '640x480' in message, 'a wrong camera_info', send_with_wrong_info)
     assert detect.values['intrinsics'] == 'assumed'
