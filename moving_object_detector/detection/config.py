@@ -1,4 +1,4 @@
-"""The detector's options: the single place where each default stands."""
+"""The detector's options and, here only, their defaults."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ class FlowConfig:
 
     backend: str = option(
         'dis',
-        'Flow estimator: OpenCV DIS (CPU), PWC-Net or RAFT-small; auto: RAFT-small or PWC-Net where get_weights has '
+        'Flow estimator: OpenCV DIS (CPU), PWC-Net or RAFT-small; auto: RAFT-small or PWC-Net if get_weights has '
         'fetched its weights, else DIS.',
         choices=('auto', 'dis', 'pwcnet', 'raft_small'),
     )
     preset: str = option(
         'medium',
-        'Quality of DIS; lean takes half the time of medium for a little less, brisk a third for masks at 96x192.',
+        'Quality of DIS; lean takes half the time of medium and is slightly less accurate, brisk takes a third and is '
+        'for masks at 96x192.',
         choices=('ultrafast', 'fast', 'brisk', 'lean', 'medium'),
     )
     height: int = option(320, 'Height at which flow is computed, pixels.', low=32, high=2048)
     width: int = option(640, 'Width at which flow is computed, pixels.', low=32, high=4096)
     model: str = option(
         '',
-        'Weights of PWC-Net or RAFT-small: .safetensors, or the PyTorch file of their authors; empty: those that '
+        "Weights file of PWC-Net or RAFT-small: .safetensors, or the authors' PyTorch file; empty: the weights that "
         'get_weights has fetched.',
     )
-    iterations: int = option(12, 'Iterations of RAFT-small for a pair of frames with none before it.', low=1, high=64)
+    iterations: int = option(12, 'Iterations of RAFT-small without a previous flow to start from.', low=1, high=64)
     warm_iterations: int = option(
         6,
-        'Iterations of RAFT-small where the flow found at the frame before is the start; 0: there is no such start.',
+        "Iterations of RAFT-small when it starts from the previous frame's flow (warm start); 0: no warm start.",
         low=0,
         high=64,
     )
@@ -42,31 +43,31 @@ class FlowConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """Which neighbours of a frame vote on its mask (equation 14 of the paper)."""
+    """The neighbours of a frame that vote on its mask (equation 14 of the paper)."""
 
     past: int = option(5, 'Earlier frames that vote.', low=0, high=20)
-    future: int = option(5, 'Later frames that vote; the refined result is late by future x stride.', low=0, high=20)
-    stride: int = option(1, 'Frames from one voting neighbour to the next.', low=1, high=10)
+    future: int = option(5, 'Later frames that vote; they delay the refined result by future x stride.', low=0, high=20)
+    stride: int = option(1, 'Distance between voting neighbours, frames.', low=1, high=10)
     slow_stride: int = option(
         1,
-        'The same, where it is larger than stride, while what moves is slower than a hundredth of the image width a '
-        'frame: neighbours farther away show it better, and the refined result is later.',
+        'Stride used instead, if larger, while all motion is slower than a hundredth of the image width per frame: '
+        'frames farther apart show slow motion better, but the refined result comes later.',
         low=1,
         high=10,
     )
 
     @property
     def delay(self) -> int:
-        """Frames that the refined result waits for."""
+        """Delay of the refined result, frames."""
         return self.future * self.stride
 
     @property
     def reach(self) -> int:
-        """Frames to the farthest neighbour there can be."""
+        """Distance to the farthest possible neighbour, frames."""
         return max(self.past, self.future) * max(self.stride, self.slow_stride)
 
     def slowed(self) -> WindowConfig:
-        """Return the window while all is slow."""
+        """Return the window used while all motion is slow."""
         return replace(self, stride=max(self.stride, self.slow_stride))
 
     def __str__(self) -> str:
@@ -76,12 +77,12 @@ class WindowConfig:
 
 @dataclass(frozen=True)
 class GateConfig:
-    """When a scene counts as one in which nothing moves on its own."""
+    """When a scene counts as static."""
 
     min_motion: float = option(
         1.0,
-        "Least motion that remains without the camera's, in thousandths of the image width; below it nothing moves on "
-        'its own and the mask is empty.',
+        'Least flow, after subtraction of the camera motion, that counts as motion, in thousandths of the image width; '
+        'below it the mask is empty.',
         low=0.0,
         high=1000.0,
         runtime=True,
@@ -94,8 +95,7 @@ class RefinementConfig:
 
     method: str = option(
         'grid_crf',
-        'none, crf (the fully connected CRF of the paper) or grid_crf (the same on a coarse grid, in a tenth of the '
-        'time).',
+        "none, crf (the paper's fully connected CRF) or grid_crf (that on a bilateral grid, in a tenth of the time).",
         choices=('none', 'crf', 'grid_crf'),
         runtime=True,
     )
@@ -105,7 +105,7 @@ class RefinementConfig:
 
 
 def check_refinement(method: str) -> None:
-    """Raise UserError where what a method of :class:`RefinementConfig` needs is not installed."""
+    """Raise UserError if a ``refinement.method`` needs a package that is not installed."""
     if method == 'crf' and find_spec('pydensecrf') is None:
         raise UserError(
             'refinement.method is crf, but pydensecrf2 is not installed; install it (see requirements/crf.txt) or '
@@ -117,34 +117,34 @@ def check_refinement(method: str) -> None:
 class MaskConfig:
     """From probability to mask and regions."""
 
-    threshold: float = option(0.5, 'Probability from which a pixel is in the mask.', low=0.01, high=0.99, runtime=True)
+    threshold: float = option(0.5, 'Pixels of at least this probability are masked.', low=0.01, high=0.99, runtime=True)
     min_area: float = option(
-        0.0005, 'Regions smaller than this share of the image are dropped.', low=0.0, high=1.0, runtime=True
+        0.0005, 'Drop regions smaller than this share of the image.', low=0.0, high=1.0, runtime=True
     )
     hysteresis: bool = option(
         True,
-        'What was found in the frame before, carried along by the flow, holds a mask together; what was not found '
-        'there counts for less. It needs an earlier neighbour (window.past), and masks of no more than 3 frames apart. '
-        "False: each frame's mask by itself, as in the paper.",
+        "Use the previous frame's mask, warped by the flow: it completes regions found in both frames and weakens all "
+        'others. Needs an earlier neighbour (window.past) and masks at most 3 frames apart. False: each frame '
+        'independently, as in the paper.',
         runtime=True,
     )
 
 
 @dataclass(frozen=True)
 class RigidConfig:
-    """When a region is taken for a part of the scene that is merely near."""
+    """When a region is taken for a near but static part of the scene."""
 
     min_score: float = option(
         0.5,
-        'Regions are dropped that move on their own less surely than this, by what of their flow a rigid scene, seen '
-        'by the travelling camera, does not explain; 0: none is dropped.',
+        'Drop regions with a lower score: the probability that a region moves on its own, judged by how much of its '
+        'flow a static scene seen by the moving camera cannot explain; 0: keep all.',
         low=0.0,
         high=1.0,
         runtime=True,
     )
     focal_length: float = option(
         0.9,
-        "Focal length of the camera, as a share of the image's width, where no camera_info tells it.",
+        'Focal length assumed without a usable camera_info, as a share of the image width.',
         low=0.1,
         high=20.0,
         runtime=True,
@@ -153,28 +153,28 @@ class RigidConfig:
 
 @dataclass(frozen=True)
 class OdometryConfig:
-    """Where the camera and its motion are known from; by default the motion from the images alone."""
+    """Sources of the camera's intrinsics and motion; by default the motion is estimated from the images alone."""
 
     camera_info: str = option(
-        'auto', "sensor_msgs/CameraInfo of the images; auto: the topic camera_info beside the images'; none: unheard."
+        'auto', 'Topic of the sensor_msgs/CameraInfo; auto: camera_info beside the image topic; none: do not subscribe.'
     )
-    topic: str = option('', 'nav_msgs/Odometry of the robot; empty: none.')
+    topic: str = option('', "Topic of the robot's nav_msgs/Odometry; empty: none.")
     frame: str = option(
-        '', "Frame that stands still, such as odom, in which tf has the camera's; empty: tf is not asked."
+        '', 'Fixed tf frame, such as odom, in which to look up the pose of the camera; empty: do not use tf for motion.'
     )
-    camera_frame: str = option('', "The camera's optical frame; empty: as camera_info says.")
+    camera_frame: str = option('', "The camera's optical frame; empty: the frame_id of camera_info.")
     extrinsics: str = option(
         '',
-        "Pose of the camera's optical frame in the frame whose odometry it is, x y z qx qy qz qw (metres, quaternion); "
-        'empty: by tf.',
+        "Pose of the camera's optical frame in the odometry's child frame (the robot's base), x y z qx qy qz qw "
+        '(metres, quaternion); empty: look it up in tf.',
     )
 
 
 @dataclass(frozen=True)
 class ContinuityConfig:
-    """When a stream is taken to start anew."""
+    """When the detector restarts with a new stream."""
 
-    max_gap: float = option(1.0, 'Seconds between two frames above which the detector starts anew.', low=0.01, high=1e6)
+    max_gap: float = option(1.0, 'Longest gap between frames, seconds; restart after a longer one.', low=0.01, high=1e6)
 
 
 @dataclass(frozen=True)
@@ -183,30 +183,30 @@ class DetectorConfig:
 
     model: str = option(
         '',
-        'Generator weights, .safetensors; empty: those that come with the package; small: its generator of half the '
-        'width for DIS flow, which config/cpu.yaml takes.',
+        'Generator weights, .safetensors; empty: the default weights in the package; small: its half-width generator '
+        'for DIS flow, used by config/cpu.yaml.',
     )
     engine: str = option(
         'auto',
-        'What runs the networks; auto: OpenVINO on a CPU where it is installed, else PyTorch.',
+        'Inference engine of the networks; auto: OpenVINO on a CPU if it is installed, else PyTorch.',
         choices=('auto', 'torch', 'openvino', 'torch_tensorrt'),
     )
     precision: str = option(
         'auto',
-        'What the engine computes in; auto: float32, masks in bfloat16 where OpenVINO runs on a CPU with instructions '
-        'for it. float16 is for GPUs, int8 for OpenVINO with a model whose ranges were measured.',
+        'Numeric precision of the networks; auto: bfloat16 for the generator and RAFT-small with OpenVINO on CPUs that '
+        'support it, else float32. float16 is for GPUs, int8 for OpenVINO with a model measured by quantise.',
         choices=('auto', 'float32', 'float16', 'bfloat16', 'int8'),
     )
     device: str = option('auto', 'auto, cpu, cuda or cuda:N.')
     height: int = option(0, "Height of the generator's input, multiple of 4; 0: the model's own.", low=0, high=2048)
     width: int = option(0, "Width of the generator's input, multiple of 4; 0: the model's own.", low=0, high=4096)
     threads: int = option(
-        0, 'CPU threads of the networks, and pairs that DIS computes at a time; 0: one for each core.', low=0, high=256
+        0, 'CPU threads of the networks, and pairs that DIS computes in parallel; 0: one per core.', low=0, high=256
     )
     experimental_gpu: bool = option(
         False,
-        'On a GPU with engine torch: compile networks into fused kernels and CUDA graphs, which takes minutes and has '
-        'not been measured.',
+        'On a GPU with engine torch: compile the networks into fused kernels and CUDA graphs; takes minutes, and the '
+        'speed-up has not been measured.',
     )
     flow: FlowConfig = field(default_factory=FlowConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
@@ -220,12 +220,12 @@ class DetectorConfig:
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """What is given up when the machine is behind."""
+    """How the detector adapts to a machine that is too slow."""
 
     target_rate: float = option(
         0.0,
-        'Masks per second to keep up, at most one for each image: the window shrinks as far as needed and grows again '
-        'when there is time; 0: it stays as it is.',
+        'Masks per second to sustain, at most the image rate: the window shrinks while the machine is too slow and '
+        'grows again when there is time; 0: fixed window.',
         low=0.0,
         high=1000.0,
         runtime=True,

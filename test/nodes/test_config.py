@@ -24,7 +24,7 @@ def test_every_option_has_its_row():
     assert rule.count('|') == 7
     row = next(line for line in rows if '`mask.threshold`' in line)
     assert row == (
-        '| `mask.threshold` | double | `0.5` | 0.01 to 0.99 | yes | Probability from which a pixel is in the mask. |'
+        '| `mask.threshold` | double | `0.5` | 0.01 to 0.99 | yes | Pixels of at least this probability are masked. |'
     )
     row = next(line for line in rows if '`transport`' in line)
     assert row.startswith('| `transport` | string | `auto` | `auto`, `raw`, `compressed` |  | raw: sensor_msgs/Image')
