@@ -1,4 +1,4 @@
-"""Whether a frame continues the stream before it."""
+"""The rule by which a frame continues its stream or starts a new one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Step(Enum):
-    """What a frame is to the one before it."""
+    """Relation of a frame to the one before it."""
 
     CONTINUES = 'continues the stream'
     REPEATS = 'has the stamp of the frame before it'
@@ -16,39 +16,39 @@ class Step(Enum):
 
     @property
     def starts_anew(self) -> bool:
-        """Whether the frames before it must be forgotten."""
+        """Whether the frame starts a new stream, so that all earlier frames must be forgotten."""
         return self in (Step.GOES_BACK, Step.AFTER_GAP, Step.NEW_SIZE)
 
 
 class Continuity:
-    """Compares each frame with the last one; ``max_gap`` is in nanoseconds."""
+    """Compares each frame with the one before it; ``max_gap`` is in nanoseconds."""
 
     def __init__(self, max_gap: int) -> None:
         self._max_gap = max_gap
         self._last: tuple[int, tuple[int, ...]] | None = None
         self._frames = 0
-        self._anew = 0
+        self._restarts = 0
 
     def forget(self) -> None:
-        """Take the next frame as the first of a stream."""
+        """Treat the next frame as the first of a stream."""
         self._last = None
 
     def follow(self, stamp: int, shape: tuple[int, ...]) -> Step:
-        """Say what the frame with this stamp (nanoseconds) and shape is, and remember it."""
+        """Return the relation of the next frame to the last one, given its stamp (nanoseconds) and shape."""
         step = self._compare(stamp, shape)
         self._frames += 1
-        self._anew += step.starts_anew
+        self._restarts += step.starts_anew
         return step
 
     @property
     def trouble(self) -> str:
-        """Where most frames so far started the stream anew, a sentence that says so; else empty."""
-        if 2 * self._anew <= self._frames:
+        """A warning if more than half of the frames so far started a new stream; else empty."""
+        if 2 * self._restarts <= self._frames:
             return ''
         return (
-            f'{self._anew} of {self._frames} frames start the stream anew, as their size changes or their stamps go '
-            f'back or leave a gap of more than {self._max_gap / 1e9:g} s; is the frame rate or the clock of the '
-            'recording right?'
+            f'{self._restarts} of {self._frames} frames start the stream anew, since their size changes or their '
+            f'stamps go back or leave a gap of more than {self._max_gap / 1e9:g} s; check the frame rate and clock of '
+            'the recording'
         )
 
     def _compare(self, stamp: int, shape: tuple[int, ...]) -> Step:

@@ -1,4 +1,4 @@
-"""The streaming core: one frame in, masks of what moves on its own out."""
+"""The streaming detector: one frame in, masks of independently moving pixels out."""
 
 from __future__ import annotations
 
@@ -32,55 +32,55 @@ from moving_object_detector.networks.weights import FlowInput, sees_both_sides, 
 
 
 class StepOutcome(NamedTuple):
-    """What happened at a step."""
+    """What a step of the detector returns."""
 
     results: list[Result]
-    """The refined results that became complete, oldest first, then the zero-lag one of this frame, where there is."""
+    """The newly completed refined results, oldest first, then the zero-lag result of this frame, if any."""
     missed: int = 0
-    """Frames that became complete without a result, since no neighbour came that could vote."""
+    """Newly completed frames without a result, because no neighbour voted on them."""
     relation: Step = Step.CONTINUES
-    """The frame's to the one before it."""
+    """Relation of the frame to the one before it."""
     pairs: int = 0
-    """How many votes it brought."""
+    """Number of votes added."""
     masks: int = 0
-    """How many of them came to the generator: fewer where nothing moves."""
+    """How many of them passed the motion gate; on a GPU all."""
 
 
 def _both(side: Side, other: Side | None) -> Tensor:
-    """Return what is seen of two neighbours, (16, h, w); where the other one shows nothing, of the first twice."""
+    """Return the two-sided generator input (16, h, w), of the first side twice if the other is missing or static."""
     if other is None:
         return join_sides(side.seen)
     both = join_sides(side.seen, other.seen)
-    # On a CPU there is no side of a neighbour that shows nothing; a GPU would have to be asked.
+    # On a CPU static sides are never stored; on a GPU a branch on ``moves`` would synchronise.
     return both if both.device.type == 'cpu' else torch.where(other.moves, both, join_sides(side.seen))
 
 
 class _Flows(NamedTuple):
-    """The flows of pairs, of the reversed ones too."""
+    """The flows of a batch of pairs and of the reversed pairs."""
 
     numbers: dict[tuple[int, int], int]
-    """Which is that of the frames of these indices."""
+    """Row of the flow between the frames with these two indices."""
     all: Tensor
-    """(n, 2, h, w), pixels, where the engine computes."""
-    seen: Array
-    """The same."""
+    """(n, 2, h, w), pixels, on the engine's device."""
+    on_cpu: Array
+    """The same as an array."""
 
 
 class Detector:
-    """Says which pixels move on their own, frame by frame.
+    """Finds the pixels that move on their own, frame by frame.
 
-    When frame n arrives, only the pairs between n and its neighbours in the window are new: their flows are one batch,
-    their masks another, and each mask goes into the average of its own frame (equation 14 of the paper). A frame whose
-    neighbours have all come is complete and leaves. A generator that sees both sides gives one mask for each distance,
-    of the first neighbour alone until the second has come.
+    When frame n arrives, only the pairs between n and its neighbours in the window are new. Their flows are one batch,
+    their masks another, and each mask enters the average of its own frame (equation 14 of the paper). A frame is
+    complete when all its neighbours have arrived. A two-sided generator gives one mask per distance, from the first
+    neighbour alone until the second has arrived.
 
-    The window can change between two frames. Whether two frames make a pair is then said by the window at the arrival
-    of the later one, and a frame is complete when the newest window reaches no further than the frames that have come
-    since: so a smaller window completes frames at once, with the votes they have, a larger one lets them wait longer,
-    and each still gets one refined result, in order.
+    The window can change between two frames. The window at the arrival of the later frame decides whether two frames
+    form a pair, and a frame is complete when the newest window reaches no further than the frames received since. So a
+    smaller window completes frames at once with the votes they have, a larger one delays them, and each frame still
+    gets one refined result, in order.
 
-    The engine runs the generator, whose input is ``size`` (height, width) and flow in the form ``flow_input``; all of
-    ``config`` but the window may be replaced between steps; ``stage`` is called with a stage's name around each stage.
+    The engine runs the generator on images of ``size`` (height, width) and flow in the form ``flow_input``. All of
+    ``config`` but the window may be replaced between steps. ``stage`` gives a context for each named stage.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Detector:
     ) -> None:
         self.flow = flow
         self.engine = engine
-        """What runs the generator."""
+        """Runs the generator."""
         self.size = size
-        """(height, width) of its input."""
+        """(height, width) of the generator's input."""
         self.config = config
         self.odometry: Odometry | None = None
-        """What knows the camera and its motion; may be set at any time."""
+        """Source of the camera's intrinsics and motion; may be set at any time."""
         self.refined_only = False
-        """Whether zero-lag results are left out, and with a generator that sees both sides their masks too."""
+        """Whether to skip zero-lag results and, with a two-sided generator, the masks only they need."""
         self._flow_input = flow_input
         self._stage: Watch = stage or unwatched
         self._window = config.window
@@ -110,11 +110,11 @@ class Detector:
         self._before: dict[Estimate, Carried] = {}
         self._continuity = Continuity(round(config.continuity.max_gap * 1e9))
         self._next_index = 0
-        self._several = ThreadPoolExecutor(usable_cores())
+        self._workers = ThreadPoolExecutor(usable_cores())
 
     @property
     def window(self) -> WindowConfig:
-        """Which neighbours vote, from the next frame on; ValueError where it reaches beyond the configured one."""
+        """The neighbours that vote, from the next frame on; ValueError for a reach beyond the configured one."""
         return self._window
 
     @window.setter
@@ -129,11 +129,11 @@ class Detector:
 
     @property
     def delay(self) -> int:
-        """Frames that a refined result waits for, at present."""
+        """Present delay of refined results, frames."""
         return self._present.delay
 
     def reset(self) -> None:
-        """Forget all frames; the next one starts a stream."""
+        """Forget all frames; the next one starts a new stream."""
         self._ring.clear()
         self._pace = Pace()
         self._before.clear()
@@ -141,18 +141,18 @@ class Detector:
         self._next_index = 0
 
     def flush(self) -> StepOutcome:
-        """Finish the frames that still wait for later neighbours, with those that exist, and reset."""
+        """Complete the waiting frames with the neighbours they have, and reset."""
         results, missed = self._finish(self._next_index)
         self.reset()
         return StepOutcome(results, missed)
 
     def step(self, image: NDArray[np.uint8], stamp: int, *, infer: bool = True, tag: object = None) -> StepOutcome:
-        """Take the next frame, (H, W, 3) uint8 RGB of at least 16 x 16, kept as it is while the window needs it.
+        """Process the next frame, (H, W, 3) uint8 RGB of at least 16 x 16, kept uncopied while the window needs it.
 
-        One that is older than the last one (``stamp``: nanoseconds), comes after too long a gap or has another size
-        starts the stream anew: the frames that waited are finished first. One with the last one's stamp is ignored.
-        With ``infer`` False it is only a neighbour of later ones, for a caller that is behind; ``tag`` is given back
-        with its results. Raises ValueError for another shape or type.
+        A frame that is older than the last one (``stamp``: nanoseconds), follows too long a gap or has another size
+        starts a new stream, after the waiting frames are completed. A frame with the last one's stamp is ignored. With
+        ``infer`` False the frame gets no mask and only serves as a neighbour, for a caller that is behind. ``tag`` is
+        returned with the frame's results. Raises ValueError for a wrong shape or type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f'image is {image.dtype} {image.shape}; it must be uint8 (H, W, 3)')
@@ -179,7 +179,7 @@ class Detector:
         return StepOutcome(before.results + results, before.missed + missed, relation, len(pairs), masks)
 
     def _finish(self, last: int) -> tuple[list[Result], int]:
-        """Return the refined results of the frames up to index ``last`` that still waited, and how many have none."""
+        """Complete the frames up to index ``last``; return their refined results and how many frames have none."""
         complete = [frame for frame in self._ring.finish(last) if frame.inferred]
         self._complete(complete)
         results = [self._result(frame, 'refined') for frame in complete if frame.votes]
@@ -203,7 +203,7 @@ class Detector:
         return frame
 
     def _vote(self, pairs: list[Pair], window: WindowConfig) -> int:
-        """Add the mask of each pair (frame, neighbour) to the frame's average; return how many had to be computed."""
+        """Add the mask of each pair (frame, neighbour) to its frame's average; return how many passed the gate."""
         with self._stage('flow'):
             flows, known = self._flows(pairs)
         travels = self._travels(pairs)
@@ -224,13 +224,13 @@ class Detector:
                 if join is None:
                     frame.vote(neighbour.index - frame.index, mask, motion)
                 else:
-                    # Of both sides there is one mask for each distance, better once both are there.
+                    # One mask per distance: that of both sides replaces that of the first.
                     frame.vote(gap, mask if self._is_wanted(frame, neighbour) else None, motion)
                 if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
                     if side < 0 and known is not None:
-                        frame.back = known.seen[known.numbers[neighbour.index, frame.index]].copy()
+                        frame.back = known.on_cpu[known.numbers[neighbour.index, frame.index]].copy()
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
             if window.slow_stride > self._window.stride:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])
@@ -238,13 +238,13 @@ class Detector:
         return computed
 
     def _is_wanted(self, frame: WindowFrame, neighbour: WindowFrame) -> bool:
-        """Tell whether a mask is wanted of a pair now: not of a newest frame whose other side is still to come."""
+        """Tell whether to compute the mask now: if only refined results count, not before the later neighbour."""
         return not self.refined_only or neighbour.index > frame.index
 
     def _join(
         self, pairs: Sequence[Pair], numbers: Sequence[int], sides: Tensor, moving: Tensor
     ) -> tuple[list[int], Tensor]:
-        """Let the pairs' frames keep what is seen of these neighbours; return both sides of those that are wanted."""
+        """Store each side with its frame; return the places of the wanted masks and their two-sided inputs."""
         wanted, joined = [], []
         for place, number in enumerate(numbers):
             frame, neighbour = pairs[number]
@@ -256,7 +256,7 @@ class Detector:
         return wanted, torch.stack(joined) if joined else sides[:0]
 
     def _complete(self, frames: Sequence[WindowFrame]) -> None:
-        """Compute the masks of frames for which the other side never came."""
+        """Compute the masks that still wait for a second side that never came."""
         for frame in frames:
             for gap, side in frame.sides.items():
                 if abs(gap) in frame.masks:
@@ -269,7 +269,7 @@ class Detector:
                 )
 
     def _travels(self, pairs: list[Pair]) -> dict[int, PairTravel]:
-        """Return what will know how the camera travelled, by the index of the older frame: the newer is the newest."""
+        """Return the camera motion of the pairs, by the index of the older frame; the other is the newest frame."""
         shape = pairs[0][0].image.shape
         camera = None if self.odometry is None else self.odometry.camera((shape[0], shape[1]), self.size)
         camera = camera or assumed_camera(self.size, pairs[0][0].aspect, self.config.rigid.focal_length)
@@ -277,47 +277,47 @@ class Detector:
         return {older.index: PairTravel((older.stamp, newer.stamp), camera, self.odometry) for older, newer in ordered}
 
     def _flows(self, pairs: list[Pair]) -> tuple[Tensor, _Flows | None]:
-        """Return the flow of each pair, (B, 2, h, w); for a generator that takes evidence also the reversed pairs'."""
+        """Return the flow of each pair, (B, 2, h, w), and with evidence also the flows of the reversed pairs."""
         ordered = {(frame.index, other.index): (frame, other) for frame, other in pairs}
         if takes_evidence(self._flow_input):
             ordered |= {(other.index, frame.index): (other, frame) for frame, other in pairs}
         sources, targets = zip(*ordered.values(), strict=True)
         flows = self.flow.estimate([one.features for one in sources], [one.features for one in targets], self.size)
-        seen = flows.cpu().numpy() if takes_evidence(self._flow_input) else None
+        on_cpu = flows.cpu().numpy() if takes_evidence(self._flow_input) else None
         flows = flows.to(self.engine.device)
-        if seen is None:
+        if on_cpu is None:
             return flows, None
-        return flows[: len(pairs)], _Flows({key: number for number, key in enumerate(ordered)}, flows, seen)
+        return flows[: len(pairs)], _Flows({key: number for number, key in enumerate(ordered)}, flows, on_cpu)
 
     def _evidence(
         self, pairs: list[Pair], flows: _Flows, travels: dict[int, PairTravel], chosen: Sequence[int]
     ) -> Tensor:
-        """Return the evidence of some of the pairs, (n, 5, h, w)."""
-        few = [pairs[number] for number in chosen]
-        keys = [(frame.index, other.index) for frame, other in few]
-        textures = {frame.index: frame.texture for frame, _ in few}
+        """Return the evidence of the chosen pairs, (n, 5, h, w)."""
+        used = [pairs[number] for number in chosen]
+        keys = [(frame.index, other.index) for frame, other in used]
+        textures = {frame.index: frame.texture for frame, _ in used}
 
-        def seen(older: int) -> dict[tuple[int, int], Travel]:
-            """Return the travels of the pairs with this older frame, the second from the first."""
+        def estimate(older: int) -> dict[tuple[int, int], Travel]:
+            """Return the travels of the pairs with this older frame; the second is the reverse of the first."""
             return {
                 key: travels[older].toward(
-                    1 if key[0] == older else -1, flows.seen[flows.numbers[key]], textures[key[0]].contrast
+                    1 if key[0] == older else -1, flows.on_cpu[flows.numbers[key]], textures[key[0]].contrast
                 )
                 for key in keys
                 if min(key) == older
             }
 
         olders = sorted({min(key) for key in keys})
-        # What the robot knows is no work, and is asked in order.
-        several = self._several.map if len(olders) > 1 and self.odometry is None else map
-        found = {key: travel for part in several(seen, olders) for key, travel in part.items()}
-        there, back = ([flows.numbers[key] for key in order] for order in (keys, [(b, a) for a, b in keys]))
-        return evidence(flows.all[there], flows.all[back], [found[key] for key in keys])
+        # Odometry costs next to nothing and must be asked in order.
+        run = self._workers.map if len(olders) > 1 and self.odometry is None else map
+        found = {key: travel for part in run(estimate, olders) for key, travel in part.items()}
+        forward, back = ([flows.numbers[key] for key in order] for order in (keys, [(b, a) for a, b in keys]))
+        return evidence(flows.all[forward], flows.all[back], [found[key] for key in keys])
 
     def _result(self, frame: WindowFrame, estimate: Estimate) -> Result:
         result = Result(frame, estimate, self.config, self._before.pop(estimate, None))
         if self.config.mask.hysteresis:
-            # Now, since the next frame's needs it; what is not finite is told to whom reads the result.
+            # Computed now because the next frame needs it; reading the result raises the error again.
             with self._stage('hysteresis'), suppress(NotFiniteError):
                 self._before[estimate] = Carried(result.index, result.steadied)
         return result

@@ -1,4 +1,4 @@
-"""What was found in the frame before holds a mask together, and what was not found there counts for less."""
+"""Hysteresis in time: the previous mask, warped by the flow, completes or weakens the present one."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ import numpy as np
 from moving_object_detector.flow.travel import Array
 
 SURE: Final = 0.5
-"""Probability from which something is found in a frame."""
+"""Least probability of a detection."""
 FAINT: Final = 0.2
-"""Probability down to which what is around belongs to it."""
+"""Probability above which surrounding pixels belong to the same region."""
 KEPT: Final = 0.7
-"""Weight of the frame before where both have found the same."""
+"""Weight of the previous frame in a region that both frames have detected."""
 DOUBT: Final = 0.25
-"""The same elsewhere."""
+"""Weight of the previous frame elsewhere."""
 LARGEST_ERROR: Final = 0.006
-"""Share of the image width by which the flows of both ways may miss each other."""
+"""Largest forward-backward error of consistent flow, as a share of the image width."""
 FARTHEST: Final = 3
-"""Frames over which a mask is carried."""
+"""Longest distance over which a mask is warped, frames."""
 
 
 class Carried(NamedTuple):
-    """What was found in an earlier frame."""
+    """The probability of an earlier frame, to be warped to a later one."""
 
     number: int
-    """Of the frame."""
+    """Index of the earlier frame."""
     probability: Array
     """(h, w) in [0, 1]."""
 
     def to(self, index: int, flow: Array, gap: int, reverse: Array | None = None) -> Array | None:
-        """Return it carried along to a later frame, (h, w); None where that is too far.
+        """Return the probability warped to the frame ``index``, (h, w); None if it is not 1 to 3 frames later.
 
-        ``flow`` (2, h, w) is that frame's to the one ``gap`` frames before it, pixels, and ``reverse`` the flow from
-        there back, if it is known: where the two do not cancel, something has come into view, and nothing is carried.
+        ``flow`` (2, h, w), pixels, leads from that frame to the one ``gap`` frames earlier; ``reverse``, if known, is
+        the flow back. Where the two do not cancel (disocclusion), the result is 0.
         """
         frames = index - self.number
         if not 0 < frames <= FARTHEST:
             return None
-        there = _looked_up(self.probability, flow * (frames / gap))
+        warped = _sample(self.probability, flow * (frames / gap))
         if reverse is not None:
-            off = flow + _looked_up(reverse.transpose(1, 2, 0), flow).transpose(2, 0, 1)
-            there[np.hypot(*off) > LARGEST_ERROR * flow.shape[2]] = 0
-        return there
+            error = flow + _sample(reverse.transpose(1, 2, 0), flow).transpose(2, 0, 1)
+            warped[np.hypot(*error) > LARGEST_ERROR * flow.shape[2]] = 0
+        return warped
 
 
-def _looked_up(values: Array, flow: Array) -> Array:
-    """Return values (h, w) or (h, w, 2) where flow (2, h, w), pixels, leads to, bilinearly, 0 outside."""
+def _sample(values: Array, flow: Array) -> Array:
+    """Sample values (h, w) or (h, w, 2) where flow (2, h, w), pixels, leads, bilinearly, 0 outside."""
     height, width = values.shape[:2]
     x, y = flow[0] + np.arange(width, dtype=np.float32), flow[1] + np.arange(height, dtype=np.float32)[:, None]
     return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
 
 
 def steadied(own: Array, before: Array) -> Array:
-    """Return a frame's probability (h, w) with that of the frame before, carried along, taken into account.
+    """Return a frame's probability (h, w), corrected by the warped probability of the frame before it.
 
-    Hysteresis in time (Canny 1986 has it in space): where a region that both frames have found hangs together by faint
-    probability, the frame before may only add to it. Elsewhere it may only take away, so that what one frame alone has
-    found is doubted, and what was wrong once does not stay.
+    Hysteresis in time, as Canny (1986) has in space. In a connected region of faint probability in which both frames
+    have a detection, the previous frame can only raise the probability. Elsewhere it can only lower it, so detections
+    of a single frame are weakened and errors do not persist.
     """
     count, labels = cv2.connectedComponents(np.asarray(np.maximum(own, before) > FAINT, np.uint8), connectivity=8)
     both = np.zeros(count, np.bool_)
     both[np.intersect1d(labels[own >= SURE], labels[before >= SURE])] = True
-    more = before - own
-    return np.asarray(own + np.where(both[labels], KEPT * np.maximum(more, 0), DOUBT * np.minimum(more, 0)), np.float32)
+    gain = before - own
+    return np.asarray(own + np.where(both[labels], KEPT * np.maximum(gain, 0), DOUBT * np.minimum(gain, 0)), np.float32)

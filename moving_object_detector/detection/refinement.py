@@ -1,4 +1,4 @@
-"""Fitting a coarse probability to the edges of the image."""
+"""Refinement of a coarse probability to the edges of the image by a CRF."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from moving_object_detector.detection.config import RefinementConfig, check_refinement
 from moving_object_detector.media.frames import resize_image
 
-# Bilateral term of the paper's released CRF, stated there for a width of 384.
+# Bilateral term of the paper's released CRF, for a width of 384.
 CRF_POSITION: Final = 25.0
 CRF_COLOUR: Final = 5.0
 CRF_COMPATIBILITY: Final = 5.0
 CRF_REFERENCE_WIDTH: Final = 384
 LEAST_PEAK: Final = 0.8
-"""The released code scales any mask to maximum 1; from less than this up to 1 it would make a mask of mere doubt."""
+"""Least divisor when a mask is scaled to maximum 1; the released code has none and turns mere doubt into a mask."""
 SLOPE: Final = 0.7
-"""Of the generator's log-odds in those that ``grid_crf`` starts from (Platt 1999): its masks are surer than right."""
+"""Factor on the log-odds before ``grid_crf`` (Platt 1999), since the generator is overconfident."""
 PRIOR: Final = 0.5
-"""What is added to them: the CRF wears small things away. How both were chosen: docs/results.md."""
+"""Added to them, since the CRF erodes small regions; choice of both: docs/experiments.md, CRF and calibration."""
 
 
 def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
     """Run mean-field inference in a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011).
 
-    Unary -log of the probability (H, W), one bilateral term over the image (H, W, 3), as in the paper's released code;
-    scaled to maximum 1 from :data:`LEAST_PEAK` on. Raises UserError where pydensecrf2 is not installed.
+    Unary -log of the probability (H, W), divided by its peak or :data:`LEAST_PEAK`; one bilateral term over the image
+    (H, W, 3), as in the paper's released code. Raises UserError if pydensecrf2 is not installed.
     """
     check_refinement('crf')
     from pydensecrf import densecrf
@@ -48,13 +48,13 @@ def dense_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterat
 
 
 class _Cells:
-    """The cells of a bilateral grid (Chen et al., SIGGRAPH 2007) over x, y, r, g, b in which an image has pixels.
+    """The occupied cells of a bilateral grid (Chen et al., SIGGRAPH 2007) over x, y, r, g, b.
 
-    They are ``position`` pixels and ``colour`` levels long.
+    A cell is ``position`` pixels and ``colour`` levels long.
     """
 
     def __init__(self, image: NDArray[np.uint8], position: float, colour: float) -> None:
-        # One free place at either end of each axis, so that no cell is the neighbour of one in another row.
+        # A margin of one cell at either end of each axis, so that neighbour indices never wrap into another row.
         height, width = image.shape[:2]
         rows, columns, levels = (
             np.rint(np.arange(length) / step).astype(np.int32) + 1
@@ -63,23 +63,23 @@ class _Cells:
         counts = [int(axis[-1]) + 2 for axis in (levels, levels, levels, rows, columns)]
         steps = [int(np.prod(counts[axis + 1 :])) for axis in range(5)]
         places = rows[:, None] * steps[3] + columns * steps[4]
-        # OpenCV looks a level up in a fifth of NumPy's time.
+        # A fifth of NumPy's time.
         for channel, step in zip(cv2.split(image), steps, strict=False):
             places += np.asarray(cv2.LUT(channel, levels * step), np.int32)
         keys = places.ravel().astype(np.intp)
-        # By a table of all cells, one or two million: sorting the pixels would take half of the refinement's time.
+        # A table of all cells, one or two million: sorting the pixels would take half of the refinement's time.
         filled = np.zeros(int(np.prod(counts)), np.bool_)
         filled[keys] = True
         cells = np.flatnonzero(filled)
         numbers = np.zeros(filled.size, np.int32)
         numbers[cells] = np.arange(1, len(cells) + 1)
         self.of_pixels = np.take(numbers, keys).astype(np.intp)
-        """(H * W,), the cell of each pixel; cell 0 is for neighbours that do not exist, and empty."""
+        """(H * W,), the cell of each pixel; the empty cell 0 stands for missing neighbours."""
         self._count = len(cells) + 1
         self._neighbours = [[np.take(numbers, cells + way).astype(np.intp) for way in (step, -step)] for step in steps]
 
     def sums(self, values: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
-        """Return for each cell the sum of the pixels' values (H * W,), or their number, in and around it."""
+        """Return for each cell the sum of the pixels' values (H * W,), or their count, blurred over the neighbours."""
         total = np.bincount(self.of_pixels, values, self._count).astype(np.float64)
         for after, before in self._neighbours:
             total[1:] += 0.5 * (total.take(after) + total.take(before))
@@ -87,9 +87,9 @@ class _Cells:
 
 
 def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterations: int) -> NDArray[np.float32]:
-    """Run the mean field of :func:`dense_crf` with its kernel on a bilateral grid: a tenth of the time.
+    """Run the mean field of :func:`dense_crf` on a bilateral grid, in a tenth of the time.
 
-    A cell is two standard deviations of the kernel long; neighbouring cells count half.
+    A cell is two standard deviations of the kernel long; neighbouring cells weigh half.
     """
     if not probability.any():
         return probability
@@ -97,11 +97,11 @@ def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterati
     cells = _Cells(image, 2 * CRF_POSITION * image.shape[1] / CRF_REFERENCE_WIDTH, 2 * CRF_COLOUR)
     inside = np.clip(probability.ravel() / peak, 1e-6, 1 - 1e-6)
     against = np.log((1 - inside) / inside)
-    # Cell 0 is not read.
+    # Against division by zero in cell 0, which is not read.
     number = np.maximum(cells.sums(), 1.0)
     for _ in range(iterations):
         message = CRF_COMPATIBILITY * (1.0 - 2.0 * cells.sums(inside) / number)
-        # In place, and by OpenCV's exponential: on a CPU without AVX-512 NumPy's would take half of all this.
+        # In place, with OpenCV's exponential: NumPy's would take half of the time on a CPU without AVX-512.
         inside = message.astype(np.float32).take(cells.of_pixels)
         inside += against
         cv2.exp(inside, inside)
@@ -111,17 +111,17 @@ def grid_crf(probability: NDArray[np.float32], image: NDArray[np.uint8], iterati
 
 
 def calibrated(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities by log-odds that are :data:`SLOPE` times the given ones, and :data:`PRIOR` more."""
+    """Return probabilities with their log-odds scaled by :data:`SLOPE` and shifted by :data:`PRIOR`."""
     inside = np.clip(probability, 1e-6, 1 - 1e-6)
     return np.asarray(1 / (1 + np.exp(-PRIOR) * (1 / inside - 1) ** SLOPE), np.float32)
 
 
 def refine(probability: NDArray[np.float32], image: NDArray[np.uint8], config: RefinementConfig) -> NDArray[np.float32]:
-    """Refine a probability (h, w) as configured, at most at the size of the image (H, W, 3), and return it at that."""
+    """Refine a probability (h, w) at the configured size, at most the image's; return it at image size, (H, W)."""
     height, width = image.shape[:2]
     if config.method != 'none' and probability.any():
         size = (min(config.width, width), min(config.height, height))
-        # The paper's CRF stays the paper's.
+        # ``crf`` stays as in the paper.
         probability = calibrated(probability) if config.method == 'grid_crf' else probability
         probability = np.asarray(cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR), np.float32)
         small = resize_image(image, (size[1], size[0]))

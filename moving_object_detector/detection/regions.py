@@ -1,4 +1,4 @@
-"""Connected regions of a mask, and pictures of them for people."""
+"""Connected regions of a mask, and overlay pictures of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TINT_SHARE = 0.45
 
 @dataclass(frozen=True)
 class Region:
-    """A connected region that moves on its own; pixels of the full image."""
+    """A connected region that moves on its own, in pixels of the full image."""
 
     x: int
-    """Left edge of its box."""
+    """Left edge of the bounding box."""
     y: int
     """Top edge."""
     width: int
@@ -29,7 +29,7 @@ class Region:
     area: int
     """Pixels in the region."""
     score: float
-    """How surely it moves on its own: the share of such regions that do, [0, 1]."""
+    """Calibrated probability that it moves on its own, in [0, 1]; without a score function the mean probability."""
 
 
 def find_regions(
@@ -38,13 +38,13 @@ def find_regions(
     score: Callable[[NDArray[np.bool_]], float] | None = None,
     min_score: float = 0.0,
 ) -> tuple[NDArray[np.uint8], list[Region]]:
-    """Threshold a probability (H, W) and split it into its connected regions (8 neighbours), largest first.
+    """Threshold a probability (H, W) and return the mask and its 8-connected regions, largest first.
 
-    ``score`` says of a region (H, W) that is large enough how surely it moves, else its mean probability does; below
-    ``min_score`` it is dropped. The mask, uint8 (H, W) of 0 and 255, has the regions that stay.
+    Regions that are too small, or score below ``min_score``, are dropped from both. ``score`` maps a region (H, W) to
+    its score; by default that is the mean probability inside. The mask is uint8 (H, W), 0 or 255.
     """
     mask = np.asarray(probability >= config.threshold, np.uint8) * np.uint8(255)
-    # Labelled where there is anything, since most masks fill a small part of the image.
+    # Labels only the bounding box, since most masks fill a small part of the image.
     left, top, across, down = cv2.boundingRect(mask)
     if not across:
         return mask, []
@@ -57,22 +57,22 @@ def find_regions(
         inside = labels[y : y + height, x : x + width] == label
         x, y = x + left, y + top
         box = slice(y, y + height), slice(x, x + width)
-        sure = -1.0
+        certainty = -1.0
         if area >= least:
             whole = np.zeros(mask.shape, np.bool_)
             whole[box] = inside
-            sure = float(probability[whole].mean()) if score is None else score(whole)
-        if sure < min_score:
+            certainty = float(probability[whole].mean()) if score is None else score(whole)
+        if certainty < min_score:
             mask[box][inside] = 0
             continue
-        regions.append(Region(x, y, width, height, area, sure))
+        regions.append(Region(x, y, width, height, area, certainty))
     return mask, sorted(regions, key=lambda region: -region.area)
 
 
 def draw_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], regions: Sequence[Region] = ()
 ) -> NDArray[np.uint8]:
-    """Return a copy of the image (H, W, 3) RGB, tinted where the mask is not zero, with regions framed and scored."""
+    """Return a copy of the image (H, W, 3) RGB, tinted inside the mask, with boxes and scores of the regions."""
     picture = image.copy()
     inside = mask > 0
     tinted = cv2.addWeighted(image, 1 - TINT_SHARE, np.full_like(image, TINT), TINT_SHARE, 0)
@@ -84,7 +84,7 @@ def draw_overlay(
         corner = region.x + region.width - 1, region.y + region.height - 1
         cv2.rectangle(picture, (region.x, region.y), corner, TINT, thickness)
         scale = image.shape[1] / 1200
-        # Below the top edge of the image, so that the score of a region that touches it can be read.
+        # Kept inside the image for regions at its top edge.
         place = region.x, max(region.y - 3 * thickness, round(26 * scale))
         cv2.putText(picture, f'{region.score:.2f}', place, cv2.FONT_HERSHEY_SIMPLEX, scale, OUTLINE, thickness)
     return picture

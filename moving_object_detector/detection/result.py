@@ -1,4 +1,4 @@
-"""What the detector says of one frame."""
+"""The result of the detector for one frame, computed lazily."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _finite(tensor: Tensor, name: str) -> NDArray[np.float32]:
 
 
 class Result:
-    """An estimate of what moves on its own in one frame; all at the image's size is computed when first asked for."""
+    """An estimate for one frame; everything at image size is computed on first access."""
 
     def __init__(
         self, frame: WindowFrame, estimate: Estimate, config: DetectorConfig, before: Carried | None = None
@@ -41,15 +41,15 @@ class Result:
         self.index = frame.index
         """Position in the stream, counted from the last reset."""
         self.stamp = frame.stamp
-        """Nanoseconds, as given with the image."""
+        """Nanoseconds, as passed with the image."""
         self.image = frame.image
-        """(H, W, 3) uint8 RGB, as given."""
+        """(H, W, 3) uint8 RGB, as passed to the detector."""
         self.tag = frame.tag
-        """What the caller gave with the image."""
+        """The caller's object passed with the image."""
         self.estimate: Estimate = estimate
         """``zero_lag``: from earlier neighbours only, at once; ``refined``: from the whole window."""
         self.votes = frame.votes
-        """How many neighbours voted."""
+        """Number of neighbours that voted."""
         self._average = frame.average
         self._motions = tuple(frame.motions)
         self._flows = dict(frame.flows)
@@ -67,16 +67,16 @@ class Result:
 
     @cached_property
     def motion(self) -> float:
-        """How much moves on its own, the most among the votes' flows, in thousandths of the image width."""
+        """Largest coherent motion of all votes, thousandths of the image width."""
         return max(float(motion) for motion in self._motions)
 
     @cached_property
     def steadied(self) -> NDArray[np.float32]:
-        """The average with what was found in the frame before, float32 (h, w); raises NotFiniteError for a NaN."""
+        """The average after hysteresis with the previous frame, float32 (h, w); raises NotFiniteError for a NaN."""
         own, before = self.average, None
         if self._before is not None and -1 in self._flows and own.any():
             before = self._before.to(self.index, self._flows[-1].cpu().numpy(), self._gaps[-1], self._back)
-        # Nothing else needs them.
+        # Freed, since nothing else needs them.
         self._before = self._back = None
         return own if before is None else steadied(own, before)
 
@@ -94,7 +94,7 @@ class Result:
 
     @cached_property
     def test(self) -> RigidTest:
-        """What tells of a region how surely it moves on its own."""
+        """The test that scores regions of this frame."""
         flows = {side: _finite(flow, 'flow') for side, flow in self._flows.items()}
         return RigidTest(self._frame.texture, flows, self._travels, self.steadied)
 
@@ -110,9 +110,9 @@ class Result:
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:
-        """Flow to the next frame (refined) or the previous (zero lag), float32 (H, W, 2), pixels; 0 without one.
+        """Flow to the next frame (refined) or the previous one (zero lag), float32 (H, W, 2), pixels; 0 without one.
 
-        Where the neighbour was farther away it is a frame's share of that.
+        Flow to a neighbour k frames away is divided by k.
         """
         size = (self.image.shape[0], self.image.shape[1])
         side = 1 if 1 in self._flows else -1
@@ -122,7 +122,7 @@ class Result:
         return resize_field(_finite(flow.permute(1, 2, 0), 'flow'), size)
 
     def refined_by(self, refinement: RefinementConfig) -> Result:
-        """Return the same estimate refined in another way."""
+        """Return the same estimate with other refinement options."""
         other = copy(self)
         vars(other)['_config'] = replace(self._config, refinement=refinement)
         for computed in ('probability', '_mask_and_regions'):

@@ -1,4 +1,4 @@
-"""The frames that can still give or take a vote."""
+"""Ring buffer of the frames that can still vote or be voted on, and the rule for the stride of the window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moving_object_detector.detection.rigid import PairTravel
 from moving_object_detector.flow.rigid_scene import Texture
 
 SLOW: Final = 10.0
-"""Thousandths of the image width a frame: what is slower is seen better between frames that are farther apart."""
+"""Speed in thousandths of the image width per frame, below which frames farther apart show motion better."""
 HOLD: Final = 1.25
 CAMERA: Final = 4.0
 KEPT: Final = 0.3
@@ -26,64 +26,64 @@ KEPT: Final = 0.3
 
 
 class Side(NamedTuple):
-    """What a generator of both sides sees of one neighbour."""
+    """One neighbour's part of the input of a two-sided generator."""
 
     seen: Tensor
-    """(8, h, w), see ``generator_flow``."""
+    """(8, h, w), from ``generator_flow``."""
     moves: Tensor
-    """Scalar, whether anything moves on its own in it."""
+    """Scalar bool, whether anything moves on its own."""
 
 
 @dataclass
 class WindowFrame:
-    """One frame: what was computed from it once, and its masks."""
+    """A frame with everything computed from it once, and its votes."""
 
     index: int
     stamp: int
     """Nanoseconds."""
     image: NDArray[np.uint8]
-    """(H, W, 3) RGB as it came."""
+    """(H, W, 3) uint8 RGB, as received."""
     network_image: Tensor
     """(3, h, w), RGB in [-0.5, 0.5] at the generator's size."""
     grey: NDArray[np.uint8]
-    """(h, w), its grey levels."""
+    """(h, w), grey levels at the same size."""
     features: Any
-    """What the flow backend keeps of the frame."""
+    """The flow backend's features of the frame."""
     inferred: bool
-    """Whether masks are wanted of it; if not, it is only a neighbour of others."""
+    """Whether the frame gets masks; if not, it is only a neighbour of others."""
     tag: object = None
-    """The caller's own, given back with the results."""
+    """The caller's own object, returned with the results."""
     votes: int = 0
-    """Neighbours that voted."""
+    """Number of votes so far."""
     masks: dict[int, Tensor] = field(default_factory=dict)
-    """(h, w), by frames to the neighbour; of a generator that sees both sides, by frames to both."""
+    """(h, w) each, by signed distance to the neighbour in frames; from a two-sided generator, by distance."""
     sides: dict[int, Side | None] = field(default_factory=dict)
-    """What such a generator sees of each neighbour, by frames to it; None where nothing moves."""
+    """Inputs of a two-sided generator, by signed distance to the neighbour; None if nothing moves."""
     finished: bool = False
-    """Whether its refined result is out, so that nobody votes on it any more."""
+    """Whether the refined result is out, which ends the voting."""
     motions: list[Tensor] = field(default_factory=list)
-    """How much moves on its own in each vote's flow, scalars, thousandths of the image width."""
+    """Coherent motion of each vote, scalars, thousandths of the image width."""
     flows: dict[int, Tensor] = field(default_factory=dict)
-    """(2, h, w), flow to the nearest earlier (-1) and later (1) neighbour that voted."""
+    """Flow (2, h, w), pixels, to the nearest earlier (-1) and later (1) neighbour that voted."""
     back: NDArray[np.float32] | None = None
-    """(2, h, w), flow from the nearest earlier neighbour that voted to this frame; None: not known."""
+    """Flow (2, h, w), pixels, from the nearest earlier neighbour that voted to this frame; None: not known."""
     gaps: dict[int, int] = field(default_factory=dict)
-    """Frames to these neighbours."""
+    """Distance to these neighbours, frames."""
     travels: dict[int, PairTravel] = field(default_factory=dict)
-    """How the camera travelled to these neighbours."""
+    """Camera motion to these neighbours."""
 
     @cached_property
     def texture(self) -> Texture:
-        """Where flow is known, at the generator's size."""
+        """Texture of the image at the generator's size, which tells where flow is reliable."""
         return Texture.of(self.grey)
 
     @property
     def aspect(self) -> float:
-        """Width of the image to its height."""
+        """Width of the image divided by its height."""
         return self.image.shape[1] / self.image.shape[0]
 
     def vote(self, key: int, mask: Tensor | None, motion: Tensor) -> None:
-        """Count one neighbour's vote, a mask (h, w), in place of one with the same key; None: it is made later."""
+        """Add a vote, a mask (h, w) that replaces one with the same key; None: the mask is computed later."""
         if mask is not None:
             self.masks[key] = mask
         self.votes += 1
@@ -91,7 +91,7 @@ class WindowFrame:
 
     @property
     def average(self) -> Tensor:
-        """P_t of equation 14, the mean of the masks so far, (h, w)."""
+        """P_t of equation 14: the mean of the masks so far, (h, w)."""
         masks = iter(self.masks.values())
         total = next(masks)
         for mask in masks:
@@ -100,26 +100,26 @@ class WindowFrame:
 
 
 class Pace:
-    """Whether all that moves is slow, by the motion in the pairs that the frames so far brought.
+    """Decides from a moving average of the speed whether all motion is slow.
 
-    It is slow under :data:`SLOW` until it is faster than that and a quarter. A camera's own motion counts for a
-    quarter, so that the frames of a fast one still overlap.
+    Slow begins below :data:`SLOW` and ends 25 % above it. The camera's own motion counts a quarter, so that the frames
+    of a fast camera still overlap.
     """
 
     def __init__(self) -> None:
         self.slow = False
-        """Whether it is."""
+        """Whether all motion is slow at present."""
         self._speed: float | None = None
 
     def take(self, motions: Tensor, lengths: Tensor, gaps: Tensor) -> None:
-        """Take note of a frame's pairs; the fastest counts, since an estimator that loses something fast finds less.
+        """Add the pairs of a frame; the fastest counts, since an estimator that loses a fast object finds less motion.
 
-        Flow that is not finite says nothing.
+        A frame with flow that is not finite is ignored.
 
         Args:
-            motions: (B,), what moves on its own in each, thousandths of the image width.
+            motions: (B,), coherent motion of each pair, thousandths of the image width.
             lengths: (B,), mean length of each flow, in the same unit.
-            gaps: (B,), frames between the two of each.
+            gaps: (B,), distance between the two frames of each pair, frames.
 
         """
         speed = float((motions.maximum(lengths / CAMERA) / gaps).max())
@@ -134,11 +134,11 @@ Pair = tuple[WindowFrame, WindowFrame]
 
 
 class Ring:
-    """The last ``reach + 1`` frames of the largest window there will be."""
+    """The last ``reach + 1`` frames, enough for the largest window."""
 
     def __init__(self, largest: WindowConfig) -> None:
         self.reach = largest.reach
-        """How many frames back the oldest one may be."""
+        """Greatest distance of a kept frame from the newest, frames."""
         self._frames: deque[WindowFrame] = deque()
 
     def __iter__(self) -> Iterator[WindowFrame]:
@@ -149,30 +149,27 @@ class Ring:
         self._frames.clear()
 
     def push(self, frame: WindowFrame) -> None:
-        """Add the newest frame and let go of those that it and later ones cannot reach."""
+        """Add the newest frame and drop those out of reach."""
         self._frames.append(frame)
         while self._frames[0].index < frame.index - self.reach:
             self._frames.popleft()
 
     def at(self, index: int) -> WindowFrame | None:
-        """Return the frame with this index, or None when it is no longer or not yet there."""
+        """Return the frame with this index, or None if it is dropped or not yet added."""
         if not self._frames:
             return None
         position = index - self._frames[0].index
         return self._frames[position] if 0 <= position < len(self._frames) else None
 
     def pairs(self, newest: WindowFrame, window: WindowConfig) -> list[Pair]:
-        """Return the pairs that the newest frame brings, each seen only once.
-
-        Another window than before may be given at every frame.
-        """
+        """Return the pairs added by the newest frame, each exactly once; the window may differ from frame to frame."""
         backward = (self.at(newest.index - k * window.stride) for k in range(1, window.past + 1))
         forward = (self.at(newest.index - k * window.stride) for k in range(1, window.future + 1))
         votes_now = [(newest, other) for other in backward if other]
         return votes_now + [(other, newest) for other in forward if other and other.inferred and not other.finished]
 
     def finish(self, last: int) -> list[WindowFrame]:
-        """Close the votes on all frames up to index ``last``; return those that were still open, oldest first."""
+        """End the voting on all frames up to index ``last``; return those that were still open, oldest first."""
         closed = [frame for frame in self._frames if frame.index <= last and not frame.finished]
         for frame in closed:
             frame.finished = True
