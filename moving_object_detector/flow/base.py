@@ -1,4 +1,4 @@
-"""What a flow backend is; flow's sizes and units; images as the networks see them."""
+"""The interface of flow backends, resizing and units of flow, and images as network input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moving_object_detector.media.frames import resize_image
 
 Run = Callable[..., tuple[Tensor, ...]]
 Load = Callable[[nn.Module, tuple[Tensor, ...], str], Run]
-"""Makes a network ready, given examples of its inputs and a word for it; ``Engine.load`` is one."""
+"""Prepares a network for inference, given example inputs and a label; ``Engine.load`` is one."""
 
 # The released code divides flow by 80 pixels of its 640 x 384 input.
 UNIT_SIZE: Final = (384, 640)
@@ -34,19 +34,18 @@ def motion_units(flow: Tensor) -> Tensor:
 class FlowBackend(Protocol):
     """Estimates optical flow between frames that were each prepared once.
 
-    The split into :meth:`features` and :meth:`estimate` lets a streaming caller keep what is
-    computed from one frame alone (a grey image, a feature pyramid) and use it in every pair.
+    The split into :meth:`features` and :meth:`estimate` lets a streaming caller compute the features of a frame (a grey
+    image, a feature pyramid) once and use them in every pair.
     """
 
     name: str
 
     def features(self, image: NDArray[np.uint8], before: Any = None) -> Any:
-        """Compute what one frame contributes to every pair it is in.
+        """Compute the features of one frame.
 
         Args:
             image: (H, W, 3) RGB, any size.
-            before: What this gave for the frame before it, where it continues a stream: a backend may start from what
-                it found there.
+            before: Features of the previous frame of the stream, if any; a backend may start from the flow found there.
 
         """
 
@@ -54,8 +53,8 @@ class FlowBackend(Protocol):
         """Estimate the flow of each pair.
 
         Args:
-            sources: Features of the frames the flow is defined on.
-            targets: Features of the frames it points to, as many.
+            sources: Features of the frames on which the flow is defined.
+            targets: Features of the frames it points to, of the same number.
             size: (height, width) of the result.
 
         Returns:
@@ -66,7 +65,7 @@ class FlowBackend(Protocol):
 
 
 def load_eagerly(device: torch.device) -> Load:
-    """Return what runs modules as they are, so that later changes of their weights are seen."""
+    """Return a loader that runs modules in eager PyTorch, so that later changes of their weights take effect."""
 
     def load(module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Run:
         module = module.eval().to(device)
@@ -82,7 +81,7 @@ def load_eagerly(device: torch.device) -> Load:
 
 @lru_cache(maxsize=16)
 def _shares(length: int, target: int) -> Tensor:
-    """Return the share (target, length) of each of ``length`` pixels in each of ``target`` fewer and longer ones."""
+    """Return the weights (target, length) that average ``length`` pixels into ``target`` larger ones by area."""
     edges = torch.arange(target + 1) * (length / target)
     pixels = torch.arange(length)
     overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
@@ -90,9 +89,9 @@ def _shares(length: int, target: int) -> Tensor:
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize float maps (B, C, h, w) to (B, C, *size) as ``resize_image`` does images: one rule for all of them.
+    """Resize float maps (B, C, h, w) to (B, C, *size) by the rule of ``resize_image``, on a CPU by that function.
 
-    That is by area where both sides shrink, else linearly; on a CPU it is done by that function.
+    The rule is by area if both sides shrink, else bilinear.
     """
     height, width = maps.shape[-2:]
     if (height, width) == size:
@@ -107,21 +106,21 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 SIDE_CHANNELS: Final = 7
-"""Of a flow with its evidence; where there are more, they are of another neighbour."""
+"""Channels of flow and evidence for one neighbour; a second neighbour's follow."""
 
 
 def scale_vectors(flow: Tensor, u: float, v: float) -> Tensor:
-    """Return flow (B, C, H, W) with its vectors scaled; C is 2, or of each neighbour 7, of which the first two are."""
+    """Return flow (B, C, H, W) with its vectors scaled; C is 2, or 7 per neighbour, of which the first two are flow."""
     scale = flow.new_ones(flow.shape[1])
     scale[::SIDE_CHANNELS], scale[1::SIDE_CHANNELS] = u, v
     return flow * scale[:, None, None]
 
 
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize flow as :func:`resize_maps`, u with the width and v with the height.
+    """Resize flow as :func:`resize_maps` does, scaling u with the width and v with the height.
 
     Args:
-        flow: (B, C, h, w), u right and v down in pixels of its own size, as :func:`scale_vectors` takes it.
+        flow: (B, C, h, w), u right and v down in pixels of its own size; C as in :func:`scale_vectors`.
         size: Target (height, width).
 
     Returns:
@@ -133,7 +132,7 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_field(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize one flow field (h, w, 2) as :func:`resize_flow`, to (height, width, 2)."""
+    """Resize one flow field (h, w, 2) as :func:`resize_flow` does, to (height, width, 2)."""
     height, width = flow.shape[:2]
     if (height, width) == size:
         return flow
@@ -141,10 +140,7 @@ def resize_field(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Return an array as a tensor on a device.
-
-    To a GPU it goes by way of pinned memory, so that nothing waits for the copy; a CPU tensor shares the memory.
-    """
+    """Return an array as a tensor on a device: asynchronously via pinned memory on a GPU, sharing memory on a CPU."""
     tensor = torch.from_numpy(array)
     if device.type != 'cuda':
         return tensor.to(device)
@@ -152,12 +148,12 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def centred(pixels: Tensor) -> Tensor:
-    """Return pixels in 0 to 255 as the generator and the inpainter take them: float, in [-0.5, 0.5]."""
+    """Scale pixels in 0 to 255 to the input range of generator and inpainter: float, in [-0.5, 0.5]."""
     return pixels.float() / 255.0 - 0.5
 
 
 def grey_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) RGB as grey levels at ``size`` (height, width), uint8 (height, width)."""
+    """Return the grey levels of an image (H, W, 3) RGB at ``size`` (height, width), uint8 (height, width)."""
     return np.asarray(cv2.cvtColor(resize_image(image, size), cv2.COLOR_RGB2GRAY), np.uint8)
 
 

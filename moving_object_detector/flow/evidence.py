@@ -1,9 +1,9 @@
-"""What a pair of frames says about each pixel beside its flow: whether a rigid scene explains it, whether it is right.
+"""Per-pixel evidence of a pair of frames beside its flow: fit to a rigid scene and consistency of the flow.
 
-Flow alone does not tell what is near from what moves. With the camera's travel estimated
-(:mod:`~moving_object_detector.flow.travel`) it splits into a part off the lines through the epipole, which nothing
-that stands still has, and a part along them, which says how near a still thing would be. Where the flow of the pair and
-that of the reversed pair do not cancel, one of them is wrong, as at occlusions (Sundaram, Brox and Keutzer, ECCV 2010).
+Flow alone cannot tell near static objects from moving ones. Given the camera's motion
+(:mod:`~moving_object_detector.flow.travel`), it splits into a component across the lines through the epipole, which is
+zero for static points, and one along them, which gives their inverse depth. Where forward and backward flow do not
+cancel, one of them is wrong, as at occlusions (Sundaram, Brox and Keutzer, ECCV 2010).
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ from moving_object_detector.flow.rigid_scene import Texture
 from moving_object_detector.flow.travel import NEAR_EPIPOLE, Array, Field, Travel, assumed_camera, estimate_travel
 
 EVIDENCE_CHANNELS: Final = SIDE_CHANNELS - 2
-# Directions of travel that are averaged over, by their likelihood.
+# Number of likely directions of travel to average over.
 MOST_DIRECTIONS: Final = 6
-# Share of the focal length within which lines through the epipole fade out.
+# Distance from the epipole, as a share of the focal length, within which the component along the lines fades out.
 EPIPOLE: Final = 0.05
 LARGEST_EVIDENCE: Final = 6.0
-"""Limit of the first two channels and of the last; that of the third is a third of it."""
+"""Limit of all channels but the third, whose limit is a third of it."""
 OUT_OF_VIEW: Final = 3.0
-"""Inconsistency of pixels that leave the image, of which nothing is known."""
+"""Inconsistency assigned to pixels that leave the image, where it is unknown."""
 
 
 def _compressed(values: Tensor) -> Tensor:
-    """Return the inverse hyperbolic sine to 1e-6; by a logarithm, several times as fast as PyTorch's own."""
+    """Return asinh to within 1e-6, by a logarithm several times as fast as PyTorch's own."""
     size = values.abs()
     return (size * size).add_(1).sqrt_().add_(size).log_().copysign_(values)
 
 
 def inconsistency(flow: Tensor, reverse: Tensor) -> Tensor:
-    """Return how far the flow and the reversed pair's flow at its end are from cancelling.
+    """Return the forward-backward error of the flow.
 
     Args:
         flow: (B, 2, h, w), pixels.
         reverse: (B, 2, h, w), from the other frame back, pixels.
 
     Returns:
-        (B, h, w), inverse hyperbolic sine of the distance in thousandths of the width; :data:`OUT_OF_VIEW` where the
-        flow leaves the image.
+        (B, h, w), asinh of the error in thousandths of the width; :data:`OUT_OF_VIEW` where the flow leaves the image.
 
     """
     height, width = flow.shape[-2:]
     x = flow[:, 0] + torch.arange(width, dtype=torch.float32, device=flow.device)
     y = flow[:, 1] + torch.arange(height, dtype=torch.float32, device=flow.device)[:, None]
     outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
-    # In [-1, 1] from the first pixel's centre to the last one's.
+    # In [-1, 1] between the centres of the first and the last pixel.
     places = torch.stack((x * (2 / max(width - 1, 1)) - 1, y * (2 / max(height - 1, 1)) - 1), -1)
     back = functional.grid_sample(reverse, places, padding_mode='border', align_corners=True)
     u, v = back.add_(flow).unbind(1)
@@ -65,16 +64,16 @@ def inconsistency(flow: Tensor, reverse: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _pixels(field: Field, device: torch.device) -> tuple[Tensor, ...]:
-    """Return what :class:`~moving_object_detector.flow.travel.Positions` knows of the pixels, on a device."""
+    """Return the arrays of the pixels' :class:`~moving_object_detector.flow.travel.Positions` on a device."""
     pixels = field.pixels
-    # They outlive the call, which may be one without gradients.
+    # Cached beyond the call, so they must not be inference tensors.
     with torch.inference_mode(False):
         known = (pixels.x, pixels.y, pixels.turned_across, pixels.turned_along, pixels.squares)
         return tuple(torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device) for values in known)
 
 
 def _vectors(flow: Tensor, travels: Sequence[Travel]) -> Tensor:
-    """Return flow (B, 2, h, w), pixels, as (B, 2, n), units of the focal length, without known rotation."""
+    """Return flow (B, 2, h, w), pixels, as (B, 2, n), units of the focal length, minus any known rotation."""
     vectors = flow.flatten(2) / torch.from_numpy(travels[0].field.focal).to(flow.device)[:, None]
     for number, travel in enumerate(travels):
         if travel.motion is not None:
@@ -83,11 +82,11 @@ def _vectors(flow: Tensor, travels: Sequence[Travel]) -> Tensor:
 
 
 def _directions(travels: Sequence[Travel]) -> tuple[Array, Array]:
-    """Return of each pair the likely directions, (B, s, 17), and of each pair two numbers, (B, 2).
+    """Return the likely directions of each pair, (B, s, 17), and two numbers for each pair, (B, 2).
 
-    A direction's are belief, direction, how A T's length is made of ``squares``, and how the rotation turns its line;
-    those that are fewer than s have no belief. A pair's are the usual inverse depth, units of the focal length, and how
-    well the direction is determined.
+    A direction has its belief (1), the unit vector (3), the coefficients of ``squares`` for |A T|^2 (4), and those of
+    the rotational flow in its split (9); unused rows have belief 0. The numbers of a pair are its median inverse depth,
+    units of the focal length, and how well the direction is determined, in [0, 1].
     """
     found = np.zeros((len(travels), MOST_DIRECTIONS, 17), np.float32)
     found[..., 3], found[..., 7] = 1, 1
@@ -109,24 +108,24 @@ def _directions(travels: Sequence[Travel]) -> tuple[Array, Array]:
 
 
 def evidence(flow: Tensor, reverse: Tensor, travels: Sequence[Travel]) -> Tensor:
-    """Return what pairs say beside their flow.
+    """Return the evidence of pairs beside their flow.
 
     Args:
         flow: (B, 2, h, w), pixels.
         reverse: (B, 2, h, w), of the reversed pairs, pixels.
-        travels: Of the pairs, by one camera, see :func:`~moving_object_detector.flow.travel.estimate_travel`.
+        travels: Of the pairs, of one camera, from :func:`~moving_object_detector.flow.travel.estimate_travel`.
 
     Returns:
-        (B, 5, h, w): flow without rotation off the epipolar lines, asinh of thousandths of the width; along them, asinh
-        of two thousandths; half the inverse depth in units of its median, all three averaged over the likely
-        directions; :func:`inconsistency`; how well the direction is determined, in [0, 1], the same at every pixel.
+        (B, 5, h, w): derotated flow across the epipolar lines, asinh of thousandths of the width; along them, asinh of
+        two thousandths; half the inverse depth in units of its median; all three averaged over the likely directions;
+        :func:`inconsistency`; how well the direction is determined, in [0, 1], the same at every pixel.
 
     """
     field, device = travels[0].field, flow.device
     x, y, turned_across, turned_along, squares = _pixels(field, device)
     likely, pairs = (torch.from_numpy(part).to(device) for part in _directions(travels))
     belief, directions = likely[:, None, :, 0], likely[..., 1:4]
-    # Equations of ``Positions.lengths`` and ``Positions.split``, for all pairs and directions at once.
+    # ``Positions.lengths`` and ``Positions.split`` for all pairs and directions at once.
     length = (likely[..., 4:8] @ squares).clamp_min_(NEAR_EPIPOLE**2).sqrt_()
     u, v = _vectors(flow, travels).unbind(1)
     moments = torch.stack((-v, u, x * v - y * u, -u, -v, x * u + y * v), 1)
@@ -149,12 +148,12 @@ def evidence(flow: Tensor, reverse: Tensor, travels: Sequence[Travel]) -> Tensor
 
 
 def with_evidence(image: NDArray[np.uint8], flow: Array, reverse: Array) -> Array:
-    """Return a pair's flow with its evidence behind it, (7, h, w), as ``prepare_flow`` takes it for ``geometric``.
+    """Return a pair's flow followed by its evidence, (7, h, w), the input of ``prepare_flow`` for ``geometric``.
 
-    The camera is taken to have the usual angle of view.
+    Assumes a camera with the default angle of view.
 
     Args:
-        image: (H, W, 3) uint8 RGB, that the flow starts from.
+        image: (H, W, 3) uint8 RGB, on which the flow is defined.
         flow: (2, h, w), pixels.
         reverse: (2, h, w), of the reversed pair, pixels.
 
