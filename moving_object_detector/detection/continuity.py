@@ -34,7 +34,7 @@ class Continuity:
         self._last = None
 
     def follow(self, stamp: int, shape: tuple[int, ...]) -> Step:
-        """Return the relation of the next frame to the last one, given its stamp (nanoseconds) and shape."""
+        """Compare the next frame, with this stamp (nanoseconds) and shape, with the last one, and remember it."""
         step = self._compare(stamp, shape)
         self._frames += 1
         self._restarts += step.starts_anew

@@ -205,10 +205,10 @@ class Detector:
     def _vote(self, pairs: list[Pair], window: WindowConfig) -> int:
         """Add the mask of each pair (frame, neighbour) to its frame's average; return how many passed the gate."""
         with self._stage('flow'):
-            flows, known = self._flows(pairs)
+            flows, both_ways = self._flows(pairs)
         travels = self._travels(pairs)
         images = torch.stack([frame.network_image for frame, _ in pairs])
-        evidence = None if known is None else partial(self._evidence, pairs, known, travels)
+        evidence = None if both_ways is None else partial(self._evidence, pairs, both_ways, travels)
         least = self.config.gate.min_motion
         join = None
         if sees_both_sides(self._flow_input):
@@ -229,8 +229,8 @@ class Detector:
                 if gap == window.stride:
                     side = 1 if neighbour.index > frame.index else -1
                     frame.flows[side], frame.gaps[side] = flow, gap
-                    if side < 0 and known is not None:
-                        frame.back = known.on_cpu[known.numbers[neighbour.index, frame.index]].copy()
+                    if side < 0 and both_ways is not None:
+                        frame.back = both_ways.on_cpu[both_ways.numbers[neighbour.index, frame.index]].copy()
                     frame.travels[side] = travels[min(frame.index, neighbour.index)]
             if window.slow_stride > self._window.stride:
                 lengths = torch.hypot(flows[:, 0], flows[:, 1]).mean((1, 2)) * (1000 / flows.shape[-1])

@@ -89,8 +89,8 @@ def gated_masks(
         if not len(chosen):
             return GatedMasks(masks, split.motion, 0)
         numbers = chosen.tolist()
-        known = None if evidence is None else evidence(numbers)
-        prepared = generator_flow(split.of(chosen), flow_input, known)
+        extra = None if evidence is None else evidence(numbers)
+        prepared = generator_flow(split.of(chosen), flow_input, extra)
         wanted = chosen
         if join is not None:
             places, prepared = join(numbers, prepared, moving[chosen])
