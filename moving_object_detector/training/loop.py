@@ -143,13 +143,12 @@ class Journal:
             self._log = log.open('a', encoding='utf-8')
         self._kept = kept
 
-    def losses(self, stage: int) -> list[float]:
-        """Return the losses of a stage that were logged before this run went on."""
-        found = [line.get('loss') for line in self._kept if line['stage'] == self._stages[stage]]
-        return [loss for loss in found if isinstance(loss, float)]
+    def losses(self, stage: int) -> list[tuple[int, float]]:
+        """Return steps and losses of a stage that were logged before this run went on."""
+        own = [line for line in self._kept if line['stage'] == self._stages[stage]]
+        return [(line['step'], line['loss']) for line in own if isinstance(line.get('loss'), float)]
 
     def __enter__(self) -> Journal:
-        """Close the files at the end."""
         return self
 
     def _board(self, stage: int) -> SummaryWriter | None:
@@ -162,7 +161,6 @@ class Journal:
         return self._boards.get(stage)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Close the files."""
         # After an error that one is told: what could not be written is dropped by the run that goes on.
         with suppress(OSError) if error else self._reported():
             self._log.close()
@@ -259,21 +257,17 @@ RISEN: Final = 2.0
 
 
 class LossWatch:
-    """Says when the loss of a stage has risen for good, as it does at too high a rate without ever being infinite.
+    """Says when the loss of a stage has risen for good, as it does at too high a rate without ever being infinite."""
 
-    ``before`` are the losses of the steps that a resumed run has behind it.
-    """
-
-    def __init__(self, name: str, before: Sequence[float] = ()) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
         self._recent: deque[float] = deque(maxlen=SETTLED)
         self._first: float | None = None
         self._least = float('inf')
         self._risen = 0
-        for loss in before:
-            self._add(loss)
 
-    def _add(self, loss: float) -> None:
+    def take(self, step: int, loss: float) -> None:
+        """Take a step's loss; raises UserError where averages have been twice what they once were for long."""
         self._recent.append(loss)
         if len(self._recent) < SETTLED:
             return
@@ -281,10 +275,6 @@ class LossWatch:
         self._first, self._least = mean if self._first is None else self._first, min(self._least, mean)
         # A loss that is nearly none may double and be nearly none.
         self._risen = self._risen + 1 if mean > max(RISEN * self._least, self._first / RISEN) else 0
-
-    def take(self, step: int, loss: float) -> None:
-        """Take a step's loss; raises UserError where averages have been twice what they once were for long."""
-        self._add(loss)
         if self._risen >= SETTLED:
             raise UserError(
                 f'{self._name}, step {step}: the loss has doubled since it was least: the training diverged. '
@@ -311,7 +301,7 @@ def fit(
     folder: Path,
     options: dict[str, Any],
     run: RunConfig,
-    keep: Keep | None = None,
+    keep: Keep = lambda *_: None,
     candidates: int = 1,
 ) -> None:
     """Run the stages one after the other, or go on where a killed run of the same options was.
@@ -339,11 +329,11 @@ def fit(
 
         for number in range(current, len(stages)):
             stage, start = stages[number], first if number == current else 0
-            offered = candidate_steps(stage.steps, candidates) if keep and stage.candidate is not None else []
+            offered = candidate_steps(stage.steps, candidates)
             if not start:
                 stage.begin()
             for done in _steps(stage, number, start, run, journal):
-                if done in offered and keep and stage.candidate is not None:
+                if stage.candidate is not None and done in offered:
                     keep(f'{stage.name}-{done:06d}', stage.candidate)
                 if done % run.checkpoint_every == 0 and start < done < stage.steps:
                     save(number, done)
@@ -362,7 +352,9 @@ def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journ
         return
     yield first
     shown: dict[str, float] = {}
-    watch = LossWatch(stage.name, journal.losses(number))
+    watch = LossWatch(stage.name)
+    for behind in journal.losses(number):
+        watch.take(*behind)
     batches = iter(stage.batches(first))
     waited, started = 0.0, time.perf_counter()
     with tqdm(range(first, stage.steps), initial=first, total=stage.steps, unit='step', desc=stage.name) as bar:

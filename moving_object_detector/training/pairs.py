@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from moving_object_detector.networks.weights import FlowInput, sees_both_sides, 
 from moving_object_detector.training.flow_cache import CachedClip
 
 LEAST_CROP: Final = 0.6
+Targets: TypeAlias = Callable[[int], NDArray[np.uint8]]
+"""Gives a teacher's target and certainty of a frame of a clip, uint8 (2, H, W); raises CacheError."""
 
 
 class Crop(NamedTuple):
@@ -68,8 +70,6 @@ class CachedOptions:
 
     size: tuple[int, int] = (96, 192)
     """(height, width) of the item, pixels."""
-    largest_gap: int = 5
-    """Frames between the two images, uniform among those up to this, of either sign, that the clip has."""
     least_crop: float = LEAST_CROP
     """Least side of a random crop, as a share of the image's; the most is 1."""
     flips: bool = True
@@ -83,9 +83,9 @@ class CachedOptions:
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
     """Pairs of clips, each in proportion to how many it has; raises UserError where there is none.
 
-    Items go on with (clip, frame, gap) as int64 (3,), and with ``second_gap`` with the flow of another gap. With
-    ``targets`` of the clips they end with target and certainty (1, H, W) in [0, 1] instead; frames of which nothing is
-    certain are never drawn.
+    Frames are drawn alike, and of a frame the gaps that its clip has. Items go on with (clip, frame, gap) as int64
+    (3,), and with ``second_gap`` with the flow of another gap. With ``targets`` of the clips they end with target and
+    certainty (1, H, W) in [0, 1] instead; frames of which nothing is certain are never drawn.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         clips: Sequence[CachedClip],
         seed: int,
         options: CachedOptions | None = None,
-        targets: Sequence[Callable[[int], NDArray[np.uint8]]] | None = None,
+        targets: Sequence[Targets] | None = None,
     ) -> None:
         self._clips = tuple(clips)
         self._seed = seed
@@ -101,11 +101,11 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         self._options = options or CachedOptions()
         # Frames without a neighbour are never drawn.
         self._frames = [
-            np.array([i for i in range(clip.frame_count) if self._gaps(clip, i) and self._is_certain(k, i)])
+            np.array([i for i in range(clip.frame_count) if clip.neighbours(i) and self._is_certain(k, i)])
             for k, clip in enumerate(self._clips)
         ]
         pairs = [
-            sum(len(self._gaps(clip, int(i))) for i in frames)
+            sum(len(clip.neighbours(int(i))) for i in frames)
             for clip, frames in zip(self._clips, self._frames, strict=True)
         ]
         if not any(pairs):
@@ -116,9 +116,6 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
             )
         self._shares = np.array(pairs) / sum(pairs)
 
-    def _gaps(self, clip: CachedClip, index: int) -> list[int]:
-        return [gap for gap in clip.neighbours(index) if 0 < abs(gap) <= self._options.largest_gap]
-
     def _is_certain(self, number: int, frame: int) -> bool:
         return self._targets is None or bool(self._targets[number](frame)[1].any())
 
@@ -128,7 +125,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         number = int(rng.choice(len(self._clips), p=self._shares))
         clip = self._clips[number]
         frame = int(rng.choice(self._frames[number]))
-        gaps = rng.permutation(self._gaps(clip, frame)).tolist()
+        gaps = rng.permutation(clip.neighbours(frame)).tolist()
         chosen = gaps[:1] if not options.second_gap else (gaps * 2)[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(clip.image(frame))).permute(2, 0, 1)[None].float()
         flows = clip_flow(clip, frame, chosen, options.flow_input)
@@ -137,7 +134,8 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         image, flows = centred(view.maps(pixels)[0]), view.flow(flows)
         if self._targets is not None:
             # Resizing may leave [0, 1] by rounding.
-            taught = view.maps(torch.from_numpy(self._targets[number](frame))[None].float() / 255.0)[0].clamp(0, 1)
+            kept = torch.from_numpy(self._targets[number](frame).astype(np.float32))[None]
+            taught = view.maps(kept / 255.0)[0].clamp(0, 1)
             return image, flows[0], taught[:1], taught[1:]
         return (image, flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
 

@@ -41,12 +41,12 @@ from moving_object_detector.training.config import DataConfig, FlowTrainConfig, 
 from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.loop import candidate_names, fit
-from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs
+from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs, Targets
 from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
-from moving_object_detector.training.selection import InputForm, Judge, Judgement, spread_frames
+from moving_object_detector.training.selection import Judge, Judgement, spread_frames
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import InpainterStage, MaskStage, Stage
-from moving_object_detector.training.teacher import Targets, Teacher
+from moving_object_detector.training.teacher import Teacher
 
 PATHS: Final = frozenset(
     {
@@ -72,20 +72,19 @@ def options_told(config: object, *, changed: bool = False) -> dict[str, Any]:
     return {option.name: value for option, value in values if not changed or value != option.default}
 
 
-def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str] = (), targets: Sequence[str] = ()) -> Any:
+def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str], taught_by: str = '') -> dict[str, Any]:
     """Return what decides the weights, by which a checkpoint knows its run.
 
-    Footage says by the keys of its ``clips`` what content and flow it is, a teacher by those of its ``targets``,
-    rendered pairs by the ``fingerprint`` of the flow.
+    Footage says by the keys of its ``clips`` what content and flow it is, a teacher by its own, rendered pairs by the
+    ``fingerprint`` of the flow.
     """
     plain = dataclasses.asdict(config)
     data, run = plain['data'], plain['run']
     plain['data'] = {key: data[key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
     plain['flow'] = fingerprint if config.rendered.steps else ''
     plain['run'] = {key: run[key] for key in ('seed', 'precision', 'candidates')}
-    # The keys of the targets say all of the teacher.
     del plain['teacher']['detector'], plain['name']
-    return {**plain, **({'targets': list(targets)} if targets else {})}
+    return {**plain, **({'targets': [f'{clip}-{taught_by}' for clip in clips]} if taught_by else {})}
 
 
 def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
@@ -124,7 +123,7 @@ class Footage:
     clips: Sequence[CachedClip] = ()
     targets: Sequence[Targets] = ()
     taught_by: str = ''
-    """Parameter file of the detector that teaches, and the key of what its masks depend on."""
+    """Key of what the teacher's masks depend on."""
 
 
 def flow_fingerprint(config: FlowConfig) -> str:
@@ -171,7 +170,7 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
         return Footage(clips)
     files = {clip.name: clip for clip in found}
     targets = teacher.targets([(files[clip.name], clip) for clip in clips], cache_folder(config.data, out))
-    return Footage(clips, targets, f'{Path(config.teacher.detector).name} ({teacher.key})')
+    return Footage(clips, targets, teacher.key)
 
 
 def model_file(name: str, flow: FlowConfig) -> Path:
@@ -263,7 +262,7 @@ def make_stages(
     rendered: Dataset[Any] = kept_pairs(config, size, out) if kept else rendered_pairs(config, size)
     teacher = _wide_teacher(config, flow_input, setup)
     stages: list[Stage] = [MaskStage(setup, generator, rendered, config.rendered, flow_input, teacher)]
-    options = CachedOptions(size, config.data.largest_gap, flow_input=flow_input)
+    options = CachedOptions(size, flow_input=flow_input)
     if footage.clips or config.inpainter_alone:
         boxed = CachedPairs(footage.clips, 2 * seed, options) if footage.clips else rendered_pairs(config, size)
         stages.append(InpainterStage(setup, inpainter, boxed, config.inpainter))
@@ -297,13 +296,10 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     generator, inpainter = networks = make_networks(config)
     footage = open_footage(config, out, setup)
     stages = make_stages(config, setup, networks, footage, out)
-    size, clips = (config.network.height, config.network.width), footage.clips
-    form = InputForm(size, cast('FlowInput', config.network.flow_input))
-    offers = bool(clips) and config.game.steps + config.teacher.steps > 0
-    judge = Judge(clips, spread_frames(clips, JUDGED_FRAMES), form) if offers else None
+    size, clips, flow_input = (config.network.height, config.network.width), footage.clips, config.network.flow_input
     # What the detector calls it.
     flow = f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
-    about = {'flow_input': form.flow_input, 'flow_backend': flow, 'height': str(size[0]), 'width': str(size[1])}
+    about = {'flow_input': flow_input, 'flow_backend': flow, 'height': str(size[0]), 'width': str(size[1])}
 
     def save(name: str, network: nn.Module) -> Path:
         path = out / f'{name}.safetensors'
@@ -314,28 +310,23 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     def candidate(name: str) -> nn.Module:
         return load_network(out / 'candidates' / f'{name}.safetensors')[0].to(setup.device)
 
-    decides = identity(
-        config,
-        flow_fingerprint(config.flow),
-        [clip.folder.name for clip in clips],
-        [one.folder.name for one in footage.targets],
-    )
-    keep = (lambda name, network: save(f'candidates/{name}', network)) if judge else None
-    fit(stages, out, decides, config.run, keep, config.run.candidates)
+    keys = [clip.folder.name for clip in clips]
+    decides = identity(config, flow_fingerprint(config.flow), keys, footage.taught_by)
+    fit(stages, out, decides, config.run, lambda name, kept: save(f'candidates/{name}', kept), config.run.candidates)
     if any(stage.name == 'inpainter' and stage.steps for stage in stages) or (clips and config.game.steps):
         model = save(f'{config.name}-inpainter', inpainter)
     text = ['No annotated frame was used.']
-    if config.inpainter_alone:
-        rows = {'network': 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'}
-        rows |= _trained_on(config, footage, stages)
-        return Outcome(model, write_card(model, config, rows, text, 'train', command))
-    # By their names: the folder may hold candidates of an earlier run.
-    names = candidate_names(stages, config.run.candidates) if judge else []
-    judged = {name: judge.judge(candidate(name)) for name in names} if judge else {}
-    told = [f'pictures: {out / "pictures"}']
     rows = {'network': f'mask generator of the CVPR 2019 paper, {config.network.channels} channels in its first layer'}
+    if config.inpainter_alone:
+        rows['network'] = 'flow inpainter of the CVPR 2019 paper, 3,388,610 parameters'
     rows |= _trained_on(config, footage, stages)
-    if judge:
+    if config.inpainter_alone:
+        return Outcome(model, write_card(model, config, rows, text, 'train', command))
+    told = [f'pictures: {out / "pictures"}']
+    # By their names: the folder may hold candidates of an earlier run.
+    if names := candidate_names(stages, config.run.candidates):
+        judge = Judge(clips, spread_frames(clips, JUDGED_FRAMES), size, cast('FlowInput', flow_input))
+        judged = {name: judge.judge(candidate(name)) for name in names}
         # The first of those that agree best: where the game did not help, what was before it.
         chosen = max(names, key=lambda name: judged[name].agreement)
         for picture, name in (('before', names[0]), ('after', chosen)):
@@ -362,7 +353,7 @@ def _trained_on(config: TrainConfig, footage: Footage, stages: Sequence[Stage]) 
     rows['unlabelled video'] = f'{len(clips)} clips, {frames} frames: {names}' if clips else 'none: rendered scenes'
     rows |= {f'stage {one.name}': f'{one.steps} steps of {one.batch} pairs' for one in stages if one.steps}
     if footage.taught_by:
-        rows['teacher'] = f'masks of the detector of {footage.taught_by}'
+        rows['teacher'] = f'masks of the detector of {Path(config.teacher.detector).name} ({footage.taught_by})'
     if teacher and config.rendered.steps:
         rows['masks of scenes'] = f'exact ones and, as much, those of `{Path(teacher).name}`'
     return rows

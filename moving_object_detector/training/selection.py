@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -39,27 +39,6 @@ class Judgement:
     """Share of masks that are empty."""
 
 
-@dataclass(frozen=True)
-class InputForm:
-    """What a generator takes."""
-
-    size: tuple[int, int]
-    """(height, width), pixels."""
-    flow_input: FlowInput
-
-    @torch.inference_mode()
-    def masks(self, generator: nn.Module, clip: CachedClip, frame: int, gaps: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return a frame's masks by its flows, (gaps, 1, H, W), empty where nothing moves, and flow (gaps, 2, H, W)."""
-        device = next(generator.parameters()).device
-        image = network_image(clip.image(frame), self.size, device)[None]
-        fields = clip_flow(clip, frame, gaps, self.flow_input).to(device)
-        flow = resize_flow(fields, self.size)
-        prepared = prepare_flow(flow, self.flow_input)
-        mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
-        moving = (prepared.motion >= GateConfig.min_motion)[:, None, None, None]
-        return resolve_polarity(mask) * moving, flow[:, :2] * moving
-
-
 def spread_frames(clips: Sequence[CachedClip], count: int) -> list[tuple[int, int]]:
     """Return about ``count`` (clip, frame) numbers of frames with neighbours, spread evenly over clips and in each."""
     each = max(count // len(clips), 1)
@@ -78,24 +57,30 @@ def _overlap(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """Frames, as numbers of clip and frame, on which generators are judged."""
+    """Frames, as numbers of clip and frame, on which generators are judged that take images and flow of this form."""
 
     clips: Sequence[CachedClip]
     frames: Sequence[tuple[int, int]]
-    form: InputForm
+    size: tuple[int, int]
+    """(height, width), pixels."""
+    flow_input: FlowInput
 
-    def masks(self, generator: nn.Module) -> Iterator[tuple[CachedClip, int, Tensor]]:
-        """Yield clip, frame number and the masks from its gaps, (gaps, 1, H, W) on the generator's device."""
-        for number, frame in self.frames:
-            clip = self.clips[number]
-            gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
-            yield clip, frame, self.form.masks(generator, clip, frame, gaps)[0]
+    @torch.inference_mode()
+    def _masks(self, generator: nn.Module, clip: CachedClip, frame: int) -> Tensor:
+        """Return a frame's masks from its gaps, (gaps, 1, H, W) on the network's device, empty where nothing moves."""
+        gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
+        device = next(generator.parameters()).device
+        image = network_image(clip.image(frame), self.size, device)[None]
+        flow = resize_flow(clip_flow(clip, frame, gaps, self.flow_input).to(device), self.size)
+        prepared = prepare_flow(flow, self.flow_input)
+        mask = cast('Tensor', generator(image.expand(len(gaps), -1, -1, -1), prepared.flow)).float()
+        return resolve_polarity(mask) * (prepared.motion >= GateConfig.min_motion)[:, None, None, None]
 
     def judge(self, generator: nn.Module) -> Judgement:
         """Judge a generator, on any device; it is put into no other mode."""
         agreements, empties = [], []
-        for _, _, mask in self.masks(generator):
-            found = mask[:, 0] > THRESHOLD
+        for number, frame in self.frames:
+            found = self._masks(generator, self.clips[number], frame)[:, 0] > THRESHOLD
             agreements += [_overlap(found[a], found[b]) for a in range(len(found)) for b in range(a)]
             empties += [float(not one.any()) for one in found]
         return Judgement(float(np.mean(agreements)) if agreements else 0.0, float(np.mean(empties)))
@@ -103,10 +88,10 @@ class Judge:
     def draw(self, generator: nn.Module) -> NDArray[np.uint8]:
         """Draw a generator's masks of some of the frames, averaged over their gaps; (H, W, 3) RGB."""
         places = np.unique(np.linspace(0, len(self.frames) - 1, SHEET[0] * SHEET[1]).round().astype(int))
-        some = Judge(self.clips, [self.frames[place] for place in places], self.form)
         tiles = []
-        for number, (clip, frame, mask) in enumerate(some.masks(generator)):
-            image, mean = clip.image(frame), mask.mean(0)[0].cpu().numpy()
+        for place, (number, frame) in enumerate(self.frames[place] for place in places):
+            image = self.clips[number].image(frame)
+            mean = self._masks(generator, self.clips[number], frame).mean(0)[0].cpu().numpy()
             fitted = cv2.resize(mean, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-            tiles.append((number, draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8))))
+            tiles.append((place, draw_overlay(image, np.where(fitted > THRESHOLD, 255, 0).astype(np.uint8))))
         return draw_sheet(tiles, SHEET[1], tiles[0][1].shape[1])

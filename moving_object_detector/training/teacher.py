@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -34,6 +33,7 @@ from moving_object_detector.media.frames import prefetch, resize_image
 from moving_object_detector.networks.generator_forms import ranges_path
 from moving_object_detector.training.chunks import Chunks, done_chunks, fill, read_item
 from moving_object_detector.training.flow_cache import CHUNK, CachedClip
+from moving_object_detector.training.pairs import Targets
 from moving_object_detector.training.selection import THRESHOLD
 
 TARGET_FORMAT: Final = 3
@@ -54,17 +54,6 @@ def make_target(result: Result, size: tuple[int, int]) -> NDArray[np.uint8]:
     votes = resize_image(result.steadied, size).clip(0, 1)
     certain = np.abs(2 * votes - 1) * ((votes > THRESHOLD) == (target > THRESHOLD)) * target.any()
     return np.asarray(np.rint(np.stack((target, certain)) * 255), np.uint8)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The targets of a clip, read from disk at each call."""
-
-    folder: Path
-
-    def __call__(self, frame: int) -> NDArray[np.uint8]:
-        """Return target and certainty of a frame, uint8 (2, H, W); raises CacheError."""
-        return np.array(read_item(self.folder, frame, CHUNK, KIND), np.uint8)
 
 
 @contextmanager
@@ -106,16 +95,16 @@ class Teacher:
         """What the masks depend on beside the footage."""
 
     def targets(self, clips: Sequence[tuple[ClipFiles, CachedClip]], cache: Path) -> list[Targets]:
-        """Return the targets of clips, computing what is not in the cache yet.
+        """Return what reads the targets of each clip, computing what is not in the cache yet.
 
         Raises UserError where the disk is full, a mask is not finite, or a clip is no longer what it was.
         """
-        all_targets = []
+        all_targets: list[Targets] = []
         with _threads_given_back():
             torch.set_num_threads(self._threads)
             for clip, kept in clips:
                 folder = cache / f'{kept.folder.name}-{self.key}'
-                all_targets.append(Targets(folder))
+                all_targets.append(partial(read_item, folder, chunk=CHUNK, kind=KIND))
                 chunks = range(-(-kept.frame_count // CHUNK))
                 if set(chunks) - done_chunks(folder, (KIND,)):
                     make = partial(self._missing, clip, kept, chunks)
@@ -126,16 +115,13 @@ class Teacher:
         return all_targets
 
     def _missing(self, clip: ClipFiles, kept: CachedClip, chunks: range, done: set[int]) -> Chunks:
-        segments = [
-            (first, [number for number in chunks[first : first + SEGMENT] if number not in done])
-            for first in chunks[::SEGMENT]
-        ]
         found: dict[int, NDArray[np.uint8]] = {}
         nothing = np.zeros((2, *kept.size), np.uint8)
         self._detector.reset()
         with torch.inference_mode(), prefetch(clip.source(), depth=4) as frames:
             numbered = enumerate(frames)
-            for first, missing in segments:
+            for first in chunks[::SEGMENT]:
+                missing = [number for number in chunks[first : first + SEGMENT] if number not in done]
                 last = min((first + SEGMENT) * CHUNK, kept.frame_count) - 1
                 for index, frame in numbered:
                     if missing:

@@ -27,7 +27,7 @@ def players():
 def make_game(players, exact_clip):
     def make(precision='float32', **options):
         config = GameConfig(**{'steps': 40, 'batch': 2, 'learning_rate': 1e-3, **options})
-        pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2, second_gap=config.consistency > 0))
+        pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, second_gap=config.consistency > 0))
         return Game(Setup(precision=precision), players, pairs, config, 'residual')
 
     return make
@@ -35,7 +35,7 @@ def make_game(players, exact_clip):
 
 @pytest.fixture(scope='session')
 def batch(exact_clip):
-    pairs = CachedPairs([exact_clip], 5, CachedOptions(SIZE, 2, second_gap=True))
+    pairs = CachedPairs([exact_clip], 5, CachedOptions(SIZE, second_gap=True))
     return default_collate([pairs[0], pairs[1]])
 
 

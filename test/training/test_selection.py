@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from moving_object_detector.training.selection import InputForm, Judge, Judgement, spread_frames
+from moving_object_detector.training.selection import Judge, Judgement, spread_frames
 
 SIZE = (32, 64)
 
@@ -49,11 +49,8 @@ class Stub(nn.Module):
         return self.function(image, flow).float()
 
 
-FORM = InputForm(SIZE, 'residual')
-
-
 def judged(function, clip=None, frames=((0, 2),)):
-    return Judge([clip or BoxClip()], frames, FORM).judge(Stub(function))
+    return Judge([clip or BoxClip()], frames, SIZE, 'residual').judge(Stub(function))
 
 
 def where_it_moves(image, flow):
@@ -105,7 +102,7 @@ def test_frames_are_spread_over_clips_and_within_them():
 
 
 def test_a_picture_of_masks_shows_images_with_them():
-    judge = Judge([BoxClip()], [(0, frame) for frame in range(1, 4)], FORM)
+    judge = Judge([BoxClip()], [(0, frame) for frame in range(1, 4)], SIZE, 'residual')
     picture = judge.draw(Stub(one_place))
     gap = 4
     assert picture.shape == (SIZE[0] + 2 * gap, 3 * (SIZE[1] + gap) + gap, 3)

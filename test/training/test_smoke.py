@@ -38,7 +38,7 @@ def generator_losses(config, out):
     In the log it rises while the inpainter becomes better.
     """
     footage = open_footage(config, out, Setup())
-    pairs = CachedPairs(footage.clips, 0, CachedOptions((48, 96), config.data.largest_gap))
+    pairs = CachedPairs(footage.clips, 0, CachedOptions((48, 96)))
     image, flow = default_collate([pairs[number] for number in range(16)])[:2]
     prepared, target = prepare_flow(flow, 'residual').flow, motion_units(flow)
     inpainter = load_network(out / 'generator-inpainter.safetensors', 'inpainter')[0]

@@ -117,7 +117,7 @@ def test_the_rendered_stage_leaves_the_averaged_weights():
 def make_inpainter_stage(exact_clip):
     def make(precision='float32'):
         torch.manual_seed(2)
-        pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE, 2))
+        pairs = CachedPairs([exact_clip], 1, CachedOptions(SIZE))
         setup = Setup(precision=precision)
         config = InpainterConfig(steps=30, batch=2, learning_rate=1e-3)
         return InpainterStage(setup, Inpainter(), pairs, config)

@@ -148,13 +148,13 @@ def test_pairs_show_targets_as_they_show_the_image(exact_clip):
             return np.stack((exact_clip.image(frame)[:, :, 0], np.full((64, 128), 255 * (frame % 2), np.uint8)))
 
     for k in range(8):
-        image, flow, target, certain = CachedPairs([exact_clip], 1, CachedOptions((32, 64), 2), [Marked()])[k]
+        image, flow, target, certain = CachedPairs([exact_clip], 1, CachedOptions((32, 64)), [Marked()])[k]
         assert torch.allclose(image[:1] + 0.5, target, atol=1e-6)
         assert flow.shape == (2, 32, 64)
         assert torch.allclose(certain, torch.ones(1), atol=1e-6)
         assert certain.max() <= 1
     with pytest.raises(UserError, match=r'teacher\.detector'):
-        CachedPairs([exact_clip], 1, CachedOptions((32, 64), 2), [lambda frame: np.zeros((2, 64, 128), np.uint8)])
+        CachedPairs([exact_clip], 1, CachedOptions((32, 64)), [lambda frame: np.zeros((2, 64, 128), np.uint8)])
 
 
 @pytest.fixture(scope='module')
