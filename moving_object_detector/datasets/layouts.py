@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,8 @@ from moving_object_detector.media.codecs import decode_labels, decode_objects
 from moving_object_detector.media.frames import natural_key
 from moving_object_detector.media.sources import ImageFiles, list_images
 
-
-class Annotation(Protocol):
-    """The annotation of one frame, on disk."""
-
-    def read(self) -> NDArray[np.bool_]:
-        """Read it, bool (H, W), True on any object; raises UserError where a file is missing, broken or misfit."""
+Annotation: TypeAlias = Callable[[], NDArray[np.bool_]]
+"""Reads what is known of a frame, bool (H, W), True on any object; UserError where a file is missing or broken."""
 
 
 def _decoded(path: Path, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
@@ -64,8 +60,8 @@ class MaskFiles:
 
     paths: tuple[Path, ...]
 
-    def read(self) -> NDArray[np.bool_]:
-        """Read the union; see :class:`Annotation`."""
+    def __call__(self) -> NDArray[np.bool_]:
+        """Read the union."""
         masks = [read_mask(path) for path in self.paths]
         for path, mask in zip(self.paths, masks, strict=True):
             if mask.shape != masks[0].shape:
@@ -88,8 +84,8 @@ class RegionFile:
         """The file alone, as :class:`MaskFiles` has them."""
         return (self.path,)
 
-    def read(self) -> NDArray[np.bool_]:
-        """Read the objects' union; see :class:`Annotation`. Raises UserError also where no pixel has a known code."""
+    def __call__(self) -> NDArray[np.bool_]:
+        """Read the objects' union; raises UserError also where no pixel has a known code."""
         label = _decoded(self.path, decode_labels).astype(np.int64)
         codes = label if label.ndim == 2 else label[:, :, 2] * 65536 + label[:, :, 1] * 256 + label[:, :, 0]
         mask = np.asarray(np.isin(codes, self.objects), np.bool_)

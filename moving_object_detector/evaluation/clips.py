@@ -77,16 +77,9 @@ def fingerprint(files: Iterable[Path]) -> str:
 # Bags ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class MadeMask:
-    """A mask that is made whenever it is read; an :class:`Annotation`."""
-
-    read: Callable[[], NDArray[np.bool_]]
-
-
-def read_masks(topic: BagTopic) -> tuple[dict[int, MadeMask], list[str]]:
+def read_masks(topic: BagTopic) -> tuple[dict[int, Annotation], list[str]]:
     """Return all masks of a topic by stamp in nanoseconds, and sentences about what is wrong with them."""
-    masks: dict[int, MadeMask] = {}
+    masks: dict[int, Annotation] = {}
     problems = []
     broken: list[str] = []
     count = jpegs = 0
@@ -96,7 +89,7 @@ def read_masks(topic: BagTopic) -> tuple[dict[int, MadeMask], list[str]]:
             jpegs += is_jpeg(message)
             try:
                 packed = encode_png(decode_mask(message).astype(np.uint8)).tobytes()
-                masks[stamp] = MadeMask(partial(decode_objects, packed))
+                masks[stamp] = partial(decode_objects, packed)
             except ImageError as error:
                 broken.append(f'message {count - 1}: {error}')
     except UserError as error:
@@ -274,7 +267,7 @@ def _scene_clip(name: str, frames: int, make: Callable[[], Scene | Flight], **mo
     def mask(time: int) -> NDArray[np.bool_]:
         return make().mask(time)
 
-    masks = [MadeMask(partial(mask, time)) for time in range(frames)]
+    masks = [partial(mask, time) for time in range(frames)]
     return Clip(name, frames, partial(_SceneSource, name, make, frames), masks, **more)
 
 

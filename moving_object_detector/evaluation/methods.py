@@ -26,7 +26,7 @@ from moving_object_detector.detection.result import Estimate, Result
 from moving_object_detector.evaluation.clips import Clip, read_masks
 from moving_object_detector.flow.dis import DisFlow
 from moving_object_detector.media.bags import BagTopic, bag_files, is_bag, messages_on
-from moving_object_detector.media.frames import SECOND, Frame, FrameSource, ros_stamp_offset
+from moving_object_detector.media.frames import SECOND, Frame, ros_stamp_offset
 from moving_object_detector.media.sources import list_images
 
 REFINEMENT_METHODS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
@@ -67,7 +67,7 @@ class Method(ABC):
         """Return the files, besides the footage, that decide its masks of a clip."""
         return ()
 
-    def start(self, clip: Clip, source: FrameSource) -> None:
+    def start(self, clip: Clip) -> None:
         """Begin a clip; nothing of the last one is remembered. Raises UserError where it cannot be evaluated."""
         self.problems = []
 
@@ -111,9 +111,9 @@ class DetectorMethod(Method):
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
         super().__init__(names, identity, details)
 
-    def start(self, clip: Clip, source: FrameSource) -> None:
+    def start(self, clip: Clip) -> None:
         """Begin a clip."""
-        super().start(clip, source)
+        super().start(clip)
         self._detector.reset()
         config = self._detector.config.odometry
         self._odometry = self._detector.odometry = None if clip.odometry is None else clip.odometry(config)
@@ -169,9 +169,9 @@ class GivenMasks(Method):
         place = self._place(clip)
         return tuple(bag_files(place)) if is_bag(place) else tuple(list_images(place)) if place.is_dir() else ()
 
-    def start(self, clip: Clip, source: FrameSource) -> None:
+    def start(self, clip: Clip) -> None:
         """Find the masks of a clip; those of a bag are read."""
-        super().start(clip, source)
+        super().start(clip)
         place = self._place(clip)
         self._masks: dict[Any, Any]
         self._latencies: list[float] = []
@@ -202,7 +202,7 @@ class GivenMasks(Method):
         if mask is None:
             return []
         try:
-            found = mask.read()
+            found = mask()
         except UserError as error:
             self.problems.append(f'a mask is left out: {error}')
             return []
@@ -274,8 +274,8 @@ class _HomographyResidual(Method):
         details = {'flow': self._flow.name, 'opencv': cv2.__version__}
         super().__init__(('homography',), {'baseline': 'homography', **constants}, details)
 
-    def start(self, clip: Clip, source: FrameSource) -> None:
-        super().start(clip, source)
+    def start(self, clip: Clip) -> None:
+        super().start(clip)
         self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
         self._last: deque[Held] = deque(maxlen=2)
 
@@ -309,8 +309,8 @@ class _AtOnce(Method):
         super().__init__((name,), {'baseline': name, **identity}, {'opencv': cv2.__version__} if identity else {})
         self._make = make
 
-    def start(self, clip: Clip, source: FrameSource) -> None:
-        super().start(clip, source)
+    def start(self, clip: Clip) -> None:
+        super().start(clip)
         self._paint = self._make()
 
     def step(self, frame: Frame, index: int) -> tuple[Prediction]:

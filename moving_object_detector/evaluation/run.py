@@ -81,11 +81,10 @@ class SequencePass:
         """Evaluate the whole clip; raises UserError where it cannot be opened, or not one frame of it can be scored."""
         begin = time.monotonic()
         source = self._clip.open()
-        self._method.start(self._clip, source)
-        for index, frame in enumerate(self._frames(source)):
-            if frame is not None:
-                self._take(self._method.step(frame, index))
-                self._seen()
+        self._method.start(self._clip)
+        for index, frame in self._frames(source):
+            self._take(self._method.step(frame, index))
+            self._seen()
         self._take(self._method.finish())
         for step, then in ((Step.GOES_BACK, 'the detector starts anew there'), (Step.REPEATS, 'it is not scored')):
             if self._steps.count(step):
@@ -125,8 +124,8 @@ class SequencePass:
         if text and text not in self._problems and len(self._problems) < PROBLEMS:
             self._problems.append(text)
 
-    def _frames(self, source: Iterable[Frame]) -> Iterator[Frame | None]:
-        """Yield each frame, None for a damaged one, which is a problem and not the end."""
+    def _frames(self, source: Iterable[Frame]) -> Iterator[tuple[int, Frame]]:
+        """Yield number and frame; a damaged one is a problem and not the end."""
         frames = iter(source)
         while True:
             index = len(self._names)
@@ -136,7 +135,6 @@ class SequencePass:
                 self._problem(f'frame {index} is left out: {error}')
                 # A number for its annotation, which counts as missed.
                 self._names.append('')
-                yield None
                 continue
             except UserError as error:
                 self._problem(f'the clip ends after {index} frames: {error}')
@@ -147,14 +145,14 @@ class SequencePass:
                 self._size = (frame.image.shape[0], frame.image.shape[1])
             self._steps.append(self._continuity.follow(frame.stamp, frame.image.shape))
             self._names.append(frame.name)
-            yield frame
+            yield index, frame
 
     def _read_truth(self, index: int) -> PreparedTruth | None:
         if self._clip.still:
             return PreparedTruth(np.zeros(self._size, np.bool_))
         annotation = self._clip.annotations[index] if index < len(self._clip.annotations) else None
         try:
-            return None if annotation is None else PreparedTruth(annotation.read())
+            return None if annotation is None else PreparedTruth(annotation())
         except UserError as error:
             self._problem(f'the annotation of frame {index} is left out: {error}')
             return None

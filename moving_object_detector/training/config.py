@@ -160,7 +160,6 @@ class TrainConfig:
         return bool(self.inpainter.steps) and not self.rendered.steps + self.game.steps + self.teacher.steps
 
     def __post_init__(self) -> None:
-        """Check what no single option's range says."""
         height, width = self.network.height, self.network.width
         if height % 4 or width % 4:
             raise UserError(f'network.height and network.width are {height} and {width}, but take multiples of 4')
@@ -214,7 +213,6 @@ class FlowTrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        """Check what no single option's range says."""
         height, width = self.training.height, self.training.width
         if height % 64 or width % 64:
             raise UserError(f'training.height and training.width are {height} and {width}, but take multiples of 64')

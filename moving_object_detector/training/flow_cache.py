@@ -72,9 +72,9 @@ def _chunk(
         if index + gap in features and 0 <= streams[index] == streams[index + gap]
     ]
     for first in range(0, len(pairs), options.batch):
-        rows, columns, sources, targets = zip(*pairs[first : first + options.batch], strict=True)
-        ends = ([features[index] for index in end] for end in (sources, targets))
-        found = backend.estimate(next(ends), next(ends), options.size)
+        rows, columns, *ends = zip(*pairs[first : first + options.batch], strict=True)
+        sources, targets = ([features[index] for index in end] for end in ends)
+        found = backend.estimate(sources, targets, options.size)
         flows[list(rows), list(columns)] = chunks.to_half(found.cpu().numpy(), name)
     return np.stack([images[index] for index in frames]), flows
 
@@ -85,7 +85,7 @@ def clip_flows(
     backend: FlowBackend,
     options: CacheOptions,
     streams: list[int],
-    done: set[int] | frozenset[int] = frozenset(),
+    done: set[int],
 ) -> Chunks:
     """Yield the chunks of a clip that are not ``done`` yet, as number and (images, flows).
 
@@ -164,9 +164,9 @@ class CachedClip:
 
         Raises IndexError where they are no pair, and CacheError.
         """
-        self._checked(index + gap)
         if gap not in self.neighbours(index):
-            raise IndexError(f'{self.name}: frames {index} and {index + gap} are not of one continuous stream')
+            of = f'{index} and {index + gap} of {self.frame_count}'
+            raise IndexError(f'{self.name}: frames {of} are not of one continuous stream')
         return np.array(chunks.read_item(self.folder, index, CHUNK, 'flow')[self.gaps.index(gap)], np.float32)
 
     def neighbours(self, index: int) -> tuple[int, ...]:

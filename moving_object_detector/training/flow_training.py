@@ -324,17 +324,15 @@ class FlowStage(AveragedStage):
             pyramids = [self.network.pyramid(network_input(frames)) for frames in pair[:2]]
             levels = self.network.decode_levels(*pyramids)
         loss, terms = multi_scale_error(levels, pair.flow), {}
-        weight = training.matching * (1 - step / self.steps)
-        if weight > 0:
+        if training.matching:
             terms['matching'] = matching_loss(pyramids[0], pyramids[1], pair.flow, pair.seen)
-            loss = loss + weight * terms['matching']
+            loss = loss + training.matching * (1 - step / self.steps) * terms['matching']
         norm = self.update(loss, 'network', training.clip)
         self.average.update_parameters(self.network)
         flow = resize_flow(levels[0].detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
         self.seen = {'first': pair.first, 'second': pair.second, 'truth': pair.flow, 'flow': flow}
-        values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm}
-        values['error'] = end_point_error(flow, pair.flow).mean()
-        values |= {name: value.detach() for name, value in terms.items()}
+        error = end_point_error(flow, pair.flow).mean()
+        values: dict[str, float | Tensor] = {'loss': loss.detach(), 'gradient': norm, 'error': error, **terms}
         done = step + 1
         if done % self._config.validation.every == 0 or done == self.steps:
             errors = [network_error(self.average.module, sample, self.setup.device) for sample in self.held_out]

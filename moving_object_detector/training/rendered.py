@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -112,7 +112,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.options = options or RenderedOptions()
         """How they are made."""
         self._make_flow = make_flow or partial(DisFlow, self.options.scene.size)
-        self._flow: FlowBackend | None = None
+
+    @cached_property
+    def _flow(self) -> FlowBackend:
+        return self._make_flow()
 
     @property
     def identity(self) -> str:
@@ -120,8 +123,8 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return f'{self._seed} {self.options}'
 
     def __getstate__(self) -> dict[str, Any]:
-        # An estimator, once made, cannot be sent to another process.
-        return {**self.__dict__, '_flow': None}
+        # An estimator is made where it is used: it cannot be sent to another process.
+        return {name: value for name, value in self.__dict__.items() if name != '_flow'}
 
     def pair(self, index: int) -> RenderedPair:
         """Render a pair, neither mirrored nor blanked."""
@@ -129,14 +132,13 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         pair, rng = self._made(index)
-        image, flow = centred(torch.from_numpy(pair.image).permute(2, 0, 1)), torch.from_numpy(pair.flow)
-        flow = some_one_sided(flow, rng, self.options)
+        image, mask = centred(torch.from_numpy(pair.image).permute(2, 0, 1)), torch.from_numpy(pair.mask)[None]
+        flow = some_one_sided(torch.from_numpy(pair.flow), rng, self.options)
         if rng.random() < self.options.image_dropout:
             image = torch.zeros_like(image)
-        item = image, flow, torch.from_numpy(pair.mask)[None]
         if rng.random() < 0.5:
-            return image.flip(2), scale_vectors(flow[None], -1, 1)[0].flip(2), item[2].flip(2)
-        return item
+            return image.flip(2), scale_vectors(flow[None], -1, 1)[0].flip(2), mask.flip(2)
+        return image, flow, mask
 
     def _made(self, index: int) -> tuple[RenderedPair, np.random.Generator]:
         options = self.options
@@ -144,16 +146,14 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng((*key, 1))
         draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
         images, mask = draws(key, rng)
-        # Made where it is used: a network is not sent to the processes that render.
-        backend = self._flow = self._flow or self._make_flow()
-        one, *others = (backend.features(image) for image in images)
+        one, *others = map(self._flow.features, images)
         if takes_evidence(options.flow_input):
             sources, targets = [one] * len(others) + others, others + [one] * len(others)
-            flows = backend.estimate(sources, targets, options.size).cpu().numpy()
+            flows = self._flow.estimate(sources, targets, options.size).cpu().numpy()
             both = zip(flows[: len(others)], flows[len(others) :], strict=True)
             flow = np.concatenate([with_evidence(images[0], there, back) for there, back in both])
         else:
-            flow = backend.estimate([one], others, options.size)[0].cpu().numpy()
+            flow = self._flow.estimate([one], others, options.size)[0].cpu().numpy()
         image = resize_image(images[0], options.size)
         return RenderedPair(image, flow, resize_image(mask.astype(np.float32), options.size)), rng
 

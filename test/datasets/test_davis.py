@@ -75,6 +75,6 @@ def test_the_published_training_set(shared):
     assert all(None not in sequence.annotations for sequence in sequences)
     # Sizes of annotation and frame agree, and the object is neither nothing nor everything.
     bear = next(sequence for sequence in sequences if sequence.name == 'bear')
-    mask = bear.annotations[0].read()
+    mask = bear.annotations[0]()
     assert mask.shape == cv2.imread(str(bear.files[0])).shape[:2]
     assert 0.02 < mask.mean() < 0.5

@@ -77,8 +77,8 @@ def test_few_frames_are_annotated(root):
     assert (cars.name, marple.name) == ('cars1', 'marple6')
     assert [image.name for image in cars.files] == [f'cars1_{k:02d}.jpg' for k in range(1, 13)]
     assert [k for k, annotation in enumerate(cars.annotations) if annotation] == [0, 9]
-    assert cars.annotations[0].read().tolist() == [[False, True, True], [False, False, True]]
-    assert not cars.annotations[9].read().any()
+    assert cars.annotations[0]().tolist() == [[False, True, True], [False, False, True]]
+    assert not cars.annotations[9]().any()
 
 
 def test_colour_labels_probabilities_and_numbers(root):
@@ -86,7 +86,7 @@ def test_colour_labels_probabilities_and_numbers(root):
     marple = read_fbms(root, 'test')[1]
     assert [image.name for image in marple.files] == ['marple6_98.jpg', 'marple6_99.jpg', 'marple6_100.jpg']
     assert [annotation is None for annotation in marple.annotations] == [True, True, False]
-    assert marple.annotations[2].read().tolist() == [[False, False, False], [False, True, True]]
+    assert marple.annotations[2]().tolist() == [[False, False, False], [False, True, True]]
 
 
 def test_splits(root):
@@ -103,7 +103,7 @@ def test_a_label_that_is_missing_or_beyond_the_end(root):
     annotations = read_fbms(root, 'val')[0].annotations
     assert [k for k, annotation in enumerate(annotations) if annotation] == [9]
     with pytest.raises(UserError, match=r'cars1_10_gt\.pgm'):
-        annotations[9].read()
+        annotations[9]()
 
 
 def test_a_code_that_the_definition_does_not_know_is_no_object(root):
@@ -111,7 +111,7 @@ def test_a_code_that_the_definition_does_not_know_is_no_object(root):
     label = np.array([[255, 127, 33], [255, 33, 0]], np.uint8)
     cv2.imwrite(str(root / 'Testset' / 'cars1' / 'GroundTruth' / 'cars1_01_gt.pgm'), label)
     cars = read_fbms(root, 'val')[0]
-    assert cars.annotations[0].read().tolist() == [[False, True, False], [False, False, True]]
+    assert cars.annotations[0]().tolist() == [[False, True, False], [False, False, True]]
 
 
 def test_several_definitions(root):
@@ -124,8 +124,8 @@ def test_several_definitions(root):
     (truth / 'cars1_moreDef.dat').write_text(definition([0, 7], 12, rows))
     annotations = read_fbms(root, 'val')[0].annotations
     assert [k for k, annotation in enumerate(annotations) if annotation] == [0, 4, 9]
-    assert not annotations[0].read().all()
-    assert annotations[4].read().all()
+    assert not annotations[0]().all()
+    assert annotations[4]().all()
 
 
 def test_frames_that_somebody_has_converted_count_once(root):

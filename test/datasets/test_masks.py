@@ -16,7 +16,7 @@ def mask(path, column):
 
 
 def columns(annotations):
-    return [None if item is None else np.flatnonzero(item.read().all(0)).tolist() for item in annotations]
+    return [None if item is None else np.flatnonzero(item().all(0)).tolist() for item in annotations]
 
 
 def folder_annotations(images, masks):

@@ -45,7 +45,7 @@ def root(tmp_path):
 
 
 def columns(annotation):
-    return np.flatnonzero(annotation.read().all(0)).tolist()
+    return np.flatnonzero(annotation().all(0)).tolist()
 
 
 def test_published_layout(root):

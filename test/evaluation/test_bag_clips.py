@@ -42,7 +42,7 @@ def write(path, pictures, masked=range(12), *, stamps=STAMPS, mask_stamps=STAMPS
 def truth_of(clip, count=12):
     if not clip.annotations:
         return [None] * count
-    return [found and found.read() for found in clip.annotations[:count]]
+    return [found and found() for found in clip.annotations[:count]]
 
 
 def test_masks_of_any_size_are_kept_in_little_memory(tmp_path):
@@ -53,7 +53,7 @@ def test_masks_of_any_size_are_kept_in_little_memory(tmp_path):
             bag.write_image('/truth', stamp, encode_image(mask.astype(np.uint8), 'mono8'))
     masks, problems = read_masks(BagTopic(tmp_path / 'bag', topic='/truth'))
     for mask, kept in zip(given, masks.values(), strict=True):
-        np.testing.assert_array_equal(kept.read(), mask)
+        np.testing.assert_array_equal(kept(), mask)
     assert len(pickle.dumps(kept)) < 2000
     assert not problems
 
@@ -114,7 +114,7 @@ def test_a_bag_made_of_a_folder_is_the_folder(picture_folder, tmp_path):
         for k, (ours, theirs) in enumerate(zip(source, folder, strict=True)):
             np.testing.assert_array_equal(ours.image, theirs.image)
             assert ours.stamp == theirs.stamp + 10**9  # a stamp of 0 is "no time" in ROS
-            np.testing.assert_array_equal(clip.annotations[k].read(), rectangle(k))
+            np.testing.assert_array_equal(clip.annotations[k](), rectangle(k))
 
 
 def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options):
@@ -136,7 +136,7 @@ def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options
     said = []
     clip = bag_clip(tmp_path / 'bag', None, None)
     for source in (open_source(folder), clip.open()):
-        method.start(clip, source)
+        method.start(clip)
         found = [finding for index, frame in enumerate(source) for finding in method.step(frame, index)]
         found += method.finish()
         said.append({(finding.variant, finding.index): finding.mask for finding in found})
@@ -177,7 +177,7 @@ def test_without_stamps_the_bags_time_counts(tmp_path, pictures):
     clip = bag_clip(tmp_path / 'bag', '/image', '/truth')
     assert clip.problems == ()
     assert [frame.stamp for frame in clip.open()] == STAMPS
-    np.testing.assert_array_equal(clip.annotations[5].read(), rectangle(5))
+    np.testing.assert_array_equal(clip.annotations[5](), rectangle(5))
 
 
 def test_stamps_that_go_back_and_repeat_are_told_and_repetitions_not_scored(tmp_path, pictures):
@@ -224,7 +224,7 @@ def test_images_that_do_not_decode_keep_the_numbers_of_the_others(tmp_path, pict
         write(tmp_path / 'bag', pictures, images={4: broken._replace(data=broken.data[:9])}), None, '/truth'
     )
     assert clip.frame_count == 12
-    np.testing.assert_array_equal(clip.annotations[5].read(), rectangle(5))
+    np.testing.assert_array_equal(clip.annotations[5](), rectangle(5))
 
 
 def test_jpeg_masks_are_told(tmp_path, pictures):
@@ -235,7 +235,7 @@ def test_jpeg_masks_are_told(tmp_path, pictures):
             bag.write_compressed('/truth/compressed', STAMPS[k], data)
     clip = bag_clip(tmp_path / 'bag', '/image', '/truth/compressed')
     assert clip.problems == ('masks on /truth/compressed are JPEG, which blurs outlines; publish them as PNG or mono8',)
-    assert np.mean(clip.annotations[6].read() != rectangle(6)) < 0.02
+    assert np.mean(clip.annotations[6]() != rectangle(6)) < 0.02
 
 
 def test_topics_that_are_not_there_list_those_that_are(tmp_path, pictures):
@@ -270,4 +270,4 @@ def test_a_bag_damaged_in_the_middle_is_evaluated_as_far_as_it_goes(tmp_path):
     assert 9 <= clip.frame_count < 60
     assert clip.problems[0].startswith(f'only the first {clip.frame_count} images can be read: ')
     assert clip.problems[1].startswith('the masks after the first ')
-    np.testing.assert_array_equal(clip.annotations[8].read(), rectangle(8, (120, 160)))
+    np.testing.assert_array_equal(clip.annotations[8](), rectangle(8, (120, 160)))

@@ -93,7 +93,7 @@ def clip(count, camera=2):
 
 
 def run(method, frames, indexes=None):
-    method.start('clip', frames)
+    method.start('clip')
     findings = []
     for index, frame in zip(indexes or range(len(frames)), frames, strict=True):
         findings += method.step(frame, index)

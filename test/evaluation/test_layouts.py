@@ -45,7 +45,7 @@ def scored(protocol, sequences, prediction):
             if annotation is None:
                 rows.append((None,) * 5)
                 continue
-            truth = annotation.read()
+            truth = annotation()
             rows.append((*PreparedTruth(truth).scores(prediction > 0), *count_objects(prediction > 0, truth)))
         columns = VariantColumns(*zip(*rows, strict=True), area=(float((prediction > 0).mean()),) * len(rows))
         size = (HEIGHT, WIDTH)

@@ -145,7 +145,7 @@ def test_that_most_frames_start_anew_is_said(caplog):
 
 
 def test_no_frame_and_one():
-    assert list(clip_flows('clip', [], Watched(), CacheOptions(SIZE, 2), [])) == []
+    assert list(clip_flows('clip', [], Watched(), CacheOptions(SIZE, 2), [], set())) == []
     images, flows = collect(frames(1))
     assert images.shape == (1, *SIZE, 3)
     assert not flows.any()
