@@ -1,4 +1,4 @@
-"""What is scored: a method takes frames one by one and gives masks. The detector, given masks, baselines."""
+"""What is scored: a method takes the frames of a clip and gives masks. The detector, given masks, baselines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import file_hash, generator_path
 from moving_object_detector.common.options import options_of
-from moving_object_detector.datasets.layouts import MaskFiles
+from moving_object_detector.datasets.layouts import Annotation, MaskFiles
 from moving_object_detector.detection.build import build_detector, choose_flow
 from moving_object_detector.detection.config import ContinuityConfig, DetectorConfig, RefinementConfig
 from moving_object_detector.detection.continuity import Continuity, Step
@@ -67,17 +67,12 @@ class Method(ABC):
         """Return the files, besides the footage, that decide its masks of a clip."""
         return ()
 
-    def start(self, clip: Clip) -> None:
-        """Begin a clip; nothing of the last one is remembered. Raises UserError where it cannot be evaluated."""
-        self.problems = []
-
     @abstractmethod
-    def step(self, frame: Frame, index: int) -> Iterable[Prediction]:
-        """Take the next frame; return what is known now, of this or earlier ones."""
+    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+        """Yield what is known of a clip's numbered frames as soon as it is; nothing of the last clip is remembered.
 
-    def finish(self) -> Iterable[Prediction]:
-        """Return what was waiting for frames that do not come."""
-        return ()
+        Raises UserError where the clip cannot be evaluated.
+        """
 
 
 def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, RefinementConfig]:
@@ -111,23 +106,17 @@ class DetectorMethod(Method):
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
         super().__init__(names, identity, details)
 
-    def start(self, clip: Clip) -> None:
-        """Begin a clip."""
-        super().start(clip)
-        self._detector.reset()
-        config = self._detector.config.odometry
-        self._odometry = self._detector.odometry = None if clip.odometry is None else clip.odometry(config)
-
-    def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
-        """Take the next frame; yield what became known by it."""
-        begin = time.perf_counter()
-        outcome = self._detector.step(frame.image, frame.stamp, tag=index)
-        yield from self._read(outcome.results, time.perf_counter() - begin)
-
-    def finish(self) -> Iterator[Prediction]:
-        """Yield what waited for later frames."""
-        yield from self._read(self._detector.flush().results, None)
-        if self._odometry is not None and (trouble := self._odometry.trouble):
+    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+        """Yield what became known by each frame, and at the end what waited for later ones."""
+        detector, self.problems = self._detector, []
+        detector.reset()
+        odometry = detector.odometry = None if clip.odometry is None else clip.odometry(detector.config.odometry)
+        for index, frame in frames:
+            begin = time.perf_counter()
+            outcome = detector.step(frame.image, frame.stamp, tag=index)
+            yield from self._read(outcome.results, time.perf_counter() - begin)
+        yield from self._read(detector.flush().results, None)
+        if odometry is not None and (trouble := odometry.trouble):
             self.problems.append(f'the motion was not known all the time: {trouble}')
 
     def _read(self, results: Iterable[Result], computing: float | None) -> Iterator[Prediction]:
@@ -169,57 +158,48 @@ class GivenMasks(Method):
         place = self._place(clip)
         return tuple(bag_files(place)) if is_bag(place) else tuple(list_images(place)) if place.is_dir() else ()
 
-    def start(self, clip: Clip) -> None:
-        """Find the masks of a clip; those of a bag are read."""
-        super().start(clip)
-        place = self._place(clip)
-        self._masks: dict[Any, Any]
-        self._latencies: list[float] = []
-        self._last: int | None = None
-        self._seen = self._found = 0
-        self._period = 0.0
-        if not is_bag(place):
-            self._masks = {file.stem: MaskFiles((file,)) for file in self.files(clip)}
-            self._where = str(place)
-            return
-        topic = BagTopic(place, topic=self._topic or None)
-        self._where = f'{topic.topic} of {place}'
-        self._masks, self.problems = read_masks(topic)
+    def _bag_masks(self, bag: Path) -> tuple[str, dict[int, Annotation], list[float], float]:
+        """Return what a topic is called, its masks by stamp, and latencies and seconds a mask where a node says so."""
+        topic = BagTopic(bag, topic=self._topic or None)
+        masks, self.problems = read_masks(topic)
         debug = f'{topic.topic.rpartition("/")[0]}/debug/pipeline_latency_ms'
-        measured = list(messages_on(place, debug, 'std_msgs/msg/Float64'))
-        self._latencies = [float(message.data) for message, _ in measured]
-        if len(measured) > 1:
-            self._period = (measured[-1][1] - measured[0][1]) / SECOND / (len(measured) - 1)
+        measured = list(messages_on(bag, debug, 'std_msgs/msg/Float64'))
+        period = (measured[-1][1] - measured[0][1]) / SECOND / (len(measured) - 1) if len(measured) > 1 else 0.0
+        return f'{topic.topic} of {bag}', masks, [float(message.data) for message, _ in measured], period
 
-    def step(self, frame: Frame, index: int) -> list[Prediction]:
-        """Return the mask of a frame, if there is one."""
-        if self._last is None:
-            self._offset = ros_stamp_offset(frame.stamp)
-        repeats, self._last = frame.stamp == self._last, frame.stamp
-        self._seen += not repeats
-        by_name = self._masks.get(Path(frame.name).stem)
-        mask = by_name or (None if repeats else self._masks.get(frame.stamp + self._offset))
-        if mask is None:
-            return []
-        try:
-            found = mask()
-        except UserError as error:
-            self.problems.append(f'a mask is left out: {error}')
-            return []
-        latency = self._latencies[self._found] if self._found < len(self._latencies) else None
-        self._found += 1
-        return [Prediction(index, 'masks', frame.image, found.astype(np.uint8) * np.uint8(255), latency=latency)]
-
-    def finish(self) -> tuple[()]:
-        """Tell which masks are missing and which fit no frame, and what they took where a node has said so."""
-        self.seconds = self._found * self._period
-        there = len(self._masks)
-        if self._seen > self._found:
-            missed = f'{self._seen - self._found} of {self._seen} frames'
-            self.problems.append(f'{missed} have no mask in {self._where}: they count as missed')
-        if there > self._found:
-            self.problems.append(f'{there - self._found} of {there} masks in {self._where} belong to no frame')
-        return ()
+    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+        """Yield the masks that fit a frame; then tell which are missing and which fit none."""
+        place, self.problems = self._place(clip), []
+        by_name: dict[str, Annotation] = {}
+        by_stamp: dict[int, Annotation] = {}
+        latencies: list[float] = []
+        where, period = str(place), 0.0
+        if is_bag(place):
+            where, by_stamp, latencies, period = self._bag_masks(place)
+        else:
+            by_name = {file.stem: MaskFiles((file,)) for file in self.files(clip)}
+        seen = found = offset = 0
+        last: int | None = None
+        for index, frame in frames:
+            offset = ros_stamp_offset(frame.stamp) if last is None else offset
+            repeats, last = frame.stamp == last, frame.stamp
+            seen += not repeats
+            read = by_name.get(Path(frame.name).stem) or (None if repeats else by_stamp.get(frame.stamp + offset))
+            if read is None:
+                continue
+            try:
+                mask = read().astype(np.uint8) * np.uint8(255)
+            except UserError as error:
+                self.problems.append(f'a mask is left out: {error}')
+                continue
+            latency = latencies[found] if found < len(latencies) else None
+            found += 1
+            yield Prediction(index, 'masks', frame.image, mask, latency)
+        self.seconds = found * period
+        if seen > found:
+            self.problems.append(f'{seen - found} of {seen} frames have no mask in {where}: they count as missed')
+        if (there := len(by_name) + len(by_stamp)) > found:
+            self.problems.append(f'{there - found} of {there} masks in {where} belong to no frame')
 
 
 # Baselines: classical methods to compare the detector with, and two that look at nothing ------------------------------
@@ -274,25 +254,22 @@ class _HomographyResidual(Method):
         details = {'flow': self._flow.name, 'opencv': cv2.__version__}
         super().__init__(('homography',), {'baseline': 'homography', **constants}, details)
 
-    def start(self, clip: Clip) -> None:
-        super().start(clip)
-        self._continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
-        self._last: deque[Held] = deque(maxlen=2)
-
-    def step(self, frame: Frame, index: int) -> Iterator[Prediction]:
-        step = self._continuity.follow(frame.stamp, frame.image.shape)
-        if step is Step.REPEATS:
-            return
-        if step.starts_anew:
-            yield from self.finish()
-            self._last.clear()
-        self._last.append((index, frame.image, self._flow.features(frame.image)))
-        if len(self._last) == 2:
-            yield self._predict(*self._last)
-
-    def finish(self) -> Iterator[Prediction]:
-        if len(self._last) == 2:
-            yield self._predict(*reversed(self._last))
+    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+        continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
+        last: deque[Held] = deque(maxlen=2)
+        for index, frame in frames:
+            step = continuity.follow(frame.stamp, frame.image.shape)
+            if step is Step.REPEATS:
+                continue
+            if step.starts_anew:
+                if len(last) == 2:
+                    yield self._predict(*reversed(last))
+                last.clear()
+            last.append((index, frame.image, self._flow.features(frame.image)))
+            if len(last) == 2:
+                yield self._predict(*last)
+        if len(last) == 2:
+            yield self._predict(*reversed(last))
 
     def _predict(self, source: Held, target: Held) -> Prediction:
         """Return the mask of a frame by its flow to another one."""
@@ -309,12 +286,10 @@ class _AtOnce(Method):
         super().__init__((name,), {'baseline': name, **identity}, {'opencv': cv2.__version__} if identity else {})
         self._make = make
 
-    def start(self, clip: Clip) -> None:
-        super().start(clip)
-        self._paint = self._make()
-
-    def step(self, frame: Frame, index: int) -> tuple[Prediction]:
-        return (Prediction(index, self.variants[0], frame.image, self._paint(frame.image)),)
+    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+        paint = self._make()
+        for index, frame in frames:
+            yield Prediction(index, self.variants[0], frame.image, paint(frame.image))
 
 
 def _mog2() -> Method:

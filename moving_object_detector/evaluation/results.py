@@ -156,9 +156,9 @@ def read_stored(kind: type[Stored], path: Path, remedy: str) -> Stored:
         raise UserError(f'{path} is damaged or incomplete ({error}); {remedy}') from error
 
 
-def write_results(folder: Path, run: RunResult, summary: Mapping[str, Any]) -> None:
+def write_results(folder: Path, run: RunResult) -> None:
     """Write ``results.json``: the run and its summary, which is for readers and not read back; raises UserError."""
-    write_atomically(folder / RESULTS, json.dumps({'summary': summary, **asdict(run)}, indent=1).encode())
+    write_atomically(folder / RESULTS, json.dumps({'summary': summarise(run), **asdict(run)}, indent=1).encode())
 
 
 def read_results(folder: Path) -> RunResult:
@@ -220,11 +220,7 @@ class Scores:
     change: float | None
     still_seconds: float
     false_alarms: int
-
-    @property
-    def false_alarms_per_minute(self) -> float | None:
-        """False alarms in a minute of footage in which nothing moves, None where there is no such footage."""
-        return 60 * self.false_alarms / self.still_seconds if self.still_seconds else None
+    false_alarms_per_minute: float | None
 
 
 def known(values: Iterable[float | None]) -> list[float]:
@@ -282,6 +278,7 @@ def scores_of(sequences: Sequence[SequenceResult], variant: str, protocol: str) 
         change=mean(known(area_change(columns.area) for _, columns in each)),
         still_seconds=still_seconds,
         false_alarms=false_alarms,
+        false_alarms_per_minute=60 * false_alarms / still_seconds if still_seconds else None,
     )
 
 
@@ -298,8 +295,7 @@ def summarise(run: RunResult) -> dict[str, Any]:
     """Return the scores of every variant as JSON can hold them: of the run, each sequence, and each kind of footage."""
 
     def plain(sequences: Sequence[SequenceResult], variant: str) -> dict[str, Any]:
-        scores = scores_of(sequences, variant, run.protocol)
-        return {**asdict(scores), 'false_alarms_per_minute': scores.false_alarms_per_minute}
+        return asdict(scores_of(sequences, variant, run.protocol))
 
     variants = {
         variant: {

@@ -38,7 +38,6 @@ from moving_object_detector.evaluation.results import (
     masks_per_second,
     read_stored,
     scores_of,
-    summarise,
     write_results,
     written,
 )
@@ -81,11 +80,7 @@ class SequencePass:
         """Evaluate the whole clip; raises UserError where it cannot be opened, or not one frame of it can be scored."""
         begin = time.monotonic()
         source = self._clip.open()
-        self._method.start(self._clip)
-        for index, frame in self._frames(source):
-            self._take(self._method.step(frame, index))
-            self._seen()
-        self._take(self._method.finish())
+        self._take(self._method.masks(self._clip, self._frames(source)))
         for step, then in ((Step.GOES_BACK, 'the detector starts anew there'), (Step.REPEATS, 'it is not scored')):
             if self._steps.count(step):
                 self._problem(f'{self._steps.count(step)} of {len(self._steps)} frames {step.value}; {then}')
@@ -146,6 +141,7 @@ class SequencePass:
             self._steps.append(self._continuity.follow(frame.stamp, frame.image.shape))
             self._names.append(frame.name)
             yield index, frame
+            self._seen()
 
     def _read_truth(self, index: int) -> PreparedTruth | None:
         if self._clip.still:
@@ -400,5 +396,5 @@ def evaluate(options: EvaluateOptions, settings: Sequence[str], command: Sequenc
         if not results:
             raise UserError(f'nothing could be evaluated: {"; ".join(problems) or "there is no clip"}')
         run = RunResult(identity, details, tuple(results), tuple(problems))
-        write_results(folder, run, summarise(run))
+        write_results(folder, run)
     return run

@@ -176,8 +176,6 @@ class TrainingConfig:
     steps: int = option(2000, 'Updates; 0: none, only measure start.model.', low=0, high=10**9)
     batch: int = option(8, 'Rendered pairs a step.', low=1, high=4096)
     learning_rate: float = option(4e-4, 'Greatest rate of AdamW; one cycle, after 5 % of the steps.', low=1e-8, high=1)
-    weight_decay: float = option(1e-4, 'Of AdamW.', low=0, high=1)
-    clip: float = option(1.0, 'Norm to which the gradient is clipped.', low=1e-6, high=1e6)
     matching: float = option(0.3, 'Weight of likeness of the same point; it falls evenly to 0.', low=0, high=1e3)
     average: float = option(0.99, 'Decay of the moving average, which is the model.', low=0, high=0.999999)
     height: int = option(128, 'Height of the pairs, multiple of 64, pixels.', low=64, high=2048)

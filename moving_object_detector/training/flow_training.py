@@ -306,29 +306,24 @@ class FlowStage(AveragedStage):
         held_out: Sequence[Sample],
         config: FlowTrainConfig,
     ) -> None:
-        training = config.training
-        super().__init__(setup, network, rendered, training)
+        super().__init__(setup, network, rendered, config.training)
         setup.place(network, self.average)
         self.held_out = held_out
         """Rendered pairs that training never sees."""
         self._config = config
-        optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
-        self.optimisers = {'network': optimiser}
 
     def step(self, step: int, batch: FlowPair) -> Mapping[str, float | Tensor]:
         """Update the network."""
         pair, training = FlowPair(*self.setup.sent(batch)), self._config.training
-        for options in self.optimisers['network'].param_groups:
-            options['lr'] = one_cycle(step, self.steps, training.learning_rate)
         with self.setup.autocast():
             pyramids = [self.network.pyramid(network_input(frames)) for frames in pair[:2]]
             levels = self.network.decode_levels(*pyramids)
         loss, terms = multi_scale_error(levels, pair.flow), {}
         if training.matching:
-            terms['matching'] = matching_loss(pyramids[0], pyramids[1], pair.flow, pair.seen)
-            loss = loss + training.matching * (1 - step / self.steps) * terms['matching']
-        norm = self.update(loss, 'network', training.clip)
-        self.average.update_parameters(self.network)
+            matching = matching_loss(pyramids[0], pyramids[1], pair.flow, pair.seen)
+            loss = loss + training.matching * (1 - step / self.steps) * matching
+            terms['matching'] = matching.detach()
+        norm = self.learn(loss, one_cycle(step, self.steps, training.learning_rate))
         flow = resize_flow(levels[0].detach().float() * (FLOW_DIVISOR / 4), (pair.flow.shape[-2], pair.flow.shape[-1]))
         self.seen = {'first': pair.first, 'second': pair.second, 'truth': pair.flow, 'flow': flow}
         error = end_point_error(flow, pair.flow).mean()

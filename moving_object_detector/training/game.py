@@ -110,11 +110,7 @@ class Game(AveragedStage):
         target, prepared = motion_units(flow[:, :2]), prepare_flow(flow, self._flow_input).flow
         if step % (1 + self._config.generator_steps) == 0:
             return self._improve_inpainter(image, target, prepared)
-        values, parameters = self._improve_generator(image, target, prepared, others)
-        values['revived'] = float(revive(parameters, self._config.clip, (self.setup.seed, step)))
-        self.optimisers['network'].step()
-        self.average.update_parameters(self.network)
-        return values
+        return self._improve_generator(image, target, prepared, others, step)
 
     def _improve_inpainter(self, image: Tensor, target: Tensor, prepared: Tensor) -> Mapping[str, float | Tensor]:
         with torch.no_grad():
@@ -125,9 +121,8 @@ class Game(AveragedStage):
         return {'inpainter': loss.detach()}
 
     def _improve_generator(
-        self, image: Tensor, target: Tensor, prepared: Tensor, others: Sequence[Tensor]
-    ) -> tuple[dict[str, float | Tensor], list[nn.Parameter]]:
-        """Return what to log, and the generator's parameters with their gradients."""
+        self, image: Tensor, target: Tensor, prepared: Tensor, others: Sequence[Tensor], step: int
+    ) -> Mapping[str, float | Tensor]:
         config, terms = self._config, dict[str, Tensor]()
         logits = self.setup.run(cast('Generator', self.network).mask_logits, image, prepared)
         mask = logits.sigmoid()
@@ -145,9 +140,11 @@ class Game(AveragedStage):
             views = [resolve_polarity(self.setup.run(self._teacher, image, one)) for one in seen]
             terms['consistency'] = losses.mask_loss(logits, agreed_masks(image, views))
             total = total + config.consistency * terms['consistency']
+        revived = revive(self._clipped(total, 'network'), config.clip, (self.setup.seed, step))
+        self.optimisers['network'].step()
+        self.average.update_parameters(self.network)
         area = (mask.detach() > 0.5).float().mean()
-        values: dict[str, float | Tensor] = {**{key: value.detach() for key, value in terms.items()}, 'area': area}
-        return values, self._clipped(total, 'network')
+        return {**{key: value.detach() for key, value in terms.items()}, 'area': area, 'revived': float(revived)}
 
     def _clipped(self, loss: Tensor, player: str) -> list[nn.Parameter]:
         parameters = self.gradients(loss, player)

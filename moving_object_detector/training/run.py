@@ -21,7 +21,6 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.common.files import default_inpainter, file_hash, generator_path, write_atomically
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
-from moving_object_detector.datasets.layouts import ClipFiles
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
 from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.engines.create import choose_device, create_engine
@@ -140,37 +139,28 @@ def cache_folder(data: DataConfig, out: Path) -> Path:
     return Path(data.cache).expanduser() if data.cache else out / 'flow_cache'
 
 
-def clips_with_flow(
-    clips: Sequence[ClipFiles], data: DataConfig, flow: FlowConfig, out: Path, setup: Setup
-) -> list[CachedClip]:
-    """Compute the flow of footage, or what is missing of it."""
-    flow, engine = choose_flow(flow), None
+def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
+    """Return the footage of a run, if there is any, with its flow, and what the teacher makes of it."""
+    data, cache = config.data, cache_folder(config.data, out)
+    if not data.root:
+        return Footage()
+    # Before what takes long: its weights may not be here.
+    teacher = Teacher(Path(config.teacher.detector), setup.device) if config.teacher.steps else None
+    found = find_clips(roots_of(data.root), 'train', data.topic or None)
+    flow, engine = choose_flow(config.flow), None
+    fingerprint = flow_fingerprint(flow)
     if flow.backend != 'dis':
         # The detector's engine, several times as fast as eager PyTorch.
         precision = flow_precision(flow, 'auto', 'auto', setup.device)
         engine = create_engine('auto', setup.device, precision=precision)
-    return cached_clips(
-        clips,
-        cache_folder(data, out),
-        create_flow(flow, setup.device, engine, PAIRS_AT_ONCE),
-        flow_fingerprint(flow) + (f' {engine.name} {engine.precision}' if engine else ''),
-        CacheOptions((data.height, data.width), data.largest_gap),
-    )
-
-
-def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
-    """Return the footage of a run with its flow, if there is any, and what the teacher makes of it."""
-    if not config.data.root:
-        return Footage()
-    # Before what takes long: its weights may not be here.
-    teacher = Teacher(Path(config.teacher.detector), setup.device) if config.teacher.steps else None
-    found = find_clips(roots_of(config.data.root), 'train', config.data.topic or None)
-    clips = clips_with_flow(found, config.data, config.flow, out, setup)
+        fingerprint += f' {engine.name} {engine.precision}'
+    backend = create_flow(flow, setup.device, engine, PAIRS_AT_ONCE)
+    options = CacheOptions((data.height, data.width), data.largest_gap)
+    clips = cached_clips(found, cache, backend, fingerprint, options)
     if teacher is None:
         return Footage(clips)
     files = {clip.name: clip for clip in found}
-    targets = teacher.targets([(files[clip.name], clip) for clip in clips], cache_folder(config.data, out))
-    return Footage(clips, targets, teacher.key)
+    return Footage(clips, teacher.targets([(files[clip.name], clip) for clip in clips], cache), teacher.key)
 
 
 def model_file(name: str, flow: FlowConfig) -> Path:

@@ -141,9 +141,9 @@ class Stage(ABC):
         loss.backward()  # type: ignore[no-untyped-call]
         return list(self.networks[player].parameters())
 
-    def update(self, loss: Tensor, player: str, largest_norm: float) -> Tensor:
+    def update(self, loss: Tensor, player: str) -> Tensor:
         """Apply a loss's gradient, clipped by its norm; return the norm before."""
-        norm = nn.utils.clip_grad_norm_(self.gradients(loss, player), largest_norm)
+        norm = nn.utils.clip_grad_norm_(self.gradients(loss, player), LARGEST_NORM)
         self.optimisers[player].step()
         return norm
 
@@ -172,6 +172,16 @@ class AveragedStage(Stage):
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
         """Follows the network at each ``update_parameters``."""
         self.networks = {'network': network, 'averaged': self.average}
+        optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
+        self.optimisers = {'network': optimiser}
+
+    def learn(self, loss: Tensor, rate: float) -> Tensor:
+        """Update network and average at a learning rate; return the gradient's norm before it was clipped."""
+        for options in self.optimisers['network'].param_groups:
+            options['lr'] = rate
+        norm = self.update(loss, 'network')
+        self.average.update_parameters(self.network)
+        return norm
 
     def begin(self) -> None:
         """Take the network as the stage before has left it."""
@@ -207,14 +217,10 @@ class MaskStage(AveragedStage):
         self.name = 'rendered'
         if isinstance(config, TeacherConfig):
             self.name, self.candidate = 'teacher', self.average.module
-        optimiser = torch.optim.AdamW(generator.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
-        self.optimisers = {'network': optimiser}
 
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:
         """Update the generator."""
         image, flow, truth, *certain = self.setup.sent(batch)
-        for options in self.optimisers['network'].param_groups:
-            options['lr'] = learning_rate(step, self._config)
         prepared = prepare_flow(flow, self._flow_input).flow
         logits = self.setup.run(cast('Generator', self.network).mask_logits, image, prepared)
         loss = mask_loss(logits, truth, *certain)
@@ -228,8 +234,7 @@ class MaskStage(AveragedStage):
                     wise = self.setup.run(self._teacher, image[taught], prepared[taught, :channels])
                 share = taught.float().mean()
                 loss = (loss + share * mask_loss(logits[taught], wise)) / (1 + share)
-        self.update(loss, 'network', LARGEST_NORM)
-        self.average.update_parameters(self.network)
+        self.learn(loss, learning_rate(step, self._config))
         self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': logits.detach().sigmoid(), 'truth': truth}
         return {'loss': loss.detach()}
 
@@ -264,7 +269,7 @@ class InpainterStage(Stage):
         mask = random_boxes(rng, self.batch, (flow.shape[2], flow.shape[3])).to(self.setup.device)
         guess = self.setup.run(self.networks['inpainter'], image, target * (1.0 - mask), mask)
         loss = box_loss(target, mask, guess)
-        self.update(loss, 'inpainter', LARGEST_NORM)
+        self.update(loss, 'inpainter')
         filled = torch.lerp(target, guess.detach(), mask)
         self.seen = {'image': image, 'flow': target, 'mask': mask, 'guessed': filled}
         return {'loss': loss.detach()}

@@ -136,9 +136,7 @@ def test_the_detector_says_the_same_of_a_folder_and_of_its_bag(tmp_path, options
     said = []
     clip = bag_clip(tmp_path / 'bag', None, None)
     for source in (open_source(folder), clip.open()):
-        method.start(clip)
-        found = [finding for index, frame in enumerate(source) for finding in method.step(frame, index)]
-        found += method.finish()
+        found = list(method.masks(clip, enumerate(source)))
         said.append({(finding.variant, finding.index): finding.mask for finding in found})
     assert len(said[0]) == 11  # both estimates of six frames, but zero_lag of the first
     assert said[0].keys() == said[1].keys()

@@ -93,11 +93,7 @@ def clip(count, camera=2):
 
 
 def run(method, frames, indexes=None):
-    method.start('clip')
-    findings = []
-    for index, frame in zip(indexes or range(len(frames)), frames, strict=True):
-        findings += method.step(frame, index)
-    return findings + list(method.finish())
+    return list(method.masks('clip', zip(indexes or range(len(frames)), frames, strict=True)))
 
 
 def test_homography_makes_no_pair_across_a_gap():

@@ -122,8 +122,8 @@ def test_sequences_of_other_lengths_are_noted():
 
 
 def test_text_for_the_terminal(tmp_path, capsys):
-    write_results(tmp_path / 'old', run_of({'bear': 0.5, 'boat': 0.25, 'lost': 0.5}), {})
-    write_results(tmp_path / 'new', run_of({'bear': 0.75, 'boat': 0.25}), {})
+    write_results(tmp_path / 'old', run_of({'bear': 0.5, 'boat': 0.25, 'lost': 0.5}))
+    write_results(tmp_path / 'new', run_of({'bear': 0.75, 'boat': 0.25}))
     assert main(['compare', str(tmp_path / 'old'), str(tmp_path / 'new')]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:5] for line in lines[1:5]] == [
@@ -140,7 +140,7 @@ def test_text_for_the_terminal(tmp_path, capsys):
 
 def test_folders_of_one_name_are_told_apart(tmp_path, capsys):
     for place in ('here', 'there'):
-        write_results(tmp_path / place / 'out', run_of(BASE), {})
+        write_results(tmp_path / place / 'out', run_of(BASE))
     folders = [str(tmp_path / place / 'out') for place in ('here', 'there')]
     assert main(['compare', *folders]) == 0
     out = capsys.readouterr().out

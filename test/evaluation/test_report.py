@@ -83,7 +83,7 @@ def test_one_file_whatever_the_names(run, odd, tmp_path, parse):
 def test_the_same_bytes_every_time(run, tmp_path):
     first = write_report(tmp_path, run).read_bytes()
     assert write_report(tmp_path, run).read_bytes() == first
-    write_results(tmp_path, run, {})
+    write_results(tmp_path, run)
     program = (
         'from pathlib import Path; from moving_object_detector.evaluation.report import write_report; '
         'from moving_object_detector.evaluation.results import read_results; '
@@ -155,7 +155,7 @@ def test_few_annotations_are_drawn_as_dots(run, tmp_path, parse):
 
 
 def test_a_protocol_that_there_is_not(run, tmp_path):
-    write_results(tmp_path, run, {})
+    write_results(tmp_path, run)
     stored = tmp_path / 'results.json'
     stored.write_text(stored.read_text().replace('"protocol": "davis2016"', '"protocol": "mine"'))
     with pytest.raises(UserError, match='no protocol mine'):
