@@ -84,11 +84,10 @@ def all_cases(config: Path | None, assignments: Sequence[str], *, gpu: bool, qui
 
 def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
     """Return the cases whose name or group's name matches a shell pattern; UserError where one matches nothing."""
-
-    def matches(case: Case, pattern: str) -> bool:
-        return fnmatchcase(case.name, pattern) or fnmatchcase(case.group, pattern)
-
+    wanted = set() if patterns else set(cases)
     for pattern in patterns:
-        if not any(matches(case, pattern) for case in cases):
+        found = {case for case in cases if fnmatchcase(case.name, pattern) or fnmatchcase(case.group, pattern)}
+        if not found:
             raise UserError(f'--only {pattern} matches nothing; there are {", ".join(case.name for case in cases)}')
-    return [case for case in cases if not patterns or any(matches(case, pattern) for pattern in patterns)]
+        wanted |= found
+    return [case for case in cases if case in wanted]

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -47,6 +47,7 @@ class Prediction:
     latency: float | None = None
 
 
+@dataclass
 class Method(ABC):
     """The detector, masks that are there already, or a baseline.
 
@@ -55,13 +56,11 @@ class Method(ABC):
     knows, None where they are made now.
     """
 
+    variants: tuple[str, ...]
+    identity: Mapping[str, Any]
+    details: Mapping[str, Any]
+    problems: list[str] = field(default_factory=list)
     seconds: float | None = None
-
-    def __init__(self, variants: Iterable[str], identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        self.variants = tuple(variants)
-        self.identity = identity
-        self.details = details
-        self.problems: list[str] = []
 
     def files(self, clip: Clip) -> tuple[Path, ...]:
         """Return the files, besides the footage, that decide its masks of a clip."""

@@ -292,7 +292,6 @@ _ANEW: Final = 'remove it, or give --overwrite to begin anew'
 
 def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
     """Make a folder that of a run, or check that it is; raises UserError where it holds another or a damaged one."""
-    make_folder(folder / SEQUENCES)
     kept = list((folder / SEQUENCES).glob('*.json'))
     # A run that ended before its first sequence holds nothing to keep.
     if kept and not overwrite and (folder / IDENTITY).exists():
@@ -388,7 +387,7 @@ def evaluate(options: EvaluateOptions, settings: Sequence[str], command: Sequenc
     decided = {**options.identity(), **scoring, **method.identity}
     identity = json.loads(json.dumps(decided))
     details = {**provenance('evaluate', command), **method.details}
-    make_folder(folder)
+    make_folder(folder / SEQUENCES)
     with lock(folder / '.lock', f'the folder {folder}'):
         claim_folder(folder, identity, overwrite=options.overwrite)
         results, failures = _evaluate_clips(method, clips, protocol, options, folder)

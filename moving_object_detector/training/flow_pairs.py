@@ -99,10 +99,9 @@ class FlowPairOptions:
 class RenderedFlowPairs(Dataset[FlowPair]):
     """Two views of a rendered scene at two times."""
 
-    def __init__(self, seed: int, options: FlowPairOptions | None = None) -> None:
-        self._seed = seed
-        self._options = options or FlowPairOptions()
-        height, width = self._options.size
+    def __init__(self, seed: int, options: FlowPairOptions) -> None:
+        self._seed, self._options = seed, options
+        height, width = options.size
         # Room for crops to differ; what leaves a crop is mostly still in the rendering.
         self._rendered = (height + height // 8, width + width // 8)
         # The last scene, since its pairs are asked for in turn.

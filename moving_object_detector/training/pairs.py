@@ -92,13 +92,13 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         self,
         clips: Sequence[CachedClip],
         seed: int,
-        options: CachedOptions | None = None,
+        options: CachedOptions,
         targets: Sequence[Targets] | None = None,
     ) -> None:
         self._clips = tuple(clips)
         self._seed = seed
         self._targets = targets
-        self._options = options or CachedOptions()
+        self._options = options
         # Frames without a neighbour are never drawn.
         self._frames = [
             np.array([i for i in range(clip.frame_count) if clip.neighbours(i) and self._is_certain(k, i)])

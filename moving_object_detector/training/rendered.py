@@ -105,22 +105,13 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     ``make_flow`` makes the estimator, once in each process; by default DIS at the scene's size.
     """
 
-    def __init__(
-        self, seed: int, options: RenderedOptions | None = None, make_flow: Callable[[], FlowBackend] | None = None
-    ) -> None:
-        self._seed = seed
-        self.options = options or RenderedOptions()
-        """How they are made."""
-        self._make_flow = make_flow or partial(DisFlow, self.options.scene.size)
+    def __init__(self, seed: int, options: RenderedOptions, make_flow: Callable[[], FlowBackend] | None = None) -> None:
+        self.seed, self.options = seed, options
+        self._make_flow = make_flow or partial(DisFlow, options.scene.size)
 
     @cached_property
     def _flow(self) -> FlowBackend:
         return self._make_flow()
-
-    @property
-    def identity(self) -> str:
-        """What decides them beside the flow."""
-        return f'{self._seed} {self.options}'
 
     def __getstate__(self) -> dict[str, Any]:
         # An estimator is made where it is used: it cannot be sent to another process.
@@ -142,7 +133,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _made(self, index: int) -> tuple[RenderedPair, np.random.Generator]:
         options = self.options
-        key = (self._seed, index)
+        key = (self.seed, index)
         rng = np.random.default_rng((*key, 1))
         draws = self._flight if options.flights and rng.random() < options.flights else self._sheets
         images, mask = draws(key, rng)
@@ -230,7 +221,8 @@ def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str,
     Its name, in ``folder``, is a hash of what decides the pairs; ``fingerprint`` says which flow. ``workers`` are the
     processes that render, 0: this one. Raises UserError where the disk is full or cannot be written.
     """
-    key = hashlib.blake2b(repr((KEPT_FORMAT, pairs.identity, fingerprint)).encode(), digest_size=8).hexdigest()
+    decides = repr((KEPT_FORMAT, f'{pairs.seed} {pairs.options}', fingerprint))
+    key = hashlib.blake2b(decides.encode(), digest_size=8).hexdigest()
     own, chunks = folder / f'rendered-{key}', range(-(-count // KEPT_CHUNK))
 
     def rendered(done: set[int]) -> Chunks:

@@ -165,8 +165,7 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
 
 def model_file(name: str, flow: FlowConfig) -> Path:
     """Return the file of a generator; for ``default`` the package's for that flow, for ``small`` its narrow one."""
-    named = '' if name == 'default' else name
-    return generator_path(named, choose_flow(flow).backend)
+    return generator_path('' if name == 'default' else name, choose_flow(flow).backend)
 
 
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
@@ -364,8 +363,7 @@ def _told(judged: Mapping[str, Judgement], chosen: str, out: Path) -> list[str]:
 
 def next_command(config: TrainConfig, model: Path) -> str:
     """Return the command that runs the detector with a model, on the flow that it was trained on."""
-    flow = [(option, attrgetter(option.name)(config.flow)) for option in options_of(FlowConfig)]
     given = {'model': str(model.resolve())}
-    given |= {f'flow.{option.name}': str(value) for option, value in flow if value != option.default}
+    given |= {f'flow.{name}': str(value) for name, value in options_told(config.flow, changed=True).items()}
     options = ' '.join(f'-p {name}:={shlex.quote(value)}' for name, value in given.items())
     return f'ros2 run moving_object_detector detect --ros-args -r image:=/camera/image_raw {options}'
