@@ -194,6 +194,10 @@ RULES: Final = {
 """By the name of the data set; ``annotated`` is for all others."""
 
 
+def _shown(heading: str, form: str) -> Any:
+    return field(metadata={'heading': heading, 'form': form})
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one variant on some sequences; None where there is nothing to take them of.
@@ -206,21 +210,21 @@ class Scores:
     """
 
     frames: int
-    j_mean: float | None
-    j_recall: float | None
-    j_decay: float | None
-    f_mean: float | None
-    f_recall: float | None
-    f_decay: float | None
-    objects: int
-    found: int
-    false_regions: int
-    empty: float | None
-    area: float | None
-    change: float | None
     still_seconds: float
     false_alarms: int
-    false_alarms_per_minute: float | None
+    j_mean: float | None = _shown('J', '.3f')
+    j_recall: float | None = _shown('recall', '.3f')
+    j_decay: float | None = _shown('decay', '.3f')
+    f_mean: float | None = _shown('F', '.3f')
+    f_recall: float | None = _shown('recall', '.3f')
+    f_decay: float | None = _shown('decay', '.3f')
+    objects: int = _shown('objects', ',')
+    found: int = _shown('found', ',')
+    false_regions: int = _shown('false', ',')
+    false_alarms_per_minute: float | None = _shown('alarms/min', '.1f')
+    empty: float | None = _shown('empty', '.3f')
+    area: float | None = _shown('area', '.4f')
+    change: float | None = _shown('change', '.3f')
 
 
 def known(values: Iterable[float | None]) -> list[float]:
@@ -310,21 +314,7 @@ def summarise(run: RunResult) -> dict[str, Any]:
 
 # Tables, for the terminal and the report -----------------------------------------------------------------------------
 
-SCORE_COLUMNS: Final = (
-    ('J', '.3f', 'j_mean'),
-    ('recall', '.3f', 'j_recall'),
-    ('decay', '.3f', 'j_decay'),
-    ('F', '.3f', 'f_mean'),
-    ('recall', '.3f', 'f_recall'),
-    ('decay', '.3f', 'f_decay'),
-    ('objects', ',', 'objects'),
-    ('found', ',', 'found'),
-    ('false', ',', 'false_regions'),
-    ('alarms/min', '.1f', 'false_alarms_per_minute'),
-    ('empty', '.3f', 'empty'),
-    ('area', '.4f', 'area'),
-    ('change', '.3f', 'change'),
-)
+SCORE_COLUMNS: Final = tuple((*one.metadata.values(), one.name) for one in fields(Scores) if one.metadata)
 """What is shown of :class:`Scores`: heading, format, name."""
 
 

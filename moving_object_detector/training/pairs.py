@@ -81,7 +81,7 @@ class CachedOptions:
 
 
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
-    """Pairs of clips, each in proportion to how many it has; raises UserError where there is none.
+    """Pairs of clips that have some, each in proportion to how many; raises UserError where nothing is certain.
 
     Frames are drawn alike, and of a frame the gaps that its clip has. Items go on with (clip, frame, gap) as int64
     (3,), and with ``second_gap`` with the flow of another gap. With ``targets`` of the clips they end with target and
@@ -109,11 +109,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
             for clip, frames in zip(self._clips, self._frames, strict=True)
         ]
         if not any(pairs):
-            raise UserError(
-                'no clip has two frames to make a pair of; give longer clips, without gaps in time'
-                if targets is None
-                else 'the teacher has found nothing; give other footage, or another teacher.detector'
-            )
+            raise UserError('the teacher has found nothing; give other footage, or another teacher.detector')
         self._shares = np.array(pairs) / sum(pairs)
 
     def _is_certain(self, number: int, frame: int) -> bool:

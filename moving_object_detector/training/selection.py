@@ -45,7 +45,7 @@ def spread_frames(clips: Sequence[CachedClip], count: int) -> list[tuple[int, in
     spread = []
     for number, clip in enumerate(clips):
         paired = [frame for frame in range(clip.frame_count) if clip.neighbours(frame)]
-        places = np.linspace(0, len(paired) - 1, each + 2)[1:-1].round().astype(int) if paired else ()
+        places = np.linspace(0, len(paired) - 1, each + 2)[1:-1].round().astype(int)
         spread += [(number, paired[place]) for place in np.unique(places).tolist()]
     return spread
 
