@@ -30,6 +30,8 @@ from moving_object_detector.media.frames import SECOND, Frame, ros_stamp_offset
 from moving_object_detector.media.sources import list_images
 
 REFINEMENT_METHODS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
+Numbered = Iterable[tuple[int, Frame]]
+"""Frames of a clip with their numbers from 0."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Method(ABC):
         return ()
 
     @abstractmethod
-    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+    def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
         """Yield what is known of a clip's numbered frames as soon as it is; nothing of the last clip is remembered.
 
         Raises UserError where the clip cannot be evaluated.
@@ -105,7 +107,7 @@ class DetectorMethod(Method):
         details = {'engine': self._detector.engine.name, 'flow': self._detector.flow.name}
         super().__init__(names, identity, details)
 
-    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+    def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
         """Yield what became known by each frame, and at the end what waited for later ones."""
         detector, self.problems = self._detector, []
         detector.reset()
@@ -166,7 +168,7 @@ class GivenMasks(Method):
         period = (measured[-1][1] - measured[0][1]) / SECOND / (len(measured) - 1) if len(measured) > 1 else 0.0
         return f'{topic.topic} of {bag}', masks, [float(message.data) for message, _ in measured], period
 
-    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
+    def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
         """Yield the masks that fit a frame; then tell which are missing and which fit none."""
         place, self.problems = self._place(clip), []
         by_name: dict[str, Annotation] = {}
@@ -212,10 +214,8 @@ VARIANCE_THRESHOLD: Final = 16.0
 """With HISTORY the defaults of OpenCV's MOG2: frames it learns over, squared Mahalanobis distance to the background."""
 
 
-Painter = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""Gives the mask (H, W) of an image (H, W, 3)."""
 Held = tuple[int, NDArray[np.uint8], NDArray[np.uint8]]
-"""A frame's number, image and features."""
+"""A frame's number, its image (H, W, 3), and its features or its mask (H, W)."""
 
 
 def residual_magnitude(flow: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -240,77 +240,70 @@ def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(levels > threshold, np.uint8(255), np.uint8(0))
 
 
-class _HomographyResidual(Method):
-    """What DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
+def _homography(frames: Numbered) -> Iterator[Held]:
+    """Find what DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
 
     The last frame before the stream starts anew (by the detector's rule) has no next one and takes the one before it;
     a stream of one frame gets no mask.
     """
+    flow, continuity = DisFlow(BASELINE_SIZE, 'medium'), Continuity(round(ContinuityConfig.max_gap * SECOND))
+    last: deque[Held] = deque(maxlen=2)
 
-    def __init__(self) -> None:
-        self._flow = DisFlow(BASELINE_SIZE, 'medium')
-        constants = {'flow': self._flow.name, 'flow size': list(BASELINE_SIZE), 'grid': GRID_STEP, 'inlier': INLIER}
-        details = {'flow': self._flow.name, 'opencv': cv2.__version__}
-        super().__init__(('homography',), {'baseline': 'homography', **constants}, details)
-
-    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
-        continuity = Continuity(round(ContinuityConfig.max_gap * SECOND))
-        last: deque[Held] = deque(maxlen=2)
-        for index, frame in frames:
-            step = continuity.follow(frame.stamp, frame.image.shape)
-            if step is Step.REPEATS:
-                continue
-            if step.starts_anew:
-                if len(last) == 2:
-                    yield self._predict(*reversed(last))
-                last.clear()
-            last.append((index, frame.image, self._flow.features(frame.image)))
-            if len(last) == 2:
-                yield self._predict(*last)
-        if len(last) == 2:
-            yield self._predict(*reversed(last))
-
-    def _predict(self, source: Held, target: Held) -> Prediction:
-        """Return the mask of a frame by its flow to another one."""
+    def towards(source: Held, target: Held) -> Held:
         number, image, features = source
-        flow = self._flow.estimate([features], [target[2]], BASELINE_SIZE)[0].permute(1, 2, 0).numpy()
-        mask = cv2.resize(otsu(residual_magnitude(flow)), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        return Prediction(number, self.variants[0], image, np.asarray(mask, np.uint8))
+        field = flow.estimate([features], [target[2]], BASELINE_SIZE)[0].permute(1, 2, 0).numpy()
+        mask = cv2.resize(otsu(residual_magnitude(field)), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        return number, image, np.asarray(mask, np.uint8)
+
+    for index, frame in frames:
+        step = continuity.follow(frame.stamp, frame.image.shape)
+        if step is Step.REPEATS:
+            continue
+        if step.starts_anew:
+            if len(last) == 2:
+                yield towards(*reversed(last))
+            last.clear()
+        last.append((index, frame.image, flow.features(frame.image)))
+        if len(last) == 2:
+            yield towards(*last)
+    if len(last) == 2:
+        yield towards(*reversed(last))
 
 
-class _AtOnce(Method):
-    """A baseline that gives each frame's mask at once, by a function of images that is made anew for each clip."""
-
-    def __init__(self, name: str, make: Callable[[], Painter], **identity: Any) -> None:
-        super().__init__((name,), {'baseline': name, **identity}, {'opencv': cv2.__version__} if identity else {})
-        self._make = make
-
-    def masks(self, clip: Clip, frames: Iterable[tuple[int, Frame]]) -> Iterator[Prediction]:
-        paint = self._make()
-        for index, frame in frames:
-            yield Prediction(index, self.variants[0], frame.image, paint(frame.image))
-
-
-def _mog2() -> Method:
-    """Return OpenCV's MOG2 (Zivkovic 2004) with its defaults; it models each pixel, so the camera must stand still."""
-
-    def make() -> Painter:
-        subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
+def _mog2(frames: Numbered) -> Iterator[Held]:
+    """Find by OpenCV's MOG2 (Zivkovic 2004) with its defaults; it models each pixel, so the camera must stand still."""
+    subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
+    for index, frame in frames:
         # What it takes for a shadow is 127.
-        return lambda image: np.where(np.asarray(subtractor.apply(image)) == 255, np.uint8(255), np.uint8(0))
-
-    constants = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
-    return _AtOnce('mog2', make, **constants)
+        found = np.asarray(subtractor.apply(frame.image)) == 255
+        yield index, frame.image, np.where(found, np.uint8(255), np.uint8(0))
 
 
-def _constant(name: str, value: int) -> Method:
-    """Return what gives the same answer for every pixel: what a score is worth that looks at nothing."""
-    return _AtOnce(name, lambda: lambda image: np.full(image.shape[:2], value, np.uint8))
+def _constant(value: int, frames: Numbered) -> Iterator[Held]:
+    """Give the same answer for every pixel: what a score is worth that looks at nothing."""
+    for index, frame in frames:
+        yield index, frame.image, np.full(frame.image.shape[:2], value, np.uint8)
 
 
+class _Baseline(Method):
+    """A function of the frames, with the constants that it works by."""
+
+    def __init__(self, name: str, find: Callable[[Numbered], Iterator[Held]], **constants: Any) -> None:
+        details = {'flow': constants['flow']} if 'flow' in constants else {}
+        details |= {'opencv': cv2.__version__} if constants else {}
+        super().__init__((name,), {'baseline': name, **constants}, details)
+        self._find = find
+
+    def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
+        for index, image, mask in self._find(frames):
+            yield Prediction(index, self.variants[0], image, mask)
+
+
+_MOG2: Final = {'history': HISTORY, 'variance threshold': VARIANCE_THRESHOLD, 'shadows': 'found and left out'}
+_HOMOGRAPHY: Final = {'flow': 'dis-medium', 'flow size': list(BASELINE_SIZE), 'grid': GRID_STEP, 'inlier': INLIER}
 BASELINES: Final[Mapping[str, Callable[[], Method]]] = {
-    'homography': _HomographyResidual,
-    'mog2': _mog2,
-    'everything': partial(_constant, 'everything', 255),
-    'nothing': partial(_constant, 'nothing', 0),
+    'homography': partial(_Baseline, 'homography', _homography, **_HOMOGRAPHY),
+    'mog2': partial(_Baseline, 'mog2', _mog2, **_MOG2),
+    'everything': partial(_Baseline, 'everything', partial(_constant, 255)),
+    'nothing': partial(_Baseline, 'nothing', partial(_constant, 0)),
 }
