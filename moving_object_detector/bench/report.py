@@ -72,8 +72,7 @@ def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> d
 
 def group_report(measured: Sequence[Measured]) -> dict[str, Any]:
     """Return the figures of a group, of which at least one case was measured, as JSON has them."""
-    first = next((one.facts for one in measured if 'size' in one.facts), measured[0].facts)
-    about: dict[str, Any] = {name: first[name] for name in ('size', 'window', 'flow') if name in first}
+    about = {name: measured[0].facts[name] for name in ('size', 'window', 'flow')}
     return {'name': measured[0].case.group, **about, 'cases': [one.figures(measured) for one in measured]}
 
 
@@ -98,9 +97,8 @@ def frame_table(groups: Sequence[dict[str, Any]]) -> str:
     titles = ('setting', 'engine', 'median ms', 'p95', 'p99', 'frames/s', 'peak MB', 'vs naive', 'vs reference')
     rows = []
     for group in groups:
-        height, width = group.get('size', ('?', '?'))
-        flow = f', {group["flow"]}' if 'flow' in group else ''
-        setting = f'{group["name"]}: {width}x{height}, {group["window"]}{flow}'
+        height, width = group['size']
+        setting = f'{group["name"]}: {width}x{height}, {group["window"]}, {group["flow"]}'
         fastest = min(group['cases'], key=lambda case: case['milliseconds']['median'])
         for case in group['cases']:
             engine = f'**{case["engine"]}**' if case is fastest else case['engine']

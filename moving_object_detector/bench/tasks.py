@@ -64,9 +64,9 @@ class NaivePipeline:
 
     def __init__(self, config: DetectorConfig) -> None:
         self._device = choose_device(config.device)
-        generator, self._size, self._flow_input, _ = load_generator(config)
+        generator, self.size, self._flow_input, _ = load_generator(config)
         self._generator = generator.eval().to(self._device)
-        self._flow = create_flow(config.flow, self._device)
+        self.flow = create_flow(config.flow, self._device)
         self._config = config
 
     @torch.inference_mode()
@@ -80,17 +80,17 @@ class NaivePipeline:
             for side, reach in ((-1, window.past), (1, window.future))
             if reach and 0 <= index + side * window.stride < len(images)
         }
-        grey = grey_image(images[index], self._size)
+        grey = grey_image(images[index], self.size)
         camera = self._camera(images[index])
         test = RigidTest(Texture.of(grey), nearest, {side: PairTravel((0, 0), camera) for side in nearest}, average)
         return find_regions(probability, self._config.mask, test.score, self._config.rigid.min_score)[0]
 
     def _camera(self, image: NDArray[np.uint8]) -> Camera:
-        return assumed_camera(self._size, image.shape[1] / image.shape[0], self._config.rigid.focal_length)
+        return assumed_camera(self.size, image.shape[1] / image.shape[0], self._config.rigid.focal_length)
 
     def _between(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> torch.Tensor:
-        source, target = self._flow.features(image), self._flow.features(neighbour)
-        return self._flow.estimate([source], [target], self._size).to(self._device)
+        source, target = self.flow.features(image), self.flow.features(neighbour)
+        return self.flow.estimate([source], [target], self.size).to(self._device)
 
     def _side(self, image: NDArray[np.uint8], neighbour: NDArray[np.uint8], *, later: bool) -> torch.Tensor:
         """Return a neighbour's flow as ``prepare_flow`` takes it, (1, 2, h, w) or with evidence (1, 7, h, w)."""
@@ -99,7 +99,7 @@ class NaivePipeline:
             return flow
         reverse = self._between(neighbour, image)
         there, back = (one[0].cpu().numpy() for one in (flow, reverse))
-        here, other = (Texture.of(grey_image(one, self._size)).contrast for one in (image, neighbour))
+        here, other = (Texture.of(grey_image(one, self.size)).contrast for one in (image, neighbour))
         camera = self._camera(image)
         # How the camera travelled is said by the later frame's flow.
         travel = (
@@ -128,7 +128,7 @@ class NaivePipeline:
 
     def _mask(self, image: NDArray[np.uint8], flow: torch.Tensor) -> NDArray[np.float32]:
         prepared = prepare_flow(flow, self._flow_input)
-        mask = resolve_polarity(self._generator(network_image(image, self._size, self._device)[None], prepared.flow))
+        mask = resolve_polarity(self._generator(network_image(image, self.size, self._device)[None], prepared.flow))
         moves = float(prepared.motion[0]) >= self._config.gate.min_motion
         return np.asarray(mask[0, 0].cpu().numpy() * moves, np.float32)
 
@@ -207,7 +207,8 @@ class NaiveTask(FrameTask):
         kept = config.window.past * config.window.stride + 1 + self._ahead
         first = [decode_image(next(self.incoming)) for _ in range(kept - 1)]
         self._images: deque[NDArray[np.uint8]] = deque(first, maxlen=kept)
-        self.facts |= {'engine': f'naive, eager float32 on {self.device}'}
+        engine = f'naive, eager float32 on {self.device}'
+        self.facts |= {'engine': engine, 'flow': self._pipeline.flow.name, 'size': self._pipeline.size}
 
     def call(self) -> None:
         """Take the next message and compute the mask of the frame whose neighbours are all there."""
