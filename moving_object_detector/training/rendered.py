@@ -227,7 +227,7 @@ def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str,
 
     def rendered(done: set[int]) -> Chunks:
         missing = [number for number in chunks if number not in done]
-        batches = Setup(workers=workers).batches(_Raw(pairs), missing, KEPT_CHUNK)
+        batches = Setup(workers=workers).batches(partial(_kept, pairs), missing, KEPT_CHUNK)
         for number, batch in zip(missing, batches, strict=True):
             yield number, [values.numpy() for values in batch]
 
@@ -236,13 +236,7 @@ def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str,
     return own
 
 
-class _Raw(Dataset[tuple[Tensor, ...]]):
-    """Pairs as they are kept."""
-
-    def __init__(self, pairs: RenderedPairs) -> None:
-        self._pairs = pairs
-
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        image, flow, mask = self._pairs.pair(index)
-        parts = image, to_half(flow, 'a rendered pair'), (mask * 255).round().astype(np.uint8)
-        return tuple(map(torch.from_numpy, parts))
+def _kept(pairs: RenderedPairs, index: int) -> tuple[Tensor, ...]:
+    image, flow, mask = pairs.pair(index)
+    parts = image, to_half(flow, 'a rendered pair'), (mask * 255).round().astype(np.uint8)
+    return tuple(map(torch.from_numpy, parts))

@@ -55,13 +55,13 @@ class Setup:
             for item in items
         ]
 
-    def batches(self, items: Dataset[Any], steps: Sequence[int], batch: int) -> Iterator[Any]:
+    def batches(self, item: Callable[[int], Any], steps: Sequence[int], batch: int) -> Iterator[Any]:
         """Yield the batches of some steps, each items ``batch * step`` to ``batch * (step + 1) - 1``.
 
         Item k is a function of k alone, for any k. Raises what an item raises.
         """
         loader: DataLoader[Any] = DataLoader(
-            _Batches(items, batch),
+            _Batches(item, batch),
             batch_size=None,
             sampler=steps,
             num_workers=self.workers,
@@ -94,12 +94,12 @@ def session(out: Path, run: RunConfig) -> Iterator[Setup]:
 class _Batches(Dataset[Any]):
     """Step by step a batch; in its place a user's error, which would be a trace in a text."""
 
-    def __init__(self, items: Dataset[Any], batch: int) -> None:
-        self._items, self._batch = items, batch
+    def __init__(self, item: Callable[[int], Any], batch: int) -> None:
+        self._item, self._batch = item, batch
 
     def __getitem__(self, step: int) -> Any:
         try:
-            return default_collate([self._items[step * self._batch + place] for place in range(self._batch)])
+            return default_collate([self._item(step * self._batch + place) for place in range(self._batch)])
         except UserError as error:
             return error
 

@@ -107,7 +107,7 @@ class Stage(ABC):
 
     def batches(self, first_step: int) -> Iterator[Any]:
         """Return an iterator over the batches from a step on."""
-        return self.setup.batches(self.pairs, range(first_step, self.steps), self.batch)
+        return self.setup.batches(self.pairs.__getitem__, range(first_step, self.steps), self.batch)
 
     @abstractmethod
     def step(self, step: int, batch: Any) -> Mapping[str, float | Tensor]:

@@ -10,7 +10,9 @@ from moving_object_detector.training.setup import Setup, session
 
 
 def items(first, steps, batch, workers=0):
-    return [batch.tolist() for batch in Setup(workers=workers).batches(Numbers(), range(first, steps), batch)]
+    return [
+        batch.tolist() for batch in Setup(workers=workers).batches(Numbers().__getitem__, range(first, steps), batch)
+    ]
 
 
 def test_a_batch_is_a_function_of_the_step():
