@@ -131,12 +131,9 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
 
     The topics are raw or compressed; that of the images may be empty where there is one besides the others. Of the
     masks any value but zero is object, and each belongs to the image with the same stamp to the nanosecond. Raises
-    UserError where there is no such bag, it cannot be opened, a topic is not there or empty, the first image does not
-    decode, or no mask fits any image.
+    UserError where the bag cannot be opened, a topic is not there or empty, the first image does not decode, or no mask
+    fits any image.
     """
-    path = path.expanduser()
-    if not path.exists():
-        raise UserError(f'{path}: no such file or folder')
     truth = BagTopic(path, topic=mask_topic) if mask_topic else None
     images = BagTopic(path, topic=topic or None, besides=[name for name in (mask_topic, *besides) if name])
     # Tells at once of a topic that is empty or cannot be decoded.
