@@ -68,10 +68,9 @@ class EvaluateOptions:
 
     def identity(self) -> dict[str, Any]:
         """Return the options that decide numbers: what is scored on what, and all that are not at their defaults."""
-        values = {one.name: (getattr(self, one.name), one.default) for one in options_of(type(self))}
-        changed = {name: value for name, (value, default) in values.items() if value != default}
-        kept = {'dataset': self.dataset, 'method': self.method, **changed}
-        return {name: kept[name] for name in values if name in kept and name not in _APART}
+        values = [(one, getattr(self, one.name)) for one in options_of(type(self)) if one.name not in _APART]
+        always = ('dataset', 'method')
+        return {one.name: value for one, value in values if one.name in always or value != one.default}
 
 
 def flag_of(name: str) -> str:

@@ -149,7 +149,6 @@ def _sequences(run: RunResult) -> Table:
 
 
 def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, Any]:
-    """Return what is shown of one sequence."""
     s, name = scores_of([item], run.counting, run.protocol), foreign(item.name)
     facts = [f'J {written(s.j_mean)}', f'F {written(s.f_mean)}'] if s.frames else []
     columns = {variant: item.variants[variant].j for variant in run.variants}

@@ -363,7 +363,6 @@ def _evaluate_clips(
 
 
 def _method(options: EvaluateOptions, settings: Sequence[str]) -> Method:
-    """Return what is to be scored."""
     if options.method == 'masks':
         predictions = Path(options.predictions).expanduser() if options.predictions else None
         return GivenMasks(predictions, options.predicted_topic)
@@ -383,9 +382,8 @@ def evaluate(options: EvaluateOptions, settings: Sequence[str], command: Sequenc
     clips, problems = open_clips(options)
     method = _method(options, settings)
     protocol = options.dataset if options.dataset in RULES else 'annotated'
-    scoring = {'protocol': protocol, 'variants': method.variants}
-    decided = {**options.identity(), **scoring, **method.identity}
-    identity = json.loads(json.dumps(decided))
+    decides = {**options.identity(), 'protocol': protocol, 'variants': method.variants, **method.identity}
+    identity = json.loads(json.dumps(decides))
     details = {**provenance('evaluate', command), **method.details}
     make_folder(folder / SEQUENCES)
     with lock(folder / '.lock', f'the folder {folder}'):

@@ -115,7 +115,6 @@ class RenderedFlowPairs(Dataset[FlowPair]):
         return self._view(source, target, np.random.default_rng((self._seed, number, 1 + view)))
 
     def _instants(self, number: int) -> tuple[Instant, Instant]:
-        """Render the two instants of a scene, or recall them."""
         if self._last is None or self._last[0] != number:
             rng = np.random.default_rng((self._seed, number, 0))
             scene = random_scene((self._seed, number), replace(self._options.scene, size=self._rendered))

@@ -253,7 +253,7 @@ def make_stages(
     stages: list[Stage] = [MaskStage(setup, generator, rendered, config.rendered, flow_input, teacher)]
     options = CachedOptions(size, flow_input=flow_input)
     if footage.clips or config.inpainter_alone:
-        boxed = CachedPairs(footage.clips, 2 * seed, options) if footage.clips else rendered_pairs(config, size)
+        boxed = CachedPairs(footage.clips, 2 * seed, options) if footage.clips else rendered
         stages.append(InpainterStage(setup, inpainter, boxed, config.inpainter))
     if footage.clips:
         second = replace(options, second_gap=config.game.consistency > 0)
@@ -349,7 +349,6 @@ def _trained_on(config: TrainConfig, footage: Footage, stages: Sequence[Stage]) 
 
 
 def _told(judged: Mapping[str, Judgement], chosen: str, out: Path) -> list[str]:
-    """Return what the run has reached, in lines."""
     first = next(iter(judged))
     before, after = judged[first], judged[chosen]
     told = [
