@@ -173,8 +173,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
                 scene = random_scene(key, replace(stands, objects=(0, 0)) if empty else stands)
             times = self._times(rng, 20)
         noise_seed = int(rng.integers(2**31))
-        noises = (np.random.default_rng((noise_seed, number)) for number in range(len(times)))
-        images = [spoil(scene.image(time), noise) for time, noise in zip(times, noises, strict=False)]
+        images = [spoil(scene.image(time), np.random.default_rng((noise_seed, k))) for k, time in enumerate(times)]
         return images, scene.mask(times[0])
 
     def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
