@@ -59,11 +59,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         with atomic_file(path) as file:
             file.write(content)
-            file.write(MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest())
+            file.write(_checksum(content))
             file.flush()
-            if path.is_file():
+            # A damaged file must not replace the intact one before it, from which a resumed run came.
+            if path.is_file() and _content(kept := path.read_bytes()) is not None:
                 with atomic_file(earlier(path), durable=False) as before:
-                    before.write(path.read_bytes())
+                    before.write(kept)
     except OSError as error:
         raise UserError(
             f'{path} cannot be written: {error.strerror}; free some space, or give a path in a folder you own'
@@ -91,15 +92,22 @@ def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | Non
     raise UserError(f'{path} is no checkpoint that can be read; remove it to start anew')
 
 
+def _checksum(content: memoryview) -> bytes:
+    return MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
+
+
+def _content(whole: bytes) -> memoryview | None:
+    """Return a checkpoint's content without its checksum; None where that is wrong or missing."""
+    content = memoryview(whole)[: -CHECKSUM_BYTES - len(MARK)]
+    return content if whole[len(content) :] == _checksum(content) else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Read a state; raises one of ``_DAMAGES``."""
     with open_file(path) as file:
-        whole = file.read()
-    content, tail = memoryview(whole)[: -CHECKSUM_BYTES - len(MARK)], whole[-CHECKSUM_BYTES - len(MARK) :]
-    if not tail.startswith(MARK):
-        raise ValueError('cut short, or of another version')
-    if MARK + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest() != tail:
-        raise ValueError('its checksum is wrong')
+        content = _content(file.read())
+    if content is None:
+        raise ValueError('cut short, of another version, or with a wrong checksum')
     # Onto the CPU: each process brings it to a device of its own, and a GPU's run may go on without one.
     state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
     return {**state, 'options': dict(state['options'])}

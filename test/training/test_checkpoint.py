@@ -80,6 +80,18 @@ def test_any_flipped_bit_is_found_and_the_checkpoint_before_is_taken(tmp_path, c
         load_checkpoint(path, OPTIONS)
 
 
+def test_a_damaged_checkpoint_never_replaces_the_one_before(tmp_path):
+    path, before = tmp_path / 'run.checkpoint', tmp_path / 'run-before.checkpoint'
+    for step in (3, 6):
+        save_checkpoint(path, {'options': OPTIONS, 'step': step})
+    flipped(path, 80)
+    intact = before.read_bytes()
+    # Resumed from step 3 and saved again: had it been killed before the new file was in place, step 3 would be there.
+    save_checkpoint(path, {'options': OPTIONS, 'step': 5})
+    assert before.read_bytes() == intact
+    assert load_checkpoint(path, OPTIONS)['step'] == 5
+
+
 def test_without_its_checkpoint_a_run_starts_anew(tmp_path):
     path = tmp_path / 'run.checkpoint'
     for step in (3, 6, 9):
