@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 from typing import Final, NamedTuple
 
 import cv2
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moving_object_detector.synthetic import planes
 from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
 from moving_object_detector.synthetic.materials import material
-from moving_object_detector.synthetic.planes import Canvas, Extent, Face, Triple
+from moving_object_detector.synthetic.planes import Canvas, Extent, Face
 from moving_object_detector.synthetic.things import Builder, Part, PartPose
 from moving_object_detector.synthetic.tiles import Floats, Picture, Tile
 from moving_object_detector.synthetic.world import World
@@ -74,7 +74,7 @@ class _Grade(NamedTuple):
     drift: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flight:
     """A camera on its path through a world. Times are frames, of either sign, and need not be whole."""
 
@@ -92,24 +92,14 @@ class Flight:
     softness: float
     haze: float
     """Share of the light lost on a metre."""
-    haze_colour: Triple
+    haze_colour: tuple[float, float, float]
     grade: _Grade
     seed: int | tuple[int, ...]
-    _kept: dict[float, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
-    def _stacks(self) -> tuple[Matrix, Matrix, Matrix, list[tuple[float, float]]]:
-        """Return origins and edges of all faces, (n, 3), and how often their tiles repeat."""
-        origin, s, t = (
-            np.array([getattr(face, name) for face in self.faces]) for name in ('origin', 'edge_s', 'edge_t')
-        )
-        repeats = [
-            face.material.repeats(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
-            if isinstance(face.material, Tile)
-            else (1.0, 1.0)
-            for face, a, b in zip(self.faces, s, t, strict=True)
-        ]
-        return origin, s, t, repeats
+    def _stacks(self) -> Matrix:
+        """Return origins and both edges of all faces, (3, n, 3)."""
+        return np.array([[getattr(face, name) for face in self.faces] for name in ('origin', 'edge_s', 'edge_t')])
 
     @cached_property
     def _owners(self) -> NDArray[np.int32]:
@@ -193,17 +183,14 @@ class Flight:
         still: PartPose = np.eye(3), np.zeros(3)
         return [still if part is None else part.pose(time / self.fps) for part in self.parts]
 
+    @lru_cache(VIEWS_KEPT)  # noqa: B019 (so few)
     def _seen(self, time: float) -> _Seen:
         """Draw the world, without what the camera does to the picture; the last ones are kept to be asked for again."""
-        if time not in self._kept:
-            seen = _Seen(Canvas(self.size), self.pose(time), self._poses(time))
-            self._draw_sky(seen)
-            self._draw_faces(seen)
-            self._draw_haze(seen.canvas)
-            self._kept[time] = seen
-            while len(self._kept) > VIEWS_KEPT:
-                del self._kept[next(iter(self._kept))]
-        return self._kept[time]
+        seen = _Seen(Canvas(self.size), self.pose(time), self._poses(time))
+        self._draw_sky(seen)
+        self._draw_faces(seen)
+        self._draw_haze(seen.canvas)
+        return seen
 
     def _draw_sky(self, seen: _Seen) -> None:
         """Draw clouds on a plane so high that only turning moves them."""
@@ -223,7 +210,7 @@ class Flight:
 
     def _draw_faces(self, seen: _Seen) -> None:
         canvas = seen.canvas
-        origin, s, t, repeats = self._stacks
+        origin, s, t = self._stacks
         rotations, places = (np.array([pose[k] for pose in seen.parts])[self._owners[:-1]] for k in range(2))
         origin = np.einsum('nij,nj->ni', rotations, origin) + places
         s, t = np.einsum('nij,nj->ni', rotations, s), np.einsum('nij,nj->ni', rotations, t)
@@ -239,7 +226,7 @@ class Flight:
                 face = self.faces[k]
                 extent = canvas.whole if face.endless else places_seen[k]
                 if extent is not None and face.outside * away[k] >= 0:
-                    planes.draw(face, k, q[k], repeats[k], extent, canvas)
+                    planes.draw(face, k, q[k], extent, canvas)
             if order is ground:
                 self._draw_shadows(seen, origin, s, t)
 
@@ -292,13 +279,12 @@ class Flight:
         table = np.clip(255 * (np.arange(256) / 255) ** grade.gamma * level, 0, 255).astype(np.uint8)
         image = np.asarray(cv2.LUT(image, table), np.uint8)
         rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), abs(int(time * 1024)), int(time < 0)))
-        if grade.noise:
-            (height, width), grain = self.size, _grain()
-            if height > grain.shape[0] or width > grain.shape[1]:
-                grain = np.tile(grain, (height // grain.shape[0] + 1, width // grain.shape[1] + 1, 1))
-            top, left = int(rng.integers(grain.shape[0] - height + 1)), int(rng.integers(grain.shape[1] - width + 1))
-            part = grain[top : top + height, left : left + width]
-            image = np.asarray(cv2.addWeighted(image, 1.0, part, grade.noise, 0, dtype=cv2.CV_8U), np.uint8)
+        (height, width), grain = self.size, _grain()
+        if height > grain.shape[0] or width > grain.shape[1]:
+            grain = np.tile(grain, (height // grain.shape[0] + 1, width // grain.shape[1] + 1, 1))
+        top, left = int(rng.integers(grain.shape[0] - height + 1)), int(rng.integers(grain.shape[1] - width + 1))
+        part = grain[top : top + height, left : left + width]
+        image = np.asarray(cv2.addWeighted(image, 1.0, part, grade.noise, 0, dtype=cv2.CV_8U), np.uint8)
         if grade.quality:
             coded = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, int(grade.quality)))[1]
             image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]

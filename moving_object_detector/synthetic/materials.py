@@ -175,8 +175,9 @@ OUTLINES: Final = (
 """Of a car, a van and a lorry from the side: (x, z) in metres from the front below to the back below."""
 
 
-def _side(number: int) -> Card:
-    """Return the side of a vehicle, white with dark glass and wheels; front to the right."""
+@cache
+def vehicle_side(number: int) -> Card:
+    """Return the side of the vehicle of an outline, white with dark glass and wheels; front to the right."""
     outline = np.array(OUTLINES[number])
     scale = 40.0
     low, high, top = outline[:, 0].min(), outline[:, 0].max(), outline[:, 1].max()
@@ -209,7 +210,6 @@ _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Material]]]]
     **TILES,
     'crown': (10, _crown), 'conifer': (4, _conifer), 'branch': (5, _branch), 'tuft': (6, _tuft),
     'skyline': (4, _skyline), 'limb': (3, _limb), 'disc': (3, _disc), 'wing': (2, _wing),
-    'side': (len(OUTLINES), lambda _: _side(0)),
 }  # fmt: skip
 """Of each kind: how many different ones there are, and how one is made; a new one goes to the end, since the place
 decides its looks."""
@@ -222,6 +222,4 @@ def material(kind: str, index: int) -> Material:
 
 @cache
 def _made(kind: str, index: int) -> Material:
-    if kind == 'side':
-        return _side(index)
     return _MAKERS[kind][1](np.random.default_rng((index, list(_MAKERS).index(kind), 20190616)))

@@ -20,7 +20,6 @@ from moving_object_detector.synthetic.flight_path import Matrix
 from moving_object_detector.synthetic.tiles import Card, Floats, Material, Picture, Tile
 
 Extent = tuple[slice, slice]
-Triple = tuple[float, float, float]
 
 NEAREST_DEPTH = 0.08
 """Depth in front of which nothing is drawn, metres."""
@@ -31,11 +30,11 @@ class Face:
     """One plane of the world; its origin and edges are in the coordinates of its part."""
 
     material: Material
-    origin: Triple
-    edge_s: Triple
-    edge_t: Triple
-    shade: Triple = (1.0, 1.0, 1.0)
-    """Light and colour that multiply the material's."""
+    origin: Matrix
+    edge_s: Matrix
+    edge_t: Matrix
+    shade: Matrix
+    """Light and colour (3,) that multiply the material's."""
     part: int = 0
     """Rigid part that carries it; 0 is the world that stands still."""
     outside: int = 0
@@ -52,8 +51,13 @@ class Face:
     @cached_property
     def table(self) -> Picture:
         """What the shade makes of each value, (1, 256, 3)."""
-        values = np.arange(256)[None, :, None] * np.array(self.shade)
-        return np.asarray(np.clip(values, 0, 255), np.uint8)
+        return np.asarray(np.clip(np.arange(256)[None, :, None] * self.shade, 0, 255), np.uint8)
+
+    @cached_property
+    def repeats(self) -> tuple[float, float]:
+        """How often its tile lies along its edges."""
+        lengths = float(np.linalg.norm(self.edge_s)), float(np.linalg.norm(self.edge_t))
+        return self.material.repeats(*lengths) if isinstance(self.material, Tile) else (1.0, 1.0)
 
 
 class Canvas:
@@ -160,8 +164,8 @@ def _tight(weight: Floats) -> Extent | None:
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
 
 
-def draw(face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent: Extent, canvas: Canvas) -> None:
-    """Draw face number ``index`` where nothing nearer was drawn before; ``repeats`` of its tile lie along its edges."""
+def draw(face: Face, index: int, q: Matrix, extent: Extent, canvas: Canvas) -> None:
+    """Draw face number ``index`` where nothing nearer was drawn before."""
     nearness = linear(q[2], canvas, extent)
     # What lies on the ground is at one depth: later ones cover earlier ones.
     front = nearness > (np.float32(1e-7) if face.ground else canvas.nearness[extent])
@@ -175,10 +179,11 @@ def draw(face: Face, index: int, q: Matrix, repeats: tuple[float, float], extent
             slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(extent, inner, strict=True)
         )
         extent, nearness, weight = (rows, columns), nearness[inner], weight[inner]
-        sheet = look_up_tile(face.material, q, repeats, nearness, canvas, extent)
+        sheet = look_up_tile(face.material, q, face.repeats, nearness, canvas, extent)
         if face.tone is not None:
             share = face.material.metres[0] / face.tone.metres[0]
-            tone = look_up_tile(face.tone, q, (repeats[0] * share, repeats[1] * share), nearness, canvas, extent)
+            s, t = face.repeats
+            tone = look_up_tile(face.tone, q, (s * share, t * share), nearness, canvas, extent)
             sheet = np.asarray(cv2.multiply(sheet, tone, scale=1 / 128), np.uint8)
     elif front.any():
         weight = np.asarray(front, np.float32)

@@ -7,7 +7,8 @@ times is known exactly, and with it what is occluded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import cv2
@@ -47,27 +48,20 @@ class Instant:
     """Of each layer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Layers from back to front, seen at (height, width) pixels."""
 
     layers: tuple[Layer, ...]
     size: tuple[int, int]
-    _kept: dict[float, Instant] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.layers or self.layers[0].alpha is not None:
             raise ValueError('the first layer of a scene is its background and must have no alpha')
 
+    @lru_cache(INSTANTS_KEPT)  # noqa: B019 (so few)
     def instant(self, time: float) -> Instant:
         """Render the frame at a time; the last ones are kept, since flow and masks ask for them again."""
-        if time not in self._kept:
-            self._kept[time] = self._render(time)
-            while len(self._kept) > INSTANTS_KEPT:
-                del self._kept[next(iter(self._kept))]
-        return self._kept[time]
-
-    def _render(self, time: float) -> Instant:
         poses = tuple(layer.pose(time) for layer in self.layers)
         image = np.empty((*self.size, 3), np.uint8)
         seen = np.zeros(self.size, np.intp)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from moving_object_detector.synthetic.flight_path import Matrix, level, turn_about, turn_z
-from moving_object_detector.synthetic.materials import OUTLINES, material
-from moving_object_detector.synthetic.planes import Face, Triple
+from moving_object_detector.synthetic.materials import OUTLINES, material, vehicle_side
+from moving_object_detector.synthetic.planes import Face
 from moving_object_detector.synthetic.tiles import Material
 
 PartPose = tuple[Matrix, Matrix]
 """Rotation (3, 3) and translation (3,) to the world."""
-
-UNTINTED: Final = (1.0, 1.0, 1.0)
-
-
-def point(values: Any) -> Triple:
-    """Return three numbers as a tuple."""
-    x, y, z = (float(value) for value in values)
-    return x, y, z
 
 
 def up(height: float) -> Matrix:
@@ -34,8 +27,8 @@ def up(height: float) -> Matrix:
 class Joint:
     """A swing about a point of the body, as of a leg or a wing; radians."""
 
-    pivot: Triple
-    axis: Triple
+    pivot: Matrix
+    axis: Matrix
     swing: float
     frequency: float
     phase: float
@@ -45,9 +38,9 @@ class Joint:
 class Course:
     """How a thing travels: along an arc on the level, perhaps with bounces or waves in its height."""
 
-    place: Triple
+    place: Matrix
     """Where it is at second ``since``, metres."""
-    velocity: Triple
+    velocity: tuple[float, float, float]
     heading: float
     """Of the thing, radians; it turns with the arc."""
     since: float = 0.0
@@ -89,10 +82,10 @@ class Part:
         rotation, place = self.course.pose(seconds)
         if self.joint is None:
             return rotation, place
-        pivot = np.array(self.joint.pivot)
-        angle = self.joint.swing * np.sin(2 * np.pi * self.joint.frequency * seconds + self.joint.phase)
-        swing = turn_about(np.array(self.joint.axis), float(angle))
-        return rotation @ swing, rotation @ (pivot - swing @ pivot) + place
+        joint = self.joint
+        angle = joint.swing * np.sin(2 * np.pi * joint.frequency * seconds + joint.phase)
+        swing = turn_about(joint.axis, float(angle))
+        return rotation @ swing, rotation @ (joint.pivot - swing @ joint.pivot) + place
 
 
 @dataclass
@@ -112,7 +105,7 @@ class Builder:
         """Return a material of this kind."""
         return material(kind, int(self.rng.integers(1000)))
 
-    def face(self, what: Material, origin: Matrix, s: Matrix, t: Matrix, colour: Triple = UNTINTED, *,
+    def face(self, what: Material, origin: Matrix, s: Matrix, t: Matrix, colour: ArrayLike = (1, 1, 1), *,
              outside: int = 0, flat: bool = False, turn: float = 0.0, **more: Any) -> None:  # fmt: skip
         """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces.
 
@@ -123,17 +116,17 @@ class Builder:
         normal = up(1.0) if flat else normal * (outside or (1 if normal[2] >= 0 else -1))
         ambient, direct = self.light
         sky = 0.75 + 0.25 * normal[2]
-        lit = point((ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour))
-        self.faces.append(Face(what, point(origin), point(s), point(t), lit, outside=outside, **more))
+        lit = (ambient * sky + direct * max(float(normal @ self.sun), 0.0)) * np.array(colour)
+        self.faces.append(Face(what, origin, s, t, lit, outside=outside, **more))
 
     def upright(self, what: Material, foot: Matrix, width: float, height: float, angle: float, **more: Any) -> None:
         """Add a card or a wall that stands with the middle of its lower edge at ``foot``."""
         s = width * level(angle)
         self.face(what, foot - s / 2 + up(height), s, up(-height), **more)
 
-    def box(self, foot: Matrix, size: Triple, angle: float, walls: Material, top: Material, **more: Any) -> None:
+    def box(self, foot: Matrix, size: ArrayLike, angle: float, walls: Material, top: Material, **more: Any) -> None:
         """Add the five faces of a box that stands on ``foot``."""
-        length, width, height = size
+        length, width, height = np.array(size)
         along = level(angle) * length
         side = level(angle + np.pi / 2) * width
         corner = foot - along / 2 - side / 2 + up(height)
@@ -153,7 +146,7 @@ class Builder:
         thick = height * float(rng.uniform(0.025, 0.045))
         self.box(foot, (thick, thick, 0.6 * height), float(rng.uniform(0, 3)), self.pick('bark'), self.pick('bark'))
         card = int(rng.integers(10))
-        tint = point(rng.uniform(0.8, 1.1) * rng.uniform(0.95, 1.05, 3))
+        tint = rng.uniform(0.8, 1.1) * rng.uniform(0.95, 1.05, 3)
         for number in range(int(rng.integers(8, 12))):
             what = material('crown', card + number % 2)
             offset = rng.normal(0, 1, 3) * (0.22 * spread, 0.22 * spread, 0.13 * height) + up(0.72 * height)
@@ -186,7 +179,7 @@ class Builder:
         rng = self.rng
         height, thick = float(rng.uniform(0.8, 6)), float(rng.uniform(0.06, 0.22))
         what, angle = self.pick(str(rng.choice(('metal', 'wood', 'concrete')))), float(rng.uniform(0, 3))
-        tint = point(rng.uniform(0.5, 1.0) * np.ones(3))
+        tint = rng.uniform(0.5, 1.0) * np.ones(3)
         self.box(foot, (thick, thick, height), angle, what, what, colour=tint)
         if height > 3.5:
             arm = foot + level(angle) * 0.5 + up(height - 0.12)
@@ -222,7 +215,7 @@ class Builder:
         length, width = float(rng.uniform(6, 16)), float(rng.uniform(5, 10))
         height = float(rng.choice((3, 3, 6, 9, 14)) + rng.uniform(0, 1))
         walls = self.pick('facade' if rng.random() < 0.8 else str(rng.choice(('brick', 'concrete', 'wood'))))
-        tint = point(rng.uniform(0.8, 1.1, 3) * rng.uniform(0.8, 1.0))
+        tint = rng.uniform(0.8, 1.1, 3) * rng.uniform(0.8, 1.0)
         self.box(foot, (length, width, height), angle, walls, self.pick('concrete'), colour=tint)
         if height > 9 or rng.random() < 0.25:
             return
@@ -252,7 +245,7 @@ class Builder:
         rng = self.rng
         what = self.pick(str(rng.choice(('gravel', 'concrete', 'wood', 'leafage', 'wheat'))))
         for _ in range(int(rng.integers(1, 4))):
-            size = point(rng.uniform(0.4, 1.6, 3) * (1, 1, 0.7))
+            size = rng.uniform(0.4, 1.6, 3) * (1, 1, 0.7)
             self.box(foot + np.array((*rng.normal(0, 0.5, 2), 0)), size, float(rng.uniform(0, 3)), what, what)
 
     # Things that move, or might.
@@ -291,7 +284,7 @@ class Builder:
                 self.face(what, high, across, low - high, colour, part=part, outside=sign, turn=turn)
             else:
                 self.face(plain, start, across, end - start, colour, part=part, outside=1, turn=turn)
-        side = material('side', kind)
+        side = vehicle_side(kind)
         xs, height = [p[0] for p in outline], max(p[1] for p in outline)
         for sign in (1, -1):
             top = place(min(xs), sign * half, height)
@@ -302,26 +295,26 @@ class Builder:
         """Add a walking person, or an animal, of cards in an upright plane at ``facing`` in the frame of its course."""
         rng = self.rng
         along = level(facing)
-        axis = point(np.cross(along, (0, 0, 1)))
-        cloth = [point(rng.uniform(0.08, 0.95, 3) * rng.uniform(0.5, 1.0)) for _ in range(2)]
-        skin = point(np.array((0.85, 0.66, 0.52)) * rng.uniform(0.45, 1.1))
+        axis = np.asarray(np.cross(along, (0, 0, 1)), np.float64)
+        cloth = [rng.uniform(0.08, 0.95, 3) * rng.uniform(0.5, 1.0) for _ in range(2)]
+        skin = np.array((0.85, 0.66, 0.52)) * rng.uniform(0.45, 1.1)
         if animal:
-            cloth = [point(np.array((0.55, 0.42, 0.3)) * rng.uniform(0.3, 1.7))] * 2
+            cloth = [np.array((0.55, 0.42, 0.3)) * rng.uniform(0.3, 1.7)] * 2
             skin = cloth[0]
         pace, swing = float(rng.uniform(0.8, 1.6)), float(rng.uniform(0.3, 0.6))
         limb = self.pick('limb')
 
         def piece(
-            x: float, z: float, width: float, height: float, colour: Triple, layer: int, lean: float = 0.0
+            x: float, z: float, width: float, height: float, colour: ArrayLike, layer: int, lean: float = 0.0
         ) -> None:
             """Hang a card with its upper middle at (x, z), as shares of the scale; it swings by its ``lean``."""
             pivot = along * x * scale + up(z * scale)
-            joint = Joint(point(pivot), axis, swing * abs(lean), pace, 0.0 if lean > 0 else np.pi) if lean else None
-            corner = pivot - along * width * scale / 2 + np.array(axis) * 0.004 * layer
+            joint = Joint(pivot, axis, swing * abs(lean), pace, 0.0 if lean > 0 else np.pi) if lean else None
+            corner = pivot - along * width * scale / 2 + axis * 0.004 * layer
             wide, part = along * width * scale, self._part(course, joint)
             self.face(limb, corner, wide, up(-height * scale), colour, part=part, flat=True)
 
-        def lying(x: float, z: float, length: float, thick: float, colour: Triple) -> None:
+        def lying(x: float, z: float, length: float, thick: float, colour: ArrayLike) -> None:
             """Lay a card along the walk, its middle at (x, z)."""
             middle = along * x * scale + up(z * scale)
             s, t = np.array((0, 0, thick * scale)), along * length * scale
@@ -343,11 +336,11 @@ class Builder:
     def bird(self, course: Course, span: float) -> None:
         """Add a bird with beating wings; it flies along its x."""
         rng = self.rng
-        colour = point(np.ones(3) * rng.choice((0.15, 0.3, 0.6, 1.0)) * rng.uniform(0.8, 1.1))
+        colour = np.ones(3) * rng.choice((0.15, 0.3, 0.6, 1.0)) * rng.uniform(0.8, 1.1)
         beat, phase = float(rng.uniform(1.5, 4)), float(rng.uniform(0, 6))
         wing, body = self.pick('wing'), self.pick('limb')
         for sign in (1.0, -1.0):
-            joint = Joint((0, 0, 0), (1, 0, 0), sign * float(rng.uniform(0.4, 0.8)), beat, phase)
+            joint = Joint(np.zeros(3), np.array((1, 0, 0)), sign * float(rng.uniform(0.4, 0.8)), beat, phase)
             origin = np.array((0.2 * span, 0.0, 0.0))
             self.face(wing, origin, np.array((0, sign * span / 2, 0)), np.array((-0.35 * span, 0, 0)), colour,
                       part=self._part(course, joint), flat=True)  # fmt: skip
@@ -362,13 +355,13 @@ class Builder:
         down = np.asarray(np.cross(across, towards), np.float64)
         down *= -1 if down[2] > 0 else 1
         bright = self.rng.uniform(0.2, 1.1, 3)
-        colour = point(bright / bright.max() * self.rng.uniform(0.8, 1.1))
+        colour = bright / bright.max() * self.rng.uniform(0.8, 1.1)
         self.face(self.pick('disc'), -(across + down) / 2, across, down, colour, part=self._part(course), flat=True)
 
     def drone(self, course: Course, size: float) -> None:
         """Add a small aircraft: a box with four arms."""
         part, what = self._part(course), self.pick('metal')
-        grey = point(np.ones(3) * self.rng.uniform(0.15, 0.9))
+        grey = np.ones(3) * self.rng.uniform(0.15, 0.9)
         body, arm = (0.4 * size, 0.3 * size, 0.2 * size), (size, 0.06 * size, 0.05 * size)
         for foot, extent, angle in ((0.0, body, 0.0), (0.16 * size, arm, 0.8), (0.16 * size, arm, 2.4)):
             self.box(up(foot), extent, angle, what, what, colour=grey, part=part, turn=course.heading)

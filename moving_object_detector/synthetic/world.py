@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from moving_object_detector.synthetic.flight_path import FlightPath, Matrix, level, turn_z
-from moving_object_detector.synthetic.things import Builder, Course, point, up
+from moving_object_detector.synthetic.things import Builder, Course, up
 from moving_object_detector.synthetic.tiles import Tile
 
 _STYLES: Final = {
@@ -144,7 +144,7 @@ class World:
 
     def _lay(self, kind: str, middle: Matrix, angle: float, length: float, width: float) -> None:
         s, t = width * level(angle + np.pi / 2), length * level(angle)
-        what, tint = self._builder.pick(kind), point(self._rng.uniform(0.85, 1.1) * np.ones(3))
+        what, tint = self._builder.pick(kind), self._rng.uniform(0.85, 1.1) * np.ones(3)
         self._builder.face(what, middle - s / 2 - t / 2, s, t, tint, ground=True)
 
     def _lay_ground(self, base: str, patches: tuple[str, ...]) -> None:
@@ -344,7 +344,7 @@ class World:
             place = place - across * self._road.aside(place) - sense * across * width * 0.23
             heading = angle if sense > 0 else angle + np.pi
         velocity = (speed * np.cos(heading), speed * np.sin(heading), float(rng.normal(0, 0.6)) if flies else 0.0)
-        course = Course(point(place), velocity, heading, when, float(rng.normal(0, 0.12)) if how > 0.6 else 0.0)
+        course = Course(place, velocity, heading, when, float(rng.normal(0, 0.12)) if how > 0.6 else 0.0)
         radius = {'car': 2.2, 'person': 0.7, 'animal': 0.8}.get(kind, 0.5)
         return course if self._free(course, radius, aloft=flies) else None
 
