@@ -59,7 +59,7 @@ class Encoders(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of an image (B, 3, H, W), RGB in [-1, 1]."""
-        return tuple(self.network.features(image))  # type: ignore[return-value]
+        return self.network.features(image)
 
 
 class Correlations(nn.Module):

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import ModelError, shown
-from moving_object_detector.common.files import open_file
 from moving_object_detector.networks.inpainter import Inpainter
-from moving_object_detector.networks.weights import PYTORCH_STARTS, build_network, check_tensors, load_network
+from moving_object_detector.networks.weights import build_network, check_tensors, is_pytorch, load_network
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -126,16 +125,8 @@ def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
 def load_flow_network(path: str | os.PathLike[str], architecture: str) -> nn.Module:
     """Build ``pwcnet`` or ``raft_small`` from a model file or its authors' PyTorch checkpoint; raises ModelError."""
     path = Path(path).expanduser()
-    if not _is_pytorch(path):
+    if not is_pytorch(path):
         return load_network(path, architecture)[0]
     state = from_pytorch(read_pytorch(path), str(path))
     check_tensors(path, architecture, state)
     return build_network(architecture, state)
-
-
-def _is_pytorch(path: Path) -> bool:
-    try:
-        with open_file(path) as file:
-            return file.read(8).startswith(PYTORCH_STARTS)
-    except OSError:  # load_network says what is wrong with it
-        return False

@@ -30,6 +30,14 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
     return total // 2, total - total // 2
 
 
+def pad_same(x: Tensor, kernel: int, stride: int, dilation: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad where ``SAME`` puts unequal zeros, else leave it; return also the (vertical, horizontal) padding left to do."""
+    (top, bottom), (left, right) = (same_padding(length, kernel, stride, dilation) for length in x.shape[-2:])
+    if (top, left) == (bottom, right):
+        return x, (top, left)
+    return functional.pad(x, (left, right, top, bottom)), (0, 0)
+
+
 class SameConv2d(nn.Conv2d):
     """Square convolution with bias and TensorFlow's ``SAME`` padding: (B, C, H, W) to H and W / stride, rounded up."""
 
@@ -42,13 +50,8 @@ class SameConv2d(nn.Conv2d):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve ``x`` with another weight and bias of the same shapes."""
-        kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
-        top, bottom = same_padding(x.shape[-2], kernel, stride, dilation)
-        left, right = same_padding(x.shape[-1], kernel, stride, dilation)
-        if (top, left) == (bottom, right):
-            return functional.conv2d(x, weight, bias, stride, (top, left), dilation)
-        x = functional.pad(x, (left, right, top, bottom))
-        return functional.conv2d(x, weight, bias, stride, 0, dilation)
+        x, padding = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
+        return functional.conv2d(x, weight, bias, self.stride, padding, self.dilation)
 
 
 def repeat_twice(x: Tensor) -> Tensor:
@@ -67,13 +70,20 @@ class ScaledConv(nn.Module):
         nn.init.xavier_uniform_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
+    @property
+    def scale(self) -> Tensor:
+        """What the outputs are multiplied by, (outputs,)."""
+        return self.gamma / math.sqrt(1.0 + BATCH_NORM_EPSILON)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the plain convolution that computes the same."""
+        scale = self.scale
+        return self.conv.weight * scale[:, None, None, None], self.conv.bias * scale + self.beta  # type: ignore[operator]
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
-        scale = self.gamma / math.sqrt(1.0 + BATCH_NORM_EPSILON)
-        # On the weights, not on what they give: a fifth of a training step.
-        weight = self.conv.weight * scale[:, None, None, None]
-        bias = self.conv.bias * scale + self.beta  # type: ignore[operator]
-        return self.conv.convolve(x, weight, bias)
+        # Scaled are the weights, not what they give: a fifth of a training step.
+        return self.conv.convolve(x, *self.folded())
 
     def upsampled(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, 2H, 2W) at stride 1: each pixel repeated twice, then convolved."""

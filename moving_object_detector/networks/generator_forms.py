@@ -15,7 +15,6 @@ there, and they cost little.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -25,13 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moving_object_detector.common.errors import ModelError
-from moving_object_detector.networks.generator import (
-    BATCH_NORM_EPSILON,
-    Generator,
-    ScaledConv,
-    repeat_twice,
-    same_padding,
-)
+from moving_object_detector.networks.generator import Generator, ScaledConv, pad_same, repeat_twice
 from moving_object_detector.networks.weights import read_tensors, weights_hash, write_tensors
 
 UPSAMPLING: Final = ('conv13', 'conv15')
@@ -56,19 +49,14 @@ REMEDY: Final = 'run quantise on the model, or set precision to auto'
 class MergedConv(nn.Module):
     """What :meth:`ScaledConv.upsampled` computes, in one transposed convolution; 3x3, stride 1, no dilation."""
 
-    weight: Tensor
-    bias: Tensor
-
+    @torch.no_grad()
     def __init__(self, layer: ScaledConv) -> None:
         super().__init__()
-        conv = layer.conv
-        assert conv.bias is not None
-        assert (conv.kernel_size, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1))
-        scale = layer.gamma.detach() / math.sqrt(1.0 + BATCH_NORM_EPSILON)
+        scale = layer.scale
         spread = torch.tensor(SPREAD, device=scale.device, dtype=torch.float64)
-        weight = torch.einsum('oiyx,my,nx->iomn', conv.weight.detach().double(), spread, spread)
-        self.register_buffer('weight', weight.to(scale.dtype) * scale[:, None, None])
-        self.register_buffer('bias', conv.bias.detach() * scale + layer.beta.detach())
+        weight = torch.einsum('oiyx,my,nx->iomn', layer.conv.weight.double(), spread, spread)
+        self.weight = nn.Buffer(weight.to(scale.dtype) * scale[:, None, None])
+        self.bias = nn.Buffer(layer.folded()[1])
 
     def upsampled(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, 2H, 2W)."""
@@ -139,19 +127,12 @@ class QuantisedConv(nn.Module):
     ``bounds`` (2, channels) are the lowest and highest value of each input channel.
     """
 
-    inverse: Tensor
-    weight: Tensor
-    bias: Tensor
-    weight_step: Tensor
-    weight_zero: Tensor
-
+    @torch.no_grad()
     def __init__(self, layer: ScaledConv, bounds: Tensor) -> None:
         super().__init__()
         conv = layer.conv
-        assert conv.bias is not None
         self._kernel, self._stride, self._dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
-        scale = layer.gamma.detach() / math.sqrt(1.0 + BATCH_NORM_EPSILON)
-        weight = conv.weight.detach() * scale[:, None, None, None]
+        weight, bias = layer.folded()
         largest = weight.abs().amax((0, 2, 3)).clamp_min(SMALLEST)
         factor = (bounds.abs().amax(0).clamp_min(SMALLEST) / largest).sqrt()
         weight = weight * factor[:, None, None]
@@ -159,22 +140,14 @@ class QuantisedConv(nn.Module):
         self._step = max((highest - lowest) / ACTIVATION_LEVELS, SMALLEST)
         self._zero = min(round(-lowest / self._step), ACTIVATION_LEVELS)
         step = (weight.abs().amax((1, 2, 3)) / WEIGHT_LEVELS).clamp_min(SMALLEST)
-        # Not used again, but what tells one quantised network from another has all its numbers.
-        self.register_buffer('bounds', bounds)
-        self.register_buffer('inverse', (1.0 / factor)[:, None, None])
-        self.register_buffer('weight', weight)
-        self.register_buffer('bias', conv.bias.detach() * scale + layer.beta.detach())
-        self.register_buffer('weight_step', step)
-        self.register_buffer('weight_zero', torch.zeros(len(step), dtype=torch.int32))
+        self.inverse = nn.Buffer((1.0 / factor)[:, None, None])
+        self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias)
+        self.weight_step, self.weight_zero = nn.Buffer(step), nn.Buffer(torch.zeros(len(step), dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
-        top, bottom = same_padding(x.shape[-2], self._kernel, self._stride, self._dilation)
-        left, right = same_padding(x.shape[-1], self._kernel, self._stride, self._dilation)
-        padding = (top, left)
-        if padding != (bottom, right):
-            # Before the rounding: OpenVINO has no integer convolution behind a padding.
-            x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
+        # Before the rounding: OpenVINO has no integer convolution behind a padding.
+        x, padding = pad_same(x, self._kernel, self._stride, self._dilation)
         x = torch.fake_quantize_per_tensor_affine(x * self.inverse, self._step, self._zero, 0, ACTIVATION_LEVELS)
         # Rounded here and not before: OpenVINO must see that these are integers.
         weight = torch.fake_quantize_per_channel_affine(
@@ -205,20 +178,16 @@ def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
     ranges, metadata = read_tensors(path, _check_kind)
     if metadata.get('weights') != weights_hash(generator.state_dict()):
         raise ModelError(f'{path}: was measured on other weights than the model has; {REMEDY}')
-    _check(path, generator, ranges)
+    layers = quantised_layers(generator)
+    expected = {name: ((2, layer.conv.in_channels), torch.float32) for name, layer in layers.items()}
+    if {name: (tuple(bounds.shape), bounds.dtype) for name, bounds in ranges.items()} != expected:
+        raise ModelError(f'{path}: its tensors are not those of the generator; {REMEDY}')
+    for bounds in ranges.values():
+        if not bounds.isfinite().all() or (bounds[0] > 0).any() or (bounds[1] < 0).any():
+            raise ModelError(f'{path}: its ranges are not finite or leave out zero; {REMEDY}')
     return ranges
 
 
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get('kind') != KIND or metadata.get('format') != RANGES_FORMAT:
         raise ModelError(f'{path}: holds no int8 ranges of this version; {REMEDY}')
-
-
-def _check(path: Path, generator: Generator, ranges: Mapping[str, Tensor]) -> None:
-    shapes = {name: (2, layer.conv.in_channels) for name, layer in quantised_layers(generator).items()}
-    found = {name: tuple(bounds.shape) for name, bounds in ranges.items() if bounds.dtype is torch.float32}
-    if found != shapes or len(ranges) != len(shapes):
-        raise ModelError(f'{path}: its tensors are not those of the generator; {REMEDY}')
-    for bounds in ranges.values():
-        if not bounds.isfinite().all() or (bounds[0] > 0).any() or (bounds[1] < 0).any():
-            raise ModelError(f'{path}: its ranges are not finite or leave out zero; {REMEDY}')

@@ -122,15 +122,6 @@ class PWCNet(nn.Module):
     def _apply_layer(self, name: str, x: Tensor) -> Tensor:
         return self.get_submodule(name)(x)  # type: ignore[no-any-return]
 
-    def _cost_volume(self, a: Tensor, b: Tensor) -> Tensor:
-        return cost_volume(a, b)
-
-    def _correlate(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
-        """Return the activated cost volume of features with ``second`` where ``flow`` leads to; None: no motion."""
-        if flow is not None:
-            second = warp(second, flow)
-        return functional.leaky_relu(self._cost_volume(first, second), LEAKY_SLOPE)
-
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """Return the features of an image (B, 3, H, W), **BGR** in [0, 1].
 
@@ -154,13 +145,14 @@ class PWCNet(nn.Module):
         input.
         """
         flows: list[Tensor] = []
-        x = self._dense(6, self._correlate(pyramid1[5], pyramid2[5], None))
+        x = self._dense(6, functional.leaky_relu(cost_volume(pyramid1[5], pyramid2[5]), LEAKY_SLOPE))
         flows.append(self._apply_layer('predict_flow6', x))
         for level in (5, 4, 3, 2):
             up_flow = self._apply_layer(f'deconv{level + 1}', flows[-1])
             up_features = self._apply_layer(f'upfeat{level + 1}', x)
-            first, second = pyramid1[level - 1], pyramid2[level - 1]
-            cost = self._correlate(first, second, up_flow * WARP_SCALE[level])
+            first = pyramid1[level - 1]
+            second = warp(pyramid2[level - 1], up_flow * WARP_SCALE[level])
+            cost = functional.leaky_relu(cost_volume(first, second), LEAKY_SLOPE)
             x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
             flows.append(self._apply_layer(f'predict_flow{level}', x))
         for index in range(1, len(CONTEXT_LAYERS) + 2):

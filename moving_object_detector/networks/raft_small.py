@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,6 @@ LOOKUP_RADIUS: Final = 3  # of a look-up, in pixels of each level
 MATCHING: Final = 128  # channels
 HIDDEN: Final = 96  # channels of the GRU's state
 CONTEXT_CHANNELS: Final = 64  # channels of its constant input
-
-
-class Features(NamedTuple):
-    """What one image contributes to every pair it is in."""
-
-    matching: Tensor
-    """(B, 128, H/8, W/8), compared with the other image's."""
-    context: Tensor
-    """(B, 160, H/8, W/8), first state of the GRU and its constant input; used where the flow starts."""
 
 
 class Bottleneck(nn.Module):
@@ -198,8 +189,7 @@ def refine_flow(
 class RaftSmall(nn.Module):
     """Flow from image 1 to image 2; 990,162 parameters.
 
-    ``forward`` is ``upsample(decode(features(image1), features(image2)))``: a caller that sees a stream of
-    frames computes each frame's features once and decodes them against several others.
+    A caller that sees a stream of frames computes each frame's :meth:`features` once, for all pairs that it is in.
     """
 
     def __init__(self) -> None:
@@ -208,23 +198,24 @@ class RaftSmall(nn.Module):
         self.cnet = Encoder(HIDDEN + CONTEXT_CHANNELS, nn.Identity)
         self.update_block = UpdateBlock()
 
-    def features(self, image: Tensor) -> Features:
-        """Return the features of images (B, 3, H, W), RGB in [-1, 1], sides multiples of 8 from 64 (ValueError)."""
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of images (B, 3, H, W), RGB in [-1, 1], sides multiples of 8 from 64 (ValueError).
+
+        For matching (B, 128, H/8, W/8), compared with the other image's; and as context (B, 160, H/8, W/8), the first
+        state of the GRU and its constant input, used where the flow starts.
+        """
         size = tuple(image.shape[-2:])
         if any(length % STRIDE or length < SMALLEST_INPUT for length in size):
             raise ValueError(f'RAFT-small input is {size}; height and width must be multiples of 8, at least 64')
-        return Features(self.fnet(image), self.cnet(image))
-
-    def decode(self, first: Features, second: Features, iterations: int = 12) -> Tensor:
-        """Estimate the flow in steps from zero: (B, 2, H/8, W/8), right and down, in pixels of the features."""
-        pyramid = correlation_pyramid(first.matching, second.matching)
-        return refine_flow(
-            self.update_block, pyramid, first.context, torch.zeros_like(first.context[:, :2]), iterations
-        )
+        return self.fnet(image), self.cnet(image)
 
     def forward(self, image1: Tensor, image2: Tensor, iterations: int = 12) -> Tensor:
         """Return the flow from ``image1`` to ``image2`` (see :meth:`features`), (B, 2, H, W) in pixels."""
-        return upsample(self.decode(self.features(image1), self.features(image2), iterations))
+        (matching, context), (other, _) = self.features(image1), self.features(image2)
+        start = torch.zeros_like(context[:, :2])
+        return upsample(
+            refine_flow(self.update_block, correlation_pyramid(matching, other), context, start, iterations)
+        )
 
 
 def upsample(flow: Tensor) -> Tensor:

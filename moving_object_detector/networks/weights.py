@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import ModelError, foreign, shown
-from moving_object_detector.common.files import atomic_file
+from moving_object_detector.common.files import atomic_file, open_file
 from moving_object_detector.networks.generator import IMAGE_CHANNELS, Generator
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
@@ -48,7 +48,7 @@ FLOW_CHANNELS: Final[Mapping[str, int]] = {
 }
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
-PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
+_PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
 FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_FLOW_CHANNELS: Final = 32
 MOST_CHANNELS: Final = 128
@@ -189,7 +189,11 @@ def read_tensors(
     path: Path, check: Callable[[Path, Mapping[str, str]], None]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file and its metadata, which must pass ``check`` first; raises ModelError."""
-    _check_kind(path)
+    if is_pytorch(path):
+        raise ModelError(
+            f'{path}: is a PyTorch file, which can hold code and is not loaded; give a .safetensors file (flow.model '
+            'alone takes the files of PWC-Net and RAFT-small as their authors released them)'
+        )
     try:
         with safe_open(path, framework='pt') as file:
             metadata = dict(file.metadata() or {})
@@ -206,23 +210,21 @@ def read_tensors(
     return state, metadata
 
 
-def _check_kind(path: Path) -> None:
+def is_pytorch(path: Path) -> bool:
+    """Tell whether a file was written by torch.save; raises ModelError where it is no file, empty or cannot be read."""
     if not path.exists():
         raise ModelError(f'{path}: no such model file; check the path')
     if not path.is_file():
         raise ModelError(f'{path}: is not a file; give the path of a .safetensors file')
     try:
-        with path.open('rb') as file:
-            start = file.read(8)
+        with open_file(path) as file:
+            start = file.read(9)
     except OSError as error:
         raise ModelError(f'{path}: cannot be read: {error.strerror}; check its permissions') from error
     if not start:
         raise ModelError(f'{path}: is empty; copy or download it again')
-    if start.startswith(PYTORCH_STARTS):
-        raise ModelError(
-            f'{path}: is a PyTorch file, which can hold code and is not loaded; give a .safetensors file (flow.model '
-            'alone takes the files of PWC-Net and RAFT-small as their authors released them)'
-        )
+    # The length with which a safetensors file begins may look like a pickle's start, but JSON follows it.
+    return start.startswith(_PYTORCH_STARTS) and start[8:] != b'{'
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:

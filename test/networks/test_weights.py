@@ -22,7 +22,13 @@ from moving_object_detector.networks.generator_forms import merge_upsampling
 from moving_object_detector.networks.inpainter import Inpainter
 from moving_object_detector.networks.pwcnet import PWCNet
 from moving_object_detector.networks.raft_small import RaftSmall
-from moving_object_detector.networks.weights import load_network, load_weights, save_network
+from moving_object_detector.networks.weights import (
+    load_network,
+    load_weights,
+    read_tensors,
+    save_network,
+    write_tensors,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = {'flow_input': 'residual', 'flow_backend': 'dis-medium', 'height': '96', 'width': '192'}
@@ -245,6 +251,17 @@ def test_empty_file(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(ModelError, match='is empty'):
         load_weights(path)
+
+
+@pytest.mark.parametrize('length', [640, 896])
+def test_a_header_whose_length_begins_as_a_pickle_does(length: int, tmp_path: Path) -> None:
+    """Files begin with that length, in little-endian order: 640 is 80 02, as pickles of protocol 2 begin."""
+    path = tmp_path / 'tensors.safetensors'
+    write_tensors(path, {'a': torch.ones(2)}, {'format': '2', 'more': ''})
+    start = int.from_bytes(path.read_bytes()[:8], 'little')
+    write_tensors(path, {'a': torch.ones(2)}, {'format': '2', 'more': 'x' * (length - start)})
+    assert path.read_bytes()[:2] == bytes((0x80, length // 256))
+    assert read_tensors(path, lambda *_: None)[0]['a'].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize('name', ['weights.pth', 'weights.safetensors'])
