@@ -22,7 +22,6 @@ Inputs and outputs are float32 on the engine's device. Not to be called by two t
 
 TOPOLOGY: Final = '/sys/devices/system/cpu/cpu{}/topology'
 QUOTA: Final = Path('/sys/fs/cgroup/cpu.max')
-PRECISIONS: Final = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
 class Engine(Protocol):
@@ -40,7 +39,7 @@ class Engine(Protocol):
 
         ``module`` takes tensors and returns one or a tuple of them, each with the batch first; it may be moved to the
         device. ``examples`` are one input each, float32, of the network's sizes and the usual batch; ``label`` is for
-        messages and the cache.
+        messages.
         """
 
 
@@ -77,12 +76,6 @@ def load_checked(engine: Engine, module: nn.Module, examples: tuple[Tensor, ...]
 def describe(engine: Engine) -> str:
     """Return an engine's name, precision and device, for logs."""
     return f'{engine.name} {engine.precision} on {engine.device}'
-
-
-def outputs_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return what a module gave as a tuple of float32 tensors."""
-    tensors = (result,) if isinstance(result, Tensor) else result
-    return tuple(tensor.float() for tensor in tensors)
 
 
 def usable_cores(topology: str = TOPOLOGY, quota: Path = QUOTA) -> int:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from moving_object_detector.engines.base import Runner, usable_cores
 sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 import openvino  # noqa: E402 - after that line
 
-T = TypeVar('T')
 HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
 """What OpenVINO calls the floating precisions."""
 
@@ -54,8 +53,9 @@ class OpenVinoEngine:
         """Make a network ready, as every engine; UserError where the CPU does not compute in the precision."""
         module = module.eval().cpu()
         compiled = _aside(lambda: openvino.Core().compile_model(_converted(module, examples), 'CPU', self._properties))
-        real = _ours(compiled.get_property('INFERENCE_PRECISION_HINT'))
-        if real != self._floating:
+        found = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
+        if found != HINTS[self._floating]:
+            real = next((name for name, hint in HINTS.items() if hint == found), found)
             raise UserError(
                 f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
             )
@@ -80,7 +80,7 @@ class _Request:
         return tuple(torch.from_numpy(array) for array in outputs)
 
 
-def _aside(action: Callable[[], T]) -> T:
+def _aside(action: Callable[[], Any]) -> Any:
     """Do something in a thread of its own.
 
     OpenVINO gives the thread that loads its CPU plugin a signal stack, and frees it with the plugin although the
@@ -106,10 +106,4 @@ def mask_precision() -> str:
     """Return in what this CPU computes masks fastest: bfloat16 where it has instructions for that, else float32."""
     # Unasked, OpenVINO hints at what the hardware is fastest with.
     hint = _aside(lambda: openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT'))
-    return 'bfloat16' if _ours(hint) == 'bfloat16' else 'float32'
-
-
-def _ours(precision: Any) -> str:
-    """Return our name of one of OpenVINO's precisions, or its own where we have none."""
-    name = str(precision.to_string())
-    return {theirs: ours for ours, theirs in HINTS.items()}.get(name, name)
+    return 'bfloat16' if hint.to_string() == 'bf16' else 'float32'

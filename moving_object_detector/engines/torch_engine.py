@@ -6,15 +6,18 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.engines.base import PRECISIONS, Runner, outputs_of
+from moving_object_detector.engines.base import Runner
 
 _log = logging.getLogger(__name__)
+
+
+PRECISIONS: Final = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
 class TorchEngine:
@@ -31,28 +34,31 @@ class TorchEngine:
         name: str = 'torch',
         compiler: Mapping[str, Any] | None = None,
     ) -> None:
-        self.device = device
-        self.name = name
-        wanted = 'float32' if precision == 'auto' else precision
-        if device.type == 'cpu' and wanted != 'float32':
+        self.device, self.name, self._compiler = device, name, compiler
+        self.precision = 'float32' if precision == 'auto' else precision
+        if device.type == 'cpu' and self.precision != 'float32':
             raise UserError(
                 f'precision is {precision}, but engine torch computes in float32 on a CPU; '
                 'set precision to auto, or engine to openvino, which can use bfloat16'
             )
-        self._dtype = PRECISIONS[wanted]
-        self._compiler = compiler
-        self.precision = real_precision(device, wanted)
+        self._dtype = PRECISIONS[self.precision]
+        # TF32 came with NVIDIA's Ampere; AMD has none.
+        if self._dtype is torch.float32 and device.type == 'cuda' and torch.version.hip is None:
+            ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+            self.precision = 'tf32' if ampere and torch.backends.cudnn.allow_tf32 else 'float32'
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
         """Make a network ready, as every engine; UserError where it cannot be compiled.
 
         Compiled for the examples' batch alone; at most half of it is run as it is, in the same precision.
         """
-        module = placed(module, self.device, self._dtype)
-        plain = runner(module, self.device, self._dtype)
+        if self._dtype is not torch.float32:
+            module = copy.deepcopy(module)
+        module = module.eval().to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        plain = self._runner(module)
         if self._compiler is None:
             return plain
-        run = runner(torch.compile(module, dynamic=False, **self._compiler), self.device, self._dtype, copied=True)
+        run = self._runner(torch.compile(module, dynamic=False, **self._compiler), copied=True)
         try:
             _log.info('%s: %s builds an engine, which may take minutes', label, self.name)
             started = time.monotonic()
@@ -65,17 +71,16 @@ class TorchEngine:
             ) from error
         return FixedBatch(run, len(examples[0]), plain)
 
+    def _runner(self, module: Callable[..., Any], *, copied: bool = False) -> Runner:
+        """Return what runs a module; its outputs ``copied`` where the next run writes to the same memory."""
 
-def runner(module: Callable[..., Any], device: torch.device, dtype: torch.dtype, *, copied: bool = False) -> Runner:
-    """Return what runs a module on a device; its outputs ``copied`` where the next run writes to the same memory."""
+        @torch.inference_mode()
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            result = module(*(tensor.to(self.device, self._dtype) for tensor in inputs))
+            tensors = (result,) if isinstance(result, Tensor) else result
+            return tuple(tensor.to(torch.float32, copy=copied) for tensor in tensors)
 
-    @torch.inference_mode()
-    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = outputs_of(module(*(tensor.to(device, dtype) for tensor in inputs)))
-        # In half precision outputs_of has copied them.
-        return tuple(output.clone() for output in outputs) if copied and dtype is torch.float32 else outputs
-
-    return run
+        return run
 
 
 class FixedBatch:
@@ -105,18 +110,3 @@ class FixedBatch:
         if missing:
             inputs = tuple(torch.cat((tensor, tensor[-1:].expand(missing, *tensor.shape[1:]))) for tensor in inputs)
         return tuple(output[:rows] for output in self._run(*inputs))
-
-
-def placed(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return a module for inference on a device: itself, moved, in float32, or a copy in half precision."""
-    if dtype is not torch.float32:
-        module = copy.deepcopy(module)
-    return module.eval().to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def real_precision(device: torch.device, wanted: str) -> str:
-    """Return what convolutions on the device are computed in when ``wanted`` is asked for."""
-    if wanted != 'float32' or device.type != 'cuda' or torch.version.hip is not None:
-        return wanted
-    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
-    return 'tf32' if ampere and torch.backends.cudnn.allow_tf32 else 'float32'
