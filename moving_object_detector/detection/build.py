@@ -89,15 +89,6 @@ def flow_precision(config: FlowConfig, precision: str, engine: str, device: torc
     return mask_precision(engine, device) if precision == 'auto' else precision
 
 
-def _input_size(config: DetectorConfig, trained: tuple[int, int]) -> tuple[int, int]:
-    """Return the size that was asked for, else the one the weights were trained at."""
-    height, width = config.height or trained[0], config.width or trained[1]
-    for name, length in (('height', height), ('width', width)):
-        if length % 4 or length < SMALLEST_SIDE:
-            raise UserError(f'{name} is {length}; the generator takes multiples of 4 from {SMALLEST_SIDE}')
-    return height, width
-
-
 class LoadedGenerator(NamedTuple):
     """A generator with its weights; sizes are (height, width) of its input."""
 
@@ -113,16 +104,12 @@ def load_generator(config: DetectorConfig) -> LoadedGenerator:
     """Return the generator that the options name; raises UserError where its file or the size is wrong."""
     path = generator_path(config.model, choose_flow(config.flow).backend)
     network, metadata = load_network(path, expect='generator')
-    trained = int(metadata['height']), int(metadata['width'])
-    size = _input_size(config, trained)
+    # The size that was asked for, else the one that the weights were trained at.
+    size = config.height or int(metadata['height']), config.width or int(metadata['width'])
+    for name, length in zip(('height', 'width'), size, strict=True):
+        if length % 4 or length < SMALLEST_SIDE:
+            raise UserError(f'{name} is {length}; the generator takes multiples of 4 from {SMALLEST_SIDE}')
     return LoadedGenerator(cast('Generator', network), size, cast('FlowInput', metadata['flow_input']), path)
-
-
-def generator_for(engine: Engine, loaded: LoadedGenerator, precision: str) -> Generator:
-    """Return the generator in the form that the engine is fastest with; for ``int8`` quantised."""
-    if precision == 'int8':
-        return quantise(loaded.network, load_ranges(ranges_path(loaded.path), loaded.network))
-    return merge_upsampling(loaded.network) if engine.name == 'openvino' else loaded.network
 
 
 def build_detector(config: DetectorConfig, stage: Watch | None = None) -> Detector:
@@ -138,7 +125,7 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None) -> Detect
     check_refinement(config.refinement.method)
     device = choose_device(config.device)
     config = replace(config, flow=choose_flow(config.flow))
-    loaded = load_generator(config)
+    generator, size, flow_input, path = load_generator(config)
     make = partial(
         create_engine,
         config.engine,
@@ -152,8 +139,12 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None) -> Detect
     if engine.name == 'openvino':
         # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
         torch.set_num_threads(1)
+    if config.precision == 'int8':
+        generator = quantise(generator, load_ranges(ranges_path(path), generator))
+    elif engine.name == 'openvino':
+        generator = merge_upsampling(generator)
     # What every frame brings once the window is full.
     batch = config.window.past + config.window.future
-    masks = MaskEngine(engine, generator_for(engine, loaded, config.precision), loaded.size, batch)
+    masks = MaskEngine(engine, generator, size, batch)
     flow = create_flow(config.flow, device, flow_engine, batch, config.threads)
-    return Detector(flow, masks, loaded.size, loaded.flow_input, config, stage)
+    return Detector(flow, masks, size, flow_input, config, stage)
