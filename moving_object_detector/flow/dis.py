@@ -60,9 +60,7 @@ class DisFlow:
         self.name = f'dis-{preset}'
         self._brisk = preset == 'brisk'
         self._size = (size[0] // 2, size[1] // 2) if self._brisk else size
-        self._preset = preset
-        # What works on a pair keeps its buffers, so each thread has its own.
-        self._own = threading.local()
+        self._own = _Own(preset)
         # Threads start with the first pairs, so that a process may be forked before.
         self._pool = ThreadPoolExecutor(threads, 'dis') if threads > 1 else None
 
@@ -82,30 +80,25 @@ class DisFlow:
         def compute(index: int) -> None:
             # DIS reads its flow argument as a starting point only when one is given, so pairs stay independent.
             source, target = sources[index], targets[index]
-            flow = self._dis().calc(source, target, None)
+            flow = self._own.dis.calc(source, target, None)
             if self._brisk:
                 small = min(size[0], self._size[0]), min(size[1], self._size[1])
                 flow = np.ascontiguousarray(resize_field(flow, small))
-                flow = self._smoothing().calc(resize_image(source, small), resize_image(target, small), flow)
+                flow = self._own.smoothing.calc(resize_image(source, small), resize_image(target, small), flow)
             flows[index] = resize_field(flow, size).transpose(2, 0, 1)
 
-        if self._pool is None or len(sources) == 1:
-            for index in range(len(sources)):
-                compute(index)
-        else:
-            # OpenCV lets other threads run meanwhile; the list lets errors out.
-            list(self._pool.map(compute, range(len(sources))))
+        # OpenCV lets other threads run meanwhile; the list lets errors out.
+        each = map if self._pool is None or len(sources) == 1 else self._pool.map
+        list(each(compute, range(len(sources))))
         return torch.from_numpy(flows)
 
-    def _dis(self) -> Any:
-        if not hasattr(self._own, 'dis'):
-            self._own.dis = cv2.DISOpticalFlow.create(PRESETS[self._preset])
-            for name, value in CHANGES.get(self._preset, {}).items():
-                getattr(self._own.dis, f'set{name}')(value)
-        return self._own.dis
 
-    def _smoothing(self) -> Any:
-        if not hasattr(self._own, 'smoothing'):
-            self._own.smoothing = cv2.VariationalRefinement.create()
-            self._own.smoothing.setFixedPointIterations(SMOOTHING_ROUNDS)
-        return self._own.smoothing
+class _Own(threading.local):
+    """What works on a pair, which keeps its buffers: made anew for each thread."""
+
+    def __init__(self, preset: str) -> None:
+        self.dis: Any = cv2.DISOpticalFlow.create(PRESETS[preset])
+        for name, value in CHANGES.get(preset, {}).items():
+            getattr(self.dis, f'set{name}')(value)
+        self.smoothing: Any = cv2.VariationalRefinement.create()
+        self.smoothing.setFixedPointIterations(SMOOTHING_ROUNDS)

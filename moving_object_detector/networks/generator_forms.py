@@ -86,31 +86,25 @@ def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]
 
     Batches are images (B, 3, H, W) and prepared flows (B, C, H, W), as the detector gives them; ValueError without any.
     """
-    extremes: dict[str, list[Tensor]] = {name: [] for name in quantised_layers(generator)}
+    watched = copy.deepcopy(generator)
+    extremes: dict[str, list[Tensor]] = {name: [] for name in quantised_layers(watched)}
 
     def note(name: str, x: Tensor) -> None:
         extremes[name].append(torch.stack((x.amin((2, 3)), x.amax((2, 3)))))
 
-    hooks = [
+    for name, layer in quantised_layers(watched).items():
         layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-        for name, layer in quantised_layers(generator).items()
-    ]
-    try:
-        for image, flow in batches:
-            generator(image, flow)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for image, flow in batches:
+        watched(image, flow)
     if not all(extremes.values()):
         raise ValueError('no samples to measure ranges on')
-    rows = {name: torch.cat(found, 1) for name, found in extremes.items()}
-    # Zero is always within, since it is what the padding holds.
-    return {
-        name: torch.stack(
-            (found[0].quantile(1.0 - TYPICAL, 0).clamp_max(0.0), found[1].quantile(TYPICAL, 0).clamp_min(0.0))
-        )
-        for name, found in rows.items()
-    }
+    ranges = {}
+    for name, found in extremes.items():
+        low, high = torch.cat(found, 1)
+        # Zero is always within, since it is what the padding holds.
+        bounds = low.quantile(1.0 - TYPICAL, 0).clamp_max(0.0), high.quantile(TYPICAL, 0).clamp_min(0.0)
+        ranges[name] = torch.stack(bounds)
+    return ranges
 
 
 def quantise(generator: Generator, ranges: Ranges) -> Generator:

@@ -20,8 +20,6 @@ COST_RADIUS: Final = 4  # of the cost volume, in pixels of a level
 PYRAMID: Final = (16, 32, 64, 96, 128, 196)
 DECODER: Final = (128, 128, 96, 64, 32)
 CONTEXT_LAYERS: Final = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))  # channels, dilation
-# Output times 20 is in pixels of the input; a pixel of level l is 2**l of those.
-WARP_SCALE: Final = {level: FLOW_DIVISOR / 2**level for level in (2, 3, 4, 5)}
 VALID: Final = 0.9999
 
 
@@ -80,15 +78,10 @@ def _conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.S
     )
 
 
-def _double(inputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, 2, 4, 2, 1)
-
-
 class PWCNet(nn.Module):
     """Flow from image 1 to image 2; 9,374,340 parameters.
 
-    ``forward`` is ``decode(pyramid(image1), pyramid(image2))``: a caller that sees a stream of frames
-    computes each frame's pyramid once and decodes it against several others.
+    A caller that sees a stream of frames computes each frame's pyramid once and decodes it against several others.
     """
 
     def __init__(self) -> None:
@@ -107,9 +100,10 @@ class PWCNet(nn.Module):
                 self.add_module(f'conv{level}_{index}', _conv(dense, outputs))
                 dense += outputs
             self.add_module(f'predict_flow{level}', nn.Conv2d(dense, 2, 3, padding=1))
-            self.add_module(f'deconv{level}', _double(2))  # deconv2 serves nothing but the checkpoint's names
+            # deconv2 serves nothing but the checkpoint's names.
+            self.add_module(f'deconv{level}', nn.ConvTranspose2d(2, 2, 4, 2, 1))
             if level > 2:
-                self.add_module(f'upfeat{level}', _double(dense))
+                self.add_module(f'upfeat{level}', nn.ConvTranspose2d(dense, 2, 4, 2, 1))
         for index, (outputs, dilation) in enumerate(CONTEXT_LAYERS, 1):
             self.add_module(f'dc_conv{index}', _conv(dense, outputs, dilation=dilation))
             dense = outputs
@@ -121,6 +115,10 @@ class PWCNet(nn.Module):
 
     def _apply_layer(self, name: str, x: Tensor) -> Tensor:
         return self.get_submodule(name)(x)  # type: ignore[no-any-return]
+
+    def _cost_volume(self, a: Tensor, b: Tensor) -> Tensor:
+        # Training has one of its own.
+        return cost_volume(a, b)
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """Return the features of an image (B, 3, H, W), **BGR** in [0, 1].
@@ -145,14 +143,15 @@ class PWCNet(nn.Module):
         input.
         """
         flows: list[Tensor] = []
-        x = self._dense(6, functional.leaky_relu(cost_volume(pyramid1[5], pyramid2[5]), LEAKY_SLOPE))
+        x = self._dense(6, functional.leaky_relu(self._cost_volume(pyramid1[5], pyramid2[5]), LEAKY_SLOPE))
         flows.append(self._apply_layer('predict_flow6', x))
         for level in (5, 4, 3, 2):
             up_flow = self._apply_layer(f'deconv{level + 1}', flows[-1])
             up_features = self._apply_layer(f'upfeat{level + 1}', x)
             first = pyramid1[level - 1]
-            second = warp(pyramid2[level - 1], up_flow * WARP_SCALE[level])
-            cost = functional.leaky_relu(cost_volume(first, second), LEAKY_SLOPE)
+            # A pixel of a level is 2**level of the input's.
+            second = warp(pyramid2[level - 1], up_flow * (FLOW_DIVISOR / 2**level))
+            cost = functional.leaky_relu(self._cost_volume(first, second), LEAKY_SLOPE)
             x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
             flows.append(self._apply_layer(f'predict_flow{level}', x))
         for index in range(1, len(CONTEXT_LAYERS) + 2):

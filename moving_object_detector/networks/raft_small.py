@@ -7,6 +7,7 @@ Names of the parameters are those of the authors' release, whose weights load un
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
@@ -97,19 +98,6 @@ class ConvGru(nn.Module):
         return cast('Tensor', (1 - z) * h + z * q)
 
 
-class FlowHead(nn.Module):
-    """From the GRU's state to a step of the flow, (B, 96, h, w) to (B, 2, h, w)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(HIDDEN, 128, 3, padding=1)
-        self.conv2 = nn.Conv2d(128, 2, 3, padding=1)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Return the step in pixels of the features."""
-        return cast('Tensor', self.conv2(functional.relu(self.conv1(h))))
-
-
 class UpdateBlock(nn.Module):
     """One iteration: from state, context, look-up and flow to the next state and a step of the flow."""
 
@@ -117,10 +105,11 @@ class UpdateBlock(nn.Module):
         super().__init__()
         self.encoder = MotionEncoder()
         self.gru = ConvGru(HIDDEN, CONTEXT_CHANNELS + 82)
-        self.flow_head = FlowHead()
+        first, last = nn.Conv2d(HIDDEN, 128, 3, padding=1), nn.Conv2d(128, 2, 3, padding=1)
+        self.flow_head = nn.Sequential(OrderedDict(conv1=first, relu=nn.ReLU(), conv2=last))
 
     def forward(self, h: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new state (B, 96, h, w) and the step (B, 2, h, w)."""
+        """Return the new state (B, 96, h, w) and the step (B, 2, h, w), in pixels of the features."""
         h = self.gru(h, torch.cat((context, self.encoder(flow, correlation)), 1))
         return h, self.flow_head(h)
 

@@ -40,12 +40,7 @@ FLOW_NETWORKS: Final = ('pwcnet', 'raft_small')
 FlowInput = Literal['normalised', 'residual', 'geometric', 'both_sides']
 """See ``generator_flow`` in flow/generator_input.py."""
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
-FLOW_CHANNELS: Final[Mapping[str, int]] = {
-    'normalised': 2,
-    'residual': 2,
-    'geometric': 8,
-    'both_sides': 16,
-}
+FLOW_CHANNELS: Final[Mapping[str, int]] = {'normalised': 2, 'residual': 2, 'geometric': 8, 'both_sides': 16}
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
 # How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
 _PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
