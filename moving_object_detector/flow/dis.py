@@ -41,17 +41,11 @@ SMOOTHING_ROUNDS: Final = 3
 
 
 class DisFlow:
-    """Flow by OpenCV's DIS on grey images, several pairs at a time.
+    """Flow by OpenCV's DIS on grey images, computed at ``size`` (height, width), from which the result is reduced.
 
-    Args:
-        size: (height, width) at which the flow is computed; the result is reduced from it.
-        preset: One of :data:`PRESETS`: OpenCV's, and two that differ from medium by :data:`CHANGES`.
-        threads: Pairs that are computed at a time; each gives the same flow with any number of them. With more than
-            one, a process is not to be forked after the first pairs.
-
-    Raises:
-        ValueError: There is no such preset.
-
+    ``preset`` is one of :data:`PRESETS` (else ValueError): OpenCV's and two that differ from medium by :data:`CHANGES`.
+    ``threads`` pairs are computed at a time; each gives the same flow with any number of them. With more than one, a
+    process is not to be forked after the first pairs.
     """
 
     def __init__(self, size: tuple[int, int] = (256, 512), preset: str = 'medium', threads: int = 1) -> None:

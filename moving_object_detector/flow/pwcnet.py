@@ -40,9 +40,7 @@ class PwcDecoder(nn.Module):
     def forward(self, *levels: Tensor) -> Tensor:
         """Return the flow (B, 2, H/4, W/4), in pixels of the full input.
 
-        Args:
-            levels: What :class:`PwcPyramid` gave for the images that the flow starts from, then for those it leads to.
-
+        ``levels`` are what :class:`PwcPyramid` gave for the images that it starts from, then for those it leads to.
         """
         sources, targets = levels[:FLOW_LEVELS], levels[FLOW_LEVELS:]
         # The first level is counted, but not looked at.
@@ -50,15 +48,10 @@ class PwcDecoder(nn.Module):
 
 
 class PwcFlow:
-    """Flow by PWC-Net.
+    """Flow by PWC-Net, computed at ``size`` (height, width), rounded up to multiples of 64.
 
-    Args:
-        network: With its weights loaded; moved to ``device``.
-        size: (height, width) at which the flow is computed, rounded up to multiples of 64.
-        device: Where it runs.
-        load: What runs both halves, on ``device``; None: PyTorch, so that later changes of the weights are seen.
-        batch: Pairs that the usual call has.
-
+    ``network``, with its weights, is moved to ``device``, where ``load`` makes both halves ready for the usual
+    ``batch`` of pairs; None: PyTorch, so that later changes of the weights are seen.
     """
 
     def __init__(

@@ -71,20 +71,12 @@ class Correlations(nn.Module):
 
 
 class RaftSmallFlow:
-    """Flow by RAFT-small.
+    """Flow by RAFT-small, computed at ``size`` (height, width), rounded up to multiples of 8 from 64 on.
 
     A pair of frames starts from the flow of the pair before it in the stream (frames one earlier, as far apart),
-    carried along itself as the authors do for video; it then needs a few iterations only.
-
-    Args:
-        network: With its weights loaded; moved to ``device``.
-        size: (height, width) at which the flow is computed, rounded up to multiples of 8 from 64 on.
-        device: Where it runs.
-        iterations: Refinement steps of a pair without one before it.
-        warm_iterations: Of a pair with one before it; 0: every pair starts anew.
-        load: What runs the network's parts, on ``device``; None: PyTorch.
-        batch: Pairs that the usual call has.
-
+    carried along itself as the authors do for video; it then needs ``warm_iterations`` only (0: every pair starts
+    anew), without one before it ``iterations``. ``network``, with its weights, is moved to ``device``, where ``load``
+    makes its parts ready for the usual ``batch`` of pairs; None: PyTorch.
     """
 
     def __init__(
@@ -128,26 +120,25 @@ class RaftSmallFlow:
         pairs = list(zip(sources, targets, strict=True))
         flows = torch.empty(len(pairs), 2, *size, device=self._device)
         warm = [self._warm_iterations > 0 and other.number - one.number in one.before for one, other in pairs]
-        for kind, iterations in ((False, self._iterations), (True, self._warm_iterations)):
+        for kind in (False, True):
             chosen = [number for number, is_warm in enumerate(warm) if is_warm is kind]
             for start in range(0, len(chosen), self._pairs_at_once):
                 batch = chosen[start : start + self._pairs_at_once]
-                flow = self._refined([pairs[number] for number in batch], iterations, warm=kind)
+                flow = self._refined([pairs[number] for number in batch], warm=kind)
                 flows[batch] = resize_flow(upsample(flow), size)
         return flows
 
-    def _refined(self, pairs: Sequence[tuple[RaftFrame, RaftFrame]], iterations: int, *, warm: bool) -> Tensor:
+    def _refined(self, pairs: Sequence[tuple[RaftFrame, RaftFrame]], *, warm: bool) -> Tensor:
         """Return the flow of each pair at the features' size, and keep it for the pairs after them."""
         matching = [torch.cat([pair[end].matching for pair in pairs]) for end in (0, 1)]
         context = torch.cat([one.context for one, _ in pairs])
         pyramid = self._correlate(*matching)
         gaps = [other.number - one.number for one, other in pairs]
-        start = torch.zeros_like(context[:, :2])
+        start, iterations = torch.zeros_like(context[:, :2]), self._iterations
         if warm:
-            carried = [carry(one.before[gap], gap) for (one, _), gap in zip(pairs, gaps, strict=True)]
-            carried_flow = torch.stack(carried)
-            good = match_quality(pyramid[0], carried_flow) >= LEAST_MATCH * match_quality(pyramid[0], start)
-            start = torch.where(good[:, None, None, None], carried_flow, start)
+            carried = torch.stack([carry(one.before[gap], gap) for (one, _), gap in zip(pairs, gaps, strict=True)])
+            good = match_quality(pyramid[0], carried) >= LEAST_MATCH * match_quality(pyramid[0], start)
+            start, iterations = torch.where(good[:, None, None, None], carried, start), self._warm_iterations
         flow = refine_flow(self._update, pyramid, context, start, iterations)
         if self._warm_iterations:
             for (one, _), gap, found in zip(pairs, gaps, flow, strict=True):
@@ -156,15 +147,10 @@ class RaftSmallFlow:
 
 
 def carry(flow: Tensor, gap: int) -> Tensor:
-    """Move flow along itself by one frame, as what moves evenly would be found there.
+    """Move flow (2, h, w), in its own pixels, along itself by one frame, as what moves evenly would be found there.
 
-    Args:
-        flow: (2, h, w), to the frame ``gap`` frames later, in its own pixels.
-        gap: Not 0.
-
-    Returns:
-        (2, h, w): means of the vectors that arrive at a pixel; where none does, what was there.
-
+    It leads to the frame ``gap``, not 0, frames later. A pixel of the result, (2, h, w), has the mean of the vectors
+    that arrive at it; where none does, what was there.
     """
     height, width = flow.shape[-2:]
     x, y = (pixel_positions(flow) + flow / gap).round()
@@ -176,15 +162,9 @@ def carry(flow: Tensor, gap: int) -> Tensor:
 
 
 def match_quality(correlations: Tensor, flow: Tensor) -> Tensor:
-    """Return how well the features of each pair match where a flow leads.
+    """Return how well the features of each pair match where a flow (B, 2, h, w), in pixels of the features, leads.
 
-    Args:
-        correlations: The finest level, (B, h w, h, w).
-        flow: (B, 2, h, w), in pixels of the features.
-
-    Returns:
-        (B,), means of the correlations at the nearest pixels, zero outside.
-
+    That is (B,), the means of the finest ``correlations``, (B, h w, h, w), at the nearest pixels, zero outside.
     """
     height, width = flow.shape[-2:]
     x, y = (pixel_positions(flow) + flow).round().unbind(1)

@@ -234,20 +234,16 @@ class World:
                 continue
             rise = self._height(place)
             # Only trees and the like stand on a slope, and nothing beyond its crest.
-            if (rise > 0.1 and kind in {'house', 'car', 'run'}) or rise > 15 or not self._take(place, radius):
+            if (rise > 0.1 and kind in {'house', 'car', 'run'}) or rise > 15:
                 continue
+            if any(distance < 0.8 * (radius + other) for distance, other in self._neighbours(place)):
+                continue
+            self._taken.append((place, radius))
             if kind == 'bough':
                 self._hang(when)
                 continue
             angle = float(rng.uniform(0, np.pi)) if road is None else road.angle + float(rng.choice((0, np.pi / 2)))
             self._stand(kind, place + up(rise), angle)
-
-    def _take(self, place: Matrix, radius: float) -> bool:
-        """Take a place for a thing, unless another stands there."""
-        if any(distance < 0.8 * (radius + other) for distance, other in self._neighbours(place)):
-            return False
-        self._taken.append((place, radius))
-        return True
 
     def _beside(self, road: _Road, place: Matrix) -> Matrix:
         """Return the place by the road's edge that is nearest to a place."""
