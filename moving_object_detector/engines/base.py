@@ -86,7 +86,12 @@ def usable_cores(topology: str = TOPOLOGY, quota: Path = QUOTA) -> int:
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count() or 1)
     cores = {_core(Path(topology.format(number)), number) for number in allowed}
-    return max(min(len(cores), _quota(quota)), 1)
+    try:
+        used, period = quota.read_text().split()
+        most = math.ceil(int(used) / int(period))
+    except (OSError, ValueError):  # no cgroup 2, or no limit
+        most = len(cores)
+    return max(min(len(cores), most), 1)
 
 
 def _core(folder: Path, number: int) -> tuple[str, str]:
@@ -95,11 +100,3 @@ def _core(folder: Path, number: int) -> tuple[str, str]:
     except OSError:
         return 'cpu', str(number)
     return package, core
-
-
-def _quota(path: Path) -> int:
-    try:
-        used, period = path.read_text().split()
-        return math.ceil(int(used) / int(period))
-    except (OSError, ValueError):  # no cgroup 2, or no limit
-        return os.cpu_count() or 1

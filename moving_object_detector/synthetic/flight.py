@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.synthetic import planes
-from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix, random_path
+from moving_object_detector.synthetic.flight_path import MOTIONS, Matrix, random_path
 from moving_object_detector.synthetic.materials import material
-from moving_object_detector.synthetic.planes import Canvas, Extent, Face
-from moving_object_detector.synthetic.things import Builder, Part, PartPose
+from moving_object_detector.synthetic.planes import Canvas, Extent
+from moving_object_detector.synthetic.things import Builder, PartPose
 from moving_object_detector.synthetic.tiles import Floats, Picture, Tile
 from moving_object_detector.synthetic.world import World
 
@@ -62,39 +62,49 @@ class _Seen(NamedTuple):
     parts: list[PartPose]
 
 
-class _Grade(NamedTuple):
-    """What a camera does to the picture; without gain no more than the shutter's blur, a share of a frame."""
-
-    gain: float
-    gamma: float
-    noise: float
-    shutter: float
-    quality: float
-    """Of JPEG; 0: none."""
-    drift: float
-
-
-@dataclass(frozen=True, eq=False)
 class Flight:
     """A camera on its path through a world. Times are frames, of either sign, and need not be whole."""
 
-    size: tuple[int, int]
-    fps: float
-    motion: str
-    intrinsics: Matrix
-    """K (3, 3), pixels; the middle of the first pixel is at (0, 0)."""
-    path: FlightPath
-    faces: tuple[Face, ...]
-    parts: tuple[Part | None, ...]
-    sun: Matrix
-    shade: float
-    """How dark shadows are, 0 to 1."""
-    softness: float
-    haze: float
-    """Share of the light lost on a metre."""
-    haze_colour: tuple[float, float, float]
-    grade: _Grade
-    seed: int | tuple[int, ...]
+    def __init__(self, seed: int | tuple[int, ...], options: FlightOptions) -> None:
+        self.size, self._seed, self._camera = options.size, np.atleast_1d(seed).tolist(), options.camera
+        rng = np.random.default_rng((*self._seed, 3))
+        height, width = options.size
+        still = options.still if options.still is not None else bool(rng.random() < 1 / 3)
+        drawn = str(rng.choice(MOTIONS))
+        self.motion = options.motion or drawn
+        focal = width / 2 / np.tan(np.radians(float(rng.uniform(55, 95))) / 2)
+        self.intrinsics: Matrix = np.array(((focal, 0, (width - 1) / 2), (0, focal, (height - 1) / 2), (0, 0, 1)))
+        """K (3, 3), pixels; the middle of the first pixel is at (0, 0)."""
+        self.fps = float(rng.choice((10, 15, 20, 25, 30)))
+        flow = float(np.exp(rng.uniform(*np.log(np.array(GROUND_FLOW) * width / 640))))
+        self.path = random_path(rng, self.motion, self.intrinsics, options.size, self.fps, flow)
+        overcast = rng.random() < 0.3
+        azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(25, 70))
+        sun = np.array((np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)))
+        warm = np.array((1.0, 0.97, 0.9)) if rng.random() < 0.7 else np.array((1.0, 0.9, 0.74))
+        light = np.array((0.48, 0.53, 0.62)), 0.62 * warm
+        if overcast:
+            sun = np.array((0.02, 0.0, 1.0))
+            light = np.array((0.92, 0.93, 0.96)), 0.08 * np.ones(3)
+        builder = Builder(rng, sun, light)
+        world = World(builder, self.path, self.intrinsics, options.size, options.frames / self.fps)
+        world.populate(options.parallax, still=still, follow=options.follow)
+        self.faces, self.parts = builder.faces, builder.parts
+        followed = next((part for part in builder.parts if part is not None and options.follow), None)
+        if followed is not None:
+            beside = float(rng.normal(0, 0.12)), float(rng.normal(0, 0.06))
+            self.path = replace(self.path, aim=followed.course.middle, beside=beside)
+        self._sun = sun
+        grey = float(rng.uniform(190, 226))
+        self._haze_colour = np.array((grey - 6, grey, grey + 8), np.uint8)
+        # What the camera does to the picture: the shutter's blur is a share of a frame; quality is JPEG's, 0: none.
+        self._shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
+        self._gain, self._gamma, self._noise = (float(rng.uniform(*b)) for b in ((0.85, 1.15), (0.85, 1.2), (0, 0.3)))
+        self._quality, self._drift = int(rng.choice((0, 60, 80, 92))), float(rng.uniform(0.01, 1))
+        # How dark shadows are, 0 to 1, and how soft; the share of the light that is lost on a metre.
+        self._shade, soft = (0.3, (4, 9)) if overcast else (0.52, (0.7, 1.6))
+        self._softness = float(rng.uniform(*soft))
+        self._haze = float(np.exp(rng.uniform(np.log(4e-4), np.log(6e-3))))
 
     @cached_property
     def _stacks(self) -> Matrix:
@@ -197,11 +207,11 @@ class Flight:
         canvas = seen.canvas
         rays = seen.camera[:3, :3] @ np.linalg.inv(self.intrinsics)
         up = planes.linear(rays[2], canvas, canvas.whole)
-        canvas.image[:] = np.array(self.haze_colour, np.uint8)
+        canvas.image[:] = self._haze_colour
         if not (up > 0).any():
             return
         extent: Extent = slice(0, int(np.flatnonzero((up > 0).any(1))[-1]) + 1), slice(0, self.size[1])
-        sky = material('sky', int(abs(self.grade.drift) * 1e6))
+        sky = material('sky', int(self._drift * 1e6))
         assert isinstance(sky, Tile)
         height = np.maximum(up[extent], np.float32(0.02))
         sheet = planes.look_up_tile(sky, rays, (1 / sky.metres[0] * 2, 1 / sky.metres[1] * 2), height, canvas, extent)
@@ -233,10 +243,10 @@ class Flight:
     def _draw_shadows(self, seen: _Seen, origin: Matrix, s: Matrix, t: Matrix) -> None:
         canvas, camera = seen.canvas, seen.camera
         chosen = np.array([face.casts and not face.ground for face in self.faces])
-        if not self.shade or not chosen.any():
+        if not chosen.any():
             return
         # Along the sun's rays on to the ground; at half the size, since the sun's disc blurs them in any case.
-        fall = np.eye(3) - np.outer(self.sun, (0, 0, 1)) / self.sun[2]
+        fall = np.eye(3) - np.outer(self._sun, (0, 0, 1)) / self._sun[2]
         o, a, b = (vectors[chosen] @ fall.T for vectors in (origin, s, t))
         half = Canvas((self.size[0] // 2, self.size[1] // 2))
         intrinsics = np.array(((0.5, 0, -0.25), (0, 0.5, -0.25), (0, 0, 1))) @ self.intrinsics
@@ -248,45 +258,45 @@ class Flight:
         dark = half.nearness
         if not dark.any():
             return
-        dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), self.softness * half.size[1] / 640), np.float32)
+        dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), self._softness * half.size[1] / 640), np.float32)
         dark = np.asarray(cv2.resize(dark, self.size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
         # In the sky there is nothing to darken.
         dark *= canvas.face >= 0
-        dark *= np.float32(self.shade)
+        dark *= np.float32(self._shade)
         canvas.image[:] = cv2.blendLinear(canvas.image, np.zeros_like(canvas.image), 1 - dark, dark)
 
     def _draw_haze(self, canvas: Canvas) -> None:
-        distance = np.float32(self.haze) / np.maximum(canvas.nearness, np.float32(1e-6))
+        distance = np.float32(self._haze) / np.maximum(canvas.nearness, np.float32(1e-6))
         clear = np.exp(-distance)
         clear[canvas.face < 0] = 1
-        haze = np.ascontiguousarray(np.broadcast_to(np.array(self.haze_colour, np.uint8), canvas.image.shape))
+        haze = np.ascontiguousarray(np.broadcast_to(self._haze_colour, canvas.image.shape))
         canvas.image[:] = cv2.blendLinear(canvas.image, haze, clear, 1 - clear)
 
     def _photograph(self, time: float, seen: _Seen) -> Picture:
         """Return the picture as a camera takes it."""
-        image, grade = seen.canvas.image, self.grade
-        if grade.shutter:
-            flow = np.nan_to_num(self._flow(seen, time + grade.shutter)[0]).clip(-40, 40)
+        image = seen.canvas.image
+        if not self._camera:
+            return image.copy()
+        if self._shutter:
+            flow = np.nan_to_num(self._flow(seen, time + self._shutter)[0]).clip(-40, 40)
             total = image.astype(np.int32)
             for share in (-0.5, -0.25, 0.25, 0.5):
                 x = seen.canvas.columns + np.float32(share) * flow[..., 0]
                 y = seen.canvas.rows + np.float32(share) * flow[..., 1]
                 total += np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
             image = (total // 5).astype(np.uint8)
-        if not grade.gain:
-            return image.copy()
-        level = grade.gain * (1 + 0.05 * np.sin(0.13 * time * grade.drift * 10 + grade.drift * 50))
-        table = np.clip(255 * (np.arange(256) / 255) ** grade.gamma * level, 0, 255).astype(np.uint8)
+        level = self._gain * (1 + 0.05 * np.sin(0.13 * time * self._drift * 10 + self._drift * 50))
+        table = np.clip(255 * (np.arange(256) / 255) ** self._gamma * level, 0, 255).astype(np.uint8)
         image = np.asarray(cv2.LUT(image, table), np.uint8)
-        rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), abs(int(time * 1024)), int(time < 0)))
+        rng = np.random.default_rng((*self._seed, abs(int(time * 1024)), int(time < 0)))
         (height, width), grain = self.size, _grain()
         if height > grain.shape[0] or width > grain.shape[1]:
             grain = np.tile(grain, (height // grain.shape[0] + 1, width // grain.shape[1] + 1, 1))
         top, left = int(rng.integers(grain.shape[0] - height + 1)), int(rng.integers(grain.shape[1] - width + 1))
         part = grain[top : top + height, left : left + width]
-        image = np.asarray(cv2.addWeighted(image, 1.0, part, grade.noise, 0, dtype=cv2.CV_8U), np.uint8)
-        if grade.quality:
-            coded = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, int(grade.quality)))[1]
+        image = np.asarray(cv2.addWeighted(image, 1.0, part, self._noise, 0, dtype=cv2.CV_8U), np.uint8)
+        if self._quality:
+            coded = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, self._quality))[1]
             image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
         return np.asarray(image, np.uint8)
 
@@ -301,41 +311,4 @@ def _grain() -> NDArray[np.int16]:
 
 def flight(seed: int | tuple[int, ...], options: FlightOptions | None = None) -> Flight:
     """Make a flight from a seed, non-negative; the same seed and options always give the same pixels."""
-    options = options or FlightOptions()
-    rng = np.random.default_rng((*np.atleast_1d(seed).tolist(), 3))
-    height, width = options.size
-    still = options.still if options.still is not None else bool(rng.random() < 1 / 3)
-    drawn = str(rng.choice(MOTIONS))
-    motion = options.motion or drawn
-    focal = width / 2 / np.tan(np.radians(float(rng.uniform(55, 95))) / 2)
-    intrinsics = np.array(((focal, 0, (width - 1) / 2), (0, focal, (height - 1) / 2), (0, 0, 1)))
-    fps = float(rng.choice((10, 15, 20, 25, 30)))
-    flow = float(np.exp(rng.uniform(*np.log(np.array(GROUND_FLOW) * width / 640))))
-    path = random_path(rng, motion, intrinsics, options.size, fps, flow)
-    overcast = rng.random() < 0.3
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(25, 70))
-    sun = np.array((np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)))
-    warm = np.array((1.0, 0.97, 0.9)) if rng.random() < 0.7 else np.array((1.0, 0.9, 0.74))
-    light = np.array((0.48, 0.53, 0.62)), 0.62 * warm
-    if overcast:
-        sun = np.array((0.02, 0.0, 1.0))
-        light = np.array((0.92, 0.93, 0.96)), 0.08 * np.ones(3)
-    builder = Builder(rng, sun, light)
-    world = World(builder, path, intrinsics, options.size, options.frames / fps)
-    world.populate(options.parallax, still=still, follow=options.follow)
-    followed = next((part for part in builder.parts if part is not None and options.follow), None)
-    if followed is not None:
-        beside = float(rng.normal(0, 0.12)), float(rng.normal(0, 0.06))
-        path = replace(path, aim=followed.course.middle, beside=beside)
-    grey = float(rng.uniform(190, 226))
-    shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
-    gain, gamma, noise = (float(rng.uniform(*bounds)) for bounds in ((0.85, 1.15), (0.85, 1.2), (0.0, 0.3)))
-    grade = _Grade(gain, gamma, noise, shutter, float(rng.choice((0, 60, 80, 92))), float(rng.uniform(0.01, 1)))
-    if not options.camera:
-        grade = _Grade(0.0, 1.0, 0.0, 0.0, 0.0, grade.drift)
-    shade, softness = 0.3 if overcast else 0.52, float(rng.uniform(*((4, 9) if overcast else (0.7, 1.6))))
-    haze = float(np.exp(rng.uniform(np.log(4e-4), np.log(6e-3))))
-    return Flight(
-        options.size, fps, motion, intrinsics, path, tuple(builder.faces), tuple(builder.parts), sun, shade, softness,
-        haze, (grey - 6, grey, grey + 8), grade, seed,
-    )  # fmt: skip
+    return Flight(seed, options or FlightOptions())

@@ -180,9 +180,9 @@ def _object(
         offset = translation(float(rng.normal(0, 0.5)) * radius, float(rng.normal(0, 0.5)) * radius)
         texture, alpha, middle = _sheet(rng, options, size, aspect)
         pose = _SheetPose(camera, middle, place, 1.0, own)
-        layers.append(
-            Layer(texture, alpha, replace(pose, place=place @ offset, swing=limb, arm=size) if is_limb else pose, True)
-        )
+        if is_limb:
+            pose = replace(pose, place=place @ offset, swing=limb, arm=size)
+        layers.append(Layer(texture, alpha, pose, moves=True))
     return layers
 
 
@@ -201,8 +201,8 @@ def _assemble(
 ) -> Scene:
     """Put standing things and objects in a random order of depth before a textured ground."""
     height, width = options.size
-    things = [_standing_thing(rng, options, camera) for _ in range(_draw(rng, options.standing))]
-    things += [make_object() for _ in range(_draw(rng, options.objects))]
+    things = [_standing_thing(rng, options, camera) for _ in range(rng.integers(*options.standing, endpoint=True))]
+    things += [make_object() for _ in range(rng.integers(*options.objects, endpoint=True))]
     turned = turn_and_scale(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.7, 1.6)) * width / 512.0)
     middle = translation(-CANVAS[1] / 2, -CANVAS[0] / 2)
     ground = _SheetPose(camera, middle, translation(width / 2, height / 2) @ turned)
@@ -210,10 +210,6 @@ def _assemble(
     for index in rng.permutation(len(things)):
         layers += things[index]
     return Scene(tuple(layers), options.size)
-
-
-def _draw(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
-    return int(rng.integers(bounds[0], bounds[1] + 1))
 
 
 def _uneven(rng: np.random.Generator, pace: float, share: float) -> Drift:

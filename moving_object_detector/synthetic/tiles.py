@@ -97,9 +97,8 @@ def noise(
 def _ramp(values: Floats, colours: list[tuple[int, int, int]]) -> Floats:
     """Map values about [-2, 2] to a run of colours, (h, w, 3)."""
     places = np.linspace(-1.6, 1.6, len(colours))
-    return np.stack([np.interp(values, places, channel) for channel in zip(*colours, strict=True)], -1).astype(
-        np.float32
-    )
+    channels = [np.interp(values, places, channel) for channel in zip(*colours, strict=True)]
+    return np.stack(channels, -1).astype(np.float32)
 
 
 def _strokes(
