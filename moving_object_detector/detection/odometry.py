@@ -63,6 +63,7 @@ class Odometry:
 
     def __init__(self, config: OdometryConfig, kept: int = KEPT) -> None:
         self._config, self._kept = config, kept
+        self._name = f'odometry on {config.topic}' if config.topic else f'tf in {config.frame}'
         self._mount = parse_extrinsics(config.extrinsics) if config.extrinsics else None
         self._lock = threading.Lock()
         self._body: Track | None = None
@@ -75,7 +76,7 @@ class Odometry:
         self.rectified = False
         """Whether the images are rectified, so that P of CameraInfo holds and not K."""
         self._info_topic = 'its topic'
-        self._deaf = self._fault = self._unknown = ''
+        self.deaf = self._fault = self._unknown = ''
         """Why tf cannot be heard, CameraInfo is not used, the last pair's motion was not known."""
         self._bad: dict[str, str] = {}
         """What is wrong with the last pose of a frame, by its name; of the odometry by none."""
@@ -103,10 +104,6 @@ class Odometry:
         self._info_topic = {'auto': f'{folder}/camera_info', 'none': ''}.get(asked, asked)
         return self._info_topic
 
-    def deaf(self, reason: str) -> None:
-        """Take note of why something cannot be heard."""
-        self._deaf = reason
-
     # What it is told
 
     def set_camera(self, size: tuple[int, int], intrinsics: Matrix) -> None:
@@ -124,11 +121,11 @@ class Odometry:
             try:
                 pose = read_pose(message.pose.pose.position, message.pose.pose.orientation)
             except UnknownMotionError as error:
-                self._bad[''] = f'odometry on {self._config.topic}: {error}'
+                self._bad[''] = f'{self._name}: {error}'
                 return
             self._bad.pop('', None)
             self._child = _bare(message.child_frame_id)
-            self._body = self._body or Track(self._name(), '', self._kept)
+            self._body = self._body or Track(self._name, '', self._kept)
             self._body.add(_stamp(message), pose)
 
     def add_transforms(self, message: Any, *, static: bool = False) -> None:
@@ -182,9 +179,17 @@ class Odometry:
                 (first, moving), (second, _) = (self._camera_at(stamp) for stamp in (here, there))
                 for track in moving:
                     track.check_steady(min(here, there), max(here, there))
-                motion = self._motion(first, second)
+                axes = first.rotation.T
+                motion = KnownMotion(axes @ second.rotation, axes @ (second.position - first.position))
+                turned, _ = cv2.Rodrigues(motion.rotation)
+                way, turn = float(np.linalg.norm(motion.translation)), float(np.linalg.norm(turned))
+                if not (way < MOST_WAY and turn < MOST_TURN):
+                    raise UnknownMotionError(
+                        f'by {self._name} the camera moved {way:.3g} m and turned {turn:.3g} rad from one image to '
+                        'another; are the stamps of both of one clock, and the poses in metres?'
+                    )
             except UnknownMotionError as error:
-                self._say(self._deaf or self._bad_pose() or str(error))
+                self._say(self.deaf or self._bad_pose() or str(error))
                 return None
             self._say('')
         return motion
@@ -197,17 +202,6 @@ class Odometry:
         """Return what is wrong with the poses that lead to the camera, if anything is."""
         asked = (*self._frames.above(self.camera_frame), *(('',) if self._config.topic else ()))
         return next((self._bad[frame] for frame in asked if frame in self._bad), '')
-
-    def _motion(self, first: Pose, second: Pose) -> KnownMotion:
-        axes = first.rotation.T
-        motion = KnownMotion(axes @ second.rotation, axes @ (second.position - first.position))
-        way, turn = (float(np.linalg.norm(one)) for one in (motion.translation, cv2.Rodrigues(motion.rotation)[0]))
-        if not (way < MOST_WAY and turn < MOST_TURN):
-            raise UnknownMotionError(
-                f'by {self._name()} the camera moved {way:.3g} m and turned {turn:.3g} rad from one image to another; '
-                'are the stamps of both of one clock, and the poses in metres?'
-            )
-        return motion
 
     def compares(self) -> bool:
         """Tell whether the images are to be asked too: of one pair in ten, and of all where there is doubt."""
@@ -226,7 +220,7 @@ class Odometry:
             if self._doubt <= DOUBT:
                 return True
             self._say(
-                f'the flow is {self._doubt:.1f} times as far off the motion by {self._name()} as off that by the '
+                f'the flow is {self._doubt:.1f} times as far off the motion by {self._name} as off that by the '
                 'images; check odometry.camera_frame (optical: x right, y down, z forward), the stamps of both, and '
                 'camera_info'
             )
@@ -238,18 +232,15 @@ class Odometry:
         if not self.wanted:
             return {'intrinsics': camera, 'motion': 'the images alone'}
         if not self._asked:
-            return {'intrinsics': camera, 'motion': f'{self._name()}, once images come'}
-        return {'intrinsics': camera, 'motion': f'the images alone: {self._unknown}' if self._unknown else self._name()}
-
-    def _name(self) -> str:
-        return f'odometry on {self._config.topic}' if self._config.topic else f'tf in {self._config.frame}'
+            return {'intrinsics': camera, 'motion': f'{self._name}, once images come'}
+        return {'intrinsics': camera, 'motion': f'the images alone: {self._unknown}' if self._unknown else self._name}
 
     def _camera_at(self, stamp: int) -> tuple[Pose, list[Track]]:
         """Return the camera's pose in the fixed frame, and what moves on the way to it."""
         if not self._config.topic:
             return self._frames.at(self.camera_frame, _bare(self._config.frame), stamp)
         if self._body is None:
-            raise UnknownMotionError(f'odometry on {self._config.topic} has not come; is it published?')
+            raise UnknownMotionError(f'{self._name} has not come; is it published?')
         mount, moving = self._mount, list[Track]()
         if mount is None:
             mount, moving = self._frames.at(self.camera_frame, self._child, stamp)

@@ -59,25 +59,25 @@ class OpenVinoEngine:
             raise UserError(
                 f'precision is {self.precision}, but OpenVINO computes in {real} on this CPU; set precision to auto'
             )
-        return _Request(compiled)
+        return _runner(compiled)
 
 
-class _Request:
-    """Runs a compiled network without copying: inputs are shared, outputs written to the memory that is returned."""
+def _runner(compiled: Any) -> Runner:
+    """Return what runs a network without copying: inputs are shared, outputs written to the memory that is returned."""
+    request = compiled.create_infer_request()
+    shapes = [[size.get_length() for size in list(port.partial_shape)[1:]] for port in compiled.outputs]
 
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self._shapes = [[size.get_length() for size in list(port.partial_shape)[1:]] for port in compiled.outputs]
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = [np.empty((inputs[0].shape[0], *shape), np.float32) for shape in self._shapes]
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = [np.empty((inputs[0].shape[0], *shape), np.float32) for shape in shapes]
         arrays = [tensor.contiguous().numpy() for tensor in inputs]
         for index, array in enumerate(arrays):
-            self._request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+            request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
         for index, array in enumerate(outputs):
-            self._request.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
-        self._request.infer()
+            request.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
+        request.infer()
         return tuple(torch.from_numpy(array) for array in outputs)
+
+    return run
 
 
 def _aside(action: Callable[[], Any]) -> Any:

@@ -69,7 +69,7 @@ class TorchEngine:
                 f'{label} cannot be compiled for engine {self.name} ({type(error).__name__}: {foreign(error, 200)}); '
                 'set engine to torch and experimental_gpu to false'
             ) from error
-        return FixedBatch(run, len(examples[0]), plain)
+        return fixed_batch(run, len(examples[0]), plain)
 
     def _runner(self, module: Callable[..., Any], *, copied: bool = False) -> Runner:
         """Return what runs a module; its outputs ``copied`` where the next run writes to the same memory."""
@@ -83,30 +83,24 @@ class TorchEngine:
         return run
 
 
-class FixedBatch:
-    """Splits longer batches than ``batch`` rows and fills up shorter ones with copies of the last row.
+def fixed_batch(run: Runner, batch: int, small: Runner | None = None) -> Runner:
+    """Return what splits longer batches than ``batch`` rows and fills up shorter ones with copies of the last row.
 
     ``small`` runs up to half as many rows, for which a full batch would be waste.
     """
 
-    def __init__(self, run: Runner, batch: int, small: Runner | None = None) -> None:
-        self._run = run
-        self._batch = batch
-        self._small = small
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return the network's outputs for all rows."""
-        parts = [
-            self._part(*(tensor[start : start + self._batch] for tensor in inputs))
-            for start in range(0, inputs[0].shape[0], self._batch)
-        ]
-        return parts[0] if len(parts) == 1 else tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
-
-    def _part(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def run_part(*inputs: Tensor) -> tuple[Tensor, ...]:
         rows = inputs[0].shape[0]
-        if self._small is not None and 2 * rows <= self._batch:
-            return self._small(*inputs)
-        missing = self._batch - rows
+        if small is not None and 2 * rows <= batch:
+            return small(*inputs)
+        missing = batch - rows
         if missing:
             inputs = tuple(torch.cat((tensor, tensor[-1:].expand(missing, *tensor.shape[1:]))) for tensor in inputs)
-        return tuple(output[:rows] for output in self._run(*inputs))
+        return tuple(output[:rows] for output in run(*inputs))
+
+    def run_all(*inputs: Tensor) -> tuple[Tensor, ...]:
+        starts = range(0, inputs[0].shape[0], batch)
+        parts = [run_part(*(tensor[start : start + batch] for tensor in inputs)) for start in starts]
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+
+    return run_all

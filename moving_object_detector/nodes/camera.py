@@ -355,7 +355,7 @@ def hear_motion(node: Node, config: OdometryConfig, odometry: Odometry) -> list[
         try:
             from tf2_msgs.msg import TFMessage
         except ImportError:
-            odometry.deaf(NO_TF)
+            odometry.deaf = NO_TF
             log.warning('%s', NO_TF)
         else:
             wanted.append((TFMessage, '/tf', odometry.add_transforms, _STREAM))

@@ -18,7 +18,6 @@ from moving_object_detector.synthetic.things import Builder, PartPose
 from moving_object_detector.synthetic.tiles import Floats, Picture, Tile
 from moving_object_detector.synthetic.world import World
 
-VIEWS_KEPT: Final = 3
 GROUND_FLOW: Final = (2.0, 12.0)
 """Least and most median flow of the ground, pixels a frame at a width of 640."""
 
@@ -193,7 +192,7 @@ class Flight:
         still: PartPose = np.eye(3), np.zeros(3)
         return [still if part is None else part.pose(time / self.fps) for part in self.parts]
 
-    @lru_cache(VIEWS_KEPT)  # noqa: B019 (so few)
+    @lru_cache(3)  # noqa: B019 (so few)
     def _seen(self, time: float) -> _Seen:
         """Draw the world, without what the camera does to the picture; the last ones are kept to be asked for again."""
         seen = _Seen(Canvas(self.size), self.pose(time), self._poses(time))

@@ -19,8 +19,6 @@ Homography = NDArray[np.float64]
 Points = NDArray[np.float32]
 """One coordinate of points, pixels."""
 
-INSTANTS_KEPT: Final = 2
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -59,7 +57,7 @@ class Scene:
         if not self.layers or self.layers[0].alpha is not None:
             raise ValueError('the first layer of a scene is its background and must have no alpha')
 
-    @lru_cache(INSTANTS_KEPT)  # noqa: B019 (so few)
+    @lru_cache(2)  # noqa: B019 (so few)
     def instant(self, time: float) -> Instant:
         """Render the frame at a time; the last ones are kept, since flow and masks ask for them again."""
         poses = tuple(layer.pose(time) for layer in self.layers)

@@ -163,7 +163,7 @@ def test_poses_that_are_none_are_the_reason_only_on_the_way_to_the_camera() -> N
 
 def test_what_cannot_be_heard_stays_the_reason() -> None:
     odometry = flying(camera_frame='elsewhere')
-    odometry.deaf('tf2_msgs is not installed')
+    odometry.deaf = 'tf2_msgs is not installed'
     assert odometry.motion(2 * SECOND, 2 * SECOND + 40_000_000) is None
     assert odometry.trouble == 'tf2_msgs is not installed'
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moving_object_detector.engines.torch_engine import FixedBatch
+from moving_object_detector.engines.torch_engine import fixed_batch
 
 
 class Recorder:
@@ -22,7 +22,7 @@ class Recorder:
 def test_the_network_sees_its_own_batch_only(rows, batches):
     run = Recorder()
     first, second = torch.arange(rows * 3.0).view(rows, 3), torch.arange(rows * 1.0).view(rows, 1)
-    outputs = FixedBatch(run, 4)(first, second)
+    outputs = fixed_batch(run, 4)(first, second)
     assert run.batches == batches
     assert torch.equal(outputs[0], first * 2)
     assert torch.equal(outputs[1], second + 1)
@@ -34,7 +34,7 @@ def test_the_network_sees_its_own_batch_only(rows, batches):
 def test_few_rows_go_another_way(rows, full, small):
     run, other = Recorder(), Recorder()
     first = torch.arange(rows * 2.0).view(rows, 2)
-    outputs = FixedBatch(run, 4, other)(first, first)
+    outputs = fixed_batch(run, 4, other)(first, first)
     assert (run.batches, other.batches) == (full, small)
     assert torch.equal(outputs[0], first * 2)
     assert torch.equal(outputs[1], first + 1)
