@@ -39,10 +39,15 @@ def pad_same(x: Tensor, kernel: int, stride: int, dilation: int) -> tuple[Tensor
 
 
 class SameConv2d(nn.Conv2d):
-    """Square convolution with bias and TensorFlow's ``SAME`` padding: (B, C, H, W) to H and W / stride, rounded up."""
+    """Square convolution with TensorFlow's ``SAME`` padding: (B, C, H, W) to H and W / stride, rounded up.
+
+    New weights are Xavier's, the bias is zero.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation)
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape (B, in_channels, H, W)."""
@@ -67,8 +72,6 @@ class ScaledConv(nn.Module):
         self.conv = SameConv2d(inputs, outputs, kernel, stride, dilation)
         self.gamma = nn.Parameter(torch.ones(outputs))
         self.beta = nn.Parameter(torch.zeros(outputs))
-        nn.init.xavier_uniform_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     @property
     def scale(self) -> Tensor:

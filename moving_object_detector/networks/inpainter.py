@@ -23,6 +23,8 @@ ENCODER: Final = (
     ('conv51', 128, 3, 1),
     ('conv6', 128, 3, 2),
 )
+# Scale, the encoders' layer of that size, output channels of the deconvolution, kernel of the flow.
+DECODER: Final = ((4, 'conv41', 128, 3), (3, 'conv31', 64, 3), (2, 'conv2', 32, 3), (1, 'conv1', 16, 5))
 
 
 def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -34,13 +36,6 @@ def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
     padded = functional.pad(x, (0, 1, 0, 1), mode='replicate')
     grown = functional.interpolate(padded, (height + 1, width + 1), mode='bilinear', align_corners=True)
     return grown[..., :height, :width]
-
-
-def _xavier(inputs: int, outputs: int, kernel: int, stride: int = 1) -> SameConv2d:
-    layer = SameConv2d(inputs, outputs, kernel, stride)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer
 
 
 class Inpainter(nn.Module):
@@ -55,22 +50,17 @@ class Inpainter(nn.Module):
         for encoder, channels in (('a', 3), ('b', 4)):
             inputs = channels
             for name, outputs, kernel, stride in ENCODER:
-                self.add_module(encoder + name, _xavier(inputs, outputs, kernel, stride))
+                self.add_module(encoder + name, SameConv2d(inputs, outputs, kernel, stride))
                 inputs = outputs
-        self.deconv5 = _xavier(256, 128, 4)
-        self.flow5 = _xavier(384, 2, 3)
-        self.deconv4 = _xavier(384, 128, 4)
-        self.upflow4 = _xavier(2, 2, 4)
-        self.flow4 = _xavier(386, 2, 3)
-        self.deconv3 = _xavier(386, 64, 4)
-        self.upflow3 = _xavier(2, 2, 4)
-        self.flow3 = _xavier(194, 2, 3)
-        self.deconv2 = _xavier(194, 32, 4)
-        self.upflow2 = _xavier(2, 2, 4)
-        self.flow2 = _xavier(98, 2, 3)
-        self.deconv1 = _xavier(98, 16, 4)
-        self.upflow1 = _xavier(2, 2, 4)
-        self.flow1 = _xavier(50, 2, 5)
+        self.deconv5 = SameConv2d(256, 128, 4)
+        self.flow5 = SameConv2d(384, 2, 3)
+        inputs = 384
+        for scale, _, outputs, kernel in DECODER:
+            self.add_module(f'deconv{scale}', SameConv2d(inputs, outputs, 4))
+            self.add_module(f'upflow{scale}', SameConv2d(2, 2, 4))
+            # The deconvolution's, as many of each encoder, and the coarser flow.
+            inputs = 3 * outputs + 2
+            self.add_module(f'flow{scale}', SameConv2d(inputs, 2, kernel))
 
     def _encode(self, encoder: str, x: Tensor) -> dict[str, Tensor]:
         features = {}
@@ -91,12 +81,8 @@ class Inpainter(nn.Module):
         x = torch.cat((a['conv6'], b['conv6']), 1)
         x = torch.cat((_up(self.deconv5, x, b['conv51']), b['conv51'], a['conv51']), 1)
         flow = self.flow5(x)
-        for name, deconv, upflow, predict in (
-            ('conv41', self.deconv4, self.upflow4, self.flow4),
-            ('conv31', self.deconv3, self.upflow3, self.flow3),
-            ('conv2', self.deconv2, self.upflow2, self.flow2),
-            ('conv1', self.deconv1, self.upflow1, self.flow1),
-        ):
+        for scale, name, *_ in DECODER:
+            deconv, upflow, predict = (self.get_submodule(f'{kind}{scale}') for kind in ('deconv', 'upflow', 'flow'))
             coarse = upflow(resize_bilinear_tf1(flow, _size(b[name])))
             x = torch.cat((_up(deconv, x, b[name]), b[name], a[name], coarse), 1)
             flow = predict(x)
@@ -107,5 +93,5 @@ def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[-2], x.shape[-1]
 
 
-def _up(deconv: SameConv2d, x: Tensor, like: Tensor) -> Tensor:
+def _up(deconv: nn.Module, x: Tensor, like: Tensor) -> Tensor:
     return functional.leaky_relu(deconv(resize_bilinear_tf1(x, _size(like))), LEAKY_SLOPE)

@@ -61,6 +61,7 @@ def test_convolution_against_loops(
 ) -> None:
     torch.manual_seed(0)
     conv = SameConv2d(2, 3, kernel, stride, dilation)
+    torch.nn.init.normal_(conv.bias)
     x = torch.randn(1, 2, height, width)
     image, weight, bias = x[0].double().numpy(), conv.weight.detach().double().numpy(), conv.bias.tolist()
     expected = np.zeros((3, -(-height // stride), -(-width // stride)))
