@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -165,9 +166,8 @@ class Frames:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._fixed: dict[str, tuple[str, Pose]] = {}
-        self._tracks: dict[str, Track] = {}
+        self._tracks: OrderedDict[str, Track] = OrderedDict()
         """In the order of their last messages."""
-        self._count = 0
 
     def add(self, child: str, parent: str, pose: Pose, stamp: int | None) -> None:
         """Take a pose of ``child`` in ``parent`` at a time (None: always)."""
@@ -178,19 +178,12 @@ class Frames:
             if child in self._fixed or len(self._fixed) < MOST_FRAMES:
                 self._fixed[child] = parent, pose
             return
-        track = self._forget(child)
-        if track is None or track.parent != parent:
-            track = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
-        track.add(stamp, pose)
-        self._tracks[child] = track
-        self._count += len(track)
-        while len(self._tracks) > MOST_FRAMES or self._count > MOST_POSES:
-            self._forget(next(iter(self._tracks)))
-
-    def _forget(self, frame: str) -> Track | None:
-        track = self._tracks.pop(frame, None)
-        self._count -= 0 if track is None else len(track)
-        return track
+        if child not in self._tracks or self._tracks[child].parent != parent:
+            self._tracks[child] = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
+        self._tracks[child].add(stamp, pose)
+        self._tracks.move_to_end(child)
+        while len(self._tracks) > MOST_FRAMES or sum(map(len, self._tracks.values())) > MOST_POSES:
+            self._tracks.popitem(last=False)
 
     def above(self, frame: str) -> Iterator[str]:
         """Yield a frame and those above it, to the root or to where it comes back to itself."""

@@ -170,8 +170,7 @@ class Flight:
             extent, inside = canvas.whole, np.True_
             if part:
                 where = owner == part
-                column, row, width, height = cv2.boundingRect(where.view(np.uint8))
-                extent = slice(row, row + height), slice(column, column + width)
+                extent = planes.box_of(where)
                 inside = where[extent]
             (r0, p0), (r1, p1) = seen.parts[part], parts[part]
             # Camera here -> world -> part -> world then -> camera there.

@@ -158,10 +158,10 @@ def _cut_out(card: Card, q: Matrix, extent: Extent, coarser: float = 0.0) -> Pic
     return np.asarray(cv2.warpPerspective(picture, sheet @ q @ shift, size, flags=flags), np.uint8)
 
 
-def _tight(weight: Floats) -> Extent | None:
-    """Return the part of a weight's rows and columns in which anything is to be drawn."""
-    rows, columns = (np.flatnonzero(cv2.reduce(weight, axis, cv2.REDUCE_MAX)) for axis in (1, 0))
-    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
+def box_of(where: NDArray[np.bool_]) -> Extent:
+    """Return the rows and columns in which anything is true."""
+    x, y, width, height = cv2.boundingRect(where.view(np.uint8))
+    return slice(y, y + height), slice(x, x + width)
 
 
 def draw(face: Face, index: int, q: Matrix, extent: Extent, canvas: Canvas) -> None:
@@ -172,8 +172,8 @@ def draw(face: Face, index: int, q: Matrix, extent: Extent, canvas: Canvas) -> N
     front &= nearness < np.float32(1 / NEAREST_DEPTH)
     if isinstance(face.material, Tile):
         weight = np.asarray(front, np.float32) if face.endless else _coverage(q, canvas, extent) * front
-        inner = _tight(weight)
-        if inner is None:
+        inner = box_of(weight > 0)
+        if not weight[inner].size:
             return
         rows, columns = (
             slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(extent, inner, strict=True)
