@@ -215,11 +215,10 @@ _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Material]]]]
 decides its looks."""
 
 
+@cache
 def material(kind: str, index: int) -> Material:
     """Return a material of a kind, always the same for an index; made once in a process."""
-    return _made(kind, index % _MAKERS[kind][0])
-
-
-@cache
-def _made(kind: str, index: int) -> Material:
-    return _MAKERS[kind][1](np.random.default_rng((index, list(_MAKERS).index(kind), 20190616)))
+    count, make = _MAKERS[kind]
+    if index >= count:
+        return material(kind, index % count)
+    return make(np.random.default_rng((index, list(_MAKERS).index(kind), 20190616)))

@@ -220,9 +220,8 @@ def _uneven(rng: np.random.Generator, pace: float, share: float) -> Drift:
     return Drift(pace * share, strength * pace / rhythm, rhythm, float(own.uniform(0, 2 * np.pi)))
 
 
-def random_scene(seed: int | tuple[int, ...], options: SceneOptions | None = None) -> Scene:
+def random_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
     """Make a scene from a seed, non-negative; the same seed and options always give the same pixels."""
-    options = options or SceneOptions()
     rng = np.random.default_rng(seed)
     height, width = options.size
     unit = width / 512.0
@@ -275,13 +274,12 @@ def clip_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
     return _assemble(rng, options, SheetCamera(centre, path), make_object)
 
 
-def followed_scene(seed: int | tuple[int, ...], options: SceneOptions | None = None) -> Scene:
+def followed_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
     """Make a scene whose camera follows its objects: they hardly move in the image, the ground does, what is near more.
 
     So what moves on its own goes along the camera's course, as real cameras mostly show it, and only its smaller motion
     tells it from what stands.
     """
-    options = options or SceneOptions()
     rng = np.random.default_rng(seed)
     height, width = options.size
     pace = width * float(np.exp(rng.uniform(np.log(0.003), np.log(0.02))))
