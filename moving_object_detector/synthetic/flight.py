@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from typing import Final, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.synthetic import planes
-from moving_object_detector.synthetic.flight_path import MOTIONS, Matrix, random_path
+from moving_object_detector.synthetic.flight_path import MOTIONS, FlightPath, Matrix
 from moving_object_detector.synthetic.materials import material
 from moving_object_detector.synthetic.planes import Canvas, Extent
 from moving_object_detector.synthetic.things import Builder, PartPose
@@ -76,7 +76,7 @@ class Flight:
         """K (3, 3), pixels; the middle of the first pixel is at (0, 0)."""
         self.fps = float(rng.choice((10, 15, 20, 25, 30)))
         flow = float(np.exp(rng.uniform(*np.log(np.array(GROUND_FLOW) * width / 640))))
-        self.path = random_path(rng, self.motion, self.intrinsics, options.size, self.fps, flow)
+        self.path = FlightPath(rng, self.motion, self.intrinsics, options.size, self.fps, flow)
         overcast = rng.random() < 0.3
         azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(25, 70))
         sun = np.array((np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)))
@@ -91,8 +91,8 @@ class Flight:
         self.faces, self.parts = builder.faces, builder.parts
         followed = next((part for part in builder.parts if part is not None and options.follow), None)
         if followed is not None:
-            beside = float(rng.normal(0, 0.12)), float(rng.normal(0, 0.06))
-            self.path = replace(self.path, aim=followed.course.middle, beside=beside)
+            self.path.beside = float(rng.normal(0, 0.12)), float(rng.normal(0, 0.06))
+            self.path.aim = followed.course.middle
         self._sun = sun
         grey = float(rng.uniform(190, 226))
         self._haze_colour = np.array((grey - 6, grey, grey + 8), np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -32,46 +31,72 @@ def turn_about(axis: Matrix, angle: float) -> Matrix:
     return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross, np.float64)
 
 
-@dataclass(frozen=True)
 class FlightPath:
-    """A camera's course; all but the waves is slowed or hurried by ``pace``."""
+    """A camera's course, at a pace at which still ground moves by about ``flow`` pixels a frame (median), or hovers."""
 
-    motion: str
-    start: Matrix
-    """Position at second 0."""
-    velocity: Matrix
-    """Metres per second, level."""
-    yaw: float
-    """Where it looks at second 0."""
-    pitch: float
-    """Above the horizon; negative: down."""
-    yaw_rate: float
-    climb: tuple[float, float]
-    """Height at the end, and how long it takes to come 63 % of the way, seconds; the latter 0: level."""
-    orbit: float
-    """Radius of the circle that is flown while looking at its middle; 0: none."""
-    waves: tuple[Matrix, Matrix, Matrix]
-    """Amplitude (n, 6) of x, y, z, yaw, pitch, roll; frequency (n, 1), Hz; phase (n, 6)."""
-    pace: float = 1.0
-    aim: Callable[[float], Matrix] | None = None
-    """Where the place is, at a second, that the camera keeps looking at; None: it looks where ``yaw`` leads."""
-    beside: tuple[float, float] = (0.0, 0.0)
-    """By how much yaw and pitch miss it."""
+    def __init__(
+        self, rng: np.random.Generator, motion: str, intrinsics: Matrix, size: tuple[int, int], fps: float, flow: float
+    ) -> None:
+        yaw = float(rng.uniform(0, 2 * np.pi))
+        height = float(np.exp(rng.uniform(np.log(2.0), np.log(25.0))))
+        # The higher, the steeper it looks down.
+        pitch = -np.radians(float(rng.uniform(4, 14)) + 38 * rng.random() * np.log(height / 1.5) / np.log(16))
+        across = float(rng.normal(0, 0.25))
+        climb, orbit, yaw_rate = (0.0, 0.0), 0.0, float(rng.normal(0, 0.03))
+        if motion == 'takeoff':
+            low, high = float(rng.uniform(0.4, 1.5)), float(rng.uniform(8, 25))
+            climb, height = (high, float(rng.uniform(5, 10))), low
+            pitch = -np.radians(float(rng.uniform(8, 50)))
+        elif motion == 'descent':
+            climb, height = (float(rng.uniform(0.5, 3)), float(rng.uniform(4, 9))), max(height, 8.0)
+            pitch = -np.radians(float(rng.uniform(20, 85)))
+        elif motion == 'sideways':
+            across = float(rng.choice((-1, 1)) * rng.uniform(1.2, 1.57))
+            yaw_rate *= 0.5
+        elif motion == 'orbit':
+            orbit = height / np.tan(-pitch) * float(rng.uniform(0.6, 1.0))
+            orbit = float(np.clip(orbit, 5, 40))
+            yaw_rate = float(rng.choice((-1, 1)) * rng.uniform(0.1, 0.3))
+        elif motion == 'hover':
+            yaw_rate = float(rng.choice((0.0, 1.0), p=(0.4, 0.6)) * rng.normal(0, 0.12))
+        elif motion == 'walk':
+            height, pitch, yaw_rate = float(rng.uniform(1.2, 1.9)), -np.radians(float(rng.uniform(2, 25))), yaw_rate * 2
+        elif motion == 'drive':
+            height, pitch, across = float(rng.uniform(1.1, 2.2)), -np.radians(float(rng.uniform(1, 9))), 0.0
+            yaw_rate *= 0.3
+        speed = {'hover': 0.0, 'orbit': 0.0, 'takeoff': 0.4, 'descent': 0.4}.get(motion, 1.0)
+        self.motion = motion
+        self.start, self.velocity = np.array((0.0, 0.0, height)), speed * level(yaw + across)
+        """Position at second 0; metres per second, level."""
+        self._yaw, self._pitch, self._yaw_rate = yaw, pitch, yaw_rate
+        """Where it looks at second 0, above the horizon (negative: down), and how it turns."""
+        self._climb, self._orbit = climb, orbit
+        """Height at the end and the seconds to come 63 % of the way (0: level); the radius of the circle that is flown
+        while looking at its middle (0: none)."""
+        self._waves = _waves(rng, motion)
+        self._pace = 1.0
+        """All but the waves is slowed or hurried by it."""
+        self.aim: Callable[[float], Matrix] | None = None
+        """Where the place is, at a second, that the camera keeps looking at; None: it looks where it flies."""
+        self.beside = 0.0, 0.0
+        """By how much yaw and pitch miss it."""
+        if motion != 'hover':
+            self._pace = float(np.clip(flow / max(_ground_flow(self, intrinsics, size, fps), 1e-3), 0.15, 40.0))
 
     def _sway(self, seconds: float) -> Matrix:
-        amplitude, frequency, phase = self.waves
+        amplitude, frequency, phase = self._waves
         return np.asarray((amplitude * np.sin(2 * np.pi * frequency * seconds + phase)).sum(0), np.float64)
 
     def position(self, seconds: float) -> Matrix:
         """Return where the camera is."""
-        hurried = self.pace * seconds
+        hurried = self._pace * seconds
         place = self.start + self.velocity * hurried
-        if self.orbit:
-            away = self.yaw + np.pi
-            turned = away + self.yaw_rate * hurried
+        if self._orbit:
+            away = self._yaw + np.pi
+            turned = away + self._yaw_rate * hurried
             circle = np.array((np.cos(turned) - np.cos(away), np.sin(turned) - np.sin(away), 0.0))
-            place = place + self.orbit * circle
-        height, duration = self.climb
+            place = place + self._orbit * circle
+        height, duration = self._climb
         if duration:
             place[2] = height + (self.start[2] - height) * np.exp(-hurried / duration)
         place += self._sway(seconds)[:3]
@@ -81,7 +106,7 @@ class FlightPath:
     def pose(self, seconds: float) -> Matrix:
         """Return the pose of the optical frame (x right, y down, z forward) in the world, (4, 4)."""
         dyaw, dpitch, roll = self._sway(seconds)[3:]
-        yaw, pitch = self.yaw + self.yaw_rate * self.pace * seconds, self.pitch
+        yaw, pitch = self._yaw + self._yaw_rate * self._pace * seconds, self._pitch
         if self.aim is not None:
             toward = self.aim(seconds) - self.position(seconds)
             yaw = float(np.arctan2(toward[1], toward[0])) + self.beside[0]
@@ -97,7 +122,10 @@ class FlightPath:
 
 
 def _waves(rng: np.random.Generator, motion: str) -> tuple[Matrix, Matrix, Matrix]:
-    """Return sway, and on top of it steps or the vibration of motors and of the road."""
+    """Return sway, and on top of it steps or the vibration of motors and of the road.
+
+    Amplitude (n, 6) of x, y, z, yaw, pitch, roll; frequency (n, 1), Hz; phase (n, 6).
+    """
     energy = float(rng.choice((0.3, 1.0, 2.0), p=(0.3, 0.5, 0.2)))
     amplitude = [rng.uniform(0, 1, 6) * (0.12, 0.12, 0.08, 0.03, 0.02, 0.02) * energy for _ in range(2)]
     frequency = list(rng.uniform(0.1, 0.5, 2))
@@ -112,46 +140,6 @@ def _waves(rng: np.random.Generator, motion: str) -> tuple[Matrix, Matrix, Matri
         frequency.append(float(rng.uniform(2.5, 9)))
     phase = rng.uniform(0, 2 * np.pi, (len(frequency), 6))
     return np.array(amplitude), np.array(frequency)[:, None], phase
-
-
-def random_path(
-    rng: np.random.Generator, motion: str, intrinsics: Matrix, size: tuple[int, int], fps: float, flow: float
-) -> FlightPath:
-    """Make a path, at a pace at which still ground moves by about ``flow`` pixels a frame (median), or hovers."""
-    yaw = float(rng.uniform(0, 2 * np.pi))
-    height = float(np.exp(rng.uniform(np.log(2.0), np.log(25.0))))
-    # The higher, the steeper it looks down.
-    pitch = -np.radians(float(rng.uniform(4, 14)) + 38 * rng.random() * np.log(height / 1.5) / np.log(16))
-    across = float(rng.normal(0, 0.25))
-    climb, orbit, yaw_rate = (0.0, 0.0), 0.0, float(rng.normal(0, 0.03))
-    if motion == 'takeoff':
-        low, high = float(rng.uniform(0.4, 1.5)), float(rng.uniform(8, 25))
-        climb, height = (high, float(rng.uniform(5, 10))), low
-        pitch = -np.radians(float(rng.uniform(8, 50)))
-    elif motion == 'descent':
-        climb, height = (float(rng.uniform(0.5, 3)), float(rng.uniform(4, 9))), max(height, 8.0)
-        pitch = -np.radians(float(rng.uniform(20, 85)))
-    elif motion == 'sideways':
-        across = float(rng.choice((-1, 1)) * rng.uniform(1.2, 1.57))
-        yaw_rate *= 0.5
-    elif motion == 'orbit':
-        orbit = height / np.tan(-pitch) * float(rng.uniform(0.6, 1.0))
-        orbit = float(np.clip(orbit, 5, 40))
-        yaw_rate = float(rng.choice((-1, 1)) * rng.uniform(0.1, 0.3))
-    elif motion == 'hover':
-        yaw_rate = float(rng.choice((0.0, 1.0), p=(0.4, 0.6)) * rng.normal(0, 0.12))
-    elif motion == 'walk':
-        height, pitch, yaw_rate = float(rng.uniform(1.2, 1.9)), -np.radians(float(rng.uniform(2, 25))), yaw_rate * 2
-    elif motion == 'drive':
-        height, pitch, across = float(rng.uniform(1.1, 2.2)), -np.radians(float(rng.uniform(1, 9))), 0.0
-        yaw_rate *= 0.3
-    speed = {'hover': 0.0, 'orbit': 0.0, 'takeoff': 0.4, 'descent': 0.4}.get(motion, 1.0)
-    start, velocity = np.array((0.0, 0.0, height)), speed * level(yaw + across)
-    path = FlightPath(motion, start, velocity, yaw, pitch, yaw_rate, climb, orbit, _waves(rng, motion))
-    if motion == 'hover':
-        return path
-    now = _ground_flow(path, intrinsics, size, fps)
-    return replace(path, pace=float(np.clip(flow / max(now, 1e-3), 0.15, 40.0)))
 
 
 def _ground_flow(path: FlightPath, intrinsics: Matrix, size: tuple[int, int], fps: float) -> float:
