@@ -5,11 +5,10 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-LONGEST_FOREIGN: Final = 80
 LONGEST_MESSAGE: Final = 4000
 
 
-def foreign(text: object, longest: int = LONGEST_FOREIGN) -> str:
+def foreign(text: object, longest: int = 80) -> str:
     r"""Return a text from outside as it may stand in a log, a message or a terminal: on one line, escaped, cut.
 
     Control and format characters (escape sequences, newlines, changes of direction) and what is not UTF-8 become

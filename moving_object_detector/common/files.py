@@ -94,14 +94,13 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(f'{path} cannot be opened as a lock: {error.strerror}; give a folder you own') from error
-    with os.fdopen(descriptor, 'r+b') as file:
+    with os.fdopen(descriptor, 'r+b', 0) as file:
         _acquire(descriptor, path, thing, wait=wait)
         _held[key] = os.getpid()
         try:
             about = f'process {os.getpid()} ({foreign(Path(sys.argv[0]).name)}, since {time.strftime("%F %T")})'
             file.truncate(0)
             file.write(about.encode())
-            file.flush()
             yield
         finally:
             with suppress(OSError):
@@ -164,10 +163,8 @@ def make_folder(path: Path) -> None:
 def share_folder() -> Path:
     """Return the folder with ``config/``, ``launch/`` and ``models/``: the source tree's, else the installed one."""
     package = Path(__file__).resolve().parents[1]
-    candidates = [package.parent]
     # <prefix>/lib/pythonX.Y/site-packages/moving_object_detector -> <prefix>/share/moving_object_detector
-    candidates += [parent / 'share' / PACKAGE for parent in package.parents[:6]]
-    for folder in candidates:
+    for folder in (package.parent, *(parent / 'share' / PACKAGE for parent in package.parents[:6])):
         if (folder / 'models').is_dir() and (folder / 'package.xml').is_file():
             return folder
     raise ModelError(f'the folder share/{PACKAGE} with models/ is missing beside {package}; install the package again')

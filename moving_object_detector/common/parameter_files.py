@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: object) -> Any:
     """Return the content of a YAML document of plain values; raises UserError, which names ``where`` and the line."""
     try:
         return yaml.load(text, _Loader)
@@ -55,18 +55,16 @@ def find_config(path: Path) -> Path:
     return ours if ours.is_file() else path
 
 
-def _read_yaml(path: Path) -> tuple[Any, Path]:
-    """Read a YAML file; return its content and where it was found."""
-    path = find_config(path.expanduser())
+def _read_yaml(path: Path) -> Any:
     try:
         text = read_file(path, MOST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = 'it is not UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UserError(f'{path} cannot be read: {reason}; give a YAML file') from error
-    return parse_yaml(text, str(path)), path
+    return parse_yaml(text, path)
 
 
-def _sections(tree: object, where: str, space: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+def _sections(tree: object, where: Path, space: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each node's name, with its namespaces, and ros__parameters."""
     for name, section in tree.items() if isinstance(tree, dict) else ():
         full = f'{space}/{str(name).strip("/")}'
@@ -86,8 +84,8 @@ def parameters_of_nodes(path: Path) -> list[tuple[str, str, object]]:
 
     Nodes are as the file has them, with a slash before: ``/detect``, ``/**``.
     """
-    tree, path = _read_yaml(path)
-    found = [(node, *item) for node, section in _sections(tree, str(path)) for item in flatten(section)]
+    path = find_config(path.expanduser())
+    found = [(node, *item) for node, section in _sections(_read_yaml(path), path) for item in flatten(section)]
     if not found:
         raise UserError(f'{path} holds no parameters; write "/**:" and under it "ros__parameters:"')
     return found
@@ -100,7 +98,8 @@ def read_parameter_file(path: Path) -> dict[str, object]:
 
 def read_plain_file(path: Path) -> dict[str, object]:
     """Return the options of a plain YAML file, nested or with dotted names, as dotted names; raises as the above."""
-    tree, path = _read_yaml(path)
+    path = find_config(path.expanduser())
+    tree = _read_yaml(path)
     if not isinstance(tree, dict):
         raise UserError(f'{path} holds no options; write them as in "game:" and under it "steps: 600"')
     return dict(flatten(tree))
@@ -108,8 +107,7 @@ def read_plain_file(path: Path) -> dict[str, object]:
 
 def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
     """Return ``default`` with the values of a plain YAML file, all of them known, then of ``name=value`` texts."""
-    values = read_plain_file(path) if path is not None else {}
-    return with_values(default, {**values, **_assigned(assignments)})
+    return with_values(default, (read_plain_file(path) if path is not None else {}) | _assigned(assignments))
 
 
 def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
@@ -117,11 +115,9 @@ def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) 
 
     Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments.
     """
-    values: dict[str, object] = {}
-    if path is not None:
-        known = {declared.name for declared in options_of(type(default))}
-        values = {name: value for name, value in read_parameter_file(path).items() if name in known}
-    return with_values(default, {**values, **_assigned(assignments)})
+    known = {declared.name for declared in options_of(type(default))}
+    given = read_parameter_file(path) if path is not None else {}
+    return with_values(default, {name: given[name] for name in given if name in known} | _assigned(assignments))
 
 
 def _assigned(assignments: Sequence[str]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.datasets.layouts import ClipFiles, clip_of_images, read_davis, read_fbms, read_segtrack
-from moving_object_detector.media.bags import bag_files, is_bag, is_bag_folder
+from moving_object_detector.media.bags import bag_files, is_bag
 from moving_object_detector.media.frames import natural_key
 from moving_object_detector.media.sources import list_images, open_source
 
@@ -77,14 +77,14 @@ def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
         path = Path(name).expanduser()
     if not path.exists():
         raise UserError(f'{path}: no such file or folder')
-    if path.is_dir() and not is_bag_folder(path):
+    if path.is_dir() and not is_bag(path):
         if (path / 'ImageSets' / '480p').is_dir() or (path / 'JPEGImages' / '480p').is_dir():
             return _complete(read_davis(path, split))
         if (path / 'Trainingset').is_dir() or (path / 'Testset').is_dir():
             return _complete(read_fbms(path, split))
     if own:
         raise UserError(f'{root}: only DAVIS 2016 and FBMS-59 have splits; leave @{split} out')
-    if not path.is_dir() or is_bag_folder(path):
+    if not path.is_dir() or is_bag(path):
         return [_of_recording(path, topic)]
     if (path / 'JPEGImages').is_dir() and (path / 'GroundTruth').is_dir():
         return _complete(read_segtrack(path))

@@ -25,7 +25,7 @@ from moving_object_detector.datasets.layouts import (
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.evaluation.options import EvaluateOptions
-from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, is_bag_folder, messages_on
+from moving_object_detector.media.bags import BagSource, BagTopic, bag_files, is_bag, messages_on
 from moving_object_detector.media.codecs import decode_objects, encode_png
 from moving_object_detector.media.frames import (
     DEFAULT_FPS,
@@ -135,9 +135,8 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
     fits any image.
     """
     truth = BagTopic(path, topic=mask_topic) if mask_topic else None
-    images = BagTopic(path, topic=topic or None, besides=[name for name in (mask_topic, *besides) if name])
     # Tells at once of a topic that is empty or cannot be decoded.
-    BagSource(path, topic=images.topic)
+    images = BagSource(path, topic=topic or None, besides=[name for name in (mask_topic, *besides) if name])
     stamps: list[int] = []
     problems = []
     try:
@@ -175,7 +174,7 @@ def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
 
 def _open_bags(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
     paths = [root]
-    if root.is_dir() and not is_bag_folder(root):
+    if root.is_dir() and not is_bag(root):
         there = sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
         paths = [entry for entry in there if is_bag(entry)]
     if not root.exists() or not paths:

@@ -7,13 +7,12 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import count, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.frames import (
@@ -27,22 +26,22 @@ from moving_object_detector.media.frames import (
     rate_of,
     stamp_of,
 )
-from moving_object_detector.media.messages import EncodedImage, decode_message
+from moving_object_detector.media.messages import TYPES, EncodedImage, decode_message
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
-BAG_SUFFIXES = frozenset({'.bag', '.db3', '.mcap'})
 _COMPRESSED = frozenset({'.zst', '.zstd'})
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 _IMAGES: Final = (RAW_TYPE, COMPRESSED_TYPE)
 
-_REPAIR = {
+_REPAIR: Final = {
     '.bag': 'repair it with: rosbag reindex FILE',
     '.mcap': 'repair it with: mcap recover FILE --output REPAIRED',
     '.db3': 'repair it with: ros2 bag reindex FOLDER',
 }
+"""By the suffixes of a bag's files."""
 _RESULTS: Final = ('/mask', '/probability', '/overlay', '/flow', '/truth')
 """How image topics end that ``detect`` and ``make_bag`` write; they are meant where they are named."""
 _LOOKED_AT: Final = 33
@@ -51,26 +50,27 @@ _CLOCK: Final = 9
 """First messages that tell whether headers have stamps at all."""
 
 
-def is_bag_file(path: Path) -> bool:
+def _is_bag_file(path: Path) -> bool:
     """Tell by its name whether ``path`` is a bag's file, also one compressed as a whole (``.mcap.zstd``)."""
     name = path.with_suffix('') if path.suffix.lower() in _COMPRESSED else path
-    return name.suffix.lower() in BAG_SUFFIXES
+    return name.suffix.lower() in _REPAIR
 
 
 def bag_files(path: Path) -> list[Path]:
     """Return the files in which a bag's messages are; ``path`` is a rosbag2 folder or a single file."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.iterdir() if is_bag_file(file) and '.bag' not in file.suffixes)
+    return sorted(file for file in path.iterdir() if _is_bag_file(file) and '.bag' not in file.suffixes)
 
 
-def is_bag_folder(path: Path) -> bool:
-    """Tell whether ``path`` is a rosbag2 folder, also one whose recorder died before metadata.yaml.
+def is_bag(path: Path) -> bool:
+    """Tell whether ``path`` is a bag's file by its name, or a rosbag2 folder.
 
-    Without metadata.yaml it is one only if nothing but a bag's files is in it: else these are bags among other things.
+    Also one whose recorder died before metadata.yaml: if nothing but a bag's files is in it, else these are bags among
+    other things.
     """
     if not path.is_dir():
-        return False
+        return _is_bag_file(path)
     if (path / 'metadata.yaml').exists():
         return True
     files = bag_files(path)
@@ -80,11 +80,6 @@ def is_bag_folder(path: Path) -> bool:
         and not entry.name.endswith(('-shm', '-wal', '-journal', '.active'))
     ]  # fmt: skip
     return bool(files) and not others
-
-
-def is_bag(path: Path) -> bool:
-    """Tell whether ``path`` is a rosbag2 folder or a bag's file."""
-    return is_bag_folder(path) if path.is_dir() else is_bag_file(path)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -102,7 +97,7 @@ def _reader(path: Path) -> Iterator[AnyReader]:
             raise UserError(f'{file}: give its folder, with metadata.yaml, or decompress it: zstd -d {file.name}')
     try:
         # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
-        reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader = AnyReader(paths, default_typestore=TYPES)
         reader.open()
     except Exception as error:  # a damaged file makes the parser fail in any way
         raise _unreadable(path, error) from error
@@ -170,37 +165,38 @@ class BagTopic:
                 if headers and 0 < stamp <= LATEST:
                     offset = stamp - received
                 waiting.append((message, received))
-                if offset is None:
-                    if len(waiting) < _CLOCK:
-                        continue
+                if offset is None and len(waiting) == _CLOCK:
                     headers, offset = False, 0
-                for waited, arrived in waiting:
-                    yield waited, min(max(arrived + offset, 1), LATEST)
-                waiting.clear()
+                if offset is not None:
+                    yield from _timed(waiting, offset)
         except UserError:
-            yield from _as_received(waiting)
+            yield from _timed(waiting)
             raise
-        yield from _as_received(waiting)
+        yield from _timed(waiting)
 
 
-def _as_received(messages: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-    return ((message, min(max(arrived, 1), LATEST)) for message, arrived in messages)
+def _timed(waiting: list[tuple[Any, int]], offset: int = 0) -> Iterator[tuple[Any, int]]:
+    """Yield what waits with times ``offset`` after the bag received it, as far as a header can have them."""
+    while waiting:
+        message, received = waiting.pop(0)
+        yield message, min(max(received + offset, 1), LATEST)
 
 
 def _full_name(topic: str) -> str:
     return topic if topic.startswith('/') else f'/{topic}'
 
 
-class BagSource(FrameSource):
+class BagSource(BagTopic, FrameSource):
     """Images of one topic, stamped as :meth:`BagTopic.messages` says; see ``open_source``. The first is decoded."""
 
-    def __init__(self, path: Path, *, topic: str | None = None, fps: float | None = None) -> None:
+    def __init__(
+        self, path: Path, *, topic: str | None = None, besides: Iterable[str] = (), fps: float | None = None
+    ) -> None:
+        super().__init__(path, topic=topic, besides=besides)
         self.name = str(path)
-        self._topic = BagTopic(path, topic=topic)
-        self.topic = self._topic.topic
-        self.frame_count = self._topic.message_count
+        self.frame_count = self.message_count
         self._forced_fps = fps
-        with closing(self._topic.messages()) as messages:
+        with closing(self.messages()) as messages:
             first = next(messages, None)
             if first is None:
                 raise UserError(f'{self.name}: no message on {self.topic}')
@@ -226,11 +222,7 @@ class BagSource(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         """Return the topic's images in the order in which the bag received them."""
         # Not a generator, which ends with the first error: after an image that does not decode comes the next one.
-        return map(self._frame, count(), self._topic.messages(), repeat(SampleScale()))
-
-
-# Humble's reader takes the quality of service as text; from version 9 on it is a list.
-_METADATA_VERSION: Literal[8] = 8
+        return map(self._frame, count(), self.messages(), repeat(SampleScale()))
 
 
 def _clear(path: Path) -> None:
@@ -251,8 +243,6 @@ class BagWriter(AbstractContextManager['BagWriter']):
     def __init__(self, path: str | Path, *, storage: str = 'mcap', overwrite: bool = False) -> None:
         self.path = Path(path)
         self.message_count = 0
-        # Definitions of the messages; an image has been the same in every ROS 2.
-        self.typestore = get_typestore(Stores.ROS2_HUMBLE)
         self._connections: dict[str, Connection] = {}
         try:
             if self.path.exists():
@@ -260,29 +250,30 @@ class BagWriter(AbstractContextManager['BagWriter']):
                     raise UserError(f'{self.path}: exists already; give another name or --overwrite')
                 _clear(self.path)
             plugin = StoragePlugin.MCAP if storage == 'mcap' else StoragePlugin.SQLITE3
-            self._writer = Writer(self.path, version=_METADATA_VERSION, storage_plugin=plugin)
+            # Humble's reader takes the quality of service as text; from version 9 on it is a list.
+            self._writer = Writer(self.path, version=8, storage_plugin=plugin)
             self._writer.open()
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write_raw(self, topic: str, message_type: str, stamp: int, data: bytes) -> None:
-        """Append a message in CDR, of a type that :attr:`typestore` knows, at the bag's ``stamp`` (nanoseconds)."""
+        """Append a message in CDR, of a type that :data:`TYPES` knows, at the bag's ``stamp`` (nanoseconds)."""
         try:
             if topic not in self._connections:
-                self._connections[topic] = self._writer.add_connection(topic, message_type, typestore=self.typestore)
+                self._connections[topic] = self._writer.add_connection(topic, message_type, typestore=TYPES)
             self._writer.write(self._connections[topic], stamp, data)
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
         self.message_count += 1
 
     def _stamped(self, kind: str, stamp: int, frame_id: str, **fields: Any) -> Any:
-        types = self.typestore.types
+        types = TYPES.types
         time = types['builtin_interfaces/msg/Time'](sec=stamp // SECOND, nanosec=stamp % SECOND)
         return types[kind](header=types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id), **fields)
 
     def _write(self, topic: str, stamp: int, message: Any) -> None:
         kind = message.__msgtype__
-        self.write_raw(topic, kind, stamp, bytes(self.typestore.serialize_cdr(message, kind)))
+        self.write_raw(topic, kind, stamp, bytes(TYPES.serialize_cdr(message, kind)))
 
     def write_image(self, topic: str, stamp: int, image: EncodedImage, frame_id: str = 'camera') -> None:
         """Append a sensor_msgs/Image whose header and bag time are both ``stamp`` (nanoseconds)."""
@@ -298,8 +289,9 @@ class BagWriter(AbstractContextManager['BagWriter']):
         self, topic: str, stamp: int, size: tuple[int, int], intrinsics: NDArray[np.float64], frame_id: str
     ) -> None:
         """Append a sensor_msgs/CameraInfo without distortion: size (height, width), K as nine numbers by rows."""
-        types = self.typestore.types
-        region = types['sensor_msgs/msg/RegionOfInterest'](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        region = TYPES.types['sensor_msgs/msg/RegionOfInterest'](
+            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
         message = self._stamped(
             'sensor_msgs/msg/CameraInfo', stamp, frame_id, height=size[0], width=size[1],
             distortion_model='plumb_bob', d=np.zeros(5), k=intrinsics, r=np.eye(3).ravel(),
@@ -311,7 +303,7 @@ class BagWriter(AbstractContextManager['BagWriter']):
         self, stamp: int, parent: str, child: str, translation: Sequence[float], rotation: Sequence[float]
     ) -> None:
         """Append the pose of ``child`` in ``parent`` (metres; quaternion x, y, z, w) to ``/tf``."""
-        types = self.typestore.types
+        types = TYPES.types
         pose = types['geometry_msgs/msg/Transform'](
             translation=types['geometry_msgs/msg/Vector3'](*translation),
             rotation=types['geometry_msgs/msg/Quaternion'](*rotation),

@@ -14,10 +14,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, foreign, shown
 from moving_object_detector.media.codecs import decode_objects, decode_pixels, kind_of, stated_kinds
 from moving_object_detector.media.frames import LARGEST_SIDE, SampleScale, SizeError, check_size
+
+TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
+"""Definitions of messages; an image has been the same in every ROS 2."""
 
 Decoded = TypeVar('Decoded', bound=NDArray[Any])
 

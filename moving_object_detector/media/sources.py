@@ -15,14 +15,7 @@ from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.common.files import read_file
 from moving_object_detector.media.bags import BagSource, is_bag
 from moving_object_detector.media.codecs import decode_pixels
-from moving_object_detector.media.frames import (
-    DEFAULT_FPS,
-    Frame,
-    FrameSource,
-    SampleScale,
-    frame_stamp,
-    natural_key,
-)
+from moving_object_detector.media.frames import DEFAULT_FPS, Frame, FrameSource, SampleScale, frame_stamp, natural_key
 from moving_object_detector.media.video import VideoSource
 
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})

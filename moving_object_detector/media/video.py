@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import imageio_ffmpeg
@@ -63,10 +62,10 @@ class VideoSource(FrameSource):
         if not found:
             raise UserError(f'{path}: the video holds no frame that can be decoded')
         measured = rate_of(times)
-        sensible = math.isfinite(stated) and 0 < stated <= _HIGHEST_FPS
-        if measured and not (sensible and abs(measured / stated - 1) < _ALIKE):
-            stated = measured
-        self.fps = fps or (stated if sensible or measured else DEFAULT_FPS)
+        sensible = 0 < stated <= _HIGHEST_FPS
+        if not sensible or (measured and abs(measured / stated - 1) >= _ALIKE):
+            stated = measured or DEFAULT_FPS
+        self.fps = fps or stated
         self.frame_count = count if count > 0 else None
         self.size = (first.shape[0], first.shape[1])
 
@@ -148,10 +147,9 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         self.fps = fps or DEFAULT_FPS
         self.frame_count = 0
         self._waiting: list[tuple[NDArray[np.uint8], int]] | None = None if fps else []
-        self._size: tuple[int, int] | None = None
         self._encoder: subprocess.Popen[bytes] | None = None
 
-    def _open(self, height: int, width: int) -> None:
+    def _open(self, height: int, width: int) -> subprocess.Popen[bytes]:
         try:
             self.path.open('wb').close()
         except OSError as error:
@@ -161,7 +159,7 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         # The protocol is named, or ffmpeg takes what stands before a colon in the path for one. A session of its own:
         # Ctrl-C must reach the program and not cut the encoder short.
         command = [self._ffmpeg, '-y', '-v', 'error', *source, *_X264, f'file:{self.path}']
-        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def write(self, image: NDArray[np.uint8], stamp: int = 0) -> None:
         """Append (H, W, 3) uint8 RGB at ``stamp`` (ns; of no effect where the rate is given); raises UserError."""
@@ -174,27 +172,25 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
 
     def _start(self) -> None:
         """Take the rate of the frames that wait, and write them."""
-        waiting, self._waiting = self._waiting, None
+        waiting, self._waiting = self._waiting or (), None
         if waiting:
             self.fps = rate_of(stamp for _, stamp in waiting) or DEFAULT_FPS
-        for image, _ in waiting or ():
+        for image, _ in waiting:
             self._encode(image)
 
     def _encode(self, image: NDArray[np.uint8]) -> None:
-        if self._size is None:
-            self._size = (image.shape[0], image.shape[1])
-            self._open(image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2)
+        if self._encoder is None:
+            self._size = height, width = image.shape[0], image.shape[1]
+            self._encoder = self._open(height + height % 2, width + width % 2)
         height, width = self._size
-        frame: Any = image
-        if image.shape[:2] != self._size:
-            frame = resize_image(frame, self._size)
+        frame = resize_image(image, self._size)
         if height % 2 or width % 2:
             frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        if self._encoder is not None and self._encoder.stdin is not None:
-            try:
-                self._encoder.stdin.write(np.ascontiguousarray(frame).data)
-            except OSError as error:
-                raise UserError(f'{self.path}: the video encoder ended early; is the disk full?') from error
+        assert self._encoder.stdin is not None
+        try:
+            self._encoder.stdin.write(np.ascontiguousarray(frame).data)
+        except OSError as error:
+            raise UserError(f'{self.path}: the video encoder ended early; is the disk full?') from error
         self.frame_count += 1
 
     def __exit__(self, *_: object) -> None:

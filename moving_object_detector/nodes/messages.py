@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import Counter, deque
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from moving_object_detector.common.errors import ImageError, foreign
-from moving_object_detector.media.messages import encode_image
-
-_TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
-"""Definitions of messages; an image has been the same in every ROS 2."""
+from moving_object_detector.media.messages import TYPES, encode_image
 
 
 def read_message(kind: str, data: bytes) -> Any:
@@ -27,7 +23,7 @@ def read_message(kind: str, data: bytes) -> Any:
     By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead.
     """
     try:
-        return _TYPES.deserialize_cdr(memoryview(data), kind)
+        return TYPES.deserialize_cdr(memoryview(data), kind)
     except SerdeError as error:
         raise ImageError(
             f'message of {len(data)} bytes that does not deserialise ({foreign(error)}); is it published from other '
@@ -45,16 +41,12 @@ def _octets(data: NDArray[Any]) -> array[int]:
 def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     """Build a sensor_msgs/Image with its own copy of pixels, given as ``encode_image`` takes them (RGB for bgr8)."""
     image = encode_image(pixels, encoding)
-    message = Image(header=header, height=image.height, width=image.width, encoding=encoding, step=image.step)
-    message.data = _octets(image.data)
-    return message
+    return Image(header=header, **image._asdict() | {'data': _octets(image.data)})
 
 
 def compressed_message(data: NDArray[np.uint8], header: Header) -> CompressedImage:
     """Build a sensor_msgs/CompressedImage from the bytes of a JPEG (flat uint8)."""
-    message = CompressedImage(header=header, format='jpeg')
-    message.data = _octets(data)
-    return message
+    return CompressedImage(header=header, format='jpeg', data=_octets(data))
 
 
 WINDOW = 300
@@ -73,9 +65,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._processing: deque[float] = deque(maxlen=WINDOW)
-        self._latency: deque[float] = deque(maxlen=WINDOW)
-        self._finished: deque[float] = deque(maxlen=WINDOW)
+        self._times: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
         self._lock = threading.Lock()
 
     def count(self, name: str, number: int = 1) -> None:
@@ -86,23 +76,21 @@ class Statistics:
     def time(self, processing: float, latency: float, finished: float) -> float:
         """Record one processed frame (seconds; ``finished`` is monotonic); return how long after the one before."""
         with self._lock:
-            cycle = finished - self._finished[-1] if self._finished else 0.0
-            self._processing.append(processing)
-            self._latency.append(latency)
-            self._finished.append(finished)
+            cycle = finished - self._times[-1][2] if self._times else 0.0
+            self._times.append((processing, latency, finished))
             return cycle
 
     def report(self, now: float) -> dict[str, str]:
         """Return all as texts for a diagnostic status; rates are over the last five seconds."""
         with self._lock:
-            counts = dict(self._counts)
-            processing, latency = list(self._processing), list(self._latency)
-            recent = [moment for moment in self._finished if now - moment <= 5.0]
+            counts, times = self._counts.copy(), list(self._times)
+        recent = [finished for *_, finished in times if now - finished <= 5.0]
         rate = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
-        values = {f'frames {name}': str(counts.get(name, 0)) for name in self.NAMES}
+        values = {f'frames {name}': str(counts[name]) for name in self.NAMES}
         values['frame rate hz'] = f'{rate:.2f}'
-        for name, times in (('processing', processing), ('latency', latency)):
-            shares = np.percentile(times or [0.0], (50, 95, 99), method='inverted_cdf')
+        for name, column in (('processing', 0), ('latency', 1)):
+            seconds_of = [row[column] for row in times] or [0.0]
+            shares = np.percentile(seconds_of, (50, 95, 99), method='inverted_cdf')
             for what, seconds in zip(('median', 'p95', 'p99'), shares, strict=True):
                 values[f'{name} {what} ms'] = f'{1000 * seconds:.1f}'
         return values

@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import RAW_TYPE, BagWriter
 from moving_object_detector.media.frames import SampleScale, stamp_of
-from moving_object_detector.media.messages import decode_image
+from moving_object_detector.media.messages import TYPES, decode_image
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.runtime import ros_node
@@ -84,7 +84,7 @@ class Recorder:
 
     def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
         """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
-        if message_type not in bag.typestore.fielddefs:
+        if message_type not in TYPES.fielddefs:
             raise UserError(
                 f'{topic} is {message_type}, which is none of ROS 2 itself; record it with: ros2 bag record'
             )

@@ -16,7 +16,7 @@ from moving_object_detector.evaluation.clips import bag_clip, read_masks
 from moving_object_detector.evaluation.evaluate import main
 from moving_object_detector.evaluation.results import read_results
 from moving_object_detector.media.bags import BagTopic, BagWriter
-from moving_object_detector.media.messages import encode_image
+from moving_object_detector.media.messages import TYPES, encode_image
 from moving_object_detector.media.sources import open_source
 from moving_object_detector.programs.commands import make_bag
 
@@ -170,7 +170,7 @@ def test_without_stamps_the_bags_time_counts(tmp_path, pictures):
                 ('/truth', encode_image(rectangle(k) * np.uint8(1), 'mono8')),
             ):
                 message = bag._stamped('sensor_msgs/msg/Image', 0, 'camera', is_bigendian=0, **image._asdict())
-                data = bytes(bag.typestore.serialize_cdr(message, 'sensor_msgs/msg/Image'))
+                data = bytes(TYPES.serialize_cdr(message, 'sensor_msgs/msg/Image'))
                 bag.write_raw(topic, 'sensor_msgs/msg/Image', STAMPS[k], data)
     clip = bag_clip(tmp_path / 'bag', '/image', '/truth')
     assert clip.problems == ()
@@ -184,7 +184,7 @@ def test_stamps_that_go_back_and_repeat_are_told_and_repetitions_not_scored(tmp_
             stamp = STAMPS[3] if k == 4 else STAMPS[1] + 5 if k == 8 else STAMPS[k]
             image = encode_image(picture, 'rgb8')._asdict()
             message = bag._stamped('sensor_msgs/msg/Image', stamp, 'camera', is_bigendian=0, **image)
-            data = bytes(bag.typestore.serialize_cdr(message, 'sensor_msgs/msg/Image'))
+            data = bytes(TYPES.serialize_cdr(message, 'sensor_msgs/msg/Image'))
             bag.write_raw('/image', 'sensor_msgs/msg/Image', STAMPS[k], data)
             bag.write_image('/truth', stamp, encode_image(rectangle(k) * np.uint8(1), 'mono8'))
     clip = bag_clip(tmp_path / 'bag', '/image', '/truth')

@@ -12,7 +12,7 @@ import pytest
 from moving_object_detector.evaluation.evaluate import main
 from moving_object_detector.evaluation.results import read_results
 from moving_object_detector.media.bags import BagWriter
-from moving_object_detector.media.messages import encode_image
+from moving_object_detector.media.messages import TYPES, encode_image
 
 STAMPS = [1_700_000_000_000_000_000 + k * 50_000_001 for k in range(8)]
 
@@ -30,8 +30,8 @@ def write(path, topics, *, latencies=()):
             for k, image in images.items():
                 bag.write_image(topic, STAMPS[k], encode_image(image, 'mono8' if image.ndim == 2 else 'rgb8'))
         for number, latency in enumerate(latencies):
-            message = bag.typestore.types['std_msgs/msg/Float64'](data=latency)
-            data = bytes(bag.typestore.serialize_cdr(message, 'std_msgs/msg/Float64'))
+            message = TYPES.types['std_msgs/msg/Float64'](data=latency)
+            data = bytes(TYPES.serialize_cdr(message, 'std_msgs/msg/Float64'))
             bag.write_raw('/detect/debug/pipeline_latency_ms', 'std_msgs/msg/Float64', STAMPS[number], data)
     return path
 

@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.media.bags import bag_files, is_bag_folder
+from moving_object_detector.media.bags import bag_files, is_bag
 from moving_object_detector.media.sources import open_source
 
 ROS2 = get_typestore(Stores.ROS2_JAZZY)
@@ -299,5 +299,5 @@ def test_a_folder_of_other_things_is_no_bag(tmp_path, picture_folder):
     """One damaged bag beside folders of frames."""
     shutil.copytree(picture_folder, tmp_path / 'data' / 'first')
     (tmp_path / 'data' / 'broken.mcap').write_bytes(b'\x89MCAP0\r\n' + bytes(50))
-    assert not is_bag_folder(tmp_path / 'data')
+    assert not is_bag(tmp_path / 'data')
     assert [clip.name for clip in find_clips([str(tmp_path / 'data')], 'train')] == ['broken', 'first']
