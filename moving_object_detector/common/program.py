@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -95,12 +96,8 @@ def _revision() -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return models[0] if models else platform.machine()
+    model = re.search(r'^model name\s*:\s*(.*\S)', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.MULTILINE)
+    return model[1] if model else platform.machine()
 
 
 def provenance(program: str, arguments: Sequence[str]) -> dict[str, Any]:

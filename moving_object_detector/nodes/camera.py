@@ -206,29 +206,27 @@ class ImageInput:
     def _on_message(self, kind: str, data: bytes) -> None:
         # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
         with self._lock:
-            if self._pipeline is not None:
-                self._take(self._pipeline, kind, data)
-
-    def _take(self, pipeline: Pipeline, kind: str, data: bytes) -> None:
-        self._last = time.monotonic()
-        self.received += 1
-        try:
-            message = read_message(kind, data)
-        except ImageError as error:
-            pipeline.refuse(str(error))
-            return
-        self._bytes = len(message.data)
-        stamp = stamp_of(message.header)
-        step = stamp - self._stamp
-        if self._stamp and 0 < step < _CUT:
-            self._steps.append(step)
-        elif step:
-            self._steps.clear()
-        self._stamp = stamp
-        if self.silent:
-            self.silent = False
-            log.info('images come again on %s', self.topic)
-        pipeline.receive(message)
+            if self._pipeline is None:
+                return
+            self._last = time.monotonic()
+            self.received += 1
+            try:
+                message = read_message(kind, data)
+            except ImageError as error:
+                self._pipeline.refuse(str(error))
+                return
+            self._bytes = len(message.data)
+            stamp = stamp_of(message.header)
+            step = stamp - self._stamp
+            if self._stamp and 0 < step < _CUT:
+                self._steps.append(step)
+            elif step:
+                self._steps.clear()
+            self._stamp = stamp
+            if self.silent:
+                self.silent = False
+                log.info('images come again on %s', self.topic)
+            self._pipeline.receive(message)
 
     def _on_lost(self, event: Any) -> None:
         self.lost += event.total_count_change

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -40,7 +40,7 @@ _FLIGHT: Final = ('--motion', 'forward', '--parallax', '0.3')
 _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
 
 
-class Child:
+class Child(AbstractContextManager['Child']):
     """A running program in a session of its own, so that Ctrl-C reaches the demo alone; it ends with the context."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
@@ -49,10 +49,6 @@ class Child:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-
-    def __enter__(self) -> Child:
-        """Return the child itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """End the program if it still runs."""

@@ -152,14 +152,9 @@ class DetectNode(LifecycleNodeMixin, Node):
             self._engine = engine
             self._odometry = detector.odometry = Odometry(config.odometry)
             self._statistics = Statistics()
-            outputs = Outputs(self)
-            try:
-                self._pipeline = Pipeline(
-                    detector, outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
-                )
-            except BaseException:
-                outputs.destroy()
-                raise
+            self._pipeline = Pipeline(
+                detector, Outputs(self), self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
+            )
             self._pipeline.enabled = self._enabled
             # What was set while it loaded.
             self._settings.repeat()

@@ -39,7 +39,7 @@ class Outputs:
             'overlay': lambda r, h: image_message(draw_overlay(r.image, r.mask, r.regions), 'bgr8', h),
             'flow': lambda r, h: image_message(r.flow, '32FC2', h),
         }
-        kinds: dict[str, type] = dict.fromkeys(IMAGE_RESULTS, Image)
+        kinds: dict[str, type] = dict.fromkeys(self._make, Image)
         detections = detection_format()
         if detections is None:
             log.info(MISSING)

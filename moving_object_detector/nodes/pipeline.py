@@ -23,7 +23,6 @@ from moving_object_detector.nodes.parameters import NodeConfig
 
 if TYPE_CHECKING:
     from moving_object_detector.detection.detector import Detector, StepOutcome
-    from moving_object_detector.detection.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +81,9 @@ class Mailbox:
             images = self._images()
             sizes = accumulate(len(one.message.data) for one in reversed(images))
             kept = sum(size <= self._max_bytes for size in islice(sizes, self._capacity))
-            dropped = {id(one) for one in images[: -max(kept, 1)]}
-            if dropped:
-                self._items = deque(item for item in self._items if id(item) not in dropped)
+            dropped = images[: -max(kept, 1)]
+            for one in dropped:
+                self._items.remove(one)
             self._condition.notify()
         return len(dropped)
 
@@ -150,7 +149,6 @@ class Pipeline:
         self._newest = 0
         self.load = self._new_load()
         """Keeps up with the target rate, if there is one."""
-        detector.refined_only = config.estimate == 'refined'
         self._publisher = ThreadPoolExecutor(1, 'publisher')
         self._publishing: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
@@ -231,11 +229,10 @@ class Pipeline:
             self._publishing.result()
 
     def _configure(self, config: NodeConfig) -> None:
-        if config.estimate != self._config.estimate:
+        same_estimate = config.estimate == self._config.estimate
+        if not same_estimate:
             # Else a frame in the window would come out twice.
             self._publish(self._detector.flush())
-        self._detector.refined_only = config.estimate == 'refined'
-        same_estimate = config.estimate == self._config.estimate
         self._config = self._detector.config = config
         if same_estimate and bool(config.load.target_rate) == bool(self.load.target):
             self.load.target = config.load.target_rate
@@ -248,10 +245,9 @@ class Pipeline:
         self._publish(self._detector.flush())
 
     def _new_load(self) -> LoadController:
-        config = self._config
-        zero_lag = config.estimate == 'zero_lag'
-        load = LoadController(config.window, zero_lag=zero_lag, target=config.load.target_rate)
-        self._detector.window = load.window
+        zero_lag = self._config.estimate == 'zero_lag'
+        load = LoadController(self._config.window, zero_lag=zero_lag, target=self._config.load.target_rate)
+        self._detector.window, self._detector.refined_only = load.window, not zero_lag
         return load
 
     def _reset(self) -> None:
@@ -363,7 +359,14 @@ class Pipeline:
 
         def publish() -> None:
             for result in results:
-                if self._send(result):
+                try:
+                    heard = self.outputs.publish(result, result.tag)
+                except NotFiniteError as error:
+                    self._statistics.count('failed')
+                    self.trouble = f'no result is published: {error}'
+                    log.error('%s: %s', self.topic, self.trouble, extra={'kind': 'not finite'})
+                    continue
+                if heard:
                     self._statistics.count('published')
                     if adapts:
                         # How much older than the newest image the result's image is.
@@ -373,13 +376,3 @@ class Pipeline:
         self._settle()
         reset = partial(self.mailbox.command, self._reset)
         self._publishing = self._publisher.submit(self._attempt, publish, reset)
-
-    def _send(self, result: Result) -> bool:
-        """Publish a result; return whether anybody listens."""
-        try:
-            return self.outputs.publish(result, result.tag)
-        except NotFiniteError as error:
-            self._statistics.count('failed')
-            self.trouble = f'no result is published: {error}'
-            log.error('%s: %s', self.topic, self.trouble, extra={'kind': 'not finite'})
-            return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -47,10 +48,7 @@ class Recorder:
         self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
     ) -> None:
         self._node = node
-        self._bag = bag
-        self._told = time.monotonic()
-        self._looked = 0.0
-        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also} if bag else set()
+        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also}
         limit = arguments.frames or sys.maxsize
         self.tracks: list[Recorded] = []
         """Overlay and mask, or one of them, which alone end the recording."""
@@ -62,8 +60,12 @@ class Recorder:
                 video.write(decode_image(message, scale), stamp_of(message.header))
 
             self.tracks.append(self._subscribe(Image, arguments.overlay, limit, write))
+        # Not the node's clock: simulated time may stand still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
         if bag:
             self.tracks.append(self._record(bag, arguments.mask, RAW_TYPE, limit))
+            node.create_timer(_LOOK_SECONDS, partial(self._follow, bag), clock=steady)
+        node.create_timer(_REPORT_SECONDS, self._say_what_is_missing, clock=steady)
 
     def _subscribe(
         self, kind: type, topic: str, limit: int, write: Callable[[str, Any], None], *, raw: bool = False
@@ -96,25 +98,23 @@ class Recorder:
 
         return self._subscribe(message_class(message_type), topic, limit, write, raw=True)
 
-    def follow(self) -> None:
+    def _follow(self, bag: BagWriter) -> None:
         """Subscribe to topics of the bag whose type is known only now that somebody publishes them."""
-        if self._bag is None or not self._missing or time.monotonic() < self._looked + _LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
         found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self._missing]
         self._missing -= {name for name, _ in found}
-        self.extras += [self._record(self._bag, name, kind) for name, kind in found]
+        self.extras += [self._record(bag, name, kind) for name, kind in found]
 
-    def ended(self) -> bool:
-        """Tell whether the recording is complete; say now and then that nothing has come."""
-        if not any(track.count for track in self.tracks) and time.monotonic() - self._told > _REPORT_SECONDS:
-            self._told = time.monotonic()
+    def _say_what_is_missing(self) -> None:
+        if not any(track.count for track in self.tracks):
             counts = {track.topic: self._node.count_publishers(track.topic) for track in self.tracks}
             why = '; '.join(
                 f'{topic} has {count} publisher(s) but brought no message' if count else f'nobody publishes {topic}'
                 for topic, count in counts.items()
             )
             self._node.get_logger().info(f'waiting: {why}')
+
+    def ended(self) -> bool:
+        """Tell whether the recording is complete."""
         return all(track.count >= track.limit for track in self.tracks)
 
 
@@ -134,14 +134,13 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
             executor = SingleThreadedExecutor()
             executor.add_node(node)
             while not (stop.is_set() or recorder.ended()):
-                recorder.follow()
                 executor.spin_once(timeout_sec=0.1)
             executor.shutdown()
     if video:
         frames = video.frame_count
         print(f'{video.path}: {frames} frames at {video.fps:g} frames/s' if frames else _NOTHING)
     if bag:
-        kept = [recorder.tracks[-1], *recorder.extras]
+        kept = (recorder.tracks[-1], *recorder.extras)
         contents = ', '.join(f'{track.count} messages of {track.topic}' for track in kept)
         print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)
     return 0

@@ -10,7 +10,8 @@ import os
 import threading
 import time
 import webbrowser
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -70,10 +71,8 @@ def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
 class Feed:
     """One topic, subscribed to while anybody looks."""
 
-    name: str
     kind: type
     topic: str
-    lookers: int = 0
     last_look: float = 0.0
     newest: Any = None
     subscription: Any = None
@@ -84,21 +83,19 @@ class Feeds:
 
     def __init__(self, node: Node, detector: str) -> None:
         self.detector = str(node.resolve_topic_name(detector))
-        kinds = [
-            Feed('diagnostics', DiagnosticArray, '/diagnostics'),
-            *(Feed(name, Image, f'{self.detector}/{name}') for name in PICTURES),
-            *(Feed(name, Float64, f'{self.detector}/debug/{name}') for name in TIMINGS),
-        ]
-        self.by_name = {feed.name: feed for feed in kinds}
+        self.by_name = {'diagnostics': Feed(DiagnosticArray, '/diagnostics')}
+        self.by_name |= {name: Feed(Image, f'{self.detector}/{name}') for name in PICTURES}
+        self.by_name |= {name: Feed(Float64, f'{self.detector}/debug/{name}') for name in TIMINGS}
         self._node = node
+        self._lookers: Counter[str] = Counter()
         self._changed = threading.Condition()
         # All subscribing is done by the spinning thread: rclpy is not made for more.
         node.create_timer(_FOLLOW_SECONDS, self._follow, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _follow(self) -> None:
         now = time.monotonic()
-        for feed in self.by_name.values():
-            if feed.lookers:
+        for name, feed in self.by_name.items():
+            if self._lookers[name]:
                 feed.last_look = now
                 if feed.subscription is None:
                     receive = partial(self._on_message, feed)
@@ -108,25 +105,24 @@ class Feeds:
                 feed.subscription = feed.newest = None
 
     def _on_message(self, feed: Feed, message: Any) -> None:
-        if feed.kind is DiagnosticArray and not _status_of(message, self.detector):
-            return
-        with self._changed:
-            feed.newest = message
-            self._changed.notify_all()
+        if feed.kind is DiagnosticArray:
+            # What it says of this node.
+            message = next((status for status in message.status if status.hardware_id == self.detector), None)
+        if message is not None:
+            with self._changed:
+                feed.newest = message
+                self._changed.notify_all()
 
     @contextmanager
-    def looking(self, names: Iterable[str]) -> Iterator[None]:
+    def looking(self, names: Sequence[str]) -> Iterator[None]:
         """Ask for the messages of several feeds while the context lives."""
-        feeds = [self.by_name[name] for name in names]
         with self._changed:
-            for feed in feeds:
-                feed.lookers += 1
+            self._lookers.update(names)
         try:
             yield
         finally:
             with self._changed:
-                for feed in feeds:
-                    feed.lookers -= 1
+                self._lookers.subtract(names)
 
     def events(self, seen: dict[str, Any], timeout: float) -> dict[str, str]:
         """Wait for messages of these feeds that are not ``seen``, note them there; none after ``timeout`` seconds.
@@ -145,20 +141,15 @@ class Feeds:
         texts = {}
         for name, message in found.items():
             try:
-                texts[name] = event_of(name, message, self.detector)
+                texts[name] = event_of(name, message)
             except ValueError as error:  # noqa: PERF203 (the others can be shown)
                 topic = self.by_name[name].topic
                 self._node.get_logger().warning(f'{topic}: not shown: {error}', throttle_duration_sec=5.0)
         return texts
 
 
-def _status_of(message: Any, detector: str) -> Any:
-    """Return what a message on /diagnostics says of a node; None where it says nothing of it."""
-    return next((status for status in message.status if status.hardware_id == detector), None)
-
-
-def event_of(name: str, message: Any, detector: str) -> str:
-    """Return the text of a server-sent event: a picture as base64 of its JPEG, values as JSON."""
+def event_of(name: str, message: Any) -> str:
+    """Return the text of a server-sent event: a picture as base64 of its JPEG, a time or a status as JSON."""
     if name in PICTURES:
         image = picture_of(name, message)
         height, width = image.shape[:2]
@@ -167,10 +158,9 @@ def event_of(name: str, message: Any, detector: str) -> str:
         return base64.b64encode(encode_jpeg(small).tobytes()).decode()
     if name != 'diagnostics':
         return json.dumps(message.data)
-    status = _status_of(message, detector)
-    level = status.level if isinstance(status.level, int) else status.level[0]
-    values = {pair.key: pair.value for pair in status.values}
-    return json.dumps({'node': detector, 'level': level, 'message': status.message, 'values': values})
+    values = {pair.key: pair.value for pair in message.values}
+    about = {'node': message.hardware_id, 'level': message.level[0], 'message': message.message, 'values': values}
+    return json.dumps(about)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -211,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         feeds = self.server.feeds
         self._begin('text/event-stream', Connection='close')
         seen: dict[str, Any] = dict.fromkeys((*_ALWAYS, *pictures))
-        with feeds.looking(seen):
+        with feeds.looking(list(seen)):
             while not self.server.ended.is_set():
                 texts = feeds.events(seen, _HEARTBEAT_SECONDS)
                 lines = [f'event: {name}\ndata: {text}\n\n' for name, text in texts.items()]

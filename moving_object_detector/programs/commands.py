@@ -71,11 +71,6 @@ def contact_sheet(argv: Sequence[str] | None = None) -> int:
     return _start('programs.clips', 'write_sheet', parser.parse_args(argv))
 
 
-def _add_configuration(parser: argparse.ArgumentParser, example: str) -> None:
-    parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/gpu.yaml")
-    add_settings(parser, f'options, such as {example}')
-
-
 def bench(argv: Sequence[str] | None = None) -> int:
     """Time the detector and its stages by every engine that runs here, beside the naive pipeline; a table and JSON."""
     words = sys.argv[1:] if argv is None else list(argv)
@@ -113,7 +108,8 @@ def export_onnx(argv: Sequence[str] | None = None) -> int:
     """Export the networks of a configuration to ONNX, for other runtimes than those of this package."""
     parser = argparse.ArgumentParser(prog='export_onnx', description=export_onnx.__doc__)
     parser.add_argument('out', metavar='FOLDER', type=Path, help='folder for the .onnx files')
-    _add_configuration(parser, 'height=192')
+    parser.add_argument('--config', type=Path, help="the node's parameter file, such as config/gpu.yaml")
+    add_settings(parser, 'options, such as height=192')
     return _start('programs.models', 'write_onnx', parser.parse_args(argv))
 
 
@@ -169,7 +165,4 @@ def render(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--bag', action='store_true', help='write OUT/bag with images, CameraInfo, masks and tf from odom'
     )
-    # Commands of when there were scenes of sheets as well.
-    parser.add_argument('--scene', choices=('flight',), help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    return _start('programs.clips', 'write_flight', arguments)
+    return _start('programs.clips', 'write_flight', parser.parse_args(argv))

@@ -54,8 +54,6 @@ def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor
 def write_ranges(arguments: argparse.Namespace) -> int:
     """Measure the ranges and say what was written."""
     model: Path = arguments.model or generator_path()
-    if not model.is_file():
-        raise UserError(f'{model}: no such model file; give a generator, .safetensors')
     network, metadata = load_network(model, expect='generator')
     generator = cast('Generator', network)
     ranges = measure_ranges(generator, _samples(arguments.samples, cast('FlowInput', metadata['flow_input'])))

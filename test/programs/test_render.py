@@ -123,12 +123,6 @@ def test_options_of_flights_that_make_no_sense(tmp_path, capsys, wrong, said):
     assert not (tmp_path / 'clip').exists()
 
 
-def test_scenes_of_sheets_are_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / 'clip'), '--scene', 'sheets'])
-    assert 'flight' in capsys.readouterr().err
-
-
 def test_no_frames(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path), '--frames', '0'])
