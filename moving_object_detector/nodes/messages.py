@@ -41,12 +41,16 @@ def _octets(data: NDArray[Any]) -> array[int]:
 def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     """Build a sensor_msgs/Image with its own copy of pixels, given as ``encode_image`` takes them (RGB for bgr8)."""
     image = encode_image(pixels, encoding)
-    return Image(header=header, **image._asdict() | {'data': _octets(image.data)})
+    message = Image(header=header, height=image.height, width=image.width, encoding=encoding, step=image.step)
+    message.data = _octets(image.data)
+    return message
 
 
 def compressed_message(data: NDArray[np.uint8], header: Header) -> CompressedImage:
     """Build a sensor_msgs/CompressedImage from the bytes of a JPEG (flat uint8)."""
-    return CompressedImage(header=header, format='jpeg', data=_octets(data))
+    message = CompressedImage(header=header, format='jpeg')
+    message.data = _octets(data)
+    return message
 
 
 WINDOW = 300
