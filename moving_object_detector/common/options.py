@@ -57,18 +57,9 @@ class Option:
         return word if self.low is None else f'{word} of at least {self.low:g}'
 
 
-def option(
-    default: bool | float | str,
-    description: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    runtime: bool = False,
-) -> Any:
-    """Declare a dataclass field as an option."""
-    details = {'description': description, 'low': low, 'high': high, 'choices': choices, 'runtime': runtime}
-    return field(default=default, metadata={_KEY: details})
+def option(default: bool | float | str, description: str, **details: Any) -> Any:
+    """Declare a dataclass field as an option; ``details`` are low, high, choices and runtime of :class:`Option`."""
+    return field(default=default, metadata={_KEY: {'description': description, **details}})
 
 
 def options_of(group: type, prefix: str = '') -> Iterator[Option]:

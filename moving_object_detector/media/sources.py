@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -57,15 +58,12 @@ class ImageFiles(FrameSource):
         self.name = name
         self.fps = fps or DEFAULT_FPS
         self.frame_count = len(self.files)
-        failures: list[ImageError] = []
         for file in self.files:
-            try:
+            with suppress(ImageError):
                 height, width = read_image(file).shape[:2]
                 self.size = (height, width)
                 return
-            except ImageError as error:  # noqa: PERF203 (the next one may do)
-                failures.append(error)
-        raise failures[0]
+        read_image(self.files[0])  # says what is wrong with it
 
     def __iter__(self) -> Iterator[Frame]:
         """Return the files in order; sizes may differ from frame to frame."""

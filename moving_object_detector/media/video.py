@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,7 @@ class VideoSource(FrameSource):
         self._forced_fps = fps
         with self._open() as capture:
             stated = float(capture.get(cv2.CAP_PROP_FPS))
-            count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             found, first = capture.read()
             times = [_time(capture)]
             while len(times) < _LOOKED_AT and capture.grab():
@@ -66,7 +67,7 @@ class VideoSource(FrameSource):
         if not sensible or (measured and abs(measured / stated - 1) >= _ALIKE):
             stated = measured or DEFAULT_FPS
         self.fps = fps or stated
-        self.frame_count = count if count > 0 else None
+        self.frame_count = claimed if claimed > 0 else None
         self.size = (first.shape[0], first.shape[1])
 
     @contextmanager
@@ -94,9 +95,9 @@ class VideoSource(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; a file that ends before its stated count is warned about."""
-        index = stamp = start = 0
+        stamp = start = 0
         with self._open() as capture:
-            while True:
+            for index in count():
                 found, image = capture.read()
                 if not found:
                     break
@@ -109,7 +110,6 @@ class VideoSource(FrameSource):
                     stamp = time - start if time - start > stamp else stamp + round(SECOND / self.fps)
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
                 yield Frame(rgb, stamp, f'{index:06d}')
-                index += 1
         if self.frame_count is not None and index < 0.9 * self.frame_count:
             logging.getLogger(__name__).warning(
                 '%s: only %d of the %d frames it states could be decoded; the file is damaged or cut short',

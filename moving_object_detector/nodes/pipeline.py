@@ -291,15 +291,20 @@ class Pipeline:
         """Run one image through the detector; None for an image that is not used."""
         message = arrival.message
         encoding = foreign(message.encoding if hasattr(message, 'encoding') else message.format)
-        scale = self._scale if self._encoding in {None, encoding} else SampleScale()
+        changed = self._encoding not in (None, encoding)
+        scale = SampleScale() if changed else self._scale
         try:
             image = decode_message(message, scale, self._config.input.max_side)
         except ImageError as error:
             # Messages start with what is wrong, and differ in numbers after it.
             self._ignore('invalid', f'invalid {str(error).split(maxsplit=1)[0]}', str(error))
             return None
-        trouble = self._follow_encoding(encoding)
-        self._scale = scale
+        trouble = ''
+        if changed:
+            self._publish(self._detector.flush())
+            reason = f'the encoding changed from {self._encoding} to {encoding}; do two cameras publish here?'
+            trouble = self._say_anew('encoding', reason)
+        self._encoding, self._scale = encoding, scale
         stamp = self._stamp(arrival)
         if stamp is None:
             self._ignore('invalid', 'no stamp', 'it has no stamp, but those before it have; set it in the driver')
@@ -310,8 +315,7 @@ class Pipeline:
             self._ignore('repeated', step.name, f'it {step.value}; {ADVICE[step]}')
             return None
         if step.starts_anew:
-            trouble = f'{self.topic}: detection starts anew: the image {step.value}; {ADVICE[step]}'
-            log.warning('%s', trouble, extra={'kind': step.name})
+            trouble = self._say_anew(step.name, f'the image {step.value}; {ADVICE[step]}')
         else:
             # Else the results are those of the stream that ended.
             self._newest = stamp
@@ -340,15 +344,9 @@ class Pipeline:
         self.trouble = f'{self.topic}: image ignored: {foreign(reason, 500)}'
         log.warning('%s', self.trouble, extra={'kind': name})
 
-    def _follow_encoding(self, encoding: str) -> str:
-        """Start anew where the encoding changes; return what there is to say about it."""
-        last, self._encoding = self._encoding, encoding
-        if last in (None, encoding):
-            return ''
-        self._publish(self._detector.flush())
-        change = f'the encoding changed from {last} to {encoding}; do two cameras publish here?'
-        trouble = f'{self.topic}: detection starts anew: {change}'
-        log.warning('%s', trouble, extra={'kind': 'encoding'})
+    def _say_anew(self, kind: str, reason: str) -> str:
+        trouble = f'{self.topic}: detection starts anew: {reason}'
+        log.warning('%s', trouble, extra={'kind': kind})
         return trouble
 
     def _publish(self, outcome: StepOutcome, afterwards: Command = lambda: None) -> None:
