@@ -120,10 +120,16 @@ def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
 
 
 def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a camera's message, no longer than ``largest`` on a side, into RGB; raises ImageError, and nothing else."""
+    """Turn a camera's message, no longer than ``largest`` on a side, into RGB; raises ImageError, and nothing else.
+
+    A sensor_msgs/Image is read as :func:`decode_image` does, of a CompressedImage JPEG and PNG, colour or grey, 8 or 16
+    bit. What its format field says of colours is not looked at, since image_transport stores blue first in files that
+    state the right order themselves. An orientation in the file is not applied, as in the camera's uncompressed stream.
+    """
     try:
         if not hasattr(message, 'encoding'):
-            return decode_compressed(message, scale, largest)
+            pixels = _decompressed(message, partial(decode_pixels, largest=largest, oriented=False))
+            return (scale or SampleScale())(pixels)
         if min(message.height, message.width) > 0:  # else a better reason is given below
             check_size(message.height, message.width, largest)
         return decode_image(message, scale)
@@ -173,17 +179,6 @@ def _decompressed(message: Any, decode: Callable[[bytes], Decoded]) -> Decoded:
         raise
     except ImageError as error:
         raise ImageError(f'{stated} does not decode: {error}; publish JPEG or PNG, whole') from error
-
-
-def decode_compressed(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a sensor_msgs/CompressedImage (JPEG or PNG; colour or grey, 8 or 16 bit) into RGB.
-
-    What the format field says of colours is not looked at, since image_transport stores blue first in files that state
-    the right order themselves. An orientation in the file is not applied, as in the camera's uncompressed stream.
-    Raises ImageError where the data is empty, damaged, longer than ``largest`` on a side, too small, or not of the
-    codec that the format field names.
-    """
-    return (scale or SampleScale())(_decompressed(message, partial(decode_pixels, largest=largest, oriented=False)))
 
 
 def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:

@@ -11,13 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from moving_object_detector.common.program import (
-    TOPIC,
-    add_source_arguments,
-    positive_float,
-    positive_int,
-    seconds,
-)
+from moving_object_detector.common.program import TOPIC, add_source_arguments, positive_float, positive_int, seconds
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
 
 if TYPE_CHECKING:

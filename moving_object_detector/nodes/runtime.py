@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from moving_object_detector.common.errors import UserError, foreign, shown
+from moving_object_detector.common.errors import LONGEST_MESSAGE, UserError, foreign, shown
 from moving_object_detector.common.files import PACKAGE
 from moving_object_detector.common.program import run_program
 
@@ -147,14 +147,6 @@ SAID_AGAIN: Final = 10.0
 """Seconds after which a trouble that lasts is said again: at once, but not thirty times a second."""
 
 
-class _Escaped(logging.Formatter):
-    """Escapes what an exception says, line by line."""
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging gives it
-        """Format a trace."""
-        return '\n'.join(foreign(line, 200) for line in super().formatException(ei).splitlines())
-
-
 class Bridge(logging.Handler):
     """Passes records on to a ROS logger; those with an ``extra`` ``kind`` once in :data:`SAID_AGAIN` for each kind."""
 
@@ -163,7 +155,6 @@ class Bridge(logging.Handler):
         self.logger = logger
         self._now = now
         self._said: dict[str, float] = {}
-        self.setFormatter(_Escaped())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
@@ -172,7 +163,8 @@ class Bridge(logging.Handler):
             if now - self._said.get(kind, -SAID_AGAIN) < SAID_AGAIN:
                 return
             self._said[kind] = now
-        text = self.format(record)
+        # A trace has lines of its own; what an exception says may hold anything.
+        text = '\n'.join(foreign(line, LONGEST_MESSAGE) for line in self.format(record).split('\n'))
         # A line for each severity, since rclpy ties one to the place of the call.
         if record.levelno >= logging.ERROR:
             self.logger.error(text)

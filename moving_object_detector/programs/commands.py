@@ -9,13 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from moving_object_detector.common.files import PACKAGE
-from moving_object_detector.common.program import (
-    TOPIC,
-    add_settings,
-    add_source_arguments,
-    positive_int,
-    run_program,
-)
+from moving_object_detector.common.program import TOPIC, add_settings, add_source_arguments, positive_int, run_program
 
 
 def _start(module: str, function: str, arguments: argparse.Namespace) -> int:

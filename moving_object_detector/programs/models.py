@@ -135,11 +135,8 @@ def _write_network(export: _Export, path: Path) -> None:
             optimize=False,
         )
     assert program is not None
-    model = program.model_proto
-    for key, value in {**export.metadata, 'producer': f'moving_object_detector {__version__}'}.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    write_atomically(path, model.SerializeToString())
+    program.model.metadata_props.update(export.metadata, producer=f'moving_object_detector {__version__}')
+    write_atomically(path, program.model_proto.SerializeToString())
 
 
 def _difference(export: _Export, path: Path) -> float:

@@ -14,8 +14,8 @@ from moving_object_detector.common.errors import ImageError
 from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.media.messages import (
     SUPPORTED_ENCODINGS,
-    decode_compressed,
     decode_image,
+    decode_message,
     encode_image,
 )
 
@@ -217,23 +217,23 @@ def compressed(suffix, pixels, wrap=lambda data: array.array('B', data)):
     'wrap', [lambda data: array.array('B', data), bytes, lambda data: np.frombuffer(data, np.uint8)]
 )
 def test_png_in_colour(wrap):
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', LARGE_RGB[..., ::-1], wrap)), LARGE_RGB)
+    np.testing.assert_array_equal(decode_message(compressed('.png', LARGE_RGB[..., ::-1], wrap)), LARGE_RGB)
 
 
 def test_png_grey_16_bit_and_transparent():
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', LARGE_GREY)), np.dstack([LARGE_GREY] * 3))
+    np.testing.assert_array_equal(decode_message(compressed('.png', LARGE_GREY)), np.dstack([LARGE_GREY] * 3))
     deep = LARGE_GREY.astype(np.uint16) * 256 + 200
-    scaled = decode_compressed(compressed('.png', deep), linear(200, 200 + 255 * 256))
+    scaled = decode_message(compressed('.png', deep), linear(200, 200 + 255 * 256))
     np.testing.assert_array_equal(scaled, np.dstack([LARGE_GREY] * 3))
     transparent = np.dstack([LARGE_RGB[..., ::-1], np.zeros((32, 64), np.uint8)])
-    np.testing.assert_array_equal(decode_compressed(compressed('.png', transparent)), LARGE_RGB)
+    np.testing.assert_array_equal(decode_message(compressed('.png', transparent)), LARGE_RGB)
 
 
 def test_jpeg_in_colour_and_grey(pictures):
-    image = decode_compressed(SimpleNamespace(format='jpeg', data=encode_jpeg(pictures[0], quality=95)))
+    image = decode_message(SimpleNamespace(format='jpeg', data=encode_jpeg(pictures[0], quality=95)))
     assert np.abs(image.astype(int) - pictures[0]).mean() < 4
     grey = pictures[0][..., 0]
-    image = decode_compressed(compressed('.jpg', grey))
+    image = decode_message(compressed('.jpg', grey))
     assert np.abs(image.astype(int) - grey[..., None]).mean() < 4
     assert (image[..., 0] == image[..., 2]).all()
 
@@ -244,7 +244,7 @@ def test_orientation_in_a_jpeg_is_not_applied(pictures):
     directory = b'Exif\0\0II*\0' + struct.pack('<IHHHIHHI', 8, 1, 0x0112, 3, 1, 6, 0, 0)
     rotated = plain[:2] + b'\xff\xe1' + struct.pack('>H', len(directory) + 2) + directory + plain[2:]
     assert cv2.imdecode(np.frombuffer(rotated, np.uint8), cv2.IMREAD_COLOR).shape == (48, 32, 3)
-    assert decode_compressed(SimpleNamespace(format='jpeg', data=rotated)).shape == (32, 48, 3)
+    assert decode_message(SimpleNamespace(format='jpeg', data=rotated)).shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_orientation_in_a_jpeg_is_not_applied(pictures):
 )
 def test_what_does_not_decode_is_refused(data, words):
     with pytest.raises(ImageError) as caught:
-        decode_compressed(SimpleNamespace(format='jpeg', data=data))
+        decode_message(SimpleNamespace(format='jpeg', data=data))
     for word in words:
         assert word in str(caught.value)
 
@@ -266,8 +266,8 @@ def test_what_does_not_decode_is_refused(data, words):
 @pytest.mark.parametrize('part', [0.2, 0.6, 0.95])
 def test_compressed_images_that_are_cut_short_are_refused(pictures, suffix, part):
     whole = compressed(suffix, pictures[0]).data
-    with pytest.raises(ImageError):
-        decode_compressed(SimpleNamespace(format=suffix, data=whole[: int(len(whole) * part)]))
+    with pytest.raises(ImageError, match='compressed image'):
+        decode_message(SimpleNamespace(format=suffix, data=whole[: int(len(whole) * part)]))
 
 
 def test_encode_image_lays_out_what_the_encoding_says():

@@ -10,7 +10,7 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
 from moving_object_detector.media.codecs import encode_jpeg
-from moving_object_detector.media.messages import decode_compressed, decode_image
+from moving_object_detector.media.messages import decode_image, decode_message
 from moving_object_detector.nodes.messages import compressed_message, image_message, read_message
 
 
@@ -38,7 +38,7 @@ def test_flow_and_probability():
 def test_jpeg(pictures):
     message = compressed_message(encode_jpeg(pictures[2]), Header())
     assert message.format == 'jpeg'
-    assert np.abs(decode_compressed(message).astype(int) - pictures[2]).mean() < 8
+    assert np.abs(decode_message(message).astype(int) - pictures[2]).mean() < 8
 
 
 @pytest.mark.parametrize('compressed', [False, True])

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from moving_object_detector.media.messages import decode_compressed, decode_image
+from moving_object_detector.media.messages import decode_image, decode_message
 from moving_object_detector.nodes import commands
 
 # Starting Python and ROS takes seconds on a busy machine.
@@ -80,7 +80,7 @@ def test_clock_agrees_with_the_compressed_images(start, listener, picture_folder
     assert spin_until(executor, lambda: len(images) == 12)
     finish(play)
     assert play.returncode == 0
-    assert np.abs(decode_compressed(images[3]).astype(int) - pictures[3]).mean() < 8
+    assert np.abs(decode_message(images[3]).astype(int) - pictures[3]).mean() < 8
     clocks = [time for kind, time in log if kind == 'clock']
     stamps = [time for kind, time in log if kind == 'image']
     assert stamps == [10**9 + round(k * 10**9 / 24) for k in range(12)]
