@@ -112,15 +112,14 @@ def _acquire(descriptor: int, path: Path, thing: str, *, wait: bool) -> None:
     # Not flock: workers forked by a killed process would go on holding that.
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in {errno.EACCES, errno.EAGAIN}:
-            logging.getLogger(__name__).warning('%s: no locks here (%s); do not use it twice', path, error.strerror)
-            return
+    except (BlockingIOError, PermissionError) as error:
         holder = foreign(os.pread(descriptor, 200, 0).decode(errors='replace')) or 'another process'
         if not wait:
             raise UserError(f'{thing} is in use by {holder}; wait for it or stop it, or give another one') from error
         logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        logging.getLogger(__name__).warning('%s: no locks here (%s); do not use it twice', path, error.strerror)
 
 
 def open_file(path: Path) -> BinaryIO:

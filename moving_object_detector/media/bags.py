@@ -26,14 +26,12 @@ from moving_object_detector.media.frames import (
     rate_of,
     stamp_of,
 )
-from moving_object_detector.media.messages import TYPES, EncodedImage, decode_message
+from moving_object_detector.media.messages import COMPRESSED_TYPE, RAW_TYPE, TYPES, EncodedImage, decode_message
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
 _COMPRESSED = frozenset({'.zst', '.zstd'})
-RAW_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 _IMAGES: Final = (RAW_TYPE, COMPRESSED_TYPE)
 
 _REPAIR: Final = {

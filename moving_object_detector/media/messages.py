@@ -20,6 +20,8 @@ from moving_object_detector.common.errors import ImageError, foreign, shown
 from moving_object_detector.media.codecs import decode_objects, decode_pixels, kind_of, stated_kinds
 from moving_object_detector.media.frames import LARGEST_SIDE, SampleScale, SizeError, check_size
 
+RAW_TYPE: Final = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE: Final = 'sensor_msgs/msg/CompressedImage'
 TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
 """Definitions of messages; an image has been the same in every ROS 2."""
 

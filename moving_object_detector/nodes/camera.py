@@ -22,6 +22,7 @@ from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.odometry import Odometry
 from moving_object_detector.media.frames import SECOND, stamp_of
+from moving_object_detector.media.messages import COMPRESSED_TYPE, RAW_TYPE
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.outputs import IMAGE_RESULTS
 from moving_object_detector.nodes.parameters import NodeConfig, checked_overrides, overridable
@@ -34,9 +35,7 @@ except ImportError:  # Humble
 
 log = logging.getLogger(__name__)
 
-RAW: Final = 'sensor_msgs/msg/Image'
-COMPRESSED: Final = 'sensor_msgs/msg/CompressedImage'
-_CLASSES: Final = {RAW: Image, COMPRESSED: CompressedImage}
+_CLASSES: Final = {RAW_TYPE: Image, COMPRESSED_TYPE: CompressedImage}
 _LOOK_PERIOD: Final = 0.2
 """Seconds between two looks at who publishes."""
 _REMEMBERED: Final = 40
@@ -68,14 +67,14 @@ class Source(NamedTuple):
     topic: str
     """Full name."""
     kind: str
-    """:data:`RAW` or :data:`COMPRESSED`."""
+    """:data:`RAW_TYPE` or :data:`COMPRESSED_TYPE`."""
     reliable: bool
 
 
 def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
     """Return the topics and types on which images are looked for, the preferred first."""
-    raw, compressed = (topic, RAW), (f'{topic}/compressed', COMPRESSED)
-    return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED)]}[transport]
+    raw, compressed = (topic, RAW_TYPE), (f'{topic}/compressed', COMPRESSED_TYPE)
+    return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED_TYPE)]}[transport]
 
 
 class ImageInput:

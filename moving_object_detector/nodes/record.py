@@ -18,9 +18,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.media.bags import RAW_TYPE, BagWriter
+from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.frames import SampleScale, stamp_of
-from moving_object_detector.media.messages import TYPES, decode_image
+from moving_object_detector.media.messages import RAW_TYPE, TYPES, decode_image
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.runtime import ros_node

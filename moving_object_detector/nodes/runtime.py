@@ -30,13 +30,12 @@ def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Separate a program's own arguments from ROS's, which stand between ``--ros-args`` and ``--`` and keep these."""
     own: list[str] = []
     ros: list[str] = []
-    inside = False
+    now = own
     for argument in sys.argv[1:] if argv is None else argv:
-        if argument == '--ros-args':
-            inside = True
-        (ros if inside else own).append(argument)
-        if inside and argument == '--':
-            inside = False
+        now = ros if argument == '--ros-args' else now
+        now.append(argument)
+        if argument == '--':
+            now = own
     return own, ros
 
 
