@@ -45,9 +45,8 @@ def detect(argv: Sequence[str] | None = None) -> int:
     example = (
         'ros2 run moving_object_detector detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml'
     )
-    _parser(detect, f'Topics and services: README.md; parameters: docs/parameters.md. Example: {example}').parse_args(
-        own
-    )
+    epilog = f'Topics and services: README.md; parameters: docs/parameters.md. Example: {example}'
+    _parser(detect, epilog).parse_args(own)
 
     def body() -> int:
         def make(name: str) -> Node:
@@ -81,22 +80,15 @@ def play(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--rate', type=positive_float, default=1.0, help='times faster than recorded (default: 1)')
     parser.add_argument('--loop', action='store_true', help='start again at the end, until Ctrl-C')
     parser.add_argument('--clock', action='store_true', help="publish the recording's time on /clock")
-    parser.add_argument(
-        '--stamp',
-        choices=('now', 'source'),
-        help="headers carry the time of publishing or the recording's time (default: now; source with --clock)",
-    )
+    stamp = "time in the headers: of publishing, or the recording's (default: now; source with --clock)"
+    parser.add_argument('--stamp', choices=('now', 'source'), help=stamp)
     parser.add_argument('--frame-id', default='camera', help='frame id of the headers (default: %(default)s)')
     parser.add_argument('--compressed', action='store_true', help='publish JPEG on TOPIC/compressed instead')
     parser.add_argument(
-        '--keep-going', action='store_true', help='leave out frames that cannot be read; else the first one is the end'
+        '--keep-going', action='store_true', help='leave out frames that cannot be read; else they end it'
     )
-    parser.add_argument(
-        '--wait-for-subscriber',
-        type=seconds,
-        metavar='SECONDS',
-        help='wait for a subscriber before publishing; give up after this long (0: never)',
-    )
+    wait = 'wait for a subscriber before publishing; give up after this long (0: never)'
+    parser.add_argument('--wait-for-subscriber', type=seconds, metavar='SECONDS', help=wait)
     arguments = parser.parse_args(own)
     if arguments.clock and arguments.stamp == 'now':
         parser.error("--clock publishes the recording's time, and the headers must agree with it: drop --stamp now")
@@ -107,21 +99,14 @@ def play(argv: Sequence[str] | None = None) -> int:
 def record(argv: Sequence[str] | None = None) -> int:
     """Record the detector's results: the overlay as a video, masks and whatever else as a bag."""
     own, ros = split_arguments(argv)
-    parser = _parser(
-        record, f'Ends after --frames or with Ctrl-C; the files are complete in each case. {_ROS_ARGUMENTS}'
-    )
+    parser = _parser(record, f'Ends after --frames or with Ctrl-C; the files are complete either way. {_ROS_ARGUMENTS}')
     parser.add_argument('--video', metavar='OUT.mp4', help='video to write; an older one is replaced')
     parser.add_argument('--overlay', metavar='TOPIC', help='its topic (default: detect/overlay)')
     parser.add_argument('--fps', type=positive_float, help='rate of the video (default: that of the first stamps)')
     parser.add_argument('--bag', metavar='OUT_DIR', help='bag to write')
     parser.add_argument('--mask', metavar='TOPIC', help='its image topic (default: detect/mask)')
-    parser.add_argument(
-        '--also',
-        metavar='TOPIC',
-        action='append',
-        default=[],
-        help="topic to add to the bag, of a type of ROS 2's own; repeatable",
-    )
+    also = "topic to add to the bag, of a type of ROS 2's own; repeatable"
+    parser.add_argument('--also', metavar='TOPIC', action='append', default=[], help=also)
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), help='default: mcap')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
     parser.add_argument('--frames', type=positive_int, metavar='N', help='end after N overlays and N masks')
@@ -142,9 +127,8 @@ def view(argv: Sequence[str] | None = None) -> int:
     own, ros = split_arguments(argv)
     parser = _parser(view, f'Subscribes only to what is looked at. Ends with Ctrl-C. {_ROS_ARGUMENTS}')
     parser.add_argument('--detector', metavar='NODE', default='detect', help='name of the node (default: %(default)s)')
-    parser.add_argument(
-        '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: whoever reaches it (default: %(default)s)'
-    )
+    host = 'address to listen on; 0.0.0.0: whoever reaches it (default: %(default)s)'
+    parser.add_argument('--host', default='127.0.0.1', help=host)
     parser.add_argument('--port', type=int, default=PAGE_PORT, help='of the page; 0: a free one (default: %(default)s)')
     parser.add_argument('--open', action='store_true', help='open the page in a browser, where there is a display')
     return _start('view', parser.parse_args(own), ros)
@@ -159,17 +143,11 @@ def demo(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--out', metavar='DIR', default='demo_output', help='for the results (default: %(default)s)')
     parser.add_argument('--params', metavar='FILE', help="parameters of the detector (default: the package's cpu.yaml)")
-    parser.add_argument(
-        '--rate',
-        type=positive_float,
-        default=0.2,
-        help='speed of playing, 1: as recorded (default: %(default)s, at which two cores compute every frame)',
-    )
+    rate = 'speed of playing, 1: as recorded (default: %(default)s, at which two cores compute every frame)'
+    parser.add_argument('--rate', type=positive_float, default=0.2, help=rate)
     parser.add_argument('--frames', type=positive_int, help='length of the rendered flight (default: 60)')
     parser.add_argument('--seed', type=int, help='seed of the rendered flight (default: 7)')
-    parser.add_argument(
-        '--view', action='store_true', help='show it live in a browser; waits for the page to be opened'
-    )
+    parser.add_argument('--view', action='store_true', help='show it live in a browser; waits until the page is open')
     arguments = parser.parse_args(own)
     if arguments.input and (arguments.frames, arguments.seed) != (None, None):
         parser.error('--frames and --seed are for the rendered flight and have no effect with INPUT; leave them out')

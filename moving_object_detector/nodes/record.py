@@ -15,7 +15,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.media.bags import BagWriter
@@ -56,10 +55,10 @@ class Recorder:
         if video:
             scale = SampleScale()
 
-            def write(_: str, message: Image) -> None:
+            def write(message: Any, _: bytes) -> None:
                 video.write(decode_image(message, scale), stamp_of(message.header))
 
-            self.tracks.append(self._subscribe(Image, arguments.overlay, limit, write))
+            self.tracks.append(self._subscribe(arguments.overlay, RAW_TYPE, write, limit))
         # Not the node's clock: simulated time may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if bag:
@@ -67,21 +66,20 @@ class Recorder:
             node.create_timer(_LOOK_SECONDS, partial(self._follow, bag), clock=steady)
         node.create_timer(_REPORT_SECONDS, self._say_what_is_missing, clock=steady)
 
-    def _subscribe(
-        self, kind: type, topic: str, limit: int, write: Callable[[str, Any], None], *, raw: bool = False
-    ) -> Recorded:
+    def _subscribe(self, topic: str, message_type: str, write: Callable[[Any, bytes], None], limit: int) -> Recorded:
+        """Hand ``write`` the messages of a topic, as objects and in CDR."""
         track = Recorded(str(self._node.resolve_topic_name(topic)), limit)
 
-        def receive(message: Any) -> None:
+        def receive(data: bytes) -> None:
             if track.count < track.limit:
                 try:
-                    write(track.topic, message)
+                    write(read_message(message_type, data), data)
                     track.count += 1
                 except ImageError as error:
                     self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
 
-        policies = QoSOverridingOptions.with_default_policies()
-        self._node.create_subscription(kind, track.topic, receive, _QUEUE, raw=raw, qos_overriding_options=policies)
+        kind, policies = message_class(message_type), QoSOverridingOptions.with_default_policies()
+        self._node.create_subscription(kind, track.topic, receive, _QUEUE, raw=True, qos_overriding_options=policies)
         return track
 
     def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
@@ -91,12 +89,13 @@ class Recorder:
                 f'{topic} is {message_type}, which is none of ROS 2 itself; record it with: ros2 bag record'
             )
 
-        def write(name: str, data: bytes) -> None:
-            header = getattr(read_message(message_type, data), 'header', None)
-            stamp = stamp_of(header) if header is not None else 0
+        name = str(self._node.resolve_topic_name(topic))
+
+        def write(message: Any, data: bytes) -> None:
+            stamp = stamp_of(message.header) if hasattr(message, 'header') else 0
             bag.write_raw(name, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
 
-        return self._subscribe(message_class(message_type), topic, limit, write, raw=True)
+        return self._subscribe(name, message_type, write, limit)
 
     def _follow(self, bag: BagWriter) -> None:
         """Subscribe to topics of the bag whose type is known only now that somebody publishes them."""

@@ -27,14 +27,10 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--compressed', action='store_true', help='write JPEG on TOPIC/compressed instead')
     form.add_argument('--png', action='store_true', help='write PNG on TOPIC/compressed instead: nothing is lost')
-    parser.add_argument(
-        '--masks',
-        metavar='DIR',
-        action='append',
-        default=[],
-        help='folder of masks named as the frames (of a video or a bag: 000000.png, ...), non-zero is object; '
-        'repeatable, one for each INPUT in their order',
+    masks = (
+        'folder of masks named as the frames (of a video or bag 000000.png, ...), not 0 is object; one for each INPUT'
     )
+    parser.add_argument('--masks', metavar='DIR', action='append', default=[], help=masks)
     parser.add_argument('--mask-topic', help='topic of the masks (default: /truth)')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace the bag if it exists')
@@ -68,20 +64,14 @@ def contact_sheet(argv: Sequence[str] | None = None) -> int:
 def bench(argv: Sequence[str] | None = None) -> int:
     """Time the detector and its stages by every engine that runs here, beside the naive pipeline; a table and JSON."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog='bench',
-        description=bench.__doc__,
-        epilog='Each case has a process of its own; those that are compared take turns.',
-    )
+    epilog = 'Each case has a process of its own; those that are compared take turns.'
+    parser = argparse.ArgumentParser(prog='bench', description=bench.__doc__, epilog=epilog)
     parser.add_argument('--config', type=Path, help='measure this parameter file in place of the built-in settings')
     add_settings(parser, 'options, in every setting')
-    parser.add_argument(
-        '--only', nargs='+', default=[], metavar='CASE', help="settings or cases, such as cpu 'paper/openvino*'"
-    )
+    only = "settings or cases, such as cpu 'paper/openvino*'"
+    parser.add_argument('--only', nargs='+', default=[], metavar='CASE', help=only)
     parser.add_argument('--input', default='', help='folder, video or bag; a rendered 640x480 clip unless given')
-    parser.add_argument(
-        '--frames', type=positive_int, default=24, help='of the input, played there and back (%(default)s)'
-    )
+    parser.add_argument('--frames', type=positive_int, default=24, help='of the input, there and back (%(default)s)')
     parser.add_argument('--quick', action='store_true', help='the smallest settings, two rounds: a check, not a figure')
     parser.add_argument('--json', type=Path, metavar='FILE', help='the same figures as JSON')
     return _start('bench.measure', 'run', parser.parse_args(words, argparse.Namespace(words=words)))
@@ -90,9 +80,7 @@ def bench(argv: Sequence[str] | None = None) -> int:
 def quantise(argv: Sequence[str] | None = None) -> int:
     """Measure the ranges that precision int8 needs, on rendered scenes; writes NAME-int8.safetensors by the model."""
     parser = argparse.ArgumentParser(prog='quantise', description=quantise.__doc__)
-    parser.add_argument(
-        'model', metavar='MODEL.safetensors', type=Path, nargs='?', help='default: the one that comes with the package'
-    )
+    parser.add_argument('model', metavar='MODEL.safetensors', type=Path, nargs='?', help="default: the package's own")
     parser.add_argument('--samples', type=positive_int, default=48, help='at each size (default: %(default)s)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='default: NAME-int8.safetensors next to the model')
     return _start('programs.models', 'write_ranges', parser.parse_args(argv))
@@ -110,22 +98,16 @@ def export_onnx(argv: Sequence[str] | None = None) -> int:
 def convert_weights(argv: Sequence[str] | None = None) -> int:
     """Import the weights that the authors of the paper released, TensorFlow checkpoints, as model files."""
     parser = argparse.ArgumentParser(prog='convert_weights', description=convert_weights.__doc__)
-    parser.add_argument(
-        'input', metavar='INPUT', type=Path, help='TensorFlow checkpoint: prefix, one of its files, or its folder'
-    )
+    what = 'TensorFlow checkpoint: prefix, one of its files, or its folder'
+    parser.add_argument('input', metavar='INPUT', type=Path, help=what)
     parser.add_argument('output', metavar='OUTPUT.safetensors', type=Path, help='model file to write')
-    parser.add_argument(
-        '--network',
-        choices=('generator', 'inpainter'),
-        default='generator',
-        help='which of the two in it (default: %(default)s)',
+    networks, which = ('generator', 'inpainter'), 'which of the two in it (default: %(default)s)'
+    parser.add_argument('--network', choices=networks, default='generator', help=which)
+    forms, trained = (
+        ('normalised', 'residual'),
+        'form of flow that it was trained on (default: %(default)s, as released)',
     )
-    parser.add_argument(
-        '--flow-input',
-        choices=('normalised', 'residual'),
-        default='normalised',
-        help='form of flow that it was trained on (default: %(default)s, as released)',
-    )
+    parser.add_argument('--flow-input', choices=forms, default='normalised', help=trained)
     parser.add_argument('--height', type=positive_int, default=192, help='of its input (default: %(default)s)')
     parser.add_argument('--width', type=positive_int, default=384, help='of its input (default: %(default)s)')
     return _start('programs.weights', 'import_weights', parser.parse_args(argv))
@@ -156,7 +138,5 @@ def render(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--motion', default='', help='such as orbit; else by chance')
     parser.add_argument('--parallax', type=float, default=1.0, help='0 nothing stands up, 2 much and near, default 1')
     parser.add_argument('--flow', action='store_true', help='write the flow from each frame to the next')
-    parser.add_argument(
-        '--bag', action='store_true', help='write OUT/bag with images, CameraInfo, masks and tf from odom'
-    )
+    parser.add_argument('--bag', action='store_true', help='write OUT/bag with images, CameraInfo, masks, tf from odom')
     return _start('programs.clips', 'write_flight', parser.parse_args(argv))
