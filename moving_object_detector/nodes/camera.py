@@ -103,7 +103,6 @@ class ImageInput:
         """Publishers whose QoS does not match the present subscription."""
         self._suspected: int | None = None
         self._lock = threading.Lock()
-        self._subscription: Subscription | None = None
         reliable = config.input.reliability != 'best_effort'
         self._subscribe(Source(*candidates(self._base, config.transport)[0], reliable))
         self._look()
@@ -134,7 +133,7 @@ class ImageInput:
         """Unsubscribe."""
         with self._lock:
             self._node.destroy_timer(self._timer)
-            self._unsubscribe()
+            self._node.destroy_subscription(self._subscription)
             self._pipeline = None
 
     # Following the publishers
@@ -142,13 +141,10 @@ class ImageInput:
     def _look(self) -> None:
         """Subscribe anew where something else is published than what is subscribed to."""
         with self._lock:
-            if self._subscription is None:
+            wanted, kept = self._wanted(), self._source
+            if self._pipeline is None or wanted == kept:
                 return
-            wanted = self._wanted()
-            if wanted == self._source:
-                return
-            kept = self._source
-            self._unsubscribe()
+            self._node.destroy_subscription(self._subscription)
             try:
                 self._subscribe(wanted)
             except Exception:
@@ -160,12 +156,11 @@ class ImageInput:
     def _wanted(self) -> Source:
         for topic, kind in candidates(self._base, self._config.transport):
             offers = [one for one in self._node.get_publishers_info_by_topic(topic) if one.topic_type == kind]
-            if offers and (self._config.input.reliability != 'auto' or self._overridden(topic)):
-                # An override of the topic has the last word when the subscription is made.
-                return Source(topic, kind, self._source.reliable)
             if offers:
                 reliable = all(one.qos_profile.reliability == ReliabilityPolicy.RELIABLE for one in offers)
-                return Source(topic, kind, reliable)
+                # An override of the topic has the last word when the subscription is made.
+                follows = self._config.input.reliability == 'auto' and not self._overridden(topic)
+                return Source(topic, kind, reliable if follows else self._source.reliable)
         return self._source
 
     def _subscribe(self, source: Source) -> None:
@@ -194,11 +189,6 @@ class ImageInput:
 
     def _overridden(self, topic: str) -> bool:
         return bool(self._node.has_parameter(f'qos_overrides.{topic}.subscription.reliability'))
-
-    def _unsubscribe(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            self._node.destroy_subscription(subscription)
 
     # What comes
 
@@ -282,8 +272,6 @@ class ImageInput:
 
     def _explain(self) -> str:
         """Say why no message arrives, and what to do; only what the graph shows."""
-        if self._subscription is None:
-            return 'the subscription has ended'
         source = self._source
         publishers = self._node.get_publishers_info_by_topic(source.topic)
         if not publishers:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from moving_object_detector.common.files import PACKAGE
 from moving_object_detector.common.program import TOPIC, add_source_arguments, positive_float, positive_int, seconds
 from moving_object_detector.nodes.runtime import ros_node, run_node, spinning, split_arguments
 
@@ -42,9 +43,7 @@ def _keep_memory() -> None:
 def detect(argv: Sequence[str] | None = None) -> int:
     """Detect what moves on its own in the images of a moving camera."""
     own, ros = split_arguments(argv)
-    example = (
-        'ros2 run moving_object_detector detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml'
-    )
+    example = f'ros2 run {PACKAGE} detect --ros-args -r image:=/front/image_raw --params-file config/cpu.yaml'
     epilog = f'Topics and services: README.md; parameters: docs/parameters.md. Example: {example}'
     _parser(detect, epilog).parse_args(own)
 
@@ -84,9 +83,7 @@ def play(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--stamp', choices=('now', 'source'), help=stamp)
     parser.add_argument('--frame-id', default='camera', help='frame id of the headers (default: %(default)s)')
     parser.add_argument('--compressed', action='store_true', help='publish JPEG on TOPIC/compressed instead')
-    parser.add_argument(
-        '--keep-going', action='store_true', help='leave out frames that cannot be read; else they end it'
-    )
+    parser.add_argument('--keep-going', action='store_true', help='leave out what cannot be read, in place of ending')
     wait = 'wait for a subscriber before publishing; give up after this long (0: never)'
     parser.add_argument('--wait-for-subscriber', type=seconds, metavar='SECONDS', help=wait)
     arguments = parser.parse_args(own)
@@ -138,9 +135,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     """Play a clip through the detector: one process plays, one detects, one records, ROS 2 between them."""
     own, ros = split_arguments(argv)
     parser = _parser(demo, 'Parameters of the detector follow --ros-args: -p window.past:=3')
-    parser.add_argument(
-        'input', metavar='INPUT', nargs='?', help='folder of frames, video or bag; else a rendered flight'
-    )
+    parser.add_argument('input', metavar='INPUT', nargs='?', help='folder of frames, video or bag (default: a flight)')
     parser.add_argument('--out', metavar='DIR', default='demo_output', help='for the results (default: %(default)s)')
     parser.add_argument('--params', metavar='FILE', help="parameters of the detector (default: the package's cpu.yaml)")
     rate = 'speed of playing, 1: as recorded (default: %(default)s, at which two cores compute every frame)'

@@ -27,9 +27,7 @@ def make_bag(argv: Sequence[str] | None = None) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--compressed', action='store_true', help='write JPEG on TOPIC/compressed instead')
     form.add_argument('--png', action='store_true', help='write PNG on TOPIC/compressed instead: nothing is lost')
-    masks = (
-        'folder of masks named as the frames (of a video or bag 000000.png, ...), not 0 is object; one for each INPUT'
-    )
+    masks = 'folder of masks named as the frames (of a video or bag 000000.png, ...), not 0: object; one for each INPUT'
     parser.add_argument('--masks', metavar='DIR', action='append', default=[], help=masks)
     parser.add_argument('--mask-topic', help='topic of the masks (default: /truth)')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
@@ -101,13 +99,10 @@ def convert_weights(argv: Sequence[str] | None = None) -> int:
     what = 'TensorFlow checkpoint: prefix, one of its files, or its folder'
     parser.add_argument('input', metavar='INPUT', type=Path, help=what)
     parser.add_argument('output', metavar='OUTPUT.safetensors', type=Path, help='model file to write')
-    networks, which = ('generator', 'inpainter'), 'which of the two in it (default: %(default)s)'
-    parser.add_argument('--network', choices=networks, default='generator', help=which)
-    forms, trained = (
-        ('normalised', 'residual'),
-        'form of flow that it was trained on (default: %(default)s, as released)',
-    )
-    parser.add_argument('--flow-input', choices=forms, default='normalised', help=trained)
+    which = 'which of the two in it (default: %(default)s)'
+    parser.add_argument('--network', choices=('generator', 'inpainter'), default='generator', help=which)
+    form = 'form of flow that it was trained on (default: %(default)s, as released)'
+    parser.add_argument('--flow-input', choices=('normalised', 'residual'), default='normalised', help=form)
     parser.add_argument('--height', type=positive_int, default=192, help='of its input (default: %(default)s)')
     parser.add_argument('--width', type=positive_int, default=384, help='of its input (default: %(default)s)')
     return _start('programs.weights', 'import_weights', parser.parse_args(argv))
