@@ -95,7 +95,19 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise UserError(f'{path} cannot be opened as a lock: {error.strerror}; give a folder you own') from error
     with os.fdopen(descriptor, 'r+b', 0) as file:
-        _acquire(descriptor, path, thing, wait=wait)
+        try:
+            # Not flock: workers forked by a killed process would go on holding that.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            holder = foreign(os.pread(descriptor, 200, 0).decode(errors='replace')) or 'another process'
+            if not wait:
+                raise UserError(
+                    f'{thing} is in use by {holder}; wait for it or stop it, or give another one'
+                ) from error
+            logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:
+            logging.getLogger(__name__).warning('%s: no locks here (%s); do not use it twice', path, error.strerror)
         _held[key] = os.getpid()
         try:
             about = f'process {os.getpid()} ({foreign(Path(sys.argv[0]).name)}, since {time.strftime("%F %T")})'
@@ -106,20 +118,6 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
             del _held[key]
-
-
-def _acquire(descriptor: int, path: Path, thing: str, *, wait: bool) -> None:
-    # Not flock: workers forked by a killed process would go on holding that.
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        holder = foreign(os.pread(descriptor, 200, 0).decode(errors='replace')) or 'another process'
-        if not wait:
-            raise UserError(f'{thing} is in use by {holder}; wait for it or stop it, or give another one') from error
-        logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
-        fcntl.lockf(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        logging.getLogger(__name__).warning('%s: no locks here (%s); do not use it twice', path, error.strerror)
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -101,7 +101,7 @@ class Watcher:
     def wait(
         self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float = _START_SECONDS
     ) -> None:
-        """Wait until ``done``; UserError where a child ended, the detector refused or time ran out; raises Ctrl-C."""
+        """Wait until ``done``; UserError where a child ended, the detector refused or time ran out; ends by Ctrl-C."""
         begin = time.monotonic()
         while not done():
             for child in children:
@@ -112,7 +112,7 @@ class Watcher:
             if time.monotonic() - begin > limit:
                 raise UserError(f'{what} did not happen within {limit:g} s; see the logs')
             if self._stop.wait(0.1):
-                raise KeyboardInterrupt
+                raise SystemExit(130)
 
     def wait_settled(self, play: Child, children: Sequence[Child]) -> None:
         """Wait until ``play`` has ended and no result has come for long enough since; say how far it is."""
@@ -174,16 +174,6 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     out = Path(arguments.out)
     make_folder(out)
     os.environ.update(isolated_environment())
-    try:
-        _play_and_record(arguments, ros_arguments, params, count, out)
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _play_and_record(
-    arguments: argparse.Namespace, ros_arguments: Sequence[str], params: Path, count: int | None, out: Path
-) -> None:
     video, sheet, bag = (out / name for name in ('overlay.mp4', 'contact_sheet.png', 'masks'))
     with ExitStack() as running, ros_node('demo', []) as (node, stop), spinning(node):
         watcher = Watcher(node, stop)
@@ -223,3 +213,4 @@ def _play_and_record(
         start('contact_sheet', video, sheet).wait()
     print(f'results: {video}, {sheet}, {bag}')
     print(watcher.summary(count, arguments.rate))
+    return 0

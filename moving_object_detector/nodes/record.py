@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from rclpy.clock import Clock, ClockType
@@ -68,6 +68,13 @@ class Recorder:
 
     def _subscribe(self, topic: str, message_type: str, write: Callable[[Any, bytes], None], limit: int) -> Recorded:
         """Hand ``write`` the messages of a topic, as objects and in CDR."""
+        if message_type not in TYPES.fielddefs:
+            raise UserError(f'{topic} is {message_type}, none of ROS 2 itself; record it with: ros2 bag record')
+        package, _, name = message_type.split('/')
+        try:
+            kind = getattr(import_module(f'{package}.msg'), name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f'{topic} is {message_type}; install the package {package}, and source it') from error
         track = Recorded(str(self._node.resolve_topic_name(topic)), limit)
 
         def receive(data: bytes) -> None:
@@ -78,17 +85,12 @@ class Recorder:
                 except ImageError as error:
                     self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
 
-        kind, policies = message_class(message_type), QoSOverridingOptions.with_default_policies()
+        policies = QoSOverridingOptions.with_default_policies()
         self._node.create_subscription(kind, track.topic, receive, _QUEUE, raw=True, qos_overriding_options=policies)
         return track
 
     def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
         """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
-        if message_type not in TYPES.fielddefs:
-            raise UserError(
-                f'{topic} is {message_type}, which is none of ROS 2 itself; record it with: ros2 bag record'
-            )
-
         name = str(self._node.resolve_topic_name(topic))
 
         def write(message: Any, data: bytes) -> None:
@@ -143,14 +145,3 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         contents = ', '.join(f'{track.count} messages of {track.topic}' for track in kept)
         print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)
     return 0
-
-
-def message_class(name: str) -> Any:
-    """Return the class of a message type such as ``sensor_msgs/msg/Image``; raises UserError where it is not here."""
-    package, _, short = name.split('/')
-    try:
-        return getattr(importlib.import_module(f'{package}.msg'), short)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f'message type {name} is not installed here; install and source the package {package}'
-        ) from error
