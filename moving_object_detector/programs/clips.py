@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -130,8 +131,7 @@ START_STAMP: Final = 1_700_000_000_000_000_000
 """Of the first frame, nanoseconds."""
 
 
-def write_flight(arguments: argparse.Namespace) -> int:
-    """Render a flight as the command line asks, its truth into a folder each; raises UserError."""
+def _flight(arguments: argparse.Namespace) -> Flight:
     if arguments.seed < 0 or min(arguments.height, arguments.width) < 32:
         raise UserError('--seed takes 0 or more, --height and --width 32 or more')
     if not 0 <= arguments.parallax <= 10:
@@ -141,40 +141,38 @@ def write_flight(arguments: argparse.Namespace) -> int:
     # A shorter clip is the beginning of this one.
     frames, size = max(arguments.frames, FlightOptions.frames), (arguments.height, arguments.width)
     options = FlightOptions(size, arguments.still, arguments.motion or None, arguments.parallax, frames)
-    flown = flight(arguments.seed, options)
-    names = ('frames', 'masks', 'instances', 'depth', *(('flow', 'occluded') if arguments.flow else ()))
-    for name in names:
+    return flight(arguments.seed, options)
+
+
+def write_flight(arguments: argparse.Namespace) -> int:
+    """Render a flight as the command line asks, its truth into a folder each; raises UserError."""
+    flown, optical = _flight(arguments), 'camera_optical_frame'
+    for name in ('frames', 'masks', 'instances', 'depth', *(('flow', 'occluded') if arguments.flow else ())):
         make_folder(arguments.out / name)
-    for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
-        view = flown.frame(time)
-        pictures = {'frames': cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), 'masks': view.mask.astype(np.uint8) * 255}
-        pictures |= {'instances': view.instances, 'depth': view.depth}
-        if arguments.flow:
-            # What is behind the camera then has no place in the image: unknown, as the format has it.
-            flow = np.nan_to_num(flown.flow(time, time + 1), nan=1e10)
-            write_flow(arguments.out / 'flow' / f'{time:05d}.flo', flow)
-            pictures['occluded'] = flown.occluded(time, time + 1).astype(np.uint8) * 255
-        for name, picture in pictures.items():
-            file = arguments.out / name / f'{time:05d}{".tiff" if name == "depth" else ".png"}'
-            if not cv2.imwrite(str(file), picture):
-                raise UserError(f'{file}: cannot be written')
-    _write_camera(flown, arguments)
-    if arguments.bag:
-        _write_bag(flown, arguments)
-    return 0
-
-
-def _stamp(flown: Flight, index: int) -> int:
-    return START_STAMP + round(index * 1e9 / flown.fps)
-
-
-def _write_camera(flown: Flight, arguments: argparse.Namespace) -> None:
     lines = ['# stamp tx ty tz qx qy qz qw: the optical frame (x right, y down, z forward) in odom (z up), metres']
-    for index in range(arguments.frames):
-        pose = flown.pose(index)
-        numbers = (*pose[:3, 3], *quaternion(pose[:3, :3]))
-        seconds, nanoseconds = divmod(_stamp(flown, index), 10**9)
-        lines.append(f'{seconds}.{nanoseconds:09d} ' + ' '.join(f'{number:.9f}' for number in numbers))
+    with BagWriter(arguments.out / 'bag', overwrite=True) if arguments.bag else nullcontext() as bag:
+        for time in tqdm(range(arguments.frames), unit='frame', desc='render'):
+            view, pose, stamp = flown.frame(time), flown.pose(time), START_STAMP + round(time * 1e9 / flown.fps)
+            place, turn = pose[:3, 3].tolist(), quaternion(pose[:3, :3])
+            moment = f'{stamp // SECOND}.{stamp % SECOND:09d}'
+            lines.append(' '.join((moment, *(f'{number:.9f}' for number in (*place, *turn)))))
+            mask = view.mask.astype(np.uint8) * np.uint8(255)
+            pictures = {'frames': cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), 'masks': mask}
+            pictures |= {'instances': view.instances, 'depth': view.depth}
+            if arguments.flow:
+                # What is behind the camera then has no place in the image: unknown, as the format has it.
+                flow = np.nan_to_num(flown.flow(time, time + 1), nan=1e10)
+                write_flow(arguments.out / 'flow' / f'{time:05d}.flo', flow)
+                pictures['occluded'] = flown.occluded(time, time + 1).astype(np.uint8) * 255
+            for name, picture in pictures.items():
+                file = arguments.out / name / f'{time:05d}{".tiff" if name == "depth" else ".png"}'
+                if not cv2.imwrite(str(file), picture):
+                    raise UserError(f'{file}: cannot be written')
+            if bag is not None:
+                bag.write_transform(stamp, 'odom', optical, place, turn)
+                bag.write_camera_info('/camera/camera_info', stamp, flown.size, flown.intrinsics.ravel(), optical)
+                bag.write_image('/camera/image_raw', stamp, encode_image(view.image, 'rgb8'), optical)
+                bag.write_image('/truth', stamp, encode_image(mask, 'mono8'), optical)
     write_atomically(arguments.out / 'trajectory.txt', ('\n'.join(lines) + '\n').encode())
     camera = {
         'width': flown.size[1],
@@ -187,6 +185,7 @@ def _write_camera(flown: Flight, arguments: argparse.Namespace) -> None:
         'still': arguments.still,
     }
     write_atomically(arguments.out / 'camera.json', json.dumps(camera, indent=2).encode())
+    return 0
 
 
 def quaternion(rotation: Matrix) -> tuple[float, float, float, float]:
@@ -199,14 +198,3 @@ def quaternion(rotation: Matrix) -> tuple[float, float, float, float]:
     x, y, z, w = np.linalg.eigh(k / 3)[1][:, -1]
     sign = 1.0 if w >= 0 else -1.0
     return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
-
-
-def _write_bag(flown: Flight, arguments: argparse.Namespace) -> None:
-    frame = 'camera_optical_frame'
-    with BagWriter(arguments.out / 'bag', overwrite=True) as bag:
-        for index in tqdm(range(arguments.frames), unit='frame', desc='bag'):
-            when, view, pose = _stamp(flown, index), flown.frame(index), flown.pose(index)
-            bag.write_transform(when, 'odom', frame, pose[:3, 3].tolist(), quaternion(pose[:3, :3]))
-            bag.write_camera_info('/camera/camera_info', when, flown.size, flown.intrinsics.ravel(), frame)
-            bag.write_image('/camera/image_raw', when, encode_image(view.image, 'rgb8'), frame)
-            bag.write_image('/truth', when, encode_image(view.mask.astype(np.uint8) * np.uint8(255), 'mono8'), frame)
