@@ -186,8 +186,3 @@ def generator_path(model: str = '', flow: str = 'dis') -> Path:
         return Path(model).expanduser()
     width = '-small' if model == 'small' and flow == 'dis' else ''
     return share_folder() / 'models' / f'generator{"-raft" if flow == "raft_small" else width}.safetensors'
-
-
-def default_inpainter() -> Path:
-    """Return the inpainter that comes with the package."""
-    return share_folder() / 'models' / 'inpainter.safetensors'

@@ -223,14 +223,6 @@ class BagSource(BagTopic, FrameSource):
         return map(self._frame, count(), self.messages(), repeat(SampleScale()))
 
 
-def _clear(path: Path) -> None:
-    """Remove an older bag, and nothing else: the folder may hold only what a bag is made of."""
-    strangers = [entry.name for entry in path.iterdir() if entry.suffix not in {'.mcap', '.db3', '.yaml'}]
-    if strangers:
-        raise UserError(f'{path}: not overwritten, it is not a bag (it holds {", ".join(sorted(strangers)[:5])})')
-    shutil.rmtree(path)
-
-
 class BagWriter(AbstractContextManager['BagWriter']):
     """A rosbag2 folder that is complete once the context is left, also by an error or Ctrl-C.
 
@@ -246,10 +238,13 @@ class BagWriter(AbstractContextManager['BagWriter']):
             if self.path.exists():
                 if not overwrite or not self.path.is_dir():
                     raise UserError(f'{self.path}: exists already; give another name or --overwrite')
-                _clear(self.path)
-            plugin = StoragePlugin.MCAP if storage == 'mcap' else StoragePlugin.SQLITE3
+                # The folder may hold only what a bag is made of.
+                others = sorted(one.name for one in self.path.iterdir() if one.suffix not in {'.mcap', '.db3', '.yaml'})
+                if others:
+                    raise UserError(f'{self.path}: not overwritten, it is not a bag (it holds {", ".join(others[:5])})')
+                shutil.rmtree(self.path)
             # Humble's reader takes the quality of service as text; from version 9 on it is a list.
-            self._writer = Writer(self.path, version=8, storage_plugin=plugin)
+            self._writer = Writer(self.path, version=8, storage_plugin=StoragePlugin[storage.upper()])
             self._writer.open()
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import default_inpainter, file_hash, generator_path, write_atomically
+from moving_object_detector.common.files import file_hash, generator_path, share_folder, write_atomically
 from moving_object_detector.common.options import options_of
 from moving_object_detector.datasets.collection import find_clips, roots_of
 from moving_object_detector.detection.build import choose_flow, create_flow, flow_precision
@@ -194,7 +194,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
             generator.conv17.gamma.fill_(SUPERVISED_GAIN)
     if config.start.inpainter:
         named = config.start.inpainter
-        path = default_inpainter() if named == 'default' else Path(named).expanduser()
+        path = share_folder() / 'models' / 'inpainter.safetensors' if named == 'default' else Path(named).expanduser()
         inpainter.load_state_dict(load_network(path, 'inpainter')[0].state_dict())
     return generator, inpainter
 

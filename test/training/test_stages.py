@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import default_inpainter
+from moving_object_detector.common.files import share_folder
 from moving_object_detector.common.options import with_values
 from moving_object_detector.flow.generator_input import prepare_flow
 from moving_object_detector.networks.generator import Generator
@@ -164,5 +164,5 @@ def test_a_run_starts_from_the_files_that_it_is_given(tmp_path):
 
 def test_the_inpainter_of_the_package_to_start_from():
     _, inpainter = make_networks(configured(start__inpainter='default'))
-    shipped = load_network(default_inpainter(), 'inpainter')[0].state_dict()
+    shipped = load_network(share_folder() / 'models' / 'inpainter.safetensors', 'inpainter')[0].state_dict()
     assert all(torch.equal(weight, shipped[name]) for name, weight in inpainter.state_dict().items())
