@@ -38,7 +38,7 @@ def flow_colours(flow: NDArray[np.float32], full: float | None = None) -> NDArra
     is red, downwards green, to the left cyan, upwards violet; what is not finite, or beyond 1e9 (Middlebury's
     "unknown"), black.
     """
-    known = np.asarray(np.isfinite(flow).all(2) & (np.abs(np.nan_to_num(flow)) < 1e9).all(2))
+    known = np.asarray((np.abs(flow) < 1e9).all(2))  # a NaN is below nothing
     field = np.where(known[:, :, None], flow, 0)
     speed = np.linalg.norm(field, axis=2)
     if full is None:

@@ -25,7 +25,6 @@ from moving_object_detector.nodes.camera import ImageInput, hear_motion
 from moving_object_detector.nodes.messages import Statistics
 from moving_object_detector.nodes.outputs import Outputs
 from moving_object_detector.nodes.parameters import (
-    NodeConfig,
     Parameters,
     QosError,
     checked_overrides,
@@ -63,7 +62,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._statistics = Statistics()
         self._engine = ''
         self._enabled = True
-        self._settings = Parameters(self, self._reconfigure, arguments)
+        self._settings = Parameters(self, arguments)
         with checked_overrides(self, '/diagnostics'):
             self._diagnostics = self.create_publisher(
                 DiagnosticArray, '/diagnostics', 10, qos_overriding_options=overridable()
@@ -156,8 +155,8 @@ class DetectNode(LifecycleNodeMixin, Node):
                 detector, Outputs(self), self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
             )
             self._pipeline.enabled = self._enabled
-            # What was set while it loaded.
-            self._settings.repeat()
+            # Also what was set while it loaded.
+            self._settings.tell(self._pipeline.configure)
 
     def _subscribe(self) -> None:
         assert self._pipeline is not None
@@ -182,6 +181,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         """Let go of everything, from any state, also half-way into it."""
         with self._resources:
             self._unsubscribe()
+            self._settings.thaw()
             pipeline, self._pipeline = self._pipeline, None
             if pipeline is not None:
                 import torch
@@ -192,7 +192,6 @@ class DetectNode(LifecycleNodeMixin, Node):
                 # Else PyTorch would keep a GPU's memory for what it may need later.
                 torch.cuda.empty_cache()
             self._engine, self._odometry = '', None
-            self._settings.thaw()
 
     def _attempt(self, transition: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         name = self.get_fully_qualified_name()
@@ -246,11 +245,6 @@ class DetectNode(LifecycleNodeMixin, Node):
         for service in self.services:
             if service.srv_type in (SetParameters, SetParametersAtomically):
                 guard(service, refuse_values)
-
-    def _reconfigure(self, config: NodeConfig) -> None:
-        pipeline = self._pipeline
-        if pipeline is not None:
-            pipeline.configure(config)
 
     # Services
 

@@ -122,18 +122,18 @@ def _in_two_types(declared: Option, values: Sequence[object]) -> str:
 
 
 class Parameters:
-    """Keeps a node's ROS parameters and a :class:`NodeConfig` equal; ``changed`` hears of changes while frozen.
+    """Keeps a node's ROS parameters and a :class:`NodeConfig` equal.
 
     The node must declare its overrides by itself; ``arguments`` are ROS's, which it was started with. A wrong value
     given at the start does not end the node: the parameter keeps its default, and :meth:`freeze` refuses until it is
     set.
     """
 
-    def __init__(self, node: Node, changed: Callable[[NodeConfig], None], arguments: Sequence[str] = ()) -> None:
+    def __init__(self, node: Node, arguments: Sequence[str] = ()) -> None:
         self.config = NodeConfig()
         self._options = {declared.name: declared for declared in options_of(NodeConfig)}
         self._problems: dict[str, str] = {}
-        self._changed = changed
+        self._changed: Callable[[NodeConfig], None] | None = None
         self._frozen = False
         self._lock = threading.Lock()
         given = node.get_parameters_by_prefix('')
@@ -173,15 +173,16 @@ class Parameters:
             self._frozen = True
             return self.config
 
-    def repeat(self) -> None:
-        """Call ``changed`` with what is set now, in order with what is being set."""
+    def tell(self, changed: Callable[[NodeConfig], None]) -> None:
+        """Call ``changed`` with what is set now and, until :meth:`thaw`, with each change, in their order."""
         with self._lock:
-            self._changed(self.config)
+            self._changed = changed
+            changed(self.config)
 
     def thaw(self) -> None:
-        """Let all parameters change again."""
+        """Let all parameters change again; nobody is told."""
         with self._lock:
-            self._frozen = False
+            self._frozen, self._changed = False, None
 
     def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         values = {one.name: one.value for one in parameters if one.name in self._options}
@@ -202,8 +203,8 @@ class Parameters:
             self.config = config
             for name in values:
                 self._problems.pop(name, None)
-            if values and self._frozen:
-                self._changed(self.config)
+            if values and self._changed is not None:
+                self._changed(config)
         return SetParametersResult(successful=True)
 
 
