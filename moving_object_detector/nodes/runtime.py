@@ -108,15 +108,7 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
     from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
     from rclpy.impl.implementation_singleton import rclpy_implementation as implementation
 
-    class Pool(MultiThreadedExecutor):
-        def shutdown(self, timeout_sec: float | None = None) -> bool:
-            # rclpy does not wait, and takes away what callbacks trigger when they begin: they would print that.
-            deadline = time.monotonic() + END_SECONDS
-            while not all(future.done() for future in getattr(self, '_futures', ())) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            return bool(super().shutdown(timeout_sec))
-
-    executor = SingleThreadedExecutor() if threads == 1 else Pool(threads)
+    executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     executor.add_node(node)
     ended = threading.Event()
 
@@ -139,6 +131,10 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
         ended.set()
         executor.create_task(int)  # wakes it
         thread.join()
+        # rclpy does not wait, and takes away what callbacks trigger when they begin: they would print that.
+        deadline = time.monotonic() + END_SECONDS
+        while not all(future.done() for future in getattr(executor, '_futures', ())) and time.monotonic() < deadline:
+            time.sleep(0.01)
         executor.shutdown()
 
 
