@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
 from moving_object_detector import __version__
 from moving_object_detector.common.errors import UserError
@@ -44,11 +45,9 @@ def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor
     """Yield images and prepared flows of rendered scenes as the detector gives them, ``count`` at each size."""
     for size in RANGE_SIZES:
         options = RenderedOptions(size=size, image_dropout=0.0, flow_input=flow_input)
-        pairs = RenderedPairs(RANGE_SEED, options)
-        for start in range(0, count, RANGE_BATCH):
-            items = [pairs[index] for index in range(start, min(start + RANGE_BATCH, count))]
-            flow = prepare_flow(torch.stack([item[1] for item in items]), flow_input).flow
-            yield torch.stack([item[0] for item in items]), flow
+        pairs = Subset(RenderedPairs(RANGE_SEED, options), range(count))
+        for image, flow, _ in DataLoader(pairs, RANGE_BATCH):
+            yield image, prepare_flow(flow, flow_input).flow
 
 
 def write_ranges(arguments: argparse.Namespace) -> int:
