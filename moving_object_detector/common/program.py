@@ -67,20 +67,14 @@ def _parsed(value: float, text: str, what: str, least: float) -> float:
 
 def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add ``input``, or a list ``inputs`` where ``several``, and what :func:`source_of` takes besides."""
+    name, number = ('inputs', '+') if several else ('input', None)
     what = 'folder of frames, video file, or bag (ROS 2 or ROS 1)'
-    if several:
-        parser.add_argument('inputs', metavar='INPUT', nargs='+', help=what)
-    else:
-        parser.add_argument('input', metavar='INPUT', help=what)
+    parser.add_argument(name, metavar='INPUT', nargs=number, help=what)
+    topic = 'image topic of a bag that has several'
     # Empty is what a launch file passes for an argument that was left out.
-    parser.add_argument(
-        '--bag-topic', metavar='TOPIC', type=lambda text: text or None, help='image topic of a bag that has several'
-    )
-    parser.add_argument(
-        '--fps',
-        type=positive_float,
-        help="frames per second in place of the input's own timing (a folder has none: 24)",
-    )
+    parser.add_argument('--bag-topic', metavar='TOPIC', type=lambda text: text or None, help=topic)
+    rate = "frames per second in place of the input's own timing (a folder has none: 24)"
+    parser.add_argument('--fps', type=positive_float, help=rate)
 
 
 def _revision() -> str:
