@@ -157,13 +157,11 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     """Run the program ``play`` and return its exit status."""
     source = source_of(arguments, arguments.input)
     with ros_node('play', ros_arguments) as (node, stop), spinning(node):
-        publisher = node.create_publisher(
-            CompressedImage if arguments.compressed else Image,
-            # As image_transport does, the name is remapped first and the suffix added then.
-            node.resolve_topic_name(arguments.topic) + ('/compressed' if arguments.compressed else ''),
-            _DEPTH,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        kind, suffix = (CompressedImage, '/compressed') if arguments.compressed else (Image, '')
+        # As image_transport does, the name is remapped first and the suffix added then.
+        topic = node.resolve_topic_name(arguments.topic) + suffix
+        policies = QoSOverridingOptions.with_default_policies()
+        publisher = node.create_publisher(kind, topic, _DEPTH, qos_overriding_options=policies)
         _await_subscriber(node, publisher, arguments.wait_for_subscriber, stop)
         playback = _Playback(node, publisher, arguments)
         try:

@@ -51,18 +51,20 @@ def _read_tensorflow(prefix: Path) -> dict[str, NDArray[np.float32]]:
         ) from error
 
 
-def _find_tensorflow(path: Path) -> Path | None:
-    """Return the prefix of the TensorFlow checkpoint meant by it, by one of its files or by a folder; None: no such."""
-    if path.is_dir():
-        found = sorted(path.glob('*.index'))
-        if len(found) > 1:
-            names = ', '.join(file.stem for file in found)
-            raise UserError(f'{path}: has several TensorFlow checkpoints ({names}); give one of them')
-        return found[0].with_suffix('') if found else None
-    for prefix in (path, path.with_name(TENSORFLOW_ENDING.sub('', path.name))):
-        if prefix.with_name(f'{prefix.name}.index').is_file():
-            return prefix
-    return None
+def _find_tensorflow(path: Path) -> Path:
+    """Return the prefix of the TensorFlow checkpoint meant by it, by one of its files or by a folder."""
+    found = sorted(path.glob('*.index')) if path.is_dir() else [path]
+    if len(found) > 1:
+        names = ', '.join(file.stem for file in found)
+        raise UserError(f'{path}: has several TensorFlow checkpoints ({names}); give one of them')
+    for file in found:
+        for prefix in (file, file.with_name(TENSORFLOW_ENDING.sub('', file.name))):
+            if prefix.with_name(f'{prefix.name}.index').is_file():
+                return prefix
+    raise UserError(
+        f'{path}: no TensorFlow checkpoint is there; give model.best where model.best.index is. PyTorch files of '
+        'PWC-Net and RAFT-small need no import: set flow.model to one'
+    )
 
 
 def import_weights(arguments: argparse.Namespace) -> int:
@@ -71,11 +73,6 @@ def import_weights(arguments: argparse.Namespace) -> int:
     if output.suffix != '.safetensors':
         raise UserError(f'{output}: model files end in .safetensors; give such a name as second argument')
     prefix = _find_tensorflow(source)
-    if prefix is None:
-        raise UserError(
-            f'{source}: no TensorFlow checkpoint is there; give model.best where model.best.index is. PyTorch files of '
-            'PWC-Net and RAFT-small need no import: set flow.model to one'
-        )
     state = from_tensorflow(_read_tensorflow(prefix), architecture, str(prefix))
     check_tensors(source, architecture, state)
     network = build_network(architecture, state)
