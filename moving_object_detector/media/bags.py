@@ -127,7 +127,7 @@ class BagTopic:
         with _reader(path) as reader:
             self.topic = self._choose(reader.connections, topic, set(map(_full_name, besides)))
             topics = [one for one in reader.connections if one.topic == self.topic and one.msgtype in _IMAGES]
-            self.message_count = sum(one.msgcount for one in topics)
+            self.frame_count: int | None = sum(one.msgcount for one in topics)
 
     def _choose(self, connections: list[Connection], topic: str | None, besides: set[str]) -> str:
         images = sorted({c.topic for c in connections if c.msgtype in _IMAGES})
@@ -192,7 +192,6 @@ class BagSource(BagTopic, FrameSource):
     ) -> None:
         super().__init__(path, topic=topic, besides=besides)
         self.name = str(path)
-        self.frame_count = self.message_count
         self._forced_fps = fps
         with closing(self.messages()) as messages:
             first = next(messages, None)
