@@ -140,7 +140,7 @@ class BagTopic:
         if not meant:
             raise UserError(f'{self.path}: no image topic in this bag; it holds {held}')
         if len(meant) > 1:
-            meant = [image for image in meant if not image.endswith(_RESULTS)] or meant
+            meant = [image for image in meant if not image.removesuffix('/compressed').endswith(_RESULTS)] or meant
         if len(meant) > 1:
             named = 'name one of them (--bag-topic; in training data.topic)'
             raise UserError(f'{self.path}: several image topics, {named}: {", ".join(meant)}')

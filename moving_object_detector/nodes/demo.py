@@ -18,7 +18,7 @@ from typing import Final
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import make_folder, share_folder
 from moving_object_detector.common.parameter_files import find_config
 from moving_object_detector.media.sources import open_source
@@ -59,12 +59,12 @@ class Child(AbstractContextManager['Child']):
                     self._process.wait(seconds)
 
     def finished(self) -> bool:
-        """Tell whether the program has done its work; raise UserError with the end of its log where it failed."""
+        """Tell whether the program has done its work; print the end of its log and raise UserError where it failed."""
         status = self._process.poll()
         if status:
             lines = self.log.read_text(encoding='utf-8', errors='replace').splitlines()[-_LAST_LINES:]
-            text = '\n'.join(f'  {line}' for line in lines) or '  (it printed nothing)'
-            raise UserError(f'{self.name} failed, exit status {status}; the end of {self.log}:\n{text}')
+            sys.stderr.writelines(f'  {foreign(line, 300)}\n' for line in lines or ['(it printed nothing)'])
+            raise UserError(f'{self.name} failed, exit status {status}; this was the end of {self.log}')
         return status is not None
 
     def wait(self) -> None:

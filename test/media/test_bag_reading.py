@@ -246,7 +246,7 @@ def test_times_that_no_header_can_have_are_none(tmp_path, pictures, wrong):
 
 def test_topics_that_the_detector_or_make_bag_wrote_are_no_cameras(tmp_path, pictures):
     topics = one_topic(ROS2.types, pictures)
-    for name in ('/truth', '/detect/mask', '/detect/overlay', '/detect/flow'):
+    for name in ('/truth', '/truth/compressed', '/detect/mask', '/detect/overlay', '/detect/flow'):
         topics[name] = (IMAGE, [(9, raw_image(ROS2.types, 7, pictures[2]))])
     source = open_source(write_ros2(tmp_path / 'bag', topics))
     assert (source.topic, source.frame_count) == ('/camera/image', 12)
