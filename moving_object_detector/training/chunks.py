@@ -1,4 +1,4 @@
-"""Arrays that are computed once and kept on disk in chunks, files with their checksums; one that is there is done."""
+"""A disk cache of computed arrays: chunks in .npy files with checksums, where an existing chunk is never recomputed."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import atomic_file, lock, open_file
 
 HALF_MAX: Final = 65504.0
-"""The largest number of half precision."""
+"""The largest finite number of half precision."""
 DIGEST_BYTES: Final = 16
 REPAIRS: Final = 3
-"""Of a training, before it is given up."""
+"""Restarts of a training with a damaged cache before it fails."""
 
 Trained = TypeVar('Trained')
 Chunks: TypeAlias = Iterator[tuple[int, Sequence[NDArray[Any]]]]
-"""Number and arrays."""
+"""The number of each chunk and its arrays."""
 
-_checked: set[Path] = set()  # files whose checksum this process has found right
+_checked: set[Path] = set()  # files whose checksum this process has verified
 _log = logging.getLogger(__name__)
 
 
 class CacheError(UserError):
-    """A file is gone or damaged; whoever keeps the arrays computes it again."""
+    """A file of the cache is missing or damaged; the owner of the cache recomputes it."""
 
 
 def repaired(body: Callable[[], Trained], times: int = REPAIRS) -> Trained:
-    """Run a training; where part of the cache is gone or damaged, run it again, which computes that part."""
+    """Run a training; if part of the cache is missing or damaged, run it again, which recomputes that part."""
     try:
         return body()
     except CacheError as error:
         if not times:
             raise
-        _log.warning('%s, which is now: the training goes on from its last checkpoint', error)
+        _log.warning('%s. Restarting now from the last checkpoint', error)
     return repaired(body, times - 1)
 
 
@@ -51,28 +51,28 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     content = buffer.getbuffer()
-    # What a power failure cuts short the checksum finds.
+    # Not durable: the checksum detects a file cut short by a power failure.
     with atomic_file(path, durable=False) as file:
         file.write(content)
         file.write(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """Map an array of :func:`write_array`; its checksum is compared when a process first reads it.
+    """Memory-map an array of :func:`write_array`; a process verifies its checksum at the first access.
 
-    Raises CacheError where the file is gone or damaged; a damaged one is removed.
+    Raises CacheError if the file is missing or damaged; a damaged one is removed.
     """
-    what = 'gone'
+    state = 'gone'
     try:
         if path not in _checked and not _is_whole(path):
             path.unlink(missing_ok=True)
-            what = 'damaged'
+            state = 'damaged'
         else:
             _checked.add(path)
         return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
     except (OSError, ValueError) as error:
         _checked.discard(path)
-        raise CacheError(f'{path}: {what}, a part of the flow cache; it is computed again at the next start') from error
+        raise CacheError(f'{path}: {state}, a part of the flow cache; computed again at the next start') from error
 
 
 def _is_whole(path: Path) -> bool:
@@ -82,29 +82,29 @@ def _is_whole(path: Path) -> bool:
 
 
 def chunk_path(folder: Path, number: int, kind: str) -> Path:
-    """Return where one kind of array of a chunk lies."""
+    """Return the file of a chunk's array of one kind."""
     return folder / f'{number:05d}-{kind}.npy'
 
 
 def read_item(folder: Path, index: int, chunk: int, kind: str) -> NDArray[Any]:
-    """Map one of the items of a folder, of which ``chunk`` are in each file; raises CacheError."""
+    """Memory-map item ``index`` of a folder with ``chunk`` items per file; raises CacheError."""
     number, place = divmod(index, chunk)
     return np.asarray(map_array(chunk_path(folder, number, kind))[place])
 
 
 def done_chunks(folder: Path, kinds: Sequence[str]) -> set[int]:
-    """Return the numbers of the chunks that are there, with an array of each kind."""
+    """Return the numbers of the complete chunks, which have an array of each kind."""
     found = Counter(path.name[:5] for path in folder.glob('*.npy') if path.name[6:-4] in kinds)
     return {int(number) for number, count in found.items() if number.isdecimal() and count == len(kinds)}
 
 
 def fill(folder: Path, thing: str, kinds: Sequence[str], total: int, make: Callable[[set[int]], Chunks]) -> None:
-    """Compute the chunks that a folder lacks; a run that was killed goes on with the next one.
+    """Compute the missing chunks of a folder; a killed run resumes at its next chunk.
 
-    Another process that asks for the same waits, and finds them. Of a folder that has all, which may be read-only,
-    nobody need ask. ``thing`` says what they are, ``total`` about how many there will be; ``make`` takes the chunks
-    that are there, and yields number and arrays, one of each of the ``kinds``, of the others. Raises UserError where
-    the disk is full or cannot be written.
+    The folder is locked: another process waits, then finds the chunks. A complete folder, which may be read-only, needs
+    no call. ``thing`` names the chunks in messages, ``total`` is their approximate number; ``make`` takes the numbers
+    of existing chunks and yields number and arrays, one for each of ``kinds``, of the others. Raises UserError if
+    writing fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,16 +115,16 @@ def fill(folder: Path, thing: str, kinds: Sequence[str], total: int, make: Calla
                     write_array(chunk_path(folder, number, kind), array)
     except OSError as error:
         raise UserError(
-            f'{folder}: {thing} cannot be written: {error.strerror}; what is finished is kept, so free some space or '
-            'give another folder and start again'
+            f'{folder}: {thing} cannot be written: {error.strerror}; free some space, or give another folder, and '
+            'start again: finished chunks are kept'
         ) from error
 
 
 def to_half(flow: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    """Round a clip's flow (pixels, any shape) to half precision; what is not a number becomes 0, with a warning."""
+    """Round flow (pixels, any shape) to half precision, clipped to its range; NaN becomes 0, with a warning."""
     finite = np.isfinite(flow)
     if not finite.all():
-        said = '%s: %d values of its flow are not finite; they become 0 or the largest there is'
-        _log.warning(said, foreign(name), (~finite).sum())
+        text = '%s: %d values of its flow are not finite; replaced by 0 or the largest half-precision number'
+        _log.warning(text, foreign(name), (~finite).sum())
         flow = np.nan_to_num(flow, nan=0.0)
     return np.clip(flow, -HALF_MAX, HALF_MAX).astype(np.float16)

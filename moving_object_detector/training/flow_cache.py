@@ -1,8 +1,8 @@
-"""Flows of all pairs of a clip within a few frames, computed once and kept on disk.
+"""The flow cache: images and flow of all pairs of a clip up to a largest gap, computed once and kept on disk.
 
-Each clip has a folder, whose name ends in a key: a hash of the clip's files, the backend, the size, the largest gap and
-the format. In it are chunks of eight frames, ``00000-images.npy`` and ``00000-flow.npy``, each with its checksum after
-the array; a chunk that is there is done. ``streams.npy`` comes last: of each frame the continuous stream it is in.
+The name of a clip's folder ends in a key: a hash of the clip's files, the backend, the size, the largest gap and the
+format. The folder holds chunks of eight frames, ``00000-images.npy`` and ``00000-flow.npy``, each array followed by its
+checksum. ``streams.npy`` is written last and holds the number of each frame's continuous stream.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from moving_object_detector.training import chunks
 from moving_object_detector.training.chunks import CacheError, Chunks, done_chunks
 
 CHUNK: Final = 8
-"""Frames that are computed, and lost by a kill, together."""
+"""Frames per file; a killed run loses at most these."""
 CACHE_FORMAT: Final = 3
-"""Of the files; another number, another key."""
+"""Version of the files, part of the key."""
 KINDS: Final = ('images', 'flow')
 STREAMS: Final = 'streams.npy'
 
@@ -43,18 +43,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """What of clips is kept."""
+    """What the flow cache holds of a clip."""
 
     size: tuple[int, int]
     """(height, width) of images and flows, pixels."""
     largest_gap: int
-    """Frames between the two of a pair, at most."""
+    """Largest distance between the frames of a pair, frames."""
     batch: int = 16
-    """Pairs that the backend gets at once."""
+    """Pairs per call of the backend."""
 
     @property
     def gaps(self) -> tuple[int, ...]:
-        """From a frame to its neighbours, such as -2, -1, 1, 2."""
+        """Offsets from a frame to its neighbours, such as -2, -1, 1, 2."""
         return tuple(gap for gap in range(-self.largest_gap, self.largest_gap + 1) if gap)
 
 
@@ -62,7 +62,7 @@ def _chunk(
     name: str, number: int, images: dict[int, NDArray[np.uint8]], features: dict[int, Any], streams: Sequence[int],
     backend: FlowBackend, options: CacheOptions,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:  # fmt: skip
-    """Return images and flows of a chunk; the flow to what is no pair is 0."""
+    """Return images and flows of a chunk, with zero flow where there is no pair."""
     frames = range(number * CHUNK, min((number + 1) * CHUNK, len(streams)))
     flows = np.zeros((len(frames), len(options.gaps), 2, *options.size), np.float16)
     pairs = [
@@ -87,14 +87,14 @@ def clip_flows(
     streams: list[int],
     done: set[int],
 ) -> Chunks:
-    """Yield the chunks of a clip that are not ``done`` yet, as number and (images, flows).
+    """Yield number and (images, flows) of the chunks of a clip that are not ``done``.
 
     Images are uint8 (n, height, width, 3) RGB, flows float16 (n, gaps, 2, height, width) in pixels of the options'
-    size, 0 where the neighbour is outside the clip or no pair; n is 8 but in the last one. Of each frame ``streams``
-    gets the stream that it is in, by the detector's rule; -1: a repetition, which pairs with nothing.
+    size, 0 if the neighbour is outside the clip or in another stream; n is 8 except in the last chunk. The number of
+    each frame's stream, by the detector's rule, is appended to ``streams``; -1: a repeated frame, in no pair.
 
-    Features of a frame are computed once; in memory are those of one chunk and its neighbours. Pairs are grouped by
-    their place in the clip, so that a run that goes on later computes the same batches.
+    Features are computed once per frame and kept for one chunk and its neighbours only. Batches depend on the place in
+    the clip alone, so that a resumed run computes the same ones.
     """
     features: dict[int, Any] = {}
     images: dict[int, NDArray[np.uint8]] = {}
@@ -124,7 +124,7 @@ def clip_flows(
 
 
 def _streams(folder: Path) -> tuple[int, ...] | None:
-    """Return the stream of each frame where the clip is complete, else None."""
+    """Return the stream of each frame if the clip is completely cached, else None."""
     if not (folder / STREAMS).is_file():
         return None
     try:
@@ -138,10 +138,10 @@ def _streams(folder: Path) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class CachedClip:
-    """A clip and its flows, read from disk at each call, so it holds no memory and no open file.
+    """A cached clip, read from disk at each call, so that it holds neither memory nor open files.
 
-    ``size`` is (height, width) of images and flows in pixels; ``gaps`` lead from a frame to its neighbours, such as
-    -2, -1, 1, 2; ``streams`` are of each frame the number of its continuous stream, -1: it is in none.
+    ``size`` is (height, width) of images and flows in pixels; ``gaps`` are the offsets from a frame to its neighbours,
+    such as -2, -1, 1, 2; ``streams`` is the number of each frame's continuous stream, -1 for none.
     """
 
     name: str
@@ -152,7 +152,7 @@ class CachedClip:
 
     @property
     def frame_count(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return len(self.streams)
 
     def image(self, index: int) -> NDArray[np.uint8]:
@@ -160,9 +160,9 @@ class CachedClip:
         return np.array(chunks.read_item(self.folder, self._checked(index), CHUNK, 'images'), np.uint8)
 
     def flow(self, index: int, gap: int) -> NDArray[np.float32]:
-        """Return the flow from a frame to its neighbour, (2, height, width): u right, v down, in pixels.
+        """Return the flow from a frame to its neighbour, (2, height, width): u right, v down, pixels.
 
-        Raises IndexError where they are no pair, and CacheError.
+        Raises IndexError if the two frames are not of one stream, and CacheError.
         """
         if gap not in self.neighbours(index):
             of = f'{index} and {index + gap} of {self.frame_count}'
@@ -170,7 +170,7 @@ class CachedClip:
         return np.array(chunks.read_item(self.folder, index, CHUNK, 'flow')[self.gaps.index(gap)], np.float32)
 
     def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the gaps to frames of the same stream; none where the detector would start anew; raises IndexError."""
+        """Return the gaps to frames of the same continuous stream; raises IndexError."""
         own = self.streams[self._checked(index)]
         inside = (gap for gap in self.gaps if 0 <= index + gap < self.frame_count)
         return tuple(gap for gap in inside if 0 <= own == self.streams[index + gap])
@@ -182,9 +182,9 @@ class CachedClip:
 
 
 def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
-    """Return a hash of what the clip's cache depends on, 16 hexadecimal digits."""
+    """Return the key of a clip's cache, a hash of files and settings, 16 hexadecimal digits."""
     if not clip.files:
-        raise UserError(f'{clip.name}: no file was found to read; is it a complete recording?')
+        raise UserError(f'{clip.name}: no file to read was found; is the recording complete?')
     depends = json.dumps({**settings, 'topic': clip.topic}, sort_keys=True)
     total = hashlib.blake2b(depends.encode(), digest_size=8)
     for path in clip.files:
@@ -202,10 +202,10 @@ def _clip_key(clip: ClipFiles, settings: dict[str, object]) -> str:
 def cached_clips(
     clips: Sequence[ClipFiles], folder: Path, backend: FlowBackend, fingerprint: str, options: CacheOptions
 ) -> list[CachedClip]:
-    """Return the clips with their flows, computing what is not in the cache yet; clips without a pair are left out.
+    """Return the clips with their flow, computing what the cache lacks; clips without a pair are left out.
 
-    The ``fingerprint`` says which backend with which settings and weights. Raises UserError where a clip cannot be
-    read, none has a pair, or the disk is full or cannot be written.
+    ``fingerprint`` identifies the backend with its settings and weights. Raises UserError if a clip cannot be read, no
+    clip has a pair, or writing fails.
     """
     settings: dict[str, object] = {'format': CACHE_FORMAT, 'backend': fingerprint, 'size': options.size}
     settings['largest gap'] = options.largest_gap
@@ -216,7 +216,7 @@ def cached_clips(
     cached = []
     for clip, one in zip(clips, folders, strict=True):
         if _streams(one) is None:
-            # 0 where only reading all of a clip tells.
+            # 0 if the frame count is unknown before reading the clip.
             total = -(-(clip.source().frame_count or 0) // CHUNK)
             missing = partial(_missing_chunks, clip, one, backend, options)
             chunks.fill(one, f'flow of {clip.name}', KINDS, total, missing)
@@ -225,22 +225,22 @@ def cached_clips(
             raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
         opened = CachedClip(clip.name, options.size, options.gaps, one, found)
         if not any(opened.neighbours(index) for index in range(len(found))):
-            _log.warning('%s: no pair of frames in its %d; it is left out', foreign(clip.name), len(found))
+            _log.warning('%s: no pair of frames in its %d; left out', foreign(clip.name), len(found))
             continue
         cached.append(opened)
     if not cached:
-        raise UserError('no clip has two frames to make a pair of; give longer clips, without gaps in time')
+        raise UserError('no clip has two frames that form a pair; give longer clips, without gaps in time')
     return cached
 
 
 def _missing_chunks(
     clip: ClipFiles, folder: Path, backend: FlowBackend, options: CacheOptions, done: set[int]
 ) -> Chunks:
-    """Yield the chunks of a clip that are missing; then write of which stream its frames are."""
-    if _streams(folder) is not None:  # another process was faster
+    """Yield the missing chunks of a clip, then write the streams of its frames."""
+    if _streams(folder) is not None:  # completed meanwhile by another process
         return
     if (folder / STREAMS).exists():
-        _log.warning('%s: part of the flow cache is missing or was damaged; it is computed again', foreign(folder, 300))
+        _log.warning('%s: part of the flow cache is missing or damaged and is computed again', foreign(folder, 300))
     streams: list[int] = []
     with prefetch(clip.source(), depth=4) as frames:
         yield from clip_flows(clip.name, frames, backend, options, streams, done)

@@ -1,6 +1,6 @@
-"""Pairs for PWC-Net, rendered on the fly with exact flow.
+"""Training pairs for PWC-Net, rendered on the fly with exact flow.
 
-Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones.
+Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same pairs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Image = NDArray[np.uint8]
 
 
 def tone_table(rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
-    """Return a table of 256 tones for each of R, G and B: contrast, gamma, brightness and channel gains.
+    """Return a random lookup table (256, 3), uint8, for R, G and B: contrast, gamma, brightness and channel gains.
 
-    Strength 1 is as between cameras (contrast 0.6 to 1.4, gamma 0.7 to 1.5, brightness +-0.2, gains 0.8 to 1.2), 0 is
-    no change. The table is (256, 3) uint8.
+    Strength 1 is the difference between cameras (contrast 0.6 to 1.4, gamma 0.7 to 1.5, brightness +-0.2, gains 0.8 to
+    1.2), 0 is no change.
     """
     tones = np.arange(256, dtype=np.float64)[:, None] / 255.0
     gamma = float(np.exp(strength * rng.uniform(np.log(0.7), np.log(1.5))))
@@ -39,7 +39,7 @@ def tone_table(rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
 
 
 def turn_hue(image: Image, angle: float) -> Image:
-    """Turn the colours of (H, W, 3) about the grey axis by ``angle`` radians; greys stay."""
+    """Rotate the colours of an image (H, W, 3) about the grey axis by ``angle`` radians; greys stay."""
     cosine, sine = np.cos(angle), np.sin(angle) / np.sqrt(3.0)
     third = (1.0 - cosine) / 3.0
     turn = np.full((3, 3), third) + np.diag((cosine,) * 3)
@@ -48,10 +48,10 @@ def turn_hue(image: Image, angle: float) -> Image:
 
 
 def photographs(first: Image, second: Image, rng: np.random.Generator) -> tuple[Image, Image]:
-    """Make two rendered frames look as if photographed: one camera for both, and little things of each.
+    """Add the photometric effects of a camera to two rendered frames.
 
-    Shared are tone and, in a third of the pairs, hue; each frame has its own small change of tone (a camera's
-    automatic exposure) and its own blur and noise (:func:`spoil`).
+    Both share a change of tone and, in a third of the pairs, of hue; each has its own small change of tone (automatic
+    exposure), blur and noise (:func:`spoil`).
     """
     shared = tone_table(rng, 1.0)
     angle = float(rng.uniform(-np.pi, np.pi)) if rng.random() < 1 / 3 else 0.0
@@ -76,7 +76,7 @@ class FlowPair(NamedTuple):
     flow: Tensor
     """(2, H, W) float32, u right and v down, pixels; exact, also where ``seen`` is false."""
     seen: Tensor
-    """(1, H, W) bool: the point is in view and uncovered in the second frame too."""
+    """(1, H, W) bool: whether the point is visible in the second frame too."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class FlowPairOptions:
     size: tuple[int, int] = (256, 320)
     """(height, width) of the frames, pixels."""
     largest_gap: float = 4.0
-    """Frames of scene time between the two images, uniform from nearly none to this, of either sign."""
+    """Largest time between the two images, frames; uniform from 0.2 to this, of either sign."""
     pairs_per_scene: int = 2
-    """Pairs cut from one rendering, forward and backward in turn; more is faster and less varied."""
+    """Pairs cut from one scene, alternately forward and backward; more is faster, but less varied."""
     deformation: float = 0.5
-    """Share of pairs with a smooth displacement on top, as of things that bend."""
+    """Share of pairs with an additional smooth displacement, as of deforming objects."""
     photometric: bool = True
-    """Whether the frames differ in tone, noise and blur."""
+    """Whether tone, hue, blur and noise of a camera are added (:func:`photographs`)."""
     scene: SceneOptions = field(default_factory=lambda: SceneOptions(objects=(1, 6), standing=(0, 4), parallax=0.4))
 
 
@@ -102,9 +102,9 @@ class RenderedFlowPairs(Dataset[FlowPair]):
     def __init__(self, seed: int, options: FlowPairOptions) -> None:
         self._seed, self._options = seed, options
         height, width = options.size
-        # Room for crops to differ; what leaves a crop is mostly still in the rendering.
+        # A margin, so that crops differ and most points that leave a crop are still rendered.
         self._rendered = (height + height // 8, width + width // 8)
-        # The last scene, since its pairs are asked for in turn.
+        # A cache of one scene, since its pairs are requested in sequence.
         self._last: tuple[int, tuple[Instant, Instant]] | None = None
 
     def __getitem__(self, index: int) -> FlowPair:
@@ -124,18 +124,18 @@ class RenderedFlowPairs(Dataset[FlowPair]):
         return self._last[1]
 
     def _view(self, source: Instant, target: Instant, rng: np.random.Generator) -> FlowPair:
-        """Cut, flip and bend a pair; the first frame samples its instant at ``at``, the second at ``place``."""
+        """Crop, flip and deform a pair: ``source`` is sampled at ``at``, ``target`` at ``place``."""
         height, width = self._options.size
         top, left = (
             int(rng.integers(whole - part + 1)) for whole, part in zip(self._rendered, (height, width), strict=True)
         )
         flip_x, flip_y = (bool(rng.random() < 0.5) for _ in range(2))
-        # A view's pixel (x, y) is the rendering's (columns[x], rows[y]).
+        # Pixel (x, y) of the view is pixel (columns[x], rows[y]) of the rendering.
         columns = np.arange(left, left + width, dtype=np.float32)[:: -1 if flip_x else 1]
         rows = np.arange(top, top + height, dtype=np.float32)[:: -1 if flip_y else 1]
         place_x, place_y = np.broadcast_to(columns, (height, width)), np.broadcast_to(rows[:, None], (height, width))
         bend = _smooth_field(rng, (height, width)) if rng.random() < self._options.deformation else None
-        # Clipped positions repeat the border pixel, whose flow is as exact as any.
+        # Positions clipped to the border repeat its pixels, and their flow is still exact.
         at_x = place_x if bend is None else (place_x + bend[:, :, 0]).clip(0, self._rendered[1] - 1)
         at_y = place_y if bend is None else (place_y + bend[:, :, 1]).clip(0, self._rendered[0] - 1)
 
@@ -158,9 +158,9 @@ def _planes(image: NDArray[np.uint8]) -> Tensor:
 
 
 def _smooth_field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
-    """Return a smooth displacement (H, W, 2), of a random few cells and up to some pixels."""
+    """Return a smooth random displacement (H, W, 2), pixels, interpolated from a grid of 2 x 2 to 5 x 5 values."""
     cells = int(rng.integers(2, 6))
-    # Stretch stays under about a half, so that the displacement never folds.
+    # The gradient stays below about a half, so that the displacement never folds.
     amplitude = float(np.exp(rng.uniform(np.log(0.2), np.log(0.06 * min(size) / cells + 0.3))))
     grid = rng.normal(0, amplitude, (cells, cells, 2)).astype(np.float32)
     return np.asarray(cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.float32)

@@ -1,4 +1,4 @@
-"""PWC-Net's training: its errors and losses, the network as it is trained, a run of ``train flow``."""
+"""The training of PWC-Net: losses, end-point errors, the network in training, and the run of ``train flow``."""
 
 from __future__ import annotations
 
@@ -32,43 +32,43 @@ from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import AveragedStage
 
 LEVEL_WEIGHTS: Final = (1.28, 0.64, 0.32, 0.32, 0.32)
-"""Of levels 2 to 6. The paper's 0.005, 0.01, 0.02, 0.08, 0.32 are for sums over pixels, these for means."""
+"""For levels 2 to 6 and means over pixels; the paper's 0.005, 0.01, 0.02, 0.08, 0.32 are for sums."""
 MATCHED_LEVELS: Final = (2, 3, 4)
-"""Of the pyramid; on coarser ones nearly all motion is under a cell."""
+"""Pyramid levels of the matching loss; on coarser ones nearly all motion is less than a cell."""
 SHARPNESS: Final = 10.0
-"""Factor of the cosine before the softmax."""
+"""Inverse temperature of the softmax over cosines."""
 SEEN_SHARE: Final = 0.99
-"""Share of a cell that must be in view in both frames."""
+"""Share of a cell that must be visible in both frames."""
 RATE_RISE: Final = 0.05
 RATE_START: Final = 1 / 25
 RATE_END: Final = 1 / 25e4
 UNKNOWN: Final = 1e9
-"""Components beyond it are not known (Middlebury's convention)."""
+"""Flow components of at least this are unknown (Middlebury's convention)."""
 HELD_OUT_SEED: Final = 2**31
-"""Added to the seed: no run trains on these scenes."""
+"""Offset of the seed of held-out scenes, which no run trains on."""
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:
-    """Return the rate of a step: from ``peak`` / 25 up to ``peak`` over 5 % of the run, then down to nearly 0.
+    """Return a step's learning rate: linear from ``peak`` / 25 to ``peak`` in 5 % of the run, then to nearly 0.
 
-    Both lines are straight (Smith and Topin 2019, with RAFT's settings).
+    The one-cycle schedule of Smith and Topin (2019) with RAFT's settings.
     """
     top = max(RATE_RISE * steps - 1, 0.0)
-    # A run of one step takes the peak.
+    # A run of a single step uses the peak.
     return float(np.interp(step, (0, top, max(steps - 1, top + 1)), (peak * RATE_START, peak, peak * RATE_END)))
 
 
 def end_point_error(flow: Tensor, truth: Tensor) -> Tensor:
-    """Return the distance of each vector's end from where it should be, (B, 2, H, W) to (B, 1, H, W)."""
-    # A plain norm has no gradient where it is 0.
+    """Return the end-point error of each vector, (B, 2, H, W) to (B, 1, H, W)."""
+    # The gradient of a plain norm is undefined at 0.
     return ((flow - truth).square().sum(1, keepdim=True) + 1e-12).sqrt()
 
 
 def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
-    """Return the training loss of PWC-Net (section 3 of the paper), a scalar, for exact flow.
+    """Return the training loss of PWC-Net (section 3 of the paper), a scalar.
 
     It is the weighted sum over levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), of the mean end-point error, in
-    units of the network's output: pixels of the truth, (B, 2, H, W), divided by 20.
+    units of the network's output: pixels at the size of the exact flow ``truth``, (B, 2, H, W), divided by 20.
     """
     errors = []
     for weight, level in zip(LEVEL_WEIGHTS, levels, strict=True):
@@ -78,35 +78,35 @@ def multi_scale_error(levels: Sequence[Tensor], truth: Tensor) -> Tensor:
 
 
 def multiplied_cost_volume(a: Tensor, b: Tensor) -> Tensor:
-    """Return :func:`~moving_object_detector.networks.pwcnet.cost_volume` by one matrix product for each row of pixels.
+    """Compute :func:`~moving_object_detector.networks.pwcnet.cost_volume` by one matrix product per row of pixels.
 
-    That is ten times as many products as are needed, and on a GPU a tenth of the time: one pass over memory in place of
-    81 forward and some 400 backward.
+    This takes ten times the necessary multiplications, but a tenth of the time on a GPU: one pass over memory instead
+    of 81 forward and about 400 backward.
     """
     batch, channels, height, width = a.shape
     side = 2 * COST_RADIUS + 1
     wide = width + side - 1
-    # For each row of ``a`` the nine rows of ``b`` beside it, one behind the other.
+    # The nine rows of ``b`` around each row of ``a``, concatenated.
     rows = functional.pad(b, (COST_RADIUS,) * 4).unfold(2, side, 1).permute(0, 2, 1, 4, 3)
     products = a.permute(0, 2, 3, 1) @ rows.reshape(batch, height, channels, side * wide)
-    # Of each pixel's products those with the nine pixels beside it in each of these rows.
+    # A view of the products of each pixel with its nine neighbours in each of these rows.
     steps = (height * width * side * wide, wide, 1, width * side * wide, side * wide + 1)
     near = products.as_strided((batch, side, side, height, width), steps)
     return near.reshape(batch, side * side, height, width) / channels
 
 
 def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: Tensor, seen: Tensor) -> Tensor:
-    """Return the error of finding each feature of the first frame in the second, among its cost volume's 81, a scalar.
+    """Return the error of matching each feature of the first frame among the 81 of its cost volume, a scalar.
 
-    The cross entropy of a softmax over cosines, with the exact displacement as target, spread bilinearly over the four
-    cells around it. Learning from flow alone, features have no reason to be comparable as long as the decoder ignores
-    the cost volume, nor the decoder to use it as long as they are not. Takes both frames' features as
-    :meth:`PWCNet.pyramid` gives them, exact flow (B, 2, H, W) in pixels, and what both frames see, (B, 1, H, W) bool.
+    It is the cross-entropy of a softmax over cosines; the target is the exact displacement, bilinear over four cells.
+    The loss on flow alone does not start this: features need not be comparable while the decoder ignores the cost
+    volume, and the decoder has no use for it while they are not. Takes the features of both frames from
+    :meth:`PWCNet.pyramid`, exact flow (B, 2, H, W) in pixels, and visibility in both frames, (B, 1, H, W) bool.
     """
     terms = []
     for level in MATCHED_LEVELS:
         first, second = (functional.normalize(pyramid[level - 1].float()) for pyramid in (pyramid1, pyramid2))
-        # The volume is a mean over channels, a cosine their sum.
+        # The cost volume is a mean over channels, a cosine is a sum.
         cosines = multiplied_cost_volume(first, second) * first.shape[1]
         chances = functional.log_softmax(SHARPNESS * cosines, 1)
         size = (first.shape[-2], first.shape[-1])
@@ -114,20 +114,20 @@ def matching_loss(pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor], flow: 
         target = target / 2**level
         counts = (share > SEEN_SHARE) & (target.abs() <= COST_RADIUS).all(1, keepdim=True)
         entropy = -_at(chances, target)
-        # The mean of each pair counts alike, however much of it is seen.
+        # Averaged per pair first, so that pairs weigh alike however many of their cells are visible.
         terms.append(((entropy * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp_min(1)).mean())
     return torch.stack(terms).mean()
 
 
 def _at(volume: Tensor, displacement: Tensor) -> Tensor:
-    """Return the values of a volume (B, 81, h, w) at displacements (B, 2, h, w) in cells, bilinearly, (B, 1, h, w)."""
+    """Sample a volume (B, 81, h, w) bilinearly at displacements (B, 2, h, w) in cells, to (B, 1, h, w)."""
     cells = volume.permute(0, 2, 3, 1).reshape(-1, 1, 2 * COST_RADIUS + 1, 2 * COST_RADIUS + 1)
     places = (displacement / COST_RADIUS).permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
     values = functional.grid_sample(cells, places, padding_mode='border', align_corners=True)
     return values.reshape_as(volume[:, :1])
 
 
-# How good flow is ----------------------------------------------------------------------------------------------------
+# Validation ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Sample:
     second: NDArray[np.uint8]
     """(H, W, 3) RGB."""
     flow: NDArray[np.float32]
-    """(H, W, 2), pixels; beyond 1e9 where it is not known."""
+    """(H, W, 2), pixels; 1e9 or more where it is unknown."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,7 +149,7 @@ class Sample:
 
 
 class Errors(NamedTuple):
-    """Mean end-point errors of one sample, pixels: of PWC-Net, of DIS medium, of taking everything to stand still."""
+    """Mean end-point errors of one sample, pixels: of PWC-Net, of DIS medium, and of zero flow."""
 
     name: str
     network: float
@@ -158,7 +158,7 @@ class Errors(NamedTuple):
 
 
 def held_out_samples(seed: int, count: int, options: FlowPairOptions) -> list[Sample]:
-    """Render pairs that no training sees; the same for the same arguments."""
+    """Render pairs that no training sees, the same for the same arguments."""
     pairs = RenderedFlowPairs(HELD_OUT_SEED + seed, options)
     samples = []
     for index in range(count):
@@ -169,9 +169,9 @@ def held_out_samples(seed: int, count: int, options: FlowPairOptions) -> list[Sa
 
 
 def folder_samples(folder: Path) -> list[Sample]:
-    """Read the pairs of a folder: each a folder with frame1.*, frame2.* and one .flo file; raises UserError."""
+    """Read pairs from the subfolders of a folder, each with frame1.*, frame2.* and one .flo file; raises UserError."""
     if not folder.is_dir():
-        raise UserError(f'{folder}: no such folder; validation.folder takes one that holds folders of pairs')
+        raise UserError(f'{folder}: no such folder; validation.folder takes a folder of folders, one per pair')
     samples = [_read_pair(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()]
     if not samples:
         raise UserError(f'{folder}: no pair here; each is a folder with frame1.png, frame2.png and a .flo file')
@@ -183,17 +183,17 @@ def _read_pair(folder: Path) -> Sample:
     for pattern in ('frame1.*', 'frame2.*', '*.flo'):
         files = list(folder.glob(pattern))
         if len(files) != 1:
-            raise UserError(f'{folder}: has {len(files)} of {pattern}, but takes one')
+            raise UserError(f'{folder}: has {len(files)} of {pattern}, but needs exactly one')
         found[pattern] = files[0]
     first, second = read_image(found['frame1.*']), read_image(found['frame2.*'])
     flow = read_flow(found['*.flo'])
     if not first.shape[:2] == second.shape[:2] == flow.shape[:2]:
-        raise UserError(f'{folder}: frames of {first.shape[:2]} and {second.shape[:2]}, flow of {flow.shape[:2]}')
+        raise UserError(f'{folder}: sizes differ: {first.shape[:2]} and {second.shape[:2]}, flow {flow.shape[:2]}')
     return Sample(folder.name, first, second, flow)
 
 
 def sample_error(backend: FlowBackend, sample: Sample) -> float:
-    """Return the mean end-point error of a backend over the pixels whose flow is known, in pixels."""
+    """Return the mean end-point error of a backend over the pixels with known flow, pixels."""
     flow = backend.estimate([backend.features(sample.first)], [backend.features(sample.second)], sample.size)
     return _error(flow[0].float().cpu().numpy().transpose(1, 2, 0), sample.flow)
 
@@ -209,7 +209,7 @@ def network_error(network: nn.Module, sample: Sample, device: torch.device) -> f
 
 
 def compare(network: nn.Module, samples: Iterable[Sample], device: torch.device) -> list[Errors]:
-    """Measure PWC-Net, DIS and "nothing moves" on each sample."""
+    """Measure PWC-Net, DIS and zero flow on each sample."""
     return [
         Errors(
             sample.name,
@@ -227,19 +227,19 @@ def average(errors: Sequence[Errors], name: str) -> Errors:
 
 
 START_SCENES: Final = 8
-"""Whose first pairs set the scale of new weights."""
+"""Scenes whose first pairs set the scale of new weights."""
 FLOW_LAYERS: Final = ('predict_flow', 'deconv', 'dc_conv7')
-"""They stay in float32: bfloat16 has 8 bits, so a flow of 40 pixels would come in steps of a quarter of a pixel."""
+"""Layers that stay in float32: with the 8 bits of bfloat16 a flow of 40 pixels has steps of a quarter of a pixel."""
 STILL: Final = 0.01
-"""Scale of new weights that give flow; as PWC-Net draws them the first flow is some 30 pixels of noise."""
+"""Factor on new weights that predict flow; with PWC-Net's own initialisation the first flow is 30 pixels of noise."""
 LEAST_DEVIATION: Final = 1e-3
-"""A channel that is the same everywhere is not blown up."""
+"""Floor of a channel's deviation, so that constant channels are not amplified."""
 
 
 class TrainedPWCNet(PWCNet):
-    """PWC-Net as it is trained; under autocast the layers that give flow compute in float32.
+    """PWC-Net for training; under autocast the layers that predict flow compute in float32.
 
-    Without autocast it is PWC-Net but for the order of sums; parameters and their names are the same.
+    Without autocast it equals PWC-Net up to the order of sums; parameters and their names are the same.
     """
 
     def _apply_layer(self, name: str, x: Tensor) -> Tensor:
@@ -253,17 +253,17 @@ class TrainedPWCNet(PWCNet):
 
     def _dense(self, level: int, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
-            # Concatenated with float32 flow all of it has become float32, and would stay so through the decoder.
+            # Concatenation with float32 flow has made it float32, which would slow the whole decoder.
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return super()._dense(level, x)
 
     @torch.no_grad()
     def start(self, images: Tensor) -> None:
-        """Prepare new weights for learning, on images (B, 3, H, W).
+        """Initialise new weights from images (B, 3, H, W).
 
-        Each channel of the pyramid comes to have mean 0 and variance 1 before its activation (after Mishkin and Matas,
-        ICLR 2016): as PWC-Net draws its weights, features are mostly the image's brightness, and the cost volume of
-        level 2 tells no more of the motion than chance. The layers that give flow begin with nearly none.
+        Each channel of the pyramid gets mean 0 and variance 1 before its activation (after Mishkin and Matas, ICLR
+        2016): with PWC-Net's own initialisation, features are mostly brightness, and the cost volume of level 2 matches
+        no better than chance. The layers that predict flow start near zero.
         """
         layers = [module for name, module in self.named_modules() if re.fullmatch(r'conv[1-6](a|aa|b)\.0', name)]
         hooks = [layer.register_forward_hook(_standardise) for layer in layers]
@@ -276,7 +276,7 @@ class TrainedPWCNet(PWCNet):
 
 
 def _standardise(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Normalise a layer, and what it gave, by its output statistics."""
+    """Normalise a layer's weights and its output by the statistics of the output."""
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
     deviation, mean = torch.std_mean(output, (0, 2, 3))
@@ -287,12 +287,12 @@ def _standardise(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Ten
 
 
 def network_input(image: Tensor) -> Tensor:
-    """Turn uint8 RGB (B, 3, H, W) into what PWC-Net takes: BGR in [0, 1], channels last."""
+    """Convert uint8 RGB (B, 3, H, W) to PWC-Net's input: BGR in [0, 1], channels last."""
     return (image.flip(1).float() / 255.0).contiguous(memory_format=torch.channels_last)
 
 
 class FlowStage(AveragedStage):
-    """Trains a network in place."""
+    """The only stage of ``train flow``; trains the network in place."""
 
     name = 'flow'
     picture = 'pairs'
@@ -339,7 +339,7 @@ class FlowStage(AveragedStage):
 
 
 def make_stage(config: FlowTrainConfig, setup: Setup) -> FlowStage:
-    """Return the run's one stage: the network from the file that the options name, or new and fitted to pairs."""
+    """Return the run's only stage, with the network of start.model or a new one initialised on rendered pairs."""
     training, seed = config.training, config.run.seed
     options = FlowPairOptions((training.height, training.width), training.largest_gap, training.pairs_per_scene)
     rendered = RenderedFlowPairs(seed, options)
@@ -354,12 +354,12 @@ def make_stage(config: FlowTrainConfig, setup: Setup) -> FlowStage:
 
 
 def run_flow_training(config: FlowTrainConfig, out: Path, command: Sequence[str]) -> Outcome:
-    """Train, or go on with the run that lies in ``out``; as :func:`run_training`."""
-    # Read now, so that a mistake in them is not found after the training.
+    """Train PWC-Net, or resume the run in ``out``; like :func:`run_training`."""
+    # Read first, so that errors in the files show before the training.
     pairs = folder_samples(Path(config.validation.folder).expanduser()) if config.validation.folder else []
     training, run = config.training, config.run
     with session(out, run) as setup:
-        # All batches have one size, for which cuDNN may choose its fastest kernels.
+        # All batches have the same size, so cuDNN's search for fast kernels pays.
         torch.backends.cudnn.benchmark = setup.device.type == 'cuda'
         stage = make_stage(config, setup)
         fit([stage], out, flow_identity(config), run)

@@ -1,4 +1,4 @@
-"""The adversarial game of the paper: the generator hides flow, the inpainter guesses it (``min_I max_G L``)."""
+"""The paper's adversarial game: the inpainter predicts the flow that the generator masks (``min_I max_G L``)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEAST_GRADIENT: Final = 1e-5
 
 
 def guess(inpainter: Callable[..., Tensor], image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:
-    """Let the inpainter guess each side of a mask (B, 1, H, W) from the other, and all from the image alone.
+    """Inpaint the flow on each side of a mask (B, 1, H, W) from the other side, and all of it from the image alone.
 
     Flow is (B, 2, H, W) in motion units.
     """
@@ -41,9 +41,9 @@ def guess(inpainter: Callable[..., Tensor], image: Tensor, flow: Tensor, mask: T
 
 
 def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
-    """Return the mean of a frame's masks from different gaps, fitted to the image by the paper's CRF, without gradient.
+    """Return the mean of a frame's masks over gaps, refined by the paper's CRF, without gradient.
 
-    Images are (B, 3, H, W) in [-0.5, 0.5], masks (B, 1, H, W) of one polarity.
+    Images are (B, 3, H, W) in [-0.5, 0.5], masks (B, 1, H, W) with resolved polarity.
     """
     mean = torch.stack([mask.detach() for mask in masks]).mean(0)[:, 0].cpu().numpy()
     pixels = ((image.detach().cpu().float().permute(0, 2, 3, 1) + 0.5) * 255).round().clamp(0, 255).byte().numpy()
@@ -52,14 +52,14 @@ def agreed_masks(image: Tensor, masks: Sequence[Tensor]) -> Tensor:
 
 
 def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, int]) -> bool:
-    """Replace vanished gradients by positive noise up to ``largest``; return whether their mean was under 1e-5.
+    """Replace vanished gradients (mean magnitude below 1e-5) by noise in [0, ``largest``]; return whether it was done.
 
-    The released code's guard against a collapse to all or nothing.
+    The released code's guard against a collapse to full or empty masks.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     count = sum(gradient.numel() for gradient in gradients)
     total = torch.stack([gradient.abs().sum() for gradient in gradients]).sum()
-    # A gradient that is not a number has not vanished: noise would hide that the training diverged.
+    # NaN gradients are kept: noise would hide that the training diverged.
     if not float(total) / count < LEAST_GRADIENT:
         return False
     noise = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
@@ -69,7 +69,7 @@ def revive(parameters: Sequence[nn.Parameter], largest: float, seed: tuple[int, 
 
 
 class Game(AveragedStage):
-    """One inpainter update, then some generator updates, and again."""
+    """Third stage: alternates one inpainter update with several generator updates."""
 
     name = 'game'
     picture = 'players'
@@ -88,7 +88,7 @@ class Game(AveragedStage):
         self._guesses = partial(setup.run, self._inpainter)
         self._flow_input = flow_input
         self.candidate = self.average.module
-        # As the generator was before the game: one that follows it lets masks shrink step by step.
+        # Frozen as it was before the game: a teacher that follows the generator lets masks shrink step by step.
         self._teacher = copy.deepcopy(generator) if config.consistency else None
         self.networks['inpainter'] = self._inpainter
         if self._teacher is not None:
@@ -99,7 +99,7 @@ class Game(AveragedStage):
         }
 
     def begin(self) -> None:
-        """Take the generator as the stage before has left it."""
+        """Start average and teacher from the generator of the previous stage."""
         super().begin()
         if self._teacher is not None:
             self._teacher.load_state_dict(self.network.state_dict())
@@ -136,9 +136,9 @@ class Game(AveragedStage):
             filled = torch.lerp(target, guesses.inside, mask).detach()
             self.seen = {'image': image, 'flow': target, 'mask': mask.detach(), 'guessed': filled}
         if self._teacher is not None and len(others) > 1:
-            seen = (prepared, prepare_flow(others[-1], self._flow_input).flow)
-            views = [resolve_polarity(self.setup.run(self._teacher, image, one)) for one in seen]
-            terms['consistency'] = losses.mask_loss(logits, agreed_masks(image, views))
+            both = (prepared, prepare_flow(others[-1], self._flow_input).flow)
+            masks = [resolve_polarity(self.setup.run(self._teacher, image, one)) for one in both]
+            terms['consistency'] = losses.mask_loss(logits, agreed_masks(image, masks))
             total = total + config.consistency * terms['consistency']
         revived = revive(self._clipped(total, 'network'), config.clip, (self.setup.seed, step))
         self.optimisers['network'].step()

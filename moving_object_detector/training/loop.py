@@ -1,4 +1,4 @@
-"""The training loop, resumable at any moment, and what it leaves in a run's folder: checkpoints, log, pictures."""
+"""The training loop, resumable at any moment, and its files in a run's folder: checkpoints, log, pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from moving_object_detector.training.stages import Stage
 
 try:
     from torch.utils.tensorboard.writer import SummaryWriter
-except ImportError:  # the log and the pictures are there without it
+except ImportError:  # optional: log and pictures do not need it
     SummaryWriter = None  # type: ignore[misc, assignment]
 
 
@@ -128,10 +128,9 @@ LOG = 'log.jsonl'
 
 
 class Journal:
-    """Writes into a run's folder, of stages with these names.
+    """Writes the log, pictures and TensorBoard files of stages with given names into a run's folder.
 
-    A resumed run's journal goes on, with a stage of this number and a step, as if it had not been killed: what was
-    logged at or after it is dropped.
+    A resumed run passes the number of the stage and the step at which it continues; later entries are dropped.
     """
 
     def __init__(self, folder: Path, stages: Sequence[str], stage: int = 0, step: int = 0) -> None:
@@ -143,7 +142,7 @@ class Journal:
         log = folder / LOG
         with self._reported('give another --out'):
             (folder / 'pictures').mkdir(parents=True, exist_ok=True)
-            # Another run with other stages may have been here.
+            # The log may be of an earlier run with other stages.
             lines = [line for line in read_log(log) if line['stage'] in self._stages]
             kept = [line for line in lines if (self._stages.index(line['stage']), line['step']) < self._at]
             with atomic_file(log) as file:
@@ -152,7 +151,7 @@ class Journal:
         self._kept = kept
 
     def losses(self, stage: int) -> list[tuple[int, float]]:
-        """Return steps and losses of a stage that were logged before this run went on."""
+        """Return the steps and losses of a stage that were logged before this run was resumed."""
         own = [line for line in self._kept if line['stage'] == self._stages[stage]]
         return [(line['step'], line['loss']) for line in own if isinstance(line.get('loss'), float)]
 
@@ -160,16 +159,16 @@ class Journal:
         return self
 
     def _board(self, stage: int) -> SummaryWriter | None:
-        """Return TensorBoard's writer of a stage; one for each, since each counts its steps from 0."""
+        """Return the TensorBoard writer of a stage, if installed; one per stage, since each counts steps from 0."""
         if SummaryWriter is not None and stage not in self._boards:
-            # What a killed run wrote at or after this step is not shown.
+            # Hides events of the killed run at or after this step.
             first = self._at[1] if stage == self._at[0] else 0
             folder = f'{self._folder}/tensorboard/{self._stages[stage]}'
             self._boards[stage] = SummaryWriter(folder, purge_step=first)
         return self._boards.get(stage)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        # After an error that one is told: what could not be written is dropped by the run that goes on.
+        # Must not hide an earlier error: a resumed run drops incomplete lines anyway.
         with suppress(OSError) if error else self._reported():
             self._log.close()
             for board in self._boards.values():
@@ -178,7 +177,7 @@ class Journal:
     def write(
         self, stage: int, step: int, values: Mapping[str, float], pictures: Mapping[str, NDArray[np.uint8]]
     ) -> None:
-        """Write the values of a step and pictures of it, (H, W, 3) RGB, as PNG, and both to TensorBoard."""
+        """Log the values of a step, write its pictures, (H, W, 3) RGB, as PNG, and send both to TensorBoard."""
         name = self._stages[stage]
         with self._reported():
             board = self._board(stage)
@@ -193,7 +192,7 @@ class Journal:
                     board.add_image(f'{name}-{key}', picture, step, dataformats='HWC')
 
     def flush(self) -> None:
-        """Bring what was written to the disk; a checkpoint must not be ahead of the log."""
+        """Flush everything to disk, since a checkpoint must not be ahead of the log."""
         with self._reported():
             self._log.flush()
             os.fsync(self._log.fileno())
@@ -201,7 +200,7 @@ class Journal:
                 board.flush()
 
     @contextmanager
-    def _reported(self, remedy: str = 'free some space and start again, which goes on') -> Iterator[None]:
+    def _reported(self, remedy: str = 'free some space and start again to resume') -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -209,10 +208,10 @@ class Journal:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log, less those that are damaged or cut short; none where there is no file."""
+    """Return the entries of a run's log without damaged or truncated lines; none if there is no file."""
     if not path.exists():
         return []
-    # A line is whole when its newline is there.
+    # A line is complete only with its newline.
     *whole, _ = path.read_bytes().split(b'\n')
     lines = []
     for line in whole:
@@ -229,9 +228,9 @@ CHECKPOINT: Final = 'checkpoint.pt'
 
 
 def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any]) -> None:
-    """Take each stage through two batches, a picture and a checkpoint, and put everything back.
+    """Run each stage for two batches, a picture and a checkpoint, then restore its state.
 
-    So what would fail in an hour (no space, a broken file, a wrong shape) fails now, as a UserError.
+    Errors that would come after an hour (full disk, damaged file, wrong shape) come at once, as UserError.
     """
     for stage in stages:
         if not stage.steps:
@@ -253,19 +252,19 @@ def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict
     if broken:
         raise UserError(
             f'{name}, step {step}: {broken[0]} is {numbers[broken[0]]}; the training diverged. Start again with a '
-            'lower learning rate; the last checkpoint is from before'
+            'lower learning rate and another --out'
         )
     return numbers
 
 
 SETTLED: Final = 200
-"""Steps over which a loss is averaged to tell whether it still falls, and for which it must stay risen."""
+"""Steps over which a loss is averaged, and for which the average must stay high before the training is stopped."""
 RISEN: Final = 2.0
-"""Multiple of its least average at which a loss counts as risen."""
+"""Multiple of its least average at which a loss counts as high."""
 
 
 class LossWatch:
-    """Says when the loss of a stage has risen for good, as it does at too high a rate without ever being infinite."""
+    """Detects a stage that diverges with finite loss, as at too high a learning rate."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -275,17 +274,17 @@ class LossWatch:
         self._risen = 0
 
     def take(self, step: int, loss: float) -> None:
-        """Take a step's loss; raises UserError where averages have been twice what they once were for long."""
+        """Add a step's loss; raises UserError if its moving average has stayed at twice its least for long."""
         self._recent.append(loss)
         if len(self._recent) < SETTLED:
             return
         mean = sum(self._recent) / SETTLED
         self._first, self._least = mean if self._first is None else self._first, min(self._least, mean)
-        # A loss that is nearly none may double and be nearly none.
+        # A loss that has fallen to near zero may double harmlessly.
         self._risen = self._risen + 1 if mean > max(RISEN * self._least, self._first / RISEN) else 0
         if self._risen >= SETTLED:
             raise UserError(
-                f'{self._name}, step {step}: the loss has doubled since it was least: the training diverged. '
+                f'{self._name}, step {step}: the loss has doubled from its minimum: the training diverged. '
                 'Start again with a lower learning rate and another --out'
             )
 
@@ -294,12 +293,12 @@ Keep = Callable[[str, nn.Module], object]
 
 
 def candidate_steps(steps: int, candidates: int) -> list[int]:
-    """Return after how many steps there is a candidate: evenly from 0, what the stage begins with, to the end."""
+    """Return the numbers of finished steps at which a candidate is saved: evenly spaced from 0 to the end."""
     return sorted({round(k * steps / candidates) for k in range(candidates + 1)})
 
 
 def candidate_names(stages: Sequence[Stage], candidates: int) -> list[str]:
-    """Return the names of all candidates of a run, in their order."""
+    """Return the names of all candidates of a run, in order."""
     offering = [stage for stage in stages if stage.steps and stage.candidate is not None]
     return [f'{stage.name}-{step:06d}' for stage in offering for step in candidate_steps(stage.steps, candidates)]
 
@@ -312,13 +311,12 @@ def fit(
     keep: Keep = lambda *_: None,
     candidates: int = 1,
 ) -> None:
-    """Run the stages one after the other, or go on where a killed run of the same options was.
+    """Run the stages in order, or resume a killed run with the same options.
 
-    The folder gets checkpoint, log and pictures. ``options`` are all that decides what is computed: a checkpoint of
-    others is refused. ``keep`` is called with the name of each of the ``candidates`` after a stage's beginning (see
-    :func:`candidate_names`) and the network.
-    Raises UserError where a checkpoint is damaged or of other options, a loss is not finite or has risen for good, or
-    a file cannot be written.
+    Writes checkpoint, log and pictures to the folder. ``options`` are all options that affect the result; a checkpoint
+    with other options is refused. ``keep`` is called with name and network of each candidate: the one before a stage
+    and ``candidates`` during it (see :func:`candidate_names`).
+    Raises UserError if a checkpoint is damaged or has other options, the loss diverges, or a file cannot be written.
     """
     checkpoint = folder / CHECKPOINT
     state = load_checkpoint(checkpoint, options)
@@ -350,21 +348,21 @@ def fit(
 
 
 def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
-    """Return the stages whose states a checkpoint holds: also those to come, which hold what the finished ones left."""
+    """Return the stages stored in a checkpoint: future ones too, since they share networks with finished ones."""
     return stages[min(number, len(stages) - 1) :]
 
 
 def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journal) -> Iterator[int]:
-    """Make the steps of a stage from a first one on; yield how many are done, before the first one and after each."""
+    """Run a stage's steps from ``first`` on; yield the number of finished steps before the first and after each."""
     if first >= stage.steps:
         return
     yield first
     shown: dict[str, float] = {}
     watch = LossWatch(stage.name)
-    for behind in journal.losses(number):
-        watch.take(*behind)
+    for logged in journal.losses(number):
+        watch.take(*logged)
     batches = iter(stage.batches(first))
-    waited, started = 0.0, time.perf_counter()
+    waited, started = 0.0, time.perf_counter()  # the bar shows the share of time spent waiting for batches
     with tqdm(range(first, stage.steps), initial=first, total=stage.steps, unit='step', desc=stage.name) as bar:
         for step in bar:
             begun = time.perf_counter()

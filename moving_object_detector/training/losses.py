@@ -1,7 +1,7 @@
-"""The terms of the adversarial game and what later label-free work added; each a function of tensors.
+"""Losses of the adversarial game, of the inpainter on boxes and of masks, as functions of tensors.
 
-Flow is in "motion units" here (`flow.base`), masks are (B, 1, H, W) in [0, 1], and every loss of a sample
-does not depend on the size of its image: sums over pixels are means, and epsilon is per pixel.
+Flow is in "motion units" (`flow.base`), masks are (B, 1, H, W) in [0, 1]. Losses do not depend on the image size: sums
+over pixels are means, and epsilon is per pixel.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from torch import Tensor
 from torch.nn import functional
 
 CHARBONNIER: Final = 0.001
-# The released code's 75, a sum over its 192 x 384 pixels.
+# The released code has 75 for a sum over its 192 x 384 pixels.
 EPSILON: Final = 75.0 / (192 * 384)
 
 
 class Guesses(NamedTuple):
-    """What the inpainter makes of a flow field, each (B, 2, H, W) in motion units."""
+    """The inpainter's predictions of a flow field, each (B, 2, H, W) in motion units."""
 
     inside: Tensor
-    """phi(chi, u_out, I): under the mask, from outside it."""
+    """phi(chi, u_out, I): inside the mask, from the flow outside."""
     outside: Tensor
-    """phi(1 - chi, u_in, I): outside the mask, from under it."""
+    """phi(1 - chi, u_in, I): outside the mask, from the flow inside."""
     alone: Tensor
     """phi(Omega, 0, I): everywhere, from the image alone."""
 
 
 def charbonnier(difference: Tensor) -> Tensor:
-    """Return (d^2 + 0.001^2)^0.5 summed over both components, (B, 2, H, W) to (B, 1, H, W); the code's norm."""
+    """Return the released code's norm, (d^2 + 0.001^2)^0.5 summed over components, (B, 2, H, W) to (B, 1, H, W)."""
     return (difference.square() + CHARBONNIER**2).sqrt().sum(1, keepdim=True)
 
 
@@ -37,9 +37,10 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses) -> tuple[Tensor, Tensor]:
-    """Return the two terms of equation 9, inside and outside, (B,) each: near 0 where the other side tells the flow.
+    """Return the terms of equation 9 inside and outside, (B,) each: near 0 if the other side predicts the flow.
 
-    As in the released code the denominator is the error of the guess from the image alone, which the paper sets to 0.
+    As in the released code, the denominator has the error of the prediction from the image alone, which the paper sets
+    to 0.
     """
     unknown = charbonnier(flow - guesses.alone)
     inside, outside = (
@@ -56,21 +57,21 @@ def generator_loss(flow: Tensor, mask: Tensor, guesses: Guesses) -> Tensor:
 
 
 def inpainter_loss(flow: Tensor, mask: Tensor, guesses: Guesses) -> Tensor:
-    """Return what the inpainter minimises, its errors per pixel, as in the released code."""
+    """Return the inpainter's loss, its errors per pixel, as in the released code."""
     error = mask * charbonnier(flow - guesses.inside) + (1.0 - mask) * charbonnier(flow - guesses.outside)
     return (error + charbonnier(flow - guesses.alone)).mean()
 
 
 def box_loss(flow: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
-    """Return the Charbonnier error per masked pixel, the mean over the batch: what pretraining on boxes minimises."""
+    """Return the loss of pretraining on boxes: the Charbonnier error per masked pixel, averaged over the batch."""
     return (_mean(mask * charbonnier(flow - guess)) / _mean(mask).clamp_min(1e-6)).mean()
 
 
 def mask_loss(logits: Tensor, mask: Tensor, certain: Tensor | None = None) -> Tensor:
-    """Return binary cross-entropy plus soft Dice loss, a scalar; each pixel counts as much as it is ``certain``.
+    """Return binary cross-entropy plus soft Dice loss, a scalar, with pixels weighted by ``certain`` in [0, 1].
 
-    Of the logits of the mask, (B, 1, H, W), not of its probabilities: where these round to 0 or 1, as in bfloat16 from
-    0.998 on, what is surely wrong would have no gradient.
+    It takes logits, (B, 1, H, W), since probabilities round to 0 or 1 (in bfloat16 from 0.998 on), and confident errors
+    would have no gradient.
     """
     probability = logits.sigmoid()
     if certain is None:

@@ -1,7 +1,7 @@
-"""Training pairs from real video through the flow cache; cutting, resizing and mirroring of all training pairs.
+"""Training pairs from footage in the flow cache, and the crops and flips of all training pairs.
 
-Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones. An item begins with
-image (3, H, W) in [-0.5, 0.5] and flow (2, H, W) in pixels of that size.
+Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same pairs. An item begins with
+image (3, H, W) in [-0.5, 0.5] and flow (C, H, W) in pixels of that size, C as in :func:`clip_flow`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moving_object_detector.training.flow_cache import CachedClip
 
 LEAST_CROP: Final = 0.6
 Targets: TypeAlias = Callable[[int], NDArray[np.uint8]]
-"""Gives a teacher's target and certainty of a frame of a clip, uint8 (2, H, W); raises CacheError."""
+"""Returns the teacher's target and certainty for a frame of a clip, uint8 (2, H, W); raises CacheError."""
 
 
 class Crop(NamedTuple):
@@ -38,14 +38,14 @@ class Crop(NamedTuple):
 
 
 def random_crop(rng: np.random.Generator, size: tuple[int, int], least: float = LEAST_CROP) -> Crop:
-    """Draw a crop whose sides are the same share, uniform in ``least`` to 1, of an image's; its place is uniform."""
+    """Draw a crop of an image's aspect ratio, with sides of a share uniform in [``least``, 1], at a uniform place."""
     share = float(rng.uniform(least, 1.0))
     height, width = (max(round(side * share), 1) for side in size)
     return Crop(int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width)
 
 
 class View(NamedTuple):
-    """How an item sees what is kept: a part of it, perhaps mirrored, at the item's size (height, width)."""
+    """How an item is made from stored maps: crop, resize to ``size`` (height, width), flips."""
 
     crop: Crop
     size: tuple[int, int]
@@ -53,39 +53,39 @@ class View(NamedTuple):
     upside_down: bool = False
 
     def maps(self, maps: Tensor) -> Tensor:
-        """Return images or masks (B, C, H, W) so."""
+        """Transform images or masks (B, C, H, W)."""
         top, left, height, width = self.crop
         part = resize_maps(maps[..., top : top + height, left : left + width], self.size)
         return part.flip([axis for axis, wanted in ((-1, self.mirrored), (-2, self.upside_down)) if wanted])
 
     def flow(self, flow: Tensor) -> Tensor:
-        """Return flow (B, C, H, W) so, in pixels of the item."""
+        """Transform flow (B, C, H, W), with vectors in pixels of the item."""
         u, v = self.size[1] / self.crop.width, self.size[0] / self.crop.height
         return scale_vectors(self.maps(flow), -u if self.mirrored else u, -v if self.upside_down else v)
 
 
 @dataclass(frozen=True)
 class CachedOptions:
-    """How a pair is made from a clip."""
+    """How items are made from cached clips."""
 
     size: tuple[int, int] = (96, 192)
     """(height, width) of the item, pixels."""
     least_crop: float = LEAST_CROP
-    """Least side of a random crop, as a share of the image's; the most is 1."""
+    """Least side of a random crop, as a share of the image's; the largest is 1."""
     flips: bool = True
-    """Whether a pair may be mirrored, left to right and upside down, each half of the time."""
+    """Whether to flip left-right and upside down, each with probability 1/2."""
     second_gap: bool = False
-    """Whether an item has a second flow, of the same frame and view to another neighbour."""
+    """Whether an item has a second flow, with the same frame and view but to another neighbour."""
     flow_input: FlowInput = 'residual'
-    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W)."""
+    """The generator's flow input, which decides the channels of flow: 2, 7 with evidence, 14 for both sides."""
 
 
 class CachedPairs(Dataset[tuple[Tensor, ...]]):
-    """Pairs of clips that have some, each in proportion to how many; raises UserError where nothing is certain.
+    """Random pairs from cached clips; raises UserError if no frame has a certain target.
 
-    Frames are drawn alike, and of a frame the gaps that its clip has. Items go on with (clip, frame, gap) as int64
-    (3,), and with ``second_gap`` with the flow of another gap. With ``targets`` of the clips they end with target and
-    certainty (1, H, W) in [0, 1] instead; frames of which nothing is certain are never drawn.
+    A clip is drawn in proportion to its pairs, then a frame and a gap uniformly. After image and flow, items have
+    (clip, frame, gap), int64 (3,), and with ``second_gap`` the flow of another gap. With ``targets``, one per clip,
+    they have target and certainty (1, H, W) in [0, 1] instead; frames without a certain pixel are never drawn.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
             for clip, frames in zip(self._clips, self._frames, strict=True)
         ]
         if not any(pairs):
-            raise UserError('the teacher has found nothing; give other footage, or another teacher.detector')
+            raise UserError('the teacher found no moving object; give other footage, or another teacher.detector')
         self._shares = np.array(pairs) / sum(pairs)
 
     def _is_certain(self, number: int, frame: int) -> bool:
@@ -129,15 +129,15 @@ class CachedPairs(Dataset[tuple[Tensor, ...]]):
         view = View(crop, options.size, *(bool(draw < 0.5) and options.flips for draw in rng.random(2)))
         image, flows = centred(view.maps(pixels)[0]), view.flow(flows)
         if self._targets is not None:
-            # Resizing may leave [0, 1] by rounding.
-            kept = torch.from_numpy(self._targets[number](frame).astype(np.float32))[None]
-            taught = view.maps(kept / 255.0)[0].clamp(0, 1)
+            # Rounding in the resize may leave [0, 1].
+            stored = torch.from_numpy(self._targets[number](frame).astype(np.float32))[None]
+            taught = view.maps(stored / 255.0)[0].clamp(0, 1)
             return image, flows[0], taught[:1], taught[1:]
         return (image, flows[0], torch.tensor((number, frame, chosen[0])), *flows[1:])
 
 
 class MixedPairs(Dataset[tuple[Tensor, ...]]):
-    """Items of one data set that end with a certainty, and a share of another's, whose masks are certain everywhere."""
+    """Items with target and certainty of one data set, mixed with a share of another's, whose masks are exact."""
 
     def __init__(self, taught: Dataset[Any], exact: Dataset[Any], share: float, seed: int) -> None:
         self._taught, self._exact, self._share, self._seed = taught, exact, share, seed
@@ -151,10 +151,10 @@ class MixedPairs(Dataset[tuple[Tensor, ...]]):
 
 
 def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], flow_input: FlowInput) -> Tensor:
-    """Return the flows of a frame to its neighbours, as ``prepare_flow`` takes them.
+    """Return the flows of a frame to its n neighbours at ``gaps``, as ``prepare_flow`` takes them.
 
-    That is (n, 2, h, w), with evidence behind it (n, 7, h, w), and with that to the neighbour on the other side
-    (n, 14, h, w), where the clip has none the same flow reversed.
+    They are (n, 2, h, w), with evidence (n, 7, h, w), or for both sides (n, 14, h, w): the channels of the opposite
+    neighbour follow, or, if the clip has none, the same flow reversed.
     """
 
     def side(gap: int) -> Tensor:
@@ -166,6 +166,6 @@ def clip_flow(clip: CachedClip, frame: int, gaps: Sequence[int], flow_input: Flo
     flows = torch.stack([side(gap) for gap in gaps])
     if not sees_both_sides(flow_input):
         return flows
-    there = clip.neighbours(frame)
-    others = [side(-gap) if -gap in there else reverse_side(flow) for flow, gap in zip(flows, gaps, strict=True)]
+    paired = clip.neighbours(frame)
+    others = [side(-gap) if -gap in paired else reverse_side(flow) for flow, gap in zip(flows, gaps, strict=True)]
     return torch.cat((flows, torch.stack(others)), 1)

@@ -1,7 +1,8 @@
-"""Training pairs that are rendered, with the exact mask: made anew each time, or once and kept on disk.
+"""Rendered training pairs with exact masks, rendered anew each time or once and stored on disk.
 
-Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same ones. An item is image
-(3, H, W) in [-0.5, 0.5], flow (2, H, W) in pixels of that size, with evidence (7, H, W), and mask (1, H, W) in [0, 1].
+Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same pairs. An item is image
+(3, H, W) in [-0.5, 0.5], flow (C, H, W) in pixels of that size, C as in :class:`RenderedPair`, and mask (1, H, W) in
+[0, 1].
 """
 
 from __future__ import annotations
@@ -33,43 +34,43 @@ from moving_object_detector.training.pairs import View, random_crop
 from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
-"""Pairs that are written, and lost by a kill, together."""
+"""Pairs per file; a killed run loses at most these."""
 KEPT_FORMAT: Final = 3
-"""Of the files and of what is rendered; another number, another folder."""
+"""Version of the files and of the rendering, part of the folder's name."""
 KINDS: Final = ('images', 'flow', 'masks')
 GAIN: Final = (0.75, 1.25)
-"""By which the brightness of a kept pair's image is changed."""
+"""Range of the random brightness factor on stored images."""
 NEAR: Final = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
-"""Most parallax of what stands in a scene, drawn evenly; above the first there is more of it."""
+"""Largest parallax of a scene's standing things, drawn uniformly; above 0.15 there are more of them."""
 
 
 @dataclass(frozen=True)
 class RenderedOptions:
-    """How a rendered pair is made."""
+    """How rendered pairs are made."""
 
     size: tuple[int, int] = (96, 192)
     """(height, width) of the generator's input, pixels."""
     largest_gap: int = 5
-    """Frames between the two images, uniform in 1..largest_gap, of either sign."""
+    """Largest distance between the two images, frames; uniform in 1..largest_gap, of either sign."""
     empty_share: float = 0.2
-    """Share of scenes in which nothing moves on its own; past half of them the camera flies steadily."""
+    """Share of sheet scenes without moving objects; in half of them the camera flies steadily."""
     image_dropout: float = 0.2
-    """Share of pairs whose image is blanked, so that rendered appearance is not what decides."""
+    """Share of pairs whose image is blanked, so that the generator does not rely on rendered appearance."""
     scene: SceneOptions = field(default_factory=SceneOptions)
     flights: float = 0.0
     """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
     still_flights: float = 1 / 3
-    """Share of flights in which nothing moves on its own."""
+    """Share of flights without moving objects."""
     followed: float = 0.0
-    """Share of what moves whose camera follows it, past things that stand up to as far again as near."""
+    """Share of sheet scenes, and of flights with movers, in which the camera follows a mover."""
     flow_input: FlowInput = 'residual'
-    """What the flow is for: (2, H, W), with evidence (7, H, W), to both sides (14, H, W)."""
+    """The generator's flow input, which decides the channels of flow: 2, 7 with evidence, 14 for both sides."""
     one_side: float = 0.35
-    """Share of items of both sides that have only one, as a stream's newest frame has."""
+    """Share of two-sided items reduced to one side, as for the newest frame of a stream."""
 
 
 def spoil(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Add what a real camera adds: blur, exposure drift and sensor noise; uint8 (H, W, 3) to the same."""
+    """Add a camera's blur, exposure drift and sensor noise to an image (H, W, 3), uint8."""
     if rng.random() < 0.5:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5))), np.uint8)
     noise = rng.normal(0, float(rng.uniform(0, 5)), (*image.shape[:2], 1))
@@ -81,18 +82,18 @@ _Rendered = tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]
 
 
 class RenderedPair(NamedTuple):
-    """A pair as it is rendered."""
+    """A rendered pair before augmentation."""
 
     image: NDArray[np.uint8]
-    """(H, W, 3) RGB, that the flow starts from."""
+    """(H, W, 3) RGB, the frame on which the flow is defined."""
     flow: NDArray[np.float32]
-    """(2, H, W) pixels, with evidence (7, H, W), to both sides (14, H, W); as the detector would estimate it."""
+    """(2, H, W) pixels, (7, H, W) with evidence, (14, H, W) for both sides; estimated as in the detector."""
     mask: NDArray[np.float32]
     """(H, W) in [0, 1], exact."""
 
 
 def some_one_sided(flow: Tensor, rng: np.random.Generator, options: RenderedOptions) -> Tensor:
-    """Return an item's flow (C, H, W), where it is of two neighbours sometimes with the first in both places."""
+    """Return an item's flow (C, H, W); of a two-sided one sometimes replace the second side by the first, reversed."""
     if not sees_both_sides(options.flow_input) or rng.random() >= options.one_side:
         return flow
     first = flow[:SIDE_CHANNELS]
@@ -100,9 +101,9 @@ def some_one_sided(flow: Tensor, rng: np.random.Generator, options: RenderedOpti
 
 
 class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Pairs that are rendered whenever they are asked for.
+    """Pairs rendered on demand.
 
-    ``make_flow`` makes the estimator, once in each process; by default DIS at the scene's size.
+    ``make_flow`` creates the flow estimator, once per process; by default DIS at the scene's size.
     """
 
     def __init__(self, seed: int, options: RenderedOptions, make_flow: Callable[[], FlowBackend] | None = None) -> None:
@@ -114,7 +115,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return self._make_flow()
 
     def __getstate__(self) -> dict[str, Any]:
-        # An estimator is made where it is used: it cannot be sent to another process.
+        # The estimator cannot be pickled; each process creates its own.
         return {name: value for name, value in self.__dict__.items() if name != '_flow'}
 
     def pair(self, index: int) -> RenderedPair:
@@ -149,12 +150,12 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return RenderedPair(image, flow, resize_image(mask.astype(np.float32), options.size)), rng
 
     def _times(self, rng: np.random.Generator, latest: float) -> tuple[float, ...]:
-        """Draw the times of a frame, of its neighbour and, where they are seen, of the one on the other side."""
+        """Draw the times of a frame, its neighbour and, for two-sided input, the neighbour on the other side."""
         time = float(rng.uniform(0, latest))
         gap = int(rng.integers(1, self.options.largest_gap + 1)) * (1 if rng.random() < 0.5 else -1)
         if not sees_both_sides(self.options.flow_input):
             return time, time + gap
-        # As if what moves, and the camera, were faster on one side than on the other.
+        # Unequal distances imitate uneven motion of camera and objects.
         return time, time + gap, time - gap * float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
 
     def _sheets(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
@@ -179,7 +180,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _flight(self, key: tuple[int, int], rng: np.random.Generator) -> _Rendered:
         options = self.options
         still = bool(rng.random() < options.still_flights)
-        # So short that what moves is in view.
+        # Short, so that the movers are in view.
         follow = not still and bool(options.followed) and rng.random() < options.followed
         scene = flight(key, FlightOptions(size=options.scene.size, still=still, frames=12, follow=follow))
         times = self._times(rng, 12)
@@ -187,10 +188,10 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Pairs that were rendered once by :func:`keep_pairs`, each time cut, mirrored and brightened anew.
+    """Pairs stored by :func:`keep_pairs`, with random crop, flip and brightness.
 
-    ``count`` of a ``folder`` are drawn from; items have ``size`` (height, width), pixels, and the ``options`` say what
-    is blanked.
+    Items are drawn from the first ``count`` of a ``folder`` and have ``size`` (height, width), pixels; of ``options``
+    the image dropout and the share of one-sided items apply.
     """
 
     def __init__(self, folder: Path, count: int, seed: int, size: tuple[int, int], options: RenderedOptions) -> None:
@@ -200,7 +201,7 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self._seed, index))
         number = int(rng.integers(self._count))
-        pixels, kept, exact = (
+        pixels, stored, exact = (
             torch.from_numpy(read_item(self._folder, number, KEPT_CHUNK, kind).astype(np.float32))[None]
             for kind in KINDS
         )
@@ -209,16 +210,16 @@ class KeptPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         image = centred((view.maps(pixels.permute(0, 3, 1, 2)) * float(rng.uniform(*GAIN))).clamp(0, 255))[0]
         if rng.random() < self._options.image_dropout:
             image = torch.zeros_like(image)
-        flow = some_one_sided(view.flow(kept)[0], rng, self._options)
-        # Resizing may leave [0, 1] by rounding.
+        flow = some_one_sided(view.flow(stored)[0], rng, self._options)
+        # Rounding in the resize may leave [0, 1].
         return image, flow, view.maps(exact[:, None] / 255.0).clamp(0, 1)[0]
 
 
 def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str, workers: int) -> Path:
-    """Render the first ``count`` pairs, in whole chunks, into a folder of their own, where not there yet; return it.
+    """Render the first ``count`` pairs, in whole chunks, into a subfolder of ``folder`` unless stored; return it.
 
-    Its name, in ``folder``, is a hash of what decides the pairs; ``fingerprint`` says which flow. ``workers`` are the
-    processes that render, 0: this one. Raises UserError where the disk is full or cannot be written.
+    Its name is a hash of everything that affects the pairs; ``fingerprint`` identifies the flow estimator. ``workers``
+    is the number of rendering processes, 0: this one. Raises UserError if writing fails.
     """
     decides = repr((KEPT_FORMAT, f'{pairs.seed} {pairs.options}', fingerprint))
     key = hashlib.blake2b(decides.encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""A run of ``train`` from its options to the model file and its card."""
+"""A run of ``train``, from the options to the model file and its card."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ PATHS: Final = frozenset(
         'validation.folder', 'teacher.detector',
     }
 )  # fmt: skip
-"""Options that say where files are on this machine, which no model or card tells."""
+"""Options with paths of this machine, which are kept out of models and cards."""
 
 
 class Outcome(NamedTuple):
-    """What a run has left: a model file, its card, and lines for the user: what was reached, and the next command."""
+    """The results of a run: model file, card, and lines to print, such as the scores and the next command."""
 
     model: Path
     card: Path
@@ -65,17 +65,17 @@ class Outcome(NamedTuple):
 
 
 def options_told(config: object, *, changed: bool = False) -> dict[str, Any]:
-    """Return the options less paths by their dotted names, all or those that differ from their defaults."""
-    told = [option for option in options_of(type(config)) if option.name not in PATHS]
-    values = [(option, attrgetter(option.name)(config)) for option in told]
+    """Return options by dotted name, without paths: all of them, or those changed from their defaults."""
+    public = [option for option in options_of(type(config)) if option.name not in PATHS]
+    values = [(option, attrgetter(option.name)(config)) for option in public]
     return {option.name: value for option, value in values if not changed or value != option.default}
 
 
 def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str], taught_by: str = '') -> dict[str, Any]:
-    """Return what decides the weights, by which a checkpoint knows its run.
+    """Return everything that affects the weights; a checkpoint belongs to a run with the same identity.
 
-    Footage says by the keys of its ``clips`` what content and flow it is, a teacher by its own, rendered pairs by the
-    ``fingerprint`` of the flow.
+    Footage and its flow are identified by the cache keys of the ``clips``, a teacher by its key ``taught_by``, the flow
+    of rendered pairs by ``fingerprint``.
     """
     plain = dataclasses.asdict(config)
     data, run = plain['data'], plain['run']
@@ -87,7 +87,7 @@ def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str], taught
 
 
 def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
-    """Return the same of a training of PWC-Net."""
+    """Return the same for a training of PWC-Net."""
     plain = dataclasses.asdict(config)
     plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
     del plain['name'], plain['validation']
@@ -97,7 +97,7 @@ def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
 def write_card(
     model: Path, config: object, rows: Mapping[str, str], text: Sequence[str], program: str, command: Sequence[str]
 ) -> Path:
-    """Write a card beside a model: a table of rows, some lines, the command, the options that were changed."""
+    """Write a model's card next to it: a table of ``rows``, lines of ``text``, the command, the changed options."""
     rows = {**rows, 'made with': f'PyTorch {torch.__version__}, Python {platform.python_version()}'}
     lines = [f'# {model.name}', '', '| | |', '|---|---|', *(f'| {key} | {rows[key]} |' for key in rows)]
     lines += ['', *text, '', 'Command:', '', f'    ros2 run moving_object_detector {program} {shlex.join(command)}', '']
@@ -108,25 +108,25 @@ def write_card(
     return card
 
 
-# Undoes the softmax's divisor, which would make supervised learning ten times slower.
+# Cancels the divisor of the softmax, which would make supervised learning ten times slower.
 SUPERVISED_GAIN: Final = 10.0
 JUDGED_FRAMES: Final = 60
-# By the engine of a flow network over footage; the cache hands over more, which it takes in such pieces.
+# Batch of a flow network's engine on footage; it splits the larger batches of the cache.
 PAIRS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True)
 class Footage:
-    """Clips with the robot's flow, and a teacher's masks of them, if there is one."""
+    """Clips with cached flow and, if there is a teacher, its masks."""
 
     clips: Sequence[CachedClip] = ()
     targets: Sequence[Targets] = ()
     taught_by: str = ''
-    """Key of what the teacher's masks depend on."""
+    """The teacher's key, see :class:`Teacher`."""
 
 
 def flow_fingerprint(config: FlowConfig) -> str:
-    """Return a text that differs between any two backends, settings or weights that give different flow."""
+    """Return a string that identifies backend, settings and weights, as far as they affect the flow."""
     parts = [config.backend, f'{config.height}x{config.width}']
     if config.backend == 'dis':
         return ' '.join([*parts, config.preset])
@@ -135,22 +135,22 @@ def flow_fingerprint(config: FlowConfig) -> str:
 
 
 def cache_folder(data: DataConfig, out: Path) -> Path:
-    """Return where flow of footage is kept."""
+    """Return the folder of the flow cache."""
     return Path(data.cache).expanduser() if data.cache else out / 'flow_cache'
 
 
 def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
-    """Return the footage of a run, if there is any, with its flow, and what the teacher makes of it."""
+    """Return a run's footage, if any, with its flow and the teacher's targets, computing what the cache lacks."""
     data, cache = config.data, cache_folder(config.data, out)
     if not data.root:
         return Footage()
-    # Before what takes long: its weights may not be here.
+    # First, so that missing weights show before the long computation of flow.
     teacher = Teacher(Path(config.teacher.detector), setup.device) if config.teacher.steps else None
     found = find_clips(roots_of(data.root), 'train', data.topic or None)
     flow, engine = choose_flow(config.flow), None
     fingerprint = flow_fingerprint(flow)
     if flow.backend != 'dis':
-        # The detector's engine, several times as fast as eager PyTorch.
+        # The detector's engine is several times as fast as eager PyTorch.
         precision = flow_precision(flow, 'auto', 'auto', setup.device)
         engine = create_engine('auto', setup.device, precision=precision)
         fingerprint += f' {engine.name} {engine.precision}'
@@ -164,12 +164,12 @@ def open_footage(config: TrainConfig, out: Path, setup: Setup) -> Footage:
 
 
 def model_file(name: str, flow: FlowConfig) -> Path:
-    """Return the file of a generator; for ``default`` the package's for that flow, for ``small`` its narrow one."""
+    """Return the file of a generator, where ``default`` and ``small`` are the package's for that flow."""
     return generator_path('' if name == 'default' else name, choose_flow(flow).backend)
 
 
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
-    """Return both players, from the files that the options name or with random weights from the seed."""
+    """Return generator and inpainter, from the files of start.* or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
     if config.network.channels % 2:
         raise UserError(f'network.channels is {config.network.channels}, but must be even')
@@ -180,7 +180,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         start = cast('Generator', load_network(path)[0])
         if start.flow_channels > generator.flow_channels:
             wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
-            raise UserError(f'{path} takes more than the flow that is given: set network.flow_input to {wanted}')
+            raise UserError(f'{path} takes more channels of flow: set network.flow_input to {wanted}')
         if start.channels != generator.channels:
             raise UserError(
                 f'{path} has {start.channels} channels in its first layer and network.channels is '
@@ -200,7 +200,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
 
 
 def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
-    """Return the pairs that the options name, rendered at the size of the flow's images, with items at ``size``."""
+    """Return the rendered pairs of a run: rendered at flow.height x flow.width, items at ``size``."""
     options = RenderedOptions(
         size=size,
         largest_gap=config.data.largest_gap,
@@ -210,13 +210,13 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
         flow_input=cast('FlowInput', config.network.flow_input),
         scene=SceneOptions(size=(config.flow.height, config.flow.width)),
     )
-    # Each process that renders has a learned flow of its own on the device.
+    # Each rendering process has its own copy of a flow network on the device.
     device = choose_device(config.run.device, 'run.device')
     return RenderedPairs(config.run.seed, options, partial(create_flow, config.flow, device))
 
 
 def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPairs:
-    """Return pairs of the same kind that are kept on disk, rendering those that are missing."""
+    """Return such pairs stored on disk, rendering the missing ones."""
     data, count = config.data, config.rendered.kept
     pairs = rendered_pairs(config, (data.height, data.width))
     own = keep_pairs(pairs, count, cache_folder(data, out), flow_fingerprint(config.flow), config.run.workers)
@@ -230,7 +230,7 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
     teacher = cast('Generator', load_network(path)[0])
     sides = 2 if sees_both_sides(flow_input) else 1
     if FLOW_CHANNELS[flow_input] not in (teacher.flow_channels, sides * teacher.flow_channels):
-        raise UserError(f'{path}, rendered.teacher, takes another network.flow_input than {flow_input}; leave it empty')
+        raise UserError(f'rendered.teacher {path} takes another network.flow_input than {flow_input}; leave it empty')
     setup.place(teacher)
     return teacher
 
@@ -238,9 +238,9 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
 def make_stages(
     config: TrainConfig, setup: Setup, networks: tuple[Generator, Inpainter], footage: Footage, out: Path
 ) -> list[Stage]:
-    """Return the stages of a run in their order; those on footage only where there is some.
+    """Return the stages of a run in order; those on footage only if there is some.
 
-    The inpainter, when it alone is trained, does with rendered scenes.
+    An inpainter that is trained alone can use rendered scenes instead.
     """
     setup.place(*networks)
     generator, inpainter = networks
@@ -268,10 +268,10 @@ def make_stages(
 
 
 def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Outcome:
-    """Train, or go on with the run that lies in ``out``; return what it has left.
+    """Train, or resume the run in ``out``; return its results.
 
     ``command`` are the arguments of the program, for the card.
-    Raises UserError where options, footage, files or the folder are wrong, or the training diverged.
+    Raises UserError if options, footage, files or the folder are wrong, or the training diverges.
     """
     if not config.data.root and not config.rendered.steps and not config.inpainter_alone:
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
@@ -286,7 +286,7 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     footage = open_footage(config, out, setup)
     stages = make_stages(config, setup, networks, footage, out)
     size, clips, flow_input = (config.network.height, config.network.width), footage.clips, config.network.flow_input
-    # What the detector calls it.
+    # The detector's name for the backend.
     flow = f'dis-{config.flow.preset}' if config.flow.backend == 'dis' else config.flow.backend
     about = {'flow_input': flow_input, 'flow_backend': flow, 'height': str(size[0]), 'width': str(size[1])}
 
@@ -312,11 +312,11 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
     if config.inpainter_alone:
         return Outcome(model, write_card(model, config, rows, text, 'train', command))
     told = [f'pictures: {out / "pictures"}']
-    # By their names: the folder may hold candidates of an earlier run.
+    # Listed by name, since the folder may hold candidates of an earlier run.
     if names := candidate_names(stages, config.run.candidates):
         judge = Judge(clips, spread_frames(clips, JUDGED_FRAMES), size, cast('FlowInput', flow_input))
         judged = {name: judge.judge(candidate(name)) for name in names}
-        # The first of those that agree best: where the game did not help, what was before it.
+        # The first maximum: the initial generator if training did not help.
         chosen = max(names, key=lambda name: judged[name].agreement)
         for picture, name in (('before', names[0]), ('after', chosen)):
             write_atomically(out / f'{picture}.png', encode_png(judge.draw(candidate(name))).tobytes())
@@ -331,7 +331,7 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
 
 
 def _trained_on(config: TrainConfig, footage: Footage, stages: Sequence[Stage]) -> dict[str, str]:
-    """Return rows of a card: what the networks saw, and for how long."""
+    """Return rows of the card: input, data and steps of the training."""
     network, flow, teacher = config.network, config.flow, config.rendered.teacher
     seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow.backend}'
     rows = {'input': f'{seen} at {flow.height}x{flow.width}'}
@@ -344,7 +344,7 @@ def _trained_on(config: TrainConfig, footage: Footage, stages: Sequence[Stage]) 
     if footage.taught_by:
         rows['teacher'] = f'masks of the detector of {Path(config.teacher.detector).name} ({footage.taught_by})'
     if teacher and config.rendered.steps:
-        rows['masks of scenes'] = f'exact ones and, as much, those of `{Path(teacher).name}`'
+        rows['masks of scenes'] = f'exact ones and, with equal weight, those of `{Path(teacher).name}`'
     return rows
 
 
@@ -352,16 +352,16 @@ def _told(judged: Mapping[str, Judgement], chosen: str, out: Path) -> list[str]:
     first = next(iter(judged))
     before, after = judged[first], judged[chosen]
     told = [
-        f'candidate {chosen} of {", ".join(judged)}, by agreement',
-        f'agreement of masks from different gaps: {before.agreement:.3f} before, {after.agreement:.3f} now',
-        f'empty masks: {before.empty:.0%} before, {after.empty:.0%} now',
-        f'masks before and now: {out / "before.png"} {out / "after.png"}',
+        f'chosen candidate: {chosen} of {", ".join(judged)}, by agreement',
+        f'agreement of masks from different gaps: {before.agreement:.3f} before, {after.agreement:.3f} after',
+        f'empty masks: {before.empty:.0%} before, {after.empty:.0%} after',
+        f'masks before and after: {out / "before.png"} {out / "after.png"}',
     ]
-    return told + (['the training has not helped: more footage or more steps'] if chosen == first else [])
+    return told + (['the training did not help: try more footage or more steps'] if chosen == first else [])
 
 
 def next_command(config: TrainConfig, model: Path) -> str:
-    """Return the command that runs the detector with a model, on the flow that it was trained on."""
+    """Return the command that runs the detector with a model and the flow options of its training."""
     given = {'model': str(model.resolve())}
     given |= {f'flow.{name}': str(value) for name, value in options_told(config.flow, changed=True).items()}
     options = ' '.join(f'-p {name}:={shlex.quote(value)}' for name, value in given.items())

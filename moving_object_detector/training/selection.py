@@ -1,4 +1,4 @@
-"""Masks of a generator on cached clips, and choosing among candidate generators without any label."""
+"""Label-free choice among candidate generators, by the agreement of their masks on cached clips."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from moving_object_detector.training.pairs import clip_flow
 
 THRESHOLD: Final = 0.5
 JUDGED_GAPS: Final = (-2, -1, 1, 2)
-"""Of a frame's gaps those that are judged, where it has them."""
+"""Gaps that are judged; a frame with none of them is judged by its first two."""
 SHEET: Final = (3, 4)
 """Rows and columns of a picture of masks."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good a generator is on some frames; means over them."""
+    """A generator's quality, averaged over some frames."""
 
     agreement: float
-    """Intersection over union of masks of one frame from different gaps; two empty masks agree on nothing (0)."""
+    """Intersection over union of a frame's masks from different gaps; 0 for two empty masks."""
     empty: float
     """Share of masks that are empty."""
 
 
 def spread_frames(clips: Sequence[CachedClip], count: int) -> list[tuple[int, int]]:
-    """Return about ``count`` (clip, frame) numbers of frames with neighbours, spread evenly over clips and in each."""
+    """Return the (clip, frame) numbers of about ``count`` paired frames, evenly spaced over and within the clips."""
     each = max(count // len(clips), 1)
     spread = []
     for number, clip in enumerate(clips):
@@ -57,7 +57,7 @@ def _overlap(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """Frames, as numbers of clip and frame, on which generators are judged that take images and flow of this form."""
+    """Judges generators with a given input on given ``frames``, (clip, frame) numbers."""
 
     clips: Sequence[CachedClip]
     frames: Sequence[tuple[int, int]]
@@ -67,7 +67,7 @@ class Judge:
 
     @torch.inference_mode()
     def _masks(self, generator: nn.Module, clip: CachedClip, frame: int) -> Tensor:
-        """Return a frame's masks from its gaps, (gaps, 1, H, W) on the network's device, empty where nothing moves."""
+        """Return a frame's masks from its gaps, (gaps, 1, H, W) on the network's device, empty without motion."""
         gaps = [gap for gap in clip.neighbours(frame) if gap in JUDGED_GAPS] or list(clip.neighbours(frame)[:2])
         device = next(generator.parameters()).device
         image = network_image(clip.image(frame), self.size, device)[None]
@@ -77,7 +77,7 @@ class Judge:
         return resolve_polarity(mask) * (prepared.motion >= GateConfig.min_motion)[:, None, None, None]
 
     def judge(self, generator: nn.Module) -> Judgement:
-        """Judge a generator, on any device; it is put into no other mode."""
+        """Judge a generator, on any device; its training mode is left as it is."""
         agreements, empties = [], []
         for number, frame in self.frames:
             found = self._masks(generator, self.clips[number], frame)[:, 0] > THRESHOLD
@@ -86,7 +86,7 @@ class Judge:
         return Judgement(float(np.mean(agreements)) if agreements else 0.0, float(np.mean(empties)))
 
     def draw(self, generator: nn.Module) -> NDArray[np.uint8]:
-        """Draw a generator's masks of some of the frames, averaged over their gaps; (H, W, 3) RGB."""
+        """Draw a generator's masks of some frames, averaged over gaps, as a contact sheet (H, W, 3) RGB."""
         places = np.unique(np.linspace(0, len(self.frames) - 1, SHEET[0] * SHEET[1]).round().astype(int))
         tiles = []
         for place, (number, frame) in enumerate(self.frames[place] for place in places):

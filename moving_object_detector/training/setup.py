@@ -1,4 +1,4 @@
-"""Where and how a training computes: one process, one device; precision, batches."""
+"""Setup of a training: one process on one device, precision, and loading of batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from moving_object_detector.training.config import RunConfig
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and how all stages of a training compute."""
+    """Device, precision, batch loading and seed of all stages of a training."""
 
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     workers: int = 0
@@ -30,14 +30,14 @@ class Setup:
     precision: str = 'float32'
     """float32, or bfloat16 for mixed precision."""
     seed: int = 1
-    """Of all that is random besides the pairs."""
+    """Seed of all random draws other than the pairs."""
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Return the context in which networks run."""
+        """Return the autocast context of the precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bfloat16')
 
     def run(self, network: Callable[..., Any], *inputs: Tensor) -> Tensor:
-        """Return what a network makes of its inputs in this precision, as float32."""
+        """Run a network in this precision; return its output as float32."""
         with self.autocast():
             return cast('Tensor', network(*inputs)).float()
 
@@ -47,7 +47,7 @@ class Setup:
             network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def sent(self, items: Iterable[Tensor]) -> list[Tensor]:
-        """Return a batch on the device, images and maps channels last: so a CPU computes bfloat16 faster."""
+        """Move a batch to the device, images and maps channels last, which speeds up bfloat16 on CPUs."""
         return [
             item.to(self.device, non_blocking=True, memory_format=torch.channels_last)
             if item.ndim == 4
@@ -56,9 +56,9 @@ class Setup:
         ]
 
     def batches(self, item: Callable[[int], Any], steps: Sequence[int], batch: int) -> Iterator[Any]:
-        """Yield the batches of some steps, each items ``batch * step`` to ``batch * (step + 1) - 1``.
+        """Yield the batches of ``steps``, each of items ``batch * step`` to ``batch * (step + 1) - 1``.
 
-        Item k is a function of k alone, for any k. Raises what an item raises.
+        ``item`` computes an item from its number alone. Its errors are raised here.
         """
         loader: DataLoader[Any] = DataLoader(
             _Batches(item, batch),
@@ -66,7 +66,7 @@ class Setup:
             sampler=steps,
             num_workers=self.workers,
             worker_init_fn=_one_thread,
-            # A forked worker would hang in OpenCV, whose threads do not survive the fork.
+            # Forked workers would hang in OpenCV, whose threads do not survive a fork.
             multiprocessing_context='spawn' if self.workers else None,
             pin_memory=self.device.type == 'cuda',
         )
@@ -78,9 +78,9 @@ class Setup:
 
 @contextmanager
 def session(out: Path, run: RunConfig) -> Iterator[Setup]:
-    """Set up a training: threads, device, and its folder, held against other trainings.
+    """Set up a training: threads, device, and its folder, locked against other trainings.
 
-    Raises UserError where the folder cannot be made or is in use, or there is no such device.
+    Raises UserError if the folder cannot be created or is in use, or the device does not exist.
     """
     if int(os.environ.get('WORLD_SIZE', '1')) > 1:
         raise UserError('a training runs in one process on one device; start it without torchrun')
@@ -92,7 +92,7 @@ def session(out: Path, run: RunConfig) -> Iterator[Setup]:
 
 
 class _Batches(Dataset[Any]):
-    """Step by step a batch; in its place a user's error, which would be a trace in a text."""
+    """Batches by step; UserErrors are returned, since a worker's exception would reach the user as a traceback."""
 
     def __init__(self, item: Callable[[int], Any], batch: int) -> None:
         self._item, self._batch = item, batch
@@ -105,5 +105,5 @@ class _Batches(Dataset[Any]):
 
 
 def _one_thread(worker: int) -> None:
-    # Workers are as many as there are cores to spare; each using all cores would be slower.
+    # There is a worker per spare core; with more threads each they would slow each other down.
     cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""Stages of a training: what all have, the generator on rendered scenes and as a student, the inpainter on boxes."""
+"""Training stages: base classes, the generator on masks (exact or a teacher's), the inpainter on boxes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ Picture = NDArray[np.uint8]
 
 
 def draw_batch(batch: Mapping[str, Tensor]) -> Picture:
-    """Draw a column for each tensor (B, C, H, W) of a batch, (H', W', 3) RGB.
+    """Draw each tensor (B, C, H, W) of a batch as a column of a picture (H', W', 3) RGB.
 
-    Of three channels is an image, uint8 or in [-0.5, 0.5], drawn with the outline of ``mask``; of two is flow, in
-    colours that are full at the 99th percentile of the first flow's speed; of one is something in [0, 1]. Of two flows
-    the last column is by how much they differ, white at that speed.
+    Three channels are an image, uint8 or in [-0.5, 0.5], drawn with the outline of ``mask``; two are flow, in colours
+    that saturate at the 99th percentile of the first flow's speed; one is a map in [0, 1]. With two flows, a last
+    column shows their difference, white at that speed.
     """
     rows = range(min(ROWS, len(next(iter(batch.values())))))
     samples = ({name: values[k].cpu() for name, values in batch.items()} for k in rows)
@@ -76,20 +76,20 @@ def _pixels(value: Tensor) -> Picture:
 
 WEIGHT_DECAY: Final = 1e-4
 LARGEST_NORM: Final = 1.0
-"""To which gradients are clipped."""
+"""Limit of the gradient's norm."""
 MOST_BOXES: Final = 3
 SIDES: Final = (0.1, 0.6)
-"""Least and greatest side of a box, as a share of the image's."""
+"""Range of a box's sides, as a share of the image's."""
 
 
 class Stage(ABC):
-    """One stage of a training run; it names its networks (averages among them) and optimisers, which are its state."""
+    """One stage of a training run; its state is that of its ``networks``, including averages, and ``optimisers``."""
 
     name: str
     picture: str
-    """What the picture of ``seen`` is called."""
+    """Name of the picture of ``seen``."""
     candidate: nn.Module | None = None
-    """What is offered as the model, from the beginning on and evenly spread over the stage; None: nothing."""
+    """Network to save as candidate model before the stage and at evenly spaced steps; None: no candidates."""
 
     def __init__(self, setup: Setup, steps: int, batch: int, pairs: Dataset[Any]) -> None:
         self.setup = setup
@@ -99,14 +99,14 @@ class Stage(ABC):
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self.seen: dict[str, Tensor] = {}
-        """Of the last batch what is to be drawn."""
+        """Tensors of the last batch to draw."""
 
     def begin(self) -> None:
-        """Take what the stage before has left; called before the first step, and not by the dry run."""
+        """Take over the networks of the previous stage; called before the first step, but not by the dry run."""
         return
 
     def batches(self, first_step: int) -> Iterator[Any]:
-        """Return an iterator over the batches from a step on."""
+        """Return an iterator over the batches from ``first_step`` on."""
         return self.setup.batches(self.pairs.__getitem__, range(first_step, self.steps), self.batch)
 
     @abstractmethod
@@ -114,42 +114,42 @@ class Stage(ABC):
         """Make one update; return what to log."""
 
     def pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Return a picture of what the stage does on its last batch."""
+        """Return a picture of the last batch and the outputs for it."""
         return {self.picture: draw_batch(self.seen)} if self.seen else {}
 
     def finish(self) -> None:
-        """Hand on what the next stage needs; called once, after the last step."""
+        """Prepare the networks for the next stage; called once, after the last step."""
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that going on needs."""
+        """Return the state of networks and optimisers."""
         return {
             'networks': {name: network.state_dict() for name, network in self.networks.items()},
             'optimisers': {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+        """Restore a state."""
         for name, network in self.networks.items():
             network.load_state_dict(state['networks'][name])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state['optimisers'][name])
 
     def gradients(self, loss: Tensor, player: str) -> list[nn.Parameter]:
-        """Leave in a network's parameters the loss's gradient; return them."""
+        """Compute the gradient of a loss in a network's parameters; return them."""
         self.optimisers[player].zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         return list(self.networks[player].parameters())
 
     def update(self, loss: Tensor, player: str) -> Tensor:
-        """Apply a loss's gradient, clipped by its norm; return the norm before."""
+        """Update a network with a loss's gradient, clipped by norm; return the norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.gradients(loss, player), LARGEST_NORM)
         self.optimisers[player].step()
         return norm
 
 
 def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:
-    """Return the rate of a step: linear rise over 5 % of the stage, then a half cosine down to 1 %."""
+    """Return a step's learning rate: linear warm-up over 5 % of the stage, then a half cosine down to 1 %."""
     rise = max(config.steps // 20, 1)
     if step < rise:
         return config.learning_rate * (step + 1) / rise
@@ -158,7 +158,7 @@ def learning_rate(step: int, config: RenderedConfig | TeacherConfig) -> float:
 
 
 class AveragedStage(Stage):
-    """A stage that trains one network; it has the moving average of its weights when the stage has finished."""
+    """A stage that trains a network, which gets the moving average of its weights at the end."""
 
     def __init__(
         self,
@@ -170,13 +170,13 @@ class AveragedStage(Stage):
         super().__init__(setup, config.steps, config.batch, pairs)
         self.network = network
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
-        """Follows the network at each ``update_parameters``."""
+        """Exponential moving average, updated by ``update_parameters``."""
         self.networks = {'network': network, 'averaged': self.average}
         optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
         self.optimisers = {'network': optimiser}
 
     def learn(self, loss: Tensor, rate: float) -> Tensor:
-        """Update network and average at a learning rate; return the gradient's norm before it was clipped."""
+        """Update network and average with a learning rate; return the gradient's norm before clipping."""
         for options in self.optimisers['network'].param_groups:
             options['lr'] = rate
         norm = self.update(loss, 'network')
@@ -184,19 +184,19 @@ class AveragedStage(Stage):
         return norm
 
     def begin(self) -> None:
-        """Take the network as the stage before has left it."""
+        """Start the average from the network of the previous stage."""
         self.average.module.load_state_dict(self.network.state_dict())
 
     def finish(self) -> None:
-        """Take the averaged weights over."""
+        """Copy the averaged weights to the network."""
         self.network.load_state_dict(self.average.module.state_dict())
 
 
 class MaskStage(AveragedStage):
-    """The generator on items that go on with a mask, exact or a teacher's, and end with its certainty if it has one.
+    """The generator on items of image, flow, mask and, for a detector's masks, certainty.
 
-    It is ``rendered``, or ``teacher`` where the options are a student's, which is offered as a candidate. The masks of
-    a ``teacher``, a frozen generator, count as much as the items' where it sees what the pupil sees.
+    The stage is ``rendered``, or with a :class:`TeacherConfig` ``teacher``, which offers candidates. The masks of a
+    ``teacher``, a frozen generator, are a second target with equal weight, for items whose whole flow it takes.
     """
 
     picture = 'masks'
@@ -225,22 +225,22 @@ class MaskStage(AveragedStage):
         logits = self.setup.run(cast('Generator', self.network).mask_logits, image, prepared)
         loss = mask_loss(logits, truth, *certain)
         if self._teacher is not None:
-            # One that sees one side knows less than the pupil where that sees two.
+            # On two-sided items a one-sided teacher would know less than its student.
             channels = self._teacher.flow_channels
-            both = channels < prepared.shape[1]
-            taught = one_sided(flow) if both else torch.ones(len(flow), dtype=torch.bool, device=flow.device)
+            narrow = channels < prepared.shape[1]
+            taught = one_sided(flow) if narrow else torch.ones(len(flow), dtype=torch.bool, device=flow.device)
             if taught.any():
                 with torch.no_grad():
-                    wise = self.setup.run(self._teacher, image[taught], prepared[taught, :channels])
+                    target = self.setup.run(self._teacher, image[taught], prepared[taught, :channels])
                 share = taught.float().mean()
-                loss = (loss + share * mask_loss(logits[taught], wise)) / (1 + share)
+                loss = (loss + share * mask_loss(logits[taught], target)) / (1 + share)
         self.learn(loss, learning_rate(step, self._config))
         self.seen = {'image': image, 'flow': prepared[:, :2], 'mask': logits.detach().sigmoid(), 'truth': truth}
         return {'loss': loss.detach()}
 
 
 def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) -> Tensor:
-    """Draw masks (B, 1, H, W) that are 1 in one to three boxes; sides and places are uniform, boxes may overlap."""
+    """Draw masks (B, 1, H, W) that are 1 in one to three boxes with uniform sides and places, maybe overlapping."""
     masks = torch.zeros(batch, 1, *size)
     for mask in masks:
         for _ in range(int(rng.integers(1, MOST_BOXES + 1))):
@@ -251,7 +251,7 @@ def random_boxes(rng: np.random.Generator, batch: int, size: tuple[int, int]) ->
 
 
 class InpainterStage(Stage):
-    """The inpainter alone, filling random boxes of flow: the game is much faster after it."""
+    """Pretraining of the inpainter on random boxes of flow, which makes the game much faster."""
 
     name = 'inpainter'
     picture = 'boxes'

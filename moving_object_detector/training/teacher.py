@@ -1,8 +1,8 @@
-"""Targets of a student that sees cheap flow: masks of a better detector, made once and kept on disk.
+"""Masks of a slow, accurate detector as training targets for a student with fast flow, computed once and cached.
 
-The detector runs over the footage as it would in flight, with flow and a window that one can afford offline, and its
-refined results are what the student learns, as far as it is sure of them. Targets lie in the flow cache, in chunks as
-the flows, under a key of all that they depend on.
+The detector runs over the footage as on the robot, with a flow estimator and window affordable offline; the student
+learns its refined masks, weighted by their certainty. Targets are stored in the flow cache, in chunks like the flows,
+under a key of everything they depend on.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from moving_object_detector.training.pairs import Targets
 from moving_object_detector.training.selection import THRESHOLD
 
 TARGET_FORMAT: Final = 3
-"""Of the files and of how targets are made; another number, another key."""
+"""Version of the files and of the targets, part of the key."""
 KIND: Final = 'target'
 SEGMENT: Final = 16
-"""Chunks after which the detector starts anew: what a kill loses at most."""
+"""Chunks after which the detector is reset; a killed run loses at most these."""
 
 
 def make_target(result: Result, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a result as target and certainty at ``size`` (height, width), uint8 (2, h, w), 255 for 1.
 
-    The detector is certain where the generator's masks are near 0 or 1 and the mask that came of them is on the same
-    side: of what refinement has wiped away, or the score dropped, nothing is certain. Nor is anything in a frame in
-    which it finds nothing, since it may have missed it. Raises NotFiniteError.
+    Certainty is high where the generator's averaged mask is near 0 or 1 and the final mask agrees. It is 0 where
+    refinement or the score removed a region, and in the whole of an empty frame, whose objects may have been missed.
+    Raises NotFiniteError.
     """
     target = (resize_image(result.mask, size) / 255).clip(0, 1)
     votes = resize_image(result.steadied, size).clip(0, 1)
@@ -58,7 +58,7 @@ def make_target(result: Result, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 @contextmanager
 def _threads_given_back() -> Iterator[None]:
-    """Restore PyTorch's threads: beside an engine of its own the detector wants one, and a training all."""
+    """Restore PyTorch's thread count, which the detector sets to one beside an engine with threads of its own."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -67,9 +67,9 @@ def _threads_given_back() -> Iterator[None]:
 
 
 class Teacher:
-    """The detector of a parameter file, on ``device`` where the file names none.
+    """The detector of a parameter file, on ``device`` unless the file names one.
 
-    Raises UserError where the file, the weights or an option is wrong.
+    Raises UserError if the file, the weights or an option is wrong.
     """
 
     def __init__(self, parameters: Path, device: torch.device) -> None:
@@ -83,7 +83,7 @@ class Teacher:
         except UserError as error:
             raise UserError(f'teacher.detector {parameters}: {error}') from error
         self._name, self._detector.refined_only = str(parameters), True
-        # What the weights are, not where.
+        # The content of the weights, not their paths.
         model = generator_path(config.model, config.flow.backend)
         files = [path.expanduser() for path in (model, ranges_path(model), Path(config.flow.model))]
         of_weights = [file_hash(path) for path in files if path.is_file()]
@@ -92,12 +92,12 @@ class Teacher:
         engine = self._detector.engine
         depends = [TARGET_FORMAT, plain, of_weights, engine.name, mask_precision(config.engine, device)]
         self.key = hashlib.blake2b(json.dumps(depends, sort_keys=True).encode(), digest_size=8).hexdigest()
-        """What the masks depend on beside the footage."""
+        """Hash of everything but the footage that affects the masks."""
 
     def targets(self, clips: Sequence[tuple[ClipFiles, CachedClip]], cache: Path) -> list[Targets]:
-        """Return what reads the targets of each clip, computing what is not in the cache yet.
+        """Return a reader of targets for each clip, computing what the cache lacks.
 
-        Raises UserError where the disk is full, a mask is not finite, or a clip is no longer what it was.
+        Raises UserError if writing fails, a mask is not finite, or a clip has changed.
         """
         all_targets: list[Targets] = []
         with _threads_given_back():
@@ -129,7 +129,7 @@ class Teacher:
                     if index == last:
                         break
                 else:
-                    raise UserError(f'{clip.name}: it has fewer frames than before; leave the footage as it is')
+                    raise UserError(f'{clip.name}: it has fewer frames than before; do not change the footage')
                 found |= _targets(self._detector.flush(), kept.size)
                 for number in missing:
                     places = range(number * CHUNK, min((number + 1) * CHUNK, kept.frame_count))

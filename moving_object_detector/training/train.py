@@ -1,4 +1,4 @@
-"""The program ``train``: from unlabelled video to a model that the detector runs with."""
+"""The program ``train``: trains mask generator, inpainter or PWC-Net, and writes a model for the detector."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from moving_object_detector.common.program import add_settings, run_program
 from moving_object_detector.training.config import FlowTrainConfig, TrainConfig
 
 DESCRIPTION: Final = """
-Train the mask generator: first on rendered scenes, where the mask is exact and free, then against the inpainter on
-your own video, which needs no annotation. It leaves NAME.safetensors, which the detector takes as `model`, and its card
-NAME.md in --out. Killed at any moment it goes on from its last checkpoint when started again with the same arguments.
+Train the mask generator, first on rendered scenes with exact masks, then against the inpainter on your own video,
+without annotations. Writes the model NAME.safetensors (the detector's option `model`) and its card NAME.md to --out.
+A killed run resumes from its last checkpoint when started again with the same arguments.
 """
 FLOW: Final = """
-Train PWC-Net on pairs of frames that are rendered on the fly, whose flow is exact and free. It leaves NAME.safetensors,
-which the detector takes as `flow.model`, and its card NAME.md with the end-point errors beside those of OpenCV's DIS.
+Train PWC-Net on pairs of frames rendered on the fly, with exact flow. Writes NAME.safetensors (the detector's option
+`flow.model`) and its card NAME.md with end-point errors, next to those of OpenCV's DIS, to --out.
 """
 
 
 def _add(parser: argparse.ArgumentParser, config: str, setting: str, out: str) -> None:
-    parser.add_argument('--config', type=Path, metavar='FILE', help=f'file of options, such as {config}')
+    parser.add_argument('--config', type=Path, metavar='FILE', help=f'YAML file of options, such as {config}')
     add_settings(parser, f'options, such as {setting}')
     parser.add_argument('--out', type=Path, default=Path(out), help='folder of the run, default %(default)s')
-    parser.add_argument('--options', action='store_true', help='list all options and end')
+    parser.add_argument('--options', action='store_true', help='list all options and exit')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def _train(given: Sequence[str]) -> int:
             print(f'{one.name}={one.default}\n    {one.description} Takes {one.takes()}.')
         return 0
     config = load_plain_config(kind(), arguments.config, arguments.set)
-    # PyTorch and OpenCV are loaded now, and not for --help.
+    # Imported late, so that --help does not wait for PyTorch and OpenCV.
     from moving_object_detector.training.flow_training import run_flow_training
     from moving_object_detector.training.run import run_training
 

@@ -36,7 +36,7 @@ def test_help_and_options_are_instant(arguments):
         assert listed == {option.name for option in options_of(TrainConfig)}
         assert 'run.precision=float32\n' in text
         assert 'Takes one of float32, bfloat16.' in text
-        assert 'rendered.batch=10\n    Pairs a step. Takes a whole number from 1 to 4096.' in text
+        assert 'rendered.batch=10\n    Pairs per step. Takes a whole number from 1 to 4096.' in text
     else:
         assert ('training.steps=' if '--options' in arguments else '--out OUT') in text
 
@@ -65,8 +65,8 @@ def mistake(capsys, *arguments):
         ('run.seed=-1', 'run.seed is -1, but takes a whole number from 0'),
         ('network.height=30', 'network.height is 30, but takes a whole number from 32'),
         ('network.height=34', 'network.height and network.width are 34 and 192, but take multiples of 4'),
-        ('name=a/b', "name is 'a/b', but takes a name of a file"),
-        ('name=', "name is '', but takes a name of a file"),
+        ('name=a/b', "name is 'a/b', but takes a file name"),
+        ('name=', "name is '', but takes a file name"),
         ('game.adversarial=0', 'game.adversarial and game.consistency are both 0'),
         ('run.device=gpu', "run.device is 'gpu', but takes auto, cpu, cuda or cuda:N"),
         ('rendered.steps=0', 'there is nothing to train on: set data.root to your footage, or rendered.steps above 0'),
