@@ -101,10 +101,9 @@ def done_chunks(folder: Path, kinds: Sequence[str]) -> set[int]:
 def fill(folder: Path, thing: str, kinds: Sequence[str], total: int, make: Callable[[set[int]], Chunks]) -> None:
     """Compute the missing chunks of a folder; a killed run resumes at its next chunk.
 
-    The folder is locked: another process waits, then finds the chunks. A complete folder, which may be read-only, needs
-    no call. ``thing`` names the chunks in messages, ``total`` is their approximate number; ``make`` takes the numbers
-    of existing chunks and yields number and arrays, one for each of ``kinds``, of the others. Raises UserError if
-    writing fails.
+    The folder is locked: another process waits, then finds the chunks. Do not call it for complete folders, which may
+    be read-only. ``thing`` names the chunks in messages, ``total`` is their approximate number; ``make`` takes numbers
+    of existing chunks and yields number and arrays, by ``kinds``, of the others. Raises UserError if writing fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

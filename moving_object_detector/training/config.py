@@ -44,7 +44,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class RenderedConfig:
-    """First stage: the generator on rendered scenes, where the mask is exact and free."""
+    """First stage: the generator on rendered scenes with exact masks."""
 
     steps: int = option(1100, 'Training steps; 0: skip this stage.', low=0, high=10**9)
     batch: int = option(10, 'Pairs per step.', low=1, high=4096)
@@ -90,7 +90,7 @@ class GameConfig:
     generator_steps: int = option(3, 'Generator updates after each inpainter update.', low=1, high=100)
     clip: float = option(0.2, 'Limit of gradients: clipped by value to plus and minus this.', low=1e-6, high=1e6)
     adversarial: float = option(1.0, "Weight of the adversarial loss in the generator's loss.", low=0, high=1e3)
-    consistency: float = option(0.0, "Weight of the loss against the first generator's CRF masks.", low=0, high=1e3)
+    consistency: float = option(0.0, 'Weight of the loss against CRF masks of the initial generator.', low=0, high=1e3)
     average: float = option(0.99, 'Decay of the moving average of the weights.', low=0, high=0.999999)
 
 

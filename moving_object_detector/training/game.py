@@ -31,10 +31,7 @@ LEAST_GRADIENT: Final = 1e-5
 
 
 def guess(inpainter: Callable[..., Tensor], image: Tensor, flow: Tensor, mask: Tensor) -> Guesses:
-    """Inpaint the flow on each side of a mask (B, 1, H, W) from the other side, and all of it from the image alone.
-
-    Flow is (B, 2, H, W) in motion units.
-    """
+    """Inpaint flow (B, 2, H, W), motion units, on each side of a mask from the other, and all from the image alone."""
     hidden = torch.cat((mask, 1.0 - mask, torch.ones_like(mask)))
     shown = flow.repeat(3, 1, 1, 1) * (1.0 - hidden)
     return Guesses(*inpainter(image.repeat(3, 1, 1, 1), shown, hidden).chunk(3))

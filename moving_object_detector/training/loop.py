@@ -246,7 +246,7 @@ def dry_run(stages: Sequence[Stage], folder: Path, options: dict[str, Any]) -> N
 
 
 def _numbers(name: str, step: int, values: Mapping[str, float | Tensor]) -> dict[str, float]:
-    """Return the logged values as floats; raises UserError where one is not finite."""
+    """Return the logged values as floats; raises UserError if one is not finite."""
     numbers = {key: float(value) for key, value in values.items()}
     broken = [key for key, value in numbers.items() if not np.isfinite(value)]
     if broken:

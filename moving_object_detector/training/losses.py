@@ -39,8 +39,7 @@ def _mean(values: Tensor) -> Tensor:
 def region_errors(flow: Tensor, mask: Tensor, guesses: Guesses) -> tuple[Tensor, Tensor]:
     """Return the terms of equation 9 inside and outside, (B,) each: near 0 if the other side predicts the flow.
 
-    As in the released code, the denominator has the error of the prediction from the image alone, which the paper sets
-    to 0.
+    As in the released code, the denominator uses the prediction from the image alone, which the paper sets to 0.
     """
     unknown = charbonnier(flow - guesses.alone)
     inside, outside = (

@@ -1,8 +1,7 @@
 """Rendered training pairs with exact masks, rendered anew each time or once and stored on disk.
 
 Pair k is a function of ``(seed, k)`` alone, for any k, so that a resumed run sees the same pairs. An item is image
-(3, H, W) in [-0.5, 0.5], flow (C, H, W) in pixels of that size, C as in :class:`RenderedPair`, and mask (1, H, W) in
-[0, 1].
+(3, H, W) in [-0.5, 0.5], flow (C, H, W) as in :class:`RenderedPair`, and mask (1, H, W) in [0, 1].
 """
 
 from __future__ import annotations
