@@ -1,4 +1,4 @@
-"""What is evaluated: clips of data sets, folders, bags and rendered scenes, with the truth where there is any."""
+"""The clips to evaluate, with their annotations: from data sets, folders, bags and rendered scenes."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from moving_object_detector.synthetic.scene import Scene
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: a name that is unique and fit for a file, how many frames are said to be there, and what opens it.
+    """One clip.
 
-    ``annotations`` are those of the frames in order, None where one has none; ``files`` are all of footage and truth;
-    ``still`` says that nothing moves on its own, whatever the annotations say; ``problems`` are known before any frame
-    is read; ``groups`` are kinds of footage to score apart, such as ``{'motion': 'slow'}``;
-    ``odometry`` reads what is known of the camera.
+    ``name`` is unique and fit for a file; ``frame_count`` is nominal; ``annotations`` are those of the frames in order,
+    None where missing; ``files`` are all of footage and truth; ``still`` declares that nothing moves on its own,
+    whatever the annotations say; ``problems`` are those found before reading frames; ``groups`` are kinds of footage
+    with scores of their own, such as ``{'motion': 'slow'}``; ``odometry`` reads known intrinsics and camera motion.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Clip:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Return a digest of names, sizes and times of files, so that a change of any of them is seen; empty of none."""
+    """Return a digest of the names, sizes and times of files, to detect changes; empty for no files."""
     states = []
     for file in files:
         status = file.stat() if file.exists() else None
@@ -78,7 +78,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def read_masks(topic: BagTopic) -> tuple[dict[int, Annotation], list[str]]:
-    """Return all masks of a topic by stamp in nanoseconds, and sentences about what is wrong with them."""
+    """Return all masks of a topic by stamp in nanoseconds, and descriptions of problems with them."""
     masks: dict[int, Annotation] = {}
     problems = []
     broken: list[str] = []
@@ -93,7 +93,7 @@ def read_masks(topic: BagTopic) -> tuple[dict[int, Annotation], list[str]]:
             except ImageError as error:
                 broken.append(f'message {count - 1}: {error}')
     except UserError as error:
-        problems.append(f'the masks after the first {count} are lost: {error}')
+        problems.append(f'the masks after the first {count} cannot be read: {error}')
     if broken:
         problems.append(f'{len(broken)} of {count} masks on {topic.topic} do not decode; {broken[0]}')
     repeated = count - len(broken) - len(masks)
@@ -110,7 +110,7 @@ def _first(stamps: Iterable[int]) -> str:
 
 
 def _truth_of(truth: BagTopic, images: BagTopic, stamps: Sequence[int]) -> tuple[list[Annotation | None], list[str]]:
-    """Return the mask of each image, None where it has none or repeats the one before, and what is wrong with them."""
+    """Return the mask of each image, None if it has none or repeats the previous stamp, and problems with them."""
     masks, problems = read_masks(truth)
     if not masks:
         raise UserError(f'{truth.path}: {"; ".join(problems) or f"no message on {truth.topic}"}')
@@ -127,15 +127,15 @@ def _truth_of(truth: BagTopic, images: BagTopic, stamps: Sequence[int]) -> tuple
 
 
 def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterable[str] = ()) -> Clip:
-    """Open a bag and look through it once: all stamps and all masks, no image but the first.
+    """Open a bag as a clip: reads all stamps and masks, but decodes only the first image.
 
-    The topics are raw or compressed; that of the images may be empty where there is one besides the others. Of the
-    masks any value but zero is object, and each belongs to the image with the same stamp to the nanosecond. Raises
-    UserError where the bag cannot be opened, a topic is not there or empty, the first image does not decode, or no mask
-    fits any image.
+    Topics are raw or compressed; ``topic`` may be empty if the bag has one image topic other than ``mask_topic`` and
+    ``besides``. Non-zero mask values are object; a mask belongs to the image with exactly the same stamp. Raises
+    UserError if the bag cannot be opened, a topic is missing or empty, the first image cannot be decoded, or no mask
+    has an image.
     """
     truth = BagTopic(path, topic=mask_topic) if mask_topic else None
-    # Tells at once of a topic that is empty or cannot be decoded.
+    # Fails early if the topic is empty or cannot be decoded.
     images = BagSource(path, topic=topic or None, besides=[name for name in (mask_topic, *besides) if name])
     stamps: list[int] = []
     problems = []
@@ -157,7 +157,7 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
 
 
 def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
-    """Read what the options name out of a bag."""
+    """Read camera_info, odometry and transforms from a bag as the options name them."""
     odometry = Odometry(config, kept=LATEST)
     if info := odometry.see(images):
         for message, _ in messages_on(path, info, 'sensor_msgs/msg/CameraInfo'):
@@ -175,8 +175,8 @@ def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
 def _open_bags(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
     paths = [root]
     if root.is_dir() and not is_bag(root):
-        there = sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
-        paths = [entry for entry in there if is_bag(entry)]
+        entries = sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
+        paths = [entry for entry in entries if is_bag(entry)]
     if not root.exists() or not paths:
         raise UserError(f'{root}: no bag here; give a rosbag2 folder, an .mcap, .db3 or .bag file, or a folder of such')
     besides = () if options.predictions else (options.predicted_topic,)
@@ -189,7 +189,7 @@ def _open_bags(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Cl
 
 
 def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, complete: bool = False) -> Clip:
-    """Return the clip of files; ``complete`` says that every frame should have an annotation."""
+    """Return the clip of files; with ``complete`` a frame without annotation is a problem."""
     alone = len(clip.files) == 1
     count = clip.source().frame_count or 0 if alone else len(clip.files)
     annotated = sum(annotation is not None for annotation in annotations)
@@ -207,7 +207,7 @@ def _of_files(clip: ClipFiles, annotations: Sequence[Annotation | None], *, comp
 
 
 def _open_folder(options: EvaluateOptions, root: Path) -> Iterator[Callable[[], Clip]]:
-    # A split of what has none is a mistake.
+    # An explicit split of footage without splits must be an error, so it goes into the root.
     where = f'{root}@{options.split}' if options.split else str(root)
     clips = find_clips([where], 'val', options.bag_topic or None, options.fps or None)
     truth = {clip.name: clip.annotations for clip in clips}
@@ -226,7 +226,7 @@ def _open_published(options: EvaluateOptions, root: Path) -> Iterator[Callable[[
         clips = read_fbms(root, options.split or 'test')
     for clip in clips:
         timed = replace(clip, source=partial(clip.source, fps=options.fps or None))
-        # FBMS-59 annotates few frames.
+        # FBMS-59 annotates only a few frames.
         yield partial(_of_files, timed, clip.annotations, complete=options.dataset != 'fbms59')
 
 
@@ -234,14 +234,14 @@ def _open_published(options: EvaluateOptions, root: Path) -> Iterator[Callable[[
 
 SCENE_SIZE: Final = (360, 640)
 FIRST_SEED: Final = 100_000
-"""Of rendered scenes: far from the seeds of training."""
+"""First seed of rendered scenes, far from the seeds of training."""
 SCENES_PER_STILL: Final = 3
 FIRST_FLIGHT: Final = 200_000
-"""Seed of the first flight; those of training are pairs of numbers, which give others."""
+"""First seed of flights; seeds in training are pairs of numbers and give other flights."""
 _MOVING_FLIGHTS: Final = (
     220, 21, 22, 23, 24, 125, 26, 127, 28, 29, 330, 231, 32, 33, 234, 35, 36, 237, 338, 39,
 )  # fmt: skip
-"""Seeds after the first; the first ones whose truth has a mover of 0.4 % of the image in most frames."""
+"""Seeds relative to the first, each the first one tried with a mover of 0.4 % of the image in most frames."""
 _PARALLAX: Final = (0.5, 1.0, 2.0)
 
 
@@ -267,13 +267,13 @@ def _scene_clip(name: str, frames: int, make: Callable[[], Scene | Flight], **mo
     return Clip(name, frames, partial(_SceneSource, name, make, frames), masks, **more)
 
 
-# Frames and truth of a clip are asked for in turn.
+# Frames and truth of one clip are requested alternately, so one cached scene is enough.
 _rendered = lru_cache(1)(clip_scene)
 _flown = lru_cache(1)(flight)
 
 
 def _open_rendered(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Clip]]:
-    """Make clips with one or two moving objects, and after every third one in which only the camera moves."""
+    """Yield clips with one or two moving objects and, after every third, one in which only the camera moves."""
     for number in range(options.scenes):
         still = number // SCENES_PER_STILL
         kinds = [(f'moving-{number}', FIRST_SEED + number, (1, 2)), (f'still-{still}', FIRST_SEED - 1 - number, (0, 0))]
@@ -283,7 +283,7 @@ def _open_rendered(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], C
 
 
 def _flight_odometry(make: Callable[[], Flight], frames: int, config: OdometryConfig) -> Odometry:
-    """Tell what a flight knows: the poses of its camera in the frame ``odom``, as its bag has them."""
+    """Return the odometry of a flight: intrinsics and camera poses in the frame ``odom``, as in its bag."""
     odometry, flown = Odometry(config, kept=LATEST), make()
     if config.camera_info != 'none':
         odometry.set_camera(flown.size, flown.intrinsics)
@@ -293,12 +293,12 @@ def _flight_odometry(make: Callable[[], Flight], frames: int, config: OdometryCo
 
 
 def _open_flights(options: EvaluateOptions, _: Path) -> Iterator[Callable[[], Clip]]:
-    """Make the fixed set: twenty flights in which nothing moves on its own and twenty with movers."""
+    """Yield the fixed set: twenty flights without and twenty with moving objects."""
     for kind, seeds in (('still', range(20)), ('moving', _MOVING_FLIGHTS)):
         for place, seed in enumerate(seeds):
             motion, parallax = MOTIONS[place % len(MOTIONS)], _PARALLAX[place % 3]
             groups = {'all': kind, f'{kind} motion': motion, f'{kind} parallax': f'{parallax:g}'}
-            # For the same length, however many frames are scored: else these would be other flights.
+            # A fixed length, whatever is scored: another length would give another flight.
             flown = FlightOptions(SCENE_SIZE, kind == 'still', motion, parallax, frames=40)
             make = partial(_flown, FIRST_FLIGHT + seed, flown)
             known = {'groups': groups, 'odometry': partial(_flight_odometry, make, options.scene_frames)}
@@ -309,10 +309,10 @@ _OPEN: Final = {'folder': _open_folder, 'bag': _open_bags, 'rendered': _open_ren
 
 
 def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
-    """Return the clips, and a sentence about each recording that cannot be opened.
+    """Return the clips, and an error message for each recording that cannot be opened.
 
-    No frame is decoded but the first of videos and bags. Raises UserError where the layout, the split, a topic, a
-    sequence or the masks are not there, or no recording can be opened.
+    Decodes no frames but the first of videos and bags. Raises UserError if layout, split, topic, sequence or masks are
+    missing, or no recording can be opened.
     """
     clips: list[Clip] = []
     failed: list[UserError] = []
@@ -323,9 +323,9 @@ def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
             failed.append(error)
     if failed and not clips:
         raise failed[-1]
-    there = {clip.name: clip for clip in clips}
+    by_name = {clip.name: clip for clip in clips}
     wanted = options.list_of('sequences')
-    missing = [name for name in wanted if name not in there]
+    missing = [name for name in wanted if name not in by_name]
     if missing:
-        raise UserError(f'no sequence {", ".join(missing)} in the footage; there are {", ".join(there)}')
-    return [there[name] for name in wanted] or clips, list(map(str, failed))
+        raise UserError(f'no sequence {", ".join(missing)} in the footage; there are {", ".join(by_name)}')
+    return [by_name[name] for name in wanted] or clips, list(map(str, failed))

@@ -1,4 +1,4 @@
-"""Two runs side by side: by how much they differ on each sequence, and whether that is more than chance."""
+"""Comparison of two runs: differences per sequence, and their significance."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from moving_object_detector.evaluation.metrics import mean
 from moving_object_detector.evaluation.results import RunResult, Table, known, read_results, scores_of
 
 EXACT: Final = 14
-"""Pairs up to which all signs are tried; above, 20,000 draws."""
+"""Largest number of pairs for which all sign flips are enumerated; beyond it, 20,000 are sampled."""
 _EQUAL: Final = 1e-12
-"""Sums closer than this are equal: which way they were rounded is chance."""
+"""Sums closer than this are equal up to rounding."""
 _MADE_WITH: Final = ('engine', 'flow', 'revision', 'machine', 'versions')
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return how likely chance alone brings differences of pairs whose mean is as far from zero.
+    """Return the two-sided p-value of paired differences by a sign-flip permutation test.
 
-    If there is no difference, then each is as likely the other way round: of all ways of flipping the signs of some (a
-    fixed sample above 14 pairs) it is the share with a mean as far from zero (Fisher, The Design of Experiments, 1935).
+    Under the null hypothesis each difference is as likely to have the other sign. The p-value is the share of all sign
+    flips (above 14 pairs of a fixed sample) whose mean is as far from zero (Fisher, The Design of Experiments, 1935).
     """
     values = np.asarray(differences, np.float64)
     if values.size <= EXACT:
         flipped = (np.arange(2**values.size)[:, None] >> np.arange(values.size)) & 1
     else:
         flipped = np.random.default_rng(0).integers(0, 2, (20_000, values.size))
-        flipped[0] = 0  # the signs as they are
+        flipped[0] = 0  # the observed signs
     sums = (1 - 2 * flipped) @ values
     return float(np.mean(np.abs(sums) >= abs(values.sum()) - _EQUAL))
 
 
 class Comparison(NamedTuple):
-    """Two runs, A and B, side by side; a difference is B minus A.
+    """A comparison of two runs A and B; differences are B minus A.
 
-    ``differences`` are those of J, ``p`` theirs by :func:`sign_flip_p`; ``options`` what the runs differ in, with the
-    values in A and B; ``notes`` sentences about what makes the comparison doubtful.
+    ``differences`` are those of J by sequence, ``p`` is their p-value by :func:`sign_flip_p`; ``options`` are the
+    settings that differ, with the values in A and B; ``notes`` are reasons to doubt the comparison.
     """
 
     names: tuple[str, str]
@@ -51,21 +51,21 @@ class Comparison(NamedTuple):
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """Return the comparison for a terminal: a line for each sequence, and what it comes to."""
+        """Return the comparison for a terminal: a line for each sequence, and the result."""
         lines = self.table.lines()
         lines.insert(len(lines) - 1, '-' * len(lines[0]))
         lines += [f'{foreign(name)}: {foreign(old)} -> {foreign(new)}' for name, old, new in self.options]
         (left, right), values = self.names, self.differences.values()
         wins = sum(value > 0 for value in values)
         sentence = f'{right} minus {left}: J {mean([*values]) or 0:+.3f}, higher on {wins} of {len(values)} sequences'
-        told = f'by chance alone as far apart with p = {self.p:.3f} (sign-flip permutation test over the sequences)'
-        return '\n'.join([*lines, *self.notes, '', f'{sentence}; {told}.', ''])
+        test = f'p = {self.p:.3f} for a difference as large by chance (sign-flip permutation test over the sequences)'
+        return '\n'.join([*lines, *self.notes, '', f'{sentence}; {test}.', ''])
 
 
 def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')) -> Comparison:
-    """Put two runs side by side, each by the variant that counts.
+    """Compare two runs, each by its scored variant.
 
-    Raises UserError where the runs were scored by different protocols or have no scored sequence in common.
+    Raises UserError if the runs were scored by different protocols or have no scored sequence in common.
     """
     left, right = names = foreign(names[0]), foreign(names[1])
     if a.protocol != b.protocol:
@@ -99,7 +99,7 @@ def compare_runs(a: RunResult, b: RunResult, names: tuple[str, str] = ('A', 'B')
 
 
 def compare_folders(a: Path, b: Path) -> Comparison:
-    """Compare the runs in two folders, called by these; raises UserError also where there is no run."""
+    """Compare the runs in two folders, named after these; raises UserError also if a folder holds no run."""
     names = (a.resolve().name, b.resolve().name)
     if names[0] == names[1]:
         names = (str(a), str(b)) if str(a) != str(b) else ('A', 'B')
@@ -111,16 +111,16 @@ def _minus(b: float | None, a: float | None) -> float | None:
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return nested settings as lines of dotted name and value."""
+    """Return nested settings as pairs of dotted name and value."""
     found = flatten(values)
     return [(name, ', '.join(map(str, one)) if isinstance(one, list | tuple) else str(one)) for name, one in found]
 
 
 def _options(a: RunResult, b: RunResult) -> tuple[tuple[str, str, str], ...]:
-    """Return the lines of two runs' settings that differ; an option that one does not have is a dash there."""
+    """Return the settings in which two runs differ; a missing one is a dash."""
 
     def settings(run: RunResult) -> dict[str, str]:
-        # The hash of a model counts, not its path.
+        # Models are compared by hash, not by path.
         identity = {name: value for name, value in run.identity.items() if name not in {'root', 'variants'}}
         made_with = {name: run.details[name] for name in _MADE_WITH if name in run.details}
         variant = {'variant': run.counting}

@@ -1,13 +1,13 @@
-"""Score masks by the rules of the data sets, with a report.
+"""Score masks by the rules of the data sets, and write a report.
 
 evaluate --dataset davis2016 --root FOLDER                        the detector on a data set, a folder, rendered footage
 evaluate --dataset bag --root BAG --mask-topic /truth             the detector on a recording, every frame
-evaluate --dataset bag --root BAG --mask-topic /truth --predicted-topic /detect/mask    what was recorded of a live run
+evaluate --dataset bag --root BAG --mask-topic /truth --predicted-topic /detect/mask    masks recorded from a live run
 evaluate --dataset davis2016 --root FOLDER --predictions MASKS    masks of any method, MASKS/SEQUENCE/FRAME.png
-evaluate compare A B                                              two runs side by side
-evaluate report DIR                                               the report of a run anew
+evaluate compare A B                                              compare two runs
+evaluate report DIR                                               write the report of a run again
 
-Everything goes to --out: results.json, report.html, pictures. An interrupted run is resumed where it was.
+Results go to --out: results.json, report.html, pictures. The same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(parser)
     commands = parser.add_subparsers(dest='command', metavar='compare | report')
-    two = commands.add_parser('compare', help='put two runs side by side')
+    two = commands.add_parser('compare', help='compare two runs')
     two.add_argument('a', type=Path, metavar='A', help='folder of a run')
     two.add_argument('b', type=Path, metavar='B', help='folder of another run')
-    again = commands.add_parser('report', help='write the report of a run anew')
+    again = commands.add_parser('report', help='write the report of a run again')
     again.add_argument('folder', type=Path, metavar='DIR', help='folder of a run')
     return parser
 
@@ -49,7 +49,7 @@ def _report(folder: Path, run: RunResult) -> None:
 
 
 def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: Sequence[str]) -> None:
-    # PyTorch and OpenCV are loaded now, and not for --help.
+    # Imported late, so that --help does not wait for PyTorch and OpenCV.
     from moving_object_detector.evaluation.compare import compare_folders
     from moving_object_detector.evaluation.results import last_line, read_results, score_table
     from moving_object_detector.evaluation.run import evaluate
@@ -60,11 +60,11 @@ def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: 
         sys.stdout.write(compare_folders(arguments.a, arguments.b).text())
     elif options is None:
         if lacking:
-            raise UserError(f'no report can be written: {lacking}')
+            raise UserError(f'the report cannot be written: {lacking}')
         _report(arguments.folder, read_results(arguments.folder))
     else:
         if lacking:
-            sys.stderr.write(f'warning: there will be no report.html: {lacking}; "evaluate report" writes it later\n')
+            sys.stderr.write(f'warning: no report.html: {lacking}; then "evaluate report" writes it\n')
         run = evaluate(options, arguments.set, given)
         sys.stdout.write('\n'.join([*score_table(run).lines(), '']))
         if not lacking:

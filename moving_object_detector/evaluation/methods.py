@@ -1,4 +1,4 @@
-"""What is scored: a method takes the frames of a clip and gives masks. The detector, given masks, baselines."""
+"""The methods to score, which turn the frames of a clip into masks: the detector, given masks, baselines."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from moving_object_detector.media.sources import list_images
 
 REFINEMENT_METHODS: Final = next(o.choices for o in options_of(DetectorConfig) if o.name == 'refinement.method')
 Numbered = Iterable[tuple[int, Frame]]
-"""Frames of a clip with their numbers from 0."""
+"""The frames of a clip, numbered from 0."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of one frame, by its number from 0.
+    """A method's mask of one frame.
 
-    ``image`` is (H, W, 3) RGB, ``mask`` (H, W), 255 where something moves; ``latency`` is in milliseconds: as recorded,
-    else of computing.
+    ``index`` is the frame's number from 0; ``image`` is (H, W, 3) RGB; ``mask`` (H, W), 255 where something moves;
+    ``latency`` in milliseconds is the recorded one, else the computing time.
     """
 
     index: int
@@ -51,11 +51,11 @@ class Prediction:
 
 @dataclass
 class Method(ABC):
-    """The detector, masks that are there already, or a baseline.
+    """A source of masks: the detector, masks made before, or a baseline.
 
-    Of its variants the last one counts. ``identity`` decides the masks, ``details`` are what else is worth knowing,
-    ``problems`` what was wrong with the clip so far; ``seconds`` what the clip's masks took when made: 0 where nobody
-    knows, None where they are made now.
+    The last of ``variants`` is the scored one. ``identity`` is everything that affects the masks, ``details`` are other
+    facts for the report, ``problems`` those of the current clip; ``seconds`` is how long given masks took to compute, 0
+    if unknown, None if they are computed now.
     """
 
     variants: tuple[str, ...]
@@ -65,33 +65,33 @@ class Method(ABC):
     seconds: float | None = None
 
     def files(self, clip: Clip) -> tuple[Path, ...]:
-        """Return the files, besides the footage, that decide its masks of a clip."""
+        """Return the files, other than the footage, from which a clip's masks are made."""
         return ()
 
     @abstractmethod
     def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
-        """Yield what is known of a clip's numbered frames as soon as it is; nothing of the last clip is remembered.
+        """Yield the masks of a clip as soon as they are known, without state from the clip before.
 
-        Raises UserError where the clip cannot be evaluated.
+        Raises UserError if the clip cannot be evaluated.
         """
 
 
 def parse_variant(name: str, config: RefinementConfig) -> tuple[Estimate, RefinementConfig]:
-    """Return estimate and refinement of ``ESTIMATE`` or ``ESTIMATE+METHOD``; raises UserError of any other name."""
+    """Parse ``ESTIMATE`` or ``ESTIMATE+METHOD`` into estimate and refinement; raises UserError for other names."""
     estimate, _, method = name.partition('+')
     if estimate not in get_args(Estimate) or (method or 'none') not in REFINEMENT_METHODS:
         raise UserError(
-            f'{name} is no variant; give {" or ".join(get_args(Estimate))}, with +METHOD where it is to be refined by '
-            f'one of {", ".join(REFINEMENT_METHODS)}, such as refined+crf'
+            f'{name} is no variant; give {" or ".join(get_args(Estimate))}, and for refinement +METHOD with one of '
+            f'{", ".join(REFINEMENT_METHODS)}, such as refined+crf'
         )
     return estimate, replace(config, method=method or 'none')  # type: ignore[return-value]
 
 
 class DetectorMethod(Method):
-    """Streams frames through the node's own detector once and reads its results in several ways.
+    """The node's detector; one pass over the frames gives all variants.
 
-    Variants are named as :func:`parse_variant` takes them; without any: both estimates, and last the refined one as the
-    node publishes it. Raises UserError where an option, a model file or a variant is wrong.
+    Variants are named as for :func:`parse_variant`; by default both estimates and, last, the refined one with the
+    configured refinement, as the node publishes it. Raises UserError if an option, a model file or a variant is wrong.
     """
 
     def __init__(self, config: DetectorConfig, variants: Iterable[str] = ()) -> None:
@@ -108,7 +108,7 @@ class DetectorMethod(Method):
         super().__init__(names, identity, details)
 
     def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
-        """Yield what became known by each frame, and at the end what waited for later ones."""
+        """Yield the masks that each frame completes, and at the end those that waited for later frames."""
         detector, self.problems = self._detector, []
         detector.reset()
         odometry = detector.odometry = None if clip.odometry is None else clip.odometry(detector.config.odometry)
@@ -118,7 +118,7 @@ class DetectorMethod(Method):
             yield from self._read(outcome.results, time.perf_counter() - begin)
         yield from self._read(detector.flush().results, None)
         if odometry is not None and (trouble := odometry.trouble):
-            self.problems.append(f'the motion was not known all the time: {trouble}')
+            self.problems.append(f'the camera motion was not always known: {trouble}')
 
     def _read(self, results: Iterable[Result], computing: float | None) -> Iterator[Prediction]:
         for result in results:
@@ -132,10 +132,10 @@ class DetectorMethod(Method):
 
 
 class GivenMasks(Method):
-    """Masks that somebody made: PNG files in DAVIS layout, or a topic of a recording. A frame without one counts.
+    """Masks made before: PNG files in DAVIS layout, or a topic of a bag. A frame without a mask counts as missed.
 
-    ``predictions`` is a folder with ``SEQUENCE/FRAME.png``, a bag, or a folder of bags named as the clips; without it
-    the masks are in the bag of the clip itself.
+    ``predictions`` is a folder with ``SEQUENCE/FRAME.png``, a bag, or a folder of bags named after the clips; None: the
+    masks are in the clip's own bag.
     """
 
     def __init__(self, predictions: Path | None, topic: str = '') -> None:
@@ -149,7 +149,7 @@ class GivenMasks(Method):
         self._topic = topic
 
     def _place(self, clip: Clip) -> Path:
-        """Return the bag with a clip's masks, or the folder of their files."""
+        """Return the bag or the folder with a clip's masks."""
         chosen = self._predictions or clip.path
         bags = (path for path in (chosen / clip.path.name, chosen) if path.exists() and is_bag(path))
         return next(bags, chosen / clip.name)
@@ -160,7 +160,7 @@ class GivenMasks(Method):
         return tuple(bag_files(place)) if is_bag(place) else tuple(list_images(place)) if place.is_dir() else ()
 
     def _bag_masks(self, bag: Path) -> tuple[str, dict[int, Annotation], list[float], float]:
-        """Return what a topic is called, its masks by stamp, and latencies and seconds a mask where a node says so."""
+        """Return a label for messages, the masks by stamp, and, if a node recorded them, latencies and mask period."""
         topic = BagTopic(bag, topic=self._topic or None)
         masks, self.problems = read_masks(topic)
         debug = f'{topic.topic.rpartition("/")[0]}/debug/pipeline_latency_ms'
@@ -169,7 +169,7 @@ class GivenMasks(Method):
         return f'{topic.topic} of {bag}', masks, [float(message.data) for message, _ in measured], period
 
     def masks(self, clip: Clip, frames: Numbered) -> Iterator[Prediction]:
-        """Yield the masks that fit a frame; then tell which are missing and which fit none."""
+        """Yield the masks that belong to a frame; then report missing masks and those without a frame."""
         place, self.problems = self._place(clip), []
         by_name: dict[str, Annotation] = {}
         by_stamp: dict[int, Annotation] = {}
@@ -191,7 +191,7 @@ class GivenMasks(Method):
             try:
                 mask = read().astype(np.uint8) * np.uint8(255)
             except UserError as error:
-                self.problems.append(f'a mask is left out: {error}')
+                self.problems.append(f'a mask cannot be read and is left out: {error}')
                 continue
             latency = latencies[found] if found < len(latencies) else None
             found += 1
@@ -199,41 +199,41 @@ class GivenMasks(Method):
         self.seconds = found * period
         if seen > found:
             self.problems.append(f'{seen - found} of {seen} frames have no mask in {where}: they count as missed')
-        if (there := len(by_name) + len(by_stamp)) > found:
-            self.problems.append(f'{there - found} of {there} masks in {where} belong to no frame')
+        if (stored := len(by_name) + len(by_stamp)) > found:
+            self.problems.append(f'{stored - found} of {stored} masks in {where} belong to no frame')
 
 
-# Baselines: classical methods to compare the detector with, and two that look at nothing ------------------------------
+# Baselines: two classical methods, and two constant answers ----------------------------------------------------------
 
 BASELINE_SIZE: Final = (256, 512)
 GRID_STEP: Final = 8
 INLIER: Final = 1.0
-"""Pixels of BASELINE_SIZE by which a point of the background may miss the homography."""
+"""RANSAC inlier threshold, pixels of BASELINE_SIZE."""
 HISTORY: Final = 500
 VARIANCE_THRESHOLD: Final = 16.0
-"""With HISTORY the defaults of OpenCV's MOG2: frames it learns over, squared Mahalanobis distance to the background."""
+"""Squared Mahalanobis distance to the background; this and HISTORY, in frames, are the defaults of OpenCV's MOG2."""
 
 
 Held = tuple[int, NDArray[np.uint8], NDArray[np.uint8]]
-"""A frame's number, its image (H, W, 3), and its features or its mask (H, W)."""
+"""A frame's number, image (H, W, 3), and features or mask (H, W)."""
 
 
 def residual_magnitude(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how far flow (H, W, 2) is from a RANSAC homography fitted to a grid of it, (H, W) pixels."""
+    """Return the residual of flow (H, W, 2) after a RANSAC homography fitted on a grid, (H, W), pixels."""
     height, width = flow.shape[:2]
     points = np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32)
     start = GRID_STEP // 2
     sources = points[start::GRID_STEP, start::GRID_STEP].reshape(-1, 2)
     targets = (points + flow)[start::GRID_STEP, start::GRID_STEP].reshape(-1, 2)
     homography: Any = cv2.findHomography(sources, targets, cv2.RANSAC, INLIER)[0]
-    if homography is None:  # degenerate flow that leads all points to one
+    if homography is None:  # degenerate flow, all targets in one point
         homography = np.eye(3)
     camera = cv2.perspectiveTransform(points.reshape(-1, 1, 2), homography).reshape(points.shape) - points
     return np.asarray(np.linalg.norm(flow - camera, axis=2), np.float32)
 
 
 def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return 255 where values are above the threshold that parts them best in two classes (Otsu 1979), 0 elsewhere."""
+    """Return 255 where values are above Otsu's threshold (1979), 0 elsewhere."""
     scale = 65535.0 / max(float(values.max()), 1e-6)
     levels = np.round(values * scale).astype(np.uint16)
     threshold, _ = cv2.threshold(levels, 0, 65535, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -241,10 +241,10 @@ def otsu(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _homography(frames: Numbered) -> Iterator[Held]:
-    """Find what DIS flow to the next frame leaves over from a homography, by Otsu's threshold; no learning, no memory.
+    """Threshold the residual of DIS flow to the next frame after a homography by Otsu's method.
 
-    The last frame before the stream starts anew (by the detector's rule) has no next one and takes the one before it;
-    a stream of one frame gets no mask.
+    The last frame of a continuous stream (by the detector's rule) uses the previous frame instead; a stream of one
+    frame gets no mask.
     """
     flow, continuity = DisFlow(BASELINE_SIZE, 'medium'), Continuity(round(ContinuityConfig.max_gap * SECOND))
     last: deque[Held] = deque(maxlen=2)
@@ -271,22 +271,22 @@ def _homography(frames: Numbered) -> Iterator[Held]:
 
 
 def _mog2(frames: Numbered) -> Iterator[Held]:
-    """Find by OpenCV's MOG2 (Zivkovic 2004) with its defaults; it models each pixel, so the camera must stand still."""
+    """Subtract the background by OpenCV's MOG2 (Zivkovic 2004) with its defaults; assumes a static camera."""
     subtractor = cv2.createBackgroundSubtractorMOG2(HISTORY, VARIANCE_THRESHOLD, detectShadows=True)
     for index, frame in frames:
-        # What it takes for a shadow is 127.
+        # Shadows are 127.
         found = np.asarray(subtractor.apply(frame.image)) == 255
         yield index, frame.image, np.where(found, np.uint8(255), np.uint8(0))
 
 
 def _constant(value: int, frames: Numbered) -> Iterator[Held]:
-    """Give the same answer for every pixel: what a score is worth that looks at nothing."""
+    """Give the same answer for every pixel, as a floor for scores."""
     for index, frame in frames:
         yield index, frame.image, np.full(frame.image.shape[:2], value, np.uint8)
 
 
 class _Baseline(Method):
-    """A function of the frames, with the constants that it works by."""
+    """A baseline, given as a function of the frames and its constants."""
 
     def __init__(self, name: str, find: Callable[[Numbered], Iterator[Held]], **constants: Any) -> None:
         details = {'flow': constants['flow']} if 'flow' in constants else {}

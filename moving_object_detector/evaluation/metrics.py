@@ -1,4 +1,4 @@
-"""Scores of a mask against an annotation, and what they come to over a sequence."""
+"""Scores of a mask against an annotation (J, F, objects), and their statistics over a sequence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from moving_object_detector.detection.config import MaskConfig
 
 TOLERANCE: Final = 0.008
-"""Share of the image's diagonal by which a boundary may be off, rounded up to pixels."""
+"""Tolerance of boundaries as a share of the image diagonal, rounded up to pixels."""
 FOUND: Final = 0.5
 """Score above which a frame counts for recall."""
 LEAST_AREA: Final = MaskConfig().min_area
-"""Share of the image below which an annotated component is no object: the node's default for its regions."""
+"""Least share of the image of an annotated object, the node's default for its regions."""
 COVERED: Final = 0.5
-"""Share of an object's pixels that the mask must have for the object to be found."""
+"""Share of an object's pixels that the mask must cover for the object to be found."""
 
 
 def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -31,9 +31,9 @@ def jaccard(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the boundary of a mask (H, W), one pixel wide, as ``seg2bmap`` of the Berkeley benchmark has it.
+    """Return the boundary of a mask (H, W), one pixel wide, as ``seg2bmap`` of the Berkeley benchmark does.
 
-    On it is what differs from the pixel to the right, below or both; the edge of the image is no boundary.
+    It is the pixels that differ from the one to the right, below or diagonally below; the image edge is no boundary.
     """
     boundary = np.zeros(mask.shape, np.bool_)
     boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
@@ -43,7 +43,7 @@ def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class PreparedTruth:
-    """An annotation (H, W), True on the object, to which several masks are compared; shared work is done once."""
+    """An annotation (H, W), True on objects, prepared once for comparison with several masks."""
 
     def __init__(self, truth: NDArray[np.bool_]) -> None:
         self.truth = truth
@@ -59,29 +59,29 @@ class PreparedTruth:
     def boundary_measure(self, prediction: NDArray[np.bool_]) -> float:
         """Return the boundary measure F of DAVIS 2016 (Perazzi et al., CVPR 2016, after Martin et al., TPAMI 2004).
 
-        Precision is the share of the prediction's boundary that lies within the tolerance of the annotation's, recall
-        the reverse; F is their harmonic mean, 1 where neither has a boundary and 0 where one of them has none.
+        Precision is the share of the predicted boundary within the tolerance of the annotated one, recall the reverse;
+        F is their harmonic mean, 1 if neither mask has a boundary, 0 if only one has.
         """
         boundary = boundary_map(prediction)
         predicted, annotated = int(np.count_nonzero(boundary)), int(np.count_nonzero(self._boundary))
         if not predicted or not annotated:
-            # The official code's precision and recall, of which one is 0 and one is 1, give 0 as well.
+            # Equals the official code, where one of precision and recall is then 0 and the other 1.
             return float(predicted == annotated)
         precision = int(np.count_nonzero(boundary & self._near)) / predicted
         recall = int(np.count_nonzero(self._boundary & self._grown(boundary))) / annotated
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
     def scores(self, prediction: NDArray[np.bool_]) -> tuple[float, float]:
-        """Return J and F of a mask (H, W); raises ValueError where the sizes differ."""
+        """Return J and F of a mask (H, W); raises ValueError if the sizes differ."""
         return jaccard(prediction, self.truth), self.boundary_measure(prediction)
 
 
 def count_objects(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """Count a frame's objects, those found, and false regions, of masks (H, W) of one size.
+    """Count a frame's objects, found objects and false regions; both masks are (H, W).
 
-    An object is a connected component of the annotation (8 neighbours) of at least :data:`LEAST_AREA` of the image. It
-    is found where at least :data:`COVERED` of its pixels are in the mask. A false region is a connected component of
-    the mask, of any size, that has no pixel in common with the annotation, objects too small to count included.
+    An object is an 8-connected component of the annotation of at least :data:`LEAST_AREA` of the image. It is found if
+    the mask covers at least :data:`COVERED` of its pixels. A false region is an 8-connected component of the mask, of
+    any size, without a pixel in common with the annotation, including annotated components too small for an object.
     """
     areas, covered = _areas(truth, prediction)
     objects = areas >= LEAST_AREA * truth.size
@@ -91,7 +91,7 @@ def count_objects(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tu
 
 
 def _areas(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many pixels each component of a mask has, and how many of these are in the other mask."""
+    """Return the pixel count of each component of a mask, and that of its overlap with the other mask."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     areas = np.bincount(labels.ravel(), minlength=count)
     inside = np.bincount(labels[other], minlength=count)
@@ -99,22 +99,22 @@ def _areas(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[NDArray[n
 
 
 def mean(scores: Sequence[float]) -> float | None:
-    """Return the mean, None of nothing."""
+    """Return the mean, None if empty."""
     return float(np.mean(scores)) if scores else None
 
 
 def recall(scores: Sequence[float]) -> float | None:
-    """Return the share of the scores above :data:`FOUND`, None of nothing."""
+    """Return the share of scores above :data:`FOUND`, None if empty."""
     return mean([float(score > FOUND) for score in scores])
 
 
 def decay(scores: Sequence[float]) -> float | None:
-    """Return by how much scores, in the order of the frames, fall: mean of the first quarter less that of the last.
+    """Return the decay of scores in frame order: mean of the first quarter minus mean of the last; None if empty.
 
-    The quarters are those of DAVIS 2016's code, neighbours of which share a frame. None of nothing.
+    Quarters are as in DAVIS 2016's code, where adjacent ones share a frame.
     """
     if not scores:
         return None
-    # Half a frame is rounded up, as Matlab does it.
+    # Rounds halves up, as Matlab does.
     ends = [math.floor(end + 0.5 + 1e-10) - 1 for end in np.linspace(1, len(scores), 5)]
     return float(np.mean(scores[ends[0] : ends[1] + 1]) - np.mean(scores[ends[3] : ends[4] + 1]))

@@ -1,4 +1,4 @@
-"""The options of ``evaluate``: each is declared here once; flags, checks and the identity of a run are made of them."""
+"""The options of ``evaluate``, declared here only; flags, checks and the identity of a run derive from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moving_object_detector.common.program import add_settings
 DATASETS: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder', 'bag', 'rendered', 'flights')
 METHODS: Final = ('detector', 'masks', 'homography', 'mog2', 'everything', 'nothing')
 LISTS: Final = ('sequences', 'variants')
-"""Options that take several words on the command line; they are kept with line feeds between them."""
+"""Options that take several words on the command line, stored as one string with line feeds between them."""
 _WITH_FRAMES: Final = ('davis2016', 'segtrackv2', 'fbms59', 'folder')
 
 ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
@@ -33,41 +33,43 @@ ONLY: Final[Mapping[str, tuple[str, Collection[str]]]] = {
     'predictions': ('method', ('masks',)),
     'predicted_topic': ('method', ('masks',)),
 }
-"""Options that have an effect only with some values of another one; elsewhere they are refused."""
+"""Options that apply only with some values of another option, and are refused otherwise."""
 _APART: Final = ('out', 'overwrite', 'save_masks', 'sequences', 'config', 'variants')
-"""Options that decide no number of a sequence, or stand in the identity of a run in another form."""
+"""Options that do not affect a sequence's scores, or are in the identity of a run in another form."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """All options of ``evaluate`` but the detector's."""
+    """All options of ``evaluate`` except the detector's."""
 
     dataset: str = option('davis2016', 'Kind of footage.', choices=DATASETS)
     root: str = option('', 'Data set, folder of frames or of such folders, video or bag.')
-    split: str = option('', 'Part of a data set; empty: val, of FBMS-59 test.')
-    sequences: str = option('', 'Only these sequences.')
-    masks: str = option('', 'Folder with the truth, each mask named as its frame.')
-    still: bool = option(False, 'Nothing moves in the footage: every mask is a false alarm.')
-    fps: float = option(0.0, "Frames per second in place of the footage's own rate; 0: its own, else 24.", low=0)
-    bag_topic: str = option('', 'Images of a bag that has several image topics.')
-    mask_topic: str = option('', 'Masks of a bag as truth, matched by their stamps.')
-    scenes: int = option(6, 'Rendered scenes with moving objects; every third brings another without.', low=1)
-    scene_frames: int = option(40, 'Frames of a rendered scene or flight.', low=2)
-    method: str = option('detector', 'The detector, masks that are there, or a baseline.', choices=METHODS)
-    predictions: str = option('', 'Masks to score: a folder with SEQUENCE/FRAME.png, or a bag; empty: in --root.')
-    predicted_topic: str = option('', 'Masks of a bag to score, matched by their stamps; a frame without one counts.')
-    variants: str = option('', 'Of the masks, such as zero_lag refined refined+crf, the default; the last one counts.')
-    out: str = option('evaluation_output', 'Folder of the run; an interrupted run is resumed.')
-    overwrite: bool = option(False, 'Begin anew where --out holds a run.')
-    save_masks: bool = option(False, 'Keep the masks that count, as PNG in DAVIS layout.')
-    config: str = option('', "The detector's parameters, a file such as config/cpu.yaml.")
+    split: str = option('', 'Split of the data set; by default val, for FBMS-59 test.')
+    sequences: str = option('', 'Names of the sequences to evaluate; by default all.')
+    masks: str = option('', 'Folder of the true masks, each named like its frame.')
+    still: bool = option(False, 'Nothing moves on its own in the footage: every mask is a false alarm.')
+    fps: float = option(0.0, 'Frame rate to assume; 0: that of the footage, 24 if it has none.', low=0)
+    bag_topic: str = option('', 'Image topic of the bag; needed if it has several.')
+    mask_topic: str = option('', 'Topic of the true masks in the bag, matched by stamp.')
+    scenes: int = option(6, 'Rendered scenes with moving objects; one without is added per three.', low=1)
+    scene_frames: int = option(40, 'Frames per rendered scene or flight.', low=2)
+    method: str = option('detector', 'Source of the masks: detector, given masks or a baseline.', choices=METHODS)
+    predictions: str = option('', 'Masks to score: folder with SEQUENCE/FRAME.png, or bag; by default the bag --root.')
+    predicted_topic: str = option('', 'Topic of the masks to score, matched by stamp; frames without one are misses.')
+    variants: str = option(
+        '', 'Variants of the masks; the last is the main result. Default: zero_lag refined refined+(refinement.method).'
+    )
+    out: str = option('evaluation_output', 'Folder for the results; an interrupted run there is resumed.')
+    overwrite: bool = option(False, 'Discard the results in --out and start over.')
+    save_masks: bool = option(False, 'Save the masks of the last variant as PNG in DAVIS layout.')
+    config: str = option('', 'Parameter file of the detector, such as config/cpu.yaml.')
 
     def list_of(self, name: str) -> list[str]:
         """Return the words of one of :data:`LISTS`."""
         return getattr(self, name).split('\n') if getattr(self, name) else []
 
     def identity(self) -> dict[str, Any]:
-        """Return the options that decide numbers: what is scored on what, and all that are not at their defaults."""
+        """Return the options that affect scores: dataset and method, and all others that differ from their default."""
         values = [(one, getattr(self, one.name)) for one in options_of(type(self)) if one.name not in _APART]
         always = ('dataset', 'method')
         return {one.name: value for one, value in values if one.name in always or value != one.default}
@@ -79,7 +81,7 @@ def flag_of(name: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each option, and ``--set``; those that are not given leave no trace in the namespace."""
+    """Add a flag for each option, and ``--set``; flags that are not given are absent from the namespace."""
     for declared in options_of(EvaluateOptions):
         default = f' Default: {declared.default}.' if declared.kind is not bool and declared.default else ''
         details: dict[str, Any] = {'help': f'{declared.description}{default}'.replace('%', '%%')}
@@ -92,19 +94,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             if declared.name in LISTS:
                 details |= {'nargs': '+', 'metavar': 'NAME'}
         parser.add_argument(flag_of(declared.name), default=argparse.SUPPRESS, **details)
-    add_settings(parser, "The detector's options, such as window.past=3.")
+    add_settings(parser, 'Options of the detector, such as window.past=3.')
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that a parsed command line has; an empty text is what a launch file passes for none."""
+    """Return the options given on a parsed command line, without empty ones, which launch files pass for none."""
     names = (*EvaluateOptions.__dataclass_fields__, 'set')
     return {name: value for name, value in vars(arguments).items() if name in names and value not in ('', [], None)}
 
 
 def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
-    """Return the options that a parsed command line gives.
+    """Return the options of a parsed command line.
 
-    Raises UserError where a value is out of range, an option has no effect beside the others, or one is missing.
+    Raises UserError if a value is out of range, an option has no effect with the others, or one is missing.
     """
     given = given_options(arguments)
     values = {name: '\n'.join(value) if name in LISTS else value for name, value in given.items() if name != 'set'}
@@ -119,10 +121,10 @@ def read_flags(arguments: argparse.Namespace) -> EvaluateOptions:
                 f'{", ".join(allowed)}; leave it out'
             )
     if options.still and (options.masks or options.mask_topic):
-        raise UserError('--still says that nothing moves, so --masks or --mask-topic has no effect; leave one out')
+        raise UserError('--still declares that nothing moves, so it excludes --masks and --mask-topic; leave one out')
     if options.dataset in ONLY['root'][1] and not options.root:
-        raise UserError(f'--dataset {options.dataset} needs --root, where the data is')
+        raise UserError(f'--dataset {options.dataset} needs --root, the path of the data')
     inside = options.dataset == 'bag' and options.predicted_topic
     if options.method == 'masks' and not (options.predictions or inside):
-        raise UserError('--method masks needs --predictions, or of a bag --predicted-topic: the masks to score')
+        raise UserError('--method masks needs the masks to score: --predictions, or --predicted-topic of a bag')
     return options

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing besides itself."""
+"""The report of a run, a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from moving_object_detector.evaluation.results import (
 
 REPORT: Final = 'report.html'
 LEAST_BARS: Final = 20
-"""Places of a bar chart, so that two sequences do not make two walls."""
+"""Least number of places in a bar chart, so that a few bars are not too wide."""
 _INK, _MUTED, _LINE, _ACCENT, _SECOND = '#16202b', '#5a6775', '#c8d0d9', '#0b63b8', '#b45309'
-"""Colours of the drawings, which the page inverts where it is dark."""
+"""Colours of the plots, which the page inverts in dark mode."""
 _STYLE: Final[dict[str, Any]] = {
     **dict.fromkeys(('axes.spines.left', 'axes.spines.right', 'axes.spines.top'), False),
     **dict.fromkeys(('xtick.major.size', 'ytick.major.size'), 0),
@@ -49,7 +49,7 @@ _STYLE: Final[dict[str, Any]] = {
     'figure.constrained_layout.use': True,
     'font.size': 8.5,
     'text.parse_math': False,
-    # As an image it has names and style of its own; with these settings the same figure gives the same bytes.
+    # Text as text, and a fixed salt for identifiers, so that the same figure gives the same bytes.
     'svg.fonttype': 'none',
     'svg.hashsalt': 'report',
     'font.family': 'sans-serif',
@@ -58,12 +58,12 @@ _DATASETS: Final = {'davis2016': 'DAVIS2016', 'segtrackv2': 'SegTrackV2', 'fbms5
 
 
 def _embedded(kind: str, data: bytes, caption: str) -> dict[str, str]:
-    """Return a picture or drawing in the page: a data URI, and what it shows."""
+    """Return an image for the page, as a data URI, with its caption."""
     return {'source': f'data:image/{kind};base64,{base64.b64encode(data).decode()}', 'caption': caption}
 
 
 def _pictures(folder: Path, sequence: SequenceResult, *kinds: str) -> list[dict[str, str]]:
-    """Return the pictures of some kinds that are still in the run's folder, with what frame they show and its J."""
+    """Return the pictures of given kinds that are still in the run's folder, captioned with frame and J."""
     column = tuple(sequence.variants.values())[-1].j
     found = []
     for picture in sequence.pictures:
@@ -90,7 +90,7 @@ def _drawing(width: float, height: float, caption: str, paint: Callable[[Axes], 
 def _bars(
     values: Mapping[str, float], others: Mapping[str, Sequence[float]], line: float, caption: str
 ) -> dict[str, str]:
-    """Draw a bar for each name from the highest to the lowest, marks for other values, and a line for the mean."""
+    """Draw a bar for each name, the highest first, marks for other variants, and a line for the mean."""
     names = sorted(values, key=lambda name: (-values[name], name))
     places = max(LEAST_BARS, len(names))
 
@@ -110,7 +110,7 @@ def _bars(
 
 
 def _curves(columns: Mapping[str, Column], caption: str, top: float | None = None) -> dict[str, str]:
-    """Draw values over the frames; the last column counts, and few values get a dot each."""
+    """Plot columns over the frames, the last one emphasised, with dots if its values are sparse."""
 
     def paint(axes: Axes) -> None:
         length = 1
@@ -132,7 +132,7 @@ def _curves(columns: Mapping[str, Column], caption: str, top: float | None = Non
 
 
 def title_of(run: RunResult) -> str:
-    """Return data set and split, or the name of the footage."""
+    """Return the report's title: data set and split, or the name of the footage."""
     dataset, root, split = (str(run.identity.get(name) or '') for name in ('dataset', 'root', 'split'))
     footage = '' if dataset in _DATASETS else foreign(Path(root).name) if root else ''
     return ' '.join(filter(None, (footage or _DATASETS.get(dataset, dataset.capitalize()), split))) or 'Evaluation'
@@ -155,7 +155,7 @@ def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, An
     if s.frames:
         plot = _curves(columns, f'J over the frames of {name}', 1)
     else:
-        plot = _curves({run.counting: item.variants[run.counting].area}, f"The mask's share over the frames of {name}")
+        plot = _curves({run.counting: item.variants[run.counting].area}, f"The mask's area over the frames of {name}")
     return {
         'name': name,
         'facts': ' · '.join([*facts, f'{item.frame_count:,} frames', f'{item.size[1]}x{item.size[0]}']),
@@ -166,11 +166,11 @@ def _article(folder: Path, run: RunResult, item: SequenceResult) -> dict[str, An
 
 
 def write_report(folder: Path, run: RunResult) -> Path:
-    """Write ``report.html`` into the run's folder, from which the pictures are taken; raises UserError."""
+    """Write ``report.html`` with the pictures in the run's folder to that folder; raises UserError."""
     scores = scores_of(run.sequences, run.counting, run.protocol)
     latency = [value for item in run.sequences for value in item.latency]
     marks = dict(zip(('median', 'p95'), np.percentile(latency, (50, 95)).tolist(), strict=True)) if latency else None
-    # Kinds of footage where there are such, else each sequence.
+    # Kinds of footage if there are any, else sequences.
     parts = grouped(run) or {item.name: [item] for item in run.sequences}
     j = {
         name: [scores_of(part, variant, run.protocol).j_mean for variant in run.variants]
@@ -208,6 +208,6 @@ def write_report(folder: Path, run: RunResult) -> Path:
             ('Command, versions, machine', flat(run.details)),
         ],
     )
-    # Names of files need not be text.
+    # File names may contain undecodable bytes.
     write_atomically(folder / REPORT, page.encode('utf-8', 'backslashreplace'))
     return folder / REPORT

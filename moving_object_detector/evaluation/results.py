@@ -1,4 +1,4 @@
-"""What an evaluation leaves: columns of numbers for each sequence, what they come to by the data sets' rules."""
+"""Results of an evaluation: per-frame columns for each sequence, and the scores by the rules of the data sets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RESULTS_FORMAT: Final = 1
 RESULTS: Final = 'results.json'
 
 Column = tuple[float | None, ...]
-"""A number for each frame of the sequence, in order; None where there is none."""
+"""A value for each frame of the sequence, in order; None if missing."""
 Stored = TypeVar('Stored')
 
 
 @dataclass(frozen=True)
 class VariantColumns:
-    """What one variant of a method's masks scored, frame by frame.
+    """Per-frame results of one variant of the masks.
 
-    The mask's share of the image is None where the method said nothing, all else where the frame has no annotation:
-    J, F, objects, those that the mask covers, regions of the mask on no object.
+    J, F, the numbers of annotated objects, of found objects and of false regions, all None without an annotation; and
+    the mask's share of the image, None without a mask.
     """
 
     j: Column
@@ -42,7 +42,7 @@ COLUMNS: Final = tuple(column.name for column in fields(VariantColumns))
 
 @dataclass(frozen=True)
 class KeptFrame:
-    """A picture of one frame: its file in the run's folder, and whether it is ``best``, ``worst`` or ``spread``."""
+    """A picture of one frame: its file relative to the run's folder, and ``best``, ``worst`` or ``spread``."""
 
     file: str
     frame: int
@@ -51,12 +51,12 @@ class KeptFrame:
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """All that was measured on one sequence; raises ValueError where a column has not one cell for each frame.
+    """All measurements on one sequence; raises ValueError if a column does not have a cell per frame.
 
-    ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` what the masks took, 0 where that is
-    not known; of ``variants`` the last one counts; ``latency`` is in milliseconds, of each frame that has one;
-    ``dropped`` counts frames without a mask; pictures are relative to the run's folder; ``footage`` is a digest of the
-    files of footage, truth and predictions; ``groups`` are kinds of footage to score apart.
+    ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` the time the masks took, 0 if unknown;
+    the last of ``variants`` is the scored one; ``latency`` is in milliseconds, for frames that have one; ``dropped`` is
+    the number of frames without a mask; ``masks`` says whether masks were saved; ``footage`` is a digest of the files
+    of footage, truth and predictions; ``groups`` are kinds of footage with scores of their own.
     """
 
     name: str
@@ -77,16 +77,16 @@ class SequenceResult:
         columns = [getattr(variant, name) for variant in self.variants.values() for name in COLUMNS]
         wrong = [len(column) for column in columns if len(column) != self.frame_count]
         if wrong:
-            raise ValueError(f'a column of {wrong[0]} cells for {self.frame_count} frames')
+            raise ValueError(f'a column has {wrong[0]} cells for {self.frame_count} frames')
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A whole evaluation; a run is resumed only if ``identity``, which decides the numbers, is unchanged.
+    """A whole evaluation.
 
-    ``details`` are what else is worth knowing (command, versions, machine, engine), ``problems`` sentences about
-    sequences that could not be evaluated. Raises ValueError where a sequence lacks a variant, or of an
-    unknown protocol or another format.
+    ``identity`` is everything that affects the scores; a run is resumed only if it is unchanged. ``details`` are other
+    facts (command, versions, machine, engine), ``problems`` are about sequences that could not be evaluated. Raises
+    ValueError for another format, an unknown protocol, or a sequence that lacks a variant.
     """
 
     identity: Mapping[str, Any]
@@ -97,7 +97,7 @@ class RunResult:
 
     def __post_init__(self) -> None:
         if self.format != RESULTS_FORMAT:
-            raise ValueError('it is of another version of evaluate')
+            raise ValueError('it was written by another version of evaluate')
         if self.protocol not in RULES:
             raise ValueError(f'there is no protocol {self.protocol}')
         if not self.variants or any(set(self.variants) - set(item.variants) for item in self.sequences):
@@ -105,36 +105,36 @@ class RunResult:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The variants, the one that counts last."""
+        """The variants; the last one is scored."""
         return tuple(self.identity['variants'])
 
     @property
     def counting(self) -> str:
-        """The variant that counts."""
+        """The scored variant."""
         return self.variants[-1]
 
     @property
     def protocol(self) -> str:
-        """The name of the rule by which frames and sequences are averaged."""
+        """The name of the scoring rule."""
         return str(self.identity['protocol'])
 
 
 def masks_per_second(sequences: Iterable[SequenceResult]) -> float | None:
-    """Return how fast masks came; None where that is not known."""
+    """Return the rate of masks; None if unknown."""
     timed = [item for item in sequences if item.seconds > 0]
     masks = sum(item.frame_count - item.dropped for item in timed)
     return masks / sum(item.seconds for item in timed) if timed else None
 
 
 def _restored(kind: Any, value: Any) -> Any:
-    """Return what :func:`dataclasses.asdict` and JSON made this of."""
+    """Invert :func:`dataclasses.asdict` after a round trip through JSON."""
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: _restored(hint, value[name]) for name, hint in hints.items() if name in value})
     origin, inner = get_origin(kind), get_args(kind)
     if origin is tuple:
         if inner[-1] is not Ellipsis and len(inner) != len(value):
-            raise ValueError(f'{len(value)} values where {len(inner)} are needed')
+            raise ValueError(f'{len(value)} values instead of {len(inner)}')
         return tuple(_restored(inner[0], item) for item in value)
     if origin is not None and issubclass(origin, Mapping):
         return {str(name): _restored(inner[1], item) for name, item in value.items()}
@@ -146,7 +146,7 @@ def _restored(kind: Any, value: Any) -> Any:
 
 
 def read_stored(kind: type[Stored], path: Path, remedy: str) -> Stored:
-    """Return what a JSON file holds; raises UserError with the remedy."""
+    """Read a dataclass from a JSON file; raises UserError with the remedy."""
     try:
         with open_file(path) as file:
             return cast('Stored', _restored(kind, json.load(file)))
@@ -157,12 +157,12 @@ def read_stored(kind: type[Stored], path: Path, remedy: str) -> Stored:
 
 
 def write_results(folder: Path, run: RunResult) -> None:
-    """Write ``results.json``: the run and its summary, which is for readers and not read back; raises UserError."""
+    """Write ``results.json``: the run, and its summary for readers, which is not read back; raises UserError."""
     write_atomically(folder / RESULTS, json.dumps({'summary': summarise(run), **asdict(run)}, indent=1).encode())
 
 
 def read_results(folder: Path) -> RunResult:
-    """Read what :func:`write_results` wrote; raises UserError where nothing is there or it is damaged."""
+    """Read the file of :func:`write_results`; raises UserError if it is missing or damaged."""
     path = folder / RESULTS if folder.is_dir() else folder
     if not path.exists():
         raise UserError(f'{path} is not there; give the folder that evaluate wrote')
@@ -173,14 +173,14 @@ def read_results(folder: Path) -> RunResult:
 
 
 class ScoringRule(NamedTuple):
-    """How a data set is scored: a mean of the sequences' means, or of all frames; with or without a sequence's ends."""
+    """A scoring rule: a mean over the sequences' means or over all frames, with or without a sequence's end frames."""
 
     average: Literal['sequences', 'frames']
     ends: bool
     words: str
 
     def scored(self, index: int, frame_count: int, annotated: bool) -> bool:
-        """Tell whether a frame is scored: its number in the sequence from 0, the sequence's length, and its truth."""
+        """Tell whether a frame is scored, from its number, the sequence's length, and whether it is annotated."""
         return annotated and (self.ends or 0 < index < frame_count - 1)
 
 
@@ -191,7 +191,7 @@ RULES: Final = {
     'fbms59': ScoringRule('frames', True, 'mean over the annotated frames of all sequences'),
     'annotated': ScoringRule('sequences', True, f'all annotated frames; {_SEQUENCES}'),
 }
-"""By the name of the data set; ``annotated`` is for all others."""
+"""Rules by name of the data set; ``annotated`` is that of all others."""
 
 
 def _shown(heading: str, form: str) -> Any:
@@ -200,13 +200,13 @@ def _shown(heading: str, form: str) -> Any:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one variant on some sequences; None where there is nothing to take them of.
+    """Scores of one variant on some sequences; None if undefined.
 
-    Of J and F: mean, recall (share of the frames over 0.5) and decay (by how much they fall from a sequence's first
-    quarter to its last). In the frames scored: annotated objects, those that the mask covers, regions of the mask on no
-    object. Of all masks: the share that is empty, the mean share of the image, and by which share of the larger one the
-    areas of two masks in a row differ: the steadier, the better they mostly are. Of footage in which nothing moves: its
-    seconds, and the uninterrupted runs of frames with something in the mask.
+    Of J and F: mean, recall (share of frames over 0.5) and decay (mean of a sequence's first quarter minus that of its
+    last). In scored frames: annotated objects, found objects, false regions. Of all masks: the share of empty ones, the
+    mean area as a share of the image, and the mean change of area between consecutive masks, relative to the larger
+    one, as a measure of steadiness. Of footage without moving objects: its seconds, and false alarms, which are
+    uninterrupted runs of frames with a mask that is not empty.
     """
 
     frames: int
@@ -228,29 +228,29 @@ class Scores:
 
 
 def known(values: Iterable[float | None]) -> list[float]:
-    """Return the values that there are."""
+    """Return the values that are not None."""
     return [value for value in values if value is not None]
 
 
 def area_change(area: Column) -> float | None:
-    """Return by which share of the larger one the mask's areas of two frames in a row differ, on average.
+    """Return the mean change of the mask's area between consecutive frames, relative to the larger area.
 
-    Frames without a mask, and pairs of empty ones, are passed over; None where nothing is left.
+    Frames without a mask and pairs of empty masks are skipped; None if nothing is left.
     """
     pairs = [(a, b) for a, b in pairwise(area) if a is not None and b is not None and max(a, b) > 0]
     return mean([abs(a - b) / max(a, b) for a, b in pairs])
 
 
 def scores_of(sequences: Sequence[SequenceResult], variant: str, protocol: str) -> Scores:
-    """Return the scores of a sequence or of several by a rule of :data:`RULES`.
+    """Return the scores of one or more sequences by a rule of :data:`RULES`.
 
-    Means and recalls of J and F are taken over sequences or over all frames scored, as the rule has it; decay and
-    ``change`` are always the mean of the sequences'. Counts and seconds are summed; ``empty`` and ``area`` are of all
-    masks. Sequences of which no frame is scored are left out.
+    Means and recalls of J and F are over sequences or over all scored frames, depending on the rule; decay and
+    ``change`` are means over sequences. Counts and seconds are summed; ``empty`` and ``area`` are means over all masks.
+    Sequences without a scored frame do not enter J and F.
     """
     rule = RULES[protocol]
     each = [(item, item.variants[variant]) for item in sequences]
-    # By column, for each sequence, what the frames scored have.
+    # For each column, the values of scored frames by sequence.
     scored: dict[str, list[list[float]]] = {name: [] for name in COLUMNS}
     still_seconds, false_alarms = 0.0, 0
     for item, columns in each:
@@ -287,7 +287,7 @@ def scores_of(sequences: Sequence[SequenceResult], variant: str, protocol: str) 
 
 
 def grouped(run: RunResult) -> dict[str, list[SequenceResult]]:
-    """Return the sequences of a run by kinds of footage (``motion slow``)."""
+    """Return the sequences of a run by kind of footage, such as ``motion slow``."""
     parts: dict[str, list[SequenceResult]] = {}
     for item in run.sequences:
         for kind, value in item.groups.items():
@@ -296,7 +296,7 @@ def grouped(run: RunResult) -> dict[str, list[SequenceResult]]:
 
 
 def summarise(run: RunResult) -> dict[str, Any]:
-    """Return the scores of every variant as JSON can hold them: of the run, each sequence, and each kind of footage."""
+    """Return the scores of every variant for the run, each sequence and each kind of footage, ready for JSON."""
 
     def plain(sequences: Sequence[SequenceResult], variant: str) -> dict[str, Any]:
         return asdict(scores_of(sequences, variant, run.protocol))
@@ -315,29 +315,29 @@ def summarise(run: RunResult) -> dict[str, Any]:
 # Tables, for the terminal and the report -----------------------------------------------------------------------------
 
 SCORE_COLUMNS: Final = tuple((*one.metadata.values(), one.name) for one in fields(Scores) if one.metadata)
-"""What is shown of :class:`Scores`: heading, format, name."""
+"""Shown fields of :class:`Scores`: heading, format, name."""
 
 
 def written(value: float | str | None, form: str = '.3f') -> str:
-    """Write a cell by its column's format; None is a dash."""
+    """Format a cell; None is a dash."""
     if value is None:
         return '-'
     return foreign(value) if isinstance(value, str) else format(value, form)
 
 
 class Table(NamedTuple):
-    """Headings with the format of what is below, and rows of as many values; the first column is names."""
+    """A table: headings with the format of their column, and rows; the first column holds names."""
 
     heads: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[float | str | None]]
 
     def filled(self) -> Table:
-        """Leave out columns in which there is no value."""
+        """Return the table without empty columns."""
         kept = [place for place in range(len(self.heads)) if any(row[place] is not None for row in self.rows)]
         return Table([self.heads[place] for place in kept], [[row[place] for place in kept] for row in self.rows])
 
     def lines(self) -> list[str]:
-        """Return the table as text: the first column to the left, the others to the right."""
+        """Return the table as text, the first column aligned left, the others right."""
         texts = [[written(value, form) for value, (_, form) in zip(row, self.heads, strict=True)] for row in self.rows]
         texts.insert(0, [head for head, _ in self.heads])
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -345,7 +345,7 @@ class Table(NamedTuple):
 
 
 def score_cells(scores: Scores) -> list[float | None]:
-    """Return what :data:`SCORE_COLUMNS` names; of footage without truth, only what the masks tell."""
+    """Return the cells of :data:`SCORE_COLUMNS`; without truth only those that the masks alone define."""
     return [
         getattr(scores, name) if scores.frames or name in {'empty', 'area', 'change'} else None
         for *_, name in SCORE_COLUMNS
@@ -353,14 +353,14 @@ def score_cells(scores: Scores) -> list[float | None]:
 
 
 def score_table(run: RunResult) -> Table:
-    """Return the scores of every variant of a run, the one that counts last; then those of its kinds of footage."""
+    """Return the scores of every variant of a run, the scored one last, then those of its kinds of footage."""
     rows = [[name, *score_cells(scores_of(run.sequences, name, run.protocol))] for name in run.variants]
     rows += [[name, *score_cells(scores_of(part, run.counting, run.protocol))] for name, part in grouped(run).items()]
     return Table([('variant', ''), *((head, form) for head, form, _ in SCORE_COLUMNS)], rows).filled()
 
 
 def last_line(run: RunResult) -> str:
-    """Return the run in one line: J, F, frames, masks per second."""
+    """Return the run's summary line: J, F, frames, masks per second."""
     scores = scores_of(run.sequences, run.counting, run.protocol)
     frames = sum(item.frame_count for item in run.sequences)
     j, f, fps = written(scores.j_mean), written(scores.f_mean), written(masks_per_second(run.sequences), '.2f')

@@ -1,4 +1,4 @@
-"""Evaluating a method on clips: one after another, frame by frame, each kept as soon as it is done."""
+"""The evaluation of a method on clips, frame by frame; each clip's result is saved, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from moving_object_detector.media.frames import SECOND, Frame, resize_image
 from moving_object_detector.media.pictures import evenly_spaced
 
 WAITING: Final = 64
-"""Annotations kept for predictions that come late: above twice the largest window."""
+"""Annotations cached for delayed masks, more than twice the largest window."""
 PROBLEMS: Final = 20
-"""Sentences kept of one clip."""
+"""Most problems reported of one clip."""
 _STRETCH: Final = 0.02
-"""By how much the ratio of sides of an annotation may differ from its image's: sides are rounded when resized."""
+"""Relative tolerance between the aspect ratios of annotation and image, since resized sides are rounded."""
 
 
 class SequencePass:
-    """One pass of a method over one clip; what it is given is started anew, ``seen`` is called after each frame."""
+    """One pass of a method over one clip, which is opened anew; ``seen`` is called after each frame."""
 
     def __init__(
         self, clip: Clip, method: Method, rule: ScoringRule, options: EvaluateOptions, seen: Callable[[], object]
@@ -62,7 +62,7 @@ class SequencePass:
         self._clip, self._method, self._rule, self._seen = clip, method, rule, seen
         self._options, self._folder = options, Path(options.out).expanduser()
         self._problems = list(clip.problems)
-        # The numbers of each variant, by column and frame.
+        # Values of each variant, by column and frame.
         self._cells: dict[str, dict[str, dict[int, float]]] = {
             variant: {name: {} for name in COLUMNS} for variant in method.variants
         }
@@ -77,11 +77,11 @@ class SequencePass:
         self._stretched = ''
 
     def run(self) -> SequenceResult:
-        """Evaluate the whole clip; raises UserError where it cannot be opened, or not one frame of it can be scored."""
+        """Evaluate the clip; raises UserError if it cannot be opened or none of its frames can be scored."""
         begin = time.monotonic()
         source = self._clip.open()
         self._take(self._method.masks(self._clip, self._frames(source)))
-        for step, then in ((Step.GOES_BACK, 'the detector starts anew there'), (Step.REPEATS, 'it is not scored')):
+        for step, then in ((Step.GOES_BACK, 'the detector is reset there'), (Step.REPEATS, 'it is not scored')):
             if self._steps.count(step):
                 self._problem(f'{self._steps.count(step)} of {len(self._steps)} frames {step.value}; {then}')
         for problem in (*self._method.problems, self._continuity.trouble):
@@ -90,7 +90,7 @@ class SequencePass:
             raise UserError(f'{self._clip.name}: not one frame could be read: {"; ".join(self._problems[:3])}')
         count = len(self._names)
         self._score_the_silent(count)
-        # The cache refers to this pass and this pass to it: else both stay until the interpreter looks for cycles.
+        # Breaks the reference cycle between this object and its cache, which would delay its release.
         self._truth.cache_clear()
         if self._stretched and not self._cells[self._counting]['j']:
             raise UserError(f'{self._clip.name}: {self._stretched}')
@@ -120,7 +120,7 @@ class SequencePass:
             self._problems.append(text)
 
     def _frames(self, source: Iterable[Frame]) -> Iterator[tuple[int, Frame]]:
-        """Yield number and frame; a damaged one is a problem and not the end."""
+        """Yield numbered frames; a damaged frame is reported and skipped."""
         frames = iter(source)
         while True:
             index = len(self._names)
@@ -128,7 +128,7 @@ class SequencePass:
                 frame = next(frames, None)
             except ImageError as error:
                 self._problem(f'frame {index} is left out: {error}')
-                # A number for its annotation, which counts as missed.
+                # Keeps its number, so that its annotation counts as missed.
                 self._names.append('')
                 continue
             except UserError as error:
@@ -154,7 +154,7 @@ class SequencePass:
             return None
 
     def _truth_for(self, index: int, size: tuple[int, ...]) -> PreparedTruth | None:
-        """Return a frame's annotation; None where there is none or its image has another shape, as a turned one has."""
+        """Return a frame's annotation; None if there is none, or its aspect ratio differs, as of a rotated image."""
         truth = self._truth(index)
         if truth is None:
             return None
@@ -162,7 +162,7 @@ class SequencePass:
         if abs(width * rows - height * columns) <= _STRETCH * max(width * rows, height * columns):
             return truth
         self._stretched = (
-            f'an annotation is {width}x{height}, its image {columns}x{rows}: the shapes differ (is one of them turned '
+            f'an annotation is {width}x{height}, its image {columns}x{rows}: the shapes differ (is one of them rotated '
             'by its EXIF orientation?), so it is not scored; store both alike'
         )
         self._problem(self._stretched)
@@ -199,7 +199,7 @@ class SequencePass:
         return j
 
     def _score_the_silent(self, count: int) -> None:
-        """Score frames of which a variant said nothing as empty masks."""
+        """Score frames without a mask of a variant as empty masks."""
         for variant, cells in self._cells.items():
             for index in range(count):
                 truth = None if index in cells['area'] else self._truth_for(index, self._size)
@@ -210,17 +210,17 @@ class SequencePass:
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 TRUTH: Final = (64, 196, 255)
-"""Outline of the truth: a blue that the colour-blind, too, tell from the mask's red and white."""
+"""Outline of the truth, a blue distinct from the mask's red and white also for colour-blind readers."""
 _CASING: Final = (0, 24, 48)
-"""Dark on both sides of the truth's outline, so that it is seen on a bright sky."""
+"""Dark edge of the truth's outline, for contrast on a bright sky."""
 WIDTH: Final = 640
-"""Of the best and the worst frame, at most; pixels."""
+"""Largest width of the pictures of the best and the worst frame, pixels."""
 SMALL: Final = 320
-"""Of those spread over the sequence."""
+"""Largest width of the other pictures, pixels."""
 SPREAD_FRAMES: Final = 8
-"""Frames spread over a sequence that are shown."""
+"""Number of evenly spaced frames shown of a sequence."""
 _QUALITY: Final = 82
-"""Of their JPEG, per cent."""
+"""JPEG quality, per cent."""
 
 
 def _fitted(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -230,7 +230,7 @@ def _fitted(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 def draw_judged(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Draw a mask on an image (H, W, 3) as the overlay has it, and the truth's outline; both are fitted to it."""
+    """Draw a mask as in the overlay and the truth's outline on an image (H, W, 3); both are resized to it."""
     size = (image.shape[0], image.shape[1])
     picture = draw_overlay(image, _fitted(mask, size))
     if truth is None:
@@ -250,29 +250,29 @@ def _jpeg(picture: NDArray[np.uint8], width: int) -> bytes:
 
 
 class FramePicker:
-    """Picks the frames of a sequence of some length that are worth showing, while they pass.
+    """Selects the frames of a sequence to show, in one pass: the best, the worst and evenly spaced ones.
 
-    Frames that are not scored are given without J, and are then neither the best nor the worst.
+    Frames that are not scored are passed without J, and are neither the best nor the worst.
     """
 
     def __init__(self, frame_count: int) -> None:
         self._extremes: dict[str, tuple[float, int, bytes]] = {}
         self._spread: list[tuple[int, bytes]] = []
-        # The first ones where nobody knows how many there will be.
+        # The first ones if the length is unknown.
         self._wanted = evenly_spaced(frame_count or SPREAD_FRAMES, SPREAD_FRAMES)
 
     def take(self, index: int, j: float | None, draw: Callable[[], NDArray[np.uint8]]) -> None:
-        """Look at the next frame: its number, its J (None: not scored), and what draws it if it is kept."""
+        """Consider the next frame, given its number, J (None: not scored), and a function that draws it."""
         for kind, sign in (('best', 1), ('worst', -1)):
             if j is not None and (kind not in self._extremes or sign * j > sign * self._extremes[kind][0]):
                 self._extremes[kind] = j, index, _jpeg(draw(), WIDTH)
         if self._wanted and index >= self._wanted[0]:
-            # That one, or the next with a mask.
+            # The wanted frame, or the next one with a mask.
             self._wanted = [number for number in self._wanted if number > index]
             self._spread.append((index, _jpeg(draw(), SMALL)))
 
     def write(self, folder: Path, sequence: str) -> tuple[KeptFrame, ...]:
-        """Write the best, the worst and the spread frames to ``pictures/SEQUENCE/`` in the run's folder."""
+        """Write the selected frames to ``pictures/SEQUENCE/`` in the run's folder."""
         chosen = [(kind, kind, index, data) for kind, (_, index, data) in self._extremes.items()]
         if len(chosen) == 2 and chosen[0][2] == chosen[1][2]:
             chosen.pop()
@@ -287,20 +287,20 @@ class FramePicker:
 
 IDENTITY: Final = 'run.json'
 SEQUENCES: Final = 'sequences'
-_ANEW: Final = 'remove it, or give --overwrite to begin anew'
+_ANEW: Final = 'remove it, or give --overwrite to start over'
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Make a folder that of a run, or check that it is; raises UserError where it holds another or a damaged one."""
+    """Mark a folder as that of a run, or check that it is; raises UserError if it holds another or a damaged run."""
     kept = list((folder / SEQUENCES).glob('*.json'))
-    # A run that ended before its first sequence holds nothing to keep.
+    # A run without a finished sequence has nothing to protect.
     if kept and not overwrite and (folder / IDENTITY).exists():
         before, now = dict(flatten(read_stored(dict, folder / IDENTITY, _ANEW))), dict(flatten(identity))
         for name in {**before, **now}:
             if before.get(name) != now.get(name):
                 raise UserError(
                     f'{folder} holds a run in which {name} was {before.get(name)!r}, now it is {now.get(name)!r}; give '
-                    'another --out, or --overwrite to begin anew'
+                    'another --out, or --overwrite to start over'
                 )
         return
     for path in kept:
@@ -309,7 +309,7 @@ def claim_folder(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
 
 
 def _kept(clip: Clip, method: Method, options: EvaluateOptions, folder: Path) -> tuple[SequenceResult | None, str]:
-    """Return the result of a clip that the run's folder holds, or None and why it is made anew."""
+    """Return a clip's saved result, or None and the reason why it is scored anew."""
     path = folder / SEQUENCES / f'{clip.name}.json'
     if not path.exists():
         return None, ''
@@ -320,7 +320,7 @@ def _kept(clip: Clip, method: Method, options: EvaluateOptions, folder: Path) ->
     if before.footage != fingerprint((*clip.files, *method.files(clip))):
         return None, 'its frames or masks have changed since it was scored; scored anew'
     lacks = options.save_masks and not before.masks
-    return (None, 'scored anew, since its masks are to be kept now') if lacks else (before, '')
+    return (None, 'its masks were not saved; scored anew') if lacks else (before, '')
 
 
 def _line(result: SequenceResult, variant: str, protocol: str) -> str:
@@ -333,7 +333,7 @@ def _line(result: SequenceResult, variant: str, protocol: str) -> str:
 def _evaluate_clips(
     method: Method, clips: Sequence[Clip], protocol: str, options: EvaluateOptions, folder: Path
 ) -> tuple[list[SequenceResult], list[str]]:
-    """Evaluate all clips but those that the folder has already; return results and what is wrong with the others."""
+    """Evaluate all clips that have no saved result; return all results, and messages about failed clips."""
     results: list[SequenceResult] = []
     failures: list[str] = []
     done = {clip.name: _kept(clip, method, options, folder) for clip in clips}
@@ -373,10 +373,10 @@ def _method(options: EvaluateOptions, settings: Sequence[str]) -> Method:
 
 
 def evaluate(options: EvaluateOptions, settings: Sequence[str], command: Sequence[str]) -> RunResult:
-    """Evaluate what the options say, or resume it, and write ``results.json``.
+    """Run or resume an evaluation, and write ``results.json``.
 
-    ``settings`` are options of the detector, as name=value. Raises UserError where an option or the data is wrong, the
-    folder is in use or holds another run, or not one clip could be evaluated.
+    ``settings`` are options of the detector as name=value, ``command`` the program's arguments for the report. Raises
+    UserError if an option or the data is wrong, the folder is in use or holds another run, or no clip can be evaluated.
     """
     folder = Path(options.out).expanduser()
     clips, problems = open_clips(options)
