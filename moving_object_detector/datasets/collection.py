@@ -1,4 +1,4 @@
-"""Clips to train on or to score, out of data sets, folders, videos and bags mixed at will."""
+"""Discovery of clips in data sets, folders, videos and bags, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READABLE = (
 
 
 def _complete(clips: Iterable[ClipFiles]) -> list[ClipFiles]:
-    """Leave out clips of a single frame; all frames of the others must be there."""
+    """Leave out clips of a single frame; raises UserError if a frame of a clip is missing."""
     kept = []
     for clip in clips:
         missing = next((image for image in clip.files if not image.is_file()), None)
@@ -33,46 +33,46 @@ def _complete(clips: Iterable[ClipFiles]) -> list[ClipFiles]:
         if len(clip.files) > 1:
             kept.append(clip)
         else:
-            _log.warning('%s: one frame only, and flow takes a pair of frames; it is left out', clip.name)
+            _log.warning('%s: one frame only, but flow takes a pair of frames; left out', clip.name)
     return kept
 
 
 def _clip_name(name: str) -> str:
-    """Return a name that any file and page can hold: what is not UTF-8 or printable in it is written out."""
+    """Return a name fit for files and pages, with characters that are not UTF-8 or printable escaped."""
     return foreign(name).replace('\\', '_')
 
 
 def _of_recording(path: Path, topic: str | None) -> ClipFiles:
-    """Return the clip of a bag or a video; the topic is for bags alone."""
+    """Return the clip of a bag or a video; ``topic`` applies to bags only."""
     name, topic = _clip_name(path.name if path.is_dir() else path.stem), topic if is_bag(path) else None
     return ClipFiles(name, partial(open_source, path, topic=topic), tuple(bag_files(path)), topic=topic)
 
 
 def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
-    """Return the clips of a folder that is no data set: its images as one clip, or what lies in it."""
+    """Return the clips of a folder that is no data set: its images as one clip, else the clips in it."""
     images = list_images(root)
     if len(images) > 1:
         return [clip_of_images(_clip_name(root.resolve().name), images)]
-    clips, alone = [], len(images) == 1
+    clips, single_frame = [], len(images) == 1
     for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
         if is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
             clips.append(_of_recording(entry, topic))
         elif entry.is_dir() and (frames := list_images(entry)):
-            alone |= len(frames) == 1
+            single_frame |= len(frames) == 1
             clips += _complete([clip_of_images(_clip_name(entry.name), frames)])
-    if not clips and alone:
+    if not clips and single_frame:
         raise UserError(f'{root}: one frame only; flow takes a pair of frames')
     if not clips:
-        there = sorted(entry.name for entry in root.iterdir())[:8]
-        holds = f'it holds {", ".join(there)}' if there else 'it is empty'
+        names = sorted(entry.name for entry in root.iterdir())[:8]
+        holds = f'it holds {", ".join(names)}' if names else 'it is empty'
         raise UserError(f'{root}: nothing to read here; {holds}, looked for {_READABLE}')
     return clips
 
 
 def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
     path = Path(root).expanduser()
-    own = '@' in path.name and not path.exists()
-    if own:
+    split_given = '@' in path.name and not path.exists()
+    if split_given:
         name, _, split = root.rpartition('@')
         path = Path(name).expanduser()
     if not path.exists():
@@ -82,7 +82,7 @@ def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
             return _complete(read_davis(path, split))
         if (path / 'Trainingset').is_dir() or (path / 'Testset').is_dir():
             return _complete(read_fbms(path, split))
-    if own:
+    if split_given:
         raise UserError(f'{root}: only DAVIS 2016 and FBMS-59 have splits; leave @{split} out')
     if not path.is_dir() or is_bag(path):
         return [_of_recording(path, topic)]
@@ -92,17 +92,17 @@ def _read_root(root: str, split: str, topic: str | None) -> list[ClipFiles]:
 
 
 def roots_of(text: str) -> list[str]:
-    """Return the roots in a text that has commas between them."""
+    """Split a comma-separated list of roots."""
     return [root.strip() for root in text.split(',') if root.strip()]
 
 
 def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None) -> list[ClipFiles]:
-    """Find all clips, in the order of the roots; videos and bags are not opened yet.
+    """Find all clips, in the order of the roots, without opening videos and bags.
 
-    Each root is a path, or ``path@split`` where another ``split`` (train, val, trainval) is wanted: a data set in its
-    published layout (DAVIS 2016, SegTrack v2, FBMS-59), images, a folder of such folders, videos or bags, a video, or
-    a bag; the rest is as in :func:`open_source`. Raises UserError where a root, a split or a frame is missing, a layout
-    is not known, or no clip of a folder has two frames.
+    Each root is a path, or ``path@split`` for another ``split`` (train, val, trainval): a data set in its published
+    layout (DAVIS 2016, SegTrack v2, FBMS-59), a folder of images, a folder of such folders, videos or bags, a video, or
+    a bag; ``topic`` and ``fps`` are as in :func:`open_source`. Raises UserError if a root, a split or a frame is
+    missing, a layout is unknown, or no clip of a folder has two frames.
     """
     if not roots:
         raise UserError('no data was given; name a data set, a folder of frames, a video or a bag')
@@ -114,13 +114,13 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: 
     seen: set[str] = set()
     unique = []
     for clip in clips:
-        # Where names repeat, the later ones end in -2 and so on.
+        # Repeated names get the suffix -2, -3 and so on.
         name, number = clip.name, 2
         while name in seen or (name != clip.name and name in taken):
             name = f'{clip.name}-{number}'
             number += 1
         seen.add(name)
         if name != clip.name:
-            _log.info('%s is there twice; the later one is called %s', clip.name, name)
+            _log.info('%s exists twice; the later clip is called %s', clip.name, name)
         unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps)))
     return unique

@@ -1,6 +1,6 @@
-"""Data sets in their published layouts (DAVIS 2016, SegTrack v2, FBMS-59), folders of masks, and what these say.
+"""Readers of data sets in their published layouts (DAVIS 2016, SegTrack v2, FBMS-59), and of folders of masks.
 
-Which pixels move is for scoring alone, never for training.
+Annotations are for evaluation only, never for training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from moving_object_detector.media.frames import natural_key
 from moving_object_detector.media.sources import ImageFiles, list_images
 
 Annotation: TypeAlias = Callable[[], NDArray[np.bool_]]
-"""Reads what is known of a frame, bool (H, W), True on any object; UserError where a file is missing or broken."""
+"""Reads a frame's annotation, bool (H, W), True on any object; raises UserError if a file is missing or damaged."""
 
 
 def _decoded(path: Path, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
@@ -34,20 +34,20 @@ def _decoded(path: Path, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask (H, W) in which black is background and all else is object, whatever its depth or channels.
+    """Read a mask (H, W) of any bit depth and channels, in which black is background and all else is object.
 
-    In a JPEG half is the limit, see :func:`decode_objects`. Raises UserError where the file is missing or not an image,
+    A JPEG is thresholded at half, see :func:`decode_objects`. Raises UserError if the file is missing or not an image,
     or the first colour of its palette is not black.
     """
 
     def decode(content: bytes) -> NDArray[np.bool_]:
-        # Byte 25 of a PNG is 3 where it has a palette: length, PLTE, colours (RFC 2083, 4.1.1 and 4.1.2).
+        # Byte 25 of a PNG is 3 if it has a palette: length, PLTE, colours (RFC 2083, 4.1.1 and 4.1.2).
         palette = content.startswith(b'\x89PNG\r\n\x1a\n') and content[25:26] == b'\x03'
         start = content.find(b'PLTE') + 4
         if palette and any(content[start : start + 3]):
             raise UserError(
-                f'{path}: the first colour of its palette is not black, so there is no telling which is the '
-                'background; store it in grey, with 0 for the background'
+                f'{path}: the first colour of its palette is not black, so the background is unknown; store the mask '
+                'in grey levels, with 0 for the background'
             )
         return decode_objects(content)
 
@@ -56,7 +56,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """The union of one or more masks of one size; see :func:`read_mask`."""
+    """An annotation that is the union of masks of one size; see :func:`read_mask`."""
 
     paths: tuple[Path, ...]
 
@@ -71,21 +71,21 @@ class MaskFiles:
 
 @dataclass(frozen=True)
 class RegionFile:
-    """Regions told apart by codes: a pixel's grey value, or R * 65536 + G * 256 + B in a colour image."""
+    """An annotation by region codes: a pixel's grey value, or R * 65536 + G * 256 + B in a colour image."""
 
     path: Path
     background: int
-    """The code that is no object."""
+    """The code of the background."""
     objects: tuple[int, ...]
-    """The codes that are. A code that is neither is no object, as in the official code of FBMS-59."""
+    """The codes of objects. Other codes are background, as in the official code of FBMS-59."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The file alone, as :class:`MaskFiles` has them."""
+        """The file, for the interface of :class:`MaskFiles`."""
         return (self.path,)
 
     def __call__(self) -> NDArray[np.bool_]:
-        """Read the objects' union; raises UserError also where no pixel has a known code."""
+        """Read the union of the objects; raises UserError also if no pixel has a known code."""
         label = _decoded(self.path, decode_labels).astype(np.int64)
         codes = label if label.ndim == 2 else label[:, :, 2] * 65536 + label[:, :, 1] * 256 + label[:, :, 0]
         mask = np.asarray(np.isin(codes, self.objects), np.bool_)
@@ -100,40 +100,40 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _masks_by_name(images: Sequence[Path], folder: Path) -> list[Path | None]:
-    """Return the mask of each frame: the file of the same name, whatever its suffix; None where there is none."""
+    """Return the mask of each frame, the file of the same name and any suffix; None if there is none."""
     masks: dict[str, Path] = {}
     for mask in list_images(folder):
         other = masks.setdefault(mask.stem, mask)
         if other != mask:
-            raise UserError(f'{folder}: {other.name} and {mask.name} are masks of one frame; remove one of them')
+            raise UserError(f'{folder}: {other.name} and {mask.name} are masks of the same frame; remove one of them')
     found = [masks.get(image.stem) for image in images]
     if masks and not any(found):
         frames = _some([image.stem for image in images])
         raise UserError(
-            f'{folder}: no mask fits a frame; the frames are called {frames}, the masks {_some(list(masks))}: '
-            'give each mask the name of its frame'
+            f'{folder}: no mask has the name of a frame; frames are called {frames}, masks {_some(list(masks))}: '
+            'name each mask like its frame'
         )
     return found
 
 
 def clip_annotations(clips: Mapping[str, Sequence[Path]], masks: Path) -> dict[str, tuple[Annotation | None, ...]]:
-    """Return the annotations of clips by name, given the frames of each, from masks called as these.
+    """Return the annotations of clips, given the frames of each by name, from masks named like the frames.
 
-    ``masks`` holds a folder for each clip, called as the clip; a clip without one has no annotations. Of one clip alone
-    it may hold the masks themselves. Masks of no frame are passed over. Raises UserError where no clip has a folder, no
-    mask in one is a frame's, or two are masks of the same frame.
+    ``masks`` holds a folder for each clip, named like the clip; a clip without one has no annotations. For a single
+    clip it may hold the masks themselves. Masks without a frame are ignored. Raises UserError if no clip has a folder,
+    no mask in a folder belongs to a frame, or two belong to the same frame.
     """
     folders = {name: masks / name for name in clips if (masks / name).is_dir()}
     if not folders and len(clips) == 1:
         folders = dict.fromkeys(clips, masks)
     if not folders:
-        there = sorted(entry.name for entry in masks.iterdir()) if masks.is_dir() else []
-        holds = f'it holds {_some(there)}' if there else 'there is nothing'
-        raise UserError(f'{masks}: no folder is called as a clip ({_some(list(clips))}); {holds}')
+        names = sorted(entry.name for entry in masks.iterdir()) if masks.is_dir() else []
+        holds = f'it holds {_some(names)}' if names else 'there is nothing'
+        raise UserError(f'{masks}: no folder is named like a clip ({_some(list(clips))}); {holds}')
     found: dict[str, tuple[Annotation | None, ...]] = {name: (None,) * len(images) for name, images in clips.items()}
     for name, folder in folders.items():
         if not folder.is_dir() or not list_images(folder):
-            raise UserError(f'{folder}: there is no image here; give the folder of the masks, each called as its frame')
+            raise UserError(f'{folder}: there is no image here; give the folder of masks, each named like its frame')
         found[name] = tuple(MaskFiles((mask,)) if mask else None for mask in _masks_by_name(clips[name], folder))
     return found
 
@@ -143,39 +143,39 @@ def clip_annotations(clips: Mapping[str, Sequence[Path]], masks: Path) -> dict[s
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """One clip."""
+    """The files of one clip."""
 
     name: str
     """Unique in a collection."""
     source: partial[Any] = field(compare=False)
-    """Opens it; can be sent to another process."""
+    """Opens the clip as a FrameSource; picklable."""
     files: tuple[Path, ...]
     """The frames in order, the video, or the bag's files."""
     annotations: tuple[Annotation | None, ...] = ()
-    """Of each frame, None where it has none; empty where there are none at all."""
+    """The annotation of each frame, None if missing; empty if all are missing."""
     topic: str | None = None
-    """Of a bag."""
+    """The image topic of a bag, if chosen."""
 
 
 def clip_of_images(name: str, images: Iterable[Path], annotations: Iterable[Annotation | None] = ()) -> ClipFiles:
-    """Return the clip of some images; neither are they opened, nor need they be there."""
+    """Return the clip of some images, which are not opened and need not exist."""
     files, known = tuple(images), tuple(annotations)
     return ClipFiles(name, partial(ImageFiles, name, files), files, known if any(known) else ())
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder in natural order."""
+    """Return the subfolders of a folder in natural order."""
     return sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: natural_key(entry.name))
 
 
 def read_davis(root: Path, split: str) -> list[ClipFiles]:
-    """List the sequences of a split (train, val, trainval) of DAVIS 2016; raises UserError where its list is not."""
+    """List the sequences of a split (train, val, trainval) of DAVIS 2016; raises UserError if its list is missing."""
     listing = root / 'ImageSets' / '480p' / f'{split}.txt'
     if not listing.is_file():
-        there = ', '.join(sorted(path.stem for path in listing.parent.glob('*.txt')))
+        splits = ', '.join(sorted(path.stem for path in listing.parent.glob('*.txt')))
         raise UserError(
-            f'{root}: DAVIS 2016 has no split {split} here; there is {there}'
-            if there
+            f'{root}: DAVIS 2016 has no split {split} here; there is {splits}'
+            if splits
             else f'{listing} is missing; give the DAVIS 2016 folder that holds JPEGImages and ImageSets as root'
         )
     pairs: dict[str, list[tuple[Path, Annotation | None]]] = {}
@@ -199,7 +199,7 @@ def _lines(path: Path, encoding: str = 'utf-8') -> list[str]:
 
 
 def _segtrack_images(root: Path, name: str) -> list[Path]:
-    """Return the frames of a sequence in the order of its list, or in natural order where there is none."""
+    """Return the frames of a sequence in the order of its list, or in natural order without one."""
     folder = root / 'JPEGImages' / name
     if not folder.is_dir():
         raise UserError(f'{folder} is missing, but ImageSets/all.txt names the sequence; copy the data set again')
@@ -207,17 +207,17 @@ def _segtrack_images(root: Path, name: str) -> list[Path]:
     listing = root / 'ImageSets' / f'{name}.txt'
     if not listing.is_file():
         return images
-    # The first line is the folder, the others are file names without their suffixes.
-    there = {image.stem: image for image in images}
+    # The first line is the folder, the others are file names without suffix.
+    by_stem = {image.stem: image for image in images}
     stems = _lines(listing)[1:]
-    missing = next((stem for stem in stems if stem not in there), None)
+    missing = next((stem for stem in stems if stem not in by_stem), None)
     if missing is not None:
         raise UserError(f'{listing} names the frame {missing}, but it is not in {folder}')
-    return [there[stem] for stem in stems]
+    return [by_stem[stem] for stem in stems]
 
 
 def _segtrack_masks(images: list[Path], folder: Path) -> list[Path | None]:
-    """Return the mask of each frame, None where there is none: by name, or by order where none has a frame's name."""
+    """Return the mask of each frame, None if there is none: by name, or by order if no mask has a frame's name."""
     masks = list_images(folder)
     named = {mask.stem for mask in masks} & {image.stem for image in images}
     return list(masks) if not named and len(masks) == len(images) else _masks_by_name(images, folder)
@@ -226,8 +226,8 @@ def _segtrack_masks(images: list[Path], folder: Path) -> list[Path | None]:
 def _segtrack_annotations(truth: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
     """Return the union of each frame's masks.
 
-    A sequence of several objects has a folder for each, ``1``, ``2`` and so on, in formats that differ (those of
-    ``cheetah`` are bmp and png), and there are masks of no frame (one of ``worm``).
+    A sequence with several objects has a folder for each, ``1``, ``2`` and so on, with varying formats (``cheetah`` has
+    bmp and png); one mask of ``worm`` belongs to no frame.
     """
     if not truth.is_dir():
         return (None,) * len(images)
@@ -240,13 +240,13 @@ def _segtrack_annotations(truth: Path, images: list[Path]) -> tuple[Annotation |
 def read_segtrack(root: Path) -> list[ClipFiles]:
     """List all sequences of SegTrack v2; the annotation of a frame is the union of its objects' masks.
 
-    Raises UserError where a folder or a frame that a list names is missing, there is no sequence, or masks are called
-    in another way than their frames and are not as many.
+    Raises UserError if a listed folder or frame is missing, there is no sequence, or masks match their frames neither
+    by name nor by number.
     """
     if not (root / 'JPEGImages').is_dir():
         raise UserError(f'{root / "JPEGImages"} is missing; give the SegTrack v2 folder that holds it as root')
     listing = root / 'ImageSets' / 'all.txt'
-    # In the list each has an asterisk before it.
+    # Names in the list start with an asterisk.
     listed = [line.lstrip('*') for line in _lines(listing)] if listing.is_file() else None
     names = [folder.name for folder in _subfolders(root / 'JPEGImages')] if listed is None else listed
     sequences = []
@@ -267,9 +267,9 @@ _PARTS: Final = {
 
 
 def _parse_definition(path: Path) -> tuple[list[int], list[tuple[int, str, str]]]:
-    """Return the codes of the regions, the background's first, and of each labelled frame number, label and image.
+    """Return the codes of the regions, the background's first, and number, label and image of each labelled frame.
 
-    The file is a row of headings, each followed by its value in the next line that is not empty.
+    The file is a series of headings, each with its value in the next line that is not empty.
     """
     pairs = list(pairwise(_lines(path, 'latin-1')))
     codes = {heading.rstrip(':'): value for heading, value in pairs if heading.startswith('Scale of region ')}
@@ -282,34 +282,34 @@ def _parse_definition(path: Path) -> tuple[list[int], list[tuple[int, str, str]]
     even = len(numbers) == len(files) == len(images)
     if not regions or not even or not all(value.isdecimal() for value in (*regions, *numbers)):
         raise UserError(
-            f'{path}: not a definition file as FBMS-59 has them (looked for "Scale of region 0:" and for frames as '
-            '"Frame number:", "File name:" and "Input file name:"); copy the data set again'
+            f'{path}: not a definition file of FBMS-59 (looked for "Scale of region 0:", and for each frame "Frame '
+            'number:", "File name:" and "Input file name:"); copy the data set again'
         )
     return [int(code) for code in regions], list(zip(map(int, numbers), files, images, strict=True))
 
 
 def _fbms_annotations(folder: Path, images: list[Path]) -> tuple[Annotation | None, ...]:
-    """Return what the definition files say of the frames; where two label the same frame, the first one counts.
+    """Return the annotations of the definition files; if two label the same frame, the first one counts.
 
-    The file called as the sequence comes first. A label that is listed but not there is told when it is read.
+    The file named like the sequence comes first. A missing label raises UserError only when it is read.
     """
     found: list[Annotation | None] = [None] * len(images)
     places = {image.stem: place for place, image in enumerate(images)}
-    # Those whose names start with a dot are what a Mac leaves in archives.
+    # Names with a leading dot are metadata that macOS adds to archives.
     definitions = [file for file in (folder / 'GroundTruth').glob('*Def.dat') if not file.name.startswith('.')]
     for file in sorted(definitions, key=lambda file: (file.name != f'{folder.name}Def.dat', natural_key(file.name))):
         (background, *objects), labels = _parse_definition(file)
         for number, label, image in labels:
-            # Definitions name the frames as pgm or ppm, which were published as jpg.
+            # Definitions name frames as pgm or ppm, but they were published as jpg.
             place = places.get(Path(image).stem, number)
-            # Beside some labels lie the probabilities of their pixels, which are not for scoring regions.
+            # Some labels come with files of pixel probabilities, which are no regions.
             if 'PROB' not in label and place < len(images) and found[place] is None:
                 found[place] = RegionFile(file.parent / label, background, tuple(objects))
     return tuple(found)
 
 
 def _fbms_images(folder: Path) -> list[Path]:
-    """Return the frames; of a frame that lies there in several formats, as older programs need it, the first."""
+    """Return the frames; of a frame stored in several formats only the first."""
     frames: dict[str, Path] = {}
     for image in list_images(folder):
         frames.setdefault(image.stem, image)
@@ -319,7 +319,7 @@ def _fbms_images(folder: Path) -> list[Path]:
 def read_fbms(root: Path, split: str) -> list[ClipFiles]:
     """List the sequences of a split of FBMS-59: ``train``, ``test`` (``val`` is the same) or ``trainval``.
 
-    Raises UserError where there is no such split or folder, or a definition file is damaged.
+    Raises UserError if the split or a folder does not exist, or a definition file is damaged.
     """
     if split not in _PARTS:
         raise UserError(f'{root}: FBMS-59 has no split {split}; it has {", ".join(_PARTS)}')
