@@ -1,4 +1,4 @@
-"""What is measured: settings of the detector, each by several engines that are compared with each other."""
+"""The cases of the benchmark: settings of the detector, each with all engines to compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moving_object_detector.detection.config import DetectorConfig
 
 
 class Variant(NamedTuple):
-    """What runs the networks: an engine of the detector's, or the pipeline below."""
+    """What runs the networks: an engine of the detector, or :data:`NAIVE`."""
 
     engine: str
     precision: str
@@ -26,36 +26,36 @@ class Variant(NamedTuple):
 
 REFERENCE: Final = Variant('torch', 'float32')
 NAIVE: Final = Variant('naive', 'float32')
-"""The detector without its ring, pair by pair; see ``tasks.py``."""
+"""The detector without its ring buffer, pair by pair; see ``tasks.py``."""
 
 
 class Case(NamedTuple):
-    """A setting of the detector, run in one way; the cases of a group compute the same masks in turns."""
+    """A setting of the detector with one variant; the cases of a group compute the same masks and take turns."""
 
     group: str
     variant: Variant
     config: DetectorConfig
-    """With the variant's engine and precision."""
+    """The detector's options, with the variant's engine and precision."""
     seconds: float
-    """After how long no more rounds of the group are begun."""
+    """Time after which the group starts no more rounds."""
 
     @property
     def name(self) -> str:
-        """Return for example ``paper/openvino-float32``; what ``--only`` chooses by."""
+        """Return the name that ``--only`` matches, such as ``paper/openvino-float32``."""
         return f'{self.group}/{self.variant.engine}-{self.variant.precision}'
 
 
 def all_variants() -> list[Variant]:
-    """Return every engine with every precision that the detector's options name; some run nowhere, some not here."""
+    """Return every engine with every precision of the detector's options, including unsupported combinations."""
     choices = {declared.name: declared.choices for declared in options_of(DetectorConfig)}
     pairs = [Variant(engine, precision) for engine in choices['engine'] for precision in choices['precision']]
     return [variant for variant in pairs if 'auto' not in variant]
 
 
 def all_cases(config: Path | None, assignments: Sequence[str], *, gpu: bool, quick: bool) -> list[Case]:
-    """Return what is measured: the built-in settings, or those of a parameter file; raises UserError.
+    """Return the cases of the built-in settings, or those of a parameter file; raises UserError.
 
-    ``assignments`` (``name=value``) are put into every setting; ``quick`` is a few seconds of the smallest.
+    ``assignments`` (``name=value``) apply to every setting; ``quick`` selects the smallest setting for a few seconds.
     """
 
     def group(name: str, seconds: float, path: Path | None, *values: str, naive: bool = False) -> list[Case]:
@@ -83,7 +83,7 @@ def all_cases(config: Path | None, assignments: Sequence[str], *, gpu: bool, qui
 
 
 def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
-    """Return the cases whose name or group's name matches a shell pattern; UserError where one matches nothing."""
+    """Return the cases whose name or group matches a shell pattern; raises UserError if a pattern matches nothing."""
     wanted = set() if patterns else set(cases)
     for pattern in patterns:
         found = {case for case in cases if fnmatchcase(case.name, pattern) or fnmatchcase(case.group, pattern)}

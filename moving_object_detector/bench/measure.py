@@ -1,4 +1,4 @@
-"""Cases that are compared take turns, each in a process of its own, so that memory and threads are its own."""
+"""Measurement of cases that take turns, each in its own process, so that memory and threads are separate."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from moving_object_detector.media.sources import open_source
 from moving_object_detector.synthetic.random_scene import SceneOptions, clip_scene
 
 _task: list[FrameTask] = []
-"""In a case's own process: what it does."""
+"""The task of this process, a case's own."""
 
 
 class Effort(NamedTuple):
-    """How much is measured: rounds of each group, and seconds that each case has in a round, for one call at least."""
+    """Least and most rounds of a group, and seconds per case and round, in which at least one call is made."""
 
     least: int = 3
     most: int = 60
@@ -49,7 +49,7 @@ class Effort(NamedTuple):
 
 
 def prepare(case: Case, images: Path) -> dict[str, Any]:
-    """Make this process's task, on frames in a NumPy file, and the calls that do not count; return what it is."""
+    """Create this process's task on frames in a NumPy file, run its warm-up calls, and return its facts."""
     kind = NaiveTask if case.variant == NAIVE else FrameTask
     task = kind(case.config, np.load(images, mmap_mode='r'))
     _task[:] = [task]
@@ -61,7 +61,7 @@ def prepare(case: Case, images: Path) -> dict[str, Any]:
 
 
 def take_turn(seconds: float) -> tuple[list[float], dict[str, list[float]]]:
-    """Do this process's task for about so many seconds, at least once; return the seconds of calls and of stages."""
+    """Run this process's task for about ``seconds``, at least once; return the times of calls and stages, seconds."""
     (task,) = _task
     times: list[float] = []
     while not times or sum(times) < seconds:
@@ -75,8 +75,8 @@ def take_turn(seconds: float) -> tuple[list[float], dict[str, list[float]]]:
 
 
 def peak_memory() -> dict[str, float]:
-    """Return the most memory that this process had so far, in MB: ``resident``, and on a GPU ``gpu``."""
-    # Not getrusage, which on Linux counts what the parent had when it started this process.
+    """Return this process's peak memory so far, MB: ``resident``, and with a GPU ``gpu``."""
+    # Not getrusage, which on Linux includes the parent's memory at the time of the fork.
     lines = Path('/proc/self/status').read_text().splitlines()
     found = {'resident': int(next(line for line in lines if line.startswith('VmHWM')).split()[1]) * 1024 / 1e6}
     if torch.cuda.is_available():
@@ -84,32 +84,32 @@ def peak_memory() -> dict[str, float]:
     return {name: round(megabytes, 1) for name, megabytes in found.items()}
 
 
-# In the program's ----------------------------------------------------------------------------------------------------
+# In the main process -------------------------------------------------------------------------------------------------
 
 
 def _ask(one: Measured, pool: ProcessPoolExecutor, action: Callable[..., Any], *arguments: object) -> Any:
-    """Return what an action gives in a pool's process; None where it cannot run here, which is noted."""
+    """Run an action in a pool's process and return its result; if it fails, note why and return None."""
     try:
         return pool.submit(action, *arguments).result()
     except UserError as error:
         one.failure = str(error)
     except BrokenProcessPool:
-        one.failure = 'its process ended unasked; was there enough memory?'
+        one.failure = 'its process died; was there enough memory?'
     return None
 
 
 def measure_group(
     cases: Sequence[Case], images: Path, effort: Effort, seen: Callable[[str], object] = lambda _: None
 ) -> list[Measured]:
-    """Measure the cases of a group on a file of frames, one at a time: A B C A B C ...
+    """Measure the cases of a group on a file of frames, in turns: A B C A B C ...
 
-    One that fails says so and is left out, the others go on; ``seen`` is told of each round before it.
+    A case that fails notes why and is skipped from then on; ``seen`` is called with a label before each round.
     """
     measured = [Measured(case) for case in cases]
     with ExitStack() as stack:
-        # Spawned: a fork would inherit memory and the locks of threads. Ctrl-C is for the program alone.
-        unheard = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
-        pools = [stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), *unheard)) for _ in cases]
+        # Spawned, since a fork inherits memory and locks of threads. Only the main process handles Ctrl-C.
+        ignore_interrupt = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        pools = [stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), *ignore_interrupt)) for _ in cases]
         for one, pool in zip(measured, pools, strict=True):
             one.facts = _ask(one, pool, prepare, one.case, images)
         started = time.monotonic()
@@ -126,7 +126,7 @@ def measure_group(
 
 
 def _refusal(case: Case) -> str:
-    """Return why the case's engine does not run on its device, as far as that is known without loading anything."""
+    """Return why the case's engine cannot run on its device, as far as known without loading a model, else ''."""
     if case.variant == NAIVE:
         return ''
     try:
@@ -137,7 +137,7 @@ def _refusal(case: Case) -> str:
 
 
 def _clip(source: str, count: int) -> NDArray[np.uint8]:
-    """Return the first frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
+    """Return the first ``count`` frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
     if source:
         return np.stack([frame.image for frame in islice(iter(open_source(source)), count)])
     scene = clip_scene(7, SceneOptions(size=(480, 640), objects=(1, 2)))
@@ -145,7 +145,7 @@ def _clip(source: str, count: int) -> NDArray[np.uint8]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print and write; return the exit status. ``arguments.words`` is the command line, for the report."""
+    """Run the benchmark and print its report; return the exit status. ``arguments.words`` is the command line."""
     effort = Effort(least=2, most=2, turn=0.05) if arguments.quick else Effort()
     found = all_cases(arguments.config, arguments.set, gpu=torch.cuda.is_available(), quick=arguments.quick)
     cases = chosen(found, arguments.only)
@@ -153,11 +153,11 @@ def run(arguments: argparse.Namespace) -> int:
     images = _clip(arguments.input, arguments.frames)
     refused = {case: reason for case in cases if (reason := _refusal(case))}
     skipped = {f'{case.variant} on {case.config.device}': reason for case, reason in refused.items()}
-    left = [list(own) for _, own in groupby((case for case in cases if case not in refused), lambda case: case.group)]
+    groups = [list(own) for _, own in groupby((case for case in cases if case not in refused), lambda case: case.group)]
     reports: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(left, dynamic_ncols=True, bar_format='{l_bar}{bar}| {elapsed}') as bar,
+        tqdm(groups, dynamic_ncols=True, bar_format='{l_bar}{bar}| {elapsed}') as bar,
     ):
         path = Path(folder, 'images.npy')
         np.save(path, images)

@@ -1,4 +1,4 @@
-"""From times to figures and tables."""
+"""Statistics of measured times, and their tables."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ PERCENTILES: Final = {'median': 50, 'p95': 95, 'p99': 99}
 
 @dataclass
 class Measured:
-    """What was found of a case."""
+    """The measurements of a case."""
 
     case: Case
     facts: dict[str, Any] = field(default_factory=dict)
     rounds: list[list[float]] = field(default_factory=list)
-    """Seconds of the calls of each round."""
+    """Times of the calls of each round, seconds."""
     stages: dict[str, list[float]] = field(default_factory=dict)
-    """Seconds of all runs of each stage."""
+    """Times of all runs of each stage, seconds."""
     memory: dict[str, float] = field(default_factory=dict)
-    """The most that its process had, MB."""
+    """Peak memory of its process, MB."""
     failure: str = ''
     """Why it could not be measured."""
 
     def add(self, turn: tuple[list[float], dict[str, list[float]]] | None) -> None:
-        """Take the seconds of calls and stages of its next round."""
+        """Add the times of calls and stages of the next round."""
         if turn is not None:
             self.rounds.append(turn[0])
             for name, times in turn[1].items():
                 self.stages.setdefault(name, []).extend(times)
 
     def figures(self, others: Sequence[Measured]) -> dict[str, Any]:
-        """Return its figures, and how many times longer some of the ``others`` take, as JSON has them."""
+        """Return the figures for JSON, with the time ratios of the naive and the reference case in ``others``."""
         calls = [seconds for own in self.rounds for seconds in own]
         slow = [other for other in others if other.case.variant in (NAIVE, REFERENCE) and other is not self]
         return {
@@ -54,15 +54,15 @@ class Measured:
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Return median, p95 and p99 of some times, in milliseconds."""
+    """Return median, p95 and p99 of times, milliseconds."""
     return {name: round(1000 * float(np.percentile(seconds, share)), 2) for name, share in PERCENTILES.items()}
 
 
 def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Return how many times longer one thing takes than another, from the seconds of rounds in which both took turns.
+    """Return the time ratio of a slow case to a fast one, from the seconds of rounds in which both took turns.
 
-    ``ratio`` is that of the medians over all rounds; ``low`` and ``high`` are the quartiles of the rounds' own ratios:
-    what disturbs the machine for longer than a round disturbs both alike.
+    ``ratio`` is that of the medians over all rounds; ``low`` and ``high`` are quartiles of the ratios within a round,
+    where disturbances of the machine longer than a round cancel.
     """
     whole = np.median(np.concatenate(slow)) / np.median(np.concatenate(fast))
     own = [np.median(a) / np.median(b) for a, b in zip(slow, fast, strict=True)]
@@ -71,7 +71,7 @@ def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> d
 
 
 def group_report(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Return the figures of a group, of which at least one case was measured, as JSON has them."""
+    """Return the figures for JSON of a group with at least one measured case."""
     about = {name: measured[0].facts[name] for name in ('size', 'window', 'flow')}
     return {'name': measured[0].case.group, **about, 'cases': [one.figures(measured) for one in measured]}
 
@@ -80,7 +80,7 @@ def group_report(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return a whole report as Markdown."""
+    """Return the report as Markdown."""
     groups = report['groups']
     before, after = report['load average']
     versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
@@ -93,7 +93,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def frame_table(groups: Sequence[dict[str, Any]]) -> str:
-    """Return end-to-end figures of several settings, in each the engine with the least median in bold."""
+    """Return the table of end-to-end figures by setting and engine, the fastest engine of a setting in bold."""
     titles = ('setting', 'engine', 'median ms', 'p95', 'p99', 'frames/s', 'peak MB', 'vs naive', 'vs reference')
     rows = []
     for group in groups:
@@ -112,7 +112,7 @@ def frame_table(groups: Sequence[dict[str, Any]]) -> str:
 
 
 def stage_table(group: dict[str, Any]) -> str:
-    """Return the medians of a setting's stages, in milliseconds."""
+    """Return the table of median times of a setting's stages, milliseconds."""
     staged = [case for case in group['cases'] if case['stages']]
     columns = [{**case['stages'], '**frame**': case['milliseconds']} for case in staged]
     names = [*dict.fromkeys(name for case in staged for name in case['stages']), '**frame**']

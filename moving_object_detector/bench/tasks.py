@@ -1,4 +1,4 @@
-"""What is timed: frames from image message to mask message."""
+"""The timed tasks: the detector and a naive pipeline, from image message to mask message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRAME_NANOSECONDS: Final = 33_333_333
 
 
 class Stopwatch:
-    """Collects the times of named stages, in seconds; they end with the GPU's work where it is to ``synchronise``."""
+    """Collects times of named stages, seconds; with ``synchronise`` they include the GPU's pending work."""
 
     def __init__(self, synchronise: bool) -> None:
         self.times: dict[str, list[float]] = {}
@@ -43,7 +43,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time what is inside the context as one run of the stage ``name``."""
+        """Time the body of the context as one run of the stage ``name``."""
         started = time.perf_counter()
         yield
         if self._synchronise:
@@ -51,15 +51,15 @@ class Stopwatch:
         self.times.setdefault(name, []).append(time.perf_counter() - started)
 
     def take(self) -> dict[str, list[float]]:
-        """Return the times so far and forget them."""
+        """Return and reset the times."""
         times, self.times = self.times, {}
         return times
 
 
 class NaivePipeline:
-    """Equation 14 of the paper as it stands: each frame anew with each neighbour, pair by pair, by eager PyTorch.
+    """Equation 14 of the paper literally: each frame with each neighbour, pair by pair, in eager PyTorch.
 
-    So nothing is known of the frame before, whatever ``mask.hysteresis`` says.
+    It keeps no state between frames, so ``mask.hysteresis`` has no effect.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -71,7 +71,7 @@ class NaivePipeline:
 
     @torch.inference_mode()
     def mask(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.uint8]:
-        """Return the mask of ``images[index]``, uint8 (H, W) of 0 and 255, from those of its neighbours that exist."""
+        """Return the mask of ``images[index]``, uint8 (H, W) of 0 and 255, using the neighbours that exist."""
         window = self._config.window
         average = np.mean(self._votes(images, index), axis=0)
         probability = refine(average, images[index], self._config.refinement)
@@ -101,7 +101,7 @@ class NaivePipeline:
         there, back = (one[0].cpu().numpy() for one in (flow, reverse))
         here, other = (Texture.of(grey_image(one, self.size)).contrast for one in (image, neighbour))
         camera = self._camera(image)
-        # How the camera travelled is said by the later frame's flow.
+        # The camera's motion is estimated from the flow of the later frame.
         travel = (
             estimate_travel(back, other, camera).reverse(there, here) if later else estimate_travel(there, here, camera)
         )
@@ -119,7 +119,7 @@ class NaivePipeline:
             return [self._mask(images[index], side) for side in sides.values()]
         least = self._config.gate.min_motion
         moving = {offset: side for offset, side in sides.items() if float(split_flow(side[:, :2]).motion[0]) >= least}
-        # Of two neighbours as far away the later one decides whether anything moves.
+        # Of two equally distant neighbours, the later one decides whether anything moves.
         latest = {abs(offset): offset for offset in sorted(sides)}
         return [
             self._mask(images[index], torch.cat((sides[offset], moving.get(-offset, reverse_side(sides[offset]))), 1))
@@ -134,33 +134,33 @@ class NaivePipeline:
 
 
 class FrameTask:
-    """The detector as the node runs it, on images (N, H, W, 3), uint8 RGB, forward and backward without end."""
+    """The detector as in the node, on an endless back-and-forth loop over images (N, H, W, 3), uint8 RGB."""
 
     def __init__(self, config: DetectorConfig, images: NDArray[np.uint8]) -> None:
         self.device = choose_device(config.device)
         self.on_gpu = self.device.type == 'cuda'
         self.watch = Stopwatch(self.on_gpu)
-        # After ``fill`` these do not count either: algorithms are chosen, CUDA graphs captured.
+        # Untimed calls after ``fill``, in which algorithms are chosen and CUDA graphs captured.
         self.warm_up = 8 if self.on_gpu else 2
         self.mask: NDArray[np.uint8] | None = None
-        """The last one."""
+        """The latest mask."""
         forward = [self.message(np.asarray(image), 'bgr8') for image in images]
         self.incoming = cycle(forward + forward[-2:0:-1])
         window = config.window
         self.fill = max(window.past, window.future) * window.stride
-        """Calls until each is like the next: frames bring fewer pairs until the window is full."""
+        """Calls until the window is full; before, frames have fewer pairs."""
         self.facts: dict[str, Any] = {'window': f'-{window.past}..+{window.future}'}
-        """What it is, for the report."""
+        """Facts for the report."""
         self.prepare(config)
 
     def message(self, pixels: NDArray[np.uint8], encoding: str) -> Any:
-        """Return the fields of a sensor_msgs/Image with these pixels, (H, W, 3) RGB or (H, W)."""
+        """Return an object with the fields of a sensor_msgs/Image, from pixels (H, W, 3) RGB or (H, W)."""
         return SimpleNamespace(**encode_image(pixels, encoding)._asdict(), is_bigendian=0)
 
     def prepare(self, config: DetectorConfig) -> None:
-        """Load what computes the masks."""
+        """Create the detector."""
         self._detector = build_detector(config, self.watch)
-        # As the node with its default, estimate: refined.
+        # As the node with its default option, estimate: refined.
         self._detector.refined_only = True
         self._stamp = 0
         self._publisher = ThreadPoolExecutor(1)
@@ -169,7 +169,7 @@ class FrameTask:
         self.facts |= {'engine': detector.engine.name, 'flow': detector.flow.name, 'size': detector.size}
 
     def call(self) -> None:
-        """Take the next message; turn the mask that is complete into one beside the next call, as the node does."""
+        """Process the next message; complete masks are published in a thread during the next call, as in the node."""
         latency = ExitStack()
         latency.enter_context(self.watch('latency'))
         with self.watch('decode'):
@@ -180,7 +180,7 @@ class FrameTask:
         self._publishing = self._publisher.submit(self._publish, results, latency)
 
     def settle(self) -> None:
-        """Wait for the last mask, if any."""
+        """Wait for the last published mask, if any."""
         if self._publishing is not None:
             self._publishing.result()
 
@@ -195,10 +195,10 @@ class FrameTask:
 
 
 class NaiveTask(FrameTask):
-    """The same by :class:`NaivePipeline`."""
+    """The same task with :class:`NaivePipeline`."""
 
     def prepare(self, config: DetectorConfig) -> None:
-        """Load it, and the frames that its first mask needs."""
+        """Create the pipeline, and read the frames before its first mask."""
         if config.threads:
             torch.set_num_threads(config.threads)
         self.fill, self.warm_up, self._publishing = 0, 1, None
@@ -211,7 +211,7 @@ class NaiveTask(FrameTask):
         self.facts |= {'engine': engine, 'flow': self._pipeline.flow.name, 'size': self._pipeline.size}
 
     def call(self) -> None:
-        """Take the next message and compute the mask of the frame whose neighbours are all there."""
+        """Read the next message and compute the mask of the frame whose neighbours are complete."""
         self._images.append(decode_image(next(self.incoming)))
         self.mask = self._pipeline.mask(self._images, len(self._images) - 1 - self._ahead)
         self.message(self.mask, 'mono8')
