@@ -1,4 +1,4 @@
-"""Write what is generated in the documentation: the table of parameters and the list of programs."""
+"""Write the generated tables of the documentation: the node's parameters and the programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _takes(declared: Option) -> str:
 
 
 def _default(declared: Option) -> str:
-    # As it is written in YAML.
+    # In YAML syntax.
     return json.dumps(declared.default) if declared.kind is bool or declared.default == '' else str(declared.default)
 
 
@@ -39,7 +39,7 @@ def _row(declared: Option) -> str:
 
 
 def parameter_table() -> str:
-    """Return all parameters of the node as a Markdown table, in the order of their declaration."""
+    """Return the node's parameters as a Markdown table, in order of declaration."""
     return '\n'.join(
         [
             '| name | type | default | takes | at run time | description |',

@@ -1,6 +1,6 @@
-"""Run a command with more arguments out of an environment variable: with_args.py VARIABLE COMMAND...
+"""Run a command with more arguments from an environment variable: with_args.py VARIABLE COMMAND...
 
-They are split into words as a shell does, quotes included, and never executed.
+The arguments are split into words as a shell does, quotes included, but not executed by one.
 """
 
 from __future__ import annotations
