@@ -65,8 +65,8 @@ def ratio(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> d
     where disturbances of the machine longer than a round cancel.
     """
     whole = np.median(np.concatenate(slow)) / np.median(np.concatenate(fast))
-    own = [np.median(a) / np.median(b) for a, b in zip(slow, fast, strict=True)]
-    low, high = np.percentile(own, (25, 75))
+    per_round = [np.median(a) / np.median(b) for a, b in zip(slow, fast, strict=True)]
+    low, high = np.percentile(per_round, (25, 75))
     return {'ratio': round(float(whole), 2), 'low': round(float(low), 2), 'high': round(float(high), 2)}
 
 

@@ -111,15 +111,15 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: 
     except OSError as error:
         raise UserError(f'{error.filename} cannot be read: {error.strerror}') from error
     taken = {clip.name for clip in clips}
-    seen: set[str] = set()
+    used: set[str] = set()
     unique = []
     for clip in clips:
         # Repeated names get the suffix -2, -3 and so on.
         name, number = clip.name, 2
-        while name in seen or (name != clip.name and name in taken):
+        while name in used or (name != clip.name and name in taken):
             name = f'{clip.name}-{number}'
             number += 1
-        seen.add(name)
+        used.add(name)
         if name != clip.name:
             _log.info('%s exists twice; the later clip is called %s', clip.name, name)
         unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps)))

@@ -72,8 +72,8 @@ def _run(arguments: argparse.Namespace, options: EvaluateOptions | None, given: 
         problems = len(run.problems) + sum(len(sequence.problems) for sequence in run.sequences)
         if problems:
             dropped = sum(sequence.dropped for sequence in run.sequences)
-            said = f'; {dropped} frames have no mask and count as empty' if dropped else ''
-            sys.stderr.write(f'warning: {problems} problems, listed in results.json{said}\n')
+            note = f'; {dropped} frames have no mask and count as empty' if dropped else ''
+            sys.stderr.write(f'warning: {problems} problems, listed in results.json{note}\n')
         sys.stdout.write(f'{last_line(run)}\n')
 
 

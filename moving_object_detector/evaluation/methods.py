@@ -179,12 +179,12 @@ class GivenMasks(Method):
             where, by_stamp, latencies, period = self._bag_masks(place)
         else:
             by_name = {file.stem: MaskFiles((file,)) for file in self.files(clip)}
-        seen = found = offset = 0
+        total = found = offset = 0
         last: int | None = None
         for index, frame in frames:
             offset = ros_stamp_offset(frame.stamp) if last is None else offset
             repeats, last = frame.stamp == last, frame.stamp
-            seen += not repeats
+            total += not repeats
             read = by_name.get(Path(frame.name).stem) or (None if repeats else by_stamp.get(frame.stamp + offset))
             if read is None:
                 continue
@@ -197,8 +197,8 @@ class GivenMasks(Method):
             found += 1
             yield Prediction(index, 'masks', frame.image, mask, latency)
         self.seconds = found * period
-        if seen > found:
-            self.problems.append(f'{seen - found} of {seen} frames have no mask in {where}: they count as missed')
+        if total > found:
+            self.problems.append(f'{total - found} of {total} frames have no mask in {where}: they count as missed')
         if (stored := len(by_name) + len(by_stamp)) > found:
             self.problems.append(f'{stored - found} of {stored} masks in {where} belong to no frame')
 

@@ -214,18 +214,18 @@ def cached_clips(
         label = re.sub(r'[^\w.-]', '_', clip.name, flags=re.ASCII)[:80]
         folders.append(folder / f'{label}-{_clip_key(clip, settings)}')
     cached = []
-    for clip, one in zip(clips, folders, strict=True):
-        if _streams(one) is None:
+    for clip, clip_folder in zip(clips, folders, strict=True):
+        if _streams(clip_folder) is None:
             # 0 if the frame count is unknown before reading the clip.
             total = -(-(clip.source().frame_count or 0) // CHUNK)
-            missing = partial(_missing_chunks, clip, one, backend, options)
-            chunks.fill(one, f'flow of {clip.name}', KINDS, total, missing)
-        found = _streams(one)
-        if found is None:
-            raise CacheError(f'{one}: this folder of the flow cache has been removed or changed; start again')
-        opened = CachedClip(clip.name, options.size, options.gaps, one, found)
-        if not any(opened.neighbours(index) for index in range(len(found))):
-            _log.warning('%s: no pair of frames in its %d; left out', foreign(clip.name), len(found))
+            missing = partial(_missing_chunks, clip, clip_folder, backend, options)
+            chunks.fill(clip_folder, f'flow of {clip.name}', KINDS, total, missing)
+        streams = _streams(clip_folder)
+        if streams is None:
+            raise CacheError(f'{clip_folder}: this folder of the flow cache has been removed or changed; start again')
+        opened = CachedClip(clip.name, options.size, options.gaps, clip_folder, streams)
+        if not any(opened.neighbours(index) for index in range(len(streams))):
+            _log.warning('%s: no pair of frames in its %d; left out', foreign(clip.name), len(streams))
             continue
         cached.append(opened)
     if not cached:

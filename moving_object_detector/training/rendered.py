@@ -142,7 +142,7 @@ class RenderedPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
             sources, targets = [one] * len(others) + others, others + [one] * len(others)
             flows = self._flow.estimate(sources, targets, options.size).cpu().numpy()
             both = zip(flows[: len(others)], flows[len(others) :], strict=True)
-            flow = np.concatenate([with_evidence(images[0], there, back) for there, back in both])
+            flow = np.concatenate([with_evidence(images[0], forward, backward) for forward, backward in both])
         else:
             flow = self._flow.estimate([one], others, options.size)[0].cpu().numpy()
         image = resize_image(images[0], options.size)
@@ -222,7 +222,7 @@ def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str,
     """
     decides = repr((KEPT_FORMAT, f'{pairs.seed} {pairs.options}', fingerprint))
     key = hashlib.blake2b(decides.encode(), digest_size=8).hexdigest()
-    own, chunks = folder / f'rendered-{key}', range(-(-count // KEPT_CHUNK))
+    subfolder, chunks = folder / f'rendered-{key}', range(-(-count // KEPT_CHUNK))
 
     def rendered(done: set[int]) -> Chunks:
         missing = [number for number in chunks if number not in done]
@@ -230,9 +230,9 @@ def keep_pairs(pairs: RenderedPairs, count: int, folder: Path, fingerprint: str,
         for number, batch in zip(missing, batches, strict=True):
             yield number, [values.numpy() for values in batch]
 
-    if set(chunks) - done_chunks(own, KINDS):
-        fill(own, 'the rendered pairs', KINDS, len(chunks), rendered)
-    return own
+    if set(chunks) - done_chunks(subfolder, KINDS):
+        fill(subfolder, 'the rendered pairs', KINDS, len(chunks), rendered)
+    return subfolder
 
 
 def _kept(pairs: RenderedPairs, index: int) -> tuple[Tensor, ...]:

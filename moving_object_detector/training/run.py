@@ -219,8 +219,8 @@ def kept_pairs(config: TrainConfig, size: tuple[int, int], out: Path) -> KeptPai
     """Return such pairs stored on disk, rendering the missing ones."""
     data, count = config.data, config.rendered.kept
     pairs = rendered_pairs(config, (data.height, data.width))
-    own = keep_pairs(pairs, count, cache_folder(data, out), flow_fingerprint(config.flow), config.run.workers)
-    return KeptPairs(own, count, config.run.seed, size, pairs.options)
+    folder = keep_pairs(pairs, count, cache_folder(data, out), flow_fingerprint(config.flow), config.run.workers)
+    return KeptPairs(folder, count, config.run.seed, size, pairs.options)
 
 
 def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> Generator | None:
@@ -333,8 +333,8 @@ def _train(config: TrainConfig, out: Path, setup: Setup, command: Sequence[str])
 def _trained_on(config: TrainConfig, footage: Footage, stages: Sequence[Stage]) -> dict[str, str]:
     """Return rows of the card: input, data and steps of the training."""
     network, flow, teacher = config.network, config.flow, config.rendered.teacher
-    seen = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow.backend}'
-    rows = {'input': f'{seen} at {flow.height}x{flow.width}'}
+    inputs = f'{network.height}x{network.width} RGB in [-0.5, 0.5]; `{network.flow_input}` flow by {flow.backend}'
+    rows = {'input': f'{inputs} at {flow.height}x{flow.width}'}
     if config.start.model:
         rows['started from'] = Path(config.start.model).name
     clips = footage.clips

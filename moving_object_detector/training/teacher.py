@@ -102,14 +102,14 @@ class Teacher:
         all_targets: list[Targets] = []
         with _threads_given_back():
             torch.set_num_threads(self._threads)
-            for clip, kept in clips:
-                folder = cache / f'{kept.folder.name}-{self.key}'
+            for clip, cached in clips:
+                folder = cache / f'{cached.folder.name}-{self.key}'
                 all_targets.append(partial(read_item, folder, chunk=CHUNK, kind=KIND))
-                chunks = range(-(-kept.frame_count // CHUNK))
+                chunks = range(-(-cached.frame_count // CHUNK))
                 if set(chunks) - done_chunks(folder, (KIND,)):
-                    make = partial(self._missing, clip, kept, chunks)
+                    make = partial(self._missing, clip, cached, chunks)
                     try:
-                        fill(folder, f'targets of {kept.name}', (KIND,), len(chunks), make)
+                        fill(folder, f'targets of {cached.name}', (KIND,), len(chunks), make)
                     except NotFiniteError as error:
                         raise UserError(f'teacher.detector {self._name}: {error}') from error
         return all_targets
