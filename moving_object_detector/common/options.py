@@ -51,7 +51,7 @@ class Option:
         """Say in words what values the option takes."""
         if self.choices:
             return 'one of ' + ', '.join(self.choices)
-        word = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}[self.kind]
+        word = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}[self.kind]
         if self.low is not None and self.high is not None:
             return f'{word} from {self.low:g} to {self.high:g}'
         return word if self.low is None else f'{word} of at least {self.low:g}'

@@ -69,7 +69,8 @@ def bench(argv: Sequence[str] | None = None) -> int:
     only = "settings or cases, such as cpu 'paper/openvino*'"
     parser.add_argument('--only', nargs='+', default=[], metavar='CASE', help=only)
     parser.add_argument('--input', default='', help='folder, video or bag; a rendered 640x480 clip unless given')
-    parser.add_argument('--frames', type=positive_int, default=24, help='of the input, there and back (%(default)s)')
+    frames = 'frames of the input, played back and forth (%(default)s)'
+    parser.add_argument('--frames', type=positive_int, default=24, help=frames)
     parser.add_argument('--quick', action='store_true', help='the smallest settings, two rounds: a check, not a figure')
     parser.add_argument('--json', type=Path, metavar='FILE', help='the same figures as JSON')
     return _start('bench.measure', 'run', parser.parse_args(words, argparse.Namespace(words=words)))

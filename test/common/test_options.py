@@ -67,7 +67,7 @@ def test_what_fits_is_taken(name, value, taken):
         ('lens.focus', True, 'lens.focus is True'),
         ('lens.mode', 'off', "lens.mode is 'off', but takes one of auto, manual"),
         ('lens.mode', 1, 'lens.mode is 1, but takes one of auto, manual'),
-        ('name', 5, 'name is 5, but takes a text'),
+        ('name', 5, 'name is 5, but takes a string'),
         ('on', 1, 'on is 1, but takes true or false'),
         ('on', 'true', "on is 'true', but takes true or false"),
         ('lens.fokus', 1.0, r"no option 'lens\.fokus'; .*lens\.focus"),
