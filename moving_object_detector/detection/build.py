@@ -1,4 +1,4 @@
-"""From options to a running detector."""
+"""Builds a detector from its options."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ log = logging.getLogger(__name__)
 
 
 def choose_flow(config: FlowConfig) -> FlowConfig:
-    """Return the options with the backend of ``auto`` and the file of its weights; UserError where there are none."""
+    """Resolve backend ``auto`` and the path of the weights; raises UserError if they are missing."""
     if config.backend == 'auto':
         if config.model:
-            raise UserError('flow.model names weights, so flow.backend must say whose: raft_small or pwcnet, not auto')
-        there = [name for name in ('raft_small', 'pwcnet') if fetched_weights(name).is_file()]
-        if not there:
-            log.warning('flow by DIS: no weights of RAFT-small or PWC-Net are here; %s raft_small', GET_WEIGHTS)
-        config = replace(config, backend=there[0] if there else 'dis')
+            raise UserError('flow.model is set, so flow.backend must name its network, raft_small or pwcnet, not auto')
+        installed = [name for name in ('raft_small', 'pwcnet') if fetched_weights(name).is_file()]
+        if not installed:
+            log.warning('flow by DIS: no weights of RAFT-small or PWC-Net are installed; %s raft_small', GET_WEIGHTS)
+        config = replace(config, backend=installed[0] if installed else 'dis')
     if config.backend == 'dis' or config.model:
         return config
     path = fetched_weights(config.backend)
     if not path.is_file():
         raise UserError(
-            f'flow.backend is {config.backend}, whose weights are not here; fetch them with `{GET_WEIGHTS} '
-            f'{config.backend}`, which tells their licence first, or set flow.model to a file of them'
+            f'flow.backend is {config.backend}, but its weights are not installed; fetch them with `{GET_WEIGHTS} '
+            f'{config.backend}`, which shows their licence first, or set flow.model to a weights file'
         )
     return replace(config, model=str(path))
 
@@ -60,10 +60,10 @@ def create_flow(
     batch: int = 1,
     threads: int = 0,
 ) -> FlowBackend:
-    """Make the flow backend that the options describe; raises UserError where it lacks its weights.
+    """Create the flow backend of the options; raises UserError if its weights are missing.
 
-    ``engine`` runs a network, None: PyTorch; ``batch`` pairs are usually estimated at once; DIS computes ``threads`` of
-    them at a time, 0: one for each physical core.
+    ``engine`` runs a network, usually on ``batch`` pairs at once (None: PyTorch); DIS computes ``threads`` pairs in
+    parallel (0: one per physical core).
     """
     config = choose_flow(config)
     size = (config.height, config.width)
@@ -80,9 +80,9 @@ def create_flow(
 
 
 def flow_precision(config: FlowConfig, precision: str, engine: str, device: torch.device) -> str:
-    """Return the precision in which an engine is to run a flow network where that of the masks is ``precision``.
+    """Return the precision for an engine's flow network, given the option ``precision``.
 
-    Masks and RAFT-small bear less than float32; what it does to PWC-Net's flow depends on the weights.
+    Masks and RAFT-small tolerate less than float32; its effect on PWC-Net's flow depends on the weights.
     """
     if precision in ('auto', 'int8') and config.backend != 'raft_small':
         return 'float32'
@@ -94,17 +94,16 @@ class LoadedGenerator(NamedTuple):
 
     network: Generator
     size: tuple[int, int]
-    """What the options say."""
+    """From the options, else as trained."""
     flow_input: FlowInput
     path: Path
     """Its file."""
 
 
 def load_generator(config: DetectorConfig) -> LoadedGenerator:
-    """Return the generator that the options name; raises UserError where its file or the size is wrong."""
+    """Load the generator that the options name; raises UserError if its file or the size is wrong."""
     path = generator_path(config.model, choose_flow(config.flow).backend)
     network, metadata = load_network(path, expect='generator')
-    # The size that was asked for, else the one that the weights were trained at.
     size = config.height or int(metadata['height']), config.width or int(metadata['width'])
     for name, length in zip(('height', 'width'), size, strict=True):
         if length % 4 or length < SMALLEST_SIDE:
@@ -113,10 +112,10 @@ def load_generator(config: DetectorConfig) -> LoadedGenerator:
 
 
 def build_detector(config: DetectorConfig, stage: Watch | None = None) -> Detector:
-    """Load the weights and make the detector that the options describe; UserError where one of them is wrong.
+    """Load the weights and build the detector of the options; UserError if one of them is wrong.
 
-    ``stage`` is called with a stage's name around each stage, for measuring. Where OpenVINO runs the networks, PyTorch
-    is set to one thread in this process.
+    ``stage`` gives the context manager around each named stage, for measuring. With OpenVINO, PyTorch is limited to one
+    thread in this process.
     """
     if config.window.past + config.window.future == 0:
         raise UserError(
@@ -137,13 +136,13 @@ def build_detector(config: DetectorConfig, stage: Watch | None = None) -> Detect
     engine, of_flow = make(precision=precision), flow_precision(config.flow, config.precision, config.engine, device)
     flow_engine = engine if of_flow == precision else make(precision=of_flow)
     if engine.name == 'openvino':
-        # What is left for PyTorch are small operations, whose threads would wait for each other on busy cores.
+        # PyTorch is left with small operations, whose threads would wait for each other on busy cores.
         torch.set_num_threads(1)
     if config.precision == 'int8':
         generator = quantise(generator, load_ranges(ranges_path(path), generator))
     elif engine.name == 'openvino':
         generator = merge_upsampling(generator)
-    # What every frame brings once the window is full.
+    # Pairs per frame once the window is full.
     batch = config.window.past + config.window.future
     masks = MaskEngine(engine, generator, size, batch)
     flow = create_flow(config.flow, device, flow_engine, batch, config.threads)

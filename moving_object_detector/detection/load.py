@@ -1,4 +1,4 @@
-"""Keeping up with a rate: a smaller window at once when computing takes too long, a larger one when there is room."""
+"""Keeps up with a target rate: shrinks the window when computing takes too long, grows it when there is room."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Final
 
 from moving_object_detector.detection.config import WindowConfig
 
-# Shares of the time between two masks that computing takes.
+# Utilisation: computing time as a share of the time between two masks.
 OVERLOAD: Final = 0.95
-"""More than this is too much: go down at once."""
+"""Above this the window shrinks at once."""
 LANDING: Final = 0.85
-"""Where to go down to."""
+"""Highest predicted utilisation of the window to shrink to."""
 ROOM: Final = 0.75
-"""The next larger window must be predicted to need no more than this for some time."""
+"""Highest predicted utilisation of the next larger window at which to grow."""
 HOLD: Final = 3.0
-"""Seconds for which there must be room; doubled each time that a larger window turned out too large."""
+"""Seconds for which there must be room; doubled each time the larger window proves too large."""
 LONGEST_HOLD: Final = 120.0
 PROVEN: Final = 30.0
-"""Seconds after which a larger window has proved right."""
+"""Seconds after which a larger window counts as sustainable."""
 SETTLED: Final = 5
 """Masks after which a new window is judged, by the median of the last :data:`SAMPLES`."""
 SAMPLES: Final = 9
 _UNSETTLED: Final = 2
-"""Masks after a change that are not counted: engines prepare themselves for batches of another length."""
+"""Masks not measured after a change: engines prepare for the new batch length."""
 
 
 def windows(ceiling: WindowConfig, *, zero_lag: bool) -> list[WindowConfig]:
-    """Return the windows from the ceiling down to the frame before alone; ``zero_lag``: without later neighbours."""
+    """Return the windows from ``ceiling`` down to one neighbour; ``zero_lag``: no later ones beside earlier ones."""
     if zero_lag and ceiling.past:
         ceiling = replace(ceiling, future=0)
     longest = max(ceiling.past, ceiling.future)
@@ -41,25 +41,25 @@ def windows(ceiling: WindowConfig, *, zero_lag: bool) -> list[WindowConfig]:
 
 
 class LoadController:
-    """Chooses the window by what was measured; times are seconds of any steady clock.
+    """Chooses the window by measured cost; times are seconds of any monotonic clock.
 
-    What has to be kept up with is the target, masks a second, or the camera's rate where that is lower; with the target
-    0 the whole window stays. The work is taken to grow with the number of pairs: what else there is makes a step down
-    smaller than predicted, one up cheaper.
+    The rate to keep up with is the target, masks per second, or the camera's rate if lower; target 0 keeps the full
+    window. Cost is assumed proportional to the number of pairs: because of fixed costs a step down saves less than
+    predicted, and a step up costs less.
     """
 
     def __init__(self, ceiling: WindowConfig, *, zero_lag: bool, target: float) -> None:
         self.target = target
         self.reason = 'the configured window'
-        """Why the window is what it is."""
+        """Why this window was chosen."""
         self.utilisation = 0.0
-        """Share of the time that computing needs; above 1 there are fewer masks than asked for."""
+        """Share of the time that computing needs; above 1 the masks miss the target rate."""
         self.overloaded = False
-        """Whether even the smallest window is too much."""
+        """Whether even the smallest window needs too much time."""
         self._windows = windows(ceiling, zero_lag=zero_lag)
         self.window = self._windows[0] if target else ceiling
-        """What to compute from now on."""
-        # The mean, since images that come in bunches have no typical interval; short, to notice a camera that slows.
+        """Window to compute from now on."""
+        # For the mean interval, since images may come in bursts; short, to notice a camera that slows down.
         self._arrivals: deque[float] = deque(maxlen=17)
         self._lock = threading.Lock()
         self._costs: deque[float] = deque(maxlen=SAMPLES)
@@ -70,29 +70,29 @@ class LoadController:
         self._raised: float | None = None
 
     def arrived(self, moment: float) -> None:
-        """Take note of an image; for any thread."""
+        """Note an image's arrival, from any thread."""
         with self._lock:
             self._arrivals.append(moment)
 
     def pause(self) -> None:
-        """Forget the images that came: there was or will be a pause."""
+        """Forget past arrivals: the stream has paused or will."""
         with self._lock:
             self._arrivals.clear()
 
     @property
     def rate(self) -> float:
-        """Images a second; 0 while that is not known."""
+        """Images per second; 0 while unknown."""
         with self._lock:
             count = len(self._arrivals)
             span = self._arrivals[-1] - self._arrivals[0] if count else 0.0
         return (count - 1) / span if count > SETTLED and span > 0 else 0.0
 
     def worked(self, seconds: float, pairs: int, masks: int, *, inferred: bool) -> None:
-        """Take note of what an image took.
+        """Record the cost of an image.
 
-        Where nothing moves, pairs have no masks and are cheap, until something does: they count as what pairs with
-        masks cost last. Where masks are computed of the image (``inferred``), what comes up to the next such one is its
-        cost too.
+        While nothing moves, pairs get no masks and are cheap; since that may end at any time, they count at the last
+        cost of pairs with masks. ``inferred``: masks are computed for this image, whose cost includes that of the
+        images up to the next such one.
         """
         if inferred:
             if self._pairs and not self._unsettled:
@@ -109,7 +109,7 @@ class LoadController:
         self._masks += masks
 
     def decide(self, now: float) -> bool:
-        """Judge the present window; return whether there is a new one."""
+        """Judge the current window; return whether it changed."""
         rate = self.rate
         if not (self.target and rate) or len(self._costs) < SETTLED:
             return False
@@ -121,7 +121,7 @@ class LoadController:
                 self._holds[self.window] = min(2 * self._holds.get(self.window, HOLD), LONGEST_HOLD)
             below = self._windows[place + 1 :]
             wanted = next((window for window in below if self._load(window, rate) <= LANDING), below[-1])
-            return self._move(wanted, f'the last one needed {self._needs(self.window, rate)}', None)
+            return self._move(wanted, f'the previous window needed {self._needs(self.window, rate)}', None)
         if self._raised is not None and now - self._raised >= PROVEN:
             self._raised = None
             self._holds.pop(self.window, None)
@@ -135,7 +135,7 @@ class LoadController:
         return self._move(larger, f'there is room: expected to need {self._needs(larger, rate)}', now)
 
     def report(self) -> dict[str, str]:
-        """Return setting, reason and figures as texts for a diagnostic status; none without a target."""
+        """Return window, reason and rates as texts for a diagnostic status; empty without a target."""
         if not self.target:
             return {}
         return {
@@ -148,18 +148,18 @@ class LoadController:
 
     @property
     def trouble(self) -> str:
-        """What to say where even the smallest setting is too much; else empty."""
+        """What to report if even the smallest window needs too much time; else empty."""
         if not self.overloaded:
             return ''
         return (
-            f'load.target_rate {self.target:g} Hz cannot be kept even at the smallest setting ({self.window}); lower '
-            'the rate or size of the images, flow.height and flow.width, or height and width'
+            f'load.target_rate {self.target:g} Hz cannot be reached even at the smallest setting ({self.window}); '
+            'lower the rate or size of the images, flow.height and flow.width, or height and width'
         )
 
     def _load(self, window: WindowConfig, rate: float) -> float:
-        """Predict which share of the time a window needs."""
+        """Predict the utilisation of a window."""
         masks = min(self.target, rate)
-        # An image of which no masks are computed does not vote on those before it.
+        # Only images with masks of their own vote on earlier ones.
         return masks * median(self._costs) * (window.past + window.future * masks / rate)
 
     def _move(self, window: WindowConfig, reason: str, raised: float | None) -> bool:

@@ -1,6 +1,6 @@
-"""What the robot knows of its camera: poses by time from odometry or tf, and the intrinsics from CameraInfo.
+"""Camera motion and intrinsics as the robot reports them: poses from odometry or tf, and CameraInfo.
 
-Messages are read by their fields, so those of a running ROS and those out of a bag are the same here.
+Messages are read by field name, so those of a running ROS and those from a bag work alike.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from moving_object_detector.detection.poses import (
 )
 from moving_object_detector.flow.travel import Camera, KnownMotion, Travel
 
-# More than that between two images is no motion that flow could follow: radians, metres.
+# A larger motion between two images (radians, metres) is taken for an error: flow could not follow it.
 MOST_TURN: Final = 1.0
 MOST_WAY: Final = 100.0
 STRONG_DISTORTION: Final = 0.02
-"""Share of the width by which distortion may move the image's edges."""
-# Known motion is doubted where the flow is off its lines by so many times as much as off those of the motion that the
-# images tell, on average over about so many pairs.
+"""Largest accepted shift of the image's edges by lens distortion, as a share of the width."""
+# Known motion is rejected where its epipolar residual is on average DOUBT times that of the motion estimated from the
+# images, smoothed over about DOUBT_PAIRS pairs.
 DOUBT: Final = 2.5
 DOUBT_PAIRS: Final = 20
 SAID: Final = 40
-"""Pairs for which trouble is told after it has passed, so that who looks once a second sees it."""
+"""Pairs for which a past problem is still reported, so that whoever polls once a second sees it."""
 
 
 def parse_extrinsics(text: str) -> Pose:
-    """Return the pose that ``x y z qx qy qz qw`` (metres, quaternion) tells; UserError for all else."""
+    """Parse a pose ``x y z qx qy qz qw`` (metres, quaternion); raises UserError for anything else."""
     try:
         x, y, z, *quaternion = map(float, text.replace(',', ' ').split())
         position = type('Position', (), {'x': x, 'y': y, 'z': z})
@@ -50,15 +50,15 @@ def parse_extrinsics(text: str) -> Pose:
     except (ValueError, UnknownMotionError) as error:
         raise UserError(
             f"odometry.extrinsics is '{foreign(text)}', but takes seven numbers, x y z qx qy qz qw: the pose of the "
-            "camera's optical frame (x right, y down, z forward) in the frame whose odometry it is"
+            "camera's optical frame (x right, y down, z forward) in the odometry's child frame"
         ) from error
 
 
 class Odometry:
-    """Knows how the camera moved between two images, and what kind of camera it is, as far as it was told.
+    """Provides the camera's motion between two images and its intrinsics, as far as messages tell them.
 
-    May be told and asked by different threads; poses are ``kept`` for so many nanoseconds. Raises UserError for wrong
-    extrinsics.
+    Messages may be added and motions queried from different threads. Poses are kept for ``kept`` nanoseconds. Raises
+    UserError for wrong extrinsics.
     """
 
     def __init__(self, config: OdometryConfig, kept: int = KEPT) -> None:
@@ -72,51 +72,51 @@ class Odometry:
         self._info: Any = None
         self._doubt, self._pairs = 1.0, 0
         self.camera_frame = _bare(config.camera_frame)
-        """The camera's optical frame; where no parameter says it, whoever reads images does."""
+        """The camera's optical frame: the parameter, else that of CameraInfo."""
         self.rectified = False
-        """Whether the images are rectified, so that P of CameraInfo holds and not K."""
+        """Whether the images are rectified: then P of CameraInfo holds, not K."""
         self._info_topic = 'its topic'
         self.deaf = self._fault = self._unknown = ''
-        """Why tf cannot be heard, CameraInfo is not used, the last pair's motion was not known."""
+        """Why tf cannot be received, CameraInfo is not used, the last pair's motion is unknown; empty: no reason."""
         self._bad: dict[str, str] = {}
-        """What is wrong with the last pose of a frame, by its name; of the odometry by none."""
+        """What is wrong with each frame's last pose; the odometry has the key ''."""
         self._last, self._since = '', SAID
-        """Why a motion was not known last, and the pairs since whose motion was."""
+        """The latest reason for an unknown motion, and the pairs with known motion since then."""
         self._asked = False
 
     @property
     def wanted(self) -> bool:
-        """Whether any source of motion is set."""
+        """Whether a source of motion is configured."""
         return bool(self._config.topic or self._config.frame)
 
     @property
     def trouble(self) -> str:
-        """Why the last motion was not known, or one not long before it, or CameraInfo is not used; else empty."""
+        """Why the motion is or recently was unknown, or CameraInfo is not used; empty: all is well."""
         if not self._unknown and self._since < SAID:
-            return f'for some pairs of images, since {self._last}'
+            return f'for some recent pairs of images, because {self._last}'
         return self._unknown or self._fault
 
     def see(self, topic: str) -> str:
-        """Take note of the images' topic; return that of their CameraInfo, as image_transport has it; empty: none."""
+        """Note the images' topic; return their CameraInfo's, by default as image_transport names it; empty: none."""
         folder, _, name = topic.removesuffix('/compressed').rpartition('/')
         self.rectified = 'rect' in name
         asked = self._config.camera_info
         self._info_topic = {'auto': f'{folder}/camera_info', 'none': ''}.get(asked, asked)
         return self._info_topic
 
-    # What it is told
+    # Input
 
     def set_camera(self, size: tuple[int, int], intrinsics: Matrix) -> None:
-        """Take size (height, width) and K (3, 3) of images without distortion."""
+        """Set size (height, width) and K (3, 3) of images without distortion."""
         self._info = SimpleNamespace(height=size[0], width=size[1], k=intrinsics.ravel(), p=np.zeros(12), d=())
 
     def add_pose(self, stamp: int, pose: Matrix) -> None:
-        """Take the pose (4, 4) of the camera's optical frame in the fixed one."""
+        """Add a pose (4, 4) of the camera's optical frame in the fixed frame."""
         with self._lock:
             self._frames.add(self.camera_frame, _bare(self._config.frame), Pose(pose[:3, :3], pose[:3, 3]), stamp)
 
     def add_odometry(self, message: Any) -> None:
-        """Take a nav_msgs/Odometry."""
+        """Add a nav_msgs/Odometry."""
         with self._lock:
             try:
                 pose = read_pose(message.pose.pose.position, message.pose.pose.orientation)
@@ -129,7 +129,7 @@ class Odometry:
             self._body.add(_stamp(message), pose)
 
     def add_transforms(self, message: Any, *, static: bool = False) -> None:
-        """Take a tf2_msgs/TFMessage."""
+        """Add a tf2_msgs/TFMessage."""
         with self._lock:
             for one in message.transforms:
                 parent, child = _bare(one.header.frame_id), _bare(one.child_frame_id)
@@ -143,28 +143,28 @@ class Odometry:
                 self._frames.add(child, parent, pose, None if static else _stamp(one))
 
     def add_camera_info(self, message: Any) -> None:
-        """Take a sensor_msgs/CameraInfo."""
+        """Set a sensor_msgs/CameraInfo."""
         with self._lock:
             self._info = message
             if not self._config.camera_frame and message.header.frame_id:
                 self.camera_frame = _bare(message.header.frame_id)
 
-    # What it is asked
+    # Queries
 
     def camera(self, image: tuple[int, int], size: tuple[int, int]) -> Camera | None:
-        """Return the camera for a field of ``size`` (height, width) of an image of a size, if it is known."""
+        """Return the camera in pixels of a field of ``size`` (height, width) for images of ``image``; None: unknown."""
         with self._lock:
             info = self._info
             self._fault = '' if info is None else _fault(info, image, rectified=self.rectified)
             if info is None or self._fault:
                 return None
             fx, fy, cx, cy = _intrinsics(info, rectified=self.rectified)
-        # In CameraInfo the middle of the first pixel is at (0, 0).
+        # CameraInfo has (0, 0) at the first pixel's centre, Camera at its corner.
         down, across = size[0] / image[0], size[1] / image[1]
         return Camera(fx * across, fy * down, (cx + 0.5) * across, (cy + 0.5) * down)
 
     def motion(self, here: int, there: int) -> KnownMotion | None:
-        """Return how the camera moved from the image with one stamp (nanoseconds) to that with another, if known."""
+        """Return the camera's motion between the images with two stamps (nanoseconds); None: unknown."""
         if not self.wanted:
             return None
         with self._lock:
@@ -173,8 +173,8 @@ class Odometry:
                 if self._info is None or self._fault:
                     raise UnknownMotionError(
                         self._fault
-                        or f'camera_info has not come on {self._info_topic or "any topic"} (odometry.camera_info), so '
-                        'the motion has no use'
+                        or f'camera_info has not come on {self._info_topic or "any topic"}, so the motion cannot be '
+                        'used; publish it, or set odometry.camera_info to its topic'
                     )
                 (first, moving), (second, _) = (self._camera_at(stamp) for stamp in (here, there))
                 for track in moving:
@@ -185,8 +185,8 @@ class Odometry:
                 way, turn = float(np.linalg.norm(motion.translation)), float(np.linalg.norm(turned))
                 if not (way < MOST_WAY and turn < MOST_TURN):
                     raise UnknownMotionError(
-                        f'by {self._name} the camera moved {way:.3g} m and turned {turn:.3g} rad from one image to '
-                        'another; are the stamps of both of one clock, and the poses in metres?'
+                        f'by {self._name} the camera moved {way:.3g} m and turned {turn:.3g} rad between two images; '
+                        'stamp images and poses by the same clock, and publish poses in metres'
                     )
             except UnknownMotionError as error:
                 self._say(self.deaf or self._bad_pose() or str(error))
@@ -199,19 +199,19 @@ class Odometry:
         self._since = 0 if reason else min(self._since + 1, SAID)
 
     def _bad_pose(self) -> str:
-        """Return what is wrong with the poses that lead to the camera, if anything is."""
+        """Return what is wrong with a pose on the way to the camera; empty: nothing."""
         asked = (*self._frames.above(self.camera_frame), *(('',) if self._config.topic else ()))
         return next((self._bad[frame] for frame in asked if frame in self._bad), '')
 
     def compares(self) -> bool:
-        """Tell whether the images are to be asked too: of one pair in ten, and of all where there is doubt."""
+        """Tell whether to estimate the motion from the images too: for every tenth pair, and for all while in doubt."""
         self._pairs += 1
         return self._pairs % 10 == 1 or self._doubt > DOUBT / 2
 
     def compare(self, known: Travel, seen: Travel) -> bool:
-        """Learn how well a known motion explains a pair's flow, beside what the images tell; return if it is believed.
+        """Compare how well the known and the estimated motion explain a pair's flow; return whether to use the known.
 
-        One that is not is compared on, so that it is believed again once it is right.
+        A rejected motion is still compared, so that it is used again once it fits.
         """
         with self._lock:
             ratio = known.noise / seen.noise
@@ -220,23 +220,23 @@ class Odometry:
             if self._doubt <= DOUBT:
                 return True
             self._say(
-                f'the flow is {self._doubt:.1f} times as far off the motion by {self._name} as off that by the '
-                'images; check odometry.camera_frame (optical: x right, y down, z forward), the stamps of both, and '
-                'camera_info'
+                f'{self._name} does not fit the images: it leaves {self._doubt:.1f} times the flow error of the motion '
+                'estimated from them; check odometry.camera_frame (optical: x right, y down, z forward), the stamps '
+                'of both, and camera_info'
             )
             return False
 
     def report(self) -> dict[str, str]:
-        """Return where the motion comes from as texts for a diagnostic status."""
+        """Return the sources of intrinsics and motion as texts for a diagnostic status."""
         camera = 'assumed' if self._info is None or self._fault else 'camera_info'
         if not self.wanted:
             return {'intrinsics': camera, 'motion': 'the images alone'}
         if not self._asked:
-            return {'intrinsics': camera, 'motion': f'{self._name}, once images come'}
+            return {'intrinsics': camera, 'motion': f'{self._name}, once images arrive'}
         return {'intrinsics': camera, 'motion': f'the images alone: {self._unknown}' if self._unknown else self._name}
 
     def _camera_at(self, stamp: int) -> tuple[Pose, list[Track]]:
-        """Return the camera's pose in the fixed frame, and what moves on the way to it."""
+        """Return the camera's pose in the fixed frame, and the tracks it depends on."""
         if not self._config.topic:
             return self._frames.at(self.camera_frame, _bare(self._config.frame), stamp)
         if self._body is None:
@@ -248,7 +248,7 @@ class Odometry:
 
 
 def _bare(frame: str) -> str:
-    """Return a frame's name without the slash that old drivers put before it."""
+    """Strip the leading slash that old drivers put before a frame's name."""
     return str(frame).removeprefix('/')
 
 
@@ -258,18 +258,18 @@ def _stamp(message: Any) -> int:
 
 def _intrinsics(info: Any, *, rectified: bool) -> tuple[float, float, float, float]:
     """Return fx, fy, cx, cy of a CameraInfo."""
-    # Upper case in bags of ROS 1.
+    # ROS 1 bags name them in upper case.
     p, k = (np.asarray(getattr(info, name, getattr(info, name.upper(), None)), np.float64) for name in 'pk')
     return (p[0], p[5], p[2], p[6]) if rectified and p[0] > 0 else (k[0], k[4], k[2], k[5])
 
 
 def _fault(info: Any, image: tuple[int, int], *, rectified: bool) -> str:
-    """Say why a CameraInfo is of no use for images of a size (height, width); empty where it is."""
+    """Return why a CameraInfo cannot be used for images of a size (height, width); empty: it can."""
     height, width = image
     if (info.height, info.width) != image:
         return (
-            f'camera_info is of {info.width}x{info.height} pixels, the images are {width}x{height}; publish one that '
-            'belongs to them'
+            f'camera_info is for {info.width}x{info.height} pixels, but the images are {width}x{height}; publish the '
+            'camera_info that belongs to them'
         )
     fx, fy, cx, cy = _intrinsics(info, rectified=rectified)
     if not (np.isfinite((fx, fy)).all() and 0.1 * width < min(fx, fy) and max(fx, fy) < 20 * width):
@@ -290,12 +290,12 @@ def _lens_fault(info: Any, image: tuple[int, int]) -> str:
     fisheye = info.distortion_model == 'equidistant'
     if len(distortion) not in ((4,) if fisheye else (4, 5, 8, 12, 14)) or not np.isfinite(distortion).all():
         return (
-            f"camera_info has {len(distortion)} coefficients of distortion that are not those of '"
-            f"{foreign(info.distortion_model)}'; calibrate the camera, or take rectified images (image_proc)"
+            f"camera_info has {len(distortion)} distortion coefficients that are invalid for the model '"
+            f"{foreign(info.distortion_model)}'; calibrate the camera, or use rectified images (image_proc)"
         )
     undistort = cv2.fisheye.undistortPoints if fisheye else cv2.undistortPoints
     straight = np.asarray(undistort(edge, matrix, distortion, P=matrix), np.float64)
     shift = float(np.abs(straight - edge).max())
     if not shift < STRONG_DISTORTION * width:
-        return f'the lens moves the edges of the image by {shift:.0f} pixels; take rectified images (image_proc)'
+        return f'lens distortion moves the image edges by {shift:.0f} pixels; use rectified images (image_proc)'
     return ''

@@ -1,6 +1,6 @@
-"""Poses of frames in each other over time, as tf has them: between two messages interpolated, else not known.
+"""Poses of tf frames over time, interpolated between messages.
 
-What is told comes from anybody: it is held to what a pose can be, and takes a bounded part of memory and time.
+Messages are not trusted: poses are validated, and memory and time are bounded.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from moving_object_detector.common.errors import foreign
 Matrix = NDArray[np.float64]
 
 KEPT: Final = 10 * 10**9
-"""Nanoseconds for which poses are remembered."""
+"""Nanoseconds for which poses are kept."""
 AHEAD: Final = 100_000_000
-"""Nanoseconds by which an image may be newer than the newest pose: the last motion goes on for so long."""
+"""Nanoseconds by which an image may be newer than the newest pose: the last motion is extrapolated so far."""
 LONGEST_GAP: Final = 500_000_000
-"""Nanoseconds between two poses from which what was between them is not known."""
+"""Nanoseconds: nothing is interpolated between poses farther apart."""
 FINEST: Final = 500_000
-"""Nanoseconds: of poses that are closer in time the first is kept."""
+"""Nanoseconds: of poses closer in time only the first is kept."""
 FARTHEST_POSITION: Final = 1e9
-"""Metres: beyond it a place is none."""
-# A step between two poses counts as a jump from this on, and where it is so many times as fast as those before it.
+"""Metres: a position farther away is invalid."""
+# A step is a jump if its speed (m/s) or turn rate (rad/s) exceeds JUMP_RATIO times the median by more than these.
 JUMP_SPEED: Final = 3.0
 JUMP_TURN: Final = 3.0
 JUMP_RATIO: Final = 5.0
 MOST_FRAMES: Final = 1000
 MOST_POSES: Final = 200_000
-"""Of all frames together. Beyond either the frames go that were silent for longest; of static ones, the newest."""
+"""Of all frames together. Beyond either limit the longest silent frames are dropped, and new static ones ignored."""
 LOST: Final = (
-    'beside large images its messages get lost too: config/fastdds.xml (docs/robot.md, "Images that get lost")'
+    'if large images make its messages get lost, use config/fastdds.xml (docs/robot.md, "Images that get lost")'
 )
 LONGEST_NAME: Final = 255
-"""Characters: a frame with a longer name is left out."""
+"""Characters: a frame with a longer name is ignored."""
 
 
 class UnknownMotionError(Exception):
-    """The motion between two images is not known; the message says why and what to do."""
+    """The motion between two images is unknown; the message says why and what to do."""
 
 
 class Pose(NamedTuple):
-    """Of a frame in another one."""
+    """Pose of one frame in another."""
 
     rotation: Matrix
     """(3, 3)."""
@@ -57,24 +57,24 @@ class Pose(NamedTuple):
     """(3,), metres."""
 
     def of(self, inner: Pose) -> Pose:
-        """Return the pose, in the other frame, of what has a pose in this one."""
+        """Return the pose in the other frame of something with pose ``inner`` in this one."""
         return Pose(self.rotation @ inner.rotation, self.rotation @ inner.position + self.position)
 
     def between(self, other: Pose, share: float) -> Pose:
-        """Return the pose at a share of the way to another one, and beyond it from 1 on."""
+        """Interpolate to another pose by ``share``; above 1, extrapolate."""
         turn, _ = cv2.Rodrigues(self.rotation.T @ other.rotation)
         rotation = self.rotation @ cv2.Rodrigues(turn * share)[0]
         return Pose(rotation, self.position + share * (other.position - self.position))
 
 
 def read_pose(position: Any, quaternion: Any) -> Pose:
-    """Return what a message's position (x, y, z) and orientation (x, y, z, w) say; raises UnknownMotionError."""
+    """Convert a message's position (x, y, z) and orientation (x, y, z, w); UnknownMotionError if invalid."""
     place = (float(position.x), float(position.y), float(position.z))
     numbers = (float(quaternion.x), float(quaternion.y), float(quaternion.z), float(quaternion.w))
     length = math.hypot(*numbers)
     if not (math.hypot(*place) < FARTHEST_POSITION and abs(length - 1) < 0.1):
         raise UnknownMotionError(
-            'a pose is no pose: its quaternion is not of length 1, or its place is not finite or beyond all distance'
+            'its last pose is invalid: the quaternion is not of length 1, or the position not finite or beyond 1e9 m'
         )
     x, y, z, w = (number / length for number in numbers)
     rotation = np.array(
@@ -88,7 +88,7 @@ def read_pose(position: Any, quaternion: Any) -> Pose:
 
 
 class Track:
-    """Poses of one frame in another over time, of the last ``kept`` nanoseconds; ``source`` names it in messages."""
+    """Poses of one frame in another over the last ``kept`` nanoseconds; ``source`` names it in messages."""
 
     def __init__(self, source: str, parent: str, kept: int) -> None:
         self.source, self.parent, self._kept = source, parent, kept
@@ -99,7 +99,7 @@ class Track:
         return len(self._stamps)
 
     def add(self, stamp: int, pose: Pose) -> None:
-        """Take a pose; time that goes back far starts anew, as where a bag loops."""
+        """Add a pose; a jump back in time by more than a second, as when a bag loops, clears the track."""
         stamps = self._stamps
         if stamps and stamp < stamps[-1] - KEPT // 10:
             stamps.clear()
@@ -115,7 +115,7 @@ class Track:
             del self._poses[stamps.pop(0)]
 
     def at(self, stamp: int) -> Pose:
-        """Return the pose at a time. Raises UnknownMotionError where it is not known."""
+        """Return the pose at a time (nanoseconds), interpolated; raises UnknownMotionError if unknown."""
         stamps = self._stamps
         if not stamps:
             raise UnknownMotionError(f'{self.source} has not come; is it published?')
@@ -125,14 +125,14 @@ class Track:
         late = (stamp - stamps[-1]) / 1e9
         if abs(late) > KEPT / 1e9:
             raise UnknownMotionError(
-                f'{self.source} is {-late:.3g} s from the image in time; do both have stamps of one clock?'
+                f'{self.source} is stamped {-late:+.3g} s from the image; are both stamped by the same clock?'
             )
         if place == 0:
             raise UnknownMotionError(f'{self.source} begins after the image')
         if late * 1e9 > AHEAD or (late > 0 and len(stamps) < 2):
             raise UnknownMotionError(
-                f'{self.source} lags: its newest pose is {late:.3g} s older than the image; publish it faster, and '
-                f'before the image; {LOST}'
+                f'{self.source} lags: its newest pose is {late:.3g} s older than the image; publish it more '
+                f'often, and before the image; {LOST}'
             )
         after = min(place, len(stamps) - 1)
         first, second = stamps[after - 1], stamps[after]
@@ -141,7 +141,7 @@ class Track:
         return self._poses[first].between(self._poses[second], (stamp - first) / (second - first))
 
     def check_steady(self, first: int, last: int) -> None:
-        """Raise UnknownMotionError where the pose jumps between two times, as where a map is corrected."""
+        """Raise UnknownMotionError if the pose jumps between two times, as when a map is corrected."""
         begin = max(bisect_left(self._stamps, first) - 1, 0)
         stamps = self._stamps[max(begin - 10, 0) : bisect_left(self._stamps, last) + 1]
         steps = []
@@ -155,26 +155,26 @@ class Track:
         for stamp, speed, turn in steps:
             if stamp >= self._stamps[begin] and (speed > usual[0] or turn > usual[1]):
                 raise UnknownMotionError(
-                    f'{self.source} jumps ({speed:.3g} m/s, {turn:.3g} rad/s for one step); take a frame that is '
-                    'continuous, such as odom and not map'
+                    f'{self.source} jumps ({speed:.3g} m/s, {turn:.3g} rad/s for one step); use a frame that is '
+                    'continuous, such as odom, not map'
                 )
 
 
 class Frames:
-    """The tree of frames that tf tells; ``kept`` nanoseconds of each are remembered."""
+    """The tree of tf frames; ``kept`` nanoseconds of each are kept."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._fixed: dict[str, tuple[str, Pose]] = {}
         self._tracks: OrderedDict[str, Track] = OrderedDict()
-        """In the order of their last messages."""
+        """Longest silent first."""
 
     def add(self, child: str, parent: str, pose: Pose, stamp: int | None) -> None:
-        """Take a pose of ``child`` in ``parent`` at a time (None: always)."""
+        """Add a pose of ``child`` in ``parent`` at a time (None: static)."""
         if max(len(child), len(parent)) > LONGEST_NAME:
             return
         if stamp is None:
-            # Those that a robot has come at its start, and only once.
+            # A robot's own come once, at its start: so the newest are ignored.
             if child in self._fixed or len(self._fixed) < MOST_FRAMES:
                 self._fixed[child] = parent, pose
             return
@@ -186,7 +186,7 @@ class Frames:
             self._tracks.popitem(last=False)
 
     def above(self, frame: str) -> Iterator[str]:
-        """Yield a frame and those above it, to the root or to where it comes back to itself."""
+        """Yield a frame and its ancestors, up to the root or until they repeat."""
         seen = set[str]()
         while frame not in seen:
             seen.add(frame)
@@ -199,7 +199,7 @@ class Frames:
                 return
 
     def at(self, frame: str, root: str, stamp: int) -> tuple[Pose, list[Track]]:
-        """Return the pose of a frame in one above it, and what moves on the way; raises UnknownMotionError."""
+        """Return the pose of a frame in its ancestor, and the tracks in between; raises UnknownMotionError."""
         found, moving, last = Pose(np.eye(3), np.zeros(3)), list[Track](), ''
         for last in self.above(frame):
             if last == root:

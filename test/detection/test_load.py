@@ -65,7 +65,7 @@ def test_what_is_done_about_a_load_that_is_too_much_is_told() -> None:
     assert controller.window == WindowConfig(1, 1, 1)
     assert controller.report() == {
         'load setting': 'window -1..+1, stride 1',
-        'load reason': 'the last one needed 400% of the time at 20.0 images/s',
+        'load reason': 'the previous window needed 400% of the time at 20.0 images/s',
         'target rate hz': '100.00',
         'camera rate hz': '20.00',
         'utilisation %': '400',
@@ -121,7 +121,7 @@ def test_down_at_once_to_what_fits() -> None:
     hand = Hand(target=10, period=0.1)
     # Ten pairs would take 160 ms of 100; eight 128, six 96, four 64.
     assert hand.frames(10, pair=0.016) == ['22']
-    assert hand.controller.reason == 'the last one needed 160% of the time at 10.0 images/s'
+    assert hand.controller.reason == 'the previous window needed 160% of the time at 10.0 images/s'
     assert hand.frames(300, pair=0.016) == []  # six pairs would take 96
     assert hand.controller.utilisation == pytest.approx(0.64)
     assert not hand.controller.overloaded
