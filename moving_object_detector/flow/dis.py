@@ -1,4 +1,4 @@
-"""Dense Inverse Search flow (Kroeger et al., ECCV 2016) from OpenCV: the backend for a bare CPU."""
+"""Dense Inverse Search flow (Kroeger et al., ECCV 2016) from OpenCV: the backend that needs no GPU."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ CHANGES: Final = {
     },
     'lean': {'PatchStride': 4, 'GradientDescentIterations': 12, 'VariationalRefinementIterations': 2},
 }
-"""Of medium, which has 1, 3, 25 and 5. ``lean`` takes 56 % of its time, ``brisk`` a third.
+"""Differences from medium, which has 1, 3, 25 and 5. ``lean`` takes 56 % of its time, ``brisk`` a third.
 
-``brisk`` works on images of half the size, which is where medium ends too, and is smoothed once, at the result's size.
+``brisk`` works on images of half the size, where medium ends too, and is smoothed once, at the result's size.
 """
 SMOOTHING_ROUNDS: Final = 3
-"""Of ``brisk``."""
+"""Fixed-point iterations of the smoothing of ``brisk``."""
 
 
 class DisFlow:
-    """Flow by OpenCV's DIS on grey images, computed at ``size`` (height, width), from which the result is reduced.
+    """Flow by OpenCV's DIS on grey images, computed at ``size`` (height, width) and then downsampled.
 
     ``preset`` is one of :data:`PRESETS` (else ValueError): OpenCV's and two that differ from medium by :data:`CHANGES`.
-    ``threads`` pairs are computed at a time; each gives the same flow with any number of them. With more than one, a
-    process is not to be forked after the first pairs.
+    ``threads`` pairs are computed in parallel; the flow does not depend on it. With more than one, do not fork the
+    process after the first pairs.
     """
 
     def __init__(self, size: tuple[int, int] = (256, 512), preset: str = 'medium', threads: int = 1) -> None:
@@ -55,11 +55,11 @@ class DisFlow:
         self._brisk = preset == 'brisk'
         self._size = (size[0] // 2, size[1] // 2) if self._brisk else size
         self._own = _Own(preset)
-        # Threads start with the first pairs, so that a process may be forked before.
+        # Threads start with the first pairs only, so that the process may fork before.
         self._pool = ThreadPoolExecutor(threads, 'dis') if threads > 1 else None
 
     def features(self, image: NDArray[np.uint8], before: object = None) -> NDArray[np.uint8]:
-        """Return the grey image at the flow's size, of ``brisk`` at half of it, uint8 (h, w)."""
+        """Return the grey image at the flow's size (for ``brisk`` half of it), uint8 (h, w)."""
         if self._brisk:
             # Grey first: resizing three channels would take twice as long.
             return np.asarray(resize_image(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), self._size), np.uint8)
@@ -81,14 +81,14 @@ class DisFlow:
                 flow = self._own.smoothing.calc(resize_image(source, small), resize_image(target, small), flow)
             flows[index] = resize_field(flow, size).transpose(2, 0, 1)
 
-        # OpenCV lets other threads run meanwhile; the list lets errors out.
+        # OpenCV releases the GIL; the list raises errors of threads.
         each = map if self._pool is None or len(sources) == 1 else self._pool.map
         list(each(compute, range(len(sources))))
         return torch.from_numpy(flows)
 
 
 class _Own(threading.local):
-    """What works on a pair, which keeps its buffers: made anew for each thread."""
+    """OpenCV's objects, which hold buffers: one set per thread."""
 
     def __init__(self, preset: str) -> None:
         self.dis: Any = cv2.DISOpticalFlow.create(PRESETS[preset])

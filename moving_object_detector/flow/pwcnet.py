@@ -15,11 +15,11 @@ from moving_object_detector.media.frames import resize_image
 from moving_object_detector.networks.pwcnet import FLOW_DIVISOR, PYRAMID, PWCNet, padded
 
 FLOW_LEVELS: Final = len(PYRAMID) - 1
-"""Of the pyramid that the decoder uses: all but the finest, at half the input's size."""
+"""Pyramid levels that the decoder uses: all but the finest, at half the input's size."""
 
 
 class PwcPyramid(nn.Module):
-    """The half of PWC-Net that sees one frame."""
+    """The half of PWC-Net that encodes one frame."""
 
     def __init__(self, network: PWCNet) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PwcPyramid(nn.Module):
 
 
 class PwcDecoder(nn.Module):
-    """The half of PWC-Net that sees a pair."""
+    """The half of PWC-Net that decodes a pair."""
 
     def __init__(self, network: PWCNet) -> None:
         super().__init__()
@@ -40,18 +40,18 @@ class PwcDecoder(nn.Module):
     def forward(self, *levels: Tensor) -> Tensor:
         """Return the flow (B, 2, H/4, W/4), in pixels of the full input.
 
-        ``levels`` are what :class:`PwcPyramid` gave for the images that it starts from, then for those it leads to.
+        ``levels`` are the outputs of :class:`PwcPyramid` for the source images, then for the target images.
         """
         sources, targets = levels[:FLOW_LEVELS], levels[FLOW_LEVELS:]
-        # The first level is counted, but not looked at.
+        # The decoder indexes level 1 but does not read it.
         return self.network.decode((sources[0], *sources), (targets[0], *targets)) * FLOW_DIVISOR
 
 
 class PwcFlow:
     """Flow by PWC-Net, computed at ``size`` (height, width), rounded up to multiples of 64.
 
-    ``network``, with its weights, is moved to ``device``, where ``load`` makes both halves ready for the usual
-    ``batch`` of pairs; None: PyTorch, so that later changes of the weights are seen.
+    ``network`` is moved to ``device``, where ``load`` prepares both halves for the usual ``batch`` of pairs; None:
+    PyTorch, which follows later changes of the weights.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""RAFT-small (Teed and Deng, ECCV 2020) as a flow backend that starts from the flow of the frame before."""
+"""RAFT-small (Teed and Deng, ECCV 2020) as a flow backend with warm start from the previous frame."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from moving_object_detector.networks.raft_small import (
     upsample,
 )
 
-# Correlations of the finest level that are held at once: half a gigabyte of float32.
+# Finest-level correlations held at once: half a gigabyte of float32.
 MOST_CORRELATIONS: Final = 2**27
-# Share of the match at no motion below which a start is none: after a cut the flow before it is worth nothing.
+# A warm start that matches worse than this share of zero flow is dropped, as after a cut.
 LEAST_MATCH: Final = 0.7
 
 
 @dataclass(frozen=True, eq=False)
 class RaftFrame:
-    """What a frame contributes to every pair it is in, and the flows that were found from it."""
+    """A frame's features, used by all its pairs, and the flows found from it."""
 
     matching: Tensor
     """(1, 128, h, w) at an eighth of the size, compared with the other frame's."""
     context: Tensor
-    """(1, 160, h, w), used where the flow starts."""
+    """(1, 160, h, w), used as the source of a pair."""
     number: int
-    """Of the frame in its stream."""
+    """Index of the frame in its stream."""
     before: dict[int, Tensor]
-    """:attr:`flows` of the frame before; empty at the start of a stream."""
+    """:attr:`flows` of the previous frame; empty at the start of a stream."""
     flows: dict[int, Tensor] = field(default_factory=dict)
     """From this frame to the one ``gap`` frames later, by gap: (2, h, w), in pixels of the features."""
 
 
 class Encoders(nn.Module):
-    """The part of RAFT-small that sees one frame."""
+    """The part of RAFT-small that encodes one frame."""
 
     def __init__(self, network: RaftSmall) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Encoders(nn.Module):
 
 
 class Correlations(nn.Module):
-    """The part that compares two frames; without parameters."""
+    """The part that compares two frames; it has no parameters."""
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         """Return the levels of :func:`correlation_pyramid`."""
@@ -71,12 +71,11 @@ class Correlations(nn.Module):
 
 
 class RaftSmallFlow:
-    """Flow by RAFT-small, computed at ``size`` (height, width), rounded up to multiples of 8 from 64 on.
+    """Flow by RAFT-small, computed at ``size`` (height, width), rounded up to multiples of 8, at least 64.
 
-    A pair of frames starts from the flow of the pair before it in the stream (frames one earlier, as far apart),
-    carried along itself as the authors do for video; it then needs ``warm_iterations`` only (0: every pair starts
-    anew), without one before it ``iterations``. ``network``, with its weights, is moved to ``device``, where ``load``
-    makes its parts ready for the usual ``batch`` of pairs; None: PyTorch.
+    A pair starts from the flow of the previous pair (both frames one earlier), warped along itself as the authors do
+    for video, and then needs only ``warm_iterations`` (0: no warm start); without one, ``iterations``. ``network`` is
+    moved to ``device``, where ``load`` prepares its parts for the usual ``batch`` of pairs; None: PyTorch.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class RaftSmallFlow:
 
     @torch.inference_mode()
     def features(self, image: NDArray[np.uint8], before: RaftFrame | None = None) -> RaftFrame:
-        """Return the frame's features; ``before`` is what this gave for the frame before it in the stream."""
+        """Return the frame's features; ``before`` is the result for the previous frame of the stream."""
         small = resize_image(image, self._size)
         pixels = upload(np.ascontiguousarray(small.transpose(2, 0, 1))[None], self._device)
         matching, context = self._encode(pixels.float() / 127.5 - 1.0)
@@ -129,7 +128,7 @@ class RaftSmallFlow:
         return flows
 
     def _refined(self, pairs: Sequence[tuple[RaftFrame, RaftFrame]], *, warm: bool) -> Tensor:
-        """Return the flow of each pair at the features' size, and keep it for the pairs after them."""
+        """Return the flow of each pair at the features' size, and store it for later pairs."""
         matching = [torch.cat([pair[end].matching for pair in pairs]) for end in (0, 1)]
         context = torch.cat([one.context for one, _ in pairs])
         pyramid = self._correlate(*matching)
@@ -147,10 +146,10 @@ class RaftSmallFlow:
 
 
 def carry(flow: Tensor, gap: int) -> Tensor:
-    """Move flow (2, h, w), in its own pixels, along itself by one frame, as what moves evenly would be found there.
+    """Warp flow (2, h, w), in its own pixels, along itself by one frame, assuming constant velocity.
 
-    It leads to the frame ``gap``, not 0, frames later. A pixel of the result, (2, h, w), has the mean of the vectors
-    that arrive at it; where none does, what was there.
+    It leads to the frame ``gap``, not 0, frames later. Each pixel of the result, (2, h, w), is the mean of the vectors
+    that land on it, or keeps its flow where none does.
     """
     height, width = flow.shape[-2:]
     x, y = (pixel_positions(flow) + flow / gap).round()
@@ -162,9 +161,9 @@ def carry(flow: Tensor, gap: int) -> Tensor:
 
 
 def match_quality(correlations: Tensor, flow: Tensor) -> Tensor:
-    """Return how well the features of each pair match where a flow (B, 2, h, w), in pixels of the features, leads.
+    """Return the mean correlation (B,) of each pair along a flow (B, 2, h, w), in pixels of the features.
 
-    That is (B,), the means of the finest ``correlations``, (B, h w, h, w), at the nearest pixels, zero outside.
+    Read from the finest ``correlations``, (B, h w, h, w), at the nearest pixels, zero outside.
     """
     height, width = flow.shape[-2:]
     x, y = (pixel_positions(flow) + flow).round().unbind(1)
