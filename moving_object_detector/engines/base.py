@@ -1,4 +1,4 @@
-"""What an engine is: a way to run networks; and the generator on any of them."""
+"""The interface of engines, which run networks, and the generator on any of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.networks.generator import Generator
 
 Runner = Callable[..., tuple[Tensor, ...]]
-"""A network made ready: takes its inputs, with any number of rows, and returns all its outputs in memory of their own.
+"""A loaded network: takes its inputs, of any batch length, and returns all its outputs in newly allocated memory.
 
-Inputs and outputs are float32 on the engine's device. Not to be called by two threads at once.
+Inputs and outputs are float32 on the engine's device. Not thread-safe.
 """
 
 TOPOLOGY: Final = '/sys/devices/system/cpu/cpu{}/topology'
@@ -25,17 +25,17 @@ QUOTA: Final = Path('/sys/fs/cgroup/cpu.max')
 
 
 class Engine(Protocol):
-    """Runs networks whose input sizes are fixed but for the first dimension, the batch."""
+    """Runs networks with fixed input sizes and any batch length, the first dimension."""
 
     name: str
     """As in the options."""
     device: torch.device
     """Where inputs and outputs live."""
     precision: str
-    """What its networks compute in, as the engine's library reports it once one is loaded."""
+    """The precision of its networks, as the engine's library reports it once one is loaded."""
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready; UserError where this engine cannot run it.
+        """Prepare a network; raises UserError if this engine cannot run it.
 
         ``module`` takes tensors and returns one or a tuple of them, each with the batch first; it may be moved to the
         device. ``examples`` are one input each, float32, of the network's sizes and the usual batch; ``label`` is for
@@ -60,7 +60,7 @@ class MaskEngine:
 
 
 def load_checked(engine: Engine, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-    """Make a network ready as :meth:`Engine.load` does; UserError also where it makes NaN of noise in [-0.5, 0.5]."""
+    """Load a network as :meth:`Engine.load`; UserError also if noise in [-0.5, 0.5] gives a non-finite output."""
     run = engine.load(module, examples, label)
     noise = torch.Generator().manual_seed(0)
     inputs = (torch.rand(example.shape, generator=noise) - 0.5 for example in examples)
@@ -81,8 +81,8 @@ def describe(engine: Engine) -> str:
 def usable_cores(topology: str = TOPOLOGY, quota: Path = QUOTA) -> int:
     """Return the number of physical cores that this process may use, at least 1.
 
-    Two hyper-threads of a core have one set of multipliers, and threads beyond a container's quota are stopped by the
-    kernel in the middle of their work. ``topology`` has ``{}`` for a CPU's number; ``quota`` is of cgroup 2.
+    Hyper-threads share the multipliers of their core, and the kernel throttles threads beyond a container's quota.
+    ``topology`` has ``{}`` for a CPU's number; ``quota`` is cpu.max of cgroup 2.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count() or 1)
     cores = {_core(Path(topology.format(number)), number) for number in allowed}

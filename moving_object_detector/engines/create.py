@@ -15,7 +15,7 @@ from moving_object_detector.engines.torch_engine import TorchEngine
 
 
 def choose_device(name: str, option: str = 'device') -> torch.device:
-    """Return the device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; UserError, about ``option``, for others."""
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; UserError, naming ``option``, for others."""
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     known = re.fullmatch(r'cpu|cuda(?::([0-9]+))?', name)
@@ -30,14 +30,14 @@ def choose_device(name: str, option: str = 'device') -> torch.device:
 
 
 def choose_engine(name: str, device: torch.device) -> str:
-    """Return the engine that a name stands for; ``auto``: OpenVINO on a CPU where it is installed, else PyTorch."""
+    """Resolve an engine's name; ``auto`` is OpenVINO on a CPU if it is installed, else PyTorch."""
     if name != 'auto':
         return name
     return 'openvino' if device.type == 'cpu' and find_spec('openvino') is not None else 'torch'
 
 
 def mask_precision(name: str, device: torch.device) -> str:
-    """Return the precision in which an engine computes masks fastest without changing them (docs/performance.md)."""
+    """Return an engine's fastest precision that leaves the masks unchanged (docs/performance.md)."""
     if choose_engine(name, device) != 'openvino' or find_spec('openvino') is None:
         return 'float32'
     from moving_object_detector.engines import openvino_engine
@@ -53,14 +53,14 @@ def create_engine(
     threads: int = 0,
     experimental_gpu: bool = False,
 ) -> Engine:
-    """Make the engine that the options of these names say; UserError where it is not here, or not for the device.
+    """Create the engine of the options; UserError if it is not installed or does not run on the device.
 
     ``auto`` precision is float32.
     """
     chosen = choose_engine(name, device)
     if precision == 'int8' and chosen != 'openvino':
         raise UserError(
-            f'precision is int8, which engine openvino alone computes in, but the engine is {chosen}; '
+            f'precision is int8, which only engine openvino supports, but the engine is {chosen}; '
             'set precision to auto, or engine to openvino and device to cpu'
         )
     if chosen == 'openvino':
@@ -78,7 +78,7 @@ def create_engine(
     if chosen == 'torch_tensorrt':
         return TorchEngine(device, precision, chosen, _tensorrt(device))
     if chosen != 'torch':
-        raise UserError(f'engine is {shown(name)}, which there is not; set engine to auto')
+        raise UserError(f'engine is {shown(name)}, which is unknown; set engine to auto')
     if threads and device.type == 'cpu':
         torch.set_num_threads(threads)
     compiler = {'mode': 'reduce-overhead'} if experimental_gpu and device.type == 'cuda' else None
@@ -86,10 +86,10 @@ def create_engine(
 
 
 def _tensorrt(device: torch.device) -> dict[str, Any]:
-    """Return what makes ``torch.compile`` build TensorRT engines (torch_tensorrt 2.13), which has not run on a GPU.
+    """Return the arguments that make ``torch.compile`` build TensorRT engines (torch_tensorrt 2.13); untested on a GPU.
 
-    Explicit typing: what a layer computes in is the type of its weights, so precision is chosen by converting the
-    network, and the warp of PWC-Net stays in float32. torch_tensorrt keeps the engines, since building takes minutes.
+    With explicit typing a layer computes in the type of its weights: precision is set by converting the network, and
+    PWC-Net's warp stays in float32. torch_tensorrt caches the engines, since building takes minutes.
     """
     if device.type != 'cuda':
         raise UserError(
@@ -97,10 +97,10 @@ def _tensorrt(device: torch.device) -> dict[str, Any]:
         )
     if find_spec('torch_tensorrt') is None:
         raise UserError(
-            f'engine is torch_tensorrt, but it is not installed; pip install torch_tensorrt of the version of '
-            f'PyTorch ({torch.__version__}), or set engine to torch'
+            f'engine is torch_tensorrt, but it is not installed; pip install the torch_tensorrt that fits '
+            f'PyTorch {torch.__version__}, or set engine to torch'
         )
-    import torch_tensorrt  # noqa: F401 - makes itself known to torch.compile
+    import torch_tensorrt  # noqa: F401 - registers itself with torch.compile
 
     folder = user_folder('cache') / 'tensorrt'
     options = {
@@ -109,7 +109,7 @@ def _tensorrt(device: torch.device) -> dict[str, Any]:
         'reuse_cached_engines': True,
         'engine_cache_dir': str(folder),
         'timing_cache_path': str(folder / 'timing_cache.bin'),
-        # What is kept can be filled with other weights.
+        # So that cached engines can be refitted with other weights.
         'immutable_weights': False,
     }
     return {'backend': 'torch_tensorrt', 'options': options}

@@ -1,4 +1,4 @@
-"""OpenVINO as an engine: for a bare CPU."""
+"""OpenVINO as an engine, for CPUs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch.jit._trace import TracerWarning
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.engines.base import Runner, usable_cores
 
-# Else OpenVINO numbers the user in a file in the home folder and tells Google Analytics of each import and conversion;
-# without this package it does not, by its own design. No other module imports OpenVINO.
+# Otherwise OpenVINO stores a user id in the home folder and reports each import and conversion to Google Analytics;
+# without this package it does not, by design. No other module imports OpenVINO.
 sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 import openvino  # noqa: E402 - after that line
 
 HINTS: Final = {'float32': 'f32', 'bfloat16': 'bf16', 'float16': 'f16'}
-"""What OpenVINO calls the floating precisions."""
+"""OpenVINO's names of the floating-point precisions."""
 
 
 class OpenVinoEngine:
     """Runs networks compiled for this CPU, at any batch length.
 
     ``precision`` is ``auto`` (float32), ``float32``, ``bfloat16`` or ``float16`` on a CPU that computes in it, or
-    ``int8``: a quantised network's layers in 8-bit integers, all else as :func:`mask_precision` says. ``threads`` 0:
-    one for each physical core.
+    ``int8``: quantised layers in 8-bit integers, the others as :func:`mask_precision` says. ``threads`` 0: one per
+    physical core.
     """
 
     name = 'openvino'
@@ -38,10 +38,10 @@ class OpenVinoEngine:
     def __init__(self, precision: str = 'auto', threads: int = 0) -> None:
         self.device = torch.device('cpu')
         self.precision = 'float32' if precision == 'auto' else precision
-        # What is int8 is so in the network itself.
+        # The layers in int8 are quantised in the network itself.
         self._floating = mask_precision() if precision == 'int8' else self.precision
-        # Precision is always asked for: OpenVINO chooses bfloat16 by itself where the CPU has it. Threads are not
-        # pinned: what else runs on a pinned core would hold all the others up.
+        # Precision is always set: by default OpenVINO takes bfloat16 where the CPU has it. Threads are not pinned:
+        # another process on a pinned core would hold up all of them.
         self._properties: dict[str, object] = {
             'PERFORMANCE_HINT': 'LATENCY',
             'INFERENCE_PRECISION_HINT': HINTS[self._floating],
@@ -50,7 +50,7 @@ class OpenVinoEngine:
         }
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready, as every engine; UserError where the CPU does not compute in the precision."""
+        """Prepare a network, see :meth:`Engine.load`; UserError if the CPU does not compute in the precision."""
         module = module.eval().cpu()
         compiled = _aside(lambda: openvino.Core().compile_model(_converted(module, examples), 'CPU', self._properties))
         found = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
@@ -63,7 +63,7 @@ class OpenVinoEngine:
 
 
 def _runner(compiled: Any) -> Runner:
-    """Return what runs a network without copying: inputs are shared, outputs written to the memory that is returned."""
+    """Return a zero-copy runner: inputs are shared, outputs are written to the memory that is returned."""
     request = compiled.create_infer_request()
     shapes = [[size.get_length() for size in list(port.partial_shape)[1:]] for port in compiled.outputs]
 
@@ -81,21 +81,21 @@ def _runner(compiled: Any) -> Runner:
 
 
 def _aside(action: Callable[[], Any]) -> Any:
-    """Do something in a thread of its own.
+    """Run an action in its own thread.
 
-    OpenVINO gives the thread that loads its CPU plugin a signal stack, and frees it with the plugin although the
-    thread may live on; the next Ctrl-C or end of a child would crash the process.
+    OpenVINO gives the thread that loads its CPU plugin a signal stack and frees it with the plugin, although the
+    thread may live on; the next SIGINT or SIGCHLD would then crash the process.
     """
     with ThreadPoolExecutor(1) as loader:
         return loader.submit(action).result()
 
 
 def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
-    """Return OpenVINO's model of a network, of any batch length."""
-    # One row: the network is run once at its full size.
+    """Convert a network to an OpenVINO model for any batch length."""
+    # One row: tracing runs the network at full size.
     rows = tuple(example[:1].cpu() for example in examples)
     with warnings.catch_warnings(), torch.no_grad():
-        # Tracing fixes the sizes, which is what is wanted: the engine has one.
+        # Tracing fixes the sizes, as intended: the engine has only one.
         warnings.simplefilter('ignore', TracerWarning)
         warnings.simplefilter('ignore', DeprecationWarning)
         traced = torch.jit.trace(module, rows, check_trace=False)  # type: ignore[no-untyped-call]
@@ -103,7 +103,7 @@ def _converted(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
 
 
 def mask_precision() -> str:
-    """Return in what this CPU computes masks fastest: bfloat16 where it has instructions for that, else float32."""
-    # Unasked, OpenVINO hints at what the hardware is fastest with.
+    """Return this CPU's fastest precision for masks: bfloat16 if it has instructions for it, else float32."""
+    # By default OpenVINO hints at the precision that is fastest on the hardware.
     hint = _aside(lambda: openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT'))
     return 'bfloat16' if hint.to_string() == 'bf16' else 'float32'

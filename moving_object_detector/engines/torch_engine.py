@@ -21,10 +21,10 @@ PRECISIONS: Final = {'float32': torch.float32, 'float16': torch.float16, 'bfloat
 
 
 class TorchEngine:
-    """Runs networks eagerly, channels last; or compiled by ``torch.compile``, whose arguments ``compiler`` are.
+    """Runs networks eagerly, in channels-last layout, or compiled by ``torch.compile`` with arguments ``compiler``.
 
-    On a GPU convolutions in float32 are computed in TF32 where PyTorch allows it, and then ``precision`` says so.
-    Raises UserError for half precision on a CPU.
+    On a GPU float32 convolutions use TF32 where PyTorch allows it; ``precision`` then says so. Raises UserError for
+    half precision on a CPU.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class TorchEngine:
             self.precision = 'tf32' if ampere and torch.backends.cudnn.allow_tf32 else 'float32'
 
     def load(self, module: nn.Module, examples: tuple[Tensor, ...], label: str) -> Runner:
-        """Make a network ready, as every engine; UserError where it cannot be compiled.
+        """Prepare a network, see :meth:`Engine.load`; UserError if it cannot be compiled.
 
-        Compiled for the examples' batch alone; at most half of it is run as it is, in the same precision.
+        Compiled for the examples' batch length; up to half as many rows run uncompiled, in the same precision.
         """
         if self._dtype is not torch.float32:
             module = copy.deepcopy(module)
@@ -64,7 +64,7 @@ class TorchEngine:
             started = time.monotonic()
             run(*examples)
             _log.info('%s: built in %.0f s', label, time.monotonic() - started)
-        except Exception as error:  # whatever the many parts of a compiler raise
+        except Exception as error:  # compilers raise anything
             raise UserError(
                 f'{label} cannot be compiled for engine {self.name} ({type(error).__name__}: {foreign(error, 200)}); '
                 'set engine to torch and experimental_gpu to false'
@@ -72,7 +72,7 @@ class TorchEngine:
         return fixed_batch(run, len(examples[0]), plain)
 
     def _runner(self, module: Callable[..., Any], *, copied: bool = False) -> Runner:
-        """Return what runs a module; its outputs ``copied`` where the next run writes to the same memory."""
+        """Return a runner of a module; its outputs are ``copied`` if the next run would overwrite them."""
 
         @torch.inference_mode()
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -84,9 +84,9 @@ class TorchEngine:
 
 
 def fixed_batch(run: Runner, batch: int, small: Runner | None = None) -> Runner:
-    """Return what splits longer batches than ``batch`` rows and fills up shorter ones with copies of the last row.
+    """Return a runner that splits batches longer than ``batch`` and pads shorter ones with copies of their last row.
 
-    ``small`` runs up to half as many rows, for which a full batch would be waste.
+    ``small`` runs batches of up to half that length, where padding would be wasteful.
     """
 
     def run_part(*inputs: Tensor) -> tuple[Tensor, ...]:

@@ -250,7 +250,7 @@ def test_a_generator_with_more_flow_channels():
 
 
 def test_only_openvino_has_it():
-    with pytest.raises(UserError, match='precision is int8, which engine openvino alone'):
+    with pytest.raises(UserError, match='precision is int8, which only engine openvino'):
         create_engine('torch', CPU, precision='int8')
 
 
