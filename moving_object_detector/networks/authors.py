@@ -1,4 +1,4 @@
-"""The checkpoints that the authors of the paper, of PWC-Net and of RAFT released."""
+"""Reading the checkpoints released by the authors of the paper, of PWC-Net and of RAFT."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TORCHVISION: Final = (
     (r'\.motion_encoder\.conv\.0\.', '.encoder.conv.'),
     (r'\.recurrent_block\.convgru1\.', '.gru.'),
 )
-"""Patterns of the names of RAFT-small's tensors in torchvision, and what the authors call them; one after another."""
+"""Substitutions, in order, that turn torchvision's tensor names of RAFT-small into the authors'."""
 
 
 def _generator_names() -> dict[str, str]:
@@ -42,7 +42,7 @@ def _generator_names() -> dict[str, str]:
     for number in range(1, 18):
         suffix = _GENERATOR_SUFFIXES.get(number)
         if number in {13, 15}:
-            # These two open a scope of their own, in which TensorFlow counts its norms from the start.
+            # These two open their own scope, in which TensorFlow numbers norms from the start.
             conv = f'conv{number}_upsample/conv{number}_upsample_conv'
             norm = f'conv{number}_upsample/batch_normalization'
         else:
@@ -64,20 +64,20 @@ def _inpainter_names() -> dict[str, str]:
 
 
 def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str, Tensor]:
-    """Return the state dict of the ``generator`` or ``inpainter`` in the authors' TensorFlow checkpoint, float32.
+    """Convert the ``generator`` or ``inpainter`` of the authors' TensorFlow checkpoint to a float32 state dict.
 
     Names in ``arrays`` have single or double slashes; kernels (height, width, in, out) become (out, in, height, width).
-    Other variables are left alone. Raises ModelError, about the file ``source``, where one is missing.
+    Other variables are ignored. Raises ModelError, naming the file ``source``, if one is missing.
     """
     found = {re.sub('/+', '/', name): array for name, array in arrays.items()}
-    # With single slashes: a name scope, which ends in one, served as variable scope.
+    # The release uses name scopes, which end in a slash, as variable scopes: hence double slashes.
     names = _generator_names() if architecture == 'generator' else _inpainter_names()
     missing = [theirs for theirs in names.values() if theirs not in found]
     if missing:
         listed = ', '.join(missing[:_NAMED_VARIABLES])
         raise ModelError(
             f'{source}: holds no {architecture} of the released code: {len(missing)} of {len(names)} variables are '
-            f'missing ({listed}, ...); give a checkpoint that train.py of the release has written'
+            f'missing ({listed}, ...); give a checkpoint written by train.py of the release'
         )
     state = {}
     for ours, theirs in names.items():
@@ -87,7 +87,7 @@ def from_tensorflow(arrays: Arrays, architecture: str, source: str) -> dict[str,
 
 
 def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
-    """Read a PyTorch checkpoint of tensors and plain values, a file or its ``content``; ModelError for all else."""
+    """Read a PyTorch checkpoint of tensors and plain values, from a file or its ``content``; else ModelError."""
     try:
         file = path if content is None else io.BytesIO(content)
         return torch.load(file, map_location='cpu', weights_only=True)
@@ -96,15 +96,15 @@ def read_pytorch(path: Path | str, content: bytes | None = None) -> object:
             f'{path}: was not loaded: it holds more than tensors, which could run code, or is damaged, or no '
             'PyTorch checkpoint at all; get it from its authors again'
         ) from error
-    except Exception as error:  # a damaged file makes torch.load fail in any way
+    except Exception as error:  # torch.load raises anything on a damaged file
         raise ModelError(f'{path}: is no whole PyTorch checkpoint; copy it again from its source') from error
 
 
 def from_pytorch(checkpoint: object, source: str) -> dict[str, Tensor]:
-    """Return the state dict of the authors' PyTorch checkpoint of PWC-Net or RAFT-small, or of torchvision's of that.
+    """Return the state dict of a PyTorch checkpoint: the authors' PWC-Net or RAFT-small, or torchvision's RAFT-small.
 
     The checkpoint is the state dict, or a dict that has it as ``state_dict``; names may start with ``module.``, as
-    DataParallel writes them. Raises ModelError, about the file ``source``, where there are no named tensors in it.
+    DataParallel writes them. Raises ModelError, naming the file ``source``, if it holds anything but named tensors.
     """
     remedy = 'give the pwc_net.pth.tar or raft-small.pth of the release'
     if isinstance(checkpoint, Mapping):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 IMAGE_CHANNELS: Final = 3
 PAPERS_CHANNELS: Final = 32
-"""Of the paper's first layer."""
+"""Channels of the paper's first layer."""
 BATCH_NORM_EPSILON: Final = 0.001
 LOGIT_DIVISOR: Final = 10.0
 
@@ -31,7 +31,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, dilation: int) -> tuple[Tensor, tuple[int, int]]:
-    """Pad where ``SAME`` puts unequal zeros, else not; return the (vertical, horizontal) padding left to do too."""
+    """Apply ``SAME`` padding only if it is asymmetric; return the (vertical, horizontal) padding still to do too."""
     (top, bottom), (left, right) = (same_padding(length, kernel, stride, dilation) for length in x.shape[-2:])
     if (top, left) == (bottom, right):
         return x, (top, left)
@@ -41,7 +41,7 @@ def pad_same(x: Tensor, kernel: int, stride: int, dilation: int) -> tuple[Tensor
 class SameConv2d(nn.Conv2d):
     """Square convolution with TensorFlow's ``SAME`` padding: (B, C, H, W) to H and W / stride, rounded up.
 
-    New weights are Xavier's, the bias is zero.
+    Weights are initialised by Xavier, the bias is zero.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
@@ -75,17 +75,17 @@ class ScaledConv(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """What the outputs are multiplied by, (outputs,)."""
+        """The scale of each output channel, (outputs,)."""
         return self.gamma / math.sqrt(1.0 + BATCH_NORM_EPSILON)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the plain convolution that computes the same."""
+        """Return weight and bias of the equivalent plain convolution."""
         scale = self.scale
         return self.conv.weight * scale[:, None, None, None], self.conv.bias * scale + self.beta  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
-        # Scaled are the weights, not what they give: a fifth of a training step.
+        # Scaling the weights instead of the outputs saves a fifth of a training step.
         return self.conv.convolve(x, *self.folded())
 
     def upsampled(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class Generator(nn.Module):
         self.conv17 = ScaledConv(one // 2, 2)
 
     def widened(self, flow_channels: int) -> Generator:
-        """Return a copy that takes more channels of flow; the new ones count for nothing yet."""
+        """Return a copy that takes more channels of flow; the new ones have zero weights."""
         wider = Generator(flow_channels, self.channels)
         state = self.state_dict()
         first = state['conv1.conv.weight']
@@ -132,7 +132,7 @@ class Generator(nn.Module):
         return wider
 
     def doubled(self) -> Generator:
-        """Return a copy that takes the flow of two neighbours, each for half; of two alike it gives the same mask."""
+        """Return a copy that takes the flow to two neighbours at half weight each; equal flows give the same mask."""
         double = Generator(2 * self.flow_channels, self.channels)
         state = self.state_dict()
         image, flow = state['conv1.conv.weight'].split((IMAGE_CHANNELS, self.flow_channels), 1)
@@ -159,7 +159,7 @@ class Generator(nn.Module):
         return self.conv17(elu(self.conv16(c15))) / LOGIT_DIVISOR  # type: ignore[no-any-return]
 
     def mask_logits(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return the logits of what :meth:`forward` gives, (B, 1, H, W), for losses."""
+        """Return the logits of the mask of :meth:`forward`, (B, 1, H, W), for losses."""
         logits = self.logits(image, flow).float()
         return logits[:, :1] - logits[:, 1:]
 

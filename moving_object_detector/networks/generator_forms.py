@@ -1,4 +1,4 @@
-"""The generator in other forms, for inference: upsampling merged into convolutions, 8-bit integers and their ranges.
+"""Forms of the generator for inference: upsampling merged into convolutions, and 8-bit quantisation with its ranges.
 
 **Merged**: a 3x3 convolution of an image whose pixels are repeated twice sees only 2x2 different pixels, so it is a
 transposed convolution of the small image: 4x4 taps at stride 2, and 4 products for each output in place of 9. The two
@@ -29,15 +29,15 @@ from moving_object_detector.networks.weights import read_tensors, weights_hash, 
 
 UPSAMPLING: Final = ('conv13', 'conv15')
 SPREAD: Final = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-"""Which of the three taps add up in each of the four along one dimension."""
+"""Along one dimension, which of the three taps each of the four sums."""
 FLOATING: Final = ('conv1', 'conv16', 'conv17')
 """Layers that are not quantised."""
 TYPICAL: Final = 0.9
-"""Quantile over samples of a channel's extremes that is taken for its bounds: rarer ones would coarsen all others."""
+"""Quantile of a channel's extremes over samples that bounds it: rarer values would coarsen all others."""
 ACTIVATION_LEVELS: Final = 255
 WEIGHT_LEVELS: Final = 127
 SMALLEST: Final = 1e-6
-"""Bounds, weights and factors of dead channels are taken for this."""
+"""Lower limit of bounds, weights and steps, for dead channels."""
 
 Ranges = Mapping[str, Tensor]
 """For each quantised layer (2, channels): lowest and highest value of each input channel, float32."""
@@ -47,7 +47,7 @@ REMEDY: Final = 'run quantise on the model, or set precision to auto'
 
 
 class MergedConv(nn.Module):
-    """What :meth:`ScaledConv.upsampled` computes, in one transposed convolution; 3x3, stride 1, no dilation."""
+    """:meth:`ScaledConv.upsampled` as one transposed convolution; 3x3, stride 1, no dilation."""
 
     @torch.no_grad()
     def __init__(self, layer: ScaledConv) -> None:
@@ -64,7 +64,7 @@ class MergedConv(nn.Module):
 
 
 def merge_upsampling(generator: Generator) -> Generator:
-    """Return a copy of the generator that computes the same with fewer products; for inference alone."""
+    """Return an equivalent copy of the generator with fewer multiplications; for inference only."""
     result = copy.deepcopy(generator)
     for name in UPSAMPLING:
         setattr(result, name, MergedConv(getattr(generator, name)))
@@ -82,7 +82,7 @@ def quantised_layers(generator: Generator) -> dict[str, ScaledConv]:
 
 @torch.inference_mode()
 def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Run the generator in float32 on the CPU and return the :data:`Ranges` of what its layers get.
+    """Run the generator in float32 on the CPU and return the :data:`Ranges` of its layers' inputs.
 
     Batches are images (B, 3, H, W) and prepared flows (B, C, H, W), as the detector gives them; ValueError without any.
     """
@@ -101,14 +101,14 @@ def measure_ranges(generator: Generator, batches: Iterable[tuple[Tensor, Tensor]
     ranges = {}
     for name, found in extremes.items():
         low, high = torch.cat(found, 1)
-        # Zero is always within, since it is what the padding holds.
+        # Zero is always included, since padding holds it.
         bounds = low.quantile(1.0 - TYPICAL, 0).clamp_max(0.0), high.quantile(TYPICAL, 0).clamp_min(0.0)
         ranges[name] = torch.stack(bounds)
     return ranges
 
 
 def quantise(generator: Generator, ranges: Ranges) -> Generator:
-    """Return a copy of the generator whose layers round as integers do; in PyTorch it computes in float32."""
+    """Return a copy of the generator that rounds to 8-bit levels; PyTorch computes it in float32."""
     result = copy.deepcopy(generator)
     for name, layer in quantised_layers(generator).items():
         setattr(result, name, QuantisedConv(layer, ranges[name]))
@@ -116,7 +116,7 @@ def quantise(generator: Generator, ranges: Ranges) -> Generator:
 
 
 class QuantisedConv(nn.Module):
-    """What a :class:`ScaledConv` computes, with input and weights rounded as 8-bit integers.
+    """A :class:`ScaledConv` with input and weights rounded to 8-bit levels.
 
     ``bounds`` (2, channels) are the lowest and highest value of each input channel.
     """
@@ -140,10 +140,10 @@ class QuantisedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride)), no activation."""
-        # Before the rounding: OpenVINO has no integer convolution behind a padding.
+        # Pad before rounding: OpenVINO runs no integer convolution after a padding.
         x, padding = pad_same(x, self._kernel, self._stride, self._dilation)
         x = torch.fake_quantize_per_tensor_affine(x * self.inverse, self._step, self._zero, 0, ACTIVATION_LEVELS)
-        # Rounded here and not before: OpenVINO must see that these are integers.
+        # Rounded here, not in advance, so that OpenVINO recognises integers.
         weight = torch.fake_quantize_per_channel_affine(
             self.weight, self.weight_step, self.weight_zero, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS
         )
@@ -155,18 +155,18 @@ class QuantisedConv(nn.Module):
 
 
 def ranges_path(model: Path) -> Path:
-    """Return where the ranges of a model file are: NAME-int8.safetensors next to NAME.safetensors."""
+    """Return the path of a model file's ranges: NAME-int8.safetensors next to NAME.safetensors."""
     return model.with_name(f'{model.stem}-int8{model.suffix}')
 
 
 def save_ranges(path: Path, generator: Generator, ranges: Ranges, metadata: Mapping[str, str]) -> None:
-    """Write ranges, good for the weights of this generator alone, with text about how they were measured."""
+    """Write ranges, valid for this generator's weights only, with metadata on how they were measured."""
     header = {**metadata, 'format': RANGES_FORMAT, 'kind': KIND, 'weights': weights_hash(generator.state_dict())}
     write_tensors(path, {name: bounds.contiguous() for name, bounds in ranges.items()}, header)
 
 
 def load_ranges(path: Path, generator: Generator) -> dict[str, Tensor]:
-    """Read a file of :func:`save_ranges`; ModelError where it is missing, damaged or of other weights than these."""
+    """Read a file of :func:`save_ranges`; ModelError if it is missing, damaged or for other weights."""
     if not path.is_file():
         raise ModelError(f'{path}: is missing; precision int8 needs the ranges of the model: {REMEDY}')
     ranges, metadata = read_tensors(path, _check_kind)

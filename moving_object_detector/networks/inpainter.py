@@ -23,7 +23,7 @@ ENCODER: Final = (
     ('conv51', 128, 3, 1),
     ('conv6', 128, 3, 2),
 )
-# Scale, the encoders' layer of that size, output channels of the deconvolution, kernel of the flow.
+# Scale, encoder layer of that size, output channels of the deconvolution, kernel of the flow prediction.
 DECODER: Final = ((4, 'conv41', 128, 3), (3, 'conv31', 64, 3), (2, 'conv2', 32, 3), (1, 'conv1', 16, 5))
 
 
@@ -32,7 +32,7 @@ def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == size:
         return x
     height, width = size
-    # One more row and column: then PyTorch's aligned corners step by the same scale from the first pixel.
+    # With one more row and column PyTorch's aligned corners have TensorFlow's step.
     padded = functional.pad(x, (0, 1, 0, 1), mode='replicate')
     grown = functional.interpolate(padded, (height + 1, width + 1), mode='bilinear', align_corners=True)
     return grown[..., :height, :width]
@@ -41,8 +41,8 @@ def resize_bilinear_tf1(x: Tensor, size: tuple[int, int]) -> Tensor:
 class Inpainter(nn.Module):
     """Predicts the flow under a mask from the flow around it and the image: ``phi(chi, u_out, I)``.
 
-    3,388,610 parameters. The encoder of the image has the layers ``aconv*``, that of the flow
-    ``bconv*``; numbers are the scale (5 is 1/32 of the input), all named as the released code does.
+    3,388,610 parameters. Layers are named as in the released code: ``aconv*`` encode the image, ``bconv*`` the flow;
+    the number is the scale (5 is 1/32 of the input).
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Inpainter(nn.Module):
         for scale, _, outputs, kernel in DECODER:
             self.add_module(f'deconv{scale}', SameConv2d(inputs, outputs, 4))
             self.add_module(f'upflow{scale}', SameConv2d(2, 2, 4))
-            # The deconvolution's, as many of each encoder, and the coarser flow.
+            # Channels of the deconvolution, of both encoders and of the coarser flow.
             inputs = 3 * outputs + 2
             self.add_module(f'flow{scale}', SameConv2d(inputs, 2, kernel))
 

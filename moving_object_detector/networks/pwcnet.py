@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MULTIPLE: Final = 64  # of pixels, which height and width must be
-FLOW_DIVISOR: Final = 20.0  # the network's output times this is in pixels of its input
+MULTIPLE: Final = 64  # pixels: height and width must be multiples of it
+FLOW_DIVISOR: Final = 20.0  # output times this is flow in input pixels
 LEAKY_SLOPE: Final = 0.1
 COST_RADIUS: Final = 4  # of the cost volume, in pixels of a level
 PYRAMID: Final = (16, 32, 64, 96, 128, 196)
@@ -24,7 +24,7 @@ VALID: Final = 0.9999
 
 
 def padded(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest (height, width) that the network takes and that is no smaller than ``size``."""
+    """Round ``size`` (height, width) up to what the network takes."""
     height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
     return height, width
 
@@ -49,12 +49,12 @@ def cost_volume(a: Tensor, b: Tensor) -> Tensor:
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Look up ``x`` (B, C, H, W) at ``position + flow``, bilinearly; a position outside, if only in part, gives zero.
+    """Sample ``x`` (B, C, H, W) at ``position + flow``, bilinearly; positions even partly outside give zero.
 
-    ``flow`` is (B, 2, H, W), u right and v down, in pixels of ``x``, whose type the result has.
+    ``flow`` is (B, 2, H, W), u right and v down, in pixels of ``x``; the result has the type of ``x``.
     """
     batch, _, height, width = x.shape
-    # In half precision a normalised coordinate would be off by a good part of a pixel.
+    # Normalised coordinates in half precision would be off by a good part of a pixel.
     flow = flow.float()
     columns = torch.arange(width, dtype=torch.float32, device=x.device)
     rows = torch.arange(height, dtype=torch.float32, device=x.device)[:, None]
@@ -81,7 +81,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.S
 class PWCNet(nn.Module):
     """Flow from image 1 to image 2; 9,374,340 parameters.
 
-    A caller that sees a stream of frames computes each frame's pyramid once and decodes it against several others.
+    For a stream of frames, compute each frame's pyramid once and decode it against several others.
     """
 
     def __init__(self) -> None:
@@ -94,13 +94,13 @@ class PWCNet(nn.Module):
                 inputs = outputs
         dense = 0
         for level in (6, 5, 4, 3, 2):
-            # The coarsest level has no features of its own and no coarser flow to go by.
+            # The coarsest level takes neither features nor a coarser flow.
             dense = (2 * COST_RADIUS + 1) ** 2 + (PYRAMID[level - 1] + 4 if level < len(PYRAMID) else 0)
             for index, outputs in enumerate(DECODER):
                 self.add_module(f'conv{level}_{index}', _conv(dense, outputs))
                 dense += outputs
             self.add_module(f'predict_flow{level}', nn.Conv2d(dense, 2, 3, padding=1))
-            # deconv2 serves nothing but the checkpoint's names.
+            # deconv2 is unused; it only matches the checkpoint.
             self.add_module(f'deconv{level}', nn.ConvTranspose2d(2, 2, 4, 2, 1))
             if level > 2:
                 self.add_module(f'upfeat{level}', nn.ConvTranspose2d(dense, 2, 4, 2, 1))
@@ -117,7 +117,7 @@ class PWCNet(nn.Module):
         return self.get_submodule(name)(x)  # type: ignore[no-any-return]
 
     def _cost_volume(self, a: Tensor, b: Tensor) -> Tensor:
-        # Training has one of its own.
+        # Training overrides it.
         return cost_volume(a, b)
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
@@ -137,9 +137,9 @@ class PWCNet(nn.Module):
         return features
 
     def decode_levels(self, pyramid1: Sequence[Tensor], pyramid2: Sequence[Tensor]) -> list[Tensor]:
-        """Return the flow from image 1 to image 2, by their pyramids, at every level, as the training loss needs it.
+        """Return the flow from image 1 to image 2 at every level, for the training loss, from their pyramids.
 
-        Levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), u right and v down, each times 20 in pixels of the full
+        Levels 2 to 6, (B, 2, H/4, W/4) to (B, 2, H/64, W/64), u right and v down, in units of 20 pixels of the full
         input.
         """
         flows: list[Tensor] = []
@@ -149,7 +149,7 @@ class PWCNet(nn.Module):
             up_flow = self._apply_layer(f'deconv{level + 1}', flows[-1])
             up_features = self._apply_layer(f'upfeat{level + 1}', x)
             first = pyramid1[level - 1]
-            # A pixel of a level is 2**level of the input's.
+            # A pixel of a level spans 2**level input pixels.
             second = warp(pyramid2[level - 1], up_flow * (FLOW_DIVISOR / 2**level))
             cost = functional.leaky_relu(self._cost_volume(first, second), LEAKY_SLOPE)
             x = self._dense(level, torch.cat((cost, first, up_flow, up_features), 1))
@@ -169,11 +169,11 @@ class PWCNet(nn.Module):
         return self.decode_levels(pyramid1, pyramid2)[0]
 
     def forward(self, image1: Tensor, image2: Tensor) -> Tensor:
-        """Return the flow from ``image1`` to ``image2``, as :meth:`pyramid` and :meth:`decode` have them."""
+        """Return the flow from ``image1`` to ``image2``, see :meth:`pyramid` and :meth:`decode`."""
         return self.decode(self.pyramid(image1), self.pyramid(image2))
 
 
 def _pyramid_layers(level: int) -> tuple[str, str, str]:
-    # Level 6 of the release has the first two names the other way round.
+    # The release swaps the first two names of level 6.
     first, second = ('aa', 'a') if level == len(PYRAMID) else ('a', 'aa')
     return f'conv{level}{first}', f'conv{level}{second}', f'conv{level}b'

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDE: Final = 8  # pixels of the input to one of the features
-SMALLEST_INPUT: Final = 64  # pixels: a smaller input has no pixel left on the coarsest level of correlations
+STRIDE: Final = 8  # input pixels per feature pixel
+SMALLEST_INPUT: Final = 64  # pixels: below it the coarsest correlation level is empty
 CORRELATION_LEVELS: Final = 4  # of the correlation pyramid
 LOOKUP_RADIUS: Final = 3  # of a look-up, in pixels of each level
 MATCHING: Final = 128  # channels
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
 
 class MotionEncoder(nn.Module):
-    """Joins what was looked up with the flow it was looked up at, to (B, 82, h, w)."""
+    """Encodes correlations and the flow that they were looked up at, to (B, 82, h, w)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class ConvGru(nn.Module):
         self.convq = nn.Conv2d(hidden + inputs, hidden, 3, padding=1)
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        """Return the state that follows h (B, hidden, h, w) on seeing x (B, inputs, h, w)."""
+        """Return the state after h (B, hidden, h, w) for the input x (B, inputs, h, w)."""
         hx = torch.cat((h, x), 1)
         z = self.convz(hx).sigmoid()
         r = self.convr(hx).sigmoid()
@@ -99,7 +99,7 @@ class ConvGru(nn.Module):
 
 
 class UpdateBlock(nn.Module):
-    """One iteration: from state, context, look-up and flow to the next state and a step of the flow."""
+    """One iteration: from state, context, correlations and flow to the next state and a flow update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class UpdateBlock(nn.Module):
         self.flow_head = nn.Sequential(OrderedDict(conv1=first, relu=nn.ReLU(), conv2=last))
 
     def forward(self, h: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new state (B, 96, h, w) and the step (B, 2, h, w), in pixels of the features."""
+        """Return the new state (B, 96, h, w) and the flow update (B, 2, h, w), in pixels of the features."""
         h = self.gru(h, torch.cat((context, self.encoder(flow, correlation)), 1))
         return h, self.flow_head(h)
 
@@ -117,8 +117,8 @@ class UpdateBlock(nn.Module):
 def correlation_pyramid(a: Tensor, b: Tensor) -> list[Tensor]:
     """Correlate every pixel of one image with every pixel of the other (equation 1 and section 3.2 of the paper).
 
-    Of matching features (B, C, h, w) four levels, (B, h w, h_l, w_l) with sides halved and rounded down from one to the
-    next: inner products with the means of ``b`` over 1, 2x2, 4x4 and 8x8 pixels, divided by the root of C.
+    Features (B, C, h, w) give four levels (B, h w, h_l, w_l), each with half the sides of the last, rounded down:
+    inner products with the means of ``b`` over 1, 2x2, 4x4 and 8x8 pixels, divided by the square root of C.
     """
     queries = a.flatten(2).transpose(1, 2) / math.sqrt(a.shape[1])
     levels = []
@@ -134,7 +134,7 @@ def look_up(pyramid: Sequence[Tensor], coordinates: Tensor) -> Tensor:
     """Sample each pixel's correlations around ``coordinates`` (B, 2, h, w): x, y in pixels of the second features.
 
     Channel 49 l + 7 i + j of the result, (B, 196, h, w), is level l, bilinearly, at ``(x, y) / 2**l + (i - 3, j - 3)``,
-    zero outside. That x varies slowest is no mistake: the released weights were trained on it.
+    zero outside. x varies slowest, as the released weights require.
     """
     batch, _, height, width = coordinates.shape
     centres = coordinates.permute(0, 2, 3, 1).reshape(-1, 2)
@@ -144,7 +144,7 @@ def look_up(pyramid: Sequence[Tensor], coordinates: Tensor) -> Tensor:
     found = coordinates.new_empty(batch, len(pyramid), samples, height * width)
     for level, correlation in enumerate(pyramid):
         sides = coordinates.new_tensor((correlation.shape[-1], correlation.shape[-2]))
-        # The grid of every pixel as one product: sums over a last dimension of two are several times as slow on a CPU.
+        # One matrix product for all grids: adding over a last dimension of two is several times slower on a CPU.
         scale = torch.diag(2 / (2**level * sides)).repeat(1, samples)
         grid = torch.addmm(((2 * window + 1) / sides - 1).flatten(), centres, scale).view(-1, *window.shape)
         sampled = functional.grid_sample(correlation.flatten(0, 1)[:, None], grid, align_corners=False)
@@ -153,7 +153,7 @@ def look_up(pyramid: Sequence[Tensor], coordinates: Tensor) -> Tensor:
 
 
 def pixel_positions(like: Tensor) -> Tensor:
-    """Return x and y of each pixel, (2, h, w), of the size, type and device of a map (..., h, w)."""
+    """Return x and y of each pixel, (2, h, w), with size, type and device of a map (..., h, w)."""
     rows, columns = (torch.arange(length, dtype=like.dtype, device=like.device) for length in like.shape[-2:])
     y, x = torch.meshgrid(rows, columns, indexing='ij')
     return torch.stack((x, y))
@@ -162,10 +162,9 @@ def pixel_positions(like: Tensor) -> Tensor:
 def refine_flow(
     update: Callable[..., tuple[Tensor, ...]], pyramid: Sequence[Tensor], context: Tensor, flow: Tensor, iterations: int
 ) -> Tensor:
-    """Improve a flow (B, 2, h, w), in pixels of the features, in steps (section 3.3 of the paper).
+    """Refine a flow (B, 2, h, w), in pixels of the features, iteratively (section 3.3 of the paper).
 
-    ``update`` computes what :class:`UpdateBlock` does; ``context`` (B, 160, h, w) is of the images that the flow starts
-    from.
+    ``update`` computes an :class:`UpdateBlock`; ``context`` (B, 160, h, w) belongs to the source images.
     """
     h, context = context[:, :HIDDEN].tanh(), functional.relu(context[:, HIDDEN:])
     position = pixel_positions(flow)
@@ -178,7 +177,7 @@ def refine_flow(
 class RaftSmall(nn.Module):
     """Flow from image 1 to image 2; 990,162 parameters.
 
-    A caller that sees a stream of frames computes each frame's :meth:`features` once, for all pairs that it is in.
+    For a stream of frames, compute each frame's :meth:`features` once for all its pairs.
     """
 
     def __init__(self) -> None:
@@ -188,10 +187,10 @@ class RaftSmall(nn.Module):
         self.update_block = UpdateBlock()
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of images (B, 3, H, W), RGB in [-1, 1], sides multiples of 8 from 64 (ValueError).
+        """Return two features of images (B, 3, H, W), RGB in [-1, 1], sides multiples of 8, at least 64 (ValueError).
 
-        For matching (B, 128, H/8, W/8), compared with the other image's; and as context (B, 160, H/8, W/8), the first
-        state of the GRU and its constant input, used where the flow starts.
+        Matching features (B, 128, H/8, W/8), correlated with the other image's, and context (B, 160, H/8, W/8), the
+        GRU's initial state and constant input, used for the source image.
         """
         size = tuple(image.shape[-2:])
         if any(length % STRIDE or length < SMALLEST_INPUT for length in size):
@@ -208,5 +207,5 @@ class RaftSmall(nn.Module):
 
 
 def upsample(flow: Tensor) -> Tensor:
-    """Bring flow of the features' size to that of the input, (B, 2, h, w) to (B, 2, 8h, 8w), in its pixels."""
+    """Upsample flow from features to input, (B, 2, h, w) to (B, 2, 8h, 8w), each in its own pixels."""
     return STRIDE * functional.interpolate(flow, scale_factor=float(STRIDE), mode='bilinear', align_corners=True)

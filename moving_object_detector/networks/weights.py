@@ -1,9 +1,9 @@
 """Model files: safetensors with string metadata, which cannot hold code.
 
-Metadata that every file has: ``format`` (2: with a checksum; 1, of others and of earlier versions: without),
-``architecture`` (:data:`ARCHITECTURES`). Generators and inpainters also have ``flow_input`` (:data:`FLOW_INPUTS`,
-how their flow is prepared), ``flow_backend`` (what computed the flow they were trained on) and ``height`` and ``width``
-(of the input they were trained at, in pixels). Any other text may be added.
+Every file has the metadata ``format`` (2: with a checksum; 1, of other tools and earlier versions: without) and
+``architecture`` (:data:`ARCHITECTURES`). Generators and inpainters also have ``flow_input`` (how their flow is
+prepared, :data:`FLOW_INPUTS`), ``flow_backend`` (of their training flow), and ``height`` and ``width`` (of their
+training input, pixels). Other entries may be added.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from moving_object_detector.networks.raft_small import RaftSmall
 
 FORMAT: Final = '2'
 _WITHOUT_CHECKSUM: Final = '1'
-"""Format of files of others, and of earlier versions: with no checksum, or with one that is checked all the same."""
+"""Format of other tools and earlier versions: the checksum is optional, but checked if present."""
 ARCHITECTURES: Final[Mapping[str, type[nn.Module]]] = {
     'generator': Generator,
     'inpainter': Inpainter,
@@ -42,32 +42,32 @@ FlowInput = Literal['normalised', 'residual', 'geometric', 'both_sides']
 FLOW_INPUTS: Final[tuple[FlowInput, ...]] = get_args(FlowInput)
 FLOW_CHANNELS: Final[Mapping[str, int]] = {'normalised': 2, 'residual': 2, 'geometric': 8, 'both_sides': 16}
 CONVERT: Final = 'ros2 run moving_object_detector convert_weights'
-# How the files begin that torch.save has written: zip archives since PyTorch 1.6, pickles before.
+# First bytes of files of torch.save: zip archives since PyTorch 1.6, pickles before.
 _PYTORCH_STARTS: Final = (b'PK\x03\x04', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
 FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_FLOW_CHANNELS: Final = 32
 MOST_CHANNELS: Final = 128
 MOST_PIXELS: Final = {'height': 2048, 'width': 4096}
 CHECKSUM: Final = 'sha256'
-"""In the metadata of files of this format, which must have it: of metadata and tensors."""
+"""Metadata key of the checksum of metadata and tensors, required in this format."""
 _NAMED_TENSORS: Final = 3
 
 
 def takes_evidence(flow_input: str) -> bool:
-    """Return whether a generator of this input sees evidence beside its flow."""
+    """Tell whether a generator with this input takes evidence beside its flow."""
     return FLOW_CHANNELS[flow_input] > 2
 
 
 def sees_both_sides(flow_input: str) -> bool:
-    """Return whether a generator of this input sees an earlier and a later neighbour at once."""
+    """Tell whether a generator with this input takes an earlier and a later neighbour at once."""
     return flow_input == 'both_sides'
 
 
 def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    """Write the weights of a network of :data:`ARCHITECTURES`; a reader sees the old file or the new one.
+    """Write the weights of a network of :data:`ARCHITECTURES`, atomically.
 
-    ``metadata`` is what the docstring above lists, less ``format`` and ``architecture``, which are added. Raises
-    ModelError where it is missing or wrong, a weight is not finite, or the file cannot be written.
+    ``metadata`` is that of the module's docstring without ``format`` and ``architecture``, which are added. Raises
+    ModelError if metadata is missing or wrong, a weight is not finite, or the file cannot be written.
     """
     path = Path(path)
     architecture = next((name for name, kind in ARCHITECTURES.items() if type(module) is kind), None)
@@ -81,9 +81,9 @@ def save_network(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum, equal byte by byte for what is equal; ModelError where it cannot be.
+    """Write a safetensors file with a checksum; equal content gives equal bytes. ModelError if it cannot be written.
 
-    The library writes metadata in an order that differs from process to process.
+    The library alone orders metadata differently in each process.
     """
     plain = save(dict(state))
     start = 8 + int.from_bytes(plain[:8], 'little')
@@ -99,7 +99,7 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
 
 
 def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Return the SHA-256 of a module's state (names, types, shapes and values) and of metadata where it is given."""
+    """Return the SHA-256 of a module's state (names, types, shapes and values) and of metadata, if given."""
     total = hashlib.sha256(b'' if metadata is None else json.dumps(dict(metadata), sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
         total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)};'.encode())
@@ -110,7 +110,7 @@ def weights_hash(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None
 def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return state dict (float32, on the CPU) and metadata of a model file of the architecture ``expect``.
 
-    Raises ModelError where the file is missing, damaged or of another kind, or a tensor is missing, of a wrong shape or
+    Raises ModelError if the file is missing, damaged or of another kind, or a tensor is missing, of a wrong shape or
     not finite.
     """
     path = Path(path)
@@ -125,12 +125,12 @@ def load_weights(path: str | os.PathLike[str], expect: str = 'generator') -> tup
 
 
 def load_network(path: str | os.PathLike[str], expect: str = 'generator') -> tuple[nn.Module, dict[str, str]]:
-    """Return network (float32, on the CPU, in eval mode) and metadata of a model file, read as :func:`load_weights`."""
+    """Return network (float32, on the CPU, in eval mode) and metadata of a model file; see :func:`load_weights`."""
     state, metadata = load_weights(path, expect)
     module = build_network(expect, state)
     if isinstance(module, Generator) and module.flow_channels != FLOW_CHANNELS[metadata['flow_input']]:
         raise ModelError(
-            f'{path}: its weights take {module.flow_channels} channels of flow, and its flow_input '
+            f'{path}: its weights take {module.flow_channels} channels of flow, but its flow_input '
             f'{metadata["flow_input"]} has {FLOW_CHANNELS[metadata["flow_input"]]}; train or convert it again'
         )
     return module, metadata
@@ -144,7 +144,7 @@ def build_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a network without memory for its weights; a generator of as many channels as the weights have."""
+    """Return a network without memory for its weights; a generator's channels are those of the weights."""
     with torch.device('meta'):
         if architecture == 'generator' and (first := state.get('conv1.conv.weight')) is not None and first.ndim == 4:
             flow_channels = min(max(first.shape[1] - IMAGE_CHANNELS, 2), MOST_FLOW_CHANNELS)
@@ -155,7 +155,7 @@ def _empty_network(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mapping[str, Tensor]) -> None:
-    """Hold the state dict of a file against the network it is for; ModelError where they differ or it is not finite."""
+    """Check a file's state dict against its network; ModelError if they differ or a value is not finite."""
     expected = _empty_network(architecture, state).state_dict()
     problems = [
         *(f'{name} is missing' for name in expected if name not in state),
@@ -171,7 +171,7 @@ def check_tensors(path: str | os.PathLike[str], architecture: str, state: Mappin
         more = f' and {len(problems) - _NAMED_TENSORS} more' if len(problems) > _NAMED_TENSORS else ''
         named = '; '.join(problems[:_NAMED_TENSORS])
         raise ModelError(f'{path}: is not a {architecture} of this version: {named}{more}; train or convert it again')
-    # As they are computed with: what is finite in float64 may not be in float32.
+    # In float32, as computed with: a finite float64 may overflow.
     broken = [name for name, tensor in state.items() if not bool(tensor.to(torch.float32).isfinite().all())]
     if broken:
         raise ModelError(
@@ -186,8 +186,8 @@ def read_tensors(
     """Read a safetensors file and its metadata, which must pass ``check`` first; raises ModelError."""
     if is_pytorch(path):
         raise ModelError(
-            f'{path}: is a PyTorch file, which can hold code and is not loaded; give a .safetensors file (flow.model '
-            'alone takes the files of PWC-Net and RAFT-small as their authors released them)'
+            f'{path}: is a PyTorch file, which can hold code and is not loaded; give a .safetensors file (only '
+            'flow.model takes the original files of the authors of PWC-Net and RAFT-small)'
         )
     try:
         with safe_open(path, framework='pt') as file:
@@ -201,12 +201,12 @@ def read_tensors(
             f'or import a TensorFlow checkpoint with: {CONVERT} {path} OUTPUT.safetensors'
         ) from error
     if (checksum or metadata['format'] == FORMAT) and weights_hash(state, metadata) != checksum:
-        raise ModelError(f'{path}: is damaged, this is not what was saved; copy it again from its source')
+        raise ModelError(f'{path}: is damaged: its checksum does not match; copy it again from its source')
     return state, metadata
 
 
 def is_pytorch(path: Path) -> bool:
-    """Tell whether a file was written by torch.save; raises ModelError where it is no file, empty or cannot be read."""
+    """Tell whether torch.save wrote a file; raises ModelError if it is no file, empty or unreadable."""
     if not path.exists():
         raise ModelError(f'{path}: no such model file; check the path')
     if not path.is_file():
@@ -218,7 +218,7 @@ def is_pytorch(path: Path) -> bool:
         raise ModelError(f'{path}: cannot be read: {error.strerror}; check its permissions') from error
     if not start:
         raise ModelError(f'{path}: is empty; copy or download it again')
-    # The length with which a safetensors file begins may look like a pickle's start, but JSON follows it.
+    # The length field at the start of a safetensors file may look like a pickle, but JSON follows.
     return start.startswith(_PYTORCH_STARTS) and start[8:] != b'{'
 
 
