@@ -1,4 +1,4 @@
-"""Flights: a pinhole camera over a world of planes, with exact image, flow, visibility, masks, depth and poses."""
+"""Rendered flights of a pinhole camera over a world of planes, with exact flow, occlusion, masks, depth and poses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from moving_object_detector.synthetic.tiles import Floats, Picture, Tile
 from moving_object_detector.synthetic.world import World
 
 GROUND_FLOW: Final = (2.0, 12.0)
-"""Least and most median flow of the ground, pixels a frame at a width of 640."""
+"""Range of the ground's median flow, pixels per frame at a width of 640."""
 
 
 @dataclass(frozen=True)
 class FlightOptions:
-    """What a flight is like; what is None is drawn by chance."""
+    """Options of a flight; those that are None are drawn at random."""
 
     size: tuple[int, int] = (360, 640)
     """(height, width) in pixels."""
@@ -33,13 +33,13 @@ class FlightOptions:
     motion: str | None = None
     """One of :data:`~moving_object_detector.synthetic.flight_path.MOTIONS`."""
     parallax: float = 1.0
-    """How much stands up from the ground: 0 nothing, 1 ordinary, 2 much and near."""
+    """Amount of objects that stand on the ground: 0 none, 1 ordinary, 2 many and near."""
     frames: int = 60
-    """For how long the camera meets things; the flight itself has no end. Another length gives another world."""
+    """Frames over which the camera meets objects; the flight has no end. Another length gives another world."""
     follow: bool = False
-    """Whether the camera keeps looking at the first mover, which goes about as it does."""
+    """Whether the camera keeps looking at the first mover, which moves along with it."""
     camera: bool = True
-    """Whether the picture has the blur, the exposure, the noise and the compression of a camera."""
+    """Whether images have a camera's motion blur, exposure, noise and compression."""
 
 
 class View(NamedTuple):
@@ -48,9 +48,9 @@ class View(NamedTuple):
     image: Picture
     """(H, W, 3) RGB."""
     mask: NDArray[np.bool_]
-    """(H, W), what moves on its own."""
+    """(H, W), True on what moves on its own."""
     instances: NDArray[np.uint8]
-    """(H, W), number of the mover from 1; 0 on what stands still."""
+    """(H, W), number of the mover from 1; 0 on static pixels."""
     depth: Floats
     """(H, W), metres along the optical axis; infinite in the sky."""
 
@@ -96,23 +96,23 @@ class Flight:
         self._sun = sun
         grey = float(rng.uniform(190, 226))
         self._haze_colour = np.array((grey - 6, grey, grey + 8), np.uint8)
-        # What the camera does to the picture: the shutter's blur is a share of a frame; quality is JPEG's, 0: none.
+        # Camera effects: shutter time as a share of a frame; JPEG quality, 0: no compression.
         self._shutter = float(rng.choice((0.0, 0.25, 0.6), p=(0.4, 0.4, 0.2)))
         self._gain, self._gamma, self._noise = (float(rng.uniform(*b)) for b in ((0.85, 1.15), (0.85, 1.2), (0, 0.3)))
         self._quality, self._drift = int(rng.choice((0, 60, 80, 92))), float(rng.uniform(0.01, 1))
-        # How dark shadows are, 0 to 1, and how soft; the share of the light that is lost on a metre.
+        # Darkness of shadows, 0 to 1, and their blur in pixels at a width of 640; share of light lost per metre.
         self._shade, soft = (0.3, (4, 9)) if overcast else (0.52, (0.7, 1.6))
         self._softness = float(rng.uniform(*soft))
         self._haze = float(np.exp(rng.uniform(np.log(4e-4), np.log(6e-3))))
 
     @cached_property
     def _stacks(self) -> Matrix:
-        """Return origins and both edges of all faces, (3, n, 3)."""
+        """Return origins, edges s and edges t of all faces, (3, n, 3)."""
         return np.array([[getattr(face, name) for face in self.faces] for name in ('origin', 'edge_s', 'edge_t')])
 
     @cached_property
     def _owners(self) -> NDArray[np.int32]:
-        """Return the part of each face; the last entry is the sky's, whose face is -1."""
+        """Return the part of each face; the last entry belongs to the sky, whose face is -1."""
         return np.array([*(face.part for face in self.faces), 0], np.int32)
 
     def pose(self, time: float) -> Matrix:
@@ -152,7 +152,7 @@ class Flight:
         column = np.rint(np.nan_to_num(x).clip(0, width - 1)).astype(np.intp)
         row = np.rint(np.nan_to_num(y).clip(0, height - 1)).astype(np.intp)
         same = there.canvas.face[row, column] == here.canvas.face
-        # A face beside it, at the same depth, is seen through half a pixel of rounding.
+        # Rounding by half a pixel may hit a neighbouring face at the same depth.
         close = np.abs(there.canvas.nearness[row, column] - nearness) < 0.02 * nearness
         return np.asarray(~(inside & (same | close)), np.bool_)
 
@@ -193,7 +193,7 @@ class Flight:
 
     @lru_cache(3)  # noqa: B019 (so few)
     def _seen(self, time: float) -> _Seen:
-        """Draw the world, without what the camera does to the picture; the last ones are kept to be asked for again."""
+        """Draw the world without camera effects; the last ones are cached for flow and masks."""
         seen = _Seen(Canvas(self.size), self.pose(time), self._poses(time))
         self._draw_sky(seen)
         self._draw_faces(seen)
@@ -201,7 +201,7 @@ class Flight:
         return seen
 
     def _draw_sky(self, seen: _Seen) -> None:
-        """Draw clouds on a plane so high that only turning moves them."""
+        """Draw clouds on a plane at infinity, which only rotation moves."""
         canvas = seen.canvas
         rays = seen.camera[:3, :3] @ np.linalg.inv(self.intrinsics)
         up = planes.linear(rays[2], canvas, canvas.whole)
@@ -243,7 +243,7 @@ class Flight:
         chosen = np.array([face.casts and not face.ground for face in self.faces])
         if not chosen.any():
             return
-        # Along the sun's rays on to the ground; at half the size, since the sun's disc blurs them in any case.
+        # Projected along the sun's rays on to the ground; at half the size, since shadows are blurred anyway.
         fall = np.eye(3) - np.outer(self._sun, (0, 0, 1)) / self._sun[2]
         o, a, b = (vectors[chosen] @ fall.T for vectors in (origin, s, t))
         half = Canvas((self.size[0] // 2, self.size[1] // 2))
@@ -258,7 +258,7 @@ class Flight:
             return
         dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), self._softness * half.size[1] / 640), np.float32)
         dark = np.asarray(cv2.resize(dark, self.size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-        # In the sky there is nothing to darken.
+        # The sky has no shadows.
         dark *= canvas.face >= 0
         dark *= np.float32(self._shade)
         canvas.image[:] = cv2.blendLinear(canvas.image, np.zeros_like(canvas.image), 1 - dark, dark)
@@ -271,7 +271,7 @@ class Flight:
         canvas.image[:] = cv2.blendLinear(canvas.image, haze, clear, 1 - clear)
 
     def _photograph(self, time: float, seen: _Seen) -> Picture:
-        """Return the picture as a camera takes it."""
+        """Return the image with camera effects."""
         image = seen.canvas.image
         if not self._camera:
             return image.copy()
@@ -301,7 +301,7 @@ class Flight:
 
 @cache
 def _grain() -> NDArray[np.int16]:
-    """Return noise of a sensor, of deviation 16; drawn once and cut at a new place for each frame."""
+    """Return sensor noise of standard deviation 16; drawn once and cropped anew for each frame."""
     rng = np.random.default_rng(20190616)
     both = rng.normal(0, 11, (1400, 2000, 1)) + rng.normal(0, 11, (1400, 2000, 3))
     return both.astype(np.int16)

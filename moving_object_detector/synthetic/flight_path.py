@@ -1,4 +1,4 @@
-"""How a camera flies, walks or drives. World: x, y level, z up, metres; angles in radians from x to y."""
+"""Camera paths: flying, walking, driving. World: x, y horizontal, z up, metres; angles in radians from x to y."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def turn_z(angle: float) -> Matrix:
 
 
 def level(angle: float) -> Matrix:
-    """Return the level unit vector at ``angle`` from x to y."""
+    """Return the horizontal unit vector at ``angle`` from x to y."""
     return np.array((np.cos(angle), np.sin(angle), 0.0))
 
 
@@ -32,14 +32,14 @@ def turn_about(axis: Matrix, angle: float) -> Matrix:
 
 
 class FlightPath:
-    """A camera's course, at a pace at which still ground moves by about ``flow`` pixels a frame (median), or hovers."""
+    """A camera's path, at a speed at which the ground's median flow is about ``flow`` pixels per frame, or hovering."""
 
     def __init__(
         self, rng: np.random.Generator, motion: str, intrinsics: Matrix, size: tuple[int, int], fps: float, flow: float
     ) -> None:
         yaw = float(rng.uniform(0, 2 * np.pi))
         height = float(np.exp(rng.uniform(np.log(2.0), np.log(25.0))))
-        # The higher, the steeper it looks down.
+        # Higher cameras look down more steeply.
         pitch = -np.radians(float(rng.uniform(4, 14)) + 38 * rng.random() * np.log(height / 1.5) / np.log(16))
         across = float(rng.normal(0, 0.25))
         climb, orbit, yaw_rate = (0.0, 0.0), 0.0, float(rng.normal(0, 0.03))
@@ -67,19 +67,19 @@ class FlightPath:
         speed = {'hover': 0.0, 'orbit': 0.0, 'takeoff': 0.4, 'descent': 0.4}.get(motion, 1.0)
         self.motion = motion
         self.start, self.velocity = np.array((0.0, 0.0, height)), speed * level(yaw + across)
-        """Position at second 0; metres per second, level."""
+        """Position at second 0; horizontal velocity, metres per second."""
         self._yaw, self._pitch, self._yaw_rate = yaw, pitch, yaw_rate
-        """Where it looks at second 0, above the horizon (negative: down), and how it turns."""
+        """Yaw at second 0, pitch (negative: down), and yaw rate, radians and radians per second."""
         self._climb, self._orbit = climb, orbit
-        """Height at the end and the seconds to come 63 % of the way (0: level); the radius of the circle that is flown
-        while looking at its middle (0: none)."""
+        """Final height and time constant in seconds (0: constant height); radius of the circle flown while looking at
+        its centre (0: none)."""
         self._waves = _waves(rng, motion)
         self._pace = 1.0
-        """All but the waves is slowed or hurried by it."""
+        """Time scale of all motion but the waves."""
         self.aim: Callable[[float], Matrix] | None = None
-        """Where the place is, at a second, that the camera keeps looking at; None: it looks where it flies."""
+        """Position, by time in seconds, that the camera keeps looking at; None: yaw and pitch as above."""
         self.beside = 0.0, 0.0
-        """By how much yaw and pitch miss it."""
+        """Offsets of yaw and pitch from that position."""
         if motion != 'hover':
             self._pace = float(np.clip(flow / max(_ground_flow(self, intrinsics, size, fps), 1e-3), 0.15, 40.0))
 
@@ -88,7 +88,7 @@ class FlightPath:
         return np.asarray((amplitude * np.sin(2 * np.pi * frequency * seconds + phase)).sum(0), np.float64)
 
     def position(self, seconds: float) -> Matrix:
-        """Return where the camera is."""
+        """Return the camera's position in the world, (3,)."""
         hurried = self._pace * seconds
         place = self.start + self.velocity * hurried
         if self._orbit:
@@ -122,7 +122,7 @@ class FlightPath:
 
 
 def _waves(rng: np.random.Generator, motion: str) -> tuple[Matrix, Matrix, Matrix]:
-    """Return sway, and on top of it steps or the vibration of motors and of the road.
+    """Return the waves of sway, of steps when walking, and of vibration by motors or the road.
 
     Amplitude (n, 6) of x, y, z, yaw, pitch, roll; frequency (n, 1), Hz; phase (n, 6).
     """
@@ -143,7 +143,7 @@ def _waves(rng: np.random.Generator, motion: str) -> tuple[Matrix, Matrix, Matri
 
 
 def _ground_flow(path: FlightPath, intrinsics: Matrix, size: tuple[int, int], fps: float) -> float:
-    """Return the median flow of level ground at some points and times, pixels a frame."""
+    """Return the median flow of flat ground over some points and times, pixels per frame."""
     height, width = size
     ys, xs = np.meshgrid(np.linspace(0, height - 1, 7), np.linspace(0, width - 1, 9), indexing='ij')
     rays = np.linalg.inv(intrinsics) @ np.stack((xs.ravel(), ys.ravel(), np.ones(xs.size)))
@@ -154,7 +154,7 @@ def _ground_flow(path: FlightPath, intrinsics: Matrix, size: tuple[int, int], fp
         depth = np.where(directions[2] < -1e-3, here[2, 3] / np.maximum(-directions[2], 1e-3), 100.0).clip(0, 100)
         points = here[:3, 3, None] + directions * depth
         seen = intrinsics @ there[:3, :3].T @ (points - there[:3, 3, None])
-        # What passes beside the camera counts as fast.
+        # Points beside or behind the camera count as fast.
         moved = np.hypot(seen[0] / seen[2] - xs.ravel(), seen[1] / seen[2] - ys.ravel())
         lengths.append(np.median(np.where(seen[2] > 0.1, moved, 1e3)))
     return float(np.median(lengths))

@@ -1,4 +1,4 @@
-"""The materials of a flight's world by name: tiles that repeat, and cards with a cut-out outline."""
+"""Materials of a flight's world by name: repeating tiles, and cards with a cut-out outline."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from moving_object_detector.synthetic.tiles import GREENS, TILES, Card, Floats, 
 
 
 def _card(colour: NDArray[Any], alpha: Picture, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Card:
-    """Make a card, clear within margins at its top, bottom, left and right."""
+    """Make a card, transparent within margins at its top, bottom, left and right."""
     for picture, width in zip((alpha, alpha[::-1], alpha.T, alpha.T[::-1]), margins, strict=True):
         picture[:width] = 0
     return Card(tuple(halved(np.dstack((colour, alpha)))))
 
 
 def _blank(height: int, width: int, colour: Sequence[float] | Floats) -> tuple[Floats, Picture]:
-    """Return a picture of one colour and its alpha, which is clear."""
+    """Return a picture of one colour and a transparent alpha."""
     return np.full((height, width, 3), colour, np.float32), np.zeros((height, width), np.uint8)
 
 
 def _both(draw: Callable[..., Any], sheet: tuple[Floats, Picture], tone: NDArray[Any], *shape: Any, **how: Any) -> None:
-    """Draw an antialiased shape in a tone, and solid in alpha."""
+    """Draw an antialiased shape in a tone, opaque in alpha."""
     colour, alpha = sheet
     draw(colour, *shape, color=tone.tolist(), lineType=cv2.LINE_AA, **how)
     draw(alpha, *shape, color=255, lineType=cv2.LINE_AA, **how)
@@ -116,7 +116,7 @@ def _tuft(rng: np.random.Generator) -> Card:
 
 
 def _skyline(rng: np.random.Generator) -> Card:
-    """Return a distant wood: crowns behind crowns."""
+    """Return a distant wood, rows of crowns."""
     height, width = 64, 1024
     colour, alpha = _blank(height, width, (58, 66, 46))
     greens = np.array([(58, 70, 44), (78, 90, 58), (98, 104, 70)], np.float32)
@@ -131,7 +131,7 @@ def _skyline(rng: np.random.Generator) -> Card:
 
 
 def _limb(rng: np.random.Generator) -> Card:
-    # A white capsule with folds of cloth; its colour comes with the face.
+    # A white capsule with folds of cloth; the face colours it.
     height, width = 96, 48
     alpha = np.zeros((height, width), np.uint8)
     cv2.ellipse(alpha, (24, 48), (20, 46), 0, 0, 360, 255, -1, cv2.LINE_AA)
@@ -172,12 +172,12 @@ OUTLINES: Final = (
     ((2.4, 0.3), (2.4, 0.9), (1.8, 1.1), (1.2, 1.95), (-2.4, 2.0), (-2.4, 0.3)),
     ((3.6, 0.4), (3.6, 1.5), (3.3, 2.6), (2.0, 2.6), (2.0, 3.1), (-3.6, 3.1), (-3.6, 0.4)),
 )
-"""Of a car, a van and a lorry from the side: (x, z) in metres from the front below to the back below."""
+"""Side views of a car, a van and a lorry: (x, z) in metres from bottom front to bottom back."""
 
 
 @cache
 def vehicle_side(number: int) -> Card:
-    """Return the side of the vehicle of an outline, white with dark glass and wheels; front to the right."""
+    """Return the side view of an outline's vehicle, white with dark glass and wheels; front to the right."""
     outline = np.array(OUTLINES[number])
     scale = 40.0
     low, high, top = outline[:, 0].min(), outline[:, 0].max(), outline[:, 1].max()
@@ -211,13 +211,12 @@ _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Material]]]]
     'crown': (10, _crown), 'conifer': (4, _conifer), 'branch': (5, _branch), 'tuft': (6, _tuft),
     'skyline': (4, _skyline), 'limb': (3, _limb), 'disc': (3, _disc), 'wing': (2, _wing),
 }  # fmt: skip
-"""Of each kind: how many different ones there are, and how one is made; a new one goes to the end, since the place
-decides its looks."""
+"""Number of variants and maker of each kind; append new kinds, since the position seeds the looks."""
 
 
 @cache
 def material(kind: str, index: int) -> Material:
-    """Return a material of a kind, always the same for an index; made once in a process."""
+    """Return a material of a kind, always the same for an index; cached per process."""
     count, make = _MAKERS[kind]
     if index >= count:
         return material(kind, index % count)

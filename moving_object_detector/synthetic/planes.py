@@ -1,10 +1,10 @@
-"""Draws textured planes in space, seen by a pinhole camera, with exact visibility.
+"""Drawing textured planes in space as seen by a pinhole camera, with exact visibility.
 
 A parallelogram ``origin + s edge_s + t edge_t`` (s and t in [0, 1]), seen from a camera, gives the matrix
 ``M = K R [edge_s, edge_t, origin - centre]``; with ``q = inverse(M) (x, y, 1)`` the point seen at (x, y) is
-``s = q0 / q2, t = q1 / q2`` at the inverse depth ``q2``. All three are linear in the image, so what is in front is
-told exactly at each pixel. World: x, y level, z up, metres. Camera: x right, y down, z forward. An extent is the rows
-and columns of a part of the image.
+``s = q0 / q2, t = q1 / q2`` at the inverse depth ``q2``. All three are linear in the image, so visibility is exact
+at each pixel. World: x, y horizontal, z up, metres. Camera: x right, y down, z forward. An extent is the rows
+and columns of a region of the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moving_object_detector.synthetic.tiles import Card, Floats, Material, Pictu
 Extent = tuple[slice, slice]
 
 NEAREST_DEPTH = 0.08
-"""Depth in front of which nothing is drawn, metres."""
+"""Near clipping depth, metres."""
 
 
 @dataclass(frozen=True)
@@ -34,49 +34,49 @@ class Face:
     edge_s: Matrix
     edge_t: Matrix
     shade: Matrix
-    """Light and colour (3,) that multiply the material's."""
+    """Light times colour (3,), which multiplies the material."""
     part: int = 0
-    """Rigid part that carries it; 0 is the world that stands still."""
+    """Rigid part that it belongs to; 0 is the static world."""
     outside: int = 0
-    """1: seen only from the side to which ``edge_s x edge_t`` points, as a closed body's; -1: the other; 0: both."""
+    """1: visible only from the side that ``edge_s x edge_t`` points to, as on a closed body; -1: the other; 0: both."""
     casts: bool = True
-    """Whether it throws a shadow on the ground."""
+    """Whether it casts a shadow on the ground."""
     ground: bool = False
     """Whether it lies on the ground, where later ones cover earlier ones."""
     endless: bool = False
-    """Whether it has no edges."""
+    """Whether it is infinite."""
     tone: Tile | None = None
-    """Broad differences of tone, 128 for none, so that one does not see the material repeat."""
+    """Large-scale variation of tone, 128 for none, that hides the material's repetition."""
 
     @cached_property
     def table(self) -> Picture:
-        """What the shade makes of each value, (1, 256, 3)."""
+        """Lookup table of the shade, (1, 256, 3)."""
         return np.asarray(np.clip(np.arange(256)[None, :, None] * self.shade, 0, 255), np.uint8)
 
     @cached_property
     def repeats(self) -> tuple[float, float]:
-        """How often its tile lies along its edges."""
+        """Repetitions of its tile along its edges."""
         lengths = float(np.linalg.norm(self.edge_s)), float(np.linalg.norm(self.edge_t))
         return self.material.repeats(*lengths) if isinstance(self.material, Tile) else (1.0, 1.0)
 
 
 class Canvas:
-    """What has been drawn so far, at (height, width) pixels."""
+    """An image of (height, width) pixels with its depth buffer."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         height, width = self.size = size
         self.image: Picture = np.empty((height, width, 3), np.uint8)
         self.nearness: Floats = np.zeros(size, np.float32)
-        """Inverse depth, 1/m; 0 in the sky. Of a picture of shadows: their darkness, 0 to 1."""
+        """Inverse depth, 1/m; 0 in the sky. On a canvas of shadows: their darkness, 0 to 1."""
         self.face: NDArray[np.int32] = np.full(size, -1, np.int32)
-        """Index of the face seen; -1 in the sky."""
+        """Index of the visible face; -1 in the sky."""
         self.columns = np.arange(width, dtype=np.float32)[None]
         self.rows = np.arange(height, dtype=np.float32)[:, None]
         self.whole: Extent = slice(0, height), slice(0, width)
 
 
 def linear(coefficients: Matrix, canvas: Canvas, extent: Extent) -> Floats:
-    """Return ``a x + b y + c`` at the pixels of a part of the image."""
+    """Return ``a x + b y + c`` at the pixels of an extent."""
     a, b, c = (float(value) for value in coefficients)
     rows, columns = extent
     row = np.float32(b) * canvas.rows[rows] + np.float32(c)
@@ -84,7 +84,7 @@ def linear(coefficients: Matrix, canvas: Canvas, extent: Extent) -> Floats:
 
 
 def _coverage(q: Matrix, canvas: Canvas, extent: Extent) -> Floats:
-    """Return how much of each pixel lies inside the edges, from its signed distance to them in the image."""
+    """Return the share of each pixel inside the edges, by its signed distance to them in the image."""
     lines = np.stack((q[0], q[2] - q[0], q[1], q[2] - q[1]))
     lines /= np.maximum(np.hypot(lines[:, 0], lines[:, 1]), 1e-12)[:, None]
     a, b, c = lines.astype(np.float32).T[:, :, None, None]
@@ -94,7 +94,7 @@ def _coverage(q: Matrix, canvas: Canvas, extent: Extent) -> Floats:
 
 
 def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: Matrix) -> Matrix:
-    """Return the level of detail, log2 of texels per pixel, at points; between the mean and the longer axis."""
+    """Return the mipmap level, log2 of texels per pixel, at points; between those of the mean and the longer axis."""
     s, t, w = (row[0] * x + row[1] * y + row[2] for row in q)
     w = np.maximum(w, 1e-9)
     (sx, sy), (tx, ty) = (
@@ -109,7 +109,7 @@ def _level(q: Matrix, repeats: tuple[float, float], side: float, x: Matrix, y: M
 def look_up_tile(
     tile: Tile, q: Matrix, repeats: tuple[float, float], nearness: Floats, canvas: Canvas, extent: Extent
 ) -> Picture:
-    """Look a repeating texture up at the pixels of a part of the image, between the two nearest levels."""
+    """Sample a repeating texture at the pixels of an extent, interpolating between the two nearest mipmap levels."""
     rows, columns = extent
     inverse = np.asarray(np.float32(1) / np.maximum(nearness, np.float32(1e-9)), np.float32)
     s, t = linear(q[0] * repeats[0], canvas, extent), linear(q[1] * repeats[1], canvas, extent)
@@ -118,7 +118,7 @@ def look_up_tile(
     s -= np.floor(s)
     t -= np.floor(t)
     height, width = s.shape
-    # The level changes slowly: it is computed at some points and interpolated.
+    # The level varies slowly, so it is interpolated from a coarse grid.
     ys = np.linspace(rows.start, rows.stop - 1, min(max(height // 6, 2), height))
     xs = np.linspace(columns.start, columns.stop - 1, min(max(width // 24, 2), width))
     coarse = _level(q, repeats, float(tile.places[2][0]), xs[None], ys[:, None]).clip(0, len(tile.places[2]) - 1.001)
@@ -144,7 +144,7 @@ def _remap(
 
 
 def _cut_out(card: Card, q: Matrix, extent: Extent, coarser: float = 0.0) -> Picture:
-    """Look a card up at the pixels of a part of the image, at one level for all; clear outside of it."""
+    """Sample a card at the pixels of an extent, at one mipmap level; transparent outside of it."""
     rows, columns = extent
     height, width = card.levels[0].shape[:2]
     x, y = (columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2
@@ -159,15 +159,15 @@ def _cut_out(card: Card, q: Matrix, extent: Extent, coarser: float = 0.0) -> Pic
 
 
 def box_of(where: NDArray[np.bool_]) -> Extent:
-    """Return the rows and columns in which anything is true."""
+    """Return the bounding box of the true pixels."""
     x, y, width, height = cv2.boundingRect(where.view(np.uint8))
     return slice(y, y + height), slice(x, x + width)
 
 
 def draw(face: Face, index: int, q: Matrix, extent: Extent, canvas: Canvas) -> None:
-    """Draw face number ``index`` where nothing nearer was drawn before."""
+    """Draw face number ``index`` where nothing nearer has been drawn."""
     nearness = linear(q[2], canvas, extent)
-    # What lies on the ground is at one depth: later ones cover earlier ones.
+    # Ground faces have equal depth: later ones cover earlier ones.
     front = nearness > (np.float32(1e-7) if face.ground else canvas.nearness[extent])
     front &= nearness < np.float32(1 / NEAREST_DEPTH)
     if isinstance(face.material, Tile):
@@ -202,7 +202,7 @@ def draw(face: Face, index: int, q: Matrix, extent: Extent, canvas: Canvas) -> N
 
 
 def shadow(face: Face, q: Matrix, extent: Extent, canvas: Canvas) -> None:
-    """Add the shadow of a face, whose q is that of its outline on the ground, to a picture of shadows."""
+    """Add the shadow of a face, with the q of its outline on the ground, to a canvas of shadows."""
     if isinstance(face.material, Card):
         weight = _cut_out(face.material, q, extent, 1.0)[..., 3].astype(np.float32)
         weight *= np.float32(1 / 255)
@@ -217,14 +217,14 @@ def shadow(face: Face, q: Matrix, extent: Extent, canvas: Canvas) -> None:
 def project(
     origin: Matrix, edge_s: Matrix, edge_t: Matrix, rotation: Matrix, centre: Matrix, intrinsics: Matrix
 ) -> tuple[Matrix, Matrix]:
-    """Return q (n, 3, 3) of planes and their corners (n, 4, 3) as the camera sees them.
+    """Return q (n, 3, 3) of planes and their corners (n, 4, 3) in camera coordinates.
 
-    Origin and edges are (n, 3) in the world; ``rotation`` (3, 3) leads from there to the camera at ``centre``.
+    Origin and edges are (n, 3) in the world; ``rotation`` (3, 3) turns world to camera axes; ``centre`` is the camera.
     """
     o, a, b = (origin - centre) @ rotation.T, edge_s @ rotation.T, edge_t @ rotation.T
     corners = np.stack((o, o + a, o + a + b, o + b), 1)
     planes = np.stack((a, b, o), -1)
-    # A plane seen exactly edge-on has no inverse and is not seen.
+    # A plane seen exactly edge-on is invisible and has no inverse.
     flat = np.abs(np.linalg.det(planes)) < 1e-12
     planes[flat] = np.eye(3)
     q = np.linalg.inv(planes) @ np.linalg.inv(intrinsics)
@@ -233,7 +233,7 @@ def project(
 
 
 def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[Extent | None]:
-    """Return the extent that each quadrilateral (n, 4, 3) may touch; None where it is not in view."""
+    """Return the extent that each quadrilateral (n, 4, 3) may touch; None if it is out of view."""
     height, width = size
     depth = corners[..., 2]
     pixels = corners @ intrinsics.T
@@ -243,7 +243,7 @@ def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[
     for index in np.flatnonzero((behind > 0) & (behind < 4)):
         clipped = _clipped(corners[index], intrinsics)
         places[index, 0], places[index, 1:] = clipped.min(0), clipped.max(0)
-    # Far outside of the image a number of pixels no longer fits an int.
+    # Pixel numbers far outside of the image would overflow an int.
     low = np.floor(np.nan_to_num(places.min(1)).clip(-1, 1e6)).astype(int).clip(0)
     high = (np.ceil(np.nan_to_num(places.max(1)).clip(-1e6, 1e6)).astype(int) + 1).clip(max=(width, height))
     seen = (behind < 4) & (high > low).all(1)
@@ -254,7 +254,7 @@ def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[
 
 
 def _clipped(corners: Matrix, intrinsics: Matrix) -> Matrix:
-    """Return where the part of a quadrilateral in front of the camera has its corners in the image, (n, 2)."""
+    """Clip a quadrilateral at the near depth and return its corners in the image, (n, 2)."""
     kept = []
     for here, there in zip(corners, np.roll(corners, -1, 0), strict=True):
         if here[2] >= NEAREST_DEPTH:

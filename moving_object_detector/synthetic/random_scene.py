@@ -1,4 +1,4 @@
-"""Random scenes: a camera that flies, objects that move on their own, and things that only seem to."""
+"""Random scenes of sheets: a moving camera, moving objects, and static ones that shift by parallax."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from moving_object_detector.synthetic.scene import (
 CANVAS: Final = (768, 1024)
 """Size (height, width) of every texture, pixels."""
 POOL: Final = 48
-"""How many different textures there are before recolouring."""
+"""Number of different textures before recolouring."""
 OBJECT_SPEED: Final = (0.6, 9.0)
-"""Picture per frame at a width of 512."""
+"""Range, pixels per frame at a width of 512."""
 CAMERA_SPEED: Final = 9.0
-"""Standard deviation of the camera's shift, likewise."""
+"""Standard deviation of the camera's shift, in the same unit."""
 
 
 def _outline(radii: NDArray[np.float64], turn: float, centre: tuple[float, float]) -> NDArray[np.int32]:
-    """Return the points (n, 2) turned by an angle and moved to a centre, in 1/16 pixel."""
+    """Rotate points (n, 2), move them to a centre, and return them in 1/16 pixel."""
     rotation = np.array(((np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))))
     return np.round((radii @ rotation.T + centre) * 16).astype(np.int32)
 
 
 def _dead_leaves(rng: np.random.Generator, leaves: int) -> NDArray[np.uint8]:
-    """Cover a canvas with discs, boxes and polygons whose radii follow r^-3 (Lee et al., IJCV 2001)."""
+    """Cover a canvas with discs, boxes and polygons with radii distributed as r^-3 (Lee et al., IJCV 2001)."""
     height, width = CANVAS
     image = np.full((height, width, 3), rng.integers(40, 216, 3), np.uint8)
     smallest, largest = 4.0, 160.0
@@ -104,20 +104,20 @@ def random_texture(rng: np.random.Generator, size: tuple[int, int] = CANVAS, poo
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What a random scene may contain."""
+    """Options of a random scene."""
 
     size: tuple[int, int] = (256, 512)
     """(height, width) in pixels."""
     objects: tuple[int, int] = (1, 3)
-    """Least and most objects that move on their own."""
+    """Range of the number of moving objects."""
     object_extent: tuple[float, float] = (0.1, 1.0)
-    """Least and most diameter of an object, as a share of the image's height."""
+    """Range of an object's diameter, as a share of the image height."""
     standing: tuple[int, int] = (0, 2)
-    """Least and most standing things nearer than the background, which shift by parallax only."""
+    """Range of the number of static objects nearer than the background, which shift by parallax only."""
     parallax: float = 0.15
-    """Most that a standing thing shifts beyond the background, as a share of its shift."""
+    """Largest extra shift of a static object, as a share of the background's shift."""
     textures: int = POOL
-    """How many different textures there are; making one takes a tenth of a second."""
+    """Number of different textures; making one takes a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _SheetPose:
 def _sheet(
     rng: np.random.Generator, options: SceneOptions, radius: float, aspect: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Homography]:
-    """Return texture, alpha of a smooth random shape, and the homography that moves its middle to the origin."""
+    """Return a texture, the alpha of a smooth random shape, and the homography of its middle to the origin."""
     # A shape reaches 1.6 radii, and the largest must fit the texture canvas.
     half = min(int(np.ceil(radius * 1.6)) + 2, CANVAS[0] // 2)
     angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
@@ -187,7 +187,7 @@ def _object(
 
 
 def _standing_thing(rng: np.random.Generator, options: SceneOptions, camera: SheetCamera) -> list[Layer]:
-    """Return a sheet nearer than the background that only the camera's motion shifts."""
+    """Return a static sheet nearer than the background."""
     height, width = options.size
     radius = 0.5 * height * float(rng.uniform(0.1, 0.6))
     place = translation(float(rng.uniform(0, 1)) * width, float(rng.uniform(0, 1)) * height)
@@ -199,7 +199,7 @@ def _standing_thing(rng: np.random.Generator, options: SceneOptions, camera: She
 def _assemble(
     rng: np.random.Generator, options: SceneOptions, camera: SheetCamera, make_object: Callable[[], list[Layer]]
 ) -> Scene:
-    """Put standing things and objects in a random order of depth before a textured ground."""
+    """Put static and moving objects in random depth order before a textured background."""
     height, width = options.size
     things = [_standing_thing(rng, options, camera) for _ in range(rng.integers(*options.standing, endpoint=True))]
     things += [make_object() for _ in range(rng.integers(*options.objects, endpoint=True))]
@@ -213,8 +213,8 @@ def _assemble(
 
 
 def _uneven(rng: np.random.Generator, pace: float, share: float) -> Drift:
-    """Return a shift of ``pace * share`` a frame that also sways by up to 1.5 paces: it hastens or turns back."""
-    # From a generator of its own, so that everything else of the scene stays as it is.
+    """Return a shift of ``pace * share`` per frame plus a sway of up to 1.5 paces: it speeds up or turns back."""
+    # A spawned generator leaves the rest of the scene unchanged.
     own = rng.spawn(1)[0]
     strength, rhythm = max(float(own.uniform(-1, 1.5)), 0.0), float(own.uniform(0.15, 0.8))
     return Drift(pace * share, strength * pace / rhythm, rhythm, float(own.uniform(0, 2 * np.pi)))
@@ -225,7 +225,7 @@ def random_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
     rng = np.random.default_rng(seed)
     height, width = options.size
     unit = width / 512.0
-    # Cameras are still, gentle or fast in turn, so that a network sees each often.
+    # Cameras are still, slow or fast, so that training sees each often.
     energy = float(rng.choice((0.0, 0.25, 1.0), p=(0.08, 0.42, 0.5)))
     speed, tilt = CAMERA_SPEED * unit * energy, 2e-5 * energy / unit
     deviations = (speed, 0.6 * speed), (0.5 * speed, 0.5 * speed), (0.008 * energy, 0.006 * energy)
@@ -245,9 +245,9 @@ def random_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
 
 
 def clip_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
-    """Make a scene fit for a clip of any length: a camera in steady flight that keeps the objects in view.
+    """Make a scene for clips of any length: the camera flies steadily and keeps the objects in view.
 
-    The objects' paths are given in the image, and return; over the ground they move on their own.
+    Objects move periodically in the image, and so on their own over the ground.
     """
     rng = np.random.default_rng((seed, 1) if isinstance(seed, int) else (*seed, 1))
     height, width = options.size
@@ -262,7 +262,7 @@ def clip_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
     middle = replace(options, object_extent=(0.25, 0.5))
 
     def make_object() -> list[Layer]:
-        # It comes back, within 0.2 of the width and 0.12 of the height about its middle.
+        # Periodic, within 0.2 of the width and 0.12 of the height about its middle.
         phases = np.pi * rng.integers(0, 2, 3)
         own = Trajectory(
             x=Drift(sway=0.2 * width, pace=float(rng.uniform(0.05, 0.09)), phase=phases[0]),
@@ -275,10 +275,10 @@ def clip_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
 
 
 def followed_scene(seed: int | tuple[int, ...], options: SceneOptions) -> Scene:
-    """Make a scene whose camera follows its objects: they hardly move in the image, the ground does, what is near more.
+    """Make a scene whose camera follows its objects: they hardly move in the image, the ground does, near things more.
 
-    So what moves on its own goes along the camera's course, as real cameras mostly show it, and only its smaller motion
-    tells it from what stands.
+    So objects move along the camera's path, as mostly in real video, and only their smaller flow tells them from static
+    ones.
     """
     rng = np.random.default_rng(seed)
     height, width = options.size

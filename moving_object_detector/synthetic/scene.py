@@ -1,7 +1,7 @@
 """Scenes of textured sheets under a moving camera, with exact flow, visibility and masks.
 
 The pose of a sheet at a time, in frames, is a homography to the image; so the flow of a visible pixel between any two
-times is known exactly, and with it what is occluded.
+times, and its occlusion, are exact.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 
 Homography = NDArray[np.float64]
 Points = NDArray[np.float32]
-"""One coordinate of points, pixels."""
+"""x or y of points, pixels."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One textured sheet, nearer ones later in the scene's list."""
+    """One textured sheet; nearer ones come later in the scene's list."""
 
     texture: NDArray[np.uint8]
     """(h, w, 3) RGB."""
     alpha: NDArray[np.uint8] | None
-    """(h, w), 255 where the sheet is solid; None for a sheet without end."""
+    """(h, w), 255 where the sheet is solid; None: infinite."""
     pose: Callable[[float], Homography]
-    """From sheet to image at a time."""
+    """Homography from sheet to image, by time."""
     moves: bool
-    """Whether the sheet moves on its own, beyond what the camera's motion explains."""
+    """Whether the sheet moves on its own, beyond the camera's motion."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Instant:
     image: NDArray[np.uint8]
     """(H, W, 3) RGB."""
     layer: NDArray[np.intp]
-    """(H, W), index of the layer seen at each pixel."""
+    """(H, W), index of the visible layer."""
     poses: tuple[Homography, ...]
-    """Of each layer."""
+    """Pose of each layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Scene:
 
     @lru_cache(2)  # noqa: B019 (so few)
     def instant(self, time: float) -> Instant:
-        """Render the frame at a time; the last ones are kept, since flow and masks ask for them again."""
+        """Render the frame at a time; the last ones are cached for flow and masks."""
         poses = tuple(layer.pose(time) for layer in self.layers)
         image = np.empty((*self.size, 3), np.uint8)
         seen = np.zeros(self.size, np.intp)
@@ -97,7 +97,7 @@ class Scene:
         return self.instant(time).image.copy()
 
     def mask(self, time: float) -> NDArray[np.bool_]:
-        """Return which pixels show something that moves on its own, (H, W)."""
+        """Return the pixels of objects that move on their own, (H, W)."""
         moves = np.array([layer.moves for layer in self.layers])
         return np.asarray(moves[self.instant(time).layer], np.bool_)
 
@@ -117,7 +117,7 @@ class Scene:
 def moved(
     source: Instant, poses: Sequence[Homography], x: Points, y: Points
 ) -> tuple[Points, Points, NDArray[np.intp]]:
-    """Return where the points seen at (x, y) of ``source`` are when the layers have ``poses``, and which each is on."""
+    """Return x and y, under other ``poses``, of the points visible at (x, y) of ``source``, and their layers."""
     layer = source.layer[np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)]
     flat, flat_x, flat_y = layer.ravel(), np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel()
     then_x, then_y = np.empty_like(flat_x), np.empty_like(flat_y)
@@ -134,10 +134,10 @@ def moved(
 def visible(
     target: Instant, x: Points, y: Points, layer: NDArray[np.intp], crop: tuple[int, int, int, int]
 ) -> NDArray[np.bool_]:
-    """Return which points of layers at (x, y) of ``target`` lie in the crop (top, left, height, width), uncovered."""
+    """Return which points of layers at (x, y) of ``target`` lie unoccluded in a crop (top, left, height, width)."""
     top, left, height, width = crop
     inside = (x > left - 0.5) & (x < left + width - 0.5) & (y > top - 0.5) & (y < top + height - 0.5)
-    # Half a pixel up and cut off is the nearest pixel, since nothing is negative after the clip.
+    # Truncation after adding a half rounds to the nearest, since nothing is negative after the clip.
     column = (x.clip(left, left + width - 1) + np.float32(0.5)).astype(np.intp)
     row = (y.clip(top, top + height - 1) + np.float32(0.5)).astype(np.intp)
     return np.asarray(inside & (target.layer[row, column] == layer), np.bool_)
@@ -164,7 +164,7 @@ def turn_and_scale(angle: float, scale: float) -> Homography:
 
 @dataclass(frozen=True)
 class Drift:
-    """A quantity that changes steadily and sways: ``rate * t + sway * sin(pace * t + phase)``, 0 at t = 0."""
+    """A quantity with a steady rate and a sway: ``rate * t + sway * sin(pace * t + phase)``, 0 at t = 0."""
 
     rate: float = 0.0
     sway: float = 0.0
@@ -177,7 +177,7 @@ class Drift:
 
     @staticmethod
     def random(rng: np.random.Generator, rate: float, sway: float) -> Drift:
-        """Draw one with these standard deviations."""
+        """Draw one with these standard deviations of rate and sway."""
         steady, amplitude = float(rng.normal(0, rate)), float(abs(rng.normal(0, sway)))
         return Drift(steady, amplitude, float(rng.uniform(0.1, 0.6)), float(rng.uniform(0, 2 * np.pi)))
 
@@ -187,7 +187,7 @@ CONSTANT: Final = Drift()
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Planar motion: shift in pixels, turn in radians, logarithm of the scale, all from time 0."""
+    """Planar motion since time 0: shift in pixels, turn in radians, logarithm of the scale."""
 
     x: Drift = CONSTANT
     y: Drift = CONSTANT

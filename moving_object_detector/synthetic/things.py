@@ -1,4 +1,4 @@
-"""What stands and what moves in a flight's world, built of planes."""
+"""Static and moving objects of a flight's world, built of planes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PartPose = tuple[Matrix, Matrix]
 
 
 def up(height: float) -> Matrix:
-    """Return the vector that leads up by a height."""
+    """Return the vertical vector of a height."""
     return np.array((0.0, 0.0, height))
 
 
 @dataclass(frozen=True)
 class Joint:
-    """A swing about a point of the body, as of a leg or a wing; radians."""
+    """A swing about a point of the body, as of a leg or a wing; radians and Hz."""
 
     pivot: Matrix
     axis: Matrix
@@ -36,21 +36,21 @@ class Joint:
 
 @dataclass(frozen=True)
 class Course:
-    """How a thing travels: along an arc on the level, perhaps with bounces or waves in its height."""
+    """Motion of an object: along a horizontal arc, perhaps climbing or bouncing."""
 
     place: Matrix
-    """Where it is at second ``since``, metres."""
+    """Position at second ``since``, metres."""
     velocity: tuple[float, float, float]
     heading: float
-    """Of the thing, radians; it turns with the arc."""
+    """Heading of the object, radians; it turns with the arc."""
     since: float = 0.0
     curve: float = 0.0
-    """Radians per second."""
+    """Turn rate, radians per second."""
     bounce: tuple[float, float] = (0.0, 0.0)
-    """Height in metres and times a second."""
+    """Height in metres and bounces per second."""
 
     def pose(self, seconds: float) -> PartPose:
-        """Return rotation (3, 3) and translation (3,) from the thing to the world."""
+        """Return rotation (3, 3) and translation (3,) from object to world."""
         after = seconds - self.since
         turned = self.curve * after
         vx, vy, vz = self.velocity
@@ -64,7 +64,7 @@ class Course:
         return turn_z(self.heading + turned), place
 
     def middle(self, seconds: float) -> Matrix:
-        """Return about where the thing's middle is in the world, (3,)."""
+        """Return the object's approximate centre in the world, (3,)."""
         return self.pose(seconds)[1] + up(0.7)
 
 
@@ -78,7 +78,7 @@ class Part:
     joint: Joint | None = None
 
     def pose(self, seconds: float) -> PartPose:
-        """Return rotation and translation from the part to the world."""
+        """Return rotation and translation from part to world."""
         rotation, place = self.course.pose(seconds)
         if self.joint is None:
             return rotation, place
@@ -94,9 +94,9 @@ class Builder:
 
     rng: np.random.Generator
     sun: Matrix
-    """Unit vector to the sun; straight up under clouds."""
+    """Unit vector to the sun; nearly straight up if overcast."""
     light: tuple[Matrix, Matrix]
-    """Of the sky alone, and of the sun on top of it."""
+    """Ambient light of the sky, and direct light of the sun."""
     faces: list[Face] = field(default_factory=list)
     parts: list[Part | None] = field(default_factory=lambda: [None])
     instances: int = 0
@@ -107,7 +107,7 @@ class Builder:
 
     def face(self, what: Material, origin: Matrix, s: Matrix, t: Matrix, colour: ArrayLike = (1, 1, 1), *,
              outside: int = 0, flat: bool = False, turn: float = 0.0, **more: Any) -> None:  # fmt: skip
-        """Add a parallelogram; ``flat`` gives it the light of the open whatever way it faces.
+        """Add a parallelogram; ``flat`` lights it as if it faced up.
 
         ``turn`` is the heading of its part; ``more`` are fields of :class:`Face`.
         """
@@ -120,12 +120,12 @@ class Builder:
         self.faces.append(Face(what, origin, s, t, lit, outside=outside, **more))
 
     def upright(self, what: Material, foot: Matrix, width: float, height: float, angle: float, **more: Any) -> None:
-        """Add a card or a wall that stands with the middle of its lower edge at ``foot``."""
+        """Add an upright card or wall, the middle of its lower edge at ``foot``."""
         s = width * level(angle)
         self.face(what, foot - s / 2 + up(height), s, up(-height), **more)
 
     def box(self, foot: Matrix, size: ArrayLike, angle: float, walls: Material, top: Material, **more: Any) -> None:
-        """Add the five faces of a box that stands on ``foot``."""
+        """Add a box without bottom that stands on ``foot``."""
         length, width, height = np.array(size)
         along = level(angle) * length
         side = level(angle + np.pi / 2) * width
@@ -136,10 +136,10 @@ class Builder:
             self.face(walls, start + s, -s, up(-height), outside=1, **more)
         self.face(top, corner, along, side, outside=1, **more)
 
-    # Things that stand still.
+    # Static objects.
 
     def tree(self, foot: Matrix, least: float = 3.0) -> None:
-        """Add a leafy tree, of a least height: a trunk and boughs at all sides."""
+        """Add a leafy tree at least ``least`` metres high: a trunk with boughs all around."""
         rng = self.rng
         height = float(rng.uniform(least, max(11, 1.3 * least)))
         spread = height * float(rng.uniform(0.4, 0.6))
@@ -158,7 +158,7 @@ class Builder:
             self.face(what, foot + offset - s / 2 - t / 2, s, t, tint, flat=True)
 
     def conifer(self, foot: Matrix) -> None:
-        """Add a fir of crossed cards."""
+        """Add a conifer of crossed cards."""
         rng = self.rng
         height, what, turn = float(rng.uniform(3, 12)), self.pick('conifer'), float(rng.uniform(0, 3))
         for number in range(3):
@@ -226,14 +226,14 @@ class Builder:
         for sign in (1, -1):
             slope = (side * sign + up(-rise)) * (1 + over / width)
             self.face(roof, ridge - along / 2, along, slope)
-        # The gable: what of a square on its corner is below the roof stays visible.
+        # The gable is the upper half of a rhombus, whose lower half the walls hide.
         plaster = self.pick('concrete')
         for sign in (1, -1):
             middle = ridge + sign * along / 2 * ((length - 0.04) / (length + 2 * over))
             self.face(plaster, middle, side + up(-rise), -side + up(-rise), tint)
 
     def bough(self, place: Matrix, angle: float) -> None:
-        """Add a branch that hangs over, in the air."""
+        """Add an overhanging branch."""
         rng = self.rng
         size, what = float(rng.uniform(1.2, 3.5)), self.pick('branch')
         s = size * np.array((np.cos(angle), np.sin(angle), float(rng.normal(-0.1, 0.2))))
@@ -248,7 +248,7 @@ class Builder:
             size = rng.uniform(0.4, 1.6, 3) * (1, 1, 0.7)
             self.box(foot + np.array((*rng.normal(0, 0.5, 2), 0)), size, float(rng.uniform(0, 3)), what, what)
 
-    # Things that move, or might.
+    # Objects that move, or might.
 
     def _part(self, course: Course | None, joint: Joint | None = None) -> int:
         if course is None:
@@ -257,7 +257,7 @@ class Builder:
         return len(self.parts) - 1
 
     def car(self, course: Course | None, foot: Matrix | None = None, angle: float = 0.0) -> None:
-        """Add a car, van or lorry: its outline drawn out over its width; parked where it has no course."""
+        """Add a car, van or lorry, its outline extruded over its width; parked without a course."""
         rng = self.rng
         part = self._part(course)
         colours = ((0.95, 0.95, 0.95), (0.12, 0.12, 0.13), (0.5, 0.52, 0.55), (0.65, 0.08, 0.07), (0.1, 0.2, 0.45),
@@ -278,7 +278,7 @@ class Builder:
             across = place(here[0], half, here[1]) - start
             colour = (0.16, 0.19, 0.23) if number in glass else paint
             if number in {0, len(outline) - 2}:
-                # The picture hangs from the top.
+                # The texture hangs from the top.
                 low, high = (start, end) if number == 0 else (end, start)
                 what, sign = material('end', ends + number), 1 if number else -1
                 self.face(what, high, across, low - high, colour, part=part, outside=sign, turn=turn)
@@ -292,7 +292,7 @@ class Builder:
             self.face(side, top, s, t, paint, part=part, outside=sign, turn=turn)
 
     def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:
-        """Add a walking person, or an animal, of cards in an upright plane at ``facing`` in the frame of its course."""
+        """Add a walking person or animal of cards in an upright plane at ``facing``, relative to its course."""
         rng = self.rng
         along = level(facing)
         axis = np.asarray(np.cross(along, (0, 0, 1)), np.float64)
@@ -307,7 +307,7 @@ class Builder:
         def piece(
             x: float, z: float, width: float, height: float, colour: ArrayLike, layer: int, lean: float = 0.0
         ) -> None:
-            """Hang a card with its upper middle at (x, z), as shares of the scale; it swings by its ``lean``."""
+            """Hang a card by its upper middle at (x, z), in units of the scale; it swings in proportion to ``lean``."""
             pivot = along * x * scale + up(z * scale)
             joint = Joint(pivot, axis, swing * abs(lean), pace, 0.0 if lean > 0 else np.pi) if lean else None
             corner = pivot - along * width * scale / 2 + axis * 0.004 * layer
@@ -315,7 +315,7 @@ class Builder:
             self.face(limb, corner, wide, up(-height * scale), colour, part=part, flat=True)
 
         def lying(x: float, z: float, length: float, thick: float, colour: ArrayLike) -> None:
-            """Lay a card along the walk, its middle at (x, z)."""
+            """Add a horizontal card, its middle at (x, z)."""
             middle = along * x * scale + up(z * scale)
             s, t = np.array((0, 0, thick * scale)), along * length * scale
             self.face(limb, middle - s / 2 - t / 2, s, t, colour, part=self._part(course), flat=True)
@@ -334,7 +334,7 @@ class Builder:
         piece(0.0, 0.82, 0.1, 0.42, cloth[0], 2, 1.2)
 
     def bird(self, course: Course, span: float) -> None:
-        """Add a bird with beating wings; it flies along its x."""
+        """Add a bird with beating wings that flies along its x axis."""
         rng = self.rng
         colour = np.ones(3) * rng.choice((0.15, 0.3, 0.6, 1.0)) * rng.uniform(0.8, 1.1)
         beat, phase = float(rng.uniform(1.5, 4)), float(rng.uniform(0, 6))
@@ -349,7 +349,7 @@ class Builder:
             self.face(body, -s / 2 + (0.3 * span, 0, 0), s, np.array((-0.7 * span, 0, 0)), colour, part=part, flat=True)
 
     def ball(self, course: Course, size: float, towards: Matrix) -> None:
-        """Add a ball, a disc that faces ``towards`` (unit vector in the frame of the course)."""
+        """Add a ball: a disc that faces ``towards``, a unit vector relative to the course."""
         beside = np.array((-towards[1], towards[0], 0.0))
         across: Matrix = size * beside / max(float(np.hypot(*beside[:2])), 1e-6)
         down = np.asarray(np.cross(across, towards), np.float64)

@@ -1,4 +1,4 @@
-"""Procedural textures of the ground and of buildings, which repeat without seam."""
+"""Procedural textures of ground and buildings that repeat seamlessly."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 PAD: Final = 2
-"""Picture that a level of a tile repeats around itself, so that interpolation needs no wrapping."""
+"""Pixels by which each level of a tile is wrapped around itself, so that interpolation needs no wrapping."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A square texture that repeats, with its halved levels side by side in one picture."""
+    """A square repeating texture with its mipmap levels in one picture."""
 
     atlas: Picture
     """(h, w, 3 or 4) RGB or RGBA."""
     places: tuple[Floats, Floats, Floats]
-    """Left, top (of the middle of the first pixel) and side of each level, pixels."""
+    """Left, top and side of each level, pixels; (0, 0) is the centre of the atlas's first pixel."""
     metres: tuple[float, float]
-    """Extent of one repetition; 1: the tile is drawn out over the face."""
+    """Extent of one repetition along s and t; 1: it is stretched over the face."""
     bays: int = 0
-    """Equal parts of a repetition that may not be cut, such as windows; 0: it may be cut anywhere."""
+    """Equal parts of a repetition that edges may not cut, such as windows; 0: no such parts."""
 
     def repeats(self, *lengths: float) -> tuple[float, float]:
-        """Return how often the tile lies along edges of these lengths, metres."""
+        """Return the repetitions of the tile along edges of these lengths, metres."""
         whole = [1.0 if extent == 1.0 else length / extent for length, extent in zip(lengths, self.metres, strict=True)]
         if self.bays:
             whole = [max(round(value * self.bays), 1) / self.bays for value in whole]
@@ -40,7 +40,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Card:
-    """A texture that does not repeat, with its halved levels, (h, w, 4) RGBA."""
+    """A texture that does not repeat: its mipmap levels, (h, w, 4) RGBA."""
 
     levels: tuple[Picture, ...]
 
@@ -49,7 +49,7 @@ Material = Tile | Card
 
 
 def halved(picture: NDArray[Any]) -> list[Picture]:
-    """Return a picture and its halves, down to four pixels."""
+    """Return the mipmap levels of a picture, down to a side of about four pixels."""
     levels: list[Picture] = [np.clip(picture, 0, 255).astype(np.uint8)]
     while min(levels[-1].shape[:2]) > 4:
         height, width = levels[-1].shape[:2]
@@ -80,9 +80,9 @@ def _tile(image: NDArray[Any], metres: float | tuple[float, float], bays: int = 
 def noise(
     rng: np.random.Generator, side: int, slope: float, stretch: tuple[float, float] = (1.0, 1.0), lowest: float = 0.5
 ) -> Floats:
-    """Return seamless noise whose amplitude falls with frequency^-slope; (side, side), deviation 1.
+    """Return seamless noise with amplitude frequency^-slope; (side, side), standard deviation 1.
 
-    What has fewer than ``lowest`` waves in the side is left out, since one sees it repeat.
+    Frequencies below ``lowest`` waves per side are left out, since their repetition is visible.
     """
     fx = np.fft.rfftfreq(side) * stretch[0]
     fy = np.fft.fftfreq(side)[:, None] * stretch[1]
@@ -95,7 +95,7 @@ def noise(
 
 
 def _ramp(values: Floats, colours: list[tuple[int, int, int]]) -> Floats:
-    """Map values about [-2, 2] to a run of colours, (h, w, 3)."""
+    """Map values of about [-2, 2] to a colour gradient, (h, w, 3)."""
     places = np.linspace(-1.6, 1.6, len(colours))
     channels = [np.interp(values, places, channel) for channel in zip(*colours, strict=True)]
     return np.stack(channels, -1).astype(np.float32)
@@ -104,7 +104,7 @@ def _ramp(values: Floats, colours: list[tuple[int, int, int]]) -> Floats:
 def _strokes(
     rng: np.random.Generator, image: Floats, count: int, length: float, colours: Floats, angle: float, spread: float
 ) -> None:
-    """Draw short lines, as of blades and straws, over a seamless picture; half of them across its seam."""
+    """Draw short lines, such as blades and straws, over a seamless picture; half of them across its seam."""
     side = image.shape[0]
     for _ in range(2):
         starts = rng.random((count // 2, 2)) * side
@@ -118,7 +118,7 @@ def _strokes(
 
 
 def _discs(rng: np.random.Generator, image: Floats, count: int, radius: tuple[float, float], colours: Floats) -> None:
-    """Cover a seamless picture with elliptic stones or leaves."""
+    """Cover a seamless picture with elliptical stones or leaves."""
     side = image.shape[0]
     for _ in range(2):
         centres = (rng.random((count // 2, 2)) * side * 16).astype(int)
@@ -204,7 +204,7 @@ def _asphalt_noise(rng: np.random.Generator, side: int) -> Floats:
 
 
 def _road(rng: np.random.Generator) -> Tile:
-    # Across it is one repetition, along it repeats.
+    # One repetition across, many along.
     side = 512
     image = _asphalt_noise(rng, side)
     worn = (0.7 + 0.3 * np.clip(noise(rng, side, 0.8) + 0.9, 0, 1))[..., None]
@@ -317,7 +317,7 @@ def _leafage(rng: np.random.Generator) -> Tile:
 
 
 def _end(rng: np.random.Generator) -> Tile:
-    # The front or the back of a vehicle, white, with lamps, plate and bumper.
+    # Front or back of a vehicle: white, with lamps, plate and bumper.
     image = 205 + 4 * noise(rng, 128, 0.9)[..., None].repeat(3, 2)
     lamp = (232, 224, 190) if rng.random() < 0.5 else (150, 24, 22)
     for x in (16, 112):
@@ -330,7 +330,7 @@ def _end(rng: np.random.Generator) -> Tile:
 
 
 def _fence(rng: np.random.Generator) -> Tile:
-    """Return pickets, bars or wire with gaps; it repeats along and is one repetition high."""
+    """Return pickets, bars, rails or wire with gaps; one repetition high."""
     side = 256
     alpha = np.zeros((side, side), np.uint8)
     kind = int(rng.integers(4))
@@ -358,7 +358,7 @@ def _fence(rng: np.random.Generator) -> Tile:
 
 
 def _macro(rng: np.random.Generator) -> Tile:
-    """Return broad differences of tone, 128 for none."""
+    """Return a large-scale variation of tone, 128 for none."""
     tone = 15 * noise(rng, 256, 1.5) + 5 * noise(rng, 256, 0.7)
     warm = 6 * noise(rng, 256, 1.6)
     image = 128 + tone[..., None] + np.stack((warm, 0 * warm, -warm), -1)
@@ -383,4 +383,4 @@ TILES: Final[dict[str, tuple[int, Callable[[np.random.Generator], Tile]]]] = {
     'metal': (1, lambda rng: _tile((150 + 12 * noise(rng, 128, 0.9, (2.0, 0.5)))[..., None] * STEEL, 1.0)),
     'fence': (8, _fence), 'macro': (4, _macro), 'sky': (6, _sky),
 }  # fmt: skip
-"""Of each kind: how many different ones there are, and how one is made."""
+"""Number of variants and maker of each kind."""

@@ -1,4 +1,4 @@
-"""Where things stand and move in a flight's world: along the camera's course, in its view."""
+"""Placing static and moving objects of a flight's world along the camera's path, in its view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moving_object_detector.synthetic.things import Builder, Course, up
 from moving_object_detector.synthetic.tiles import Tile
 
 _STYLES: Final = {
-    # Ground, patches of other ground, weights of what stands: tree conifer shrub post run house car rock bough.
+    # Ground, patches of other ground, weights of objects: tree conifer shrub post run house car rock bough.
     'meadow': ('grass', ('grass', 'soil', 'wheat', 'litter'), (5, 3, 5, 1, 1, 0.3, 0.2, 1.5, 1.5)),
     'fields': ('soil', ('grass', 'wheat', 'soil', 'soil'), (4, 1, 3, 1, 1.5, 0.5, 0.3, 1, 0.7)),
     'suburb': ('grass', ('paving', 'asphalt', 'gravel', 'grass'), (4, 1, 3, 2, 3, 3, 3, 0.7, 1)),
@@ -25,28 +25,28 @@ _SIZES: Final = {
     'run': (2.5, 1.2, 2.2), 'house': (12.0, 9.0, 17.0), 'car': (5.0, 2.6, 2.0), 'rock': (2.0, 1.6, 1.2),
     'bough': (1.2, 0.6, 9.0),
 }  # fmt: skip
-"""Of what stands: least distance from the camera, radius, height; metres."""
+"""Of static objects: least distance from the camera, radius, height; metres."""
 _MOVERS: Final = {
     'car': (0.32, 1.5, 12.0), 'person': (0.28, 0.5, 3.5), 'animal': (0.08, 0.5, 4.0),
     'bird': (0.14, 2.0, 11.0), 'ball': (0.12, 1.0, 9.0), 'drone': (0.06, 0.5, 8.0),
 }  # fmt: skip
-"""Of what moves: how often it comes, least and most speed in metres per second."""
+"""Of movers: probability, least and greatest speed in metres per second."""
 
 
 class _Road(NamedTuple):
-    """A straight road of no end."""
+    """A straight road."""
 
     middle: Matrix
     angle: float
     width: float
 
     def aside(self, place: Matrix) -> float:
-        """Return how far to the left of its middle a place is."""
+        """Return how far a place is to the left of the road's middle."""
         return float((place - self.middle) @ level(self.angle + np.pi / 2))
 
 
 class World:
-    """Fills a builder with what the camera meets on its path in some seconds."""
+    """Fills a builder with the objects that the camera meets on its path within ``seconds``."""
 
     def __init__(
         self, builder: Builder, path: FlightPath, intrinsics: Matrix, size: tuple[int, int], seconds: float
@@ -63,10 +63,10 @@ class World:
         self._taken: list[tuple[Matrix, float]] = []
         self._road: _Road | None = None
         self._slope: tuple[Matrix, Matrix] | None = None
-        """A point at the foot of a slope, and the level direction that leads up it, times the rise a metre."""
+        """A point at the foot of a slope, and its uphill horizontal direction times its gradient."""
 
     def populate(self, parallax: float, *, still: bool, follow: bool = False) -> None:
-        """Lay the ground, and put on it as much as ``parallax`` says (see ``FlightOptions``)."""
+        """Lay the ground and place objects; ``parallax`` as in ``FlightOptions``."""
         base, patches, weights = _STYLES[str(self._rng.choice(list(_STYLES)))]
         self._lay_ground(base, patches)
         self._lay_road()
@@ -77,10 +77,10 @@ class World:
         if not still:
             self._set_moving(follow=follow)
 
-    # Finding places.
+    # Places.
 
     def _ray(self, when: float, margin: float = 0.0) -> tuple[Matrix, Matrix]:
-        """Return the camera and a random line of sight from it, a unit vector."""
+        """Return the camera's position and a random line of sight, a unit vector."""
         pose = self._path.pose(when)
         height, width = self._size
         x, y = (self._rng.uniform(margin, 1 - margin) * side for side in (width, height))
@@ -88,7 +88,7 @@ class World:
         return pose[:3, 3], ray / np.linalg.norm(ray)
 
     def _ground(self, when: float, least: float, most: float, margin: float = 0.0) -> Matrix | None:
-        """Return a point of the ground in view at ``when``, at a level distance between two bounds."""
+        """Return a ground point in view at ``when``, at a horizontal distance between two bounds; None if not found."""
         for _ in range(8):
             eye, ray = self._ray(when, margin)
             if ray[2] < -1e-3:
@@ -101,20 +101,20 @@ class World:
         return float(self._rng.uniform(0, self._seconds))
 
     def _clear(self, place: Matrix, radius: float, top: float) -> bool:
-        """Tell whether the camera passes a thing without going through it."""
+        """Tell whether the camera never passes through an object."""
         near = np.hypot(*(self._course[:, :2] - place[:2]).T) < radius + 0.7
         return not (near & (self._course[:, 2] < top + 0.5)).any()
 
     def _height(self, place: Matrix) -> float:
-        """Return how high the slope is at a place; 0 beside it."""
+        """Return the slope's height at a place; 0 beside it."""
         return max(float((place - self._slope[0]) @ self._slope[1]), 0.0) if self._slope is not None else 0.0
 
     def _neighbours(self, place: Matrix) -> list[tuple[float, float]]:
-        """Return the distances and radii of what stands."""
+        """Return the distances and radii of the static objects."""
         return [(float(np.hypot(*(place - other)[:2])), radius) for other, radius in self._taken]
 
     def _free(self, course: Course, radius: float, *, aloft: bool) -> bool:
-        """Tell whether a mover meets neither the camera nor, on the ground, what stands, near the time it is for."""
+        """Tell whether a mover avoids the camera and, on the ground near its time, static objects."""
         for second, eye in zip(self._times, self._course, strict=True):
             _, place = course.pose(float(second))
             if float(np.linalg.norm(place + up(0.0 if aloft else 0.8) - eye)) < radius + 1.0:
@@ -128,7 +128,7 @@ class World:
         return True
 
     def _in_view(self, course: Course) -> float:
-        """Return the share of the flight in which a mover is in view, and not much farther than 25 m."""
+        """Return the share of the flight in which a mover is in view; a third of it beyond 25 m."""
         height, width = self._size
         seen = 0.0
         for second in np.linspace(0, self._seconds, 7):
@@ -140,7 +140,7 @@ class World:
                 seen += 1 / 7 if depth < 25 else 1 / 21
         return seen
 
-    # What is under and around.
+    # Surroundings.
 
     def _lay(self, kind: str, middle: Matrix, angle: float, length: float, width: float) -> None:
         s, t = width * level(angle + np.pi / 2), length * level(angle)
@@ -181,7 +181,7 @@ class World:
         self._road = _Road(middle, angle, width)
 
     def _lay_slope(self) -> None:
-        """Perhaps raise a bank or a hill beside the course."""
+        """Perhaps raise a bank or a hill beside the camera's path."""
         rng, face = self._rng, self._builder.face
         if rng.random() < 0.55:
             return
@@ -204,7 +204,7 @@ class World:
             return
 
     def _ring_horizon(self) -> None:
-        """Set woods and ridges far away."""
+        """Place distant woods and ridges."""
         rng, count = self._rng, 9
         middle = self._course.mean(0) * (1, 1, 0)
         for number in range(count):
@@ -216,7 +216,7 @@ class World:
             foot = middle + distance * level(angle)
             self._builder.upright(what, foot, width, height, angle + np.pi / 2, flat=True, casts=False)
 
-    # What stands.
+    # Static objects.
 
     def _stand_things(self, weights: Matrix, parallax: float) -> None:
         rng, road = self._rng, self._road
@@ -233,7 +233,7 @@ class World:
             elif road is not None and abs(road.aside(place)) < road.width / 2 + 0.6 * radius:
                 continue
             rise = self._height(place)
-            # Only trees and the like stand on a slope, and nothing beyond its crest.
+            # Slopes carry only trees and the like, and nothing above 15 m.
             if (rise > 0.1 and kind in {'house', 'car', 'run'}) or rise > 15:
                 continue
             if any(distance < 0.8 * (radius + other) for distance, other in self._neighbours(place)):
@@ -246,7 +246,7 @@ class World:
             self._stand(kind, place + up(rise), angle)
 
     def _beside(self, road: _Road, place: Matrix) -> Matrix:
-        """Return the place by the road's edge that is nearest to a place."""
+        """Move a place to the road's nearer edge."""
         gap = 1.2 if self._path.motion == 'drive' else float(self._rng.uniform(-1.2, 3))
         aside = road.aside(place)
         to_edge = (1 if aside >= 0 else -1) * (road.width / 2 + gap) - aside
@@ -265,7 +265,7 @@ class World:
             simple.get(kind, builder.rock)(place)
 
     def _run(self, place: Matrix, angle: float) -> None:
-        """Set a fence, or poles with wires, where the camera does not go through any of its length."""
+        """Place a fence, or poles with wires, unless the camera passes through it."""
         length = float(self._rng.uniform(4, 25))
         points = [place + length * level(angle) * share for share in np.linspace(-0.5, 0.5, 14)]
         if self._rng.random() < 0.2 and all(self._clear(spot, 0.5, 9.5) for spot in points):
@@ -274,7 +274,7 @@ class World:
             self._builder.run(place, angle, length)
 
     def _hang(self, when: float) -> None:
-        """Hang a bough into the view, and a tree to carry it."""
+        """Hang a bough into the view, with a tree to carry it."""
         eye, ray = self._ray(when)
         place = eye + ray * float(self._rng.uniform(2, 9))
         in_the_way = self._road is not None and abs(self._road.aside(place)) < self._road.width / 2 + 0.5
@@ -284,12 +284,12 @@ class World:
             self._builder.bough(place, angle)
             self._builder.tree(foot, 1.6 * float(place[2]))
 
-    # What moves.
+    # Movers.
 
     def _set_moving(self, *, follow: bool) -> None:
-        """Send movers through the view, at times spread over the flight; the first two are the longest in view.
+        """Send movers through the view, spread over the flight; the first two are chosen to stay in view for long.
 
-        To ``follow``, the first goes along with the camera.
+        With ``follow`` the first moves along with the camera.
         """
         rng = self._rng
         count = int(rng.integers(2, 7))
@@ -308,7 +308,7 @@ class World:
                 self._make(kind, max(plans, key=self._in_view), self._path.position(when))
 
     def _plan(self, kind: str, when: float, *, along: bool = False) -> Course | None:
-        """Return a course through the view at a time; None where it would go through something."""
+        """Return a course through the view at a time; None if it would collide."""
         rng, path = self._rng, self._path
         flies = kind in {'bird', 'ball', 'drone'}
         if flies:
@@ -316,7 +316,7 @@ class World:
             place = eye + ray * float(np.exp(rng.uniform(np.log(1.8), np.log(12))))
             place[2] = max(place[2], 0.3)
         else:
-            # As many near as far: of points spread over the image most would be far.
+            # Drawn by distance: points spread evenly over the image would mostly be far.
             wish = float(np.exp(rng.uniform(np.log(4.5 if kind == 'car' else 2.5), np.log(30))))
             found = self._ground(when, 0.7 * wish, 1.4 * wish, 0.12)
             if found is None:
@@ -327,7 +327,7 @@ class World:
         _, slowest, fastest = _MOVERS[kind]
         speed, heading, how = float(rng.uniform(slowest, fastest)), float(rng.uniform(0, 2 * np.pi)), rng.random()
         if how < 0.35 and pace > 0.3:
-            # Along the camera's own direction of travel, mostly the same way.
+            # Parallel to the camera's path, mostly the same way.
             heading = float(np.arctan2(travel[1], travel[0])) + (np.pi if rng.random() < 0.3 else 0.0)
             speed = float(np.clip(pace * rng.uniform(0.4, 1.3), 0.5, 1.2 * fastest))
         if along:
@@ -351,7 +351,7 @@ class World:
         if kind == 'car':
             builder.car(course)
         elif kind in {'person', 'animal'}:
-            # The plane of the cards contains the walk or, where that points at the camera, faces it halfway.
+            # The cards' plane about contains the walking direction, or faces the camera if that points at it.
             side = np.arctan2(toward[1], toward[0]) + np.pi / 2
             facing = float(np.round((side - heading) / np.pi) * np.pi + 0.35 * np.sin(2 * (side - heading)))
             facing = float(side - heading) if abs(np.cos(side - heading)) < 0.5 else facing
