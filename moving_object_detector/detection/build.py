@@ -40,7 +40,10 @@ def choose_flow(config: FlowConfig) -> FlowConfig:
             raise UserError('flow.model is set, so flow.backend must name its network, raft_small or pwcnet, not auto')
         installed = [name for name in ('raft_small', 'pwcnet') if fetched_weights(name).is_file()]
         if not installed:
-            log.warning('flow by DIS: no weights of RAFT-small or PWC-Net are installed; %s raft_small', GET_WEIGHTS)
+            log.warning(
+                'using flow by DIS: no weights of RAFT-small or PWC-Net are installed; fetch them with: %s raft_small',
+                GET_WEIGHTS,
+            )
         config = replace(config, backend=installed[0] if installed else 'dis')
     if config.backend == 'dis' or config.model:
         return config

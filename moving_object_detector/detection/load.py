@@ -113,20 +113,20 @@ class LoadController:
         rate = self.rate
         if not (self.target and rate) or len(self._costs) < SETTLED:
             return False
-        place = self._windows.index(self.window)
+        index = self._windows.index(self.window)
         self.utilisation = self._load(self.window, rate)
         self.overloaded = self.utilisation > OVERLOAD and self.window == self._windows[-1]
         if self.utilisation > OVERLOAD and not self.overloaded:
             if self._raised is not None:
                 self._holds[self.window] = min(2 * self._holds.get(self.window, HOLD), LONGEST_HOLD)
-            below = self._windows[place + 1 :]
+            below = self._windows[index + 1 :]
             wanted = next((window for window in below if self._load(window, rate) <= LANDING), below[-1])
             return self._move(wanted, f'the previous window needed {self._needs(self.window, rate)}', None)
         if self._raised is not None and now - self._raised >= PROVEN:
             self._raised = None
             self._holds.pop(self.window, None)
-        larger = self._windows[max(place - 1, 0)]
-        if place == 0 or self._load(larger, rate) > ROOM:
+        larger = self._windows[max(index - 1, 0)]
+        if index == 0 or self._load(larger, rate) > ROOM:
             self._room_since = None
             return False
         self._room_since = now if self._room_since is None else self._room_since

@@ -131,16 +131,16 @@ class Odometry:
     def add_transforms(self, message: Any, *, static: bool = False) -> None:
         """Add a tf2_msgs/TFMessage."""
         with self._lock:
-            for one in message.transforms:
-                parent, child = _bare(one.header.frame_id), _bare(one.child_frame_id)
+            for link in message.transforms:
+                parent, child = _bare(link.header.frame_id), _bare(link.child_frame_id)
                 try:
-                    pose = read_pose(one.transform.translation, one.transform.rotation)
+                    pose = read_pose(link.transform.translation, link.transform.rotation)
                 except UnknownMotionError as error:
                     if len(self._bad) < MOST_FRAMES and len(child) <= LONGEST_NAME:
                         self._bad[child] = f'tf from {foreign(parent)} to {foreign(child)}: {error}'
                     continue
                 self._bad.pop(child, None)
-                self._frames.add(child, parent, pose, None if static else _stamp(one))
+                self._frames.add(child, parent, pose, None if static else _stamp(link))
 
     def add_camera_info(self, message: Any) -> None:
         """Set a sensor_msgs/CameraInfo."""

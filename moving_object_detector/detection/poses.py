@@ -36,7 +36,7 @@ JUMP_TURN: Final = 3.0
 JUMP_RATIO: Final = 5.0
 MOST_FRAMES: Final = 1000
 MOST_POSES: Final = 200_000
-"""Of all frames together. Beyond either limit the longest silent frames are dropped, and new static ones ignored."""
+"""Of all frames together. Beyond a limit the frames silent for longest are dropped, new static ones ignored."""
 LOST: Final = (
     'if large images make its messages get lost, use config/fastdds.xml (docs/robot.md, "Images that get lost")'
 )
@@ -174,7 +174,7 @@ class Frames:
         if max(len(child), len(parent)) > LONGEST_NAME:
             return
         if stamp is None:
-            # A robot's own come once, at its start: so the newest are ignored.
+            # A robot publishes its own at the start, so later ones beyond the limit are ignored.
             if child in self._fixed or len(self._fixed) < MOST_FRAMES:
                 self._fixed[child] = parent, pose
             return
@@ -187,9 +187,9 @@ class Frames:
 
     def above(self, frame: str) -> Iterator[str]:
         """Yield a frame and its ancestors, up to the root or until they repeat."""
-        seen = set[str]()
-        while frame not in seen:
-            seen.add(frame)
+        visited = set[str]()
+        while frame not in visited:
+            visited.add(frame)
             yield frame
             if frame in self._fixed:
                 frame = self._fixed[frame][0]

@@ -119,11 +119,11 @@ class RaftSmallFlow:
         pairs = list(zip(sources, targets, strict=True))
         flows = torch.empty(len(pairs), 2, *size, device=self._device)
         warm = [self._warm_iterations > 0 and other.number - one.number in one.before for one, other in pairs]
-        for kind in (False, True):
-            chosen = [number for number, is_warm in enumerate(warm) if is_warm is kind]
+        for warm_start in (False, True):
+            chosen = [number for number, is_warm in enumerate(warm) if is_warm is warm_start]
             for start in range(0, len(chosen), self._pairs_at_once):
                 batch = chosen[start : start + self._pairs_at_once]
-                flow = self._refined([pairs[number] for number in batch], warm=kind)
+                flow = self._refined([pairs[number] for number in batch], warm=warm_start)
                 flows[batch] = resize_flow(upsample(flow), size)
         return flows
 

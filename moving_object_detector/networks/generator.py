@@ -31,7 +31,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, dilation: int) -> tuple[Tensor, tuple[int, int]]:
-    """Apply ``SAME`` padding only if it is asymmetric; return the (vertical, horizontal) padding still to do too."""
+    """Apply ``SAME`` padding only if it is asymmetric; return the (vertical, horizontal) padding still to do."""
     (top, bottom), (left, right) = (same_padding(length, kernel, stride, dilation) for length in x.shape[-2:])
     if (top, left) == (bottom, right):
         return x, (top, left)

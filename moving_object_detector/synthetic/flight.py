@@ -55,7 +55,7 @@ class View(NamedTuple):
     """(H, W), metres along the optical axis; infinite in the sky."""
 
 
-class _Seen(NamedTuple):
+class _Render(NamedTuple):
     canvas: Canvas
     camera: Matrix
     parts: list[PartPose]
@@ -121,11 +121,11 @@ class Flight:
 
     def frame(self, time: float) -> View:
         """Render the frame at ``time``."""
-        seen = self._seen(time)
-        instances = self._instances(seen)
+        render = self._render(time)
+        instances = self._instances(render)
         with np.errstate(divide='ignore'):
-            depth = np.float32(1) / seen.canvas.nearness
-        return View(self._photograph(time, seen), instances > 0, instances, depth)
+            depth = np.float32(1) / render.canvas.nearness
+        return View(self._photograph(time, render), instances > 0, instances, depth)
 
     def image(self, time: float) -> Picture:
         """Return the frame's image alone."""
@@ -133,19 +133,19 @@ class Flight:
 
     def mask(self, time: float) -> NDArray[np.bool_]:
         """Return which pixels show something that moves on its own, (H, W)."""
-        return np.asarray(self._instances(self._seen(time)) > 0, np.bool_)
+        return np.asarray(self._instances(self._render(time)) > 0, np.bool_)
 
     def flow(self, time: float, target: float) -> Floats:
         """Return the exact flow from the frame at ``time`` to the one at ``target``, float32 (H, W, 2) pixels.
 
         It is NaN where the point is behind the camera at ``target``.
         """
-        return self._flow(self._seen(time), target)[0]
+        return self._flow(self._render(time), target)[0]
 
     def occluded(self, time: float, target: float) -> NDArray[np.bool_]:
         """Return which pixels of ``time`` are out of view or covered at ``target``, (H, W)."""
         height, width = self.size
-        here, there = self._seen(time), self._seen(target)
+        here, there = self._render(time), self._render(target)
         flow, nearness = self._flow(here, target)
         x, y = here.canvas.columns + flow[..., 0], here.canvas.rows + flow[..., 1]
         inside = (nearness >= 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
@@ -156,13 +156,13 @@ class Flight:
         close = np.abs(there.canvas.nearness[row, column] - nearness) < 0.02 * nearness
         return np.asarray(~(inside & (same | close)), np.bool_)
 
-    def _instances(self, seen: _Seen) -> NDArray[np.uint8]:
+    def _instances(self, render: _Render) -> NDArray[np.uint8]:
         numbers = np.array([part.instance if part else 0 for part in self.parts], np.uint8)
-        return numbers[self._owners[seen.canvas.face]]
+        return numbers[self._owners[render.canvas.face]]
 
-    def _flow(self, seen: _Seen, target: float) -> tuple[Floats, Floats]:
+    def _flow(self, render: _Render, target: float) -> tuple[Floats, Floats]:
         """Return the flow and the inverse depth of the same points at ``target`` (negative: behind the camera)."""
-        canvas, there, parts = seen.canvas, self.pose(target), self._poses(target)
+        canvas, there, parts = render.canvas, self.pose(target), self._poses(target)
         flow = np.empty((*self.size, 2), np.float32)
         nearness = np.empty(self.size, np.float32)
         owner = self._owners[canvas.face]
@@ -172,11 +172,11 @@ class Flight:
                 where = owner == part
                 extent = planes.box_of(where)
                 inside = where[extent]
-            (r0, p0), (r1, p1) = seen.parts[part], parts[part]
+            (r0, p0), (r1, p1) = render.parts[part], parts[part]
             # Camera here -> world -> part -> world then -> camera there.
             turn = r1 @ r0.T
-            world = there[:3, :3].T @ turn @ seen.camera[:3, :3]
-            shift = there[:3, :3].T @ (turn @ (seen.camera[:3, 3] - p0) + p1 - there[:3, 3])
+            world = there[:3, :3].T @ turn @ render.camera[:3, :3]
+            shift = there[:3, :3].T @ (turn @ (render.camera[:3, 3] - p0) + p1 - there[:3, 3])
             matrix = self.intrinsics @ world @ np.linalg.inv(self.intrinsics)
             offset = (self.intrinsics @ shift).astype(np.float32)
             near = canvas.nearness[extent]
@@ -192,18 +192,18 @@ class Flight:
         return [still if part is None else part.pose(time / self.fps) for part in self.parts]
 
     @lru_cache(3)  # noqa: B019 (so few)
-    def _seen(self, time: float) -> _Seen:
+    def _render(self, time: float) -> _Render:
         """Draw the world without camera effects; the last ones are cached for flow and masks."""
-        seen = _Seen(Canvas(self.size), self.pose(time), self._poses(time))
-        self._draw_sky(seen)
-        self._draw_faces(seen)
-        self._draw_haze(seen.canvas)
-        return seen
+        render = _Render(Canvas(self.size), self.pose(time), self._poses(time))
+        self._draw_sky(render)
+        self._draw_faces(render)
+        self._draw_haze(render.canvas)
+        return render
 
-    def _draw_sky(self, seen: _Seen) -> None:
+    def _draw_sky(self, render: _Render) -> None:
         """Draw clouds on a plane at infinity, which only rotation moves."""
-        canvas = seen.canvas
-        rays = seen.camera[:3, :3] @ np.linalg.inv(self.intrinsics)
+        canvas = render.canvas
+        rays = render.camera[:3, :3] @ np.linalg.inv(self.intrinsics)
         up = planes.linear(rays[2], canvas, canvas.whole)
         canvas.image[:] = self._haze_colour
         if not (up > 0).any():
@@ -216,15 +216,15 @@ class Flight:
         clear = np.clip(up[extent] * 4, 0, 1)
         canvas.image[extent] = cv2.blendLinear(sheet, canvas.image[extent].copy(), clear, 1 - clear)
 
-    def _draw_faces(self, seen: _Seen) -> None:
-        canvas = seen.canvas
+    def _draw_faces(self, render: _Render) -> None:
+        canvas = render.canvas
         origin, s, t = self._stacks
-        rotations, places = (np.array([pose[k] for pose in seen.parts])[self._owners[:-1]] for k in range(2))
+        rotations, places = (np.array([pose[k] for pose in render.parts])[self._owners[:-1]] for k in range(2))
         origin = np.einsum('nij,nj->ni', rotations, origin) + places
         s, t = np.einsum('nij,nj->ni', rotations, s), np.einsum('nij,nj->ni', rotations, t)
-        centre = seen.camera[:3, 3]
-        q, corners = planes.project(origin, s, t, seen.camera[:3, :3].T, centre, self.intrinsics)
-        places_seen = planes.extents(corners, self.intrinsics, self.size)
+        centre = render.camera[:3, 3]
+        q, corners = planes.project(origin, s, t, render.camera[:3, :3].T, centre, self.intrinsics)
+        face_extents = planes.extents(corners, self.intrinsics, self.size)
         away = np.einsum('nj,nj->n', np.cross(s, t), centre - origin)
         depth = corners.mean(1)[:, 2]
         ground = [k for k, face in enumerate(self.faces) if face.ground]
@@ -232,14 +232,14 @@ class Flight:
         for order in (ground, raised):
             for k in order:
                 face = self.faces[k]
-                extent = canvas.whole if face.endless else places_seen[k]
+                extent = canvas.whole if face.endless else face_extents[k]
                 if extent is not None and face.outside * away[k] >= 0:
                     planes.draw(face, k, q[k], extent, canvas)
             if order is ground:
-                self._draw_shadows(seen, origin, s, t)
+                self._draw_shadows(render, origin, s, t)
 
-    def _draw_shadows(self, seen: _Seen, origin: Matrix, s: Matrix, t: Matrix) -> None:
-        canvas, camera = seen.canvas, seen.camera
+    def _draw_shadows(self, render: _Render, origin: Matrix, s: Matrix, t: Matrix) -> None:
+        canvas, camera = render.canvas, render.camera
         chosen = np.array([face.casts and not face.ground for face in self.faces])
         if not chosen.any():
             return
@@ -249,8 +249,8 @@ class Flight:
         half = Canvas((self.size[0] // 2, self.size[1] // 2))
         intrinsics = np.array(((0.5, 0, -0.25), (0, 0.5, -0.25), (0, 0, 1))) @ self.intrinsics
         q, corners = planes.project(o, a, b, camera[:3, :3].T, camera[:3, 3], intrinsics)
-        seen_extents = planes.extents(corners, intrinsics, half.size)
-        for k, row, extent in zip(np.flatnonzero(chosen), q, seen_extents, strict=True):
+        shadow_extents = planes.extents(corners, intrinsics, half.size)
+        for k, row, extent in zip(np.flatnonzero(chosen), q, shadow_extents, strict=True):
             if extent is not None and row.any():
                 planes.shadow(self.faces[k], row, extent, half)
         dark = half.nearness
@@ -270,17 +270,17 @@ class Flight:
         haze = np.ascontiguousarray(np.broadcast_to(self._haze_colour, canvas.image.shape))
         canvas.image[:] = cv2.blendLinear(canvas.image, haze, clear, 1 - clear)
 
-    def _photograph(self, time: float, seen: _Seen) -> Picture:
+    def _photograph(self, time: float, render: _Render) -> Picture:
         """Return the image with camera effects."""
-        image = seen.canvas.image
+        image = render.canvas.image
         if not self._camera:
             return image.copy()
         if self._shutter:
-            flow = np.nan_to_num(self._flow(seen, time + self._shutter)[0]).clip(-40, 40)
+            flow = np.nan_to_num(self._flow(render, time + self._shutter)[0]).clip(-40, 40)
             total = image.astype(np.int32)
             for share in (-0.5, -0.25, 0.25, 0.5):
-                x = seen.canvas.columns + np.float32(share) * flow[..., 0]
-                y = seen.canvas.rows + np.float32(share) * flow[..., 1]
+                x = render.canvas.columns + np.float32(share) * flow[..., 0]
+                y = render.canvas.rows + np.float32(share) * flow[..., 1]
                 total += np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
             image = (total // 5).astype(np.uint8)
         level = self._gain * (1 + 0.05 * np.sin(0.13 * time * self._drift * 10 + self._drift * 50))

@@ -153,8 +153,8 @@ def _ground_flow(path: FlightPath, intrinsics: Matrix, size: tuple[int, int], fp
         directions = here[:3, :3] @ rays
         depth = np.where(directions[2] < -1e-3, here[2, 3] / np.maximum(-directions[2], 1e-3), 100.0).clip(0, 100)
         points = here[:3, 3, None] + directions * depth
-        seen = intrinsics @ there[:3, :3].T @ (points - there[:3, 3, None])
+        pixels = intrinsics @ there[:3, :3].T @ (points - there[:3, 3, None])
         # Points beside or behind the camera count as fast.
-        moved = np.hypot(seen[0] / seen[2] - xs.ravel(), seen[1] / seen[2] - ys.ravel())
-        lengths.append(np.median(np.where(seen[2] > 0.1, moved, 1e3)))
+        moved = np.hypot(pixels[0] / pixels[2] - xs.ravel(), pixels[1] / pixels[2] - ys.ravel())
+        lengths.append(np.median(np.where(pixels[2] > 0.1, moved, 1e3)))
     return float(np.median(lengths))

@@ -246,20 +246,20 @@ def extents(corners: Matrix, intrinsics: Matrix, size: tuple[int, int]) -> list[
     # Pixel numbers far outside of the image would overflow an int.
     low = np.floor(np.nan_to_num(places.min(1)).clip(-1, 1e6)).astype(int).clip(0)
     high = (np.ceil(np.nan_to_num(places.max(1)).clip(-1e6, 1e6)).astype(int) + 1).clip(max=(width, height))
-    seen = (behind < 4) & (high > low).all(1)
+    in_view = (behind < 4) & (high > low).all(1)
     return [
-        (slice(y0, y1), slice(x0, x1)) if there else None
-        for there, (x0, y0), (x1, y1) in zip(seen.tolist(), low.tolist(), high.tolist(), strict=True)
+        (slice(y0, y1), slice(x0, x1)) if visible else None
+        for visible, (x0, y0), (x1, y1) in zip(in_view.tolist(), low.tolist(), high.tolist(), strict=True)
     ]
 
 
 def _clipped(corners: Matrix, intrinsics: Matrix) -> Matrix:
     """Clip a quadrilateral at the near depth and return its corners in the image, (n, 2)."""
     kept = []
-    for here, there in zip(corners, np.roll(corners, -1, 0), strict=True):
-        if here[2] >= NEAREST_DEPTH:
-            kept.append(here)
-        if (here[2] >= NEAREST_DEPTH) != (there[2] >= NEAREST_DEPTH):
-            kept.append(here + (there - here) * (NEAREST_DEPTH - here[2]) / (there[2] - here[2]))
+    for start, end in zip(corners, np.roll(corners, -1, 0), strict=True):
+        if start[2] >= NEAREST_DEPTH:
+            kept.append(start)
+        if (start[2] >= NEAREST_DEPTH) != (end[2] >= NEAREST_DEPTH):
+            kept.append(start + (end - start) * (NEAREST_DEPTH - start[2]) / (end[2] - start[2]))
     pixels = np.array(kept) @ intrinsics.T
     return np.asarray(pixels[:, :2] / pixels[:, 2:], np.float64)

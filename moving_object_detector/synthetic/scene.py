@@ -62,7 +62,7 @@ class Scene:
         """Render the frame at a time; the last ones are cached for flow and masks."""
         poses = tuple(layer.pose(time) for layer in self.layers)
         image = np.empty((*self.size, 3), np.uint8)
-        seen = np.zeros(self.size, np.intp)
+        visible_layer = np.zeros(self.size, np.intp)
         for index, (layer, pose) in enumerate(zip(self.layers, poses, strict=True)):
             extent = self._extent(layer, pose)
             part = image[extent]
@@ -75,8 +75,8 @@ class Scene:
             alpha = _warp(layer.alpha, pose, extent)
             weight = alpha.astype(np.float32) / np.float32(255)
             part[:] = cv2.blendLinear(sheet, np.ascontiguousarray(part), weight, 1 - weight)
-            seen[extent][alpha >= 128] = index
-        return Instant(image, seen, poses)
+            visible_layer[extent][alpha >= 128] = index
+        return Instant(image, visible_layer, poses)
 
     def _extent(self, layer: Layer, pose: Homography) -> tuple[slice, slice]:
         """Return the rows and columns of the image that the layer can touch."""

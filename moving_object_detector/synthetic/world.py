@@ -130,15 +130,15 @@ class World:
     def _in_view(self, course: Course) -> float:
         """Return the share of the flight in which a mover is in view; a third of it beyond 25 m."""
         height, width = self._size
-        seen = 0.0
+        share = 0.0
         for second in np.linspace(0, self._seconds, 7):
             pose = self._path.pose(float(second))
             _, place = course.pose(float(second))
             x, y, depth = pose[:3, :3].T @ (place - pose[:3, 3])
             at = self._intrinsics @ (x, y, depth) / max(depth, 1e-6)
             if depth > 0.5 and 0 < at[0] < width and 0 < at[1] < height:
-                seen += 1 / 7 if depth < 25 else 1 / 21
-        return seen
+                share += 1 / 7 if depth < 25 else 1 / 21
+        return share
 
     # Surroundings.
 
@@ -351,7 +351,7 @@ class World:
         if kind == 'car':
             builder.car(course)
         elif kind in {'person', 'animal'}:
-            # The cards' plane about contains the walking direction, or faces the camera if that points at it.
+            # The cards' plane roughly contains the walking direction, or faces the camera if that points at it.
             side = np.arctan2(toward[1], toward[0]) + np.pi / 2
             facing = float(np.round((side - heading) / np.pi) * np.pi + 0.35 * np.sin(2 * (side - heading)))
             facing = float(side - heading) if abs(np.cos(side - heading)) < 0.5 else facing

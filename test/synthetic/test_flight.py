@@ -94,7 +94,7 @@ def rays(scene, time, ys, xs):
 
 def calm(scene, time):
     """Return where a pixel and its neighbours show one face, so that it does not matter on which side of an edge."""
-    face = scene._seen(time).canvas.face.astype(np.float32)
+    face = scene._render(time).canvas.face.astype(np.float32)
     return cv2.dilate(face, np.ones((3, 3))) == cv2.erode(face, np.ones((3, 3)))
 
 
@@ -124,7 +124,7 @@ def test_flow_carries_points_as_camera_and_movers_carry_them(motion):
     scene = make(5, motion)
     movers = 0
     for time, target in ((4, 5), (9.5, 7)):
-        view, flow, seen = scene.frame(time), scene.flow(time, target), scene._seen(time).canvas.face
+        view, flow, seen = scene.frame(time), scene.flow(time, target), scene._render(time).canvas.face
         ys, xs = np.nonzero(np.isfinite(view.depth))
         origin, directions = rays(scene, time, ys, xs)
         points = origin + directions * view.depth[ys, xs][:, None]
@@ -260,7 +260,7 @@ def test_parallax_raises_how_far_still_things_leave_the_ground_s_motion():
         for seed in range(6):
             scene = make(seed, 'sideways', still=True, parallax=parallax)
             raised = np.array([*(not face.ground for face in scene.faces), False])
-            shares.append(raised[scene._seen(5).canvas.face].mean())
+            shares.append(raised[scene._render(5).canvas.face].mean())
         left.append(np.mean(shares))
     assert left[1] > 1.3 * left[0]
 
