@@ -1,4 +1,4 @@
-"""What is heard: the camera, with a watch over whether images come and why they do not; CameraInfo, odometry, tf."""
+"""The node's subscriptions: camera images, with a diagnosis when none arrive; CameraInfo, odometry and tf."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ log = logging.getLogger(__name__)
 
 _CLASSES: Final = {RAW_TYPE: Image, COMPRESSED_TYPE: CompressedImage}
 _LOOK_PERIOD: Final = 0.2
-"""Seconds between two looks at who publishes."""
+"""Seconds between checks of who publishes."""
 _REMEMBERED: Final = 40
-"""Steps between stamps from which holes are told."""
+"""Latest intervals between stamps, searched for missing images."""
 _CUT: Final = 10 * SECOND
-"""Nanoseconds: a longer step is another recording or clock, not a loss."""
+"""Nanoseconds; a longer interval means another recording or clock, not lost images."""
 _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
-"""Share of lost images that is worth a warning."""
+"""Share of missing images above which to warn."""
 LOSS_REMEDY: Final = (
-    'let the publisher offer reliable, publish compressed, or give its Fast DDS and this one the larger shared memory '
-    'of config/fastdds.xml (docs/robot.md, "Images that get lost")'
+    'make the publisher reliable, publish compressed images, or start both the camera and this node with the larger '
+    'shared memory of config/fastdds.xml (docs/robot.md, "Images that get lost")'
 )
 
-# Best effort hears both kinds of publishers; a fast odometry may come while the node is busy for a second.
+# Best effort matches reliable publishers too; 200: fast odometry while the node is busy for a second.
 _STREAM: Final = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED: Final = QoSProfile(
     depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 NO_TF: Final = (
-    'tf2_msgs is not installed, so tf is not heard; apt install ros-$ROS_DISTRO-tf2-msgs, or set odometry.topic and '
-    'odometry.extrinsics'
+    'tf2_msgs is not installed, so tf is not received; run apt install ros-$ROS_DISTRO-tf2-msgs, or set '
+    'odometry.topic and odometry.extrinsics'
 )
 
 
 class Source(NamedTuple):
-    """What is subscribed to."""
+    """Topic, type and reliability of the image subscription."""
 
     topic: str
     """Full name."""
@@ -72,35 +72,34 @@ class Source(NamedTuple):
 
 
 def candidates(topic: str, transport: str) -> list[tuple[str, str]]:
-    """Return the topics and types on which images are looked for, the preferred first."""
+    """Return the topics and types to look for images on, in order of preference."""
     raw, compressed = (topic, RAW_TYPE), (f'{topic}/compressed', COMPRESSED_TYPE)
     return {'raw': [raw], 'compressed': [compressed], 'auto': [raw, compressed, (topic, COMPRESSED_TYPE)]}[transport]
 
 
 class ImageInput:
-    """Subscribes to images and follows what is published: ``transport`` and ``input.reliability`` may be ``auto``.
+    """Subscribes to images; with ``transport`` or ``input.reliability`` ``auto`` it adapts to the publishers.
 
-    The pipeline is told of each message, why one cannot be deserialised, the full name of another topic that is
-    subscribed to, and to flush once when no image has come for ``input.timeout`` seconds. UserError for wrong
-    ``qos_overrides``.
+    Passes to the pipeline each message, the reason when one cannot be deserialised, and the topic's full name; flushes
+    it once when no image has arrived for ``input.timeout`` seconds. Raises UserError for wrong ``qos_overrides``.
     """
 
     def __init__(self, node: Node, config: NodeConfig, pipeline: Pipeline) -> None:
         self._node = node
         self._config = config
         self._base = str(node.resolve_topic_name('image'))
-        # Until it is destroyed: rclpy keeps a destroyed subscription for a while, with its callbacks.
+        # None once destroyed: rclpy keeps a destroyed subscription and its callbacks alive for a while.
         self._pipeline: Pipeline | None = pipeline
         self._last = time.monotonic()
         self.silent = False
-        """Whether no image has come for ``input.timeout`` seconds, at two looks of :meth:`trouble`."""
+        """Whether two calls of :meth:`trouble` in a row found no image for ``input.timeout`` seconds."""
         self.overdue = False
-        """The same at the last look alone."""
+        """Whether the last call of :meth:`trouble` did."""
         self.received = 0
         self.lost = 0
-        """Images that the middleware says were lost on the way."""
+        """Images that the middleware reports as lost."""
         self.mismatches = 0
-        """Publishers whose QoS does not match the present subscription."""
+        """Publishers whose QoS does not match the current subscription."""
         self._suspected: int | None = None
         self._lock = threading.Lock()
         reliable = config.input.reliability != 'best_effort'
@@ -111,16 +110,16 @@ class ImageInput:
 
     @property
     def topic(self) -> str:
-        """Full name of the topic that is subscribed to."""
+        """Full name of the subscribed topic."""
         return self._source.topic
 
     @property
     def topics(self) -> list[str]:
-        """Full names of all topics on which images are looked for."""
+        """Full names of all topics to look for images on."""
         return list(dict.fromkeys(topic for topic, _ in candidates(self._base, self._config.transport)))
 
     def report(self) -> dict[str, str]:
-        """Return what is subscribed to and what got lost as texts for a diagnostic status."""
+        """Return subscription and losses as texts for a diagnostic status."""
         return {
             'image topic': self.topic,
             'image type': self._source.kind,
@@ -139,7 +138,7 @@ class ImageInput:
     # Following the publishers
 
     def _look(self) -> None:
-        """Subscribe anew where something else is published than what is subscribed to."""
+        """Resubscribe if the publishers no longer match the subscription."""
         with self._lock:
             wanted, kept = self._wanted(), self._source
             if self._pipeline is None or wanted == kept:
@@ -151,14 +150,14 @@ class ImageInput:
                 self._subscribe(kept)
                 raise
         quality = 'reliable' if wanted.reliable else 'best effort'
-        log.info('subscribed to %s (%s, %s), as it is published', wanted.topic, wanted.kind, quality)
+        log.info('now subscribed to %s (%s, %s), to match its publishers', wanted.topic, wanted.kind, quality)
 
     def _wanted(self) -> Source:
         for topic, kind in candidates(self._base, self._config.transport):
             offers = [one for one in self._node.get_publishers_info_by_topic(topic) if one.topic_type == kind]
             if offers:
                 reliable = all(one.qos_profile.reliability == ReliabilityPolicy.RELIABLE for one in offers)
-                # An override of the topic has the last word when the subscription is made.
+                # A qos_overrides parameter takes precedence when the subscription is made.
                 follows = self._config.input.reliability == 'auto' and not self._overridden(topic)
                 return Source(topic, kind, reliable if follows else self._source.reliable)
         return self._source
@@ -168,10 +167,10 @@ class ImageInput:
         self._source, self.mismatches, self.lost, self._bytes = source, 0, 0, 0
         self._steps: deque[int] = deque(maxlen=_REMEMBERED)
         self._stamp = 0
-        # Else the first subscription's reliability, which becomes a parameter, would override every later one.
+        # Otherwise the first subscription would declare its reliability as a parameter, which overrides later ones.
         options = overridable(reliability=self._overridden(source.topic))
         events = SubscriptionEventCallbacks(message_lost=self._on_lost, incompatible_qos=self._on_mismatch)
-        # Thirty: for a node that is busy for a second. Raw: in CDR.
+        # Depth 30: for a node that is busy for a second. Raw: serialised (CDR).
         subscribe = partial(
             self._node.create_subscription, _CLASSES[source.kind], source.topic,
             partial(self._on_message, source.kind), QoSProfile(depth=30, reliability=policy), raw=True,
@@ -193,7 +192,7 @@ class ImageInput:
     # What comes
 
     def _on_message(self, kind: str, data: bytes) -> None:
-        # Under the lock: what a subscription delivers while it is destroyed must not get into the next stream.
+        # Locked: a message that a subscription delivers while being destroyed must not enter the next stream.
         with self._lock:
             if self._pipeline is None:
                 return
@@ -214,7 +213,7 @@ class ImageInput:
             self._stamp = stamp
             if self.silent:
                 self.silent = False
-                log.info('images come again on %s', self.topic)
+                log.info('images are arriving again on %s', self.topic)
             self._pipeline.receive(message)
 
     def _on_lost(self, event: Any) -> None:
@@ -226,7 +225,7 @@ class ImageInput:
     # What is wrong
 
     def trouble(self) -> str:
-        """Say why no image comes, or that those of several cameras do; empty when all is well."""
+        """Say why no image arrives, or that several cameras publish; empty when all is well."""
         silence = time.monotonic() - self._last
         self.overdue = silence > self._config.input.timeout
         if self.overdue:
@@ -236,23 +235,23 @@ class ImageInput:
         if publishers <= 1:
             return ''
         return (
-            f'{publishers} publishers on {self.topic}: their images mix, and masks come of pairs of both; '
-            'give each camera a topic and a node of its own'
+            f'{publishers} publishers on {self.topic}: masks computed from the mixed images of two cameras are wrong; '
+            'give each camera its own topic and its own node'
         )
 
     def _fall_silent(self) -> None:
         with self._lock:
-            # Believed at the second look: after a hitch of the machine this one may come before an image that waits.
-            believed, self._suspected = self._suspected == self.received, self.received
-            if believed and not self.silent and self._pipeline is not None:
+            # Only at the second check: after a stall of the machine, the first may run before a queued image is taken.
+            confirmed, self._suspected = self._suspected == self.received, self.received
+            if confirmed and not self.silent and self._pipeline is not None:
                 self.silent = True
                 self._steps.clear()
                 self._stamp = 0
                 self._pipeline.flush()
 
     def holes(self) -> str:
-        """Say by the stamps whether images are missing: the middleware does not know of all that get lost."""
-        # Without the longest: one pause of the camera is no loss.
+        """Say whether images are missing, judging by the stamps: the middleware does not report every loss."""
+        # Without the longest: a single pause of the camera is not a loss.
         steps = sorted(self._steps)[:-1]
         if len(steps) < _FEWEST_STEPS:
             return ''
@@ -261,9 +260,9 @@ class ImageInput:
         if missing <= _TOO_MANY_LOST * (missing + len(steps)):
             return ''
         return (
-            f'the stamps on {self.topic} come with holes: of {missing + len(steps)} images at {SECOND / period:.3g} Hz '
-            f'{missing} are missing ({self._delivery()}; {self.lost} reported as lost): either the camera leaves them '
-            f'out, or they are lost on the way; {LOSS_REMEDY}'
+            f'the stamps on {self.topic} have holes: {missing} of {missing + len(steps)} images are missing at '
+            f'{SECOND / period:.3g} Hz ({self._delivery()}; the middleware reports {self.lost} lost): either the '
+            f'camera skips them, or they are lost on the way: {LOSS_REMEDY}'
         )
 
     def _delivery(self) -> str:
@@ -271,7 +270,7 @@ class ImageInput:
         return f'{self._bytes / 1e6:.2g} MB each, {quality}' if self._bytes else quality
 
     def _explain(self) -> str:
-        """Say why no message arrives, and what to do; only what the graph shows."""
+        """Say why no message arrives, as far as the ROS graph shows, and what to do."""
         source = self._source
         publishers = self._node.get_publishers_info_by_topic(source.topic)
         if not publishers:
@@ -279,7 +278,7 @@ class ImageInput:
         for publisher in publishers:
             if publisher.topic_type != source.kind:
                 wrong = f'{_full_name(publisher)} publishes {source.topic} as {foreign(publisher.topic_type)}'
-                return f'{wrong}, but {source.kind} is needed; {self._suggestion()}'
+                return f'{wrong}, but this node needs {source.kind}; {self._suggestion()}'
             mismatch = _mismatch(publisher, source.topic, self._subscription.qos_profile)
             if mismatch:
                 return mismatch
@@ -287,15 +286,15 @@ class ImageInput:
         nothing = 'nothing arrives' if self.received else 'nothing has arrived'
         return (
             f'{who} advertises {source.topic} with a QoS that matches, but {nothing} ({self._delivery()}): either '
-            f'nothing is sent (is the camera running? ros2 topic hz {source.topic}), or messages are lost on the way, '
-            f'as large ones are: {LOSS_REMEDY}'
+            f'nothing is sent (is the camera running? Try ros2 topic hz {source.topic}), or large messages are lost on '
+            f'the way: {LOSS_REMEDY}'
         )
 
     def _suggestion(self) -> str:
-        """Say with which topic images would come, results of detectors left out; the nearest name first."""
+        """List the published image topics, without results of detectors, the most similar name first."""
         found = []
         for name, kinds in self._node.get_topic_names_and_types():
-            # The types are those of the subscriptions too, such as of the one that waits in vain.
+            # The types include those of subscriptions, such as this node's own.
             publishers = self._node.get_publishers_info_by_topic(name) if _CLASSES.keys() & set(kinds) else []
             results = [f'{_full_name(one)}/{result}' for one in publishers for result in IMAGE_RESULTS]
             if name not in results and any(one.topic_type in _CLASSES for one in publishers):
@@ -307,18 +306,18 @@ class ImageInput:
         if self._config.transport != 'auto':
             launch, run = f'{launch} transport:=auto', f'{run} -p transport:=auto'
         listed = ', '.join(found)
-        return f'image topics that are published: {listed}; start again with {launch} (ros2 launch) or {run} (ros2 run)'
+        return f'published image topics: {listed}; restart the node with {launch} (ros2 launch) or {run} (ros2 run)'
 
 
 def _mismatch(publisher: TopicEndpointInfo, topic: str, qos: QoSProfile) -> str:
     compatibility, reason = qos_check_compatible(publisher.qos_profile, qos)
-    # Compared with ==: each value that rclpy returns is an object of its own.
+    # Not "is": rclpy returns a new object for each value.
     if compatibility != QoSCompatibility.ERROR:
         return ''
     remedy = (
-        f'set input.reliability to auto, and leave out qos_overrides.{topic}.subscription.reliability'
+        f'set input.reliability to auto, and remove qos_overrides.{topic}.subscription.reliability'
         if 'reliab' in reason.lower()
-        else f'start again with -p qos_overrides.{topic}.subscription.<policy>:=<what the publisher offers>'
+        else f"restart the node with -p qos_overrides.{topic}.subscription.<policy>:=<the publisher's value>"
     )
     return f'the QoS of {_full_name(publisher)} on {topic} does not match: {reason.strip(" ;")}; {remedy}'
 
@@ -330,7 +329,7 @@ def _full_name(endpoint: TopicEndpointInfo) -> str:
 
 
 def hear_motion(node: Node, config: OdometryConfig, odometry: Odometry) -> list[Subscription]:
-    """Subscribe to the topics and frames that the parameters name, and tell ``odometry`` what comes."""
+    """Subscribe to the motion topics and tf frames that the parameters name, and feed ``odometry`` from them."""
     wanted: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = []
     if info := odometry.see(str(node.resolve_topic_name('image'))):
         wanted.append((CameraInfo, info, odometry.add_camera_info, _STREAM))

@@ -1,4 +1,4 @@
-"""Play a clip through the detector: one process plays, one detects, one records, ROS 2 between them."""
+"""The program ``demo``: plays a clip through the detector and records the results, each program in its own process."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from moving_object_detector.nodes.commands import PAGE_PORT
 from moving_object_detector.nodes.runtime import ros_node, spinning
 
 _PATIENCE: Final = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
-"""Signals that end a program, in order, and the seconds that each is given."""
+"""Signals that end a program, in order, and how long to wait after each, in seconds."""
 _LAST_LINES: Final = 20
 _START_SECONDS: Final = 300.0
-"""For the model to load, on a busy machine; for the page to be opened."""
+"""Longest wait for the model to load on a busy machine, and for the page to be opened."""
 _FIND_SECONDS: Final = '60'
-"""For processes to find each other."""
+"""Longest wait for the processes to discover each other."""
 _REPORT_SECONDS: Final = 5.0
 _SETTLED_SECONDS: Final = 6.0
-"""After so long without a new result there comes no more: above the detector's own ``input.timeout``."""
+"""Without a new result for this long, no more will come; longer than the detector's ``input.timeout``."""
 _FLIGHT: Final = ('--motion', 'forward', '--parallax', '0.3')
-"""Little stands near the camera: what it passes at close range is told from what moves less well."""
+"""Few static objects close to the camera: they are harder to tell from moving ones."""
 _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
 
 
 class Child(AbstractContextManager['Child']):
-    """A running program in a session of its own, so that Ctrl-C reaches the demo alone; it ends with the context."""
+    """A running program that ends with the context; in its own session, so that Ctrl-C reaches only the demo."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name, self.log = name, log
@@ -59,27 +59,27 @@ class Child(AbstractContextManager['Child']):
                     self._process.wait(seconds)
 
     def finished(self) -> bool:
-        """Tell whether the program has done its work; print the end of its log and raise UserError where it failed."""
+        """Return whether the program has ended; if it failed, print the end of its log and raise UserError."""
         status = self._process.poll()
         if status:
             lines = self.log.read_text(encoding='utf-8', errors='replace').splitlines()[-_LAST_LINES:]
             sys.stderr.writelines(f'  {foreign(line, 300)}\n' for line in lines or ['(it printed nothing)'])
-            raise UserError(f'{self.name} failed, exit status {status}; this was the end of {self.log}')
+            raise UserError(f'{self.name} failed, exit status {status}; the lines above are the end of {self.log}')
         return status is not None
 
     def wait(self) -> None:
-        """Wait for the end of its work; raises as :meth:`finished`."""
+        """Wait until the program ends; raises as :meth:`finished`."""
         self._process.wait()
         self.finished()
 
     def stop(self) -> None:
-        """End the program with Ctrl-C and raise as :meth:`finished` unless it ends well."""
+        """End the program with Ctrl-C; raises as :meth:`finished` if it fails."""
         self.__exit__()
         self.finished()
 
 
 class Watcher:
-    """Follows a detector by what it says of itself on ``/diagnostics``."""
+    """Follows a detector's status on ``/diagnostics``."""
 
     def __init__(self, node: Node, stop: threading.Event) -> None:
         self.values: dict[str, str] = {}
@@ -95,27 +95,30 @@ class Watcher:
                 self._refusal = status.message if status.level == status.ERROR else ''
 
     def count(self, name: str) -> int:
-        """Return the last count ``frames NAME``."""
+        """Return the latest count ``frames NAME``."""
         return int(self.values.get(f'frames {name}', '0'))
 
     def wait(
         self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float = _START_SECONDS
     ) -> None:
-        """Wait until ``done``; UserError where a child ended, the detector refused or time ran out; ends by Ctrl-C."""
+        """Wait until ``done``.
+
+        Raises UserError if a child ends, the detector refuses or time runs out; SystemExit after Ctrl-C.
+        """
         begin = time.monotonic()
         while not done():
             for child in children:
                 if child.finished():
-                    raise UserError(f'{child.name} ended by itself; see {child.log}')
+                    raise UserError(f'{child.name} ended unexpectedly; see {child.log}')
             if self._refusal:
                 raise UserError(f'the detector is {self._refusal}')
             if time.monotonic() - begin > limit:
-                raise UserError(f'{what} did not happen within {limit:g} s; see the logs')
+                raise UserError(f'{what} did not happen within {limit:g} s; see the logs of the programs')
             if self._stop.wait(0.1):
                 raise SystemExit(130)
 
     def wait_settled(self, play: Child, children: Sequence[Child]) -> None:
-        """Wait until ``play`` has ended and no result has come for long enough since; say how far it is."""
+        """Wait until ``play`` has ended and no new result comes; print the progress."""
         published, changed, reported = -1, time.monotonic(), time.monotonic()
 
         def settled() -> bool:
@@ -131,42 +134,42 @@ class Watcher:
         self.wait(settled, 'the end', children, float('inf'))
 
     def summary(self, played: int | None, rate: float) -> str:
-        """Return how it went with a clip of so many frames (None: unknown), and what to do where it was too slow."""
+        """Summarise the run on a clip of ``played`` frames (None: unknown), with advice if the machine was too slow."""
         values, received, skipped = self.values, self.count('received'), self.count('skipped')
         played = received if played is None else played
         each = float(values['processing median ms'])
-        could = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was computed'
+        speed = f'up to {1000 / each:.1f} frames/s: {each:.0f} ms each, median' if each else 'no frame was processed'
         dropped = self.count('dropped') + max(played - received, 0)
         slower = (
-            f'\n{dropped + skipped} frames got no mask of their own, since they came too fast for this machine; '
-            f'for all of them: --rate {rate / 2:g} (make demo RATE={rate / 2:g})'
+            f'\n{dropped + skipped} frames got no mask, because they came too fast for this machine; '
+            f'play more slowly: --rate {rate / 2:g} (make demo RATE={rate / 2:g})'
         )
         return (
             f'frames {played}, masks {self.count("published")}, dropped {dropped}, skipped {skipped}, '
             f'latency median {values["latency median ms"]} ms, p95 {values["latency p95 ms"]} ms, '
-            f'window delay {values["window delay frames"]} frames\nthis machine: {could}'
+            f'window delay {values["window delay frames"]} frames\nthis machine: {speed}'
             f'{slower if dropped + skipped else ""}'
         )
 
 
 def isolated_environment() -> dict[str, str]:
-    """Return this process's environment with a ROS domain of its own that nothing outside the machine sees."""
+    """Return this process's environment with its own ROS domain, not visible outside this machine."""
     environment = dict(os.environ)
-    # Up to 101 the ports stay clear of those that the system hands out; the tests take those from 50 on.
+    # Domains up to 101 avoid the system's ephemeral ports; the tests use those from 50 on.
     environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 49)
     if environment.get('ROS_DISTRO') == 'humble':
         environment['ROS_LOCALHOST_ONLY'] = '1'
     else:
         environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    # The programs are those of this very package, installed or not.
+    # Run the programs of this very package, installed or not.
     root = str(Path(__file__).resolve().parents[2])
     environment['PYTHONPATH'] = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
     return environment
 
 
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
-    """Run the program ``demo`` and return its exit status: video of the overlay, contact sheet, bag of masks."""
-    # Mistakes are told before the model is loaded.
+    """Run the program ``demo``, which writes overlay video, contact sheet and bag of masks; return its exit status."""
+    # Check the arguments before loading the model.
     count = open_source(arguments.input).frame_count if arguments.input else arguments.frames
     params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
     if not params.is_file():
@@ -199,10 +202,10 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         watcher.wait(lambda: heard_by(1), 'recording', [detect, record])
         if arguments.view:
             view = start('view', '--open')
-            print(f'look at http://localhost:{PAGE_PORT}/ (playing begins when the page is open)', flush=True)
-            watcher.wait(lambda: heard_by(2), 'a look', [detect, record, view])
+            print(f'open http://localhost:{PAGE_PORT}/ (playback starts once the page is open)', flush=True)
+            watcher.wait(lambda: heard_by(2), 'opening the page', [detect, record, view])
         print(f'playing {clip}', flush=True)
-        # With the recording's own stamps the overlay video runs at the recording's speed.
+        # With the recording's stamps, the overlay video runs at the recorded speed.
         rate = ('--rate', str(arguments.rate), '--stamp', 'source')
         play = start('play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
         watcher.wait_settled(play, [detect, record])

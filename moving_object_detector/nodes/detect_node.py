@@ -1,4 +1,4 @@
-"""The lifecycle node around the detector: answers while it loads, survives wrong requests, says why it refuses."""
+"""The lifecycle node around the detector: it answers while loading, survives bad requests and explains refusals."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ STATUS_PERIOD = 1.0
 class DetectNode(LifecycleNodeMixin, Node):
     """Configure loads the model and advertises, activate subscribes, cleanup frees the memory.
 
-    A transition may take its time: give the executor two threads, and the state, parameters, services and timers stay
-    alive meanwhile. What rclpy is silent about or dies of (an exception in a transition, a transition that the state
-    does not have: its issue 1209) is logged and refused. The node can be destroyed while it loads.
+    Transitions may be slow: with two executor threads, state, parameters, services and timers stay responsive. Where
+    rclpy would be silent or die (an exception in a transition; a transition that the state does not have, its issue
+    1209), the request is refused and the reason logged. The node can be destroyed while it loads.
     """
 
     def __init__(self, name: str, arguments: Sequence[str] = ()) -> None:
         Node.__init__(self, name, automatically_declare_parameters_from_overrides=True)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.loading = False
-        """Whether the model is loaded, which cannot be interrupted."""
+        """Whether the model is being loaded, which cannot be interrupted."""
         self._refusal = ''  # why the last transition failed
         self._destroyed = False
         self._resources = threading.RLock()
@@ -69,7 +69,7 @@ class DetectNode(LifecycleNodeMixin, Node):
             )
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/enable', self._on_enable)
-        # Not the node's clock: simulated time may stand still, and that is when the status is needed.
+        # Not the node's clock: the status is needed most when simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(STATUS_PERIOD, self._on_status, clock=steady)
         if self._settings.config.autostart:
@@ -82,7 +82,7 @@ class DetectNode(LifecycleNodeMixin, Node):
             if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 self.trigger_activate()
         except RuntimeError as error:
-            log.warning('autostart gives way to another request: %s', error)
+            log.warning('autostart stopped, another lifecycle request came first: %s', error)
 
     @property
     def state(self) -> str:
@@ -92,14 +92,14 @@ class DetectNode(LifecycleNodeMixin, Node):
     # Transitions
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model, advertise and start the computing thread; a refusal leads back to unconfigured."""
+        """Load the model, advertise the results and start the worker thread; after a refusal, back to unconfigured."""
         result = self._attempt('configure', self._configure)
         if result != TransitionCallbackReturn.SUCCESS:
             self._release()
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the images; a refusal leads back to inactive."""
+        """Subscribe to the images; after a refusal, back to inactive."""
         super().on_activate(state)
         result = self._attempt('activate', self._subscribe)
         if result != TransitionCallbackReturn.SUCCESS:
@@ -107,21 +107,21 @@ class DetectNode(LifecycleNodeMixin, Node):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and forget the frames, the model stays loaded; leads to inactive."""
+        """Unsubscribe and discard the frames, but keep the model; leads to inactive."""
         result = self._attempt('deactivate', self._unsubscribe)
         super().on_deactivate(state)
         return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model and take the topics back; leads to unconfigured."""
+        """Free the model and remove the topics; leads to unconfigured."""
         return self._attempt('cleanup', self._release)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Do the same; leads to finalized, which only the end of the process leaves."""
+        """Clean up; leads to finalized, the last state before the process ends."""
         return self._attempt('shutdown', self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Do the same; leads to unconfigured."""
+        """Clean up; leads to unconfigured."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -133,7 +133,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         super().destroy_node()
 
     def _configure(self) -> None:
-        # All parameters are fixed from here on but those for run time.
+        # From here on only runtime parameters can change.
         config = self._settings.freeze()
         self.loading, started = True, time.monotonic()
         try:
@@ -155,7 +155,7 @@ class DetectNode(LifecycleNodeMixin, Node):
                 detector, Outputs(self), self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
             )
             self._pipeline.enabled = self._enabled
-            # Also what was set while it loaded.
+            # Includes changes made while it loaded.
             self._settings.tell(self._pipeline.configure)
 
     def _subscribe(self) -> None:
@@ -165,7 +165,8 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._heard = hear_motion(self, self._settings.config.odometry, self._odometry)
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
-            log.warning('%s is for no topic of this node; its topics are %s', foreign(name), ', '.join(topics))
+            text = '%s has no effect: this node has no such topic; its topics are %s'
+            log.warning(text, foreign(name), ', '.join(topics))
         log.info('active: waiting for images on %s', self._camera.topic)
 
     def _unsubscribe(self) -> None:
@@ -178,7 +179,7 @@ class DetectNode(LifecycleNodeMixin, Node):
             self._pipeline.reset()
 
     def _release(self) -> None:
-        """Let go of everything, from any state, also half-way into it."""
+        """Release everything, from any state, even a half-configured one."""
         with self._resources:
             self._unsubscribe()
             self._settings.thaw()
@@ -189,16 +190,14 @@ class DetectNode(LifecycleNodeMixin, Node):
                 pipeline.close()
                 pipeline.outputs.destroy()
                 del pipeline
-                # Else PyTorch would keep a GPU's memory for what it may need later.
+                # Otherwise PyTorch keeps the GPU memory cached.
                 torch.cuda.empty_cache()
             self._engine, self._odometry = '', None
 
     def _attempt(self, transition: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         name = self.get_fully_qualified_name()
-        remedy = (
-            f'. When it is put right (ros2 param set {name} ...), try again: ros2 lifecycle set {name} {transition}'
-        )
-        # What was refused before is no reason any more.
+        remedy = f'. Correct it (ros2 param set {name} ...), then run: ros2 lifecycle set {name} {transition}'
+        # An earlier refusal no longer applies.
         self._refusal = ''
         try:
             action()
@@ -207,7 +206,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         except UserError as error:
             self._refusal = str(error)
         except Exception as error:
-            log.exception('please report this')
+            log.exception('unexpected error; please report this')
             self._refusal = f'{type(error).__name__}: {foreign(error)}'
         else:
             return TransitionCallbackReturn.SUCCESS
@@ -215,7 +214,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         return TransitionCallbackReturn.FAILURE
 
     def _guard_requests(self) -> None:
-        """Answer what rclpy does not: a transition that the state does not have, a parameter that cannot be read."""
+        """Answer requests on which rclpy raises: a transition that the state does not have, an unreadable parameter."""
 
         def refuse_change(request: Any, response: Any, error: Exception) -> None:
             wanted = foreign(request.transition.label or request.transition.id)
@@ -253,7 +252,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         response.success = pipeline is not None
         if pipeline is not None:
             pipeline.reset()
-        response.message = 'all frames forgotten' if response.success else f'the node is {self.state}'
+        response.message = 'all frames discarded' if response.success else f'the node is {self.state}'
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -290,7 +289,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
 
     def _judge(self) -> tuple[bytes, str]:
-        """Return level and message of the node's state, and speak up when no image comes."""
+        """Return level and message of the diagnostic status; also log a warning when no image arrives."""
         camera, pipeline, odometry = self._camera, self._pipeline, self._odometry
         if self._refusal:
             return DiagnosticStatus.ERROR, f'{self.state}: {self._refusal}'
@@ -303,14 +302,14 @@ class DetectNode(LifecycleNodeMixin, Node):
         if trouble or holes:
             log.warning('%s', trouble or holes, extra={'kind': 'silence' if camera.overdue else 'publishers'})
         if not camera.overdue:
-            # Why images are of no use follows from whose they are, and matters more than how many come.
+            # Unusable images matter more than missing ones, and several publishers may be their cause.
             trouble = '; '.join(filter(None, (trouble, pipeline.trouble))) or holes
         trouble = trouble or pipeline.load.trouble
         doubt = odometry.trouble if odometry is not None else ''
         if doubt and not trouble:
-            trouble = f'the images alone tell how the camera moves: {doubt}'
+            trouble = f'camera motion is estimated from the images alone: {doubt}'
             log.warning('%s', trouble, extra={'kind': 'odometry'})
         if trouble:
             return DiagnosticStatus.WARN, trouble
-        nobody = 'nobody subscribes to a result, so none is computed'
+        nobody = 'nobody subscribes to a result, so no masks are computed'
         return DiagnosticStatus.OK, 'detecting' if pipeline.outputs.wanted() else nobody

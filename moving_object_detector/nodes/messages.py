@@ -1,4 +1,4 @@
-"""Images and ROS messages into each other; what the node counts and times."""
+"""Conversion between arrays and ROS image messages; the node's counters and timings."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from moving_object_detector.media.messages import TYPES, encode_image
 
 
 def read_message(kind: str, data: bytes) -> Any:
-    """Return what a message of a ``kind`` holds in CDR, its arrays views of ``data``; ImageError where nothing can be.
+    """Deserialise a message of type ``kind`` from CDR; its arrays are views of ``data``. Raises ImageError.
 
-    By rosbags, since rclpy says nothing of a message that it cannot deserialise, and takes the next one instead.
+    Uses rosbags, since rclpy silently skips messages that it cannot deserialise.
     """
     try:
         return TYPES.deserialize_cdr(memoryview(data), kind)
     except SerdeError as error:
         raise ImageError(
-            f'message of {len(data)} bytes that does not deserialise ({foreign(error)}); is it published from other '
-            f'definitions than those of {kind} here?'
+            f'message of {len(data)} bytes that does not deserialise ({foreign(error)}); do the definitions of {kind} '
+            'differ between publisher and node?'
         ) from error
 
 
 def _octets(data: NDArray[Any]) -> array[int]:
-    # Of anything but an array.array Humble's messages check every single element: seconds for a large image.
+    # Humble's messages check each element of anything but an array.array: seconds for a large image.
     octets = array('B')
     octets.frombytes(data.data)
     return octets
 
 
 def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
-    """Build a sensor_msgs/Image with its own copy of pixels, given as ``encode_image`` takes them (RGB for bgr8)."""
+    """Build a sensor_msgs/Image with a copy of the pixels, in the layout of ``encode_image`` (RGB for bgr8)."""
     image = encode_image(pixels, encoding)
     message = Image(header=header, height=image.height, width=image.width, encoding=encoding, step=image.step)
     message.data = _octets(image.data)
@@ -54,15 +54,15 @@ def compressed_message(data: NDArray[np.uint8], header: Header) -> CompressedIma
 
 
 WINDOW = 300
-"""Timings that are remembered."""
+"""Number of latest timings kept."""
 
 
 class Statistics:
-    """Counts of frames, and the last timings; used by several threads.
+    """Frame counters and the latest timings; thread-safe.
 
-    processed: masks were computed; missed: of these, no neighbour came, so there is no result; skipped: entered the
-    window without masks, because a newer one had come; dropped: never looked at, because the queue was full; invalid:
-    could not be decoded; repeated: had the stamp of the one before; failed: an unexpected error.
+    processed: masks were computed; missed: processed, but no neighbour came, so there is no result; skipped: added to
+    the window without masks, because a newer frame was waiting; dropped: discarded unread, because the queue was full;
+    invalid: not decodable; repeated: same stamp as the previous frame; failed: unexpected error.
     """
 
     NAMES = ('received', 'processed', 'missed', 'skipped', 'dropped', 'invalid', 'repeated', 'failed', 'published')
@@ -73,12 +73,12 @@ class Statistics:
         self._lock = threading.Lock()
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to the count ``frames name``."""
+        """Add to the counter ``frames name``."""
         with self._lock:
             self._counts[name] += number
 
     def time(self, processing: float, latency: float, finished: float) -> float:
-        """Record one processed frame (seconds; ``finished`` is monotonic); return how long after the one before."""
+        """Record one processed frame (seconds; ``finished`` is monotonic); return the time since the previous one."""
         with self._lock:
             cycle = finished - self._times[-1][2] if self._times else 0.0
             self._times.append((processing, latency, finished))

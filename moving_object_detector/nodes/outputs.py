@@ -1,4 +1,4 @@
-"""The topics on which results go out; what nobody subscribes to is not computed."""
+"""The topics of the results; a result without subscribers is not built."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 IMAGE_RESULTS = ('mask', 'probability', 'overlay', 'flow')
 MISSING = (
     'vision_msgs is not installed, so ~/detections is not published (~/overlay shows the boxes); '
-    'to have it: apt install ros-$ROS_DISTRO-vision-msgs'
+    'to get it: apt install ros-$ROS_DISTRO-vision-msgs'
 )
 
 
 class Outputs:
-    """Publishers of results and timings; silent until the node is active. UserError for wrong ``qos_overrides``."""
+    """Publishers of results and timings, silent until the node is active. UserError for wrong ``qos_overrides``."""
 
     def __init__(self, node: LifecycleNodeMixin) -> None:
         self._node = node
@@ -64,29 +64,29 @@ class Outputs:
         return any(self._publishers[name].get_subscription_count() for name in self._make)
 
     def publish(self, result: Result, header: Any) -> bool:
-        """Send one result to whoever subscribes, under the header of its own image; return whether anybody does."""
+        """Publish one result under the header of its image; return whether anybody subscribes."""
         stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
         own = Header(stamp=stamp, frame_id=header.frame_id)
         listened_to = [name for name in self._make if self._publishers[name].get_subscription_count()]
-        # All of them before the first goes out: one that cannot be made leaves none half said.
+        # Build all before publishing the first: if one fails, none is published.
         messages = [(name, self._make[name](result, own)) for name in listened_to]
         for name, message in messages:
             self._publishers[name].publish(message)
         return bool(listened_to)
 
     def publish_times(self, **seconds: float) -> None:
-        """Send times of a frame, given in seconds by the names of their topics ``~/debug/NAME_ms``."""
+        """Publish times of a frame, in seconds, each on its topic ``~/debug/NAME_ms``."""
         for name, time in seconds.items():
             self._publishers[f'debug/{name}_ms'].publish(Float64(data=1000.0 * time))
 
     def destroy(self) -> None:
-        """Take the topics back."""
+        """Remove the topics."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
 
 def detection_format() -> tuple[type, Callable[[Sequence[Region], Header], Any]] | None:
-    """Return the type of ``~/detections`` and what makes such a message from regions; None without vision_msgs."""
+    """Return the type of ``~/detections`` and a function that builds it from regions; None without vision_msgs."""
     try:
         from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
     except ImportError:
@@ -95,7 +95,7 @@ def detection_format() -> tuple[type, Callable[[Sequence[Region], Header], Any]]
     def detections(regions: Sequence[Region], header: Header) -> Any:
         message = Detection2DArray(header=header)
         for region in regions:
-            # The id names an object over time, and regions are not tracked: it stays empty.
+            # The id identifies an object over time; regions are not tracked, so it stays empty.
             detection = Detection2D(header=header)
             detection.bbox.center.position.x = region.x + region.width / 2
             detection.bbox.center.position.y = region.y + region.height / 2

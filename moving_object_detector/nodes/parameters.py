@@ -1,4 +1,4 @@
-"""The parameters of the node ``detect``: the detector's options and its own, and ``qos_overrides`` of its topics."""
+"""The parameters of the node ``detect``: the detector's options, its own, and the ``qos_overrides`` of its topics."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE
 
 log = logging.getLogger(__name__)
 
-# Declared by rclpy itself, or by whoever overrides a topic's QoS.
+# Declared by rclpy, or given to override the QoS of a topic.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How images come in."""
+    """Reception of images."""
 
     timeout: float = option(
-        3.0, 'Seconds without an image after which the node says why and finishes what waits.', low=0.1, high=3600.0
+        3.0,
+        'After this many seconds without an image, report the cause and publish the frames that wait for later ones.',
+        low=0.1,
+        high=3600.0,
     )
     reliability: str = option(
         'auto',
-        'auto: reliable where all publishers of the images offer it, else best effort, followed as they change.',
+        'QoS of the image subscription; auto: reliable while all image publishers are reliable, else best effort.',
         choices=('auto', 'reliable', 'best_effort'),
     )
-    queue: int = option(30, 'Images that may wait; the oldest is dropped and counted.', low=1, high=1000)
-    max_side: int = option(
-        LARGEST_SIDE, 'Longest side of an image that is accepted, pixels.', low=SMALLEST_SIDE, high=65536
-    )
+    queue: int = option(30, 'Images that may wait in the queue; when full, it drops the oldest.', low=1, high=1000)
+    max_side: int = option(LARGEST_SIDE, 'Refuse images with a longer side, pixels.', low=SMALLEST_SIDE, high=65536)
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,24 @@ class NodeConfig(DetectorConfig):
 
     transport: str = option(
         'auto',
-        'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed; auto: what is '
-        'published, raw first.',
+        'raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image`/compressed; auto: whichever is '
+        'published, preferably raw.',
         choices=('auto', 'raw', 'compressed'),
     )
     estimate: str = option(
         'refined',
-        'refined: the whole window, late by window.future x window.stride frames; zero_lag: at once, from earlier '
-        'frames only.',
+        'refined: masks from the whole window, window.future x window.stride frames late; zero_lag: masks without '
+        'this delay, from earlier frames only.',
         choices=('refined', 'zero_lag'),
         runtime=True,
     )
     load: LoadConfig = field(default_factory=LoadConfig)
-    autostart: bool = option(True, 'Configure and activate at the start.')
+    autostart: bool = option(True, 'Configure and activate the node at startup.')
     input: InputConfig = field(default_factory=InputConfig)
 
 
 def descriptor(declared: Option) -> ParameterDescriptor:
-    """Describe an option as ROS does: what it means, what it takes and when it can change."""
+    """Return the ROS description of an option: meaning, accepted values and when it can change."""
     when = 'Can change at any time.' if declared.runtime else 'Can change while unconfigured.'
     description = ParameterDescriptor(name=declared.name, description=f'{declared.description} {when}')
     description.additional_constraints = declared.takes()
@@ -85,7 +86,7 @@ def descriptor(declared: Option) -> ParameterDescriptor:
 
 
 def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, object]]:
-    """Yield names and values of the parameters that ROS arguments set for a node ``/namespace/name``, in order."""
+    """Yield name and value of each parameter that ROS arguments set for a node ``/namespace/name``, in order."""
     for flag, text in pairwise(arguments):
         if flag in {'-p', '--param'}:
             rule, _, value = text.partition(':=')
@@ -99,16 +100,15 @@ def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, obj
 
 
 def _in_two_types(declared: Option, values: Sequence[object]) -> str:
-    """Say that a parameter was given different values of several types; empty where it was not.
+    """Return an error message if a parameter was given different values of several types, else ''.
 
-    rcl keeps one value for each type, and takes a whole number before one with a point before a text, whichever came
-    last.
+    rcl keeps one value per type and prefers integers to floats to strings, regardless of which came last.
     """
     read: list[object] = []
     for value in values:
         read.append(value)
         if isinstance(value, str):
-            # 2e-4 is a text in YAML 1.1, a number in rcl.
+            # 2e-4 is a string in YAML 1.1, a number in rcl.
             with suppress(UserError):
                 read[-1] = declared.check(value)
     if len({type(value) for value in read}) < 2 or all(value == read[0] for value in read):
@@ -116,17 +116,16 @@ def _in_two_types(declared: Option, values: Sequence[object]) -> str:
     listed = ' and as '.join(dict.fromkeys(map(shown, read)))
     kind = 'a number with a point, such as 5.0' if declared.kind is float else declared.takes()
     return (
-        f'{declared.name} is given as {listed}: of several types ROS 2 takes one by its type, not the last; '
+        f'{declared.name} is given as {listed}: with values of different types, ROS 2 does not take the last one; '
         f'write each as {kind}'
     )
 
 
 class Parameters:
-    """Keeps a node's ROS parameters and a :class:`NodeConfig` equal.
+    """Keeps a node's ROS parameters and a :class:`NodeConfig` in sync.
 
-    The node must declare its overrides by itself; ``arguments`` are ROS's, which it was started with. A wrong value
-    given at the start does not end the node: the parameter keeps its default, and :meth:`freeze` refuses until it is
-    set.
+    The node must declare parameters from overrides automatically; ``arguments`` are its ROS arguments. A wrong value
+    at startup does not end the node: the parameter keeps its default, and :meth:`freeze` raises until it is set.
     """
 
     def __init__(self, node: Node, arguments: Sequence[str] = ()) -> None:
@@ -141,7 +140,7 @@ class Parameters:
         for name in given:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
-                hint = f'did you mean {near[0]}?' if near else 'see docs/parameters.md for those there are'
+                hint = f'did you mean {near[0]}?' if near else 'see docs/parameters.md for the list'
                 log.warning('there is no parameter %s; %s', foreign(name), hint)
         for name, declared in self._options.items():
             value: object = declared.default
@@ -157,7 +156,7 @@ class Parameters:
 
     def _find_lost(self, arguments: Sequence[str], node: str) -> None:
         values: dict[str, list[object]] = {}
-        # What ROS has taken and we do not read, such as an alias, is not ours to refuse.
+        # ROS may accept what our parser does not, such as an alias.
         with suppress(UserError):
             for name, value in values_given(arguments, node):
                 values.setdefault(name, []).append(value)
@@ -166,7 +165,7 @@ class Parameters:
                 self._problems[name] = problem
 
     def freeze(self) -> NodeConfig:
-        """Let only parameters of run time change from now on; return them all; UserError where one is still wrong."""
+        """Allow only runtime parameters to change from now on; return all. Raises UserError if one is still wrong."""
         with self._lock:
             if self._problems:
                 raise UserError('; '.join(self._problems.values()))
@@ -174,13 +173,13 @@ class Parameters:
             return self.config
 
     def tell(self, changed: Callable[[NodeConfig], None]) -> None:
-        """Call ``changed`` with what is set now and, until :meth:`thaw`, with each change, in their order."""
+        """Call ``changed`` with the current values and, until :meth:`thaw`, after each change, in order."""
         with self._lock:
             self._changed = changed
             changed(self.config)
 
     def thaw(self) -> None:
-        """Let all parameters change again; nobody is told."""
+        """Let all parameters change again, without calling back."""
         with self._lock:
             self._frozen, self._changed = False, None
 
@@ -212,18 +211,18 @@ class Parameters:
 
 
 def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
-    """Return what makes ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters."""
+    """Return options that declare ``qos_overrides.<topic>.<publisher or subscription>.<policy>`` parameters."""
     kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
     return QoSOverridingOptions([*kinds, *([QoSPolicyKind.RELIABILITY] if reliability else [])])
 
 
 class QosError(UserError):
-    """A ``qos_overrides`` parameter is wrong; they are read when the node starts, so only a new start helps."""
+    """A ``qos_overrides`` parameter is wrong; they are read at startup, so the node must be restarted."""
 
 
 @contextmanager
 def checked_overrides(node: Node, topic: str) -> Iterator[None]:
-    """Say which topic's override is wrong (QosError) when a publisher or subscription cannot be made."""
+    """Raise QosError, which names the topic's overrides, if a publisher or subscription cannot be created."""
     try:
         yield
     except Exception as error:
@@ -231,14 +230,14 @@ def checked_overrides(node: Node, topic: str) -> Iterator[None]:
         values = node.get_parameters_by_prefix(prefix)
         given = ', '.join(f'{prefix}.{name} {shown(one.value)}' for name, one in values.items())
         raise QosError(
-            f'of the parameters {given or prefix} one is wrong: reliability takes reliable or best_effort, history '
-            'keep_last or keep_all, depth a whole number such as 5; they are read at the start: start the node again '
-            'with it right'
+            f'one of the parameters {given or prefix} is wrong: reliability takes reliable or best_effort, history '
+            'keep_last or keep_all, depth a whole number such as 5; they are read only at startup: correct it and '
+            'restart the node'
         ) from error
 
 
 def unknown_overrides(node: Node, topics: Iterable[str]) -> list[str]:
-    """Return the ``qos_overrides`` parameters that were given for none of the node's topics."""
+    """Return the ``qos_overrides`` parameters that match none of the node's topics."""
     known = tuple(f'qos_overrides.{topic}.' for topic in topics)
     given = node.get_parameters_by_prefix('qos_overrides')
     return [f'qos_overrides.{name}' for name in given if not f'qos_overrides.{name}'.startswith(known)]

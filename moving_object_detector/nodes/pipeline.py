@@ -1,4 +1,4 @@
-"""Between the threads that receive images and commands and the one that computes: messages in, results out."""
+"""The worker threads between the node's subscriptions and publishers: image messages in, results out."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ log = logging.getLogger(__name__)
 
 ADVICE: Final = {
     Step.REPEATS: 'is the topic published twice, or does the clock stand still?',
-    Step.GOES_BACK: 'does a bag loop, was the clock set, or do two cameras publish here?',
-    Step.AFTER_GAP: 'are images lost on the way (frames lost in /diagnostics), or left out by the camera? If it is '
-    'that slow, raise the parameter continuity.max_gap',
-    Step.NEW_SIZE: 'do two cameras publish here?',
+    Step.GOES_BACK: 'does a bag loop, was the clock set back, or do two cameras publish on this topic?',
+    Step.AFTER_GAP: 'are images lost on the way (see frames lost in /diagnostics), or does the camera skip them? If '
+    'it is that slow, raise the parameter continuity.max_gap',
+    Step.NEW_SIZE: 'do two cameras publish on this topic?',
 }
 
 MAX_BYTES: Final = 256 * 2**20
-"""Images that wait never hold more memory than this, unless a single one does."""
+"""Most memory of all waiting images, unless a single one takes more."""
 
 Command = Callable[[], None]
-"""Something that the computing thread does between two images."""
+"""An action of the detector thread between two images."""
 
 
 class Arrival(NamedTuple):
-    """One image message and when it came."""
+    """One image message and its time of arrival."""
 
     message: Any
     """sensor_msgs/Image or CompressedImage."""
@@ -53,7 +53,7 @@ class Arrival(NamedTuple):
 
 
 class Mailbox:
-    """A bounded queue whose oldest images give way, so that a burst cannot make latency or memory grow."""
+    """A bounded queue that drops its oldest images, so that a burst cannot make latency or memory grow."""
 
     def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
@@ -65,7 +65,7 @@ class Mailbox:
 
     @property
     def waiting(self) -> int:
-        """How many images wait or were taken out last, whose taker has not come back."""
+        """Number of images in the queue, plus those of the last :meth:`take` until the next call."""
         with self._condition:
             return len(self._images()) + self._taken
 
@@ -88,7 +88,7 @@ class Mailbox:
         return len(dropped)
 
     def command(self, command: Command, *, discard: bool = False) -> None:
-        """Add a command, carried out after the images before it; ``discard`` throws these away."""
+        """Add a command, to run after the images queued before it; ``discard`` drops those."""
         with self._condition:
             if discard:
                 self._items = deque(item for item in self._items if not isinstance(item, Arrival))
@@ -96,14 +96,14 @@ class Mailbox:
             self._condition.notify()
 
     def close(self) -> None:
-        """End it; :meth:`take` returns None from now on."""
+        """Close the queue; :meth:`take` returns None from now on."""
         with self._condition:
             self.closed = True
             self._items.clear()
             self._condition.notify()
 
     def take(self) -> tuple[deque[Arrival], Command | None] | None:
-        """Wait; return all images up to the next command, and that command, or None once closed."""
+        """Wait for an item; return all images up to the next command, and that command; None once closed."""
         with self._condition:
             self._taken = 0
             self._condition.wait_for(lambda: self.closed or self._items)
@@ -120,23 +120,23 @@ class Mailbox:
 
 
 class Pipeline:
-    """Takes images out of a mailbox, runs the detector on the newest and publishes what it says.
+    """Takes images out of a mailbox, runs the detector on the newest and publishes its results.
 
-    Results are refined and published on a second thread, beside the detector's next step: at most one image ahead, in
-    order, and before any command that comes after them. Nothing that arrives can end the thread: an image that cannot
-    be used is counted and said, after an unexpected failure the detector starts anew. ``now`` is the node's clock in
-    nanoseconds, for images without a stamp.
+    Results are refined and published on a second thread, in parallel with the detector's next step (at most one image
+    ahead), in order, and before any later command. No input can end the thread: an unusable image is counted and
+    logged, an unexpected failure restarts the detector. ``now`` is the node's clock in nanoseconds, for images without
+    a stamp.
     """
 
     def __init__(
         self, detector: Detector, outputs: Outputs, statistics: Statistics, config: NodeConfig, now: Callable[[], int]
     ) -> None:
         self.topic = ''
-        """Name of the image topic, for messages; whoever subscribes sets it."""
+        """Name of the image topic, for log messages; set by the subscriber."""
         self.enabled = True
-        """Whether images are taken."""
+        """Whether images are accepted."""
         self.trouble = ''
-        """What was wrong with the last image; empty when it was in order."""
+        """What was wrong with the last image; empty if nothing."""
         self.mailbox = Mailbox(config.input.queue)
         self._config = config
         self._detector = detector
@@ -148,16 +148,16 @@ class Pipeline:
         self._scale = SampleScale()
         self._newest = 0
         self.load = self._new_load()
-        """Keeps up with the target rate, if there is one."""
+        """Adapts the window to the target rate, if there is one."""
         self._publisher = ThreadPoolExecutor(1, 'publisher')
         self._publishing: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
 
-    # For other threads; all return at once but close.
+    # Called by other threads; all but close return at once.
 
     def receive(self, message: Any) -> None:
-        """Take an image message."""
+        """Accept an image message."""
         if not self.enabled:
             return
         self._statistics.count('received')
@@ -167,19 +167,19 @@ class Pipeline:
         if dropped:
             self._statistics.count('dropped', dropped)
             log.warning(
-                "%s: images come faster than they can be entered, the oldest are dropped; lower the camera's rate or "
-                'size, or the parameters window.past, window.future, flow.height and flow.width',
+                "%s: images come faster than the detector can take them, so the oldest are dropped; lower the camera's "
+                'rate or resolution, or the parameters window.past, window.future, flow.height and flow.width',
                 self.topic,
                 extra={'kind': 'dropped'},
             )
 
     @property
     def delay(self) -> int:
-        """Frames that a result waits for, at present."""
+        """Number of later frames that a result waits for at present."""
         return 0 if self._config.estimate == 'zero_lag' else self._detector.delay
 
     def refuse(self, reason: str) -> None:
-        """Take note of an image of which nothing can be read."""
+        """Count and log an image that cannot be deserialised."""
         if not self.enabled:
             return
         self._statistics.count('received')
@@ -190,20 +190,20 @@ class Pipeline:
         self.mailbox.command(partial(self._configure, config))
 
     def flush(self) -> None:
-        """Publish the frames that still wait for later ones."""
+        """Publish the results of frames that still wait for later ones."""
         self.mailbox.command(self._finish)
 
     def reset(self) -> None:
-        """Forget all frames, also those that have not been looked at."""
+        """Discard all frames, also those still in the queue."""
         self.mailbox.command(self._reset, discard=True)
 
     def close(self) -> None:
-        """End the threads after the frames they are at."""
+        """End the threads after their current frames."""
         self.mailbox.close()
         self._thread.join()
         self._publisher.shutdown()
 
-    # The computing thread
+    # The detector thread
 
     def _run(self) -> None:
         while (work := self.mailbox.take()) is not None:
@@ -220,18 +220,18 @@ class Pipeline:
             self._statistics.count('failed')
             name = type(error).__name__
             self.trouble = f'detection failed: {name}: {foreign(error)}'
-            log.exception('%s: detection failed and starts anew; please report this', self.topic, extra={'kind': name})
+            log.exception('%s: detection failed and restarts; please report this', self.topic, extra={'kind': name})
             reset()
 
     def _settle(self) -> None:
-        """Wait for what the second thread is at."""
+        """Wait for the publishing thread."""
         if self._publishing is not None:
             self._publishing.result()
 
     def _configure(self, config: NodeConfig) -> None:
         same_estimate = config.estimate == self._config.estimate
         if not same_estimate:
-            # Else a frame in the window would come out twice.
+            # Otherwise a frame in the window would be published twice.
             self._publish(self._detector.flush())
         self._config = self._detector.config = config
         if same_estimate and bool(config.load.target_rate) == bool(self.load.target):
@@ -257,10 +257,10 @@ class Pipeline:
         self._detector.reset()
 
     def _process(self, images: deque[Arrival]) -> None:
-        """Enter all images into the window and compute masks of the newest."""
+        """Add all images to the window and compute the masks of the newest."""
         wanted = self.outputs.wanted()
         while images and not self.mailbox.closed:
-            # Taken out, so that its memory is free when the next one is decoded.
+            # Removed from the queue, so that its memory is free when the next one is decoded.
             image = images.popleft()
             started = time.monotonic()
             infer = wanted and not images
@@ -272,7 +272,7 @@ class Pipeline:
             else:
                 self._publish(outcome)
                 self._statistics.count('skipped', int(wanted))
-            # Until the next image can be taken: what is published beside it costs only what it holds up.
+            # Time until the next image can be taken; publishing in parallel counts only as far as it blocks this.
             finished = time.monotonic()
             self.load.worked(finished - started, outcome.pairs, outcome.masks, inferred=infer)
             if self.load.decide(finished):
@@ -288,7 +288,7 @@ class Pipeline:
         )
 
     def _step(self, arrival: Arrival, infer: bool) -> StepOutcome | None:
-        """Run one image through the detector; None for an image that is not used."""
+        """Run one image through the detector; None if the image is ignored."""
         message = arrival.message
         encoding = foreign(message.encoding if hasattr(message, 'encoding') else message.format)
         changed = self._encoding not in (None, encoding)
@@ -296,18 +296,19 @@ class Pipeline:
         try:
             image = decode_message(message, scale, self._config.input.max_side)
         except ImageError as error:
-            # Messages start with what is wrong, and differ in numbers after it.
+            # The first word of the message tells the kinds of errors apart.
             self._ignore('invalid', f'invalid {str(error).split(maxsplit=1)[0]}', str(error))
             return None
         trouble = ''
         if changed:
             self._publish(self._detector.flush())
-            reason = f'the encoding changed from {self._encoding} to {encoding}; do two cameras publish here?'
-            trouble = self._say_anew('encoding', reason)
+            reason = f'the encoding changed from {self._encoding} to {encoding}; {ADVICE[Step.NEW_SIZE]}'
+            trouble = self._report_restart('encoding', reason)
         self._encoding, self._scale = encoding, scale
         stamp = self._stamp(arrival)
         if stamp is None:
-            self._ignore('invalid', 'no stamp', 'it has no stamp, but those before it have; set it in the driver')
+            reason = 'it has no stamp, but earlier images have one; set the header stamp in the camera driver'
+            self._ignore('invalid', 'no stamp', reason)
             return None
         outcome = self._detector.step(image, stamp, infer=infer, tag=message.header)
         step = outcome.relation
@@ -315,24 +316,24 @@ class Pipeline:
             self._ignore('repeated', step.name, f'it {step.value}; {ADVICE[step]}')
             return None
         if step.starts_anew:
-            trouble = self._say_anew(step.name, f'the image {step.value}; {ADVICE[step]}')
+            trouble = self._report_restart(step.name, f'the image {step.value}; {ADVICE[step]}')
         else:
-            # Else the results are those of the stream that ended.
+            # After a restart the results are still those of the previous stream.
             self._newest = stamp
         self.trouble = trouble
         return outcome
 
     def _stamp(self, arrival: Arrival) -> int | None:
-        """Return the image's time on the stream's one clock: its stamps, or the arrivals where it has none.
+        """Return the image's time on the stream's clock: its stamp, or its arrival in a stream without stamps.
 
-        A stream that begins without stamps starts anew with its first one (a simulation's clock may come late); in one
-        that has stamps an image without is of no use: None.
+        A stream that begins without stamps restarts at the first stamp (a simulated clock may start late). In a stream
+        with stamps, an image without one is unusable: None.
         """
         stamp = stamp_of(arrival.message.header)
         if stamp == 0 and self._stamped:
             return None
         if stamp == 0:
-            text = '%s: images have no stamp, so their time of arrival is used; set it in the driver'
+            text = '%s: images have no stamp, so their time of arrival is used; set it in the camera driver'
             log.warning(text, self.topic, extra={'kind': 'stamp'})
         elif self._stamped is False:
             self._publish(self._detector.flush())
@@ -344,13 +345,13 @@ class Pipeline:
         self.trouble = f'{self.topic}: image ignored: {foreign(reason, 500)}'
         log.warning('%s', self.trouble, extra={'kind': name})
 
-    def _say_anew(self, kind: str, reason: str) -> str:
-        trouble = f'{self.topic}: detection starts anew: {reason}'
+    def _report_restart(self, kind: str, reason: str) -> str:
+        trouble = f'{self.topic}: detection restarts: {reason}'
         log.warning('%s', trouble, extra={'kind': kind})
         return trouble
 
     def _publish(self, outcome: StepOutcome, afterwards: Command = lambda: None) -> None:
-        """Hand results to the second thread once it has published those before."""
+        """Hand results to the publishing thread once it has published the previous ones."""
         self._statistics.count('missed', outcome.missed)
         results = [result for result in outcome.results if result.estimate == self._config.estimate]
         newest, adapts = self._newest, bool(self.load.target)
@@ -361,13 +362,13 @@ class Pipeline:
                     heard = self.outputs.publish(result, result.tag)
                 except NotFiniteError as error:
                     self._statistics.count('failed')
-                    self.trouble = f'no result is published: {error}'
+                    self.trouble = f'result not published: {error}'
                     log.error('%s: %s', self.topic, self.trouble, extra={'kind': 'not finite'})
                     continue
                 if heard:
                     self._statistics.count('published')
                     if adapts:
-                        # How much older than the newest image the result's image is.
+                        # Age of the result's image relative to the newest image.
                         self.outputs.publish_times(window_delay=(newest - result.stamp) / SECOND)
             afterwards()
 

@@ -1,4 +1,4 @@
-"""A source's frames on a topic, each at its moment."""
+"""The program ``play``: publishes a source's frames on a topic at the recorded pace."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from moving_object_detector.nodes.messages import compressed_message, image_mess
 from moving_object_detector.nodes.runtime import ros_node, spinning
 
 LONGEST_PAUSE: Final = 5.0
-"""Seconds: stamps further apart are a cut, not a pause worth waiting for."""
+"""Seconds; stamps further apart are a cut and are not waited for."""
 CUT: Final = 1.5
-"""Seconds at a cut, also back to the start of a loop: what is stamped now would else be one stream across it."""
+"""Seconds to wait at a cut or the start of a loop, so that with ``--stamp now`` the stream shows a gap there."""
 _LARGEST_DEBT: Final = 0.25
-"""Seconds: a program that fell behind by more goes on from where it is; it never sends a burst."""
+"""Seconds; playback that is later than this resumes at the normal pace instead of catching up in a burst."""
 _CLOCK_PERIOD: Final = 0.01
 _DEPTH: Final = 50
-"""A reliable subscriber that stalls for two seconds still gets every frame."""
+"""QoS depth: a reliable subscriber that stalls for two seconds still gets every frame."""
 _ACKNOWLEDGE_SECONDS: Final = 5
 _SETTLE_SECONDS: Final = 1.0
-"""For others to find the topics, /clock too."""
+"""Least wait, for others to discover the topics, also /clock."""
 _FIND_SECONDS: Final = 2.5
-"""On a busy machine too a subscriber is found within that time; without one, nothing more is waited for."""
+"""Longest wait for a subscriber to be discovered; enough on a busy machine."""
 
 
 class Pacer:
-    """Turns stamps into moments to wait for, counted from the first frame, so that errors of waits do not add up."""
+    """Converts stamps to due times, relative to the first frame, so that timing errors do not add up."""
 
     def __init__(self, rate: float, period: float, *, now: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
@@ -53,10 +53,10 @@ class Pacer:
         self._last = (0, 0.0)
 
     def due(self, stamp: int) -> float:
-        """Return the moment, on the clock, at which the frame of ``stamp`` (nanoseconds) is due.
+        """Return when, on the clock ``now``, the frame with ``stamp`` (nanoseconds) is due.
 
-        A stamp that repeats or goes back by less than a second comes one period after the frame before, one that
-        goes back further or leaps by more than :data:`LONGEST_PAUSE` :data:`CUT` seconds after it.
+        After a stamp that repeats or goes back by at most a second, that is one period after the previous frame; after
+        one that goes back further or leaps by more than :data:`LONGEST_PAUSE`, :data:`CUT` seconds after it.
         """
         now = self._now()
         if self._anchor is None:
@@ -72,7 +72,7 @@ class Pacer:
 
 
 class _Playback:
-    """Publishes frames as the program's arguments say and, if asked, the recording's time on /clock."""
+    """Publishes frames as the arguments say and, with ``--clock``, the recording's time on /clock."""
 
     def __init__(self, node: Node, publisher: Publisher, arguments: argparse.Namespace) -> None:
         self._node = node
@@ -81,7 +81,7 @@ class _Playback:
         self._clock = node.create_publisher(Clock, '/clock', 10) if arguments.clock else None
         self.count = 0
         self.seconds = 0.0
-        """From the first frame to the last."""
+        """Time from the first frame to the latest."""
 
     def _frames(self, source: FrameSource) -> Iterator[Frame]:
         frames = iter(source)
@@ -91,7 +91,7 @@ class _Playback:
             except ImageError as error:
                 if not self._arguments.keep_going:
                     raise
-                self._node.get_logger().warning(f'left out: {error}')
+                self._node.get_logger().warning(f'frame skipped: {error}')
                 continue
             if frame is None:
                 return
@@ -114,13 +114,13 @@ class _Playback:
             self._clock.publish(Clock(clock=Time(nanoseconds=stamp).to_msg()))
 
     def _wait(self, due: float, stamp: int, stop: threading.Event) -> None:
-        """Sleep until ``due``, the moment of the frame of ``stamp``; /clock moves on meanwhile."""
+        """Sleep until ``due``, when the frame with ``stamp`` is due; /clock keeps running meanwhile."""
         while (remaining := due - time.monotonic()) > 0 and not stop.is_set():
             self._publish_clock(max(stamp - round(remaining * self._arguments.rate * SECOND), 1))
             stop.wait(remaining if self._clock is None else min(remaining, _CLOCK_PERIOD))
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
-        """Publish every frame, or until ``stop`` is set; raises UserError where a frame cannot be read."""
+        """Publish all frames, or until ``stop`` is set; raises UserError if a frame cannot be read."""
         pacer, first = Pacer(self._arguments.rate, 1 / source.fps), 0.0
         total = None if self._arguments.loop else source.frame_count
         with prefetch(self._messages(source)) as messages, tqdm(total=total, unit='frame', disable=None) as bar:
@@ -145,8 +145,8 @@ def _await_subscriber(node: Node, publisher: Publisher, limit: float | None, sto
         node.get_logger().info(f'waiting for a subscriber on {topic}', throttle_duration_sec=5.0)
         if limit and time.monotonic() - begin > limit:
             raise UserError(
-                f'nobody subscribed to {topic} within {limit:g} s; start the subscriber first, or publish where it '
-                f'listens: --ros-args -r {topic}:=/its/topic'
+                f'nobody subscribed to {topic} within {limit:g} s; start the subscriber first, or publish on the topic '
+                f'that it subscribes to: --ros-args -r {topic}:=/its/topic'
             )
     stop.wait(_SETTLE_SECONDS)
     while not publisher.get_subscription_count() and time.monotonic() - begin < _FIND_SECONDS and not stop.wait(0.05):
@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     source = source_of(arguments, arguments.input)
     with ros_node('play', ros_arguments) as (node, stop), spinning(node):
         kind, suffix = (CompressedImage, '/compressed') if arguments.compressed else (Image, '')
-        # As image_transport does, the name is remapped first and the suffix added then.
+        # As in image_transport: remap the name first, then add the suffix.
         topic = node.resolve_topic_name(arguments.topic) + suffix
         policies = QoSOverridingOptions.with_default_policies()
         publisher = node.create_publisher(kind, topic, _DEPTH, qos_overriding_options=policies)
@@ -170,9 +170,9 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
             rate = (playback.count - 1) / playback.seconds if playback.count > 1 else 0.0
             print(
                 f'{publisher.topic_name}: {playback.count} frames published at {rate:.2f} frames/s '
-                f'(asked: {source.fps * arguments.rate:.2f})',
+                f'(target: {source.fps * arguments.rate:.2f})',
                 flush=True,
             )
         if not stop.is_set() and not publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGE_SECONDS)):
-            node.get_logger().warning(f'not everybody on {publisher.topic_name} confirmed to have got every frame')
+            node.get_logger().warning(f'not every subscriber of {publisher.topic_name} confirmed all frames')
     return 0

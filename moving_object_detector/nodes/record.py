@@ -1,4 +1,4 @@
-"""What arrives on topics, into a video and a bag."""
+"""The program ``record``: writes messages from topics to a video and a bag."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from moving_object_detector.nodes.messages import read_message
 from moving_object_detector.nodes.runtime import ros_node
 
 _QUEUE: Final = 100
-"""A slow encoder lets messages wait; beyond this the oldest is lost."""
+"""QoS depth: messages that may wait for a slow encoder; beyond it the oldest is lost."""
 _REPORT_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.25
-_NOTHING: Final = 'nothing came, so nothing was written'
+_NOTHING: Final = 'no message arrived, so nothing was written'
 
 
 @dataclass
 class Recorded:
-    """One recorded topic: its full name, how many messages are recorded at most, and how many are."""
+    """One recorded topic: full name, most messages to record, messages recorded so far."""
 
     topic: str
     limit: int
@@ -41,7 +41,7 @@ class Recorded:
 
 
 class Recorder:
-    """Subscriptions of a node that feed a video and a bag, as the program's arguments say."""
+    """Subscriptions that write to a video and a bag, as the arguments say."""
 
     def __init__(
         self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
@@ -50,7 +50,7 @@ class Recorder:
         self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also}
         limit = arguments.frames or sys.maxsize
         self.tracks: list[Recorded] = []
-        """Overlay and mask, or one of them, which alone end the recording."""
+        """Overlay, mask or both; their limits end the recording."""
         self.extras: list[Recorded] = []
         if video:
             scale = SampleScale()
@@ -67,14 +67,16 @@ class Recorder:
         node.create_timer(_REPORT_SECONDS, self._say_what_is_missing, clock=steady)
 
     def _subscribe(self, topic: str, message_type: str, write: Callable[[Any, bytes], None], limit: int) -> Recorded:
-        """Hand ``write`` the messages of a topic, as objects and in CDR."""
+        """Pass the messages of a topic to ``write``, deserialised and in CDR."""
         if message_type not in TYPES.fielddefs:
-            raise UserError(f'{topic} is {message_type}, none of ROS 2 itself; record it with: ros2 bag record')
+            raise UserError(
+                f'{topic} is {message_type}, which does not come with ROS 2; record it with: ros2 bag record'
+            )
         package, _, name = message_type.split('/')
         try:
             kind = getattr(import_module(f'{package}.msg'), name)
         except (ImportError, AttributeError) as error:
-            raise UserError(f'{topic} is {message_type}; install the package {package}, and source it') from error
+            raise UserError(f'{topic} is {message_type}; install the package {package} and source it') from error
         track = Recorded(str(self._node.resolve_topic_name(topic)), limit)
 
         def receive(data: bytes) -> None:
@@ -90,7 +92,7 @@ class Recorder:
         return track
 
     def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
-        """Record a topic byte for byte, at the time in its header; where there is none, or 0, when it came."""
+        """Record a topic unchanged, at the header's stamp, or at the time of arrival if there is none or it is 0."""
         name = str(self._node.resolve_topic_name(topic))
 
         def write(message: Any, data: bytes) -> None:
@@ -100,7 +102,7 @@ class Recorder:
         return self._subscribe(name, message_type, write, limit)
 
     def _follow(self, bag: BagWriter) -> None:
-        """Subscribe to topics of the bag whose type is known only now that somebody publishes them."""
+        """Subscribe to the remaining topics whose type is known now that they are published."""
         found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self._missing]
         self._missing -= {name for name, _ in found}
         self.extras += [self._record(bag, name, kind) for name, kind in found]
@@ -109,19 +111,19 @@ class Recorder:
         if not any(track.count for track in self.tracks):
             counts = {track.topic: self._node.count_publishers(track.topic) for track in self.tracks}
             why = '; '.join(
-                f'{topic} has {count} publisher(s) but brought no message' if count else f'nobody publishes {topic}'
+                f'{topic} has {count} publisher(s), but no message arrives' if count else f'nobody publishes {topic}'
                 for topic, count in counts.items()
             )
-            self._node.get_logger().info(f'waiting: {why}')
+            self._node.get_logger().info(f'waiting for messages: {why}')
 
     def ended(self) -> bool:
-        """Tell whether the recording is complete."""
+        """Return whether the recording is complete."""
         return all(track.count >= track.limit for track in self.tracks)
 
 
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     """Run the program ``record`` and return its exit status."""
-    # The files are left last, so they are completed whatever happens to the node.
+    # Outermost context: the files are completed whatever happens to the node.
     with ExitStack() as files:
         video = bag = None
         if arguments.bag:

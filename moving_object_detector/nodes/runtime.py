@@ -1,4 +1,4 @@
-"""What every program that talks over ROS shares: arguments, signals and context; Python's logging in the node's log."""
+"""Shared by all ROS programs: arguments, signals, context, and Python's logging passed to the ROS log."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 END_SECONDS: Final = 2.0
-"""For callbacks to end; one that loads a model takes longer, and is not waited for."""
+"""Longest wait for callbacks to end; one that loads a model takes longer and is abandoned."""
 
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Separate a program's own arguments from ROS's, which stand between ``--ros-args`` and ``--`` and keep these."""
+    """Separate a program's own arguments from ROS's: from ``--ros-args`` to ``--``, both included."""
     own: list[str] = []
     ros: list[str] = []
     now = own
@@ -40,7 +40,7 @@ def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
 
 
 def run_node(body: Callable[[], int]) -> int:
-    """Run a program that is a ROS node: as :func:`run_program`, but Ctrl-C at any moment is no failure."""
+    """Run a ROS program as :func:`run_program` does, but with exit status 0 after Ctrl-C."""
 
     def interruptible() -> int:
         try:
@@ -59,28 +59,28 @@ def run_node(body: Callable[[], int]) -> int:
 def ros_node(
     name: str, ros_arguments: Sequence[str], make: Callable[[str], Node] | None = None, *, remap: Sequence[str] = ()
 ) -> Iterator[tuple[Node, threading.Event]]:
-    """Make a node, a plain one unless ``make`` does, that lives as long as the context; the caller spins it.
+    """Create a node (by ``make``, else a plain one) that lives as long as the context; the caller spins it.
 
-    Yields it, and an event that Ctrl-C and SIGTERM set, so that nothing is interrupted in the middle of a write. Rules
-    such as ``from:=to`` in ``remap`` hold where the arguments have none. UserError where ROS refuses these or cannot
-    log, or a profile for Fast DDS does not exist.
+    Yields the node and an event that Ctrl-C and SIGTERM set, so that no write is interrupted. Rules ``from:=to`` in
+    ``remap`` apply unless the arguments remap the same name. Raises UserError if ROS rejects the arguments or cannot
+    log, or a Fast DDS profile does not exist.
     """
     for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
         profile = os.environ.get(variable)
         if profile and not Path(profile).is_file():
             raise UserError(
-                f'{variable} is {shown(profile)}, which is no file: Fast DDS would use its defaults; give '
-                'dds_profile:= (ros2 launch) or the variable the full path of a profile'
+                f'{variable} is {shown(profile)}, which is no file: Fast DDS would use its defaults; set it, or '
+                'dds_profile:= of ros2 launch, to the full path of a profile'
             )
     stop = threading.Event()
-    # First of all: Ctrl-C in the middle of an import would leave it half done.
+    # First of all: Ctrl-C during an import would leave it half done.
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         import rclpy
         from rclpy.logging import get_logger
         from rclpy.signals import SignalHandlerOptions
 
-        # After the user's own rules, of which the first that fits counts.
+        # After the user's rules: the first match applies.
         rules = [argument for rule in remap for argument in ('--ros-args', '-r', rule)]
         with bridged(get_logger(name)) as bridge, ExitStack() as ending:
             ending.callback(rclpy.try_shutdown)
@@ -98,13 +98,13 @@ def ros_node(
             yield node, stop
     finally:
         for number, handler in previous.items():
-            # Ctrl-C comes twice, from the terminal and from ros2 launch; the end must not be interrupted by itself.
+            # Ctrl-C comes twice, from the terminal and from ros2 launch; the second must not interrupt the shutdown.
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
 @contextmanager
 def spinning(node: Node, threads: int = 1) -> Iterator[None]:
-    """Serve the node's callbacks in ``threads`` threads while the context lives."""
+    """Run the node's callbacks in ``threads`` threads while the context lives."""
     from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
     from rclpy.impl.implementation_singleton import rclpy_implementation as implementation
 
@@ -117,7 +117,7 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
             try:
                 executor.spin_once()
             except implementation.InvalidHandle:  # noqa: PERF203 (the next callback may do)
-                # Something was destroyed by one thread while another was about to wait for it: rclpy's own race.
+                # A race in rclpy: one thread destroyed an entity that another was about to wait for.
                 continue
             except Exception:
                 if not ended.is_set():
@@ -131,7 +131,7 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
         ended.set()
         executor.create_task(int)  # wakes it
         thread.join()
-        # rclpy does not wait, and takes away what callbacks trigger when they begin: they would print that.
+        # rclpy does not wait, but destroys the guard condition that starting callbacks trigger: they print errors.
         deadline = time.monotonic() + END_SECONDS
         while not all(future.done() for future in getattr(executor, '_futures', ())) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -139,11 +139,11 @@ def spinning(node: Node, threads: int = 1) -> Iterator[None]:
 
 
 SAID_AGAIN: Final = 10.0
-"""Seconds after which a trouble that lasts is said again: at once, but not thirty times a second."""
+"""Seconds between repetitions of a persistent problem in the log."""
 
 
 class Bridge(logging.Handler):
-    """Passes records on to a ROS logger; those with an ``extra`` ``kind`` once in :data:`SAID_AGAIN` for each kind."""
+    """Passes log records to a ROS logger; of those with an ``extra`` ``kind``, one per kind in :data:`SAID_AGAIN`."""
 
     def __init__(self, logger: Any, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -158,9 +158,9 @@ class Bridge(logging.Handler):
             if now - self._said.get(kind, -SAID_AGAIN) < SAID_AGAIN:
                 return
             self._said[kind] = now
-        # A trace has lines of its own; what an exception says may hold anything.
+        # Escape each line of a traceback: exception messages may contain anything.
         text = '\n'.join(foreign(line, LONGEST_MESSAGE) for line in self.format(record).split('\n'))
-        # A line for each severity, since rclpy ties one to the place of the call.
+        # rclpy requires a call site for each severity.
         if record.levelno >= logging.ERROR:
             self.logger.error(text)
         elif record.levelno >= logging.WARNING:
@@ -171,7 +171,7 @@ class Bridge(logging.Handler):
 
 @contextmanager
 def bridged(logger: Any) -> Iterator[Bridge]:
-    """Pass on to a ROS logger, which may be changed later, what the package's modules say from information upwards."""
+    """Pass the package's log records from INFO on to a ROS logger, which may be replaced later."""
     source, handler = logging.getLogger(PACKAGE), Bridge(logger)
     level, propagate = source.level, source.propagate
     source.addHandler(handler)

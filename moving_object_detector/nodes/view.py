@@ -1,4 +1,4 @@
-"""The detector's topics for viewers: a page for a browser, and a stream of events that feeds it."""
+"""The program ``view``: a web page with the detector's results, fed by server-sent events."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from moving_object_detector.nodes.runtime import ros_node, spinning
 PICTURES: Final = ('overlay', 'mask', 'probability', 'flow')
 TIMINGS: Final = ('pipeline_latency_ms', 'cyclic_time_ms')
 _LONGEST_SIDE: Final = 960
-"""Of a picture that is sent, pixels."""
+"""Longest side of a picture that is sent, pixels."""
 _FOLLOW_SECONDS: Final = 0.2
 _LINGER_SECONDS: Final = 1.0
-"""After the last look, so that a page that is loaded anew finds the topic still subscribed to."""
+"""How long a subscription outlives its last viewer, so that reloading the page does not resubscribe."""
 _ALWAYS: Final = ('diagnostics', 'pipeline_latency_ms')
-"""Sent to every page; pictures on demand."""
+"""Sent to every page; pictures are sent on demand."""
 _HEARTBEAT_SECONDS: Final = 1.0
-"""Between looks whether the browser is still there."""
+"""Interval of checks whether the browser is still connected."""
 _STALL_SECONDS: Final = 20.0
-"""After which a browser that takes nothing is given up."""
+"""Time after which a browser that accepts no data is disconnected."""
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'"
 )
-"""The page may load nothing but its own stream: no script from anywhere."""
+"""The page may load nothing but its own stream, no scripts from elsewhere."""
 
 
 def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
-    """Turn a result into a picture (H, W, 3) uint8 RGB; probability is painted from dark (0) to yellow (1)."""
+    """Convert a result to a picture (H, W, 3) uint8 RGB; probability goes from dark (0) to yellow (1)."""
     if name == 'flow':
         return flow_colours(np.frombuffer(message.data, '<f4').reshape(message.height, message.width, 2))
     if name == 'probability':
@@ -69,7 +69,7 @@ def picture_of(name: str, message: Any) -> NDArray[np.uint8]:
 
 @dataclass
 class Feed:
-    """One topic, subscribed to while anybody looks."""
+    """One topic, subscribed to while it has viewers."""
 
     kind: type
     topic: str
@@ -79,7 +79,7 @@ class Feed:
 
 
 class Feeds:
-    """The topics of a detector for viewers that come and go; a slow viewer gets fewer messages, never old ones."""
+    """The topics of a detector, for viewers that come and go; a slow viewer gets fewer messages, never old ones."""
 
     def __init__(self, node: Node, detector: str) -> None:
         self.detector = str(node.resolve_topic_name(detector))
@@ -89,7 +89,7 @@ class Feeds:
         self._node = node
         self._lookers: Counter[str] = Counter()
         self._changed = threading.Condition()
-        # All subscribing is done by the spinning thread: rclpy is not made for more.
+        # Only the spinning thread subscribes: rclpy is not thread-safe.
         node.create_timer(_FOLLOW_SECONDS, self._follow, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _follow(self) -> None:
@@ -106,7 +106,7 @@ class Feeds:
 
     def _on_message(self, feed: Feed, message: Any) -> None:
         if feed.kind is DiagnosticArray:
-            # What it says of this node.
+            # Keep the status of this detector.
             message = next((status for status in message.status if status.hardware_id == self.detector), None)
         if message is not None:
             with self._changed:
@@ -115,7 +115,7 @@ class Feeds:
 
     @contextmanager
     def looking(self, names: Sequence[str]) -> Iterator[None]:
-        """Ask for the messages of several feeds while the context lives."""
+        """Request the messages of several feeds while the context lives."""
         with self._changed:
             self._lookers.update(names)
         try:
@@ -125,9 +125,9 @@ class Feeds:
                 self._lookers.subtract(names)
 
     def events(self, seen: dict[str, Any], timeout: float) -> dict[str, str]:
-        """Wait for messages of these feeds that are not ``seen``, note them there; none after ``timeout`` seconds.
+        """Wait up to ``timeout`` seconds for messages newer than those in ``seen``, and store them there.
 
-        Returns their texts as server-sent events have them; what cannot be shown is left out, with a line in the log.
+        Returns the data of their server-sent events; a message that cannot be shown is logged and skipped.
         """
 
         def news() -> dict[str, Any]:
@@ -144,12 +144,12 @@ class Feeds:
                 texts[name] = event_of(name, message)
             except ValueError as error:  # noqa: PERF203 (the others can be shown)
                 topic = self.by_name[name].topic
-                self._node.get_logger().warning(f'{topic}: not shown: {error}', throttle_duration_sec=5.0)
+                self._node.get_logger().warning(f'{topic}: cannot be shown: {error}', throttle_duration_sec=5.0)
         return texts
 
 
 def event_of(name: str, message: Any) -> str:
-    """Return the text of a server-sent event: a picture as base64 of its JPEG, a time or a status as JSON."""
+    """Return the data of a server-sent event: a picture as a base64 JPEG, a time or a status as JSON."""
     if name in PICTURES:
         image = picture_of(name, message)
         height, width = image.shape[:2]
@@ -172,8 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with the page or the stream."""
         address = urlsplit(self.path)
         if not self.server.answers_to(self.headers.get('Host', '')):
-            # A page from elsewhere whose name was made to point here must not read the camera.
-            self.send_error(HTTPStatus.FORBIDDEN, 'open the page by the address that view printed')
+            # DNS rebinding: another site whose name was made to resolve to this machine must not read the camera.
+            self.send_error(HTTPStatus.FORBIDDEN, 'open the page at the address that view printed')
         elif address.path == '/':
             self._page()
         elif address.path == '/events':
@@ -221,14 +221,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def answers_to(self, host: str) -> bool:
-        """Tell whether a request's Host header names this machine; any does where others may look."""
+        """Return whether a request's Host header names this machine; accept any if other machines may connect."""
         name = urlsplit(f'//{host}').hostname
         return not self._loopback or name in ('localhost', '127.0.0.1', self.server_address[0])
 
 
 @contextmanager
 def page_server(feeds: Feeds, host: str, port: int) -> Iterator[str]:
-    """Serve the page while the context lives, which gives its address; UserError where it cannot be listened on."""
+    """Serve the page while the context lives and yield its address; raises UserError if the port cannot be opened."""
     try:
         server = _Server(feeds, host, port)
     except (OSError, ValueError, OverflowError) as error:
@@ -250,8 +250,8 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     with ros_node('view', ros_arguments) as (node, stop):
         feeds = Feeds(node, arguments.detector)
         with page_server(feeds, arguments.host, arguments.port) as page, spinning(node):
-            node.get_logger().info(f'look at {feeds.detector}: {page}')
-            # Without a display a text browser would take the terminal.
+            node.get_logger().info(f'results of {feeds.detector}: {page}')
+            # Without a display, a text browser would take over the terminal.
             if arguments.open and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
                 webbrowser.open(page)
             stop.wait()

@@ -181,7 +181,7 @@ def test_the_size_changes(detect):
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 9, 'a mask for each image')
     detect.check_masks()
-    detect.wait_line(r'/camera/image_raw: detection starts anew: the image has another size', lines)
+    detect.wait_line(r'/camera/image_raw: detection restarts: the image has another size', lines)
 
 
 def test_the_encoding_changes(detect):
@@ -194,7 +194,7 @@ def test_the_encoding_changes(detect):
     detect.check_masks()
     # Not across the change: nothing is between frames 2 and 3, so these have one neighbour, and no wrong flow.
     assert all(0 < np.count_nonzero(mask.data) < 0.3 * HEIGHT * WIDTH for mask in detect.masks)
-    detect.wait_line(r'detection starts anew: the encoding changed from rgb8 to bgr8; ', lines)
+    detect.wait_line(r'detection restarts: the encoding changed from rgb8 to bgr8; ', lines)
 
 
 def test_stamps_repeat(detect):
@@ -223,7 +223,7 @@ def test_stamps_go_back(detect):
     detect.wait(lambda: len(detect.masks) == 6, 'a mask for each image')
     detect.check_masks()
     detect.wait_line(
-        r'/camera/image_raw: detection starts anew: the image is older than the frame before it; does a bag loop', lines
+        r'/camera/image_raw: detection restarts: the image is older than the frame before it; does a bag loop', lines
     )
     detect.stamp = first + 10**9
 
@@ -236,7 +236,7 @@ def test_stamps_jump_an_hour(detect):
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 6, 'a mask for each image')
     assert detect.check_masks() == list(detect.sent)
-    detect.wait_line(r'detection starts anew: the image comes after a gap; .*continuity\.max_gap', lines)
+    detect.wait_line(r'detection restarts: the image comes after a gap; .*continuity\.max_gap', lines)
 
 
 def test_a_camera_that_is_slower_than_the_longest_gap(detect):
@@ -291,7 +291,7 @@ def test_a_burst_of_500_images(detect):
     assert after['received'] == before['received'] + 500
     assert after['dropped'] > before['dropped']
     assert 0 < after['processed'] - before['processed'] < 250
-    detect.wait_line(r'/camera/image_raw: images come faster than they can be entered', 0)
+    detect.wait_line(r'/camera/image_raw: images come faster than the detector can take them', 0)
     detect.check_masks()
     assert detect.masks
     # What comes after the burst does not wait behind it.
@@ -309,7 +309,7 @@ def test_a_publisher_dies_and_returns(detect):
     detect.wait_line(r'no image for \d+ s: nobody publishes /camera/image_raw; ', lines)
     detect.publisher()
     detect.show(3)
-    detect.wait_line(r'images come again on /camera/image_raw', lines)
+    detect.wait_line(r'images are arriving again on /camera/image_raw', lines)
     detect.wait(lambda: len(detect.masks) >= 5, 'masks')
     detect.check_masks()
 

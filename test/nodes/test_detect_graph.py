@@ -109,7 +109,7 @@ def test_simulated_time_runs_and_jumps_back(cameras):
     told(100)
     front.wait(lambda: len(front.masks) == 6, 'a mask for each image')
     front.check_masks()
-    front.wait_line('detection starts anew: the image is older than the frame before it; does a bag loop')
+    front.wait_line('detection restarts: the image is older than the frame before it; does a bag loop')
     # Without a stamp: the simulated time stands still, so all but the first repeat.
     front.afresh()
     for _ in range(4):
@@ -141,7 +141,7 @@ def test_a_wrong_override_is_refused(start_detect, override, refused):
 def test_an_override_for_no_topic_of_the_node_is_said(start_detect):
     given = {'qos_overrides./camera/image_row.subscription.depth': 3, 'qos_overrides./detect/mask.publisher.depth': 3}
     detect = start_detect(given)
-    detect.wait_line(r'qos_overrides\./camera/image_row\.subscription\.depth is for no topic .*/camera/image_raw')
+    detect.wait_line(r'qos_overrides\./camera/image_row\.subscription\.depth has no effect: .*/camera/image_raw')
     assert not [line for line in detect.lines if 'qos_overrides./detect/mask' in line]
 
 

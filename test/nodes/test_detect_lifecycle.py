@@ -96,8 +96,8 @@ def test_wrong_parameters_are_said_and_refused(detect):
     detect.wait_line(
         r'\[ERROR\].*configure refused: window\.past is .many., but takes a whole number from 0 to 20; '
         r"refinement\.method is 'gided', but takes one of none, crf, grid_crf; "
-        r'mask\.threshold is 7\.0, but takes a number from 0\.01 to 0\.99\. When it is put right '
-        r'\(ros2 param set /detect \.\.\.\), try again: ros2 lifecycle set /detect configure'
+        r'mask\.threshold is 7\.0, but takes a number from 0\.01 to 0\.99\. Correct it '
+        r'\(ros2 param set /detect \.\.\.\), then run: ros2 lifecycle set /detect configure'
     )
     assert detect.state() == 'unconfigured'
     detect.wait_status(lambda message, _: 'mask.threshold is 7.0' in message, 'the reason')

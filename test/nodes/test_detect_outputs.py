@@ -201,7 +201,7 @@ def test_reset_forgets_the_frames_that_wait(detect):
     detect.afresh()
     detect.show(3)
     answer = detect.call(Trigger, '/detect/reset')
-    assert (answer.success, answer.message) == (True, 'all frames forgotten')
+    assert (answer.success, answer.message) == (True, 'all frames discarded')
     detect.show(3)
     detect.wait(lambda: len(detect.masks) == 4, 'masks')
     stamps = list(detect.sent)

@@ -69,7 +69,9 @@ def test_all_matches_but_nothing_is_sent(detect, advertise):
     publisher = advertise(Image, '/camera/image_raw', QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE))
     wait_reason(detect, '/bench advertises /camera/image_raw with a QoS that matches, but nothing has arrived')
     lines = len(detect.lines)
-    detect.wait_line(r'images come again on /camera/image_raw', lines, lambda: publisher.publish(detect.message()))
+    detect.wait_line(
+        r'images are arriving again on /camera/image_raw', lines, lambda: publisher.publish(detect.message())
+    )
 
 
 def test_it_is_logged_every_ten_seconds(detect):

@@ -141,7 +141,7 @@ def test_an_unexpected_error_is_reported_and_the_next_image_is_computed(run):
     wait(lambda: len(said) == 2)
     assert [severity for severity, _ in said] == ['error', 'warning']
     assert 'RuntimeError: CUDA error at 2' in said[0][1]
-    assert said[0][1].startswith('/image: detection failed and starts anew; please report this\nTraceback')
+    assert said[0][1].startswith('/image: detection failed and restarts; please report this\nTraceback')
     assert "image ignored: encoding 'quux'" in said[1][1]
 
 
@@ -197,7 +197,7 @@ def test_an_image_without_a_stamp_has_that_of_its_arrival(run):
     wait(lambda: outputs.published == [0])
     assert detector.seen == [(7, True)]
     assert said == [
-        ('warning', '/image: images have no stamp, so their time of arrival is used; set it in the driver'),
+        ('warning', '/image: images have no stamp, so their time of arrival is used; set it in the camera driver'),
     ]
 
 

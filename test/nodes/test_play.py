@@ -57,7 +57,7 @@ def test_every_frame_arrives_at_its_pace_on_the_remapped_topic(start, listener, 
     assert [nanoseconds(message.header.stamp) for message in got] == [10**9 + k * 2 * 10**8 for k in range(12)]
     assert {message.header.frame_id for message in got} == {'front'}
     assert moments[-1] - moments[0] == pytest.approx(1.1, abs=0.6)
-    stated = re.search(r'/drone/front/image_raw: 12 frames published at ([0-9.]+) frames/s \(asked: 10\.00\)', out)
+    stated = re.search(r'/drone/front/image_raw: 12 frames published at ([0-9.]+) frames/s \(target: 10\.00\)', out)
     assert stated, out + err
     assert float(stated[1]) == pytest.approx(10, rel=0.3)
 
@@ -157,7 +157,7 @@ def test_frames_that_cannot_be_read_are_left_out_when_asked(start, listener, pic
     out, err = finish(play)
     assert play.returncode == 0
     assert '11 frames published' in out
-    assert re.search(r'left out: .*frame7\.png: not an image', err)
+    assert re.search(r'frame skipped: .*frame7\.png: not an image', err)
     # The others keep their times.
     assert stamps == [10**9 + k * 50_000_000 for k in range(12) if k != 7]
 

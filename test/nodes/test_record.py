@@ -102,7 +102,7 @@ def test_nothing_comes(start, tmp_path):
     record.send_signal(signal.SIGINT)
     out, _ = finish(record)
     assert record.returncode == 0
-    assert 'nothing came' in out
+    assert 'nothing was written' in out
     assert list(tmp_path.iterdir()) == []
 
 
