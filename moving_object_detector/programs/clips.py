@@ -1,4 +1,4 @@
-"""Turns clips into bags, videos and contact sheets; renders flights."""
+"""Converts clips to bags, videos and contact sheets; renders flights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from moving_object_detector.synthetic.flight import Flight, FlightOptions, fligh
 from moving_object_detector.synthetic.flight_path import MOTIONS, Matrix
 
 _GAP: Final = 10 * SECOND
-"""Between two inputs: a cut that nobody takes for a pause."""
+"""Time between two inputs: long enough to count as a cut."""
 
 
 def write_video(arguments: argparse.Namespace) -> int:
-    """Write the video."""
+    """Run the program ``make_video``."""
     source = source_of(arguments, arguments.input)
     with VideoWriter(arguments.output, source.fps) as video, prefetch(source) as frames:
         for frame in tqdm(frames, total=source.frame_count, unit='frame', disable=None):
@@ -42,7 +42,7 @@ def write_video(arguments: argparse.Namespace) -> int:
 
 
 def write_sheet(arguments: argparse.Namespace) -> int:
-    """Write the picture."""
+    """Run the program ``contact_sheet``."""
     if arguments.output.suffix.lower() != '.png':
         raise UserError(f'{arguments.output}: give a file name that ends in .png')
     images = select_frames(source_of(arguments, arguments.input), arguments.frames)
@@ -52,26 +52,26 @@ def write_sheet(arguments: argparse.Namespace) -> int:
 
 
 def _masks_of(source: FrameSource, folder: Path) -> dict[str, Path]:
-    """Return the masks in a folder by the names of frames, without suffix."""
+    """Return the masks in a folder by frame name without suffix."""
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder; --masks takes a folder of masks')
     masks = {file.stem: file for file in list_images(folder)}
-    # The frames of other sources are known by number, and how many there are only at their end.
+    # Frames of other sources have numbers, and their count is known only at the end.
     frames = {file.stem for file in source.files} if isinstance(source, ImageFiles) else set(masks)
     strays = sorted(masks.keys() - frames)
     if len(strays) == len(masks):
         raise UserError(
-            f'{folder}: no mask is named as a frame of {source.name}; masks here: {", ".join(strays[:3]) or "none"}'
+            f'{folder}: no mask has the name of a frame of {source.name}; masks here: {", ".join(strays[:3]) or "none"}'
         )
     if strays:
-        sys.stderr.write(f'{folder}: {len(strays)} masks are named as no frame, such as {strays[0]}\n')
+        sys.stderr.write(f'{folder}: {len(strays)} masks match no frame and are ignored, such as {strays[0]}\n')
     return masks
 
 
-def _one_after_another(
+def _concatenated(
     sources: Sequence[FrameSource], masks: Sequence[dict[str, Path]]
 ) -> Iterator[tuple[Frame, int, Path | None]]:
-    """Yield the frames, their stamps, which rise from source to source, and their masks."""
+    """Yield each frame with its stamp, increasing from source to source, and its mask file, if any."""
     last: int | None = None
     for source, named in zip(sources, masks, strict=True):
         offset: int | None = None
@@ -87,13 +87,13 @@ def _read_mask_of(frame: Frame, path: Path) -> np.ndarray[tuple[int, ...], np.dt
     mask = read_mask(path).astype(np.uint8) * np.uint8(255)
     height, width = mask.shape
     if height != width and frame.image.shape[:2] == (width, height):
-        # Frames follow the orientation in their files, masks have none.
-        raise UserError(f'{path}: this mask is {width}x{height}, but its frame {height}x{width}; turn one of them')
+        # The Exif orientation is applied to frames, but not to masks.
+        raise UserError(f'{path}: this mask is {width}x{height}, but its frame {height}x{width}; rotate one of them')
     return mask
 
 
 def write_bag(arguments: argparse.Namespace) -> int:
-    """Write the bag."""
+    """Run the program ``make_bag``."""
     sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]
     if arguments.masks:
@@ -106,12 +106,12 @@ def write_bag(arguments: argparse.Namespace) -> int:
     mask_count = 0
     with (
         BagWriter(arguments.output, storage=arguments.storage, overwrite=arguments.overwrite) as bag,
-        prefetch(_one_after_another(sources, masks)) as frames,
+        prefetch(_concatenated(sources, masks)) as frames,
     ):
         for frame, stamp, path in tqdm(frames, total=total, unit='frame', disable=None):
             written = [(images, frame.image, 'jpeg' if arguments.compressed else 'png')]
             if path is not None:
-                # A JPEG would blur outlines.
+                # JPEG would blur the outlines.
                 written.append((truth, _read_mask_of(frame, path), 'png'))
                 mask_count += 1
             for topic, pixels, kind in written:
@@ -128,7 +128,7 @@ def write_bag(arguments: argparse.Namespace) -> int:
 # Flights -------------------------------------------------------------------------------------------------------------
 
 START_STAMP: Final = 1_700_000_000_000_000_000
-"""Of the first frame, nanoseconds."""
+"""Stamp of the first frame, nanoseconds."""
 
 
 def _flight(arguments: argparse.Namespace) -> Flight:
@@ -138,14 +138,14 @@ def _flight(arguments: argparse.Namespace) -> Flight:
         raise UserError(f'--parallax is {arguments.parallax}, but takes 0 to 10')
     if arguments.motion and arguments.motion not in MOTIONS:
         raise UserError(f'--motion is {foreign(arguments.motion)}, but takes {", ".join(MOTIONS)}')
-    # A shorter clip is the beginning of this one.
+    # A shorter clip is the beginning of the default one.
     frames, size = max(arguments.frames, FlightOptions.frames), (arguments.height, arguments.width)
     options = FlightOptions(size, arguments.still, arguments.motion or None, arguments.parallax, frames)
     return flight(arguments.seed, options)
 
 
 def write_flight(arguments: argparse.Namespace) -> int:
-    """Render a flight as the command line asks, its truth into a folder each; raises UserError."""
+    """Run the program ``render``: one folder for each kind of ground truth; raises UserError."""
     flown, optical = _flight(arguments), 'camera_optical_frame'
     for name in ('frames', 'masks', 'instances', 'depth', *(('flow', 'occluded') if arguments.flow else ())):
         make_folder(arguments.out / name)
@@ -160,7 +160,7 @@ def write_flight(arguments: argparse.Namespace) -> int:
             pictures = {'frames': cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), 'masks': mask}
             pictures |= {'instances': view.instances, 'depth': view.depth}
             if arguments.flow:
-                # What is behind the camera then has no place in the image: unknown, as the format has it.
+                # Points behind the next camera have no flow: 1e10 is "unknown" in the .flo format.
                 flow = np.nan_to_num(flown.flow(time, time + 1), nan=1e10)
                 write_flow(arguments.out / 'flow' / f'{time:05d}.flo', flow)
                 pictures['occluded'] = flown.occluded(time, time + 1).astype(np.uint8) * 255
@@ -189,8 +189,8 @@ def write_flight(arguments: argparse.Namespace) -> int:
 
 
 def quaternion(rotation: Matrix) -> tuple[float, float, float, float]:
-    """Return x, y, z, w of a rotation matrix (3, 3)."""
-    # Of the symmetric matrix's eigenvectors the one of the largest value (Bar-Itzhack 2000): no case is near zero.
+    """Return the quaternion x, y, z, w of a rotation matrix (3, 3)."""
+    # The eigenvector of the largest eigenvalue (Bar-Itzhack 2000), which needs no special cases.
     (a, b, c), (d, e, f), (g, h, i) = rotation
     k = np.array(
         ((a - e - i, 0, 0, 0), (b + d, e - a - i, 0, 0), (c + g, f + h, i - a - e, 0), (h - f, c - g, d - b, a + e + i))

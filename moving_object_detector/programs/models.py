@@ -1,4 +1,4 @@
-"""What is done with the models of a configuration: ranges for int8 measured, ONNX written."""
+"""The programs ``quantise`` and ``export_onnx``: measure ranges for int8, export networks to ONNX."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from moving_object_detector.networks.weights import FlowInput, load_network
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 
 RANGE_SIZES: Final = ((96, 192), (192, 384))
-"""(height, width) that ranges are to hold at: those of config/cpu.yaml and of the paper."""
+"""Input sizes (height, width) to measure at: those of config/cpu.yaml and of the paper."""
 RANGE_BATCH: Final = 4
 RANGE_SEED: Final = 2_000_000
 OPSET: Final = 18
 ONNX_TOLERANCE: Final = 1e-3
-"""Largest difference to PyTorch, of masks in [0, 1] and of flow in pixels."""
+"""Largest allowed difference from PyTorch, of masks in [0, 1] and of flow in pixels."""
 
 
 # Ranges for int8 -----------------------------------------------------------------------------------------------------
 
 
 def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images and prepared flows of rendered scenes as the detector gives them, ``count`` at each size."""
+    """Yield batches of rendered images and flows, prepared as by the detector; ``count`` samples at each size."""
     for size in RANGE_SIZES:
         options = RenderedOptions(size=size, image_dropout=0.0, flow_input=flow_input)
         pairs = Subset(RenderedPairs(RANGE_SEED, options), range(count))
@@ -51,7 +51,7 @@ def _samples(count: int, flow_input: FlowInput) -> Iterator[tuple[Tensor, Tensor
 
 
 def write_ranges(arguments: argparse.Namespace) -> int:
-    """Measure the ranges and say what was written."""
+    """Run the program ``quantise``."""
     model: Path = arguments.model or generator_path()
     network, metadata = load_network(model, expect='generator')
     generator = cast('Generator', network)
@@ -66,19 +66,19 @@ def write_ranges(arguments: argparse.Namespace) -> int:
 
 
 class _Export(NamedTuple):
-    """One network and what its file says of it."""
+    """One network and the metadata of its file."""
 
     name: str
     module: nn.Module
     examples: tuple[Tensor, ...]
-    """Two rows; the number of rows is left open."""
+    """Inputs with a batch of two; the batch size is exported as dynamic."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     metadata: dict[str, str]
 
 
 def _exports(config: DetectorConfig) -> list[_Export]:
-    """Return the networks of a configuration: the generator, and both halves of PWC-Net where it computes the flow."""
+    """Return the networks of a configuration: the generator and, if it computes the flow, both halves of PWC-Net."""
     torch.manual_seed(0)
     generator, (height, width), flow_input, _ = load_generator(config)
     examples = torch.rand(2, 3, height, width) - 0.5, torch.randn(2, generator.flow_channels, height, width)
@@ -116,9 +116,9 @@ def _exports(config: DetectorConfig) -> list[_Export]:
 def _write_network(export: _Export, path: Path) -> None:
     batch = torch.export.Dim('batch', min=1, max=1024)
     shapes = tuple({0: batch} for _ in export.examples)
-    # The halves of PWC-Net's decoder take their inputs as *levels, which torch.export sees as one argument.
+    # PWC-Net's decoder takes its inputs as *levels, which torch.export sees as one argument.
     dynamic: Any = (shapes,) if export.name == 'pwcnet_decoder' else shapes
-    # It speaks of torchvision, which is not needed, and of its own deprecated calls.
+    # The exporter warns about torchvision, which is not needed, and about its own deprecated calls.
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -139,7 +139,7 @@ def _write_network(export: _Export, path: Path) -> None:
 
 
 def _difference(export: _Export, path: Path) -> float:
-    """Return the largest difference between ONNX Runtime and PyTorch, of three rows and of one."""
+    """Return the largest difference between ONNX Runtime and PyTorch, for batches of three and of one."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
@@ -156,7 +156,7 @@ def _difference(export: _Export, path: Path) -> float:
 
 
 def write_onnx(arguments: argparse.Namespace) -> int:
-    """Write the files, each compared with PyTorch where ONNX Runtime is installed."""
+    """Run the program ``export_onnx``; each file is compared with PyTorch if ONNX Runtime is installed."""
     missing = [package for package in ('onnx', 'onnxscript') if find_spec(package) is None]
     if missing:
         raise UserError(f'ONNX export needs {" and ".join(missing)}; pip install {" ".join(missing)}')
@@ -165,10 +165,10 @@ def write_onnx(arguments: argparse.Namespace) -> int:
         _write_network(export, path)
         line = f'{path}: {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}'
         if find_spec('onnxruntime') is None:
-            print(f'{line}; not checked: pip install onnxruntime')
+            print(f'{line}; not checked against PyTorch: pip install onnxruntime')
             continue
         worst = _difference(export, path)
         if worst > ONNX_TOLERANCE:
             raise UserError(f'{path} differs from PyTorch by {worst:.2g}; please report this with your versions')
-        print(f'{line}, at most {worst:.1g} from PyTorch')
+        print(f'{line}, differs from PyTorch by at most {worst:.1g}')
     return 0

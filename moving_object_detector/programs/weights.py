@@ -1,4 +1,4 @@
-"""Weights of others: the paper's TensorFlow checkpoints imported, published flow networks fetched."""
+"""The programs ``convert_weights`` (TensorFlow checkpoints of the paper) and ``get_weights`` (published networks)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from moving_object_detector.networks.authors import from_pytorch, from_tensorflo
 from moving_object_detector.networks.weights import build_network, check_tensors, save_network
 
 FETCH_TIMEOUT: Final = 30.0
-"""Seconds without a byte after which a transfer is given up."""
+"""Seconds without data after which a download is aborted."""
 SLOWEST_FETCH: Final = 1000
-"""Bytes a second that it has to bring on average."""
+"""Least average bytes per second of a download."""
 WORTH_KEEPING: Final = 1 << 16
-"""Bytes of a broken transfer from which it is worth going on."""
+"""Least bytes of an interrupted download to keep for resuming."""
 TENSORFLOW_ENDING: Final = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
 def _read_tensorflow(prefix: Path) -> dict[str, NDArray[np.float32]]:
-    """Read the floating-point variables of a TensorFlow checkpoint, whose path without ``.index`` is given."""
-    # Else TensorFlow tells of processor features and missing GPUs before our one line.
+    """Read the floating-point variables of a TensorFlow checkpoint; ``prefix`` is its path without ``.index``."""
+    # Silences TensorFlow's messages about CPU features and missing GPUs.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     try:
         import tensorflow as tf
     except ImportError as error:
         raise UserError(
-            f'reading {prefix} takes TensorFlow ({error}); run `pip install tensorflow`, which nothing else needs'
+            f'reading {prefix} needs TensorFlow ({error}); run `pip install tensorflow` (only this program needs it)'
         ) from error
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -47,12 +47,12 @@ def _read_tensorflow(prefix: Path) -> dict[str, NDArray[np.float32]]:
         return {name: reader.get_tensor(name) for name, kind in types.items() if kind.is_floating}
     except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f'{prefix}: is no whole TensorFlow checkpoint ({error}); its .index and .data files belong together'
+            f'{prefix}: is no complete TensorFlow checkpoint ({error}); copy its .index and .data files together'
         ) from error
 
 
 def _find_tensorflow(path: Path) -> Path:
-    """Return the prefix of the TensorFlow checkpoint meant by it, by one of its files or by a folder."""
+    """Return the prefix of a TensorFlow checkpoint, given the prefix, one of its files or its folder."""
     found = sorted(path.glob('*.index')) if path.is_dir() else [path]
     if len(found) > 1:
         names = ', '.join(file.stem for file in found)
@@ -62,16 +62,16 @@ def _find_tensorflow(path: Path) -> Path:
             if prefix.with_name(f'{prefix.name}.index').is_file():
                 return prefix
     raise UserError(
-        f'{path}: no TensorFlow checkpoint is there; give model.best where model.best.index is. PyTorch files of '
-        'PWC-Net and RAFT-small need no import: set flow.model to one'
+        f'{path}: no TensorFlow checkpoint found; give its prefix, such as model.best for model.best.index. PyTorch '
+        'files of PWC-Net and RAFT-small need no conversion: set flow.model to the file'
     )
 
 
 def import_weights(arguments: argparse.Namespace) -> int:
-    """Convert and say what was written."""
+    """Run the program ``convert_weights``."""
     source, output, architecture = arguments.input, arguments.output, arguments.network
     if output.suffix != '.safetensors':
-        raise UserError(f'{output}: model files end in .safetensors; give such a name as second argument')
+        raise UserError(f'{output}: model files end in .safetensors; give such a name as the second argument')
     prefix = _find_tensorflow(source)
     state = from_tensorflow(_read_tensorflow(prefix), architecture, str(prefix))
     check_tensors(source, architecture, state)
@@ -85,15 +85,15 @@ def import_weights(arguments: argparse.Namespace) -> int:
 
 
 class Publication(NamedTuple):
-    """Weights as somebody published them."""
+    """Published weights: where they are, under which licence, and how to verify them."""
 
     what: str
     url: str
     licence: str
     megabytes: float
-    """About; nothing beyond twice of it is taken."""
+    """Approximate size; a download of more than twice this is refused."""
     digest: str
-    """``sha256:`` and its first digits, or ``git:`` and the name of the file's content in git."""
+    """``sha256:`` and the first digits of the hash, or ``git:`` and the git blob hash."""
 
 
 PUBLICATIONS: Final = {
@@ -102,7 +102,7 @@ PUBLICATIONS: Final = {
         'https://download.pytorch.org/models/raft_small_C_T_V1-ad48884c.pth',
         'BSD-3-Clause: free use, with the notice of its authors',
         4.0,
-        # All that torchvision states of it.
+        # torchvision states only these digits.
         'sha256:ad48884c',
     ),
     'pwcnet': Publication(
@@ -113,11 +113,11 @@ PUBLICATIONS: Final = {
         'git:27da4cc96929c0474f8083364712df3a1c50c52e',
     ),
 }
-"""By network; that these addresses answer has not been tried where this project is tested."""
+"""By network; the project's tests do not access these addresses."""
 
 
 def get_weights(arguments: argparse.Namespace) -> int:
-    """Fetch the weights of one network, once their licence is accepted."""
+    """Run the program ``get_weights``: download the weights of one network once their licence is accepted."""
     published, path = PUBLICATIONS[arguments.network], fetched_weights(arguments.network)
     print(
         f'{published.what}\nsource:  {published.url}\nlicence: {published.licence}\n'
@@ -125,12 +125,12 @@ def get_weights(arguments: argparse.Namespace) -> int:
         flush=True,
     )
     if path.is_file():
-        print('they are there already; remove that file to fetch them again')
+        print('already downloaded; remove that file to download it again')
         return 0
     if not (arguments.accept_licence or sys.stdin.isatty()):
-        raise UserError('nobody is there to accept the licence; read it, then give --accept-licence')
+        raise UserError('cannot ask for the licence without a terminal; read it, then give --accept-licence')
     if not arguments.accept_licence and input('Do you accept this licence? [yes/no] ').strip() not in {'y', 'yes'}:
-        raise UserError('the licence was not accepted, nothing was fetched')
+        raise UserError('the licence was not accepted, so nothing was downloaded')
     part = path.with_suffix('.part')
     state = from_pytorch(read_pytorch(published.url, _fetch(published, part)), published.url)
     check_tensors(published.url, arguments.network, state)
@@ -142,11 +142,11 @@ def get_weights(arguments: argparse.Namespace) -> int:
 
 
 def _receive(url: str, content: bytearray, most: int) -> None:
-    """Add to ``content`` what is missing of it, until it is larger than ``most``; a server that cannot begins anew."""
+    """Append the rest of the file to ``content``, up to ``most`` bytes; starts over if the server cannot resume."""
     request = Request(url, headers={'Range': f'bytes={len(content)}-'} if content else {})
     with urlopen(request, timeout=FETCH_TIMEOUT) as response:
         if urlsplit(response.url).scheme != urlsplit(url).scheme:
-            raise UserError(f'{url}: leads to {foreign(response.url, 100)}, which is not taken')
+            raise UserError(f'{url}: redirects to {foreign(response.url, 100)}, with another protocol; refused')
         if not response.headers.get('Content-Range', '').startswith(f'bytes {len(content)}-'):
             content.clear()
         had, started = len(content), time.monotonic()
@@ -154,15 +154,15 @@ def _receive(url: str, content: bytearray, most: int) -> None:
         while len(content) <= most and (block := response.read1(1 << 16)):
             content += block
             if time.monotonic() - started > FETCH_TIMEOUT + (len(content) - had) / SLOWEST_FETCH:
-                raise TimeoutError(f'it sends less than {SLOWEST_FETCH} bytes a second')
+                raise TimeoutError(f'slower than {SLOWEST_FETCH} bytes per second')
         if len(content) < min(whole, most):
-            raise ConnectionError(f'it broke off after {len(content)} of {whole} bytes')
+            raise ConnectionError(f'the connection broke after {len(content)} of {whole} bytes')
 
 
 def _fetch(published: Publication, part: Path) -> bytes:
-    """Return what lies at its address, going on where an earlier transfer broke, as ``part`` has it.
+    """Download and verify published weights, resuming an interrupted download kept in ``part``.
 
-    Raises UserError where it cannot be had, or is not what was published.
+    Raises UserError if the download fails or its digest is wrong.
     """
     most = int(2e6 * published.megabytes)
     content = bytearray(part.read_bytes()[: most + 1] if part.is_file() else b'')
@@ -173,25 +173,23 @@ def _fetch(published: Publication, part: Path) -> bytes:
         whole = True
     except UserError:
         raise
-    # What urllib raises is an OSError; ValueErrors are of addresses.
+    # urllib raises OSErrors, and ValueErrors for malformed addresses.
     except (OSError, HTTPException, ValueError) as error:
         reason = foreign(getattr(error, 'reason', error), 200)
-        raise UserError(
-            f'{published.url}: cannot be fetched ({reason}); run it again, it goes on from there'
-        ) from error
+        raise UserError(f'{published.url}: download failed ({reason}); run this again to resume it') from error
     finally:
-        # After Ctrl-C too.
+        # Also after Ctrl-C.
         if not whole and len(content) >= WORTH_KEEPING:
             write_atomically(part, bytes(content))
     if len(content) > most:
-        raise UserError(f'{published.url}: is larger than {most / 1e6:.0f} MB, so it is not those weights')
+        raise UserError(f'{published.url}: is larger than {most / 1e6:.0f} MB, so these are not the published weights')
     kind, _, wanted = published.digest.partition(':')
-    # By SHA-1, as git names contents: for a file of a known commit there is no other.
+    # SHA-1: a file of a known commit has only its git blob hash.
     git = hashlib.sha1(b'blob %d\0' % len(content) + content, usedforsecurity=False)
     found = git if kind == 'git' else hashlib.sha256(content)
     if not found.hexdigest().startswith(wanted):
         raise UserError(
-            f'{published.url}: is not what was published there ({published.digest} is expected); run it again, and if '
-            'that does not help, report it'
+            f'{published.url}: the file is not the published one (expected {published.digest}); run this again, and '
+            'report it if that does not help'
         )
     return bytes(content)

@@ -256,7 +256,7 @@ def test_a_server_that_drips_is_given_up(server, monkeypatch, capsys):
     started = time.monotonic()
     assert fetch() == 2
     assert time.monotonic() - started < 5
-    assert 'bytes a second' in capsys.readouterr().err
+    assert 'bytes per second' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('place', ['precious', '/dev/zero', 'nowhere/precious'])

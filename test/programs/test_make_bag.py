@@ -115,12 +115,12 @@ def test_masks_that_fit_nothing(picture_folder, masks, tmp_path, capsys):
     command = [str(picture_folder), str(tmp_path / 'bag'), '--masks']
     assert main([*command, str(masks)]) == 0
     captured = capsys.readouterr()
-    assert '1 masks are named as no frame, such as image1' in captured.err
+    assert '1 masks match no frame and are ignored, such as image1' in captured.err
     assert '2 masks' in captured.out
     for name in ('frame2.png', 'frame10.png'):
         (masks / name).unlink()
     assert main([*command, str(masks), '--overwrite']) == 2
-    assert f'error: {masks}: no mask is named as a frame of' in capsys.readouterr().err
+    assert f'error: {masks}: no mask has the name of a frame of' in capsys.readouterr().err
     assert main([*command, str(masks / 'none'), '--overwrite']) == 2
     assert 'no such folder' in capsys.readouterr().err
 
