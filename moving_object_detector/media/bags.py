@@ -1,4 +1,4 @@
-"""Rosbags without ROS: image topics read (ROS 2 with MCAP or SQLite, ROS 1), and rosbag2 folders written."""
+"""Reads image topics of rosbags (ROS 2 with MCAP or SQLite, ROS 1) and writes rosbag2 folders, without ROS."""
 
 from __future__ import annotations
 
@@ -39,40 +39,39 @@ _REPAIR: Final = {
     '.mcap': 'repair it with: mcap recover FILE --output REPAIRED',
     '.db3': 'repair it with: ros2 bag reindex FOLDER',
 }
-"""By the suffixes of a bag's files."""
+"""Remedies for damaged bags, by file suffix."""
 _RESULTS: Final = ('/mask', '/probability', '/overlay', '/flow', '/truth')
-"""How image topics end that ``detect`` and ``make_bag`` write; they are meant where they are named."""
-_LOOKED_AT: Final = 33
-"""First messages of a topic that tell its rate."""
-_CLOCK: Final = 9
-"""First messages that tell whether headers have stamps at all."""
+"""Endings of image topics from ``detect`` and ``make_bag``, which are chosen only by name if there are others."""
+_RATE_MESSAGES: Final = 33
+"""Number of first messages from which the frame rate is measured."""
+_STAMP_MESSAGES: Final = 9
+"""Number of first messages after which headers without stamps are taken to have none."""
 
 
 def _is_bag_file(path: Path) -> bool:
-    """Tell by its name whether ``path`` is a bag's file, also one compressed as a whole (``.mcap.zstd``)."""
+    """Return whether ``path`` has the name of a bag's file, compressed (``.mcap.zstd``) or not."""
     name = path.with_suffix('') if path.suffix.lower() in _COMPRESSED else path
     return name.suffix.lower() in _REPAIR
 
 
 def bag_files(path: Path) -> list[Path]:
-    """Return the files in which a bag's messages are; ``path`` is a rosbag2 folder or a single file."""
+    """Return the files that hold a bag's messages; ``path`` is a rosbag2 folder or a single file."""
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.iterdir() if _is_bag_file(file) and '.bag' not in file.suffixes)
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether ``path`` is a bag's file by its name, or a rosbag2 folder.
+    """Return whether ``path`` has the name of a bag's file, or is a rosbag2 folder.
 
-    Also one whose recorder died before metadata.yaml: if nothing but a bag's files is in it, else these are bags among
-    other things.
+    A folder without metadata.yaml, as a killed recorder leaves it, is one if it holds nothing but a bag's files.
     """
     if not path.is_dir():
         return _is_bag_file(path)
     if (path / 'metadata.yaml').exists():
         return True
     files = bag_files(path)
-    # SQLite leaves its journals beside a bag whose recorder died.
+    # A killed recorder leaves SQLite's journals beside the bag.
     others = [
         entry for entry in path.iterdir() if entry not in files and not entry.name.startswith('.')
         and not entry.name.endswith(('-shm', '-wal', '-journal', '.active'))
@@ -97,18 +96,18 @@ def _reader(path: Path) -> Iterator[AnyReader]:
         # Bags that ROS 2 Humble wrote with SQLite carry no message definitions.
         reader = AnyReader(paths, default_typestore=TYPES)
         reader.open()
-    except Exception as error:  # a damaged file makes the parser fail in any way
+    except Exception as error:  # the parser may raise anything on a damaged file
         raise _unreadable(path, error) from error
     with closing(reader):
         yield reader
 
 
 def messages_on(path: Path, topic: str, *kinds: str) -> Generator[tuple[Any, int], None, None]:
-    """Yield the messages of a topic with types such as ``tf2_msgs/msg/TFMessage``, and when the bag received them."""
+    """Yield a topic's messages of the types ``kinds``, such as ``tf2_msgs/msg/TFMessage``, and their bag times."""
     with _reader(path) as reader:
         connections = [one for one in reader.connections if one.topic == topic and one.msgtype in kinds]
         try:
-            # Of no connections the reader would give all.
+            # Without connections, the reader would yield all messages.
             for connection, received, raw in reader.messages(connections=connections) if connections else ():
                 yield reader.deserialize(raw, connection.msgtype), received
         except Exception as error:  # as at opening
@@ -116,10 +115,10 @@ def messages_on(path: Path, topic: str, *kinds: str) -> Generator[tuple[Any, int
 
 
 class BagTopic:
-    """The messages of one image topic, raw or compressed, not decoded; the topic is needed when the bag has several.
+    """The undecoded messages of one image topic, raw or compressed; ``topic`` is required if the bag has several.
 
-    ``besides`` are image topics that are not meant when none is given. Raises UserError where the bag cannot be read,
-    or the topic is not there.
+    Without ``topic``, the topics ``besides`` are not considered. Raises UserError if the bag cannot be read or has no
+    such topic.
     """
 
     def __init__(self, path: Path, *, topic: str | None = None, besides: Iterable[str] = ()) -> None:
@@ -147,11 +146,10 @@ class BagTopic:
         return meant[0]
 
     def messages(self) -> Generator[tuple[Any, int], None, None]:
-        """Yield each message, in the order in which the bag received them, with its stamp in nanoseconds.
+        """Yield each message in bag order with its stamp in nanoseconds.
 
-        The stamp is the header's; where the first headers have none, all have the time at which the bag received them;
-        a single header without one goes on from the last. Raises UserError where the bag is damaged, after what is
-        before.
+        The stamp is the header's, or the bag time if the first headers have none. A single header without a stamp gets
+        its bag time, shifted as for the previous message. Raises UserError at damage, after the messages before it.
         """
         waiting: list[tuple[Any, int]] = []
         offset: int | None = None
@@ -159,11 +157,11 @@ class BagTopic:
         try:
             for message, received in messages_on(self.path, self.topic, *_IMAGES):
                 stamp = stamp_of(message.header)
-                # A time before 1970 is none.
+                # A time before 1970 is no stamp.
                 if headers and 0 < stamp <= LATEST:
                     offset = stamp - received
                 waiting.append((message, received))
-                if offset is None and len(waiting) == _CLOCK:
+                if offset is None and len(waiting) == _STAMP_MESSAGES:
                     headers, offset = False, 0
                 if offset is not None:
                     yield from _timed(waiting, offset)
@@ -174,7 +172,7 @@ class BagTopic:
 
 
 def _timed(waiting: list[tuple[Any, int]], offset: int = 0) -> Iterator[tuple[Any, int]]:
-    """Yield what waits with times ``offset`` after the bag received it, as far as a header can have them."""
+    """Yield the waiting messages with their bag times plus ``offset``, limited to the range of a ROS header."""
     while waiting:
         message, received = waiting.pop(0)
         yield message, min(max(received + offset, 1), LATEST)
@@ -185,7 +183,7 @@ def _full_name(topic: str) -> str:
 
 
 class BagSource(BagTopic, FrameSource):
-    """Images of one topic, stamped as :meth:`BagTopic.messages` says; see ``open_source``. The first is decoded."""
+    """The images of one topic, with the stamps of :meth:`BagTopic.messages`; decodes the first. See ``open_source``."""
 
     def __init__(
         self, path: Path, *, topic: str | None = None, besides: Iterable[str] = (), fps: float | None = None
@@ -198,9 +196,9 @@ class BagSource(BagTopic, FrameSource):
             if first is None:
                 raise UserError(f'{self.name}: no message on {self.topic}')
             stamps = [first[1]]
-            # What is damaged further on is told by who reads so far.
+            # Damage further on is reported when it is reached.
             with suppress(UserError):
-                stamps.extend(stamp for _, stamp in islice(messages, _LOOKED_AT - 1))
+                stamps.extend(stamp for _, stamp in islice(messages, _RATE_MESSAGES - 1))
         self._first_stamp = stamps[0]
         self.fps = fps or rate_of(stamps) or DEFAULT_FPS
         height, width = self._frame(0, first, SampleScale()).image.shape[:2]
@@ -217,16 +215,16 @@ class BagSource(BagTopic, FrameSource):
         return Frame(image, stamp, f'{index:06d}')
 
     def __iter__(self) -> Iterator[Frame]:
-        """Return the topic's images in the order in which the bag received them."""
-        # Not a generator, which ends with the first error: after an image that does not decode comes the next one.
+        """Iterate over the topic's images in bag order."""
+        # Not a generator, which would end with the first error: iteration continues after an undecodable image.
         return map(self._frame, count(), self.messages(), repeat(SampleScale()))
 
 
 class BagWriter(AbstractContextManager['BagWriter']):
-    """A rosbag2 folder that is complete once the context is left, also by an error or Ctrl-C.
+    """Writes a rosbag2 folder, which is complete once the context ends, even by an error or Ctrl-C.
 
-    ``storage`` is ``mcap`` or ``sqlite3``. Raises UserError where the folder exists, unless it is a bag and
-    ``overwrite``, or cannot be made.
+    ``storage`` is ``mcap`` or ``sqlite3``. Raises UserError if the folder cannot be made, or exists and is not a bag to
+    ``overwrite``.
     """
 
     def __init__(self, path: str | Path, *, storage: str = 'mcap', overwrite: bool = False) -> None:
@@ -237,19 +235,19 @@ class BagWriter(AbstractContextManager['BagWriter']):
             if self.path.exists():
                 if not overwrite or not self.path.is_dir():
                     raise UserError(f'{self.path}: exists already; give another name or --overwrite')
-                # The folder may hold only what a bag is made of.
+                # Never delete anything but a bag's files.
                 others = sorted(one.name for one in self.path.iterdir() if one.suffix not in {'.mcap', '.db3', '.yaml'})
                 if others:
                     raise UserError(f'{self.path}: not overwritten, it is not a bag (it holds {", ".join(others[:5])})')
                 shutil.rmtree(self.path)
-            # Humble's reader takes the quality of service as text; from version 9 on it is a list.
+            # Humble's reader expects the QoS as text; from version 9 on it is a list.
             self._writer = Writer(self.path, version=8, storage_plugin=StoragePlugin[storage.upper()])
             self._writer.open()
         except OSError as error:
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write_raw(self, topic: str, message_type: str, stamp: int, data: bytes) -> None:
-        """Append a message in CDR, of a type that :data:`TYPES` knows, at the bag's ``stamp`` (nanoseconds)."""
+        """Append a CDR message of a type in :data:`TYPES` at bag time ``stamp`` (nanoseconds)."""
         try:
             if topic not in self._connections:
                 self._connections[topic] = self._writer.add_connection(topic, message_type, typestore=TYPES)
@@ -274,13 +272,13 @@ class BagWriter(AbstractContextManager['BagWriter']):
     def write_compressed(
         self, topic: str, stamp: int, data: Any, frame_id: str = 'camera', *, kind: str = 'jpeg'
     ) -> None:
-        """Append a sensor_msgs/CompressedImage with a file (flat uint8) of this kind, stamped as above."""
+        """Append a sensor_msgs/CompressedImage; ``data`` is a file (flat uint8) of format ``kind``."""
         self._write(topic, stamp, self._stamped(COMPRESSED_TYPE, stamp, frame_id, format=kind, data=data))
 
     def write_camera_info(
         self, topic: str, stamp: int, size: tuple[int, int], intrinsics: NDArray[np.float64], frame_id: str
     ) -> None:
-        """Append a sensor_msgs/CameraInfo without distortion: size (height, width), K as nine numbers by rows."""
+        """Append a sensor_msgs/CameraInfo without distortion; size (height, width), K as nine numbers, row-major."""
         region = TYPES.types['sensor_msgs/msg/RegionOfInterest'](
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
         )

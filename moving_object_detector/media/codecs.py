@@ -1,7 +1,7 @@
-"""Images as JPEG, PNG and other files hold them, refused where they are damaged; JPEG and PNG before they are decoded.
+"""Decodes and encodes image files, and refuses damaged ones; JPEG and PNG are checked before they are decoded.
 
-The decoders below tell of damage on stderr, or not at all, and fill what is missing with grey. So JPEG goes through
-libjpeg-turbo by simplejpeg, which raises what OpenCV's copy prints, and a PNG is held to its checksums.
+OpenCV reports damage only on stderr, or not at all, and fills missing parts with grey. So JPEG is decoded by
+libjpeg-turbo through simplejpeg, which raises what OpenCV's copy prints, and PNG checksums are verified.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from moving_object_detector.common.errors import ImageError, foreign
 from moving_object_detector.media.frames import LARGEST_SIDE, SMALLEST_SIDE, check_size
 
 _MOST_SCANS: Final = 100
-"""Of a progressive JPEG; a camera's has about ten, and each is a pass over the whole image."""
+"""Scans of a progressive JPEG; cameras write about ten, and each is a pass over the whole image."""
 _PADDING: Final = 8
-"""Bytes that a camera may leave between the last pixel and the end marker; damage leaves more."""
+"""Padding bytes that cameras may write before the end marker; damage leaves more."""
 _KINDS: Final = re.compile(
     rb'(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<bmp>BM)|(?P<pnm>P[1-6]\s)|(?P<tiff>II\*\0|MM\0\*)'
     rb'|(?P<webp>RIFF.{4}WEBP)',
     re.DOTALL,
 )
 _CODECS: Final = {'jpeg': 'jpeg', 'jpg': 'jpeg', 'mjpeg': 'jpeg', 'png': 'png'}
-_OTHERS: Final = frozenset(
+_OTHER_CODECS: Final = frozenset(
     {'avif', 'bmp', 'exr', 'gif', 'h264', 'h265', 'hdr', 'hevc', 'jp2', 'tif', 'tiff', 'vp9', 'webp'}
 )
 
-_OF_JPEG: Final = 127
-"""Values that JPEG makes of black beside white stay below."""
+_JPEG_THRESHOLD: Final = 127
+"""Threshold for masks stored as JPEG, above the artefacts of black next to white."""
 
-# OpenCV tells by its results what matters here; its own lines would fill the log at a camera's rate.
+# Failures show in OpenCV's results; its own messages would fill the log at the camera's rate.
 with suppress(AttributeError):  # a distribution's OpenCV may be older than this function
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def kind_of(data: bytes) -> str:
-    """Return jpeg, png, bmp, pnm, tiff or webp by the first bytes; empty for anything else."""
+    """Return jpeg, png, bmp, pnm, tiff or webp, judging by the first bytes; empty for anything else."""
     found = _KINDS.match(data)
     return found.lastgroup or '' if found else ''
 
 
 def stated_kinds(stated: str) -> frozenset[str]:
-    """Return what a CompressedImage holds by its format field (``rgb8; jpeg compressed bgr8``); else JPEG and PNG."""
+    """Return the codecs named in a CompressedImage's format (``rgb8; jpeg compressed bgr8``); if none, JPEG and PNG."""
     words = set(re.findall(r'[a-z0-9]+', stated[:200].lower()))
     named = frozenset(_CODECS[word] for word in words & _CODECS.keys())
-    return named or (frozenset() if words & _OTHERS else frozenset({'jpeg', 'png'}))
+    return named or (frozenset() if words & _OTHER_CODECS else frozenset({'jpeg', 'png'}))
 
 
-def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
-    """Return the kind, and what of the data is to be decoded; refuse what is damaged, too large or too small.
+def _checked(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
+    """Return the format and the data to decode; raises ImageError if it is damaged, too large or too small.
 
-    What messages can hold is measured by its header; other kinds once they are decoded.
+    JPEG and PNG are checked by their headers, other formats once decoded.
     """
     kind = kind_of(data)
     if not kind:
@@ -76,12 +76,12 @@ def _sound(data: bytes, largest: int, smallest: int) -> tuple[str, bytes]:
         raise ImageError(f'the header of this {kind} is damaged or cut short') from error
     check_size(int(height), int(width), largest, smallest)
     if kind == 'jpeg' and data.count(b'\xff\xda') > _MOST_SCANS:
-        raise ImageError(f'a JPEG of more than {_MOST_SCANS} scans; no camera makes such')
+        raise ImageError(f'a JPEG with more than {_MOST_SCANS} scans, which no camera writes')
     return kind, _png_essence(data) if kind == 'png' else data
 
 
 def _png_essence(data: bytes) -> bytes:
-    """Return a PNG of the same pixels without the chunks that are none, of which libpng would complain on stderr."""
+    """Return a PNG without ancillary chunks, about which libpng may print warnings; verifies the others' checksums."""
     kept, place, name = [data[:8]], 8, b''
     while name != b'IEND':
         # RFC 2083, section 3.2: length, name, data, checksum of name and data.
@@ -124,43 +124,43 @@ def _turbojpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_pixels(data: bytes, *, largest: int = LARGEST_SIDE, oriented: bool = True) -> NDArray[Any]:
-    """Decode an image into (H, W, 3) RGB, uint8 or uint16 (see :class:`SampleScale`); transparency is dropped.
+    """Decode an image to (H, W, 3) RGB, uint8 or uint16 (see :class:`SampleScale`); transparency is dropped.
 
-    ``largest`` is the longest side that is decoded, pixels; ``oriented`` turns the image as its Exif orientation says.
-    Raises ImageError where it is of no known kind, too large or too small, cut short or damaged.
+    ``largest`` is the longest side allowed, pixels; ``oriented`` applies the Exif orientation. Raises ImageError if the
+    format is unknown or the image too large, too small, cut short or damaged.
     """
-    kind, data = _sound(data, largest, SMALLEST_SIDE)
+    kind, data = _checked(data, largest, SMALLEST_SIDE)
     if kind == 'jpeg':
         image = _turbojpeg(data)
         if image.shape[2] == 3 and not (oriented and b'Exif\0\0' in data[:65536]):
             return image
-        # What OpenCV alone does: CMYK and turning. The pixels are the same, since both use libjpeg-turbo.
+        # OpenCV converts CMYK and applies the orientation; its pixels are the same, since both use libjpeg-turbo.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if oriented else cv2.IMREAD_IGNORE_ORIENTATION)
     return np.asarray(cv2.cvtColor(_opencv(data, flags, largest, SMALLEST_SIDE), cv2.COLOR_BGR2RGB))
 
 
 def decode_labels(data: bytes) -> NDArray[Any]:
-    """Decode values as they are stored, (H, W) or (H, W, C) in BGR, 8 or 16 bits; not turned, a palette as colours."""
-    kind, data = _sound(data, LARGEST_SIDE, smallest=1)
+    """Decode the stored values, (H, W) or (H, W, C) BGR, 8 or 16 bits; no orientation, a palette as colours."""
+    kind, data = _checked(data, LARGEST_SIDE, smallest=1)
     if kind == 'jpeg':
         _turbojpeg(data)
     return _opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, LARGEST_SIDE, smallest=1)
 
 
 def decode_objects(data: bytes) -> NDArray[np.bool_]:
-    """Decode a mask (H, W): True where any colour is not zero, opacity left out; of a JPEG, what is above half."""
+    """Decode a mask (H, W): True where any colour is not zero (in a JPEG: above half); alpha is ignored."""
     label = decode_labels(data)
     values = label if label.ndim == 2 else label[:, :, :3].max(2)
-    return np.asarray(values > (_OF_JPEG if kind_of(data) == 'jpeg' else 0), np.bool_)
+    return np.asarray(values > (_JPEG_THRESHOLD if kind_of(data) == 'jpeg' else 0), np.bool_)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> NDArray[np.uint8]:
-    """Compress an (H, W, 3) uint8 RGB image; returns the file's bytes as flat uint8."""
+    """Encode an (H, W, 3) uint8 RGB image; returns the file as flat uint8."""
     return _encode('.jpg', image, cv2.IMWRITE_JPEG_QUALITY, quality)
 
 
 def encode_png(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Compress an (H, W, 3) uint8 RGB image or an (H, W) one without loss; returns the file's bytes as flat uint8."""
+    """Encode an (H, W, 3) RGB or (H, W) uint8 image without loss; returns the file as flat uint8."""
     return _encode('.png', image)
 
 

@@ -1,4 +1,4 @@
-"""What holds for every frame, wherever it comes from: its time, its least and largest size, how 16 bits become 8."""
+"""Common to frames of all sources: stamps, size limits, conversion of 16-bit samples to 8 bits, prefetching."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from moving_object_detector.common.errors import ImageError
 
 SECOND = 1_000_000_000
 LATEST = (2**31 - 1) * SECOND
-"""Last time that a ROS header can have, nanoseconds."""
+"""Latest stamp that a ROS header can hold, nanoseconds."""
 DEFAULT_FPS = 24.0
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One image, (H, W, 3) uint8 RGB, its time in nanoseconds of the source's clock, and what to call it."""
+    """One image, (H, W, 3) uint8 RGB, with its stamp (nanoseconds of the source's clock) and name."""
 
     image: NDArray[np.uint8]
     stamp: int
@@ -34,10 +34,10 @@ class Frame:
 
 
 class FrameSource(ABC):
-    """Frames of a folder, a video or a bag; each iteration starts again at the first.
+    """Frames of a folder, a video or a bag; each iteration starts at the first.
 
-    ``name`` is its path, ``fps`` above zero, ``frame_count`` None where only reading all tells (a video's is what its
-    container claims), ``size`` (height, width) of the first frame in pixels, None where it is not known yet.
+    ``name`` is the path; ``fps`` is above zero; ``frame_count`` is None if only reading all frames tells (for a video,
+    the container's claim); ``size`` is (height, width) of the first frame in pixels, None if not known yet.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames, one in memory at a time; after an ImageError, which is one frame's, comes the next."""
+        """Yield the frames, one in memory at a time; an ImageError concerns one frame, iteration can continue."""
 
 
 def stamp_of(header: Any) -> int:
@@ -56,11 +56,11 @@ def stamp_of(header: Any) -> int:
 
 
 def rate_of(stamps: Iterable[int]) -> float | None:
-    """Return frames per second by the steps between stamps (nanoseconds, in any order); None of fewer than two."""
-    # In order of time, so that swapped neighbours make no double steps.
+    """Return frames per second from the median step of stamps (nanoseconds, any order); None for fewer than two."""
+    # Sorted, so that swapped neighbours do not look like double steps.
     ordered = sorted(set(stamps))
     steps = [after - before for before, after in pairwise(ordered)]
-    # Stamps are whole nanoseconds: 1/24 s in them is not 24 frames a second to the last digit.
+    # Rounded, because stamps are whole nanoseconds: 24 frames/s would become 24.000000096.
     return round(SECOND / median(steps), 6) if steps else None
 
 
@@ -70,7 +70,7 @@ def frame_stamp(index: int, fps: float) -> int:
 
 
 def ros_stamp_offset(first: int) -> int:
-    """Return what to add to stamps, of which this is the first, so that none is 0, which in ROS means "no time"."""
+    """Return an offset for stamps that start at ``first``, so that none is 0, which in ROS means "no time"."""
     return SECOND if first == 0 else 0
 
 
@@ -85,7 +85,7 @@ Item = TypeVar('Item')
 
 @contextmanager
 def prefetch(items: Iterable[Item], depth: int = 8) -> Iterator[Iterator[Item]]:
-    """Give an iterator over ``items``, errors too, which a thread produces, ``depth`` at most before they are taken."""
+    """Yield an iterator over ``items``, which a thread produces up to ``depth`` ahead; errors are passed on."""
     iterator, end = iter(items), object()
     thread = ThreadPoolExecutor(1, 'prefetch')
 
@@ -104,16 +104,16 @@ def prefetch(items: Iterable[Item], depth: int = 8) -> Iterator[Iterator[Item]]:
 # Pixels
 
 SMALLEST_SIDE: Final = 16
-"""Pixels: images with a shorter side are refused."""
+"""Shortest side allowed, pixels."""
 LARGEST_SIDE: Final = 4096
-"""Pixels: images with a longer side are refused before they are decoded, unless another limit is given."""
+"""Default for the longest side allowed, pixels; larger images are refused before they are decoded."""
 
 _MARGIN: Final = 1 / 8
-"""Of the first image's range, left free at either end."""
+"""Margin at either end, as a share of the first image's range."""
 _LEAST_RANGE: Final = 256
-"""Levels: of an image that is all one grey, noise is not to become a picture."""
+"""Smallest range in levels, so that the noise of a uniform image is not amplified."""
 _OUTSIDE: Final = 0.01
-"""Share of an image beyond the range from which the range grows."""
+"""Share of samples outside the range from which the range grows."""
 
 
 class SizeError(ImageError):
@@ -123,7 +123,7 @@ class SizeError(ImageError):
 def check_size(
     height: int, width: int, largest: int = LARGEST_SIDE, smallest: int = SMALLEST_SIDE, name: str = ''
 ) -> None:
-    """Refuse an image by its size, before anything is done with its pixels; raises SizeError."""
+    """Raise SizeError if an image is too small or too large, before its pixels are processed."""
     if min(height, width) < smallest:
         raise SizeError(
             f'{name}size {width}x{height} is too small; both sides must be at least {smallest} pixels, '
@@ -137,25 +137,25 @@ def check_size(
 
 
 class SampleScale:
-    """How samples of 16 bits become 8: one linear scale for a whole stream, since flow compares brightness.
+    """Converts 16-bit samples to 8 bits by one linear scale for a whole stream, since flow compares brightness.
 
-    The first image's range, without the extreme thousandths at either end and with an eighth of it as margin, becomes
-    0 to 255. Where a hundredth of a later image is outside, the range grows to hold it, and never shrinks.
+    The first image's 0.1 to 99.9 percentile range, plus an eighth of it as margin at either end, maps to 0 to 255. If
+    a hundredth of a later image's samples are outside, the range grows to include them; it never shrinks.
     """
 
     def __init__(self) -> None:
         self.range: tuple[float, float] | None = None
-        """Levels that are shown as 0 and 255; None before the first image."""
+        """Levels that map to 0 and 255; None before the first image."""
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return 16-bit samples (H, W) or (H, W, C) as 8 bits; 8-bit ones as they are."""
+        """Convert 16-bit samples (H, W) or (H, W, C) to 8 bits; 8-bit samples are returned unchanged."""
         if samples.dtype == np.uint8:
             return np.asarray(samples, np.uint8)
-        self._look(samples)
+        self._adapt(samples)
         return np.asarray(self._table[samples], np.uint8)
 
-    def _look(self, samples: NDArray[Any]) -> None:
-        # Every fourth row and column tells the range well enough.
+    def _adapt(self, samples: NDArray[Any]) -> None:
+        # Every fourth row and column suffices.
         some = samples[::4, ::4] if min(samples.shape[:2]) >= 64 else samples
         if self.range is not None:
             black, white = self.range
@@ -171,8 +171,8 @@ class SampleScale:
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resize an image (H, W) or (H, W, C) to (height, width): by area where both sides shrink, else linearly."""
-    import cv2  # the sizes above are wanted where it is not loaded
+    """Resize an image (H, W) or (H, W, C) to (height, width): by area if both sides shrink, else linearly."""
+    import cv2  # not at the top: modules that need only the sizes load faster
 
     height, width = size
     if image.shape[:2] == size:

@@ -1,7 +1,7 @@
-"""Image messages to pixels and back, for any object with the fields of sensor_msgs/Image.
+"""Converts image messages to pixels and back, for any object with the fields of sensor_msgs/Image.
 
-``rosbags-image`` is not used: it ignores ``step``, so padded rows come out sheared, takes nv12 for
-grey, and fails on compressed grey images and on truncated data with an assertion.
+``rosbags-image`` is not used: it ignores ``step``, which shears images with padded rows, reads nv12 as grey, and fails
+with an assertion on compressed grey images and on truncated data.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from moving_object_detector.media.frames import LARGEST_SIDE, SampleScale, SizeE
 RAW_TYPE: Final = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE: Final = 'sensor_msgs/msg/CompressedImage'
 TYPES: Final = get_typestore(Stores.ROS2_HUMBLE)
-"""Definitions of messages; an image has been the same in every ROS 2."""
+"""Message definitions; image messages are the same in every ROS 2 distribution."""
 
 Decoded = TypeVar('Decoded', bound=NDArray[Any])
 
 
 class EncodedImage(NamedTuple):
-    """What to put into the fields of a sensor_msgs/Image; ``data`` is flat uint8."""
+    """Fields of a sensor_msgs/Image; ``data`` is flat uint8."""
 
     height: int
     width: int
@@ -40,14 +40,14 @@ class EncodedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one encoding lies in memory, and what makes RGB of its 8-bit form."""
+    """Memory layout of an encoding, and the OpenCV conversion of its 8-bit form to RGB."""
 
-    sample: str  # numpy's type, without the byte order
+    sample: str  # NumPy type without byte order
     channels: int
-    to_rgb: int | None = None  # OpenCV's conversion
-    colour: bool = True  # whether it is a picture; labels and floats are not
-    plain: bool = True  # whether each pixel has its own samples: neither a mosaic nor yuv
-    chroma_plane: bool = False  # half as many rows again below the luma, so the height is even too
+    to_rgb: int | None = None  # OpenCV's conversion code
+    colour: bool = True  # a picture, not labels or floats
+    plain: bool = True  # each pixel has its own samples: neither Bayer mosaic nor YUV
+    chroma_plane: bool = False  # half as many rows of chroma follow the luma, so the height must be even too
 
     @property
     def size(self) -> int:
@@ -61,13 +61,13 @@ _COLOURS: Final = {
     'rgba': (4, cv2.COLOR_RGBA2RGB),
     'bgra': (4, cv2.COLOR_BGRA2RGB),
     'mono': (1, cv2.COLOR_GRAY2RGB),
-    # OpenCV names a mosaic by its second row and second column: ROS rggb is OpenCV BG.
+    # OpenCV names a Bayer mosaic by its second row and column: ROS rggb is OpenCV BG.
     'bayer_rggb': (1, cv2.COLOR_BayerBG2RGB),
     'bayer_bggr': (1, cv2.COLOR_BayerRG2RGB),
     'bayer_gbrg': (1, cv2.COLOR_BayerGR2RGB),
     'bayer_grbg': (1, cv2.COLOR_BayerGB2RGB),
 }
-# OpenCV's names carry no colour order; its own is blue first.
+# OpenCV's type names have no colour order; its convention is BGR.
 _GENERIC: Final = {'8UC1': 'mono', '8UC3': 'bgr', '8UC4': 'bgra', '16UC1': 'mono'}
 _YUV: Final = {
     'yuv422': _Layout('u1', 2, cv2.COLOR_YUV2RGB_UYVY, plain=False),
@@ -92,13 +92,13 @@ SUPPORTED_ENCODINGS = tuple(name for name, layout in _LAYOUTS.items() if layout.
 
 
 def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
-    """Return (H, W, channels), or (H, W) where there is one, in the samples' own type; bytes are not copied."""
+    """Return (H, W, channels), or (H, W) for one channel, in the encoding's sample type; bytes are not copied."""
     height, width, step, encoding = int(message.height), int(message.width), int(message.step), message.encoding
     if height < 1 or width < 1:
         raise ImageError(f'image of size zero ({width}x{height}, {encoding}); check the camera driver')
     if encoding in _YUV and (width % 2 or (layout.chroma_plane and height % 2)):
-        what = 'an even width and height' if layout.chroma_plane else 'an even width'
-        raise ImageError(f'{encoding} needs {what}, but the image is {width}x{height}; publish it as rgb8 or bgr8')
+        even = 'an even width and height' if layout.chroma_plane else 'an even width'
+        raise ImageError(f'{encoding} needs {even}, but the image is {width}x{height}; publish it as rgb8 or bgr8')
     row = width * layout.size
     if step < row:
         raise ImageError(
@@ -107,7 +107,7 @@ def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
         )
     rows = height * 3 // 2 if layout.chroma_plane else height
     data = np.frombuffer(message.data, np.uint8)
-    # The last row's padding may be missing: some drivers leave it out, and no pixel is in it.
+    # Some drivers leave out the padding of the last row.
     needed = step * (rows - 1) + row
     if data.size < needed:
         raise ImageError(
@@ -122,33 +122,32 @@ def _samples(message: Any, layout: _Layout) -> NDArray[Any]:
 
 
 def decode_message(message: Any, scale: SampleScale | None = None, largest: int = LARGEST_SIDE) -> NDArray[np.uint8]:
-    """Turn a camera's message, no longer than ``largest`` on a side, into RGB; raises ImageError, and nothing else.
+    """Decode a camera's message, at most ``largest`` pixels on a side, to (H, W, 3) uint8 RGB; raises only ImageError.
 
-    A sensor_msgs/Image is read as :func:`decode_image` does, of a CompressedImage JPEG and PNG, colour or grey, 8 or 16
-    bit. What its format field says of colours is not looked at, since image_transport stores blue first in files that
-    state the right order themselves. An orientation in the file is not applied, as in the camera's uncompressed stream.
+    A sensor_msgs/Image is decoded by :func:`decode_image`; a CompressedImage must be JPEG or PNG, colour or grey, 8 or
+    16 bits. The colour order in its format field is ignored: the file itself states it. The Exif orientation is not
+    applied, as in the camera's uncompressed stream.
     """
     try:
         if not hasattr(message, 'encoding'):
             pixels = _decompressed(message, partial(decode_pixels, largest=largest, oriented=False))
             return (scale or SampleScale())(pixels)
-        if min(message.height, message.width) > 0:  # else a better reason is given below
+        if min(message.height, message.width) > 0:  # otherwise decode_image gives a better reason
             check_size(message.height, message.width, largest)
         return decode_image(message, scale)
     except ImageError:
         raise
     except Exception as error:
-        # Of the decoders nothing is known for certain; a message of anybody's making must not look like a fault here.
+        # A decoder may raise anything; a malformed message must not look like a fault of the node.
         raise ImageError(f'undecodable: {type(error).__name__}: {foreign(error)}') from error
 
 
 def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.uint8]:
-    """Turn a sensor_msgs/Image (any object with its fields) into (H, W, 3) uint8 RGB that owns its memory.
+    """Decode a sensor_msgs/Image (any object with its fields) to (H, W, 3) uint8 RGB that owns its memory.
 
-    Padding after each row is skipped and data beyond the last row ignored. 16-bit samples are read in the byte order
-    that ``is_bigendian`` states and scaled by ``scale``, the stream's, or by their own range. 8UC3 and 8UC4 are blue
-    first. Raises ImageError where the encoding is none of :data:`SUPPORTED_ENCODINGS`, or size, step and data do not
-    fit it.
+    Row padding and data beyond the last row are skipped. 16-bit samples have the byte order of ``is_bigendian`` and are
+    scaled by the stream's ``scale``, or by their own range without one. 8UC3 and 8UC4 are BGR and BGRA. Raises
+    ImageError if the encoding is not in :data:`SUPPORTED_ENCODINGS`, or size, step and data do not fit it.
     """
     layout = _LAYOUTS.get(message.encoding)
     if layout is None or not layout.colour:
@@ -166,28 +165,28 @@ def decode_image(message: Any, scale: SampleScale | None = None) -> NDArray[np.u
 
 
 def _decompressed(message: Any, decode: Callable[[bytes], Decoded]) -> Decoded:
-    """Decode the data of a CompressedImage, if its format field does not name another codec."""
+    """Decode the data of a CompressedImage, unless its format field names another codec."""
     data = bytes(message.data)
     stated = f'compressed image (format {shown(message.format)}, {len(data)} bytes)'
     if not data:
         raise ImageError(f'{stated} is empty; check the camera driver')
     kinds, kind = stated_kinds(message.format), kind_of(data)
     if kind and kind not in kinds:
-        taken = f'its format says {" or ".join(sorted(kinds))}' if kinds else 'JPEG and PNG are taken'
-        raise ImageError(f'{stated} holds {kind}, but {taken}; publish JPEG or PNG under its own name')
+        expected = f'its format says {" or ".join(sorted(kinds))}' if kinds else 'only JPEG and PNG are supported'
+        raise ImageError(f'{stated} holds {kind}, but {expected}; publish JPEG or PNG and name it in the format field')
     try:
         return decode(data)
     except SizeError:
         raise
     except ImageError as error:
-        raise ImageError(f'{stated} does not decode: {error}; publish JPEG or PNG, whole') from error
+        raise ImageError(f'{stated} does not decode: {error}; publish complete JPEG or PNG files') from error
 
 
 def encode_image(array: NDArray[Any], encoding: str) -> EncodedImage:
-    """Turn pixels into the fields of a sensor_msgs/Image without padding; the data shares their memory where it can.
+    """Encode pixels as the fields of a sensor_msgs/Image without padding; shares their memory if possible.
 
-    Decoded are uint8 (H, W, 3) **RGB** for rgb8 and bgr8, uint8 (H, W) for mono8, float32 (H, W) for 32FC1 and (H, W,
-    2) for 32FC2, stored little-endian. Raises ValueError where they are not of the encoding's shape and type.
+    Takes uint8 (H, W, 3) **RGB** for rgb8 and bgr8, uint8 (H, W) for mono8, little-endian float32 (H, W) for 32FC1 and
+    (H, W, 2) for 32FC2. Raises ValueError if shape or type does not fit the encoding.
     """
     layout = _LAYOUTS[encoding]
     if array.shape[2:] != (() if layout.channels == 1 else (layout.channels,)) or array.dtype != f'<{layout.sample}':
@@ -204,14 +203,14 @@ def is_jpeg(message: Any) -> bool:
 
 
 def decode_mask(message: Any) -> NDArray[np.bool_]:
-    """Read a sensor_msgs/Image or CompressedImage as a mask, bool (H, W): True where any colour of a pixel is not zero.
+    """Decode a sensor_msgs/Image or CompressedImage to a mask, bool (H, W): True where any colour is not zero.
 
-    Integer and floating samples of every width are understood, so that labels such as 16UC1 or 32SC1 are too. Of a
-    JPEG it is what is brighter than half. Raises ImageError where it cannot be decoded as it says.
+    Accepts integer and float samples of every width, so also labels such as 16UC1 or 32SC1. In a JPEG the mask is what
+    is brighter than half. Raises ImageError if the message cannot be decoded.
     """
     if not hasattr(message, 'encoding'):
         return _decompressed(message, decode_objects)
     layout = _LAYOUTS.get(message.encoding)
     objects = (_samples(message, layout) if layout and layout.plain else decode_image(message)) != 0
-    # A fourth channel is opacity.
+    # Ignores alpha, the fourth channel.
     return np.asarray(objects if objects.ndim == 2 else objects[:, :, :3].any(2), np.bool_)

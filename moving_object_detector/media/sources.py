@@ -1,4 +1,4 @@
-"""Whatever holds frames, opened by one call: a folder of image files, a video, a bag."""
+"""Opens any source of frames by one call: a folder of image files, a video or a bag."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from moving_object_detector.media.video import VideoSource
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'})
 
 _LARGEST_FILE: Final = 2**28
-"""Bytes: above what the largest image takes with 16 bits and no compression."""
+"""Bytes; more than the largest image takes with 16 bits and no compression."""
 
 
 def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) uint8 RGB; an orientation is applied, transparency dropped.
+    """Read an image file as (H, W, 3) uint8 RGB; applies the Exif orientation, drops transparency.
 
-    JPEG, PNG, TIFF, WebP, BMP or PNM. ``scale`` is the stream's, for samples of 16 bits; None: the image's own range.
-    Raises ImageError where the file cannot be read, is damaged, or the image is too large or too small.
+    JPEG, PNG, TIFF, WebP, BMP or PNM. ``scale`` is the stream's scale for 16-bit samples; None: the image's own range.
+    Raises ImageError if the file cannot be read or is damaged, or the image is too large or too small.
     """
     try:
         data = read_file(path, _LARGEST_FILE)
@@ -42,14 +42,14 @@ def read_image(path: Path, scale: SampleScale | None = None) -> NDArray[np.uint8
 
 
 def list_images(path: Path) -> list[Path]:
-    """Return the image files of a folder in natural order; other files and hidden ones are passed over."""
+    """Return the image files of a folder in natural order, without hidden ones."""
     visible = (entry for entry in path.iterdir() if not entry.name.startswith('.'))
     files = (entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
 class ImageFiles(FrameSource):
-    """Image files in a given order; frame k is at k / fps seconds. UserError without one, ImageError if all fail."""
+    """Image files in a given order; frame k is at k / fps seconds. UserError without files, ImageError if all fail."""
 
     def __init__(self, name: str, files: Sequence[Path], *, fps: float | None = None) -> None:
         if not files:
@@ -63,32 +63,32 @@ class ImageFiles(FrameSource):
                 height, width = read_image(file).shape[:2]
                 self.size = (height, width)
                 return
-        read_image(self.files[0])  # says what is wrong with it
+        read_image(self.files[0])  # raises its error
 
     def __iter__(self) -> Iterator[Frame]:
-        """Return the files in order; sizes may differ from frame to frame."""
+        """Iterate over the files in order; frames may differ in size."""
         scale = SampleScale()
 
         def frame(numbered: tuple[int, Path]) -> Frame:
             index, file = numbered
             return Frame(read_image(file, scale), frame_stamp(index, self.fps), file.name)
 
-        # Not a generator, which ends with the first error: after a file that cannot be read comes the next one.
+        # Not a generator, which would end with the first error: iteration continues after an unreadable file.
         return map(frame, enumerate(self.files))
 
 
 def open_source(path: str | Path, *, topic: str | None = None, fps: float | None = None) -> FrameSource:
     """Open a folder of image files, a video, a rosbag2 folder, a ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
 
-    Nothing but the first frame has been decoded. ``topic`` is the image topic of a bag that has several. ``fps`` takes
-    the place of the source's own timing, of which folders have none and run at 24; a bag then is stamped evenly from
-    its first stamp. Raises UserError where there is no such path or topic, it is of no known kind, or holds no image.
+    Decodes only the first frame. ``topic`` selects the image topic of a bag that has several. ``fps`` replaces the
+    source's own timing (folders have none: 24); a bag is then stamped evenly from its first stamp. Raises UserError if
+    path or topic does not exist, the kind is unknown, or there is no image.
     """
     path = Path(path).expanduser()
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UserError(f'{fps} frames per second: give a rate above 0')
     if not (path.is_file() or path.is_dir()):
-        # A pipe or a device would be read without end.
+        # Reading a pipe or a device might never end.
         raise UserError(f'{path}: {"neither a file nor a folder" if path.exists() else "no such file or folder"}')
     if is_bag(path):
         return BagSource(path, topic=topic, fps=fps)
@@ -108,5 +108,5 @@ def open_source(path: str | Path, *, topic: str | None = None, fps: float | None
 
 
 def source_of(arguments: argparse.Namespace, path: str) -> FrameSource:
-    """Open one of the inputs as the arguments say."""
+    """Open an input of a program with its options ``--bag-topic`` and ``--fps``."""
     return open_source(path, topic=arguments.bag_topic, fps=arguments.fps)

@@ -1,4 +1,4 @@
-"""Videos, read by OpenCV's FFmpeg and written by ffmpeg so that browsers play them."""
+"""Reads videos by OpenCV's FFmpeg, and writes MP4 files that browsers play by ffmpeg."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from moving_object_detector.media.frames import (
 
 _HIGHEST_FPS: Final = 1000.0
 """A container without a rate reports 0, NaN or its time base (90000)."""
-_LOOKED_AT: Final = 9
-"""First frames whose times tell the rate where the container tells an average that no frame keeps."""
-_ALIKE: Final = 0.06
-"""By which a rate in whole milliseconds, as Matroska has it, misses the true one."""
+_RATE_FRAMES: Final = 9
+"""Number of first frames from which the rate is measured, where the container states only an average."""
+_RATE_ERROR: Final = 0.06
+"""Relative error of a rate measured in whole milliseconds, as in Matroska."""
 
-# What is in the file is all that is read (a playlist would name addresses), and decoders write no line a frame.
+# Read only the file itself (a playlist could name addresses), and keep decoders from printing a line per frame.
 os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 
 class VideoSource(FrameSource):
-    """Frames of a video file at the times that it gives them, the first at 0; its first frames are decoded at once.
+    """Frames of a video file with its own times, the first at 0, or with frame k at k / ``fps`` seconds.
 
-    With ``fps`` frame k is at k / fps seconds instead. Raises UserError where it cannot be opened, holds no frame that
-    can be decoded, or frames that are too large or too small.
+    Decodes the first frames at once. Raises UserError if the file cannot be opened, no frame can be decoded, or frames
+    are too large or too small.
     """
 
     def __init__(self, path: Path, *, fps: float | None = None) -> None:
@@ -58,13 +58,13 @@ class VideoSource(FrameSource):
             claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             found, first = capture.read()
             times = [_time(capture)]
-            while len(times) < _LOOKED_AT and capture.grab():
+            while len(times) < _RATE_FRAMES and capture.grab():
                 times.append(_time(capture))
         if not found:
             raise UserError(f'{path}: the video holds no frame that can be decoded')
         measured = rate_of(times)
         sensible = 0 < stated <= _HIGHEST_FPS
-        if not sensible or (measured and abs(measured / stated - 1) >= _ALIKE):
+        if not sensible or (measured and abs(measured / stated - 1) >= _RATE_ERROR):
             stated = measured or DEFAULT_FPS
         self.fps = fps or stated
         self.frame_count = claimed if claimed > 0 else None
@@ -73,7 +73,7 @@ class VideoSource(FrameSource):
     @contextmanager
     def _open(self) -> Iterator[cv2.VideoCapture]:
         with ExitStack() as stack:
-            # Absolute, or FFmpeg takes what stands before a colon for a protocol.
+            # Absolute, or FFmpeg takes a name before a colon for a protocol.
             name = os.path.abspath(self.name)  # noqa: PTH100 (resolve would follow links, whose names have the suffix)
             try:
                 name.encode()
@@ -81,20 +81,20 @@ class VideoSource(FrameSource):
                 # OpenCV crashes on a name that is not UTF-8.
                 file = stack.enter_context(Path(self.name).open('rb'))
                 name = f'/proc/self/fd/{file.fileno()}'
-            # The FFmpeg backend alone: the others print a page of errors about any file it refuses.
+            # Only the FFmpeg backend: the others print many errors about any file that it refuses.
             capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
             stack.callback(capture.release)
             if not capture.isOpened():
                 raise UserError(
                     f'{self.name}: cannot be opened as a video; it is not one, it is cut short, or its codec is '
-                    f'not known here. Try converting it: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4'
+                    f'not supported. Try converting it: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4'
                 )
             height, width = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
             check_size(height, width, name=f'{self.name}: ')
             yield capture
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; a file that ends before its stated count is warned about."""
+        """Yield the frames; logs a warning if the file ends well before its stated frame count."""
         stamp = start = 0
         with self._open() as capture:
             for index in count():
@@ -106,33 +106,33 @@ class VideoSource(FrameSource):
                 if self._forced_fps is not None:
                     stamp = frame_stamp(index, self._forced_fps)
                 elif index:
-                    # A container without times gives 0, or the same, to all.
+                    # A container without times gives all frames 0 or the same time.
                     stamp = time - start if time - start > stamp else stamp + round(SECOND / self.fps)
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
                 yield Frame(rgb, stamp, f'{index:06d}')
         if self.frame_count is not None and index < 0.9 * self.frame_count:
             logging.getLogger(__name__).warning(
-                '%s: only %d of the %d frames it states could be decoded; the file is damaged or cut short',
+                '%s: only %d of the %d frames stated in the file could be decoded; it is damaged or cut short',
                 self.name, index, self.frame_count,
             )  # fmt: skip
 
 
 def _time(capture: cv2.VideoCapture) -> int:
-    """Return the time of the frame that was read last, nanoseconds; 0 where the container's makes no sense."""
+    """Return the time of the last frame read, nanoseconds; 0 if the container's makes no sense."""
     nanoseconds = capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6
-    return round(nanoseconds) if abs(nanoseconds) < LATEST else 0  # nor is what is not a number
+    return round(nanoseconds) if abs(nanoseconds) < LATEST else 0  # 0 for NaN too
 
 
-# x264's constant rate factor 20: no loss that is seen, and about 1 MB for three seconds of 854x480.
+# Constant rate factor 20: no visible loss, about 1 MB for three seconds of 854x480.
 _X264 = ('-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-crf', '20', '-preset', 'veryfast', '-movflags', '+faststart')
 
 
 class VideoWriter(AbstractContextManager['VideoWriter']):
-    """An MP4 (H.264, yuv420p) that is complete once the context is left, also by an error or Ctrl-C.
+    """Writes an MP4 (H.264, yuv420p), which is complete once the context ends, even by an error or Ctrl-C.
 
-    The first frame fixes the size; an odd side is padded by one pixel, a later frame of another size is resized.
-    Nothing is written before the first frame. Without ``fps`` the stamps of the first frames tell the rate, and they
-    wait for that. Raises UserError where the path cannot be used, or there is no ffmpeg.
+    The first frame fixes the size; an odd side is padded by one pixel, a later frame of another size is resized. The
+    file is created with the first frame. Without ``fps`` the rate is measured from the stamps of the first frames,
+    which are held back until then. Raises UserError if the path cannot be used or ffmpeg is missing.
     """
 
     def __init__(self, path: str | Path, fps: float | None) -> None:
@@ -156,22 +156,22 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
         rate = Fraction(self.fps).limit_denominator(100_000)
         source = ('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}', '-r', str(rate), '-i', '-')
-        # The protocol is named, or ffmpeg takes what stands before a colon in the path for one. A session of its own:
-        # Ctrl-C must reach the program and not cut the encoder short.
+        # The protocol is named, or ffmpeg takes a name before a colon in the path for one. In its own session, so that
+        # Ctrl-C does not end the encoder before the program completes the file.
         command = [self._ffmpeg, '-y', '-v', 'error', *source, *_X264, f'file:{self.path}']
         return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def write(self, image: NDArray[np.uint8], stamp: int = 0) -> None:
-        """Append (H, W, 3) uint8 RGB at ``stamp`` (ns; of no effect where the rate is given); raises UserError."""
+        """Append (H, W, 3) uint8 RGB; ``stamp`` (nanoseconds) is ignored if the rate is given. Raises UserError."""
         if self._waiting is None:
             self._encode(image)
             return
         self._waiting.append((image, stamp))
-        if len(self._waiting) == _LOOKED_AT:
+        if len(self._waiting) == _RATE_FRAMES:
             self._start()
 
     def _start(self) -> None:
-        """Take the rate of the frames that wait, and write them."""
+        """Measure the rate of the waiting frames, and write them."""
         waiting, self._waiting = self._waiting or (), None
         if waiting:
             self.fps = rate_of(stamp for _, stamp in waiting) or DEFAULT_FPS
@@ -194,12 +194,12 @@ class VideoWriter(AbstractContextManager['VideoWriter']):
         self.frame_count += 1
 
     def __exit__(self, *_: object) -> None:
-        """Complete the file; raises UserError where the encoder failed."""
+        """Complete the file; raises UserError if the encoder failed."""
         try:
             self._start()
         finally:
             if self._encoder is not None:
-                with suppress(BrokenPipeError):  # it ended early; its status is looked at below
+                with suppress(BrokenPipeError):  # it ended early; its status is checked below
                     self._encoder.communicate()
                 if self._encoder.wait() != 0:
                     raise UserError(f'{self.path}: the video encoder failed with status {self._encoder.returncode}')
