@@ -1,4 +1,4 @@
-"""Errors whose message a user can act on, and words from outside in them."""
+"""Errors with messages that users can act on, and the escaping of foreign text in messages."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ LONGEST_MESSAGE: Final = 4000
 
 
 def foreign(text: object, longest: int = 80) -> str:
-    r"""Return a text from outside as it may stand in a log, a message or a terminal: on one line, escaped, cut.
+    r"""Make a text from outside safe for a log, a message or a terminal: on one line, escaped, shortened.
 
-    Control and format characters (escape sequences, newlines, changes of direction) and what is not UTF-8 become
-    ``\x1b`` and the like; what is longer than ``longest`` characters ends in ``...``.
+    Control and format characters (escape sequences, newlines, changes of direction) and bytes that are not UTF-8 become
+    ``\x1b`` and the like; a text longer than ``longest`` characters is cut and ends in ``...``.
     """
     try:
         whole = text.decode(errors='backslashreplace') if isinstance(text, bytes) else str(text)
     except (ValueError, RecursionError):
-        # Python refuses to write a number of more than 4,300 digits.
+        # Python refuses to print a number of more than 4,300 digits.
         whole = f'a {type(text).__name__} too long to write'
     escaped = ''.join(map(_escaped, whole[: longest + 1]))
     return escaped if len(whole) <= longest and len(escaped) <= longest else f'{escaped[: longest - 3]}...'
 
 
 def shown(value: object) -> str:
-    """Return a value from outside for a message: texts in quotes, all else as Python writes it, as :func:`foreign`."""
+    """Return a value from outside for a message, safe as by :func:`foreign`; strings in quotes, others as ``str``."""
     return f"'{foreign(value)}'" if isinstance(value, str) else foreign(value)
 
 
@@ -35,7 +35,7 @@ def _escaped(character: str) -> str:
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message names it and the remedy, and programs print it alone (status 2)."""
+    """Wrong user input; the message names it and the remedy. Programs print only the message and exit with status 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(foreign(message, LONGEST_MESSAGE))
@@ -46,8 +46,8 @@ class ModelError(UserError):
 
 
 class ImageError(UserError):
-    """An image message or file that cannot be decoded as its header says."""
+    """An image message or file cannot be decoded as its header says."""
 
 
 class NotFiniteError(ArithmeticError):
-    """The networks gave values that are no numbers."""
+    """The networks returned NaN or infinity."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, locks between processes, files that come with the package."""
+"""Atomic writes, locks between processes, safe reads, and the paths of the package's files."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from moving_object_detector.common.errors import ModelError, UserError, foreign
 
 PACKAGE: Final = 'moving_object_detector'
 LEFTOVER_SECONDS: Final = 60.0
-"""Age from which a temporary file that nobody has open is what a killed process left."""
+"""Age from which an unlocked temporary file is taken to be left by a killed process."""
 
-_held: dict[Path, int] = {}  # locks of this process, with its number: a forked child holds none of them
+_held: dict[Path, int] = {}  # locks of this process by its id: a forked child holds none of them
 
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a file to write: a reader sees the old one or the new one, also with several writers or after a kill.
+    """Open a file for writing; readers see the old or the new content, even with several writers or after a kill.
 
-    Its folder is made where missing. When the context is left by an error the file stays as it was. ``durable`` waits
-    until it is on the disk, so that it survives a power failure. Raises OSError where it cannot be written.
+    Creates the folder if missing. If the context ends by an error, the file stays unchanged. ``durable`` waits until
+    the data is on disk, to survive a power failure. Raises OSError if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -53,7 +53,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of ``path`` whose writer was killed: old, and locked by nobody."""
+    """Remove temporary files of ``path`` whose writer was killed: old and unlocked."""
     name = re.compile(rf'\.{re.escape(path.name[:200])}\.[0-9a-f]{{16}}\.tmp')
     for entry in [entry.path for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
         with suppress(OSError), Path(entry).open('rb') as file:
@@ -63,7 +63,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # some file systems have no such thing
+    with suppress(OSError):  # not supported by every file system
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -72,7 +72,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file as :func:`atomic_file` does; raises UserError where it cannot be written."""
+    """Write a whole file by :func:`atomic_file`; raises UserError if it cannot be written."""
     try:
         with atomic_file(path) as file:
             file.write(data)
@@ -82,32 +82,32 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold ``thing`` against other processes (and this one) while the context lasts, by a file that stays.
+    """Lock ``thing`` against other processes (and this one) for the duration of the context; the lock file remains.
 
-    The kernel frees the lock when its process ends, also by a kill. ``wait`` waits for the other process, with a line
-    in the log; else raises UserError, which says who holds it since when; also where it cannot be opened.
+    The kernel releases the lock when the process ends, even by a kill. If another process holds it, ``wait`` logs this
+    and waits; otherwise raises UserError with the holder and since when. UserError also if ``path`` cannot be opened.
     """
     key = path.absolute()
     if _held.get(key) == os.getpid():
-        raise UserError(f'{thing} is in use by this process already')
+        raise UserError(f'{thing} is already in use by this process')
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(f'{path} cannot be opened as a lock: {error.strerror}; give a folder you own') from error
     with os.fdopen(descriptor, 'r+b', 0) as file:
         try:
-            # Not flock: workers forked by a killed process would go on holding that.
+            # Not flock: workers forked by a killed process would keep holding it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             holder = foreign(os.pread(descriptor, 200, 0).decode(errors='replace')) or 'another process'
             if not wait:
                 raise UserError(
-                    f'{thing} is in use by {holder}; wait for it or stop it, or give another one'
+                    f'{thing} is in use by {holder}; wait for that process, stop it, or give another path'
                 ) from error
             logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
             fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:
-            logging.getLogger(__name__).warning('%s: no locks here (%s); do not use it twice', path, error.strerror)
+            logging.getLogger(__name__).warning('%s: cannot be locked (%s); use it only once', path, error.strerror)
         _held[key] = os.getpid()
         try:
             about = f'process {os.getpid()} ({foreign(Path(sys.argv[0]).name)}, since {time.strftime("%F %T")})'
@@ -121,7 +121,7 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file to read; never waits, as opening a pipe would. Raises OSError, which says why."""
+    """Open a regular file for reading, without blocking as a pipe would; raises OSError with the reason."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -130,9 +130,9 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """Return the content of a regular file; raises OSError as :func:`open_file`, or where it is larger than allowed."""
+    """Return the content of a regular file; raises OSError as :func:`open_file`, or if it is larger than allowed."""
     with open_file(path) as file:
-        # What is too large is not read; what has no size, or grows, is by one byte more than allowed.
+        # A file that is too large is not read; one without size, or that grows, up to one byte above the limit.
         stated = os.fstat(file.fileno()).st_size
         content = file.read(most_bytes + 1) if stated <= most_bytes else b''
     if max(stated, len(content)) > most_bytes:
@@ -141,7 +141,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a regular file's content, in hexadecimal digits; raises OSError as :func:`open_file`."""
+    """Return the SHA-256 of a regular file's content in hexadecimal; raises OSError as :func:`open_file`."""
     total = sha256()
     with open_file(path) as file:
         while block := file.read(1 << 20):
@@ -150,7 +150,7 @@ def file_hash(path: Path) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; raises UserError where it cannot be made."""
+    """Make a folder and its parents; raises UserError if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,7 +158,7 @@ def make_folder(path: Path) -> None:
 
 
 def share_folder() -> Path:
-    """Return the folder with ``config/``, ``launch/`` and ``models/``: the source tree's, else the installed one."""
+    """Return the folder with ``config/``, ``launch/`` and ``models/``: of the source tree, else the installed one."""
     package = Path(__file__).resolve().parents[1]
     # <prefix>/lib/pythonX.Y/site-packages/moving_object_detector -> <prefix>/share/moving_object_detector
     for folder in (package.parent, *(parent / 'share' / PACKAGE for parent in package.parents[:6])):
@@ -168,20 +168,20 @@ def share_folder() -> Path:
 
 
 def user_folder(kind: Literal['cache', 'data']) -> Path:
-    """Return the package's folder in the user's cache or data folder, by the XDG specification; it need not exist."""
+    """Return the package's folder in the user's XDG cache or data folder; it need not exist."""
     variable, usual = {'cache': ('XDG_CACHE_HOME', '~/.cache'), 'data': ('XDG_DATA_HOME', '~/.local/share')}[kind]
     base = Path(os.environ.get(variable, ''))
-    # By the specification a relative path is to be ignored.
+    # The XDG specification says to ignore relative paths.
     return (base if base.is_absolute() else Path(usual).expanduser()) / PACKAGE
 
 
 def fetched_weights(network: str) -> Path:
-    """Return where ``get_weights`` keeps the weights of a network, whether they are there or not."""
+    """Return the path at which ``get_weights`` stores the weights of a network; it need not exist."""
     return user_folder('data') / 'weights' / f'{network}.safetensors'
 
 
 def generator_path(model: str = '', flow: str = 'dis') -> Path:
-    """Return the file that ``model`` names; empty: the package's for a flow backend, small: its narrow one for DIS."""
+    """Return the file ``model``; empty: the package's generator for a flow backend, small: half-width, for DIS."""
     if model not in ('', 'small'):
         return Path(model).expanduser()
     width = '-small' if model == 'small' and flow == 'dis' else ''

@@ -1,4 +1,4 @@
-"""Options declared once: default, range, meaning; parameters, YAML files, flags and the README are made from them."""
+"""Options declared once (default, range, meaning), for ROS parameters, YAML files, command lines and documentation."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class Option:
     default: bool | int | float | str
     description: str
     low: float | None = None
-    """Least value allowed."""
+    """Smallest value allowed."""
     high: float | None = None
-    """Greatest value allowed."""
+    """Largest value allowed."""
     choices: tuple[str, ...] = ()
     runtime: bool = False
     """Whether it can be changed while the detector runs."""
 
     def check(self, value: object) -> bool | int | float | str:
-        """Return ``value`` in the option's type; raises UserError where it is none that the option takes."""
+        """Return ``value`` in the option's type; raises UserError if the option does not accept it."""
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            # A whole number too large for a float is refused below as too large.
+            # An integer too large for a float becomes infinite, and is refused below.
             value = float(value) if abs(value) < 1 << 1023 else math.copysign(math.inf, value)
         if self.kind is float and isinstance(value, str) and re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+', value):
-            # YAML 1.1 takes 2e-4 for a text.
+            # YAML 1.1 reads 2e-4 as a string.
             value = float(value)
         fits = isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool))
         if fits and isinstance(value, (int, float)):
-            # A NaN is in no range, but in the open one.
+            # NaN fails every limit.
             fits = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         if not fits or (self.choices and value not in self.choices):
             raise UserError(f'{self.name} is {shown(value)}, but takes {self.takes()}')
         return cast('bool | int | float | str', value)
 
     def takes(self) -> str:
-        """Say in words what values the option takes."""
+        """Describe the accepted values in words."""
         if self.choices:
             return 'one of ' + ', '.join(self.choices)
         word = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}[self.kind]
@@ -58,12 +58,12 @@ class Option:
 
 
 def option(default: bool | float | str, description: str, **details: Any) -> Any:
-    """Declare a dataclass field as an option; ``details`` are low, high, choices and runtime of :class:`Option`."""
+    """Declare a dataclass field as an option; ``details``: low, high, choices and runtime of :class:`Option`."""
     return field(default=default, metadata={_KEY: {'description': description, **details}})
 
 
 def options_of(group: type, prefix: str = '') -> Iterator[Option]:
-    """Yield the options of a dataclass and of the dataclasses in it, as ``group.name``, in order."""
+    """Yield the options of a dataclass and, as ``group.name``, of those nested in it, in order."""
     hints = get_type_hints(group)
     for member in fields(group):
         kind = hints[member.name]
@@ -74,7 +74,7 @@ def options_of(group: type, prefix: str = '') -> Iterator[Option]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """Yield what nested mappings hold as dotted names and values, in order."""
+    """Yield the leaves of nested mappings as dotted names and values, in order."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f'{prefix}{name}.')
@@ -98,7 +98,7 @@ def with_values(config: T, values: Mapping[str, object]) -> T:
 
 
 def _replaced(config: Any, tree: Mapping[str, Any]) -> Any:
-    """Replace all at once, so that what a group checks of its options together does not depend on their order."""
+    """Replace all at once, so that checks across the options of a group do not depend on their order."""
     changes = {
         name: _replaced(getattr(config, name), new) if isinstance(new, dict) else new for name, new in tree.items()
     }

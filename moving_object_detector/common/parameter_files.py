@@ -1,4 +1,4 @@
-"""Options from files: ROS parameter files, without ROS, so that every program runs on the node's; plain YAML."""
+"""Reads options from ROS parameter files, without ROS, so that every program can use the node's, and plain YAML."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DEEPEST: Final = 20
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes no aliases, of which a short file can stand for more than memory holds, nor what is nested deep."""
+    """Refuses aliases, with which a short file can expand beyond memory, and deep nesting."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         problem = ''
         if self.check_event(yaml.AliasEvent):
-            problem = 'aliases (*name) are not taken, here as in ROS; write the values out'
+            problem = 'aliases (*name) are not supported, here as in ROS; write the values out'
         elif self.flow_level + len(self.indents) > DEEPEST:
             problem = f'nested deeper than {DEEPEST} levels'
         if problem:
@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: object) -> Any:
-    """Return the content of a YAML document of plain values; raises UserError, which names ``where`` and the line."""
+    """Parse a YAML document of plain values; raises UserError, which names ``where`` and the line."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -43,12 +43,12 @@ def parse_yaml(text: str, where: object) -> Any:
         line = f', line {mark.line + 1}' if mark is not None else ''
         raise UserError(f'{where}{line}: {foreign(error.problem or error.context, 200)}') from error
     except (yaml.YAMLError, ValueError, OverflowError, AttributeError, TypeError, RecursionError) as error:
-        # A character that is none, a number of 5,000 digits, a date that does not exist, brackets without end.
-        raise UserError(f'{where}: a value of it cannot be read ({foreign(error, 200)})') from error
+        # An invalid character, a number of 5,000 digits, a date that does not exist, endless brackets.
+        raise UserError(f'{where}: a value in it cannot be read ({foreign(error, 200)})') from error
 
 
 def find_config(path: Path) -> Path:
-    """Return the file that a user names: as it is, or else, as ``config/cpu.yaml``, among the package's own."""
+    """Return the file that a user names; if it does not exist, the package's own of that name (``config/cpu.yaml``)."""
     if path.is_absolute() or path.exists():
         return path
     ours = share_folder() / path
@@ -65,7 +65,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _sections(tree: object, where: Path, space: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each node's name, with its namespaces, and ros__parameters."""
+    """Yield each node's full name and its ros__parameters."""
     for name, section in tree.items() if isinstance(tree, dict) else ():
         full = f'{space}/{str(name).strip("/")}'
         if isinstance(section, dict) and 'ros__parameters' not in section:
@@ -80,9 +80,9 @@ def _sections(tree: object, where: Path, space: str = '') -> Iterator[tuple[str,
 
 
 def parameters_of_nodes(path: Path) -> list[tuple[str, str, object]]:
-    """Return node, dotted name and value of all in a ROS parameter file, in order; UserError where it is none.
+    """Return node, dotted name and value of each entry of a ROS parameter file, in order; UserError if it is not one.
 
-    Nodes are as the file has them, with a slash before: ``/detect``, ``/**``.
+    Nodes are named as in the file, with a leading slash: ``/detect``, ``/**``.
     """
     path = find_config(path.expanduser())
     found = [(node, *item) for node, section in _sections(_read_yaml(path), path) for item in flatten(section)]
@@ -92,12 +92,12 @@ def parameters_of_nodes(path: Path) -> list[tuple[str, str, object]]:
 
 
 def read_parameter_file(path: Path) -> dict[str, object]:
-    """Return the parameters of a ROS parameter file by dotted names, of all its nodes; UserError where it is none."""
+    """Return the parameters of all nodes in a ROS parameter file by dotted name; UserError if it is not one."""
     return {name: value for _, name, value in parameters_of_nodes(path)}
 
 
 def read_plain_file(path: Path) -> dict[str, object]:
-    """Return the options of a plain YAML file, nested or with dotted names, as dotted names; raises as the above."""
+    """Return the options of a plain YAML file, nested or dotted, by dotted name; raises UserError."""
     path = find_config(path.expanduser())
     tree = _read_yaml(path)
     if not isinstance(tree, dict):
@@ -106,14 +106,14 @@ def read_plain_file(path: Path) -> dict[str, object]:
 
 
 def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
-    """Return ``default`` with the values of a plain YAML file, all of them known, then of ``name=value`` texts."""
+    """Return ``default`` with the values of a plain YAML file, then of ``name=value`` texts; UserError if unknown."""
     return with_values(default, (read_plain_file(path) if path is not None else {}) | _assigned(assignments))
 
 
 def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
     """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments; raises UserError.
 
-    Parameters of the node that ``default`` does not have are passed over in the file, not in the assignments.
+    Parameters that ``default`` does not have are ignored in the file, but refused in the assignments.
     """
     known = {declared.name for declared in options_of(type(default))}
     given = read_parameter_file(path) if path is not None else {}

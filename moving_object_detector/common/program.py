@@ -1,4 +1,4 @@
-"""How every program of the package ends, kinds of arguments, and what it was run with."""
+"""Shared by all programs: exit status, argument types, common arguments, and the provenance of results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from typing import Any, Final
 from moving_object_detector.common.errors import UserError
 
 TOPIC: Final = 'camera/image_raw'
-"""Of images, where none is named."""
+"""Default image topic."""
 
 PACKAGES: Final = ('torch', 'openvino', 'opencv-python-headless', 'numpy', 'pydensecrf2', 'rosbags')
 
 
 def run_program(body: Callable[[], int]) -> int:
-    """Run ``body`` and return its exit status: 2 after a user's mistake, 130 after Ctrl-C."""
+    """Run ``body`` and return its exit status: 2 after a UserError, 130 after Ctrl-C."""
     if isinstance(sys.stdout, TextIOWrapper):
-        # Programs end with a path, which need not be UTF-8.
+        # Programs print paths, which need not be UTF-8.
         sys.stdout.reconfigure(errors='backslashreplace')
     try:
         return body()
@@ -40,7 +40,7 @@ def run_program(body: Callable[[], int]) -> int:
 
 
 def add_settings(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add ``--set NAME=VALUE ...``, which may be given several times."""
+    """Add ``--set NAME=VALUE ...``, which is repeatable."""
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='NAME=VALUE', help=help_text)
 
 
@@ -66,19 +66,19 @@ def _parsed(value: float, text: str, what: str, least: float) -> float:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add ``input``, or a list ``inputs`` where ``several``, and what :func:`source_of` takes besides."""
+    """Add ``input``, or a list ``inputs`` if ``several``, and the options that :func:`source_of` reads."""
     name, number = ('inputs', '+') if several else ('input', None)
     what = 'folder of frames, video file, or bag (ROS 2 or ROS 1)'
     parser.add_argument(name, metavar='INPUT', nargs=number, help=what)
     topic = 'image topic of a bag that has several'
-    # Empty is what a launch file passes for an argument that was left out.
+    # A launch file passes an empty text for an argument that is not given.
     parser.add_argument('--bag-topic', metavar='TOPIC', type=lambda text: text or None, help=topic)
-    rate = "frames per second in place of the input's own timing (a folder has none: 24)"
+    rate = "frames per second, instead of the input's own timing (a folder has none: 24)"
     parser.add_argument('--fps', type=positive_float, help=rate)
 
 
 def _revision() -> str:
-    """Return the commit of the checkout that runs, with ``+`` where it was changed since; empty outside of one."""
+    """Return the commit of the running checkout, with ``+`` if it has changes; empty outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / '.git').exists():
         return ''
@@ -95,7 +95,7 @@ def _processor() -> str:
 
 
 def provenance(program: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return command, time, versions, git revision and machine of this run of a program."""
+    """Return command, start time, versions, git revision and machine of this run of a program."""
     import torch
 
     installed = {found.metadata['Name']: found.version for found in distributions()}
