@@ -1,7 +1,7 @@
 """Start the detector, which configures and activates itself unless ``autostart:=false``.
 
-The parameters file is read first; an argument that is given overrides it, one that is left empty does not.
-When the node ends, a launch that holds nothing else ends too; in a larger launch the other nodes go on.
+Arguments that are not empty override the parameters file. When the node ends, the launch ends unless it contains
+other nodes, which keep running.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'moving_object_detector'
 
-# Device files of NVIDIA's drivers, on a computer and on a Jetson.
+# Device files of NVIDIA's drivers, on a PC and on a Jetson.
 HAS_GPU = "any(__import__('os').path.exists(path) for path in ('/dev/nvidia0', '/dev/nvhost-gpu', '/dev/nvgpu'))"
 
-# Launch argument, the node's parameter that it overrides, what it is, and what it takes (None: anything).
+# Launch argument, parameter of the node that it overrides, meaning, accepted values (None: any).
 OVERRIDES = (
-    ('transport', 'transport', 'how the images come', ['', 'auto', 'raw', 'compressed']),
-    ('reliability', 'input.reliability', 'QoS of the images', ['', 'auto', 'reliable', 'best_effort']),
-    ('estimate', 'estimate', 'masks late and best, or at once', ['', 'refined', 'zero_lag']),
-    ('target_rate', 'load.target_rate', 'masks a second to keep up, by smaller windows; 0.0: no such rate', None),
-    ('model', 'model', "weights of the generator; empty in the file too: the package's own", None),
-    ('device', 'device', 'where the networks run, such as cpu or cuda:0', None),
-    ('engine', 'engine', 'what runs the networks', ['', 'auto', 'torch', 'openvino', 'torch_tensorrt']),
-    ('flow', 'flow.backend', 'flow estimator', ['', 'auto', 'dis', 'pwcnet', 'raft_small']),
-    ('flow_model', 'flow.model', 'weights of PWC-Net or RAFT-small; empty: those that get_weights has fetched', None),
-    ('window_past', 'window.past', 'frames before the current one that each mask is averaged over', None),
-    ('window_future', 'window.future', 'frames after it, which the refined mask waits for', None),
-    ('window_stride', 'window.stride', 'distance between these frames', None),
+    ('transport', 'transport', 'raw or compressed images', ['', 'auto', 'raw', 'compressed']),
+    ('reliability', 'input.reliability', 'QoS of the image subscription', ['', 'auto', 'reliable', 'best_effort']),
+    ('estimate', 'estimate', 'delayed but better masks, or masks without delay', ['', 'refined', 'zero_lag']),
+    ('target_rate', 'load.target_rate', 'masks per second to sustain by shrinking the window; 0.0: fixed window', None),
+    ('model', 'model', "weights of the generator; empty in the parameters file too: the package's own", None),
+    ('device', 'device', 'device that runs the networks, such as cpu or cuda:0', None),
+    ('engine', 'engine', 'inference engine', ['', 'auto', 'torch', 'openvino', 'torch_tensorrt']),
+    ('flow', 'flow.backend', 'optical flow estimator', ['', 'auto', 'dis', 'pwcnet', 'raft_small']),
+    ('flow_model', 'flow.model', 'weights of PWC-Net or RAFT-small; empty: those that get_weights downloaded', None),
+    ('window_past', 'window.past', 'earlier frames that each mask is averaged over', None),
+    ('window_future', 'window.future', 'later frames that each refined mask is averaged over and waits for', None),
+    ('window_stride', 'window.stride', 'distance between these frames, in frames', None),
     ('autostart', 'autostart', 'whether the node configures and activates itself', None),
     ('use_sim_time', 'use_sim_time', 'take the time from /clock', ['', 'true', 'false']),
 )
 
 
 def declared_arguments() -> list[DeclareLaunchArgument]:
-    """Return every argument, all of them visible to ``ros2 launch --show-args``."""
+    """Return all arguments, so that ``ros2 launch --show-args`` lists them."""
     profiles = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', profile()])
     levels = ['debug', 'info', 'warn', 'error', 'fatal']
-    params = 'YAML file with the parameters; gpu.yaml where there is an NVIDIA GPU, else cpu.yaml'
+    params = 'YAML file with the parameters; default: gpu.yaml on a machine with an NVIDIA GPU, else cpu.yaml'
     dds = (
-        "XML file for Fast DDS, such as config/fastdds.xml of this package, which the camera's process needs too; "
-        'empty: as the environment says'
+        "XML profile for Fast DDS, such as config/fastdds.xml of this package, which the camera's process needs too; "
+        'empty: the profile set in the environment, if any'
     )
     table = (
         ('image_topic', '/camera/image_raw', None, 'topic of the camera, without /compressed'),
@@ -56,10 +56,10 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
         ('dds_profile', '', None, dds),
         ('namespace', '', None, 'namespace of the node, one for each camera'),
         ('name', 'detect', None, 'name of the node'),
-        ('view', 'false', ['true', 'false'], 'show results on a page for a browser'),
-        ('view_host', '127.0.0.1', None, 'address the view listens on; 0.0.0.0: for everybody'),
-        ('view_port', '8766', None, 'port of the page'),
-        ('log_level', 'info', levels, 'least severity that is logged'),
+        ('view', 'false', ['true', 'false'], 'show the results on a web page'),
+        ('view_host', '127.0.0.1', None, 'address of the web page; 0.0.0.0 lets every computer on the network see it'),
+        ('view_port', '8766', None, 'port of the web page'),
+        ('log_level', 'info', levels, 'lowest severity that is logged'),
     )  # fmt: skip
     return [
         DeclareLaunchArgument(argument, default_value=default, choices=choices, description=description)
@@ -68,17 +68,17 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
 
 
 def profile() -> PythonExpression:
-    """Return the name of the parameters file that fits the hardware."""
+    """Return the name of the parameters file for this hardware."""
     return PythonExpression([f"'gpu.yaml' if {HAS_GPU} else 'cpu.yaml'"])
 
 
 def given(argument: str) -> IfCondition:
-    """Return whether the launch argument is not empty; Humble has no substitution that compares."""
+    """Return whether the launch argument is not empty; Humble has no comparison substitution."""
     return IfCondition(PythonExpression(["r'''", LaunchConfiguration(argument), "''' != ''"]))
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments, the node with its parameters, and its page."""
+    """Return the arguments, the node with its parameters, and the program ``view``."""
     detect = Node(
         package=PACKAGE,
         executable='detect',
@@ -107,11 +107,11 @@ def generate_launch_description() -> LaunchDescription:
         output='screen',
         emulate_tty=True,
     )
-    # The group keeps the parameters from the other nodes of a launch that includes this one.
-    said = LogInfo(msg=['parameters: ', LaunchConfiguration('params_file')])
+    log_file = LogInfo(msg=['parameters: ', LaunchConfiguration('params_file')])
     dds = [
         SetEnvironmentVariable(name, LaunchConfiguration('dds_profile'), condition=given('dds_profile'))
         for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     ]
+    # The group keeps the parameters away from other nodes in a launch that includes this one.
     node = GroupAction([*dds, SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), said, node, view])
+    return LaunchDescription([*declared_arguments(), log_file, node, view])

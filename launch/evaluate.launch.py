@@ -1,7 +1,7 @@
-"""Evaluate the detector on a bag, and write a report; live, the bag is played through the node and what it says scored.
+"""Evaluate the detector on a bag and write a report, offline or, with ``live:=true``, through the running node.
 
-Live, the bag is played, the node's masks are recorded to ``live`` in the folder that the argument out names, and that
-recording is scored: a frame without a mask counts as missed. What is printed last are the scores.
+Live, the bag is played through the node, its masks are recorded to the folder ``live`` inside the folder ``out``, and
+the recording is scored; a frame without a mask counts as missed. The scores are printed last.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 PACKAGE = 'moving_object_detector'
 
-# The option of evaluate, the launch argument that is given to it, and its default (None: it must be given). An
-# argument that is left empty is passed empty, which the programs take for none.
+# Option of evaluate, launch argument that sets it, default (None: required), meaning. Empty arguments are passed on;
+# the programs treat them as not given.
 OPTIONS = (
-    ('--root', 'bag', None, 'rosbag2 folder, .mcap, .db3 or ROS 1 .bag; not live also a folder of such'),
-    ('--bag-topic', 'bag_topic', '', 'images, raw or compressed; empty: the only image topic besides mask_topic'),
-    ('--mask-topic', 'mask_topic', '', 'masks as truth, matched by their stamps; empty: there is no truth'),
-    ('--out', 'out', 'evaluation_output', 'folder for the report; an interrupted evaluation is resumed there'),
+    ('--root', 'bag', None, 'rosbag2 folder, .mcap, .db3 or ROS 1 .bag; unless live, also a folder of bags'),
+    ('--bag-topic', 'bag_topic', '', 'image topic, raw or compressed; empty: the only one besides mask_topic'),
+    ('--mask-topic', 'mask_topic', '', 'ground-truth masks, matched by their stamps; empty: no ground truth'),
+    ('--out', 'out', 'evaluation_output', 'folder for the report; an interrupted evaluation in it is resumed'),
 )
 MASK = '/detect/mask'
 LATENCY = '/detect/debug/pipeline_latency_ms'
-# For the model to load, on a busy machine and where an engine is built first; and for the last masks to arrive.
+# Longest wait for the model to load, even if an engine must be built first; and wait for the last masks.
 START_SECONDS = '600'
 END_SECONDS = 5.0
 
 
 def declared_arguments() -> list[DeclareLaunchArgument]:
-    """Return every argument, all of them visible to ``ros2 launch --show-args``."""
+    """Return all arguments, so that ``ros2 launch --show-args`` lists them."""
     cpu_profile = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'cpu.yaml'])
     return [
         *(
@@ -52,9 +52,9 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
             'live',
             default_value='false',
             choices=['true', 'false'],
-            description='false: every frame, as fast as it goes; true: through the node, so that what it misses counts',
+            description='false: every frame, at any speed; true: play through the node, so that frames it misses count',
         ),
-        DeclareLaunchArgument('rate', default_value='1.0', description='live: speed of playing, 1.0 is as recorded'),
+        DeclareLaunchArgument('rate', default_value='1.0', description='live: playback speed, 1.0: as recorded'),
         DeclareLaunchArgument(
             'params_file', default_value=cpu_profile, description='YAML file with the parameters of the detector'
         ),
@@ -62,21 +62,21 @@ def declared_arguments() -> list[DeclareLaunchArgument]:
 
 
 def process(program: str, arguments: list[object]) -> ExecuteProcess:
-    """Return a program of the package."""
+    """Return an action that runs a program of the package."""
     return ExecuteProcess(
         cmd=[ExecutableInPackage(package=PACKAGE, executable=program), *arguments],
         name=program,
         output='screen',
         emulate_tty=True,
-        # The detector may be computing, and the evaluation writing.
+        # Time for the detector to finish a frame, and for the evaluation to finish writing.
         sigterm_timeout='30',
     )
 
 
 def live_run(evaluation: ExecuteProcess) -> list[object]:
-    """Return what plays, detects and records, and then starts the evaluation; any failure ends the launch."""
+    """Return actions that play, detect and record, then run the evaluation; any failure ends the launch."""
     given = LaunchConfiguration
-    # Masks wait for the recording: what the detector misses counts, not what the recording does.
+    # A deep queue: frames that the detector misses count, but the recorder should miss none.
     kept = ['-p', f'qos_overrides.{MASK}.publisher.depth:=200', '-r', 'image:=/evaluate/image', '-r', '__node:=detect']
     detect = process('detect', ['--ros-args', '--params-file', given('params_file'), '-p', 'autostart:=true', *kept])
     recording = PathJoinSubstitution([given('out'), 'live'])
@@ -92,7 +92,7 @@ def live_run(evaluation: ExecuteProcess) -> list[object]:
     def ended(action: ExecuteProcess, then: list[object]) -> RegisterEventHandler:
         def what(event: object, _: object) -> list[object]:
             code = getattr(event, 'returncode', 0)
-            return then if code == 0 else [Shutdown(reason=f'{action.name} ended with status {code}, see above')]
+            return then if code == 0 else [Shutdown(reason=f'{action.name} failed with status {code}, see above')]
 
         return RegisterEventHandler(OnProcessExit(target_action=action, on_exit=what))
 
@@ -108,7 +108,7 @@ def live_run(evaluation: ExecuteProcess) -> list[object]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments and the evaluation, of which the argument ``live`` picks one of two kinds."""
+    """Return the arguments and both evaluations; the argument ``live`` selects one."""
     footage: list[object] = ['--dataset', 'bag']
     for option, argument, _, _ in OPTIONS:
         footage += [option, LaunchConfiguration(argument)]
