@@ -36,11 +36,11 @@ except ImportError:  # Humble
 log = logging.getLogger(__name__)
 
 _CLASSES: Final = {RAW_TYPE: Image, COMPRESSED_TYPE: CompressedImage}
-_LOOK_PERIOD: Final = 0.2
+_FOLLOW_PERIOD: Final = 0.2
 """Seconds between checks of who publishes."""
-_REMEMBERED: Final = 40
+_KEPT_STEPS: Final = 40
 """Latest intervals between stamps, searched for missing images."""
-_CUT: Final = 10 * SECOND
+_LONGEST_STEP: Final = 10 * SECOND
 """Nanoseconds; a longer interval means another recording or clock, not lost images."""
 _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
@@ -104,9 +104,9 @@ class ImageInput:
         self._lock = threading.Lock()
         reliable = config.input.reliability != 'best_effort'
         self._subscribe(Source(*candidates(self._base, config.transport)[0], reliable))
-        self._look()
+        self._follow()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(_LOOK_PERIOD, self._look, clock=steady)
+        self._timer = node.create_timer(_FOLLOW_PERIOD, self._follow, clock=steady)
 
     @property
     def topic(self) -> str:
@@ -137,7 +137,7 @@ class ImageInput:
 
     # Following the publishers
 
-    def _look(self) -> None:
+    def _follow(self) -> None:
         """Resubscribe if the publishers no longer match the subscription."""
         with self._lock:
             wanted, kept = self._wanted(), self._source
@@ -165,7 +165,7 @@ class ImageInput:
     def _subscribe(self, source: Source) -> None:
         policy = ReliabilityPolicy.RELIABLE if source.reliable else ReliabilityPolicy.BEST_EFFORT
         self._source, self.mismatches, self.lost, self._bytes = source, 0, 0, 0
-        self._steps: deque[int] = deque(maxlen=_REMEMBERED)
+        self._steps: deque[int] = deque(maxlen=_KEPT_STEPS)
         self._stamp = 0
         # Otherwise the first subscription would declare its reliability as a parameter, which overrides later ones.
         options = overridable(reliability=self._overridden(source.topic))
@@ -206,7 +206,7 @@ class ImageInput:
             self._bytes = len(message.data)
             stamp = stamp_of(message.header)
             step = stamp - self._stamp
-            if self._stamp and 0 < step < _CUT:
+            if self._stamp and 0 < step < _LONGEST_STEP:
                 self._steps.append(step)
             elif step:
                 self._steps.clear()

@@ -123,8 +123,7 @@ def view(argv: Sequence[str] | None = None) -> int:
     """Show the detector's results live on a web page."""
     own, ros = split_arguments(argv)
     parser = _parser(view, f'Subscribes only to results that a page shows. Ends with Ctrl-C. {_ROS_ARGUMENTS}')
-    node = 'name of the detector node (default: %(default)s)'
-    parser.add_argument('--detector', metavar='NODE', default='detect', help=node)
+    parser.add_argument('--detector', metavar='NODE', default='detect', help='detector node (default: %(default)s)')
     host = 'address to listen on; 0.0.0.0 lets every computer on the network see the images (default: %(default)s)'
     parser.add_argument('--host', default='127.0.0.1', help=host)
     port = 'port of the page; 0: any free port (default: %(default)s)'
@@ -137,18 +136,15 @@ def demo(argv: Sequence[str] | None = None) -> int:
     """Play a clip through the detector and record the results, with play, detect and record as separate processes."""
     own, ros = split_arguments(argv)
     parser = _parser(demo, 'Parameters of the detector follow --ros-args: -p window.past:=3')
-    clip = 'folder of frames, video or bag (default: render a flight)'
-    parser.add_argument('input', metavar='INPUT', nargs='?', help=clip)
+    parser.add_argument('input', metavar='INPUT', nargs='?', help='folder, video or bag (default: render a flight)')
     out = 'folder for video, contact sheet, masks and logs (default: %(default)s)'
     parser.add_argument('--out', metavar='DIR', default='demo_output', help=out)
-    params = "parameter file of the detector (default: the package's cpu.yaml)"
-    parser.add_argument('--params', metavar='FILE', help=params)
+    parser.add_argument('--params', metavar='FILE', help="parameter file (default: the package's cpu.yaml)")
     rate = 'playback speed, 1: as recorded (default: %(default)s, slow enough for two CPU cores to process every frame)'
     parser.add_argument('--rate', type=positive_float, default=0.2, help=rate)
     parser.add_argument('--frames', type=positive_int, help='frames of the rendered flight (default: 60)')
     parser.add_argument('--seed', type=int, help='seed of the rendered flight (default: 7)')
-    live = 'show the results live in a browser; playback starts once the page is open'
-    parser.add_argument('--view', action='store_true', help=live)
+    parser.add_argument('--view', action='store_true', help='show results in a browser; play once the page is open')
     arguments = parser.parse_args(own)
     if arguments.input and (arguments.frames, arguments.seed) != (None, None):
         parser.error('--frames and --seed apply to the rendered flight only; leave them out with INPUT')

@@ -101,10 +101,7 @@ class Watcher:
     def wait(
         self, done: Callable[[], bool], what: str, children: Sequence[Child], limit: float = _START_SECONDS
     ) -> None:
-        """Wait until ``done``.
-
-        Raises UserError if a child ends, the detector refuses or time runs out; SystemExit after Ctrl-C.
-        """
+        """Wait until ``done``; UserError if a child ends, the detector refuses or time runs out; Ctrl-C: SystemExit."""
         begin = time.monotonic()
         while not done():
             for child in children:

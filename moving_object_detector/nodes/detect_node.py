@@ -58,7 +58,7 @@ class DetectNode(LifecycleNodeMixin, Node):
         self._pipeline: Pipeline | None = None
         self._camera: ImageInput | None = None
         self._odometry: Odometry | None = None
-        self._heard: list[Subscription] = []
+        self._motion_inputs: list[Subscription] = []
         self._statistics = Statistics()
         self._engine = ''
         self._enabled = True
@@ -162,19 +162,18 @@ class DetectNode(LifecycleNodeMixin, Node):
         assert self._pipeline is not None
         assert self._odometry is not None
         self._camera = ImageInput(self, self._settings.config, self._pipeline)
-        self._heard = hear_motion(self, self._settings.config.odometry, self._odometry)
+        self._motion_inputs = hear_motion(self, self._settings.config.odometry, self._odometry)
         topics = [*(publisher.topic_name for publisher in self.publishers), *self._camera.topics]
         for name in unknown_overrides(self, topics):
-            text = '%s has no effect: this node has no such topic; its topics are %s'
-            log.warning(text, foreign(name), ', '.join(topics))
+            log.warning('%s has no effect: the topics of this node are %s', foreign(name), ', '.join(topics))
         log.info('active: waiting for images on %s', self._camera.topic)
 
     def _unsubscribe(self) -> None:
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.destroy()
-        while self._heard:
-            self.destroy_subscription(self._heard.pop())
+        while self._motion_inputs:
+            self.destroy_subscription(self._motion_inputs.pop())
         if self._pipeline is not None:
             self._pipeline.reset()
 

@@ -35,10 +35,7 @@ class InputConfig:
     """Reception of images."""
 
     timeout: float = option(
-        3.0,
-        'After this many seconds without an image, report the cause and publish the frames that wait for later ones.',
-        low=0.1,
-        high=3600.0,
+        3.0, 'Seconds without an image until the node reports why and publishes pending masks.', low=0.1, high=3600.0
     )
     reliability: str = option(
         'auto',
@@ -99,7 +96,7 @@ def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, obj
                     yield parameter, given
 
 
-def _in_two_types(declared: Option, values: Sequence[object]) -> str:
+def _type_conflict(declared: Option, values: Sequence[object]) -> str:
     """Return an error message if a parameter was given different values of several types, else ''.
 
     rcl keeps one value per type and prefers integers to floats to strings, regardless of which came last.
@@ -136,7 +133,7 @@ class Parameters:
         self._frozen = False
         self._lock = threading.Lock()
         given = node.get_parameters_by_prefix('')
-        self._find_lost(arguments, node.get_fully_qualified_name())
+        self._find_type_conflicts(arguments, node.get_fully_qualified_name())
         for name in given:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
@@ -154,14 +151,14 @@ class Parameters:
             self.config = with_values(self.config, {name: value})
         node.add_on_set_parameters_callback(self._on_set)
 
-    def _find_lost(self, arguments: Sequence[str], node: str) -> None:
+    def _find_type_conflicts(self, arguments: Sequence[str], node: str) -> None:
         values: dict[str, list[object]] = {}
         # ROS may accept what our parser does not, such as an alias.
         with suppress(UserError):
             for name, value in values_given(arguments, node):
                 values.setdefault(name, []).append(value)
         for name in values.keys() & self._options.keys():
-            if problem := _in_two_types(self._options[name], values[name]):
+            if problem := _type_conflict(self._options[name], values[name]):
                 self._problems[name] = problem
 
     def freeze(self) -> NodeConfig:

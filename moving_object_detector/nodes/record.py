@@ -64,14 +64,12 @@ class Recorder:
         if bag:
             self.tracks.append(self._record(bag, arguments.mask, RAW_TYPE, limit))
             node.create_timer(_LOOK_SECONDS, partial(self._follow, bag), clock=steady)
-        node.create_timer(_REPORT_SECONDS, self._say_what_is_missing, clock=steady)
+        node.create_timer(_REPORT_SECONDS, self._log_missing, clock=steady)
 
     def _subscribe(self, topic: str, message_type: str, write: Callable[[Any, bytes], None], limit: int) -> Recorded:
         """Pass the messages of a topic to ``write``, deserialised and in CDR."""
         if message_type not in TYPES.fielddefs:
-            raise UserError(
-                f'{topic} is {message_type}, which does not come with ROS 2; record it with: ros2 bag record'
-            )
+            raise UserError(f'{topic} is {message_type}, not a type of ROS 2 itself; record it with: ros2 bag record')
         package, _, name = message_type.split('/')
         try:
             kind = getattr(import_module(f'{package}.msg'), name)
@@ -107,7 +105,7 @@ class Recorder:
         self._missing -= {name for name, _ in found}
         self.extras += [self._record(bag, name, kind) for name, kind in found]
 
-    def _say_what_is_missing(self) -> None:
+    def _log_missing(self) -> None:
         if not any(track.count for track in self.tracks):
             counts = {track.topic: self._node.count_publishers(track.topic) for track in self.tracks}
             why = '; '.join(

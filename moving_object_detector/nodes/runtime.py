@@ -149,15 +149,15 @@ class Bridge(logging.Handler):
         super().__init__()
         self.logger = logger
         self._now = now
-        self._said: dict[str, float] = {}
+        self._last_logged: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
         kind, now = getattr(record, 'kind', None), self._now()
         if kind is not None:
-            if now - self._said.get(kind, -SAID_AGAIN) < SAID_AGAIN:
+            if now - self._last_logged.get(kind, -SAID_AGAIN) < SAID_AGAIN:
                 return
-            self._said[kind] = now
+            self._last_logged[kind] = now
         # Escape each line of a traceback: exception messages may contain anything.
         text = '\n'.join(foreign(line, LONGEST_MESSAGE) for line in self.format(record).split('\n'))
         # rclpy requires a call site for each severity.

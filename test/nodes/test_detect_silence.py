@@ -53,7 +53,9 @@ def test_another_topic_would_fit(detect, advertise):
 
 def test_the_type_is_another(detect, advertise):
     advertise(String, '/camera/image_raw')
-    wait_reason(detect, '/bench publishes /camera/image_raw as std_msgs/msg/String, but sensor_msgs/msg/Image')
+    wait_reason(
+        detect, '/bench publishes /camera/image_raw as std_msgs/msg/String, but this node needs sensor_msgs/msg/Image'
+    )
 
 
 def test_the_quality_of_service_does_not_match(detect, advertise):
