@@ -107,7 +107,7 @@ def lock(path: Path, thing: str, *, wait: bool = False) -> Iterator[None]:
             logging.getLogger(__name__).info('%s is in use by %s; waiting', thing, holder)
             fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:
-            logging.getLogger(__name__).warning('%s: cannot be locked (%s); use it only once', path, error.strerror)
+            logging.getLogger(__name__).warning('%s: no lock (%s); use it in one process only', path, error.strerror)
         _held[key] = os.getpid()
         try:
             about = f'process {os.getpid()} ({foreign(Path(sys.argv[0]).name)}, since {time.strftime("%F %T")})'
