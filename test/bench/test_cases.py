@@ -40,7 +40,7 @@ def test_the_built_in_settings():
     assert (paper.window.past, paper.window.future) == (5, 5)
     assert cpu.refinement.method == 'grid_crf'
     assert paper.refinement.method == 'crf'
-    assert (cpu.height, cpu.width) == (96, 192)
+    assert (cpu.height, cpu.width) == (128, 256)
     assert found['cpu-window-5'][0].config.window.past == 5
     assert all(case.config.device in ('auto', 'cpu') for cases in found.values() for case in cases)
     for name in ('paper', 'cpu'):
