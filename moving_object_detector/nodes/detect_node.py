@@ -206,7 +206,7 @@ class DetectNode(LifecycleNodeMixin, Node):
             self._refusal = str(error)
         except Exception as error:
             log.exception('unexpected error; please report this')
-            self._refusal = f'{type(error).__name__}: {foreign(error)}'
+            self._refusal, remedy = f'{type(error).__name__}: {foreign(error)}', ''
         else:
             return TransitionCallbackReturn.SUCCESS
         log.error('%s refused: %s%s', transition, self._refusal, remedy)
@@ -305,8 +305,9 @@ class DetectNode(LifecycleNodeMixin, Node):
             trouble = '; '.join(filter(None, (trouble, pipeline.trouble))) or holes
         trouble = trouble or pipeline.load.trouble
         doubt = odometry.trouble if odometry is not None else ''
-        if doubt and not trouble:
-            trouble = f'camera motion is estimated from the images alone: {doubt}'
+        if odometry is not None and doubt and not trouble:
+            # Without a source of motion it concerns the intrinsics alone.
+            trouble = f'camera motion is estimated from the images alone: {doubt}' if odometry.wanted else doubt
             log.warning('%s', trouble, extra={'kind': 'odometry'})
         if trouble:
             return DiagnosticStatus.WARN, trouble
