@@ -78,6 +78,8 @@ class LoadController:
         """Forget past arrivals: the stream has paused or will."""
         with self._lock:
             self._arrivals.clear()
+        # What was too much then says nothing of the stream to come.
+        self.utilisation, self.overloaded = 0.0, False
 
     @property
     def rate(self) -> float:

@@ -80,6 +80,8 @@ def test_overload_at_the_smallest_setting_is_trouble() -> None:
         controller.worked(0.2, 1, 1, inferred=True)
         controller.decide(0.05 * frame)
     assert 'load.target_rate' in controller.trouble
+    controller.pause()
+    assert controller.trouble == ''
 
 
 @pytest.mark.parametrize('zero_lag', [False, True])
