@@ -49,11 +49,11 @@ def test_a_target_that_cannot_be_kept_makes_the_window_smaller(detect):
     film(detect, lambda values: int(values['window delay frames']) <= 1, 'a smaller window')
     values = detect.values
     assert values['load setting'].startswith('window -1..+')
-    assert 'the last one needed' in values['load reason']
+    assert 'window needed' in values['load reason']
     assert float(values['target rate hz']) == 1000
     assert float(values['camera rate hz']) > 1
     assert float(values['utilisation %']) > 0
-    detect.wait_line(r'\[INFO\].*load: window -\d\.\.\+\d, stride 1; the last one needed \d+% of the time at')
+    detect.wait_line(r'\[INFO\].*load: window -\d\.\.\+\d, stride 1; the previous window needed \d+% of the time at')
     # The newest images' masks wait for one frame at most.
     count = len(delays)
     film(detect, lambda _: len(delays) > count + 3, 'results of the new setting')
