@@ -90,7 +90,11 @@ def _revision() -> str:
 
 
 def _processor() -> str:
-    model = re.search(r'^model name\s*:\s*(.*\S)', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.MULTILINE)
+    try:
+        text = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace')
+    except OSError:
+        text = ''
+    model = re.search(r'^model name\s*:\s*(.*\S)', text, re.MULTILINE)
     return model[1] if model else platform.machine()
 
 

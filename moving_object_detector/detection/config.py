@@ -22,7 +22,7 @@ class FlowConfig:
     preset: str = option(
         'medium',
         'Quality of DIS; lean takes half the time of medium and is slightly less accurate, brisk takes a third and is '
-        'for masks at 96x192.',
+        'for masks of up to 128x256.',
         choices=('ultrafast', 'fast', 'brisk', 'lean', 'medium'),
     )
     height: int = option(320, 'Height at which flow is computed, pixels.', low=32, high=2048)

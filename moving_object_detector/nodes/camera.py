@@ -40,8 +40,6 @@ _FOLLOW_PERIOD: Final = 0.2
 """Seconds between checks of who publishes."""
 _KEPT_STEPS: Final = 40
 """Latest intervals between stamps, searched for missing images."""
-_LONGEST_STEP: Final = 10 * SECOND
-"""Nanoseconds; a longer interval means another recording or clock, not lost images."""
 _FEWEST_STEPS: Final = 8
 _TOO_MANY_LOST: Final = 0.1
 """Share of missing images above which to warn."""
@@ -140,8 +138,11 @@ class ImageInput:
     def _follow(self) -> None:
         """Resubscribe if the publishers no longer match the subscription."""
         with self._lock:
+            # While the node ends, its graph must not be asked.
+            if self._pipeline is None:
+                return
             wanted, kept = self._wanted(), self._source
-            if self._pipeline is None or wanted == kept:
+            if wanted == kept:
                 return
             self._node.destroy_subscription(self._subscription)
             try:
@@ -206,7 +207,8 @@ class ImageInput:
             self._bytes = len(message.data)
             stamp = stamp_of(message.header)
             step = stamp - self._stamp
-            if self._stamp and 0 < step < _LONGEST_STEP:
+            # After a longer one the stream restarts anyway: another recording or clock, or a pause.
+            if self._stamp and 0 < step < self._config.continuity.max_gap * SECOND:
                 self._steps.append(step)
             elif step:
                 self._steps.clear()
@@ -234,6 +236,8 @@ class ImageInput:
         publishers = self._node.count_publishers(self.topic)
         if publishers <= 1:
             return ''
+        # Intervals between stamps of two cameras tell nothing of either.
+        self._steps.clear()
         return (
             f'{publishers} publishers on {self.topic}: masks computed from the mixed images of two cameras are wrong; '
             'give each camera its own topic and its own node'

@@ -151,9 +151,14 @@ class DetectNode(LifecycleNodeMixin, Node):
             self._engine = engine
             self._odometry = detector.odometry = Odometry(config.odometry)
             self._statistics = Statistics()
-            self._pipeline = Pipeline(
-                detector, Outputs(self), self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
-            )
+            outputs = Outputs(self)
+            try:
+                self._pipeline = Pipeline(
+                    detector, outputs, self._statistics, config, lambda: int(self.get_clock().now().nanoseconds)
+                )
+            except BaseException:
+                outputs.destroy()
+                raise
             self._pipeline.enabled = self._enabled
             # Includes changes made while it loaded.
             self._settings.tell(self._pipeline.configure)

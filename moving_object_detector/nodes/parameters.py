@@ -82,18 +82,37 @@ def descriptor(declared: Option) -> ParameterDescriptor:
     return description
 
 
-def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, object]]:
-    """Yield name and value of each parameter that ROS arguments set for a node ``/namespace/name``, in order."""
+def _assignments(arguments: Sequence[str]) -> Iterator[tuple[str, str, str, object]]:
+    """Yield origin, node pattern, name and value of each parameter in ROS arguments, in order."""
     for flag, text in pairwise(arguments):
         if flag in {'-p', '--param'}:
             rule, _, value = text.partition(':=')
             whose, _, name = rule.rpartition(':')
-            if whose in {'', node, node.rpartition('/')[2]}:
-                yield name, parse_yaml(value, name)
+            yield f'-p {text}', whose or '/**', name, parse_yaml(value, name)
         elif flag == '--params-file':
             for pattern, parameter, given in parameters_of_nodes(Path(text)):
-                if fnmatch(node, pattern.replace('**', '*')):
-                    yield parameter, given
+                yield text, pattern, parameter, given
+
+
+def _applies(pattern: str, node: str) -> bool:
+    # Patterns in files begin with a slash, names after -p need not.
+    return fnmatch(node, pattern.replace('**', '*')) or pattern == node.rpartition('/')[2]
+
+
+def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, object]]:
+    """Yield name and value of each parameter that ROS arguments set for a node ``/namespace/name``, in order."""
+    return ((name, value) for _, pattern, name, value in _assignments(arguments) if _applies(pattern, node))
+
+
+def without_effect(arguments: Sequence[str], node: str) -> Iterator[str]:
+    """Yield a sentence for each parameter file or assignment that sets nothing for a node ``/namespace/name``."""
+    patterns: dict[str, list[str]] = {}
+    for origin, pattern, _, _ in _assignments(arguments):
+        patterns.setdefault(origin, []).append(pattern)
+    for origin, found in patterns.items():
+        if not any(_applies(pattern, node) for pattern in found):
+            whose = ', '.join(map(foreign, dict.fromkeys(found)))
+            yield f'{foreign(origin, 300)} has no effect: it is for {whose}; this node is {node} (/** is every node)'
 
 
 def _type_conflict(declared: Option, values: Sequence[object]) -> str:
@@ -113,7 +132,7 @@ def _type_conflict(declared: Option, values: Sequence[object]) -> str:
     listed = ' and as '.join(dict.fromkeys(map(shown, read)))
     kind = 'a number with a point, such as 5.0' if declared.kind is float else declared.takes()
     return (
-        f'{declared.name} is given as {listed}: with values of different types, ROS 2 does not take the last one; '
+        f'{declared.name} is given as {listed}: of values of different types ROS 2 may not take the last one; '
         f'write each as {kind}'
     )
 
@@ -133,7 +152,7 @@ class Parameters:
         self._frozen = False
         self._lock = threading.Lock()
         given = node.get_parameters_by_prefix('')
-        self._find_type_conflicts(arguments, node.get_fully_qualified_name())
+        self._check_arguments(arguments, node.get_fully_qualified_name())
         for name in given:
             if name not in self._options and not name.startswith(FOREIGN_PREFIXES):
                 near = get_close_matches(name, self._options, 1)
@@ -151,10 +170,12 @@ class Parameters:
             self.config = with_values(self.config, {name: value})
         node.add_on_set_parameters_callback(self._on_set)
 
-    def _find_type_conflicts(self, arguments: Sequence[str], node: str) -> None:
+    def _check_arguments(self, arguments: Sequence[str], node: str) -> None:
         values: dict[str, list[object]] = {}
         # ROS may accept what our parser does not, such as an alias.
         with suppress(UserError):
+            for sentence in without_effect(arguments, node):
+                log.warning('%s', sentence)
             for name, value in values_given(arguments, node):
                 values.setdefault(name, []).append(value)
         for name in values.keys() & self._options.keys():

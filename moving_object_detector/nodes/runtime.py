@@ -67,10 +67,11 @@ def ros_node(
     """
     for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
         profile = os.environ.get(variable)
-        if profile and not Path(profile).is_file():
+        uses_it = 'fastrtps' in os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
+        if profile and uses_it and not Path(profile).is_file():
             raise UserError(
-                f'{variable} is {shown(profile)}, which is no file: Fast DDS would use its defaults; set it, or '
-                'dds_profile:= of ros2 launch, to the full path of a profile'
+                f'{variable} is {shown(profile)}, which is no file: Fast DDS would use its defaults; set it (or '
+                'dds_profile:= of ros2 launch) to the full path of a profile, or unset it'
             )
     stop = threading.Event()
     # First of all: Ctrl-C during an import would leave it half done.

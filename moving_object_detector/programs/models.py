@@ -30,7 +30,7 @@ from moving_object_detector.networks.weights import FlowInput, load_network
 from moving_object_detector.training.rendered import RenderedOptions, RenderedPairs
 
 RANGE_SIZES: Final = ((96, 192), (192, 384))
-"""Input sizes (height, width) to measure at: those of config/cpu.yaml and of the paper."""
+"""Input sizes (height, width) to measure at: those that the small generator was trained at and of the paper."""
 RANGE_BATCH: Final = 4
 RANGE_SEED: Final = 2_000_000
 OPSET: Final = 18

@@ -251,6 +251,23 @@ def test_one_pause_of_the_camera_is_no_loss(graph):
     assert (camera.trouble(), camera.holes()) == ('', '')
 
 
+def test_two_cameras_leave_no_holes_behind(graph):
+    camera, publisher = watched(graph)
+    other = graph.publish(*TOPICS['raw'])
+    message, numbers = Image(data=bytes(1000)), itertools.count(1)
+
+    def both():
+        moment = next(numbers) * 10**8
+        send(publisher, message, moment)
+        send(other, message, moment + 2 * 10**6)
+
+    assert graph.spin(lambda: len(graph.got) > 40, meanwhile=both)
+    assert '2 publishers' in camera.trouble()
+    graph.source.destroy_publisher(other)
+    assert graph.spin(lambda: not camera.trouble(), meanwhile=lambda: send(publisher, message, next(numbers) * 10**8))
+    assert camera.holes() == ''
+
+
 def test_another_topic_begins_with_no_holes(graph):
     camera, raw = watched(graph)
     message, numbers = Image(data=bytes(1000)), itertools.count(1)
