@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -22,8 +23,37 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+POLL_SECONDS: Final = 0.05
+"""Longest time until Ctrl-C is noticed."""
 END_SECONDS: Final = 2.0
 """Longest wait for callbacks to end; one that loads a model takes longer and is abandoned."""
+
+
+class Stop(threading.Event):
+    """An event that a signal handler may set at any moment.
+
+    ``threading.Event`` may not: if the signal arrives while the main thread enters ``wait``, ``set`` waits for a lock
+    that the same thread holds, or nobody notices it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped = False
+
+    def set(self) -> None:
+        """Set it."""
+        self._stopped = True
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._stopped
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or for ``timeout`` seconds; return whether it is."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._stopped and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
+        return self._stopped
 
 
 def split_arguments(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -73,7 +103,7 @@ def ros_node(
                 f'{variable} is {shown(profile)}, which is no file: Fast DDS would use its defaults; set it (or '
                 'dds_profile:= of ros2 launch) to the full path of a profile, or unset it'
             )
-    stop = threading.Event()
+    stop = Stop()
     # First of all: Ctrl-C during an import would leave it half done.
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import cv2
 import numpy as np
 import pytest
 
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.nodes.runtime import run_node, split_arguments
+from moving_object_detector.nodes.runtime import Stop, run_node, split_arguments
 
 
 @pytest.mark.parametrize(
@@ -68,3 +72,29 @@ def test_a_log_that_cannot_be_written_is_said_with_the_remedy(ros_environment, t
         assert done.returncode == 2
         assert 'ROS_LOG_DIR' in done.stderr
         assert 'ros-args' not in done.stderr
+
+
+def test_a_signal_stops_at_any_moment():
+    """A signal that finds the main thread anywhere in ``wait`` ends it, where ``threading.Event`` hangs now and then."""
+    stop, wanted = Stop(), threading.Semaphore(0)
+
+    def send():
+        for _ in range(40):
+            wanted.acquire()
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: stop.set())
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        for _ in range(40):
+            stop = Stop()
+            assert not stop.is_set()
+            wanted.release()
+            assert stop.wait(10)
+        assert stop.is_set()
+        begin = time.monotonic()
+        assert not Stop().wait(0.12)
+        assert time.monotonic() - begin >= 0.12
+    finally:
+        signal.signal(signal.SIGUSR1, before)
