@@ -75,7 +75,7 @@ def test_a_log_that_cannot_be_written_is_said_with_the_remedy(ros_environment, t
 
 
 def test_a_signal_stops_at_any_moment():
-    """A signal that finds the main thread anywhere in ``wait`` ends it, where ``threading.Event`` hangs now and then."""
+    """A signal ends ``wait`` wherever it finds the main thread; ``threading.Event`` hangs now and then."""
     stop, wanted = Stop(), threading.Semaphore(0)
 
     def send():
