@@ -107,11 +107,11 @@ def generate_launch_description() -> LaunchDescription:
         output='screen',
         emulate_tty=True,
     )
-    log_file = LogInfo(msg=['parameters: ', LaunchConfiguration('params_file')])
+    report = LogInfo(msg=['parameters: ', LaunchConfiguration('params_file')])
     dds = [
         SetEnvironmentVariable(name, LaunchConfiguration('dds_profile'), condition=given('dds_profile'))
         for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     ]
     # The group keeps the parameters away from other nodes in a launch that includes this one.
     node = GroupAction([*dds, SetParametersFromFile(LaunchConfiguration('params_file')), *overrides, detect])
-    return LaunchDescription([*declared_arguments(), log_file, node, view])
+    return LaunchDescription([*declared_arguments(), report, node, view])

@@ -82,8 +82,12 @@ def descriptor(declared: Option) -> ParameterDescriptor:
     return description
 
 
-def _assignments(arguments: Sequence[str]) -> Iterator[tuple[str, str, str, object]]:
-    """Yield origin, node pattern, name and value of each parameter in ROS arguments, in order."""
+Assignment = tuple[str, str, str, object]
+"""Origin, node pattern, name and value of a parameter."""
+
+
+def assignments(arguments: Sequence[str]) -> Iterator[Assignment]:
+    """Yield the parameters in ROS arguments, in order; raises UserError at a value that YAML cannot read."""
     for flag, text in pairwise(arguments):
         if flag in {'-p', '--param'}:
             rule, _, value = text.partition(':=')
@@ -99,15 +103,15 @@ def _applies(pattern: str, node: str) -> bool:
     return fnmatch(node, pattern.replace('**', '*')) or pattern == node.rpartition('/')[2]
 
 
-def values_given(arguments: Sequence[str], node: str) -> Iterator[tuple[str, object]]:
-    """Yield name and value of each parameter that ROS arguments set for a node ``/namespace/name``, in order."""
-    return ((name, value) for _, pattern, name, value in _assignments(arguments) if _applies(pattern, node))
+def values_given(given: Sequence[Assignment], node: str) -> Iterator[tuple[str, object]]:
+    """Yield name and value of each parameter that is set for a node ``/namespace/name``, in order."""
+    return ((name, value) for _, pattern, name, value in given if _applies(pattern, node))
 
 
-def without_effect(arguments: Sequence[str], node: str) -> Iterator[str]:
+def without_effect(given: Sequence[Assignment], node: str) -> Iterator[str]:
     """Yield a sentence for each parameter file or assignment that sets nothing for a node ``/namespace/name``."""
     patterns: dict[str, list[str]] = {}
-    for origin, pattern, _, _ in _assignments(arguments):
+    for origin, pattern, _, _ in given:
         patterns.setdefault(origin, []).append(pattern)
     for origin, found in patterns.items():
         if not any(_applies(pattern, node) for pattern in found):
@@ -171,13 +175,15 @@ class Parameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def _check_arguments(self, arguments: Sequence[str], node: str) -> None:
-        values: dict[str, list[object]] = {}
+        given: list[Assignment] = []
         # ROS may accept what our parser does not, such as an alias.
         with suppress(UserError):
-            for sentence in without_effect(arguments, node):
-                log.warning('%s', sentence)
-            for name, value in values_given(arguments, node):
-                values.setdefault(name, []).append(value)
+            given.extend(assignments(arguments))
+        for sentence in without_effect(given, node):
+            log.warning('%s', sentence)
+        values: dict[str, list[object]] = {}
+        for name, value in values_given(given, node):
+            values.setdefault(name, []).append(value)
         for name in values.keys() & self._options.keys():
             if problem := _type_conflict(self._options[name], values[name]):
                 self._problems[name] = problem

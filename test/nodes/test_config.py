@@ -9,7 +9,7 @@ import pytest
 
 from moving_object_detector.common.options import options_of, with_values
 from moving_object_detector.common.parameter_files import read_parameter_file
-from moving_object_detector.nodes.parameters import NodeConfig, values_given, without_effect
+from moving_object_detector.nodes.parameters import NodeConfig, assignments, values_given, without_effect
 
 ROOT = Path(__file__).resolve().parents[2]
 parameter_table = run_path(str(ROOT / 'scripts' / 'make_docs.py'))['parameter_table']
@@ -60,20 +60,22 @@ def test_values_that_ros_arguments_give_a_node(tmp_path):
     )
     arguments = ['--ros-args', '-r', 'a:=b', '--params-file', str(file), '-p', 'model:=x:=y', '--param', 'threads:=3']
     arguments += ['-p', 'other:threads:=4', '-p', 'detect:threads:=5', '--log-level', 'info']
+    given = list(assignments(arguments))
     ours = [('model', 'x:=y'), ('threads', 3), ('threads', 5)]
     front = [('load.target_rate', 10), ('load.target_rate', 5.5), *ours]
-    assert list(values_given(arguments, '/front/detect')) == front
-    assert list(values_given(arguments, '/rear/detect')) == [('load.target_rate', 10), ('threads', 1), *ours]
-    assert list(values_given(arguments, '/detect')) == [('load.target_rate', 10), ('threads', 2), *ours]
+    assert list(values_given(given, '/front/detect')) == front
+    assert list(values_given(given, '/rear/detect')) == [('load.target_rate', 10), ('threads', 1), *ours]
+    assert list(values_given(given, '/detect')) == [('load.target_rate', 10), ('threads', 2), *ours]
 
 
 def test_arguments_for_other_nodes_are_told(tmp_path):
     file = tmp_path / 'a.yaml'
     file.write_text('detect:\n  ros__parameters: {threads: 2}\nother:\n  ros__parameters: {threads: 1}\n')
     arguments = ['--ros-args', '--params-file', str(file), '-p', 'threads:=3', '-p', 'detector:threads:=4']
-    (typo,) = without_effect(arguments, '/detect')
+    given = list(assignments(arguments))
+    (typo,) = without_effect(given, '/detect')
     assert typo.startswith('-p detector:threads:=4 has no effect')
-    of_file, typo = without_effect(arguments, '/front/detect')
+    of_file, typo = without_effect(given, '/front/detect')
     assert of_file.startswith(f'{file} has no effect')
     for named in ('/detect', '/other', '/front/detect'):
         assert named in of_file
