@@ -36,6 +36,12 @@ from moving_object_detector.nodes.pipeline import Pipeline
 log = logging.getLogger(__name__)
 
 STATUS_PERIOD = 1.0
+ALL_MASKED = 0.9
+"""Share of images with a mask above which nothing is said."""
+HALF_MASKED = 0.5
+"""Share at or below which the status is a warning."""
+REMEDIES = {'unconfigured': 'configure', 'inactive': 'activate'}
+"""Transition that leads on, by the name of a state without images."""
 
 
 class DetectNode(LifecycleNodeMixin, Node):
@@ -298,7 +304,9 @@ class DetectNode(LifecycleNodeMixin, Node):
         if self._refusal:
             return DiagnosticStatus.ERROR, f'{self.state}: {self._refusal}'
         if camera is None or pipeline is None:
-            return DiagnosticStatus.OK, self.state
+            step = REMEDIES.get(self.state)
+            remedy = f': no images are taken before ros2 lifecycle set {self.get_fully_qualified_name()} {step}'
+            return DiagnosticStatus.OK, self.state + (remedy if step else '')
         if not self._enabled:
             return DiagnosticStatus.OK, 'disabled by the service ~/enable'
         trouble = camera.trouble()
@@ -316,5 +324,17 @@ class DetectNode(LifecycleNodeMixin, Node):
             log.warning('%s', trouble, extra={'kind': 'odometry'})
         if trouble:
             return DiagnosticStatus.WARN, trouble
-        nobody = 'nobody subscribes to a result, so no masks are computed'
-        return DiagnosticStatus.OK, 'detecting' if pipeline.outputs.wanted() else nobody
+        return self._progress(pipeline)
+
+    def _progress(self, pipeline: Pipeline) -> tuple[bytes, str]:
+        """Return level and message while nothing is wrong with the images."""
+        if not pipeline.outputs.wanted():
+            return DiagnosticStatus.OK, 'nobody subscribes to a result, so no masks are computed'
+        share = self._statistics.masked_share(time.monotonic())
+        if share > ALL_MASKED:
+            return DiagnosticStatus.OK, 'detecting'
+        told = (
+            f'detecting, but only {share:.0%} of the images get a mask: they come faster than masks are computed; '
+            "lower the camera's rate, flow.height and flow.width, or height and width"
+        )
+        return DiagnosticStatus.OK if share > HALF_MASKED else DiagnosticStatus.WARN, told

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from array import array
 from collections import Counter, deque
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,10 @@ def compressed_message(data: NDArray[np.uint8], header: Header) -> CompressedIma
 
 WINDOW = 300
 """Number of latest timings kept."""
+RECENT: Final = 5.0
+"""Seconds over which rates and shares are reported."""
+FEW: Final = 20
+"""Images from which on a share is told."""
 
 
 class Statistics:
@@ -70,12 +75,22 @@ class Statistics:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._times: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
+        self._wanted: deque[tuple[float, bool]] = deque(maxlen=WINDOW)
+        """When a mask was computed for an image that should have one (True), or was not for lack of time (False)."""
         self._lock = threading.Lock()
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to the counter ``frames name``."""
         with self._lock:
             self._counts[name] += number
+            if name in ('processed', 'skipped', 'dropped'):
+                self._wanted.extend([(time.monotonic(), name == 'processed')] * number)
+
+    def masked_share(self, now: float) -> float:
+        """Return the share of the last five seconds' images with a mask; 1 below twenty images."""
+        with self._lock:
+            recent = [masked for moment, masked in self._wanted if now - moment <= RECENT]
+        return sum(recent) / len(recent) if len(recent) >= FEW else 1.0
 
     def time(self, processing: float, latency: float, finished: float) -> float:
         """Record one processed frame (seconds; ``finished`` is monotonic); return the time since the previous one."""
@@ -88,7 +103,7 @@ class Statistics:
         """Return all as texts for a diagnostic status; rates are over the last five seconds."""
         with self._lock:
             counts, times = self._counts.copy(), list(self._times)
-        recent = [finished for *_, finished in times if now - finished <= 5.0]
+        recent = [finished for *_, finished in times if now - finished <= RECENT]
         rate = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
         values = {f'frames {name}': str(counts[name]) for name in self.NAMES}
         values['frame rate hz'] = f'{rate:.2f}'

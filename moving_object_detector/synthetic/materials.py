@@ -141,6 +141,26 @@ def _limb(rng: np.random.Generator) -> Card:
     return _card(((195 + 22 * folds) * round_off)[..., None].repeat(3, 2), alpha)
 
 
+def _cloth(rng: np.random.Generator) -> Card:
+    """Return a capsule with a pattern of light and dark: stripes, checks, halves, patches or a print."""
+    height, width = 96, 48
+    plain = _limb(rng).levels[0]
+    ys, xs = np.mgrid[0:height, 0:width]
+    step, share = float(rng.uniform(6, 24)), float(rng.uniform(0.3, 0.7))
+    kind, shift = int(rng.integers(5)), float(rng.uniform(0, 1))
+    across, down = ((axis / step + shift) % 1 < share for axis in (xs, ys))
+    dark = (
+        down,
+        across ^ down,
+        ys > height * rng.uniform(0.3, 0.7),
+        noise(rng, 96, 0.8)[:, :48] > 0.25,
+        np.hypot(xs - width / 2, ys - height * rng.uniform(0.25, 0.6)) < rng.uniform(6, 14),
+    )[kind]
+    tint = rng.uniform(0.1, 1.0, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0.1, 0.5))
+    colour = plain[..., :3] * np.where(dark[..., None], tint, 1.0)
+    return _card(colour.astype(np.float32), plain[..., 3].astype(np.uint8))
+
+
 def _disc(rng: np.random.Generator) -> Card:
     """Return a white ball with a pattern."""
     side = 96
@@ -209,7 +229,7 @@ def vehicle_side(number: int) -> Card:
 _MAKERS: Final[dict[str, tuple[int, Callable[[np.random.Generator], Material]]]] = {
     **TILES,
     'crown': (10, _crown), 'conifer': (4, _conifer), 'branch': (5, _branch), 'tuft': (6, _tuft),
-    'skyline': (4, _skyline), 'limb': (3, _limb), 'disc': (3, _disc), 'wing': (2, _wing),
+    'skyline': (4, _skyline), 'limb': (3, _limb), 'disc': (3, _disc), 'wing': (2, _wing), 'cloth': (24, _cloth),
 }  # fmt: skip
 """Number of variants and maker of each kind; append new kinds, since the position seeds the looks."""
 

@@ -118,24 +118,41 @@ class SceneOptions:
     """Largest extra shift of a static object, as a share of the background's shift."""
     textures: int = POOL
     """Number of different textures; making one takes a tenth of a second."""
+    figures: float = 0.0
+    """Share of moving objects that are figures with limbs of two segments, such as people and animals."""
+
+
+@dataclass(frozen=True)
+class _Hinge:
+    """A swing about a point (x, y), pixels, that carries the hinges after it."""
+
+    x: float
+    y: float
+    swing: Drift
+    rest: float = 0.0
+    """Angle at time 0, radians."""
+
+    def matrix(self, time: float) -> Homography:
+        turn = turn_and_scale(self.rest + self.swing(time), 1.0)
+        return translation(self.x, self.y) @ turn @ translation(-self.x, -self.y)
 
 
 @dataclass(frozen=True)
 class _SheetPose:
-    """Sheet's middle -> swing about a joint ``arm`` pixels away -> own motion -> place in the scene -> camera."""
+    """Sheet's middle -> swings about hinges -> own motion -> place in the scene -> camera."""
 
     camera: SheetCamera
     middle: Homography
     place: Homography
     depth_gain: float = 1.0
     own: Trajectory = AT_REST
-    swing: Drift = CONSTANT
-    arm: float = 0.0
+    hinges: tuple[_Hinge, ...] = ()
 
     def __call__(self, time: float) -> Homography:
-        joint = translation(0, -self.arm) @ turn_and_scale(self.swing(time), 1.0) @ translation(0, self.arm)
-        moved = self.place @ self.own.matrix(time) @ joint @ self.middle
-        return self.camera.matrix(time, self.depth_gain) @ moved
+        moved = self.place @ self.own.matrix(time)
+        for hinge in self.hinges:
+            moved = moved @ hinge.matrix(time)
+        return self.camera.matrix(time, self.depth_gain) @ moved @ self.middle
 
 
 def _sheet(
@@ -171,6 +188,10 @@ def _object(
     radius = 0.5 * height * float(np.exp(rng.uniform(low, high)))
     x, y = (float(rng.uniform(side, 1.0 - side)) for side in margin)
     place = translation(x * width, y * height)
+    # A spawned generator leaves scenes without figures unchanged.
+    own_rng = rng.spawn(1)[0]
+    if own_rng.random() < options.figures:
+        return _figure(own_rng, options, radius, _SheetPose(camera, place, place, own=own))
     layers = []
     for part in range(1 + int(rng.choice((0, 1, 2, 3), p=(0.45, 0.15, 0.25, 0.15)))):
         is_limb = part > 0
@@ -181,9 +202,58 @@ def _object(
         texture, alpha, middle = _sheet(rng, options, size, aspect)
         pose = _SheetPose(camera, middle, place, 1.0, own)
         if is_limb:
-            pose = replace(pose, place=place @ offset, swing=limb, arm=size)
+            pose = replace(pose, place=place @ offset, hinges=(_Hinge(0, -size, limb),))
         layers.append(Layer(texture, alpha, pose, moves=True))
     return layers
+
+
+def _capsule(
+    rng: np.random.Generator, options: SceneOptions, length: float, thick: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Homography]:
+    """Return texture and alpha of a rounded upright segment, and the homography of its upper end to the origin."""
+    tall, wide = (min(int(np.ceil(side)) + 4, CANVAS[0]) for side in (length + thick, thick))
+    alpha = np.zeros((tall, wide), np.uint8)
+    ends = (wide // 2, 2 + int(thick / 2)), (wide // 2, max(tall - 3 - int(thick / 2), 2))
+    cv2.line(alpha, *ends, 255, max(int(thick), 1), cv2.LINE_AA)
+    return random_texture(rng, (tall, wide), options.textures), alpha, translation(-wide / 2, -2 - thick / 2)
+
+
+def _figure(rng: np.random.Generator, options: SceneOptions, radius: float, pose: _SheetPose) -> list[Layer]:
+    """Return the sheets of a figure of about ``radius`` pixels: a trunk, a head, arms and legs of two segments each."""
+    upright = rng.random() < 0.7
+    trunk, thick = 0.75 * radius, radius * float(rng.uniform(0.2, 0.35))
+    whole = _Hinge(0, 0, CONSTANT, float(rng.normal(0, 0.3)) + (0.0 if upright else float(rng.choice((-1, 1))) * 1.6))
+    pace, wild = float(rng.uniform(0.15, 0.8)), float(rng.uniform(0, 1))
+
+    def swing(most: float, phase: float) -> Drift:
+        own = pace * (1 + 0.5 * wild * float(rng.uniform(-1, 1)))
+        return Drift(0.0, float(rng.uniform(0.1, most)), own, phase + wild * float(rng.uniform(0, 6)))
+
+    def segment(length: float, thickness: float, hinges: tuple[_Hinge, ...], like: Layer | None = None) -> Layer:
+        texture, alpha, middle = _capsule(rng, options, length, thickness)
+        if like is not None and rng.random() < 0.6:
+            texture = np.asarray(cv2.resize(like.texture, texture.shape[1::-1]), np.uint8)
+        last = hinges[-1]
+        return Layer(texture, alpha, replace(pose, middle=translation(last.x, last.y) @ middle, hinges=hinges), True)
+
+    sway = _Hinge(0, trunk / 2, swing(0.2, 0.0))
+    top = _Hinge(0, -trunk / 2, CONSTANT)
+    body = segment(trunk, thick, (whole, sway, top))
+    head = segment(0.1 * radius, 0.28 * radius, (whole, sway, _Hinge(0, -trunk / 2 - 0.3 * radius, CONSTANT)))
+    behind: list[Layer] = []
+    before = [body, head]
+    # Legs hang down from the trunk's lower end, arms from its upper end; an animal's fore legs are its arms.
+    legs_and_arms = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (-0.4, 0.35, 0.3), (-0.4, 0.35, 0.3)
+    for number, (at, length, share) in enumerate(legs_and_arms):
+        if rng.random() < 0.1:
+            continue
+        rest = (0.0 if upright else -whole.rest) + float(rng.normal(0, 0.35 + 0.5 * wild))
+        root = _Hinge(0, at * trunk, swing(0.7, np.pi * number), rest)
+        knee = _Hinge(0, at * trunk + length * radius, swing(0.7, np.pi * number + 1), float(rng.normal(0, 0.5)))
+        where = behind if number % 2 else before
+        upper = segment(length * radius, share * thick * 1.3, (whole, sway, root), body)
+        where += [upper, segment(length * radius, share * thick, (whole, sway, root, knee), upper)]
+    return behind + before
 
 
 def _standing_thing(rng: np.random.Generator, options: SceneOptions, camera: SheetCamera) -> list[Layer]:

@@ -25,13 +25,27 @@ def up(height: float) -> Matrix:
 
 @dataclass(frozen=True)
 class Joint:
-    """A swing about a point of the body, as of a leg or a wing; radians and Hz."""
+    """A swing about a point of the body at rest, as of a leg or a wing; radians and Hz."""
 
     pivot: Matrix
     axis: Matrix
     swing: float
     frequency: float
     phase: float
+    rest: float = 0.0
+    """Angle about which it swings."""
+    carrier: Joint | None = None
+    """Joint that moves this one, as a hip moves a knee."""
+
+    def pose(self, seconds: float) -> PartPose:
+        """Return rotation (3, 3) and translation (3,) from the body at rest to the body."""
+        angle = self.rest + self.swing * np.sin(2 * np.pi * self.frequency * seconds + self.phase)
+        turn = turn_about(self.axis, float(angle))
+        shift = self.pivot - turn @ self.pivot
+        if self.carrier is None:
+            return turn, shift
+        rotation, place = self.carrier.pose(seconds)
+        return rotation @ turn, rotation @ shift + place
 
 
 @dataclass(frozen=True)
@@ -82,10 +96,8 @@ class Part:
         rotation, place = self.course.pose(seconds)
         if self.joint is None:
             return rotation, place
-        joint = self.joint
-        angle = joint.swing * np.sin(2 * np.pi * joint.frequency * seconds + joint.phase)
-        swing = turn_about(joint.axis, float(angle))
-        return rotation @ swing, rotation @ (joint.pivot - swing @ joint.pivot) + place
+        turn, shift = self.joint.pose(seconds)
+        return rotation @ turn, rotation @ shift + place
 
 
 @dataclass
@@ -250,7 +262,8 @@ class Builder:
 
     # Objects that move, or might.
 
-    def _part(self, course: Course | None, joint: Joint | None = None) -> int:
+    def part(self, course: Course | None, joint: Joint | None = None) -> int:
+        """Add a rigid part of the last instance; return its number, 0 without a course."""
         if course is None:
             return 0
         self.parts.append(Part(self.instances, course, joint))
@@ -259,7 +272,7 @@ class Builder:
     def car(self, course: Course | None, foot: Matrix | None = None, angle: float = 0.0) -> None:
         """Add a car, van or lorry, its outline extruded over its width; parked without a course."""
         rng = self.rng
-        part = self._part(course)
+        part = self.part(course)
         colours = ((0.95, 0.95, 0.95), (0.12, 0.12, 0.13), (0.5, 0.52, 0.55), (0.65, 0.08, 0.07), (0.1, 0.2, 0.45),
                    (0.75, 0.76, 0.78), (0.85, 0.7, 0.15), (0.2, 0.32, 0.24))  # fmt: skip
         paint = colours[int(rng.integers(len(colours)))]
@@ -291,48 +304,6 @@ class Builder:
             s, t = place(max(xs), sign * half, height) - top, up(-height)
             self.face(side, top, s, t, paint, part=part, outside=sign, turn=turn)
 
-    def puppet(self, course: Course, facing: float, scale: float, *, animal: bool = False) -> None:
-        """Add a walking person or animal of cards in an upright plane at ``facing``, relative to its course."""
-        rng = self.rng
-        along = level(facing)
-        axis = np.asarray(np.cross(along, (0, 0, 1)), np.float64)
-        cloth = [rng.uniform(0.08, 0.95, 3) * rng.uniform(0.5, 1.0) for _ in range(2)]
-        skin = np.array((0.85, 0.66, 0.52)) * rng.uniform(0.45, 1.1)
-        if animal:
-            cloth = [np.array((0.55, 0.42, 0.3)) * rng.uniform(0.3, 1.7)] * 2
-            skin = cloth[0]
-        pace, swing = float(rng.uniform(0.8, 1.6)), float(rng.uniform(0.3, 0.6))
-        limb = self.pick('limb')
-
-        def piece(
-            x: float, z: float, width: float, height: float, colour: ArrayLike, layer: int, lean: float = 0.0
-        ) -> None:
-            """Hang a card by its upper middle at (x, z), in units of the scale; it swings in proportion to ``lean``."""
-            pivot = along * x * scale + up(z * scale)
-            joint = Joint(pivot, axis, swing * abs(lean), pace, 0.0 if lean > 0 else np.pi) if lean else None
-            corner = pivot - along * width * scale / 2 + axis * 0.004 * layer
-            wide, part = along * width * scale, self._part(course, joint)
-            self.face(limb, corner, wide, up(-height * scale), colour, part=part, flat=True)
-
-        def lying(x: float, z: float, length: float, thick: float, colour: ArrayLike) -> None:
-            """Add a horizontal card, its middle at (x, z)."""
-            middle = along * x * scale + up(z * scale)
-            s, t = np.array((0, 0, thick * scale)), along * length * scale
-            self.face(limb, middle - s / 2 - t / 2, s, t, colour, part=self._part(course), flat=True)
-
-        if animal:
-            for x, phase in ((0.55, 1.0), (0.45, -1.0), (-0.45, 1.0), (-0.55, -1.0)):
-                piece(x, 0.6, 0.14, 0.6, cloth[0], -1, phase)
-            lying(0.0, 0.75, 1.5, 0.45, cloth[0])
-            lying(0.85, 1.0, 0.5, 0.3, skin)
-            return
-        piece(0.03, 0.8, 0.1, 0.42, cloth[0], -3, -1.2)  # far arm
-        piece(0.0, 0.5, 0.14, 0.5, cloth[1], -2, -1.0)
-        piece(0.0, 0.5, 0.14, 0.5, cloth[1], -1, 1.0)
-        piece(0.0, 0.86, 0.25, 0.42, cloth[0], 0)
-        piece(0.0, 1.0, 0.13, 0.16, skin, 1)
-        piece(0.0, 0.82, 0.1, 0.42, cloth[0], 2, 1.2)
-
     def bird(self, course: Course, span: float) -> None:
         """Add a bird with beating wings that flies along its x axis."""
         rng = self.rng
@@ -343,8 +314,8 @@ class Builder:
             joint = Joint(np.zeros(3), np.array((1, 0, 0)), sign * float(rng.uniform(0.4, 0.8)), beat, phase)
             origin = np.array((0.2 * span, 0.0, 0.0))
             self.face(wing, origin, np.array((0, sign * span / 2, 0)), np.array((-0.35 * span, 0, 0)), colour,
-                      part=self._part(course, joint), flat=True)  # fmt: skip
-        part = self._part(course)
+                      part=self.part(course, joint), flat=True)  # fmt: skip
+        part = self.part(course)
         for s in (np.array((0, 0.12 * span, 0)), np.array((0, 0, 0.12 * span))):
             self.face(body, -s / 2 + (0.3 * span, 0, 0), s, np.array((-0.7 * span, 0, 0)), colour, part=part, flat=True)
 
@@ -356,11 +327,11 @@ class Builder:
         down *= -1 if down[2] > 0 else 1
         bright = self.rng.uniform(0.2, 1.1, 3)
         colour = bright / bright.max() * self.rng.uniform(0.8, 1.1)
-        self.face(self.pick('disc'), -(across + down) / 2, across, down, colour, part=self._part(course), flat=True)
+        self.face(self.pick('disc'), -(across + down) / 2, across, down, colour, part=self.part(course), flat=True)
 
     def drone(self, course: Course, size: float) -> None:
         """Add a small aircraft: a box with four arms."""
-        part, what = self._part(course), self.pick('metal')
+        part, what = self.part(course), self.pick('metal')
         grey = np.ones(3) * self.rng.uniform(0.15, 0.9)
         body, arm = (0.4 * size, 0.3 * size, 0.2 * size), (size, 0.06 * size, 0.05 * size)
         for foot, extent, angle in ((0.0, body, 0.0), (0.16 * size, arm, 0.8), (0.16 * size, arm, 2.4)):

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from moving_object_detector.synthetic.figures import add_figure
 from moving_object_detector.synthetic.flight_path import FlightPath, Matrix, level, turn_z
 from moving_object_detector.synthetic.things import Builder, Course, up
 from moving_object_detector.synthetic.tiles import Tile
@@ -356,7 +357,7 @@ class World:
             facing = float(np.round((side - heading) / np.pi) * np.pi + 0.35 * np.sin(2 * (side - heading)))
             facing = float(side - heading) if abs(np.cos(side - heading)) < 0.5 else facing
             low, high = (1.5, 1.95) if kind == 'person' else (0.5, 1.0)
-            builder.puppet(course, facing, float(rng.uniform(low, high)), animal=kind == 'animal')
+            add_figure(builder, course, facing, float(rng.uniform(low, high)), animal=kind == 'animal')
         elif kind == 'bird':
             builder.bird(replace(course, bounce=(float(rng.uniform(0, 0.2)), 1.0)), float(rng.uniform(0.4, 1.6)))
         elif kind == 'ball':

@@ -34,13 +34,16 @@ from moving_object_detector.training.setup import Setup
 
 KEPT_CHUNK: Final = 32
 """Pairs per file; a killed run loses at most these."""
-KEPT_FORMAT: Final = 3
+KEPT_FORMAT: Final = 4
 """Version of the files and of the rendering, part of the folder's name."""
 KINDS: Final = ('images', 'flow', 'masks')
 GAIN: Final = (0.75, 1.25)
 """Range of the random brightness factor on stored images."""
 NEAR: Final = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
 """Largest parallax of a scene's standing things, drawn uniformly; above 0.15 there are more of them."""
+
+FIGURES: Final = 0.35
+"""Share of the sheet scenes' objects that are figures with limbs."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class RenderedOptions:
     """Share of sheet scenes without moving objects; in half of them the camera flies steadily."""
     image_dropout: float = 0.2
     """Share of pairs whose image is blanked, so that the generator does not rely on rendered appearance."""
-    scene: SceneOptions = field(default_factory=SceneOptions)
+    scene: SceneOptions = field(default_factory=partial(SceneOptions, figures=FIGURES))
     flights: float = 0.0
     """Share of pairs that are flights (see ``synthetic/flight.py``), at the scene's size."""
     still_flights: float = 1 / 3

@@ -41,7 +41,7 @@ from moving_object_detector.training.flow_cache import CachedClip, CacheOptions,
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.loop import candidate_names, fit
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs, Targets
-from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
+from moving_object_detector.training.rendered import FIGURES, KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import Judge, Judgement, spread_frames
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import InpainterStage, MaskStage, Stage
@@ -208,7 +208,7 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
         still_flights=config.rendered.still_flights,
         followed=config.rendered.followed,
         flow_input=cast('FlowInput', config.network.flow_input),
-        scene=SceneOptions(size=(config.flow.height, config.flow.width)),
+        scene=SceneOptions(size=(config.flow.height, config.flow.width), figures=FIGURES),
     )
     # Each rendering process has its own copy of a flow network on the device.
     device = choose_device(config.run.device, 'run.device')

@@ -8,6 +8,7 @@ import time
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Float64
 
 # Generous: ten masks a frame on a machine that others use.
@@ -39,6 +40,11 @@ def test_without_a_target_rate_the_window_stays(detect):
     film(detect, lambda values: int(values['frames published']) >= 3, 'three masks')
     assert detect.values['window delay frames'] == '5'
     assert not [key for key in detect.values if key.startswith(('load ', 'target', 'camera rate', 'utilisation'))]
+    # Ten masks take hundreds of milliseconds, an image comes every 33: most get none.
+    film(
+        detect, lambda _: '% of the images get a mask' in detect.statuses[-1].message, 'the share of images with a mask'
+    )
+    assert detect.statuses[-1].level == DiagnosticStatus.WARN
 
 
 def test_a_target_that_cannot_be_kept_makes_the_window_smaller(detect):

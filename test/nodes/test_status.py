@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from moving_object_detector.nodes import messages
 from moving_object_detector.nodes.messages import WINDOW, Statistics
 
 
@@ -43,6 +44,22 @@ def test_the_rate_is_that_of_the_last_five_seconds():
     assert statistics.report(now=10.0)['frame rate hz'] == '1.00'
     assert statistics.report(now=13.5)['frame rate hz'] == '0.00'  # a single frame has no rate
     assert statistics.report(now=60.0)['frame rate hz'] == '0.00'
+
+
+def test_the_share_of_images_with_a_mask_is_that_of_the_last_five_seconds(monkeypatch):
+    statistics, now = Statistics(), [100.0]
+    monkeypatch.setattr(messages.time, 'monotonic', lambda: now[0])
+    statistics.count('received', 50)
+    statistics.count('processed', 19)
+    assert statistics.masked_share(100.0) == 1  # too few to tell
+    statistics.count('skipped', 51)
+    statistics.count('dropped', 6)
+    assert statistics.masked_share(104.0) == pytest.approx(19 / 76)
+    now[0] = 106.0
+    statistics.count('processed', 24)
+    statistics.count('skipped', 1)
+    assert statistics.masked_share(106.0) == pytest.approx(24 / 25)
+    assert statistics.masked_share(112.0) == 1
 
 
 def test_old_timings_are_forgotten():
