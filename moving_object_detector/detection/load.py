@@ -25,6 +25,11 @@ PROVEN: Final = 30.0
 SETTLED: Final = 5
 """Masks after which a new window is judged, by the median of the last :data:`SAMPLES`."""
 SAMPLES: Final = 9
+FEWEST: Final = 17
+"""Arrivals of which the rate is at least the mean."""
+SHORTEST: Final = 0.2
+LONGEST: Final = 1.0
+"""Seconds over which more arrivals than these are averaged; below the shortest, the rate is unknown."""
 _UNSETTLED: Final = 2
 """Masks not measured after a change: engines prepare for the new batch length."""
 
@@ -59,8 +64,7 @@ class LoadController:
         self._windows = windows(ceiling, zero_lag=zero_lag)
         self.window = self._windows[0] if target else ceiling
         """Window to compute from now on."""
-        # For the mean interval, since images may come in bursts; short, to notice a camera that slows down.
-        self._arrivals: deque[float] = deque(maxlen=17)
+        self._arrivals: deque[float] = deque()
         self._lock = threading.Lock()
         self._costs: deque[float] = deque(maxlen=SAMPLES)
         self._full: deque[float] = deque(maxlen=SAMPLES)
@@ -73,6 +77,9 @@ class LoadController:
         """Note an image's arrival, from any thread."""
         with self._lock:
             self._arrivals.append(moment)
+            # Short, to notice a camera that slows down; not too short, since images may come in bursts.
+            while len(self._arrivals) > FEWEST and moment - self._arrivals[0] > LONGEST:
+                self._arrivals.popleft()
 
     def pause(self) -> None:
         """Forget past arrivals: the stream has paused or will."""
@@ -87,7 +94,7 @@ class LoadController:
         with self._lock:
             count = len(self._arrivals)
             span = self._arrivals[-1] - self._arrivals[0] if count else 0.0
-        return (count - 1) / span if count > SETTLED and span > 0 else 0.0
+        return (count - 1) / span if count > SETTLED and span > SHORTEST else 0.0
 
     def worked(self, seconds: float, pairs: int, masks: int, *, inferred: bool) -> None:
         """Record the cost of an image.

@@ -47,7 +47,8 @@ class Recorder:
         self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
     ) -> None:
         self._node = node
-        self._missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also}
+        self.missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also}
+        """Further topics that nobody has published so far."""
         limit = arguments.frames or sys.maxsize
         self.tracks: list[Recorded] = []
         """Overlay, mask or both; their limits end the recording."""
@@ -101,8 +102,8 @@ class Recorder:
 
     def _follow(self, bag: BagWriter) -> None:
         """Subscribe to the remaining topics whose type is known now that they are published."""
-        found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self._missing]
-        self._missing -= {name for name, _ in found}
+        found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self.missing]
+        self.missing -= {name for name, _ in found}
         self.extras += [self._record(bag, name, kind) for name, kind in found]
 
     def _log_missing(self) -> None:
@@ -144,4 +145,6 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         kept = (recorder.tracks[-1], *recorder.extras)
         contents = ', '.join(f'{track.count} messages of {track.topic}' for track in kept)
         print(f'{bag.path}: {contents}' if bag.message_count else _NOTHING)
+        for topic in sorted(recorder.missing):
+            print(f'{topic}: not recorded, since nobody published it')
     return 0

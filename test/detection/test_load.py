@@ -48,6 +48,16 @@ def test_the_rate_of_arrivals() -> None:
     assert controller.rate == 0
 
 
+def test_a_burst_is_no_rate() -> None:
+    controller = LoadController(FIVE, zero_lag=False, target=10)
+    for image in range(40):  # what waited while the node started
+        controller.arrived(0.001 * image)
+    assert controller.rate == 0
+    for image in range(60):
+        controller.arrived(0.1 + image / 30)
+    assert controller.rate == pytest.approx(30, rel=0.02)
+
+
 def overload(controller: LoadController, frames: int = 10) -> None:
     """Feed frames of which each pair takes 20 ms, while images come every 50 ms."""
     for frame in range(frames):

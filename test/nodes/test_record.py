@@ -25,7 +25,7 @@ def finish(process, limit=START):
 def test_what_is_played_is_recorded(start, picture_folder, pictures, tmp_path):
     record = start(
         'record', '--video', tmp_path / 'clip.mp4', '--overlay', 'image', '--bag', tmp_path / 'bag', '--mask', 'image',
-        '--also', '/clock',
+        '--also', '/clock', '--also', '/nobodys',
     )  # fmt: skip
     play = start(
         'play',
@@ -45,6 +45,7 @@ def test_what_is_played_is_recorded(start, picture_folder, pictures, tmp_path):
     assert (play.returncode, record.returncode) == (0, 0)
     assert '12 frames at 12.5 frames/s' in out, out + err
     assert '12 messages of /image' in out
+    assert '/nobodys: not recorded' in out
     bag = open_source(tmp_path / 'bag')
     for frame, picture in zip(bag, pictures, strict=True):
         np.testing.assert_array_equal(frame.image, picture)
