@@ -239,7 +239,7 @@ SCENES_PER_STILL: Final = 3
 FIRST_FLIGHT: Final = 200_000
 """First seed of flights; seeds in training are pairs of numbers and give other flights."""
 _MOVING_FLIGHTS: Final = (
-    220, 21, 22, 23, 24, 125, 26, 127, 28, 29, 330, 231, 32, 33, 234, 35, 36, 237, 338, 39,
+    120, 21, 22, 23, 24, 125, 26, 127, 28, 29, 130, 231, 32, 33, 234, 35, 36, 37, 238, 39,
 )  # fmt: skip
 """Seeds relative to the first, each the first one tried with a mover of 0.4 % of the image in most frames."""
 _PARALLAX: Final = (0.5, 1.0, 2.0)
