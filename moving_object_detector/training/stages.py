@@ -28,7 +28,7 @@ from moving_object_detector.training.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from moving_object_detector.training.losses import box_loss, mask_loss
+from moving_object_detector.training.losses import box_loss, mask_loss, object_weights
 from moving_object_detector.training.setup import Setup
 
 ROWS: Final = 4
@@ -223,7 +223,8 @@ class MaskStage(AveragedStage):
         image, flow, truth, *certain = self.setup.sent(batch)
         prepared = prepare_flow(flow, self._flow_input).flow
         logits = self.setup.run(cast('Generator', self.network).mask_logits, image, prepared)
-        loss = mask_loss(logits, truth, *certain)
+        # A teacher's masks come with their certainty.
+        loss = mask_loss(logits, truth, *certain or [object_weights(truth)])
         if self._teacher is not None:
             # On two-sided items a one-sided teacher would know less than its student.
             channels = self._teacher.flow_channels

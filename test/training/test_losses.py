@@ -198,6 +198,29 @@ def test_mask_loss_by_hand():
     assert losses.mask_loss(-sure, mask).item() > 10
 
 
+def test_small_objects_weigh_more_by_hand():
+    mask = torch.zeros(2, 1, 40, 50)
+    mask[0, 0, 5:10, 4:7] = 1  # 15 of 2000 pixels; the full share is 60
+    mask[0, 0, 20:32, 20:40] = 1
+    mask[0, 0, 38, 48] = 1  # root of 60, which is too much
+    weights = losses.object_weights(mask)
+    expected = torch.ones(2, 1, 40, 50)
+    expected[0, 0, 2:13, 1:10] = 2
+    expected[0, 0, 35:, 45:] = 4
+    assert torch.equal(weights, expected)
+
+
+def test_a_missed_small_object_costs_more_with_weights():
+    mask = torch.zeros(1, 1, 40, 50)
+    mask[0, 0, 5:10, 4:7] = mask[0, 0, 20:32, 20:40] = 1
+    missed = mask.clone()
+    missed[0, 0, 5:10, 4:7] = 0
+    all_found, one_missed = (20 * found - 10 for found in (mask, missed))
+    rises = [losses.mask_loss(one_missed, mask, weights) - losses.mask_loss(all_found, mask, weights)
+             for weights in (None, losses.object_weights(mask))]  # fmt: skip
+    assert rises[1] > 1.5 * rises[0] > 0
+
+
 def test_what_is_surely_wrong_is_pulled_back_with_full_weight():
     """However sure a mask is, and however probabilities are rounded, the gradient is 1 for each wrong pixel."""
     mask = weights(1, 1, 0, 0)
