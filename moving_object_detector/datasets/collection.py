@@ -51,6 +51,12 @@ def _of_recording(path: Path, topic: str | None) -> ClipFiles:
 def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     """Return the clips of a folder that is no data set: its images as one clip, else the clips in it."""
     images = list_images(root)
+    recordings = [entry.name for entry in root.iterdir() if is_bag(entry) or entry.suffix.lower() in VIDEO_SUFFIXES]
+    if len(images) > 1 and recordings:
+        raise UserError(
+            f'{root}: holds images ({images[0].name}, ...) and recordings ({recordings[0]}, ...), so it is unclear '
+            'which are meant; move either to a folder of its own'
+        )
     if len(images) > 1:
         return [clip_of_images(_clip_name(root.resolve().name), images)]
     clips, single_frame = [], len(images) == 1

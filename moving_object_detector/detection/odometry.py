@@ -27,6 +27,7 @@ from moving_object_detector.detection.poses import (
     read_pose,
 )
 from moving_object_detector.flow.travel import Camera, KnownMotion, Travel
+from moving_object_detector.media.frames import stamp_of
 
 # A larger motion between two images (radians, metres) is taken for an error: flow could not follow it.
 MOST_TURN: Final = 1.0
@@ -126,7 +127,7 @@ class Odometry:
             self._bad.pop('', None)
             self._child = _bare(message.child_frame_id)
             self._body = self._body or Track(self._name, '', self._kept)
-            self._body.add(_stamp(message), pose)
+            self._body.add(stamp_of(message.header), pose)
 
     def add_transforms(self, message: Any, *, static: bool = False) -> None:
         """Add a tf2_msgs/TFMessage."""
@@ -140,7 +141,7 @@ class Odometry:
                         self._bad[child] = f'tf from {foreign(parent)} to {foreign(child)}: {error}'
                     continue
                 self._bad.pop(child, None)
-                self._frames.add(child, parent, pose, None if static else _stamp(link))
+                self._frames.add(child, parent, pose, None if static else stamp_of(link.header))
 
     def add_camera_info(self, message: Any) -> None:
         """Set a sensor_msgs/CameraInfo."""
@@ -250,10 +251,6 @@ class Odometry:
 def _bare(frame: str) -> str:
     """Strip the leading slash that old drivers put before a frame's name."""
     return str(frame).removeprefix('/')
-
-
-def _stamp(message: Any) -> int:
-    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
 
 
 def _intrinsics(info: Any, *, rectified: bool) -> tuple[float, float, float, float]:

@@ -165,6 +165,8 @@ class Frames:
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
+        # A recording is read as a whole.
+        self._most = MOST_POSES if kept <= KEPT else math.inf
         self._fixed: dict[str, tuple[str, Pose]] = {}
         self._tracks: OrderedDict[str, Track] = OrderedDict()
         """Longest silent first."""
@@ -182,7 +184,7 @@ class Frames:
             self._tracks[child] = Track(f'tf from {foreign(parent)} to {foreign(child)}', parent, self._kept)
         self._tracks[child].add(stamp, pose)
         self._tracks.move_to_end(child)
-        while len(self._tracks) > MOST_FRAMES or sum(map(len, self._tracks.values())) > MOST_POSES:
+        while len(self._tracks) > MOST_FRAMES or sum(map(len, self._tracks.values())) > self._most:
             self._tracks.popitem(last=False)
 
     def above(self, frame: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -159,16 +160,16 @@ def bag_clip(path: Path, topic: str = '', mask_topic: str = '', besides: Iterabl
 def _bag_odometry(path: Path, images: str, config: OdometryConfig) -> Odometry:
     """Read camera_info, odometry and transforms from a bag as the options name them."""
     odometry = Odometry(config, kept=LATEST)
-    if info := odometry.see(images):
-        for message, _ in messages_on(path, info, 'sensor_msgs/msg/CameraInfo'):
-            odometry.add_camera_info(message)
-    if config.topic:
-        for message, _ in messages_on(path, config.topic, 'nav_msgs/msg/Odometry'):
-            odometry.add_odometry(message)
+    reads = [(odometry.see(images), 'sensor_msgs/msg/CameraInfo', odometry.add_camera_info)]
+    reads.append((config.topic, 'nav_msgs/msg/Odometry', odometry.add_odometry))
     if odometry.wanted:
-        for topic in ('/tf_static', '/tf'):
-            for message, _ in messages_on(path, topic, 'tf2_msgs/msg/TFMessage'):
-                odometry.add_transforms(message, static=topic == '/tf_static')
+        reads.append(('/tf_static', 'tf2_msgs/msg/TFMessage', partial(odometry.add_transforms, static=True)))
+        reads.append(('/tf', 'tf2_msgs/msg/TFMessage', odometry.add_transforms))
+    for topic, kind, add in reads:
+        # Of a damaged bag what lies before the damage, which the images report.
+        with suppress(UserError):
+            for message, _ in messages_on(path, topic, kind) if topic else ():
+                add(message)
     return odometry
 
 

@@ -241,6 +241,14 @@ def area_change(area: Column) -> float | None:
     return mean([abs(a - b) / max(a, b) for a, b in pairs])
 
 
+def _shows(j: float | None, area: float | None, objects: float | None) -> bool:
+    """Tell from a frame's values whether its annotation has an object, maybe too small to be counted.
+
+    Where it is empty, J is 1 for an empty mask and 0 for any other.
+    """
+    return bool(objects) or (j is not None and area is not None and j != float(not area))
+
+
 def scores_of(sequences: Sequence[SequenceResult], variant: str, protocol: str) -> Scores:
     """Return the scores of one or more sequences by a rule of :data:`RULES`.
 
@@ -259,7 +267,7 @@ def scores_of(sequences: Sequence[SequenceResult], variant: str, protocol: str) 
             cells = getattr(columns, name)
             parts.append(known(cells[index] for index in frames))
         objects = known(columns.objects)
-        if objects and not any(objects):
+        if objects and not any(map(_shows, columns.j, columns.area, columns.objects)):
             still_seconds += item.frame_count / item.fps
             false_alarms += sum(something for something, _ in groupby(share > 0 for share in known(columns.area)))
     pooled = {name: [cell for part in parts for cell in part] for name, parts in scored.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -68,15 +69,18 @@ def is_bag(path: Path) -> bool:
     """
     if not path.is_dir():
         return _is_bag_file(path)
-    if (path / 'metadata.yaml').exists():
-        return True
     files = bag_files(path)
     # A killed recorder leaves SQLite's journals beside the bag.
     others = [
         entry for entry in path.iterdir() if entry not in files and not entry.name.startswith('.')
-        and not entry.name.endswith(('-shm', '-wal', '-journal', '.active'))
+        and entry.name != 'metadata.yaml' and not entry.name.endswith(('-shm', '-wal', '-journal', '.active'))
     ]  # fmt: skip
-    return bool(files) and not others
+    if (path / 'metadata.yaml').exists():
+        # Other data sets have a file of this name too.
+        return bool(files) or not others
+    # Parts of one recording are called NAME_0, NAME_1 and so on; others are bags of their own.
+    names = {re.sub(r'(_\d+)?\.(mcap|db3)(\.\w+)?$', '', file.name) for file in files}
+    return len(names) == 1 and not others
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -105,7 +109,7 @@ def _reader(path: Path) -> Iterator[AnyReader]:
 def messages_on(path: Path, topic: str, *kinds: str) -> Generator[tuple[Any, int], None, None]:
     """Yield a topic's messages of the types ``kinds``, such as ``tf2_msgs/msg/TFMessage``, and their bag times."""
     with _reader(path) as reader:
-        connections = [one for one in reader.connections if one.topic == topic and one.msgtype in kinds]
+        connections = [one for one in reader.connections if one.topic == _full_name(topic) and one.msgtype in kinds]
         try:
             # Without connections, the reader would yield all messages.
             for connection, received, raw in reader.messages(connections=connections) if connections else ():
@@ -237,7 +241,8 @@ class BagWriter(AbstractContextManager['BagWriter']):
                     raise UserError(f'{self.path}: exists already; give another name or --overwrite')
                 # Never delete anything but a bag's files.
                 others = sorted(one.name for one in self.path.iterdir() if one.suffix not in {'.mcap', '.db3', '.yaml'})
-                if others:
+                if others or (any(self.path.iterdir()) and not is_bag(self.path)):
+                    others = others or sorted(one.name for one in self.path.iterdir())
                     raise UserError(f'{self.path}: not overwritten, it is not a bag (it holds {", ".join(others[:5])})')
                 shutil.rmtree(self.path)
             # Humble's reader expects the QoS as text; from version 9 on it is a list.

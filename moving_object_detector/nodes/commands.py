@@ -137,6 +137,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     own, ros = split_arguments(argv)
     parser = _parser(demo, 'Parameters of the detector follow --ros-args: -p window.past:=3')
     parser.add_argument('input', metavar='INPUT', nargs='?', help='folder, video or bag (default: render a flight)')
+    parser.add_argument('--bag-topic', metavar='TOPIC', help='image topic of a bag that has several')
     out = 'folder for video, contact sheet, masks and logs (default: %(default)s)'
     parser.add_argument('--out', metavar='DIR', default='demo_output', help=out)
     parser.add_argument('--params', metavar='FILE', help="parameter file (default: the package's cpu.yaml)")

@@ -167,7 +167,7 @@ def isolated_environment() -> dict[str, str]:
 def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     """Run the program ``demo``, which writes overlay video, contact sheet and bag of masks; return its exit status."""
     # Check the arguments before loading the model.
-    count = open_source(arguments.input).frame_count if arguments.input else arguments.frames
+    count = open_source(arguments.input, topic=arguments.bag_topic).frame_count if arguments.input else arguments.frames
     params = find_config(Path(arguments.params or share_folder() / 'config' / 'cpu.yaml'))
     if not params.is_file():
         raise UserError(f'there is no file {params}; --params takes a YAML file with parameters')
@@ -204,7 +204,8 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
         print(f'playing {clip}', flush=True)
         # With the recording's stamps, the overlay video runs at the recorded speed.
         rate = ('--rate', str(arguments.rate), '--stamp', 'source')
-        play = start('play', clip, *rate, '--wait-for-subscriber', _FIND_SECONDS)
+        topic = ('--bag-topic', arguments.bag_topic) if arguments.bag_topic else ()
+        play = start('play', clip, *topic, *rate, '--wait-for-subscriber', _FIND_SECONDS)
         watcher.wait_settled(play, [detect, record])
         record.stop()
         detect.stop()

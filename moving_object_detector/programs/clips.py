@@ -31,8 +31,18 @@ _GAP: Final = 10 * SECOND
 """Time between two inputs: long enough to count as a cut."""
 
 
+def _check_apart(output: str, inputs: Sequence[str]) -> None:
+    """Raise UserError if writing the output would destroy an input."""
+    written = Path(output).resolve()
+    for path in inputs:
+        read = Path(path).expanduser().resolve()
+        if written in (read, *read.parents):
+            raise UserError(f'{output}: is or holds the input {path}, which would be lost; give another name')
+
+
 def write_video(arguments: argparse.Namespace) -> int:
     """Run the program ``make_video``."""
+    _check_apart(arguments.output, [arguments.input])
     source = source_of(arguments, arguments.input)
     with VideoWriter(arguments.output, source.fps) as video, prefetch(source) as frames:
         for frame in tqdm(frames, total=source.frame_count, unit='frame', disable=None):
@@ -94,6 +104,7 @@ def _read_mask_of(frame: Frame, path: Path) -> np.ndarray[tuple[int, ...], np.dt
 
 def write_bag(arguments: argparse.Namespace) -> int:
     """Run the program ``make_bag``."""
+    _check_apart(arguments.output, arguments.inputs)
     sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]
     if arguments.masks:
@@ -121,6 +132,9 @@ def write_bag(arguments: argparse.Namespace) -> int:
                 else:
                     encoding = 'bgr8' if pixels.ndim == 3 else 'mono8'
                     bag.write_image(topic, stamp, encode_image(pixels, encoding), frame_id)
+    if mask_count < (given := sum(map(len, masks))):
+        names = 'of a video or a bag they are called 000000.png, 000001.png, ...'
+        sys.stderr.write(f'{given - mask_count} of {given} masks match no frame and are left out; {names}\n')
     print(f'{bag.path}: {bag.message_count - mask_count} frames' + (f', {mask_count} masks' if arguments.masks else ''))
     return 0
 
@@ -147,6 +161,16 @@ def _flight(arguments: argparse.Namespace) -> Flight:
 def write_flight(arguments: argparse.Namespace) -> int:
     """Run the program ``render``: one folder for each kind of ground truth; raises UserError."""
     flown, optical = _flight(arguments), 'camera_optical_frame'
+    kinds = ('frames', 'masks', 'instances', 'depth', 'flow', 'occluded')
+    left = [
+        file for name in kinds for file in (arguments.out / name).glob('[0-9]' * 5 + '.*')
+        if int(file.stem) >= arguments.frames or (name in kinds[4:] and not arguments.flow)
+    ]  # fmt: skip
+    if left:
+        raise UserError(
+            f'{left[0]}: of an earlier flight, and would stay among the new files; give another folder, or remove the '
+            'old flight first'
+        )
     for name in ('frames', 'masks', 'instances', 'depth', *(('flow', 'occluded') if arguments.flow else ())):
         make_folder(arguments.out / name)
     lines = ['# stamp tx ty tz qx qy qz qw: the optical frame (x right, y down, z forward) in odom (z up), metres']

@@ -8,9 +8,11 @@ import os
 import re
 import sys
 import time
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -169,7 +171,14 @@ def _fetch(published: Publication, part: Path) -> bytes:
     part.unlink(missing_ok=True)
     whole = False
     try:
-        _receive(published.url, content, most)
+        try:
+            _receive(published.url, content, most)
+        except HTTPError as error:
+            if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise
+            # Nothing is missing, or the part is of another file.
+            content.clear()
+            _receive(published.url, content, most)
         whole = True
     except UserError:
         raise

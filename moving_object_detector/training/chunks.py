@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -28,6 +30,8 @@ Chunks: TypeAlias = Iterator[tuple[int, Sequence[NDArray[Any]]]]
 """The number of each chunk and its arrays."""
 
 _checked: set[Path] = set()  # files whose checksum this process has verified
+_damage = threading.Event()
+"""Set once a part of a cache was found missing or damaged."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +46,7 @@ def repaired(body: Callable[[], Trained], times: int = REPAIRS) -> Trained:
     except CacheError as error:
         if not times:
             raise
+        _damage.set()
         _log.warning('%s. Restarting now from the last checkpoint', error)
     return repaired(body, times - 1)
 
@@ -108,6 +113,11 @@ def fill(folder: Path, thing: str, kinds: Sequence[str], total: int, make: Calla
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder / 'lock', thing, wait=True):
+            if _damage.is_set():
+                # It rarely comes alone; a damaged file is removed.
+                for path in folder.glob('*.npy'):
+                    with suppress(CacheError):
+                        map_array(path)
             done = done_chunks(folder, kinds)
             for number, arrays in tqdm(make(done), foreign(thing), total, initial=len(done), unit='chunk'):
                 for kind, array in zip(kinds, arrays, strict=True):

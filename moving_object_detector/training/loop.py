@@ -322,14 +322,16 @@ def fit(
     state = load_checkpoint(checkpoint, options)
     current, first = (state['stage'], state['step']) if state else (0, 0)
     if state:
-        for stage, kept in zip(_unfinished(stages, current), state['states'], strict=True):
+        # Checkpoints of earlier versions lack the finished stages.
+        for stage, kept in zip(stages[-len(state['states']) :], state['states'], strict=True):
             stage.load_state_dict(kept)
     else:
         dry_run(stages, folder, options)
     with Journal(folder, [stage.name for stage in stages], current, first) as journal:
 
         def save(number: int, step: int) -> None:
-            states = [stage.state_dict() for stage in _unfinished(stages, number)]
+            # Finished ones too: no later stage need have their networks.
+            states = [stage.state_dict() for stage in stages]
             journal.flush()
             save_checkpoint(checkpoint, {'options': options, 'stage': number, 'step': step, 'states': states})
 
@@ -345,11 +347,6 @@ def fit(
                     save(number, done)
             stage.finish()
             save(number + 1, 0)
-
-
-def _unfinished(stages: Sequence[Stage], number: int) -> Sequence[Stage]:
-    """Return the stages stored in a checkpoint: future ones too, since they share networks with finished ones."""
-    return stages[min(number, len(stages) - 1) :]
 
 
 def _steps(stage: Stage, number: int, first: int, run: RunConfig, journal: Journal) -> Iterator[int]:

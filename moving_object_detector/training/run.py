@@ -127,6 +127,7 @@ class Footage:
 
 def flow_fingerprint(config: FlowConfig) -> str:
     """Return a string that identifies backend, settings and weights, as far as they affect the flow."""
+    config = choose_flow(config)
     parts = [config.backend, f'{config.height}x{config.width}']
     if config.backend == 'dis':
         return ' '.join([*parts, config.preset])

@@ -11,6 +11,7 @@ import pytest
 from moving_object_detector.common.errors import UserError
 from moving_object_detector.datasets.collection import find_clips
 from moving_object_detector.datasets.layouts import MaskFiles
+from moving_object_detector.media.bags import is_bag
 from moving_object_detector.programs.commands import make_bag, make_video
 
 
@@ -106,6 +107,14 @@ def test_a_cover_picture_beside_clips(tmp_path):
     frames(tmp_path, 1)
     frames(tmp_path / 'clip', 2)
     assert [clip.name for clip in find_clips([str(tmp_path)], 'train')] == ['clip']
+
+
+def test_stills_beside_videos_are_not_taken_for_the_footage(tmp_path, recordings):
+    """As on the card of a camera that takes both."""
+    frames(tmp_path / 'card', 3)
+    shutil.copytree(next(path for path in recordings.iterdir() if is_bag(path)), tmp_path / 'card' / 'bag')
+    with pytest.raises(UserError, match=r'images .* recordings'):
+        find_clips([str(tmp_path / 'card')], 'train')
 
 
 def test_what_can_be_wrong(tmp_path, davis):

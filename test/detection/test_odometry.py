@@ -11,6 +11,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.detection.odometry import SAID, Odometry
 from moving_object_detector.detection.rigid import PairTravel
+from moving_object_detector.media.frames import LATEST
 
 SECOND = 10**9
 # The optical frame of a camera that looks along x of its body: z forward, x to the right, y down.
@@ -248,3 +249,18 @@ def test_camera_info_is_beside_its_images() -> None:
     assert odometry.rectified
     assert Odometry(OdometryConfig(camera_info='none')).see('/front/image_raw') == ''
     assert Odometry(OdometryConfig(camera_info='/k')).see('/front/image_raw') == '/k'
+
+
+def test_a_long_recording_is_known_from_its_beginning_to_its_end() -> None:
+    odometry = Odometry(OdometryConfig(frame='odom', camera_frame='optical'), kept=LATEST)
+    odometry.add_camera_info(info())
+    odometry.camera((480, 640), (480, 640))
+    step = SECOND // 200  # twenty minutes of one frame at 200 Hz
+    for index in range(240_000):
+        odometry.add_transforms(
+            Message(transforms=[transform(SECOND + index * step, 'odom', 'optical', (index, 0, 0))])
+        )
+    for second in (2, 600, 1190):
+        motion = odometry.motion(second * SECOND, second * SECOND + 10 * step)
+        assert motion is not None, odometry.trouble
+        assert motion.translation == pytest.approx((10, 0, 0))

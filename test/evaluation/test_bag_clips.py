@@ -12,6 +12,7 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import UserError
+from moving_object_detector.detection.config import OdometryConfig
 from moving_object_detector.evaluation.clips import bag_clip, read_masks
 from moving_object_detector.evaluation.evaluate import main
 from moving_object_detector.evaluation.results import read_results
@@ -258,6 +259,7 @@ def test_a_bag_damaged_in_the_middle_is_evaluated_as_far_as_it_goes(tmp_path):
     stamps = [STAMPS[0] + k * 50_000_000 for k in range(60)]
     with BagWriter(tmp_path / 'bag') as bag:
         for k, stamp in enumerate(stamps):
+            bag.write_camera_info('/camera_info', stamp, (120, 160), np.array((99, 0, 80, 0, 99, 60, 0, 0, 1.0)), 'cam')
             bag.write_image('/image', stamp, encode_image(rng.integers(0, 256, (120, 160, 3), np.uint8), 'rgb8'))
             bag.write_image('/truth', stamp, encode_image(rectangle(k, (120, 160)) * np.uint8(1), 'mono8'))
     (file,) = (tmp_path / 'bag').glob('*.mcap')
@@ -269,3 +271,6 @@ def test_a_bag_damaged_in_the_middle_is_evaluated_as_far_as_it_goes(tmp_path):
     assert clip.problems[0].startswith(f'only the first {clip.frame_count} images can be read: ')
     assert clip.problems[1].startswith('the masks after the first ')
     np.testing.assert_array_equal(clip.annotations[8](), rectangle(8, (120, 160)))
+    # What lies before the damage tells the intrinsics.
+    camera = clip.odometry(OdometryConfig()).camera((120, 160), (120, 160))
+    assert camera.fx == pytest.approx(99)

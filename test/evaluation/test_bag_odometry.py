@@ -59,3 +59,11 @@ def test_a_bag_whose_tf_ends_early_says_so(tmp_path: Path) -> None:
     assert odometry.motion(stamp(6), stamp(7)) is None
     assert 'lags' in odometry.trouble
     assert clip.odometry(OdometryConfig()).motion(stamp(3), stamp(4)) is None
+
+
+def test_topics_without_a_slash_are_those_with_one(tmp_path: Path) -> None:
+    bag = write(tmp_path / 'bag', 8)
+    clip = bag_clip(bag)
+    assert clip.odometry is not None
+    named = clip.odometry(OdometryConfig(frame='odom', camera_info='camera/camera_info'))
+    assert named.camera(FLOWN.size, FLOWN.size) is not None

@@ -13,7 +13,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from moving_object_detector.common.errors import ImageError, UserError
 from moving_object_detector.datasets.collection import find_clips
-from moving_object_detector.media.bags import bag_files, is_bag
+from moving_object_detector.media.bags import BagWriter, bag_files, is_bag
+from moving_object_detector.media.messages import encode_image
 from moving_object_detector.media.sources import open_source
 
 ROS2 = get_typestore(Stores.ROS2_JAZZY)
@@ -301,3 +302,29 @@ def test_a_folder_of_other_things_is_no_bag(tmp_path, picture_folder):
     (tmp_path / 'data' / 'broken.mcap').write_bytes(b'\x89MCAP0\r\n' + bytes(50))
     assert not is_bag(tmp_path / 'data')
     assert [clip.name for clip in find_clips([str(tmp_path / 'data')], 'train')] == ['broken', 'first']
+
+
+def write_short(path, images):
+    with BagWriter(path) as bag:
+        for k, image in enumerate(images):
+            bag.write_image('/image', 10**9 + k * 10**8, encode_image(image, 'rgb8'))
+    return next(path.glob('*.mcap'))
+
+
+def test_bags_side_by_side_are_no_parts_of_one(tmp_path, pictures):
+    folder, parts = tmp_path / 'flights', tmp_path / 'parts'
+    for place in (folder, parts):
+        place.mkdir()
+    for number, day in enumerate(('2026.01.02_a', '2026.01.03_b')):
+        file = write_short(tmp_path / day, pictures[:3])
+        shutil.copy(file, folder / f'{day}.mcap')
+        shutil.copy(file, parts / f'flight_{number}.mcap')
+    assert not is_bag(folder)
+    assert [clip.name for clip in find_clips([str(folder)], 'train')] == ['2026.01.02_a', '2026.01.03_b']
+    assert is_bag(parts)  # as rosbag2 splits them
+
+
+def test_images_beside_a_metadata_file_of_another_kind(tmp_path, picture_folder, pictures):
+    shutil.copytree(picture_folder, tmp_path / 'frames')
+    (tmp_path / 'frames' / 'metadata.yaml').write_text('camera: front\n')
+    assert len(list(open_source(tmp_path / 'frames'))) == len(pictures)

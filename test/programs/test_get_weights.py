@@ -76,6 +76,11 @@ class Server:
                     self.end_headers()
                     return
                 first = int((self.headers.get('Range') or 'bytes=0-')[6:-1]) if server.goes_on else 0
+                if first >= len(server.content):
+                    self.send_response(416)
+                    self.send_header('Content-Length', '0')
+                    self.end_headers()
+                    return
                 self.send_response(206 if first else 200)
                 if first:
                     size = len(server.content)
@@ -170,6 +175,16 @@ def test_a_broken_transfer_goes_on_where_it_broke(server, capsys, goes_on):
     assert fetch() == 0
     assert server.ranges == [None, 'bytes=1000000-']
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_part_that_lacks_nothing_is_fetched_anew(server, capsys):
+    """A server has no range to send then."""
+    path = fetched_weights('raft_small')
+    path.parent.mkdir(parents=True)
+    path.with_suffix('.part').write_bytes(server.content)
+    assert fetch() == 0
+    assert path.exists()
+    assert len(server.ranges) == 2
 
 
 def test_a_part_of_something_else_is_found_by_the_hash_and_gone_the_next_time(server, capsys):

@@ -13,6 +13,7 @@ from rosbags.highlevel import AnyReader
 
 from moving_object_detector.media.sources import open_source
 from moving_object_detector.programs.commands import make_bag as main
+from moving_object_detector.programs.commands import make_video
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,3 +173,36 @@ def test_a_mask_that_is_turned_against_its_frame(picture_folder, tmp_path, capsy
     cv2.imwrite(str(tmp_path / 'masks' / 'frame3.png'), np.full((48, 32), 255, np.uint8))
     assert main([str(picture_folder), str(tmp_path / 'bag'), '--masks', str(tmp_path / 'masks')]) == 2
     assert 'frame3.png: this mask is 32x48, but its frame 48x32' in capsys.readouterr().err
+
+
+def test_the_input_is_never_the_output(picture_folder, tmp_path, capsys):
+    folder = tmp_path / 'one'
+    assert main([str(picture_folder), str(folder), '--fps', '10']) == 0
+    (file,) = folder.glob('*.mcap')
+    content = file.read_bytes()
+    for read in (folder, file):
+        assert main([str(read), str(folder), '--compressed', '--overwrite']) == 2
+        assert 'would be lost' in capsys.readouterr().err
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize('names', [('robot.yaml', 'camera.yaml'), ('monday.mcap', 'tuesday.mcap')])
+def test_what_is_no_bag_is_not_overwritten(picture_folder, tmp_path, capsys, names):
+    folder = tmp_path / 'things'
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text('a: 1')
+    assert main([str(picture_folder), str(folder), '--overwrite']) == 2
+    assert 'it is not a bag' in capsys.readouterr().err
+    assert {file.name for file in folder.iterdir()} == set(names)
+
+
+def test_masks_of_a_video_that_match_no_frame_are_counted(picture_folder, tmp_path, capsys):
+    assert make_video([str(picture_folder), str(tmp_path / 'clip.mp4')]) == 0
+    (tmp_path / 'masks').mkdir()
+    for name in ('00000.png', '000001.png'):
+        cv2.imwrite(str(tmp_path / 'masks' / name), np.full((32, 48), 255, np.uint8))
+    assert main([str(tmp_path / 'clip.mp4'), str(tmp_path / 'bag'), '--masks', str(tmp_path / 'masks')]) == 0
+    printed = capsys.readouterr()
+    assert '1 of 2 masks match no frame' in printed.err
+    assert '1 masks' in printed.out

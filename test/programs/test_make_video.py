@@ -23,3 +23,12 @@ def test_mistakes_are_told(picture_folder, tmp_path, capsys):
     assert main([str(tmp_path), str(tmp_path / 'clip.mp4')]) == 2
     assert 'no image in this folder' in capsys.readouterr().err
     assert not (tmp_path / 'clip.mp4').exists()
+
+
+def test_a_video_is_not_written_over_itself(picture_folder, tmp_path, capsys):
+    clip = tmp_path / 'clip.mp4'
+    assert main([str(picture_folder), str(clip)]) == 0
+    content = clip.read_bytes()
+    assert main([str(clip), str(clip)]) == 2
+    assert 'would be lost' in capsys.readouterr().err
+    assert clip.read_bytes() == content

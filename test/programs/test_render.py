@@ -134,3 +134,14 @@ def test_a_file_in_place_of_the_folder(tmp_path, capsys):
     (tmp_path / 'clip').write_text('')
     assert main([str(tmp_path / 'clip'), *FLIGHT]) == 2
     assert 'clip/frames cannot be made a folder' in capsys.readouterr().err
+
+
+def test_two_flights_are_not_mixed_in_one_folder(tmp_path, capsys):
+    small = ['--height', '64', '--width', '96']
+    assert main([str(tmp_path), *small, '--frames', '3', '--flow']) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.png')}
+    for more in (['--frames', '2', '--flow'], ['--frames', '3']):  # fewer frames; flow that is not written again
+        assert main([str(tmp_path), *small, '--seed', '2', *more]) == 2
+        assert 'earlier flight' in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in tmp_path.rglob('*.png')} == before
+    assert main([str(tmp_path), *small, '--seed', '2', '--frames', '3', '--flow']) == 0

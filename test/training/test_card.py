@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from moving_object_detector.common.files import fetched_weights
 from moving_object_detector.common.options import with_values
+from moving_object_detector.detection.config import FlowConfig
 from moving_object_detector.training.config import TrainConfig
 from moving_object_detector.training.run import (
     flow_fingerprint,
@@ -42,6 +44,20 @@ def test_a_model_file_says_all_options_but_where_things_lay():
     assert told['game.steps'] == 2000
     assert told['game.learning_rate'] == 0.0001
     assert not any('/home/me' in str(value) for value in told.values())
+
+
+def test_what_auto_stands_for_is_part_of_the_flows_name(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path))
+    auto = FlowConfig(backend='auto')
+    assert flow_fingerprint(auto) == flow_fingerprint(FlowConfig(backend='dis'))
+    assert flow_fingerprint(auto) != flow_fingerprint(FlowConfig(backend='auto', preset='brisk'))
+    weights = fetched_weights('raft_small')
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b'one')
+    one = flow_fingerprint(auto)
+    assert one == flow_fingerprint(FlowConfig(backend='raft_small', model=str(weights)))
+    weights.write_bytes(b'other')
+    assert flow_fingerprint(auto) != one
 
 
 def known_as(config, clips):

@@ -200,6 +200,30 @@ def test_damage_is_found_and_only_that_chunk_made_again(footage, tmp_path, caplo
     assert 'computed again' in caplog.text
 
 
+def test_many_damaged_files_cost_one_restart(tmp_path, monkeypatch):
+    """As after a power failure."""
+    starts = []
+
+    def train():
+        starts.append(0)
+        done = chunks.done_chunks(tmp_path / 'cache', ('x',))
+        if len(done) < 9:
+
+            def make(found):
+                return ((number, [np.full(1, number)]) for number in range(9) if number not in found)
+
+            chunks.fill(tmp_path / 'cache', 'numbers', ('x',), 9, make)
+        return [int(chunks.read_item(tmp_path / 'cache', number, 1, 'x')) for number in range(9)]
+
+    assert chunks.repaired(train) == [*range(9)]
+    monkeypatch.setattr(chunks, '_checked', set())  # as another process
+    for number in range(1, 8):
+        (tmp_path / 'cache' / f'{number:05d}-x.npy').write_bytes(b'')
+    starts.clear()
+    assert chunks.repaired(train) == [*range(9)]
+    assert len(starts) == 2
+
+
 def test_a_cache_that_is_removed_gives_a_sentence(footage, tmp_path):
     clip = build(footage / 'a', tmp_path / 'cache')[0]
     clip.flow(0, 1)
