@@ -1,7 +1,8 @@
 """Evaluate the detector on a bag and write a report, offline or, with ``live:=true``, through the running node.
 
-Live, the bag is played through the node, its masks are recorded to the folder ``live`` inside the folder ``out``, and
-the recording is scored; a frame without a mask counts as missed. The scores are printed last.
+Live, the bag is played through the node, its masks are recorded, and the recording is scored; a frame without a mask
+counts as missed. Recording and report are in the folder ``live`` inside the folder ``out``, beside those of an offline
+evaluation. The scores are printed last.
 """
 
 from __future__ import annotations
@@ -29,10 +30,17 @@ PACKAGE = 'moving_object_detector'
 # the programs treat them as not given.
 OPTIONS = (
     ('--root', 'bag', None, 'rosbag2 folder, .mcap, .db3 or ROS 1 .bag; unless live, also a folder of bags'),
-    ('--bag-topic', 'bag_topic', '', 'image topic, raw or compressed; empty: the only one besides mask_topic'),
+    (
+        '--bag-topic',
+        'bag_topic',
+        '',
+        'image topic, raw or compressed; empty: the only one besides mask_topic (live: besides /truth)',
+    ),
     ('--mask-topic', 'mask_topic', '', 'ground-truth masks, matched by their stamps; empty: no ground truth'),
     ('--out', 'out', 'evaluation_output', 'folder for the report; an interrupted evaluation in it is resumed'),
 )
+LIVE = PathJoinSubstitution([LaunchConfiguration('out'), 'live'])
+RECORDING = PathJoinSubstitution([LIVE, 'recording'])
 MASK = '/detect/mask'
 LATENCY = '/detect/debug/pipeline_latency_ms'
 # Longest wait for the model to load, even if an engine must be built first; and wait for the last masks.
@@ -79,8 +87,7 @@ def live_run(evaluation: ExecuteProcess) -> list[object]:
     # A deep queue: frames that the detector misses count, but the recorder should miss none.
     kept = ['-p', f'qos_overrides.{MASK}.publisher.depth:=200', '-r', 'image:=/evaluate/image', '-r', '__node:=detect']
     detect = process('detect', ['--ros-args', '--params-file', given('params_file'), '-p', 'autostart:=true', *kept])
-    recording = PathJoinSubstitution([given('out'), 'live'])
-    record = process('record', ['--bag', recording, '--overwrite', '--mask', MASK, '--also', LATENCY])
+    record = process('record', ['--bag', RECORDING, '--overwrite', '--mask', MASK, '--also', LATENCY])
     play = process(
         'play',
         [
@@ -109,12 +116,12 @@ def live_run(evaluation: ExecuteProcess) -> list[object]:
 
 def generate_launch_description() -> LaunchDescription:
     """Return the arguments and both evaluations; the argument ``live`` selects one."""
-    footage: list[object] = ['--dataset', 'bag']
+    given: list[object] = ['--dataset', 'bag']
     for option, argument, _, _ in OPTIONS:
-        footage += [option, LaunchConfiguration(argument)]
-    recording = PathJoinSubstitution([LaunchConfiguration('out'), 'live'])
-    recorded = process('evaluate', [*footage, '--predictions', recording, '--predicted-topic', MASK])
-    offline = process('evaluate', [*footage, '--config', LaunchConfiguration('params_file')])
+        given += [option, LaunchConfiguration(argument)]
+    # The last --out counts.
+    recorded = process('evaluate', [*given, '--out', LIVE, '--predictions', RECORDING, '--predicted-topic', MASK])
+    offline = process('evaluate', [*given, '--config', LaunchConfiguration('params_file')])
     live = LaunchConfiguration('live')
     return LaunchDescription(
         [

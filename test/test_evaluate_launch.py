@@ -26,7 +26,11 @@ def launch_file(load_launch_file):
 
 
 @pytest.mark.parametrize(
-    'more', [['--config', '/cpu.yaml'], ['--predictions', '/out/live', '--predicted-topic', '/detect/mask']]
+    'more',
+    [
+        ['--config', '/cpu.yaml'],
+        ['--out', '/out/live', '--predictions', '/out/live/recording', '--predicted-topic', '/detect/mask'],
+    ],
 )
 def test_the_program_understands_what_it_is_told(options, more):
     given = {'bag': '/a bag', 'bag_topic': '', 'mask_topic': '/truth', 'out': '/out'}
@@ -34,7 +38,7 @@ def test_the_program_understands_what_it_is_told(options, more):
     command = ['--dataset', 'bag', *(text for option, name, _, _ in options for text in (option, given[name]))]
     read = read_flags(_parser().parse_args([*command, *more]))
     assert (read.dataset, read.root, read.bag_topic, read.mask_topic) == ('bag', '/a bag', '', '/truth')
-    assert (read.out, read.method) == ('/out', 'detector' if '--config' in more else 'masks')
+    assert (read.out, read.method) == (('/out', 'detector') if '--config' in more else ('/out/live', 'masks'))
 
 
 def test_what_is_left_out_is_what_the_program_does_without_it(options):

@@ -56,7 +56,8 @@ class SequenceResult:
     ``size`` is (height, width), pixels; ``fps`` the footage's rate; ``seconds`` the time the masks took, 0 if unknown;
     the last of ``variants`` is the scored one; ``latency`` is in milliseconds, for frames that have one; ``dropped`` is
     the number of frames without a mask; ``masks`` says whether masks were saved; ``footage`` is a digest of the files
-    of footage, truth and predictions; ``groups`` are kinds of footage with scores of their own.
+    of footage, truth and predictions; ``groups`` are kinds of footage with scores of their own; ``made_by`` is the
+    revision and machine of the run.
     """
 
     name: str
@@ -72,6 +73,7 @@ class SequenceResult:
     masks: bool = False
     footage: str = ''
     groups: Mapping[str, str] = field(default_factory=dict)
+    made_by: str = ''
 
     def __post_init__(self) -> None:
         columns = [getattr(variant, name) for variant in self.variants.values() for name in COLUMNS]

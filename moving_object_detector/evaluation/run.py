@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -331,9 +332,9 @@ def _line(result: SequenceResult, variant: str, protocol: str) -> str:
 
 
 def _evaluate_clips(
-    method: Method, clips: Sequence[Clip], protocol: str, options: EvaluateOptions, folder: Path
+    method: Method, clips: Sequence[Clip], protocol: str, options: EvaluateOptions, folder: Path, made_by: str
 ) -> tuple[list[SequenceResult], list[str]]:
-    """Evaluate all clips that have no saved result; return all results, and messages about failed clips."""
+    """Evaluate all clips that have no saved result; return all results, and messages about failed and old ones."""
     results: list[SequenceResult] = []
     failures: list[str] = []
     done = {clip.name: _kept(clip, method, options, folder) for clip in clips}
@@ -349,6 +350,7 @@ def _evaluate_clips(
             bar.set_description(foreign(clip.name))
             try:
                 result = SequencePass(clip, method, RULES[protocol], options, bar.update).run()
+                result = replace(result, made_by=made_by)
             except UserError as error:
                 text = str(error)
                 failures.append(text if text.startswith(f'{clip.name}:') else f'{clip.name}: {text}')
@@ -359,6 +361,11 @@ def _evaluate_clips(
             bar.write(_line(result, method.variants[-1], protocol))
             for problem in result.problems:
                 bar.write(f'  {problem}')
+    for other, count in Counter(result.made_by for result in results if result.made_by != made_by).items():
+        failures.append(
+            f'{count} of {len(results)} sequences were scored by {other or "an earlier version"}, this is {made_by}; '
+            'to score them anew: --overwrite'
+        )
     return results, failures
 
 
@@ -388,7 +395,8 @@ def evaluate(options: EvaluateOptions, settings: Sequence[str], command: Sequenc
     make_folder(folder / SEQUENCES)
     with lock(folder / '.lock', f'the folder {folder}'):
         claim_folder(folder, identity, overwrite=options.overwrite)
-        results, failures = _evaluate_clips(method, clips, protocol, options, folder)
+        made_by = f'revision {details["revision"] or "unknown"} on {details["machine"]}'
+        results, failures = _evaluate_clips(method, clips, protocol, options, folder, made_by)
         problems += failures
         if not results:
             raise UserError(f'nothing could be evaluated: {"; ".join(problems) or "there is no clip"}')

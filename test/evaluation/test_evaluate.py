@@ -199,6 +199,14 @@ def test_a_run_goes_on_where_it_was(davis, options, tmp_path, capsys):
     again = run(davis, out, options)
     assert (out / 'sequences' / 'wander.json').stat().st_mtime_ns == kept
     assert [s.variants for s in again.sequences] == [s.variants for s in whole.sequences]
+    assert again.problems == ()
+
+    # A sequence that another version has scored is kept, and said.
+    stored = json.loads((out / 'sequences' / 'wander.json').read_text())
+    stored['made_by'] = 'revision 123 on another machine'
+    (out / 'sequences' / 'wander.json').write_text(json.dumps(stored))
+    (problem,) = run(davis, out, options).problems
+    assert problem.startswith('1 of 2 sequences were scored by revision 123 on another machine')
 
     capsys.readouterr()
     assert main(['--root', str(davis), '--out', str(out), '--set', *options, 'window.past=2']) == 2
