@@ -102,6 +102,20 @@ def roots_of(text: str) -> list[str]:
     return [root.strip() for root in text.split(',') if root.strip()]
 
 
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the names of clips with the suffix -2, -3 and so on where one is repeated."""
+    unique: list[str] = []
+    for given in names:
+        name, number = given, 2
+        while name in unique or (name != given and name in names):
+            name = f'{given}-{number}'
+            number += 1
+        unique.append(name)
+        if name != given:
+            _log.info('%s exists twice; the later clip is called %s', given, name)
+    return unique
+
+
 def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: float | None = None) -> list[ClipFiles]:
     """Find all clips, in the order of the roots, without opening videos and bags.
 
@@ -116,17 +130,7 @@ def find_clips(roots: Sequence[str], split: str, topic: str | None = None, fps: 
         clips = [clip for root in roots for clip in _read_root(root, split, topic)]
     except OSError as error:
         raise UserError(f'{error.filename} cannot be read: {error.strerror}') from error
-    taken = {clip.name for clip in clips}
-    used: set[str] = set()
-    unique = []
-    for clip in clips:
-        # Repeated names get the suffix -2, -3 and so on.
-        name, number = clip.name, 2
-        while name in used or (name != clip.name and name in taken):
-            name = f'{clip.name}-{number}'
-            number += 1
-        used.add(name)
-        if name != clip.name:
-            _log.info('%s exists twice; the later clip is called %s', clip.name, name)
-        unique.append(replace(clip, name=name, source=partial(clip.source, fps=fps)))
-    return unique
+    names = unique_names([clip.name for clip in clips])
+    return [
+        replace(clip, name=name, source=partial(clip.source, fps=fps)) for clip, name in zip(clips, names, strict=True)
+    ]

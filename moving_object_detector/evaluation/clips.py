@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moving_object_detector.common.errors import ImageError, UserError
-from moving_object_detector.datasets.collection import find_clips
+from moving_object_detector.datasets.collection import find_clips, unique_names
 from moving_object_detector.datasets.layouts import (
     Annotation,
     ClipFiles,
@@ -324,6 +324,9 @@ def open_clips(options: EvaluateOptions) -> tuple[list[Clip], list[str]]:
             failed.append(error)
     if failed and not clips:
         raise failed[-1]
+    # Recordings with different suffixes may have one name.
+    names = unique_names([clip.name for clip in clips])
+    clips = [replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
     by_name = {clip.name: clip for clip in clips}
     wanted = options.list_of('sequences')
     missing = [name for name in wanted if name not in by_name]

@@ -79,7 +79,7 @@ def is_bag(path: Path) -> bool:
         # Other data sets have a file of this name too.
         return bool(files) or not others
     # Parts of one recording are called NAME_0, NAME_1 and so on; others are bags of their own.
-    names = {re.sub(r'(_\d+)?\.(mcap|db3)(\.\w+)?$', '', file.name) for file in files}
+    names = {re.sub(r'(_\d+)?(\.(mcap|db3))(\.\w+)?$', r'\2', file.name) for file in files}
     return len(names) == 1 and not others
 
 

@@ -254,6 +254,20 @@ def test_topics_that_are_not_there_list_those_that_are(tmp_path, pictures, capsy
     assert 'absent: no bag here' in capsys.readouterr().err
 
 
+def test_recordings_of_one_name_have_results_of_their_own(tmp_path, pictures):
+    (tmp_path / 'bags').mkdir()
+    for storage, suffix, first in (('mcap', '.mcap', 0), ('sqlite3', '.db3', 2)):
+        with BagWriter(tmp_path / storage, storage=storage) as bag:
+            for k, picture in enumerate(pictures[first:]):
+                bag.write_image('/image', STAMPS[k], encode_image(picture, 'rgb8'))
+        (file,) = (tmp_path / storage).glob(f'*{suffix}')
+        shutil.copy(file, tmp_path / 'bags' / f'run{suffix}')
+    arguments = ['--dataset', 'bag', '--root', str(tmp_path / 'bags'), '--method', 'nothing']
+    assert main([*arguments, '--out', str(tmp_path / 'out')]) == 0
+    counts = {result.name: result.frame_count for result in read_results(tmp_path / 'out').sequences}
+    assert counts == {'run': 10, 'run-2': 12}
+
+
 def test_a_bag_damaged_in_the_middle_is_evaluated_as_far_as_it_goes(tmp_path):
     rng = np.random.default_rng(3)
     stamps = [STAMPS[0] + k * 50_000_000 for k in range(60)]
