@@ -13,6 +13,8 @@ contents() {
 if [[ -e install/.built ]] && contents | cmp -s - install/.built; then
   exit
 fi
+# Until it has ended well, what is installed is of no known state.
+rm -f install/.built
 # python -m colcon: the interpreter that builds is the one that the installed programs start with.
 "$python" -m colcon --log-level error build --packages-select moving_object_detector --event-handlers console_direct-
 contents >install/.built

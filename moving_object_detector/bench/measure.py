@@ -26,7 +26,7 @@ from tqdm import tqdm
 from moving_object_detector.bench.cases import NAIVE, Case, all_cases, chosen
 from moving_object_detector.bench.report import Measured, group_report, markdown
 from moving_object_detector.bench.tasks import FrameTask, NaiveTask
-from moving_object_detector.common.errors import UserError
+from moving_object_detector.common.errors import UserError, foreign
 from moving_object_detector.common.files import write_atomically
 from moving_object_detector.common.program import provenance
 from moving_object_detector.engines.create import choose_device, create_engine
@@ -95,6 +95,8 @@ def _ask(one: Measured, pool: ProcessPoolExecutor, action: Callable[..., Any], *
         one.failure = str(error)
     except BrokenProcessPool:
         one.failure = 'its process died; was there enough memory?'
+    except Exception as error:  # noqa: BLE001 - such as a GPU without enough memory; the other cases still count
+        one.failure = f'{type(error).__name__}: {foreign(error, 300)}'
     return None
 
 
@@ -139,7 +141,10 @@ def _refusal(case: Case) -> str:
 def _clip(source: str, count: int) -> NDArray[np.uint8]:
     """Return the first ``count`` frames of a folder, video or bag, or rendered ones, uint8 (N, H, W, 3) RGB."""
     if source:
-        return np.stack([frame.image for frame in islice(iter(open_source(source)), count)])
+        images = [frame.image for frame in islice(iter(open_source(source)), count)]
+        if len({image.shape for image in images}) != 1:
+            raise UserError(f'{source}: bench takes frames of one size; give another input, or fewer --frames')
+        return np.stack(images)
     scene = clip_scene(7, SceneOptions(size=(480, 640), objects=(1, 2)))
     return np.stack([scene.image(moment) for moment in range(count)])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,10 +15,13 @@ from moving_object_detector.common.files import read_file, share_folder
 from moving_object_detector.common.options import flatten, options_of, with_values
 
 T = TypeVar('T')
+log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 256 * 1024
 DEEPEST: Final = 20
 """Levels of nesting."""
+_ALIKE: Final = 0.8
+"""Similarity of names from which one counts as a misspelling of the other."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -113,10 +118,14 @@ def load_plain_config(default: T, path: Path | None, assignments: Sequence[str] 
 def load_config(default: T, path: Path | None, assignments: Sequence[str] = ()) -> T:
     """Return ``default`` with the values of a parameter file, then of ``name=value`` assignments; raises UserError.
 
-    Parameters that ``default`` does not have are ignored in the file, but refused in the assignments.
+    Parameters that ``default`` does not have are ignored in the file, with a warning if they look like a misspelt one,
+    but refused in the assignments.
     """
     known = {declared.name for declared in options_of(type(default))}
     given = read_parameter_file(path) if path is not None else {}
+    for name in given.keys() - known:
+        if near := get_close_matches(name, known, 1, _ALIKE):
+            log.warning('%s: there is no parameter %s; did you mean %s?', path, foreign(name), near[0])
     return with_values(default, {name: given[name] for name in given if name in known} | _assigned(assignments))
 
 

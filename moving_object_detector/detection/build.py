@@ -30,6 +30,7 @@ from moving_object_detector.networks.raft_small import RaftSmall
 from moving_object_detector.networks.weights import FlowInput, load_network
 
 GET_WEIGHTS: Final = 'ros2 run moving_object_detector get_weights'
+TRAINED_ON: Final = ('dis', 'pwcnet', 'raft_small')
 log = logging.getLogger(__name__)
 
 
@@ -105,8 +106,15 @@ class LoadedGenerator(NamedTuple):
 
 def load_generator(config: DetectorConfig) -> LoadedGenerator:
     """Load the generator that the options name; raises UserError if its file or the size is wrong."""
-    path = generator_path(config.model, choose_flow(config.flow).backend)
+    backend = choose_flow(config.flow).backend
+    path = generator_path(config.model, backend)
     network, metadata = load_network(path, expect='generator')
+    trained = metadata['flow_backend'].partition('-')[0]
+    if config.model not in ('', 'small') and trained != backend and trained in TRAINED_ON:
+        log.warning(
+            '%s was trained on flow by %s, but flow.backend is %s: its masks may be wrong; set flow.backend to %s',
+            path, trained, backend, trained,
+        )  # fmt: skip
     size = config.height or int(metadata['height']), config.width or int(metadata['width'])
     for name, length in zip(('height', 'width'), size, strict=True):
         if length % 4 or length < SMALLEST_SIDE:

@@ -62,7 +62,8 @@ class LoadController:
         self.overloaded = False
         """Whether even the smallest window needs too much time."""
         self._windows = windows(ceiling, zero_lag=zero_lag)
-        self.window = self._windows[0] if target else ceiling
+        # At zero lag without later neighbours, which would double the work for nothing.
+        self.window = self._windows[0]
         """Window to compute from now on."""
         self._arrivals: deque[float] = deque()
         self._lock = threading.Lock()

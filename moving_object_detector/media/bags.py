@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -234,6 +235,7 @@ class BagWriter(AbstractContextManager['BagWriter']):
     def __init__(self, path: str | Path, *, storage: str = 'mcap', overwrite: bool = False) -> None:
         self.path = Path(path)
         self.message_count = 0
+        self._older: Path | None = None
         self._connections: dict[str, Connection] = {}
         try:
             if self.path.exists():
@@ -244,11 +246,15 @@ class BagWriter(AbstractContextManager['BagWriter']):
                 if others or (any(self.path.iterdir()) and not is_bag(self.path)):
                     others = others or sorted(one.name for one in self.path.iterdir())
                     raise UserError(f'{self.path}: not overwritten, it is not a bag (it holds {", ".join(others[:5])})')
-                shutil.rmtree(self.path)
+                # Kept until the new one has messages.
+                self._older = self.path.with_name(f'.{self.path.name[:200]}.{secrets.token_hex(8)}.old')
+                self.path.rename(self._older)
             # Humble's reader expects the QoS as text; from version 9 on it is a list.
             self._writer = Writer(self.path, version=8, storage_plugin=StoragePlugin[storage.upper()])
             self._writer.open()
         except OSError as error:
+            if self._older is not None and not self.path.exists():
+                self._older.rename(self.path)
             raise UserError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write_raw(self, topic: str, message_type: str, stamp: int, data: bytes) -> None:
@@ -308,7 +314,11 @@ class BagWriter(AbstractContextManager['BagWriter']):
         self._write('/tf', stamp, types['tf2_msgs/msg/TFMessage'](transforms=[stamped]))
 
     def __exit__(self, *_: object) -> None:
-        """Write the index and metadata.yaml; a bag without messages is removed."""
+        """Write the index and metadata.yaml; a bag without messages is removed, and an older one put back."""
         self._writer.close()
         if self.message_count == 0:
             shutil.rmtree(self.path)
+            if self._older is not None:
+                self._older.rename(self.path)
+        elif self._older is not None:
+            shutil.rmtree(self._older)

@@ -32,6 +32,7 @@ from moving_object_detector.nodes.parameters import (
     unknown_overrides,
 )
 from moving_object_detector.nodes.pipeline import Pipeline
+from moving_object_detector.nodes.runtime import topic_name
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class DetectNode(LifecycleNodeMixin, Node):
         super().on_activate(state)
         result = self._attempt('activate', self._subscribe)
         if result != TransitionCallbackReturn.SUCCESS:
+            # Otherwise the images would still be heard, and twice after the next attempt.
+            self._unsubscribe()
             super().on_deactivate(state)
         return result
 
@@ -141,6 +144,10 @@ class DetectNode(LifecycleNodeMixin, Node):
     def _configure(self) -> None:
         # From here on only runtime parameters can change.
         config = self._settings.freeze()
+        # Checked here, since they can be corrected only while unconfigured.
+        for name, topic in (('camera_info', config.odometry.camera_info), ('topic', config.odometry.topic)):
+            if topic:
+                topic_name(self, topic, f'odometry.{name}: ')
         self.loading, started = True, time.monotonic()
         try:
             from moving_object_detector.detection.build import build_detector

@@ -68,6 +68,15 @@ class NodeConfig(DetectorConfig):
     input: InputConfig = field(default_factory=InputConfig)
 
 
+def check_estimate(config: NodeConfig) -> None:
+    """Raise UserError if no neighbour could vote for the chosen estimate."""
+    if config.estimate == 'zero_lag' and not config.window.past:
+        raise UserError(
+            'estimate is zero_lag, which takes earlier frames only, but window.past is 0, so there would be no masks; '
+            'set window.past to 1 or more, or estimate to refined'
+        )
+
+
 def descriptor(declared: Option) -> ParameterDescriptor:
     """Return the ROS description of an option: meaning, accepted values and when it can change."""
     when = 'Can change at any time.' if declared.runtime else 'Can change while unconfigured.'
@@ -193,6 +202,7 @@ class Parameters:
         with self._lock:
             if self._problems:
                 raise UserError('; '.join(self._problems.values()))
+            check_estimate(self.config)
             self._frozen = True
             return self.config
 
@@ -221,6 +231,7 @@ class Parameters:
                 config = with_values(self.config, values)
                 if self._frozen:
                     check_refinement(config.refinement.method)
+                    check_estimate(config)
             except UserError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             self.config = config

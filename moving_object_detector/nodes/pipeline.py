@@ -52,6 +52,11 @@ class Arrival(NamedTuple):
     """Nanoseconds of the node's clock."""
 
 
+def _time_of(arrival: Arrival) -> int:
+    """Return the time by which an image is told from the one before it, nanoseconds."""
+    return stamp_of(arrival.message.header) or arrival.stamp
+
+
 class Mailbox:
     """A bounded queue that drops its oldest images, so that a burst cannot make latency or memory grow."""
 
@@ -263,7 +268,8 @@ class Pipeline:
             # Removed from the queue, so that its memory is free when the next one is decoded.
             image = images.popleft()
             started = time.monotonic()
-            infer = wanted and not images
+            # An image that only repeats this one must not take its place: it gets no mask.
+            infer = wanted and all(_time_of(later) == _time_of(image) for later in images)
             outcome = self._step(image, infer)
             if outcome is None:
                 continue

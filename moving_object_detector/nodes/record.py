@@ -14,6 +14,7 @@ from typing import Any, Final
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from moving_object_detector.common.errors import ImageError, UserError
@@ -22,7 +23,7 @@ from moving_object_detector.media.frames import SampleScale, stamp_of
 from moving_object_detector.media.messages import RAW_TYPE, TYPES, decode_image
 from moving_object_detector.media.video import VideoWriter
 from moving_object_detector.nodes.messages import read_message
-from moving_object_detector.nodes.runtime import ros_node
+from moving_object_detector.nodes.runtime import ros_node, topic_name
 
 _QUEUE: Final = 100
 """QoS depth: messages that may wait for a slow encoder; beyond it the oldest is lost."""
@@ -47,7 +48,7 @@ class Recorder:
         self, node: Node, arguments: argparse.Namespace, video: VideoWriter | None, bag: BagWriter | None
     ) -> None:
         self._node = node
-        self.missing = {str(node.resolve_topic_name(topic)) for topic in arguments.also}
+        self.missing = {topic_name(node, topic) for topic in arguments.also}
         """Further topics that nobody has published so far."""
         limit = arguments.frames or sys.maxsize
         self.tracks: list[Recorded] = []
@@ -64,6 +65,8 @@ class Recorder:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if bag:
             self.tracks.append(self._record(bag, arguments.mask, RAW_TYPE, limit))
+            # Else each of its messages would be written twice.
+            self.missing.discard(self.tracks[-1].topic)
             node.create_timer(_LOOK_SECONDS, partial(self._follow, bag), clock=steady)
         node.create_timer(_REPORT_SECONDS, self._log_missing, clock=steady)
 
@@ -76,7 +79,7 @@ class Recorder:
             kind = getattr(import_module(f'{package}.msg'), name)
         except (ImportError, AttributeError) as error:
             raise UserError(f'{topic} is {message_type}; install the package {package} and source it') from error
-        track = Recorded(str(self._node.resolve_topic_name(topic)), limit)
+        track = Recorded(topic_name(self._node, topic), limit)
 
         def receive(data: bytes) -> None:
             if track.count < track.limit:
@@ -87,12 +90,24 @@ class Recorder:
                     self._node.get_logger().error(f'{track.topic}: {error}', throttle_duration_sec=5.0)
 
         policies = QoSOverridingOptions.with_default_policies()
-        self._node.create_subscription(kind, track.topic, receive, _QUEUE, raw=True, qos_overriding_options=policies)
+        quality = self._quality(track.topic)
+        self._node.create_subscription(kind, track.topic, receive, quality, raw=True, qos_overriding_options=policies)
         return track
+
+    def _quality(self, topic: str) -> QoSProfile:
+        """Return a QoS that every publisher of the topic matches, with the messages that were sent before."""
+        offers = [one.qos_profile for one in self._node.get_publishers_info_by_topic(topic)]
+        quality = QoSProfile(depth=_QUEUE)
+        if any(one.reliability == ReliabilityPolicy.BEST_EFFORT for one in offers):
+            quality.reliability = ReliabilityPolicy.BEST_EFFORT
+        if offers and all(one.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in offers):
+            # Such as /tf_static, published once.
+            quality.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        return quality
 
     def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
         """Record a topic unchanged, at the header's stamp, or at the time of arrival if there is none or it is 0."""
-        name = str(self._node.resolve_topic_name(topic))
+        name = topic_name(self._node, topic)
 
         def write(message: Any, data: bytes) -> None:
             stamp = stamp_of(message.header) if hasattr(message, 'header') else 0
@@ -102,7 +117,12 @@ class Recorder:
 
     def _follow(self, bag: BagWriter) -> None:
         """Subscribe to the remaining topics whose type is known now that they are published."""
-        found = [(name, types[0]) for name, types in self._node.get_topic_names_and_types() if name in self.missing]
+        found = [
+            (name, types[0])
+            for name, types in self._node.get_topic_names_and_types()
+            # The types include those of subscriptions.
+            if name in self.missing and self._node.count_publishers(name)
+        ]
         self.missing -= {name for name, _ in found}
         self.extras += [self._record(bag, name, kind) for name, kind in found]
 
@@ -125,12 +145,12 @@ def run(arguments: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     # Outermost context: the files are completed whatever happens to the node.
     with ExitStack() as files:
         video = bag = None
+        if arguments.video:
+            video = files.enter_context(VideoWriter(arguments.video, arguments.fps))
         if arguments.bag:
             bag = files.enter_context(
                 BagWriter(arguments.bag, storage=arguments.storage, overwrite=arguments.overwrite)
             )
-        if arguments.video:
-            video = files.enter_context(VideoWriter(arguments.video, arguments.fps))
         with ros_node('record', ros_arguments) as (node, stop):
             recorder = Recorder(node, arguments, video, bag)
             executor = SingleThreadedExecutor()

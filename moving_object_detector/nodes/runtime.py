@@ -133,6 +133,15 @@ def ros_node(
             signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)
 
 
+def topic_name(node: Node, name: str, what: str = '') -> str:
+    """Return the full, remapped name of a topic (or node); raises UserError, which names ``what``, if it is not one."""
+    try:
+        return str(node.resolve_topic_name(name))
+    except Exception as error:
+        reason = foreign(str(error).removeprefix('failed to resolve name: ').partition(', at ')[0], 200)
+        raise UserError(f'{what}{shown(name)} is not a valid name: {reason}') from error
+
+
 @contextmanager
 def spinning(node: Node, threads: int = 1) -> Iterator[None]:
     """Run the node's callbacks in ``threads`` threads while the context lives."""

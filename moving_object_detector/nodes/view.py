@@ -35,7 +35,7 @@ from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.media.frames import resize_image
 from moving_object_detector.media.messages import decode_image
 from moving_object_detector.media.pictures import flow_colours
-from moving_object_detector.nodes.runtime import ros_node, spinning
+from moving_object_detector.nodes.runtime import ros_node, spinning, topic_name
 
 PICTURES: Final = ('overlay', 'mask', 'probability', 'flow')
 TIMINGS: Final = ('pipeline_latency_ms', 'cyclic_time_ms')
@@ -82,7 +82,7 @@ class Feeds:
     """The topics of a detector, for viewers that come and go; a slow viewer gets fewer messages, never old ones."""
 
     def __init__(self, node: Node, detector: str) -> None:
-        self.detector = str(node.resolve_topic_name(detector))
+        self.detector = topic_name(node, detector)
         self.by_name = {'diagnostics': Feed(DiagnosticArray, '/diagnostics')}
         self.by_name |= {name: Feed(Image, f'{self.detector}/{name}') for name in PICTURES}
         self.by_name |= {name: Feed(Float64, f'{self.detector}/debug/{name}') for name in TIMINGS}

@@ -55,8 +55,10 @@ def write_ranges(arguments: argparse.Namespace) -> int:
     model: Path = arguments.model or generator_path()
     network, metadata = load_network(model, expect='generator')
     generator = cast('Generator', network)
+    path: Path = arguments.out or ranges_path(model)
+    if path.resolve() == model.resolve():
+        raise UserError(f'{path}: is the model itself, which would be lost; leave out --out, or give another name')
     ranges = measure_ranges(generator, _samples(arguments.samples, cast('FlowInput', metadata['flow_input'])))
-    path = arguments.out or ranges_path(model)
     save_ranges(path, generator, ranges, {'samples': f'{arguments.samples} rendered pairs at each of {RANGE_SIZES}'})
     print(f'{path}: ranges of {len(ranges)} layers')
     return 0

@@ -34,14 +34,13 @@ from moving_object_detector.networks.weights import (
     save_network,
     sees_both_sides,
 )
-from moving_object_detector.synthetic.random_scene import SceneOptions
 from moving_object_detector.training.chunks import repaired
 from moving_object_detector.training.config import DataConfig, FlowTrainConfig, TrainConfig
 from moving_object_detector.training.flow_cache import CachedClip, CacheOptions, cached_clips
 from moving_object_detector.training.game import Game
 from moving_object_detector.training.loop import candidate_names, fit
 from moving_object_detector.training.pairs import CachedOptions, CachedPairs, MixedPairs, Targets
-from moving_object_detector.training.rendered import FIGURES, KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
+from moving_object_detector.training.rendered import KeptPairs, RenderedOptions, RenderedPairs, keep_pairs
 from moving_object_detector.training.selection import Judge, Judgement, spread_frames
 from moving_object_detector.training.setup import Setup, session
 from moving_object_detector.training.stages import InpainterStage, MaskStage, Stage
@@ -80,7 +79,15 @@ def identity(config: TrainConfig, fingerprint: str, clips: Sequence[str], taught
     plain = dataclasses.asdict(config)
     data, run = plain['data'], plain['run']
     plain['data'] = {key: data[key] for key in ('height', 'width', 'largest_gap')} | {'clips': list(clips)}
-    plain['flow'] = fingerprint if config.rendered.steps else ''
+    # Without footage also an inpainter that is trained alone sees rendered pairs.
+    plain['flow'] = fingerprint if config.rendered.steps or not clips else ''
+    # Weights count by their content: another file may have come to the same path.
+    plain['start'] = {
+        'model': _content(model_file(config.start.model, config.flow) if config.start.model else None),
+        'inpainter': _content(inpainter_file(config.start.inpainter) if config.start.inpainter else None),
+    }
+    teacher = config.rendered.teacher
+    plain['rendered']['teacher'] = _content(model_file(teacher, config.flow) if teacher else None)
     plain['run'] = {key: run[key] for key in ('seed', 'precision', 'candidates')}
     del plain['teacher']['detector'], plain['name']
     return {**plain, **({'targets': [f'{clip}-{taught_by}' for clip in clips]} if taught_by else {})}
@@ -91,7 +98,13 @@ def flow_identity(config: FlowTrainConfig) -> dict[str, Any]:
     plain = dataclasses.asdict(config)
     plain['run'] = {key: plain['run'][key] for key in ('seed', 'precision')}
     del plain['name'], plain['validation']
+    start = config.start.model
+    plain['start'] = {'model': _content(Path(start).expanduser() if start else None)}
     return plain
+
+
+def _content(weights: Path | None) -> str:
+    return file_hash(weights) if weights is not None and weights.is_file() else ''
 
 
 def write_card(
@@ -169,6 +182,11 @@ def model_file(name: str, flow: FlowConfig) -> Path:
     return generator_path('' if name == 'default' else name, choose_flow(flow).backend)
 
 
+def inpainter_file(name: str) -> Path:
+    """Return the file of an inpainter, where ``default`` is the package's."""
+    return share_folder() / 'models' / 'inpainter.safetensors' if name == 'default' else Path(name).expanduser()
+
+
 def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
     """Return generator and inpainter, from the files of start.* or with random weights from the seed."""
     torch.manual_seed(config.run.seed)
@@ -178,7 +196,10 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
     inpainter = Inpainter()
     if config.start.model:
         path = model_file(config.start.model, config.flow)
-        start = cast('Generator', load_network(path)[0])
+        loaded, about = load_network(path)
+        start, form = cast('Generator', loaded), about['flow_input']
+        if form != config.network.flow_input and 'normalised' in (form, config.network.flow_input):
+            raise UserError(f'{path} takes flow in the form {form}: set network.flow_input to {form}')
         if start.flow_channels > generator.flow_channels:
             wanted = 'both_sides' if start.flow_channels == FLOW_CHANNELS['both_sides'] else 'geometric'
             raise UserError(f'{path} takes more channels of flow: set network.flow_input to {wanted}')
@@ -194,8 +215,7 @@ def make_networks(config: TrainConfig) -> tuple[Generator, Inpainter]:
         with torch.no_grad():
             generator.conv17.gamma.fill_(SUPERVISED_GAIN)
     if config.start.inpainter:
-        named = config.start.inpainter
-        path = share_folder() / 'models' / 'inpainter.safetensors' if named == 'default' else Path(named).expanduser()
+        path = inpainter_file(config.start.inpainter)
         inpainter.load_state_dict(load_network(path, 'inpainter')[0].state_dict())
     return generator, inpainter
 
@@ -209,7 +229,7 @@ def rendered_pairs(config: TrainConfig, size: tuple[int, int]) -> RenderedPairs:
         still_flights=config.rendered.still_flights,
         followed=config.rendered.followed,
         flow_input=cast('FlowInput', config.network.flow_input),
-        scene=SceneOptions(size=(config.flow.height, config.flow.width), figures=FIGURES),
+        scene=replace(RenderedOptions().scene, size=(config.flow.height, config.flow.width)),
     )
     # Each rendering process has its own copy of a flow network on the device.
     device = choose_device(config.run.device, 'run.device')
@@ -228,9 +248,9 @@ def _wide_teacher(config: TrainConfig, flow_input: FlowInput, setup: Setup) -> G
     if not config.rendered.teacher or not config.rendered.steps:
         return None
     path = model_file(config.rendered.teacher, config.flow)
-    teacher = cast('Generator', load_network(path)[0])
-    sides = 2 if sees_both_sides(flow_input) else 1
-    if FLOW_CHANNELS[flow_input] not in (teacher.flow_channels, sides * teacher.flow_channels):
+    loaded, about = load_network(path)
+    teacher = cast('Generator', loaded)
+    if about['flow_input'] not in (flow_input, 'geometric' if sees_both_sides(flow_input) else flow_input):
         raise UserError(f'rendered.teacher {path} takes another network.flow_input than {flow_input}; leave it empty')
     setup.place(teacher)
     return teacher
@@ -278,6 +298,8 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str]) -> Outc
         raise UserError('there is nothing to train on: set data.root to your footage, or rendered.steps above 0')
     if not config.rendered.steps + config.inpainter.steps + config.game.steps + config.teacher.steps:
         raise UserError('rendered.steps, inpainter.steps, game.steps and teacher.steps are all 0; set one above 0')
+    # Named in the model, its card and the next command as it was, not as auto.
+    config = replace(config, flow=choose_flow(config.flow))
     with session(out, config.run) as setup:
         return repaired(lambda: _train(config, out, setup, command))
 

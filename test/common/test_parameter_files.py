@@ -50,6 +50,15 @@ def test_several_nodes_and_namespaces_are_merged_in_their_order(file):
     assert read_parameter_file(file(text)) == {'device': 'cpu', 'threads': 2, 'rate': 0.5}
 
 
+def test_a_misspelt_parameter_of_a_file_is_said(file, caplog):
+    path = file('/**: {ros__parameters: {window.pst: 3, flow: {presett: brisk}, load.target_rate: 10.0}}')
+    load_config(DetectorConfig(), path)
+    said = caplog.text
+    assert 'window.past' in said
+    assert 'flow.preset' in said
+    assert 'target_rate' not in said  # the node's own
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [

@@ -12,6 +12,7 @@ from moving_object_detector.common.errors import UserError
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.codecs import encode_jpeg
 from moving_object_detector.media.messages import encode_image
+from moving_object_detector.media.sources import open_source
 
 
 def read(path):
@@ -74,6 +75,19 @@ def test_a_bag_without_messages_is_not_left(tmp_path):
     with BagWriter(tmp_path / 'bag'):
         pass
     assert not (tmp_path / 'bag').exists()
+
+
+def test_an_older_bag_stays_until_there_is_a_newer_one(tmp_path, pictures):
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_image('/image', 1, encode_image(pictures[0], 'rgb8'))
+    before = {file.name: file.read_bytes() for file in (tmp_path / 'bag').iterdir()}
+    with BagWriter(tmp_path / 'bag', overwrite=True):
+        pass
+    assert {file.name: file.read_bytes() for file in (tmp_path / 'bag').iterdir()} == before
+    with BagWriter(tmp_path / 'bag', overwrite=True) as bag:
+        bag.write_image('/other', 1, encode_image(pictures[0], 'rgb8'))
+    assert [entry.name for entry in tmp_path.iterdir()] == ['bag']
+    assert open_source(tmp_path / 'bag').topic == '/other'
 
 
 def test_an_older_bag_is_replaced_only_when_asked_and_nothing_else_ever(tmp_path, pictures):

@@ -266,6 +266,10 @@ def test_from_program_to_detector(tmp_path, monkeypatch, generator, capsys):
     with pytest.raises(UserError, match='run quantise on the model'):
         build_detector(config)
     monkeypatch.setattr(models, 'RANGE_SIZES', (SIZE,))
+    content = model.read_bytes()
+    assert quantise_program([str(model), '--samples', '3', '--out', str(model)]) == 2
+    assert 'would be lost' in capsys.readouterr().err
+    assert model.read_bytes() == content
     assert quantise_program([str(model), '--samples', '3']) == 0
     assert capsys.readouterr().out == f'{tmp_path / "mine-int8.safetensors"}: ranges of 14 layers\n'
     assert build_detector(config).engine.name == 'openvino int8 on cpu'

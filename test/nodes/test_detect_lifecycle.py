@@ -146,6 +146,21 @@ def test_putting_them_right_lets_it_configure(detect):
     assert detect.state() == 'unconfigured'
 
 
+def test_options_that_leave_no_masks_or_no_topic_are_refused(detect):
+    assert all(one.successful for one in detect.set(estimate='zero_lag', window__past=0))
+    assert not detect.change('configure')
+    detect.wait_line(r'configure refused: estimate is zero_lag.*window\.past')
+    assert all(one.successful for one in detect.set(window__past=1, odometry__topic='/odom/'))
+    assert not detect.change('configure')
+    detect.wait_line(r"configure refused: odometry\.topic: '/odom/' is not a valid name")
+    assert all(one.successful for one in detect.set(estimate='refined', window__past=0, odometry__topic=''))
+    assert detect.change('configure')
+    (refused,) = detect.set(estimate='zero_lag')
+    assert 'window.past' in refused.reason
+    assert detect.change('cleanup')
+    assert detect.set(window__past=1)[0].successful
+
+
 @pytest.mark.parametrize('fault', REFUSED)
 def test_a_model_that_cannot_be_loaded(detect, models, fault):
     lines = len(detect.lines)

@@ -175,6 +175,22 @@ def test_only_the_newest_of_those_that_wait_is_computed(run):
     assert [text for _, text in said if 'the oldest are dropped' in text]
 
 
+def test_images_that_come_twice_are_computed_once(run):
+    """As by a relay beside the camera; the second of the newest must not take the first one's mask."""
+    gate = threading.Event()
+    detector = Detector(gate=gate)
+    pipeline, _, statistics, _ = run(detector)
+    pipeline.receive(message(1))
+    wait(lambda: int(statistics.report(0)['frames received']) == 1)
+    time.sleep(0.1)  # until the thread holds the first
+    for stamp in (2, 2, 3, 3):
+        pipeline.receive(message(stamp))
+    gate.set()
+    wait(lambda: len(detector.seen) == 5)
+    assert [infer for stamp, infer in detector.seen if stamp == 2] == [False, False]
+    assert (3, True) in detector.seen
+
+
 def test_closing_does_not_wait_for_what_waits(run):
     gate = threading.Event()
     detector = Detector(gate=gate)

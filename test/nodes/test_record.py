@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import time
 
@@ -131,3 +132,36 @@ def test_arguments_that_are_wrong(arguments, capsys):
     with pytest.raises(SystemExit):
         commands.record(arguments)
     assert 'usage: record' in capsys.readouterr().err
+
+
+def test_what_was_published_before_and_once_is_recorded(start, listener, picture_folder, tmp_path):
+    """As /tf_static is, and a sensor's topic with best effort."""
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+    from std_msgs.msg import String
+
+    node, _ = listener
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    loose = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    once = node.create_publisher(String, '/description', latched)
+    once.publish(String(data='a robot'))
+    sensor = node.create_publisher(String, '/sensor', loose)
+    topics = [word for topic in ('/description', '/sensor', 'image') for word in ('--also', topic)]
+    record = start('record', '--bag', tmp_path / 'bag', '--mask', 'image', *topics)
+    play = start('play', picture_folder, '--topic', 'image', '--fps', 12.5, '--wait-for-subscriber', START)
+    while play.poll() is None:
+        sensor.publish(String(data='near'))
+        time.sleep(0.05)
+    time.sleep(1)
+    record.send_signal(signal.SIGINT)
+    out, err = finish(record)
+    assert '1 messages of /description' in out, out + err
+    assert '12 messages of /image' in out  # not twice
+    assert re.search(r'[1-9]\d* messages of /sensor', out)
+
+
+@pytest.mark.parametrize('arguments', [['--mask', '/mask/'], ['--also', '/my-topic']])
+def test_a_name_that_no_topic_can_have(start, tmp_path, arguments):
+    record = start('record', '--bag', tmp_path / 'bag', *arguments)
+    _, err = finish(record)
+    assert record.returncode == 2
+    assert 'is not a valid name' in err

@@ -99,3 +99,16 @@ def test_the_next_command_takes_the_flow_that_was_trained_on(tmp_path):
     assert f"-p model:='{tmp_path}/my run/generator.safetensors'" in command
     assert '-p flow.preset:=fast -p flow.height:=128' in command
     assert 'flow.backend' not in command
+
+
+def test_weights_to_start_from_count_by_their_content(tmp_path):
+    def known(path):
+        return known_as(with_values(CONFIG, {'start.model': str(path)}), ['car-0123'])
+
+    one, other = tmp_path / 'one.safetensors', tmp_path / 'other.safetensors'
+    one.write_bytes(b'weights')
+    before = known(one)
+    other.write_bytes(b'weights')
+    assert known(other) == before
+    one.write_bytes(b'trained further')
+    assert known(one) != before
