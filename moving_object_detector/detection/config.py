@@ -135,7 +135,7 @@ class RigidConfig:
     """When a region is taken for a near but static part of the scene."""
 
     min_score: float = option(
-        0.5,
+        0.6,
         'Drop regions with a lower score: the probability that a region moves on its own, judged by how much of its '
         'flow a static scene seen by the moving camera cannot explain; 0: keep all.',
         low=0.0,

@@ -20,8 +20,8 @@ LEAST_KNOWN: Final = 0.15
 """Least share of reliable flow in a region; in a clear sky flow is made up."""
 # Log-odds that a region moves: constant, weight of its contradiction to a rigid scene, weight of its mean probability;
 # for motion estimated from the images and for known motion. Fitted by scripts/fit_score.py.
-SEEN: Final = (-1.57, 2.95, 1.6)
-KNOWN: Final = (-1.7, 1.64, 2.48)
+SEEN: Final = (-3.03, 1.6, 4.67)
+KNOWN: Final = (-2.55, 0.88, 4.44)
 
 
 class PairTravel:
