@@ -6,7 +6,7 @@ Prints the constants SEEN (camera motion estimated from the images) and KNOWN (f
 A region is right if at least 40 % of its pixels move. Clips have seeds from 400,000, unused by training and evaluation,
 and give four results each: flights of all motions and parallaxes, a third of them without movers. For SEEN every third
 clip is a scene of sheets instead, half of them without movers, with few static things to tell the camera motion by.
-Constants are fitted on all clips (the shipped SEEN on 180, KNOWN on 144); the plot is a two-fold cross-validation.
+Constants are fitted on all clips (the shipped ones on 180); the plot is a two-fold cross-validation.
 """
 
 from __future__ import annotations
