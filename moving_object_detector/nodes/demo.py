@@ -35,6 +35,8 @@ _FIND_SECONDS: Final = '60'
 _REPORT_SECONDS: Final = 5.0
 _SETTLED_SECONDS: Final = 6.0
 """Without a new result for this long, no more will come; longer than the detector's ``input.timeout``."""
+_FLUSH_SECONDS: Final = 30.0
+"""As long, while frames that were processed have no result: a busy machine may take longer."""
 _FLIGHT: Final = ('--motion', 'forward', '--parallax', '0.3')
 """Few static objects close to the camera: they are harder to tell from moving ones."""
 _RESULTS: Final = ('/detect/overlay', '/detect/mask', '/detect/debug/pipeline_latency_ms')
@@ -126,7 +128,9 @@ class Watcher:
             if now - reported > _REPORT_SECONDS:
                 reported = now
                 print(f'  {self.count("received")} frames received, {count} masks published', flush=True)
-            return now - changed > _SETTLED_SECONDS
+            # The last frames wait until the node takes the silence for the end of the stream.
+            owed = self.count('processed') - self.count('missed') - count
+            return now - changed > (_FLUSH_SECONDS if owed > 0 else _SETTLED_SECONDS)
 
         self.wait(settled, 'the end', children, float('inf'))
 
