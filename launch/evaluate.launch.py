@@ -21,7 +21,7 @@ from launch.conditions import IfCondition, UnlessCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
 from launch.events.process import ShutdownProcess
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 PACKAGE = 'moving_object_detector'
@@ -76,6 +76,11 @@ def process(program: str, arguments: list[object]) -> ExecuteProcess:
         name=program,
         output='screen',
         emulate_tty=True,
+        # Player, detector and recorder exchange large images; a profile that is set already counts.
+        additional_env={
+            name: EnvironmentVariable(name, default_value=[FindPackageShare(PACKAGE), '/config/fastdds.xml'])
+            for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+        },
         # Time for the detector to finish a frame, and for the evaluation to finish writing.
         sigterm_timeout='30',
     )

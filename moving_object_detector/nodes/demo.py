@@ -23,7 +23,7 @@ from moving_object_detector.common.files import make_folder, share_folder
 from moving_object_detector.common.parameter_files import find_config
 from moving_object_detector.media.sources import open_source
 from moving_object_detector.nodes.commands import PAGE_PORT
-from moving_object_detector.nodes.runtime import ros_node, spinning
+from moving_object_detector.nodes.runtime import PROFILE_VARIABLES, ros_node, spinning
 
 _PATIENCE: Final = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
 """Signals that end a program, in order, and how long to wait after each, in seconds."""
@@ -154,7 +154,11 @@ class Watcher:
 
 
 def isolated_environment() -> dict[str, str]:
-    """Return this process's environment with its own ROS domain, not visible outside this machine."""
+    """Return this process's environment with its own ROS domain, not visible outside this machine.
+
+    Images get lost in the half megabyte of shared memory that Fast DDS has by default, so the package's profile is set
+    unless there is one.
+    """
     environment = dict(os.environ)
     # Domains up to 101 avoid the system's ephemeral ports; the tests use those from 50 on.
     environment['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 49)
@@ -162,6 +166,8 @@ def isolated_environment() -> dict[str, str]:
         environment['ROS_LOCALHOST_ONLY'] = '1'
     else:
         environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    for variable in PROFILE_VARIABLES:
+        environment.setdefault(variable, str(share_folder() / 'config' / 'fastdds.xml'))
     # Run the programs of this very package, installed or not.
     root = str(Path(__file__).resolve().parents[2])
     environment['PYTHONPATH'] = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])

@@ -41,6 +41,17 @@ Command = Callable[[], None]
 """An action of the detector thread between two images."""
 
 
+def take_thread_count() -> None:
+    """Apply PyTorch's number of threads to the calling thread.
+
+    Otherwise its matrix products take a thread per core until some other operation asks for the number, and on a busy
+    machine these threads wait for each other, up to a second for a frame.
+    """
+    import torch
+
+    torch.get_num_threads()
+
+
 class Arrival(NamedTuple):
     """One image message and its time of arrival."""
 
@@ -154,7 +165,7 @@ class Pipeline:
         self._newest = 0
         self.load = self._new_load()
         """Adapts the window to the target rate, if there is one."""
-        self._publisher = ThreadPoolExecutor(1, 'publisher')
+        self._publisher = ThreadPoolExecutor(1, 'publisher', initializer=take_thread_count)
         self._publishing: Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name='detector', daemon=True)
         self._thread.start()
@@ -211,6 +222,7 @@ class Pipeline:
     # The detector thread
 
     def _run(self) -> None:
+        take_thread_count()
         while (work := self.mailbox.take()) is not None:
             images, command = work
             self._attempt(partial(self._process, images), self._reset)

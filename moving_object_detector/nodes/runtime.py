@@ -85,6 +85,10 @@ def run_node(body: Callable[[], int]) -> int:
     return run_program(interruptible)
 
 
+PROFILE_VARIABLES: Final = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+"""Environment variables with the profile of Fast DDS, up to version 2 and from 3 on."""
+
+
 @contextmanager
 def ros_node(
     name: str, ros_arguments: Sequence[str], make: Callable[[str], Node] | None = None, *, remap: Sequence[str] = ()
@@ -95,7 +99,7 @@ def ros_node(
     ``remap`` apply unless the arguments remap the same name. Raises UserError if ROS rejects the arguments or cannot
     log, or a Fast DDS profile does not exist.
     """
-    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+    for variable in PROFILE_VARIABLES:
         profile = os.environ.get(variable)
         uses_it = 'fastrtps' in os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
         if profile and uses_it and not Path(profile).is_file():
