@@ -428,4 +428,4 @@ print(len(os.listdir('/proc/self/task')) - before)
 """
     environment = {name: value for name, value in os.environ.items() if 'NUM_THREADS' not in name}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=environment)
-    assert int(done.stdout) == 0
+    assert int(done.stdout) <= 0  # a thread that has ended may still have been counted before
