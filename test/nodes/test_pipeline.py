@@ -420,9 +420,9 @@ def in_thread(body):
 def product():
     take_thread_count()
     before = len(os.listdir('/proc/self/task'))
-    a, b = torch.ones(2, 9, 3), torch.ones(2, 3, 32768)
+    a, b, c = torch.randn(2, 9, 3), torch.randn(2, 3, 32768), torch.randn(9, 32768)
     for _ in range(5):
-        a @ b
+        (a @ b).baddbmm_(torch.randn(2, 9, 9), c.expand(2, -1, -1))
     print(len(os.listdir('/proc/self/task')) - before)
 in_thread(lambda: torch.set_num_threads(1))
 in_thread(product)
