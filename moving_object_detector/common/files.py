@@ -11,7 +11,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -147,6 +147,15 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             total.update(block)
     return total.hexdigest()
+
+
+def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise UserError if writing the output would destroy an input."""
+    written = Path(output).resolve()
+    for path in inputs:
+        read = Path(path).expanduser().resolve()
+        if written in (read, *read.parents):
+            raise UserError(f'{output}: is or holds the input {path}, which would be lost; give another name')
 
 
 def make_folder(path: Path) -> None:

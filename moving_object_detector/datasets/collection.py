@@ -50,26 +50,30 @@ def _of_recording(path: Path, topic: str | None) -> ClipFiles:
 
 def _of_folder(root: Path, topic: str | None) -> list[ClipFiles]:
     """Return the clips of a folder that is no data set: its images as one clip, else the clips in it."""
-    images = list_images(root)
-    recordings = [entry.name for entry in root.iterdir() if is_bag(entry) or entry.suffix.lower() in VIDEO_SUFFIXES]
+    images, entries = list_images(root), sorted(root.iterdir(), key=lambda entry: natural_key(entry.name))
+    recordings = {
+        entry: _of_recording(entry, topic)
+        for entry in entries
+        if is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES)
+    }
     if len(images) > 1 and recordings:
         raise UserError(
-            f'{root}: holds images ({images[0].name}, ...) and recordings ({recordings[0]}, ...), so it is unclear '
-            'which are meant; move either to a folder of its own'
+            f'{root}: holds images ({images[0].name}, ...) and recordings ({next(iter(recordings)).name}, ...), so it '
+            'is unclear which are meant; move either to a folder of its own'
         )
     if len(images) > 1:
         return [clip_of_images(_clip_name(root.resolve().name), images)]
     clips, single_frame = [], len(images) == 1
-    for entry in sorted(root.iterdir(), key=lambda entry: natural_key(entry.name)):
-        if is_bag(entry) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES):
-            clips.append(_of_recording(entry, topic))
+    for entry in entries:
+        if entry in recordings:
+            clips.append(recordings[entry])
         elif entry.is_dir() and (frames := list_images(entry)):
             single_frame |= len(frames) == 1
             clips += _complete([clip_of_images(_clip_name(entry.name), frames)])
     if not clips and single_frame:
         raise UserError(f'{root}: one frame only; flow takes a pair of frames')
     if not clips:
-        names = sorted(entry.name for entry in root.iterdir())[:8]
+        names = sorted(entry.name for entry in entries)[:8]
         holds = f'it holds {", ".join(names)}' if names else 'it is empty'
         raise UserError(f'{root}: nothing to read here; {holds}, looked for {_READABLE}')
     return clips

@@ -107,13 +107,13 @@ class Recorder:
 
     def _record(self, bag: BagWriter, topic: str, message_type: str, limit: int = sys.maxsize) -> Recorded:
         """Record a topic unchanged, at the header's stamp, or at the time of arrival if there is none or it is 0."""
-        name = topic_name(self._node, topic)
 
         def write(message: Any, data: bytes) -> None:
             stamp = stamp_of(message.header) if hasattr(message, 'header') else 0
-            bag.write_raw(name, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
+            bag.write_raw(track.topic, message_type, stamp or self._node.get_clock().now().nanoseconds, data)
 
-        return self._subscribe(name, message_type, write, limit)
+        track = self._subscribe(topic, message_type, write, limit)
+        return track
 
     def _follow(self, bag: BagWriter) -> None:
         """Subscribe to the remaining topics whose type is known now that they are published."""

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from moving_object_detector.common.errors import UserError, foreign
-from moving_object_detector.common.files import make_folder, write_atomically
+from moving_object_detector.common.files import check_apart, make_folder, write_atomically
 from moving_object_detector.datasets.layouts import read_mask
 from moving_object_detector.media.bags import BagWriter
 from moving_object_detector.media.codecs import encode_jpeg, encode_png
@@ -31,18 +31,9 @@ _GAP: Final = 10 * SECOND
 """Time between two inputs: long enough to count as a cut."""
 
 
-def _check_apart(output: str, inputs: Sequence[str]) -> None:
-    """Raise UserError if writing the output would destroy an input."""
-    written = Path(output).resolve()
-    for path in inputs:
-        read = Path(path).expanduser().resolve()
-        if written in (read, *read.parents):
-            raise UserError(f'{output}: is or holds the input {path}, which would be lost; give another name')
-
-
 def write_video(arguments: argparse.Namespace) -> int:
     """Run the program ``make_video``."""
-    _check_apart(arguments.output, [arguments.input])
+    check_apart(arguments.output, [arguments.input])
     source = source_of(arguments, arguments.input)
     with VideoWriter(arguments.output, source.fps) as video, prefetch(source) as frames:
         for frame in tqdm(frames, total=source.frame_count, unit='frame', disable=None):
@@ -104,7 +95,7 @@ def _read_mask_of(frame: Frame, path: Path) -> np.ndarray[tuple[int, ...], np.dt
 
 def write_bag(arguments: argparse.Namespace) -> int:
     """Run the program ``make_bag``."""
-    _check_apart(arguments.output, arguments.inputs)
+    check_apart(arguments.output, arguments.inputs)
     sources = [source_of(arguments, path) for path in arguments.inputs]
     masks: list[dict[str, Path]] = [{} for _ in sources]
     if arguments.masks:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from moving_object_detector import __version__
 from moving_object_detector.common.errors import UserError
-from moving_object_detector.common.files import generator_path, write_atomically
+from moving_object_detector.common.files import check_apart, generator_path, write_atomically
 from moving_object_detector.common.parameter_files import load_config
 from moving_object_detector.detection.build import choose_flow, load_generator
 from moving_object_detector.detection.config import DetectorConfig
@@ -56,8 +56,7 @@ def write_ranges(arguments: argparse.Namespace) -> int:
     network, metadata = load_network(model, expect='generator')
     generator = cast('Generator', network)
     path: Path = arguments.out or ranges_path(model)
-    if path.resolve() == model.resolve():
-        raise UserError(f'{path}: is the model itself, which would be lost; leave out --out, or give another name')
+    check_apart(path, [model])
     ranges = measure_ranges(generator, _samples(arguments.samples, cast('FlowInput', metadata['flow_input'])))
     save_ranges(path, generator, ranges, {'samples': f'{arguments.samples} rendered pairs at each of {RANGE_SIZES}'})
     print(f'{path}: ranges of {len(ranges)} layers')

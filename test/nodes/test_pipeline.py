@@ -159,17 +159,23 @@ def test_a_command_is_carried_out_though_the_images_before_it_fail(run):
     assert detector.config.mask.threshold == 0.7
 
 
-def test_only_the_newest_of_those_that_wait_is_computed(run):
+def backlog(run, stamps, steps, **parameters):
+    """Send an image and, while it is computed, those of ``stamps``; wait for so many steps of the detector."""
     gate = threading.Event()
     detector = Detector(gate=gate)
-    pipeline, _, statistics, said = run(detector, **{'input.queue': 3})
+    pipeline, _, statistics, said = run(detector, **parameters)
     pipeline.receive(message(1))
     wait(lambda: int(statistics.report(0)['frames received']) == 1)
     time.sleep(0.1)  # until the thread holds the first
-    for stamp in (2, 3, 4, 5):
+    for stamp in stamps:
         pipeline.receive(message(stamp))
     gate.set()
-    wait(lambda: len(detector.seen) == 4)
+    wait(lambda: len(detector.seen) == steps)
+    return detector, statistics, said
+
+
+def test_only_the_newest_of_those_that_wait_is_computed(run):
+    detector, statistics, said = backlog(run, (2, 3, 4, 5), 4, **{'input.queue': 3})
     # The second was dropped, since three may wait.
     assert detector.seen == [(1, True), (3, False), (4, False), (5, True)]
     wait(lambda: statistics.report(0)['frames processed'] == '2')
@@ -180,16 +186,7 @@ def test_only_the_newest_of_those_that_wait_is_computed(run):
 
 def test_images_that_come_twice_are_computed_once(run):
     """As by a relay beside the camera; the second of the newest must not take the first one's mask."""
-    gate = threading.Event()
-    detector = Detector(gate=gate)
-    pipeline, _, statistics, _ = run(detector)
-    pipeline.receive(message(1))
-    wait(lambda: int(statistics.report(0)['frames received']) == 1)
-    time.sleep(0.1)  # until the thread holds the first
-    for stamp in (2, 2, 3, 3):
-        pipeline.receive(message(stamp))
-    gate.set()
-    wait(lambda: len(detector.seen) == 5)
+    detector, _, _ = backlog(run, (2, 2, 3, 3), 5)
     assert [infer for stamp, infer in detector.seen if stamp == 2] == [False, False]
     assert (3, True) in detector.seen
 
